@@ -1,0 +1,106 @@
+"""Every folder and file name of the pipeline, spelled once.
+
+A stage asks `Layout(root)` for its paths; the root is the repository by default, `sample_run/` for the embedded
+sample, and a temporary folder in tests. Asking for a path creates nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+TINY_MODEL: Final = REPOSITORY / "models" / "tiny-qwen2-vl"
+SPLITS: Final = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The file layout below one root folder."""
+
+    root: Path
+
+    # -- what scrape.py reads and writes
+    @property
+    def catalogue(self) -> Path:
+        return self.root / "csv_data" / "skincare_products_clean.csv"
+
+    @property
+    def images_table(self) -> Path:
+        return self.root / "csv_data" / "images_id_full.csv"
+
+    @property
+    def failures_table(self) -> Path:
+        return self.root / "csv_data" / "scrape_failures.csv"
+
+    @property
+    def product_images(self) -> Path:
+        return self.root / "product_images"
+
+    # -- what clean.py writes
+    @property
+    def clean_images(self) -> Path:
+        return self.root / "clean_dataset" / "images"
+
+    @property
+    def clean_table(self) -> Path:
+        return self.root / "clean_dataset" / "annotations" / "clean_annotations.csv"
+
+    @property
+    def rejected_table(self) -> Path:
+        return self.root / "clean_dataset" / "annotations" / "rejected.csv"
+
+    @property
+    def cleaning_report(self) -> Path:
+        return self.root / "log" / "cleaning_report.log"
+
+    # -- what build_dataset.py writes
+    def dataset(self, split: str) -> Path:
+        """Return the chat-format JSON of one of SPLITS."""
+        return self.root / "clean_dataset" / f"{split}.json"
+
+    @property
+    def split_manifest(self) -> Path:
+        return self.root / "clean_dataset" / "split_manifest.csv"
+
+    # -- what the model stages write
+    @property
+    def zero_shot(self) -> Path:
+        return self.root / "log" / "zero_shot"
+
+    def finetune_log(self, run: str) -> Path:
+        """Return the folder of histories and predictions of one training run."""
+        return self.root / "log" / "finetune" / run
+
+    def finetuned_model(self, run: str) -> Path:
+        """Return the folder of one run's exported model."""
+        return self.root / "models" / "finetuned" / run
+
+    # -- logs, plots, report
+    def stage_log(self, stage: str) -> Path:
+        """Return the log that a stage writes for people; the scraper's has a name of its own since ever."""
+        return self.root / "log" / ("scraper.log" if stage == "scrape" else f"{stage}.log")
+
+    def summary(self, stage: str) -> Path:
+        """Return the JSON whose presence means that the stage is done."""
+        return self.root / "log" / f"{stage}.json"
+
+    def plot(self, name: str) -> Path:
+        """Return the PNG of a figure."""
+        return self.root / "plots" / f"{name}.png"
+
+    @property
+    def report_markdown(self) -> Path:
+        return self.root / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
+
+    # -- the embedded sample's own inputs
+    @property
+    def shop_truth(self) -> Path:
+        return self.root / "csv_data" / "sample_shop_truth.json"
+
+    def relative(self, path: Path) -> str:
+        """Return `path` as the tables and datasets write it: relative to the root, with forward slashes."""
+        return path.relative_to(self.root).as_posix()

@@ -1,0 +1,120 @@
+"""What a stage leaves behind for people and for the report: a log file and `log/<stage>.json`."""
+
+import dataclasses
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from skincare.files import write_json
+from skincare.paths import REPOSITORY, Layout
+
+# Libraries whose version can change a result.
+_VERSIONED: Final = ("torch", "torchvision", "transformers", "qwen-vl-utils", "pillow", "opencv-python-headless",
+                     "numpy", "scikit-learn", "requests", "beautifulsoup4", "lxml")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a stage did: `counts` add up to what it saw, `results` are figures that the report shows."""
+
+    headline: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _ProgressSafeHandler(logging.Handler):
+    """Write records above a tqdm bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def setup(stage: str, layout: Layout) -> None:
+    """Send log records to the terminal and, with times, to the stage's log file."""
+    path = layout.stage_log(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = _ProgressSafeHandler()
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[terminal, file], force=True)
+    # Their INFO lines tell of every connection and of every font; a reader looks for ours.
+    for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def write_summary(stage: str, layout: Layout, config: Any, summary: Summary, started: datetime) -> None:
+    """Write `log/<stage>.json`; its presence means that the stage is done."""
+    write_json(
+        layout.summary(stage),
+        {
+            "stage": stage,
+            "headline": summary.headline,
+            "counts": dict(summary.counts),
+            "results": dict(summary.results),
+            "config": to_plain(config),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+            **environment(),
+        },
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Return what the run stood on: commit, command, versions and machine."""
+    return {
+        "git_commit": git_commit(),
+        "command": " ".join(["python", *map(_repository_relative, sys.argv)]),
+        "python": platform.python_version(),
+        "versions": {name: version for name in _VERSIONED if (version := _version(name))},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def git_commit() -> str:
+    """Return the short commit of the code, with `+` when the work tree differs from it; empty outside git."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return described.stdout.strip()
+
+
+def to_plain(value: Any) -> Any:
+    """Turn a config (dataclasses, paths, tuples) into what JSON holds; paths in the repository become relative."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return _repository_relative(str(value))
+    return value
+
+
+def _repository_relative(text: str) -> str:
+    path = Path(text)
+    if path.is_absolute() and path.is_relative_to(REPOSITORY):
+        return path.relative_to(REPOSITORY).as_posix()
+    return text
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

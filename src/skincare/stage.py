@@ -1,0 +1,77 @@
+"""The frame around every stage: command line, log, exit code, summary.
+
+A stage script defines a frozen dataclass `Config(StageConfig)` (its whole command line) and
+`run(config, layout) -> Summary`, and ends with
+
+    def main() -> None:
+        stage.main("clean", Config, run)
+
+Exit codes: 0 done, 1 failed, 2 something must be provided first (the message says what and how), 130 interrupted.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from skincare import runlog
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import REPOSITORY, Layout
+from skincare.runlog import Summary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every stage can be told."""
+
+    root: Path = REPOSITORY
+    """Folder that holds csv_data/, product_images/, clean_dataset/, log/ and plots/."""
+
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+def main(stage: str, config_type: type[ConfigT], run: Callable[[ConfigT, Layout], Summary]) -> NoReturn:
+    """Parse the command line, run the stage, write its summary and exit."""
+    description = sys.modules["__main__"].__doc__
+    config = tyro.cli(config_type, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    layout = Layout(config.root.resolve())
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(execute(stage, config, layout, run))
+
+
+def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT, Layout], Summary]) -> int:
+    """Run one stage with its log and summary; return the exit code."""
+    started = datetime.now(UTC)
+    try:
+        runlog.setup(stage, layout)
+        # A summary means "done": an old one must not speak for a run that fails.
+        layout.summary(stage).unlink(missing_ok=True)
+        summary = run(config, layout)
+        runlog.write_summary(stage, layout, config, summary, started)
+    except MissingInputError as error:
+        logger.error("%s: %s", stage, error)
+        return 2
+    except (StageError, OSError) as error:
+        logger.error("%s: %s", stage, error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("%s: interrupted; run the same command again to go on", stage)
+        return 130
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    logger.info("%s: %s in %.0f s; %s", stage, summary.headline, seconds, layout.summary(stage))
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Let SIGTERM end a stage as Ctrl-C does, so that it can save what it has."""
+    raise KeyboardInterrupt

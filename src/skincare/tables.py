@@ -1,0 +1,210 @@
+"""The CSV tables that stages hand to each other: one frozen dataclass per kind of row, one checked read, one write.
+
+A read names the file, the line and the command that makes the file again. A write is atomic and sorted, so that the
+same rows give the same bytes. Fields without a default are required columns; unknown columns are ignored, so that
+people may add their own.
+"""
+
+import csv
+import dataclasses
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
+
+from skincare.errors import MissingInputError, StageError
+from skincare.files import write_text
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class CatalogueRow:
+    """One row of the shop's catalogue as published; `skincare.catalogue` turns rows into products."""
+
+    product_name: str
+    product_url: str
+    product_type: str
+    clean_ingreds: str = ""
+    price: str = ""
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One scraped picture that is on disk."""
+
+    product_url: str
+    image_id: str
+    product_id: str
+    file: str
+    source_url: str
+    width: int
+    height: int
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """One product (image_url empty) or one of its pictures that could not be scraped."""
+
+    product_url: str
+    product_id: str
+    image_url: str
+    reason: str
+    detail: str
+    http_status: int | None
+    attempts: int
+
+
+@dataclass(frozen=True)
+class CleanRow:
+    """One picture that passed the cleaning."""
+
+    product_url: str
+    image_id: str
+    product_id: str
+    file: str
+    width: int
+    height: int
+    sharpness: float
+    plain_sharpness: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """One picture that the cleaning rejected, with the value that failed and the limit that it missed."""
+
+    product_url: str
+    image_id: str
+    product_id: str
+    file: str
+    reason: str
+    value: str
+    limit: str
+    # The image_id of the picture that was kept in its place, for duplicates.
+    duplicate_of: str = ""
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """The frozen place of one product: every picture of a group is in the same split."""
+
+    product_id: str
+    group_id: str
+    category: str
+    split: str
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One epoch of a training run; epoch 0 is the model before training. Precision, recall and F1 are weighted."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float | None
+    grad_norm: float | None
+    val_loss: float
+    val_accuracy: float
+    val_precision: float
+    val_recall: float
+    val_f1: float
+    val_macro_f1: float
+    val_coverage: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Table(Generic[Row]):
+    """How rows of one kind are read and written."""
+
+    row_type: type[Row]
+    remedy: str
+    sort_by: tuple[str, ...]
+
+    def read(self, path: Path) -> list[Row]:
+        """Return the rows of `path` in file order.
+
+        Raises MissingInputError when the file is absent, StageError naming file and line when it is malformed.
+        """
+        if not path.is_file():
+            raise MissingInputError(f"{self.row_type.__name__} table", path, self.remedy)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            return self._parse(path, text)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise StageError(f"{path}: not a readable CSV file ({error})\n{self.remedy}") from error
+
+    def write(self, path: Path, rows: Iterable[Row]) -> None:
+        """Replace `path` by `rows`, sorted."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        names = [field.name for field in dataclasses.fields(self.row_type)]  # type: ignore[arg-type]
+        writer.writerow(names)
+        for row in sorted(rows, key=self._sort_key):
+            writer.writerow(_to_cell(getattr(row, name)) for name in names)
+        write_text(path, buffer.getvalue())
+
+    def _sort_key(self, row: Row) -> tuple[Any, ...]:
+        return tuple(natural_key(str(getattr(row, name))) for name in self.sort_by)
+
+    def _parse(self, path: Path, text: str) -> list[Row]:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        hints = get_type_hints(self.row_type)
+        fields = dataclasses.fields(self.row_type)  # type: ignore[arg-type]
+        present = set(reader.fieldnames or ())
+        absent = [f.name for f in fields if f.name not in present and f.default is dataclasses.MISSING]
+        if absent:
+            raise StageError(f"{path}: column(s) {', '.join(absent)} missing\n{self.remedy}")
+        used = {f.name: hints[f.name] for f in fields if f.name in present}
+        rows = []
+        for cells in reader:
+            try:
+                rows.append(self.row_type(**{name: _from_cell(cells[name], kind) for name, kind in used.items()}))
+            except ValueError as error:
+                raise StageError(f"{path}, line {reader.line_num}: {error}\n{self.remedy}") from error
+        return rows
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key that orders digit runs by value, so that `12_2` comes before `12_10`."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return tuple((0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts)
+
+
+def _to_cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _from_cell(cell: str | None, kind: Any) -> Any:
+    if cell is None:
+        raise ValueError("too few cells")
+    if cell == "" and type(None) in get_args(kind):
+        return None
+    for plain in get_args(kind) or (kind,):
+        if plain is bool and cell in ("true", "false"):
+            return cell == "true"
+        if plain in (int, float, str):
+            return plain(cell)
+    raise ValueError(f"{cell!r} is no {getattr(kind, '__name__', kind)}")
+
+
+CATALOGUE_REMEDY: Final = (
+    'The catalogue is the public "Skincare Products Clean Dataset" on Kaggle: put its skincare_products_clean.csv '
+    "there, or run `make sample`, which needs no catalogue."
+)
+CATALOGUE: Final = Table(CatalogueRow, CATALOGUE_REMEDY, ("product_url",))
+IMAGES: Final = Table(ImageRow, "Make it with `python src/scrape.py`.", ("image_id",))
+FAILURES: Final = Table(FailureRow, "Make it with `python src/scrape.py`.", ("product_id", "product_url", "image_url"))
+CLEAN: Final = Table(CleanRow, "Make it with `python src/clean.py`.", ("image_id",))
+REJECTED: Final = Table(RejectedRow, "Make it with `python src/clean.py`.", ("image_id",))
+SPLITS: Final = Table(SplitRow, "Make it with `python src/build_dataset.py`.", ("product_id",))
+HISTORY: Final = Table(HistoryRow, "Make it with `python src/finetune.py`.", ("epoch",))
