@@ -1,0 +1,121 @@
+"""The products of a catalogue: rows in, distinct products and the rows that are none out.
+
+One page is one product, however many sizes of it the catalogue lists: the product id is the last group of digits of
+the URL's path. Of the real catalogue's 1,138 rows 1,126 are distinct products; the rest are sizes of one page.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from skincare import urls
+from skincare.categories import CATEGORIES
+from skincare.tables import CATALOGUE, CatalogueRow
+
+# "50ml", "(2 x 150 ml)", "118ml/4oz", "0.15oz.-4.2g", "Pack of 6", "60 Pads"; not "SPF 50", "72 Hour" or "3 L'Oréal".
+_AMOUNT: Final = r"(?<![\w.])(?:\d+\s*x\s*)?\d+(?:[.,]\d+)?\s*-?\s*"
+_UNIT: Final = (
+    r"(?:fl\.?\s*oz|ml|cl|l|litres?|liters?|mg|gr?|gm|kg|grams?|ounces?|oz|lb|"
+    r"pack|pieces|capsules|pads|wipes|masks?|cloths|sachets|applications)"
+)
+_SIZE: Final = re.compile(rf"{_AMOUNT}{_UNIT}(?![\w'’])|\bpack of \d+\b")
+
+
+@dataclass(frozen=True)
+class Product:
+    """One page of the shop."""
+
+    product_id: str
+    url: str
+    slug: str
+    name: str
+    category: str
+    # The shop's `variation=` (a shade or size of the page) where the catalogue names one; not part of the identity.
+    variation: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row of the catalogue (counted from 1 below the header) that is no product, or contradicts an earlier row."""
+
+    row: int
+    url: str
+    reason: Literal["bad_url", "no_product_id", "unknown_category", "conflicting_category", "conflicting_url"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Distinct products in the order of their first row; every other row repeats one of them or is a problem."""
+
+    products: tuple[Product, ...]
+    problems: tuple[Problem, ...]
+    n_rows: int
+
+    @property
+    def rejected(self) -> tuple[Problem, ...]:
+        """Return the rows that gave no product; the other problems only contradict an earlier row of theirs."""
+        return tuple(problem for problem in self.problems if not problem.reason.startswith("conflicting_"))
+
+
+def read_products(path: Path) -> Catalogue:
+    """Return the products of a catalogue file.
+
+    The first row of a product decides; a later one with another category or address is reported.
+    Raises MissingInputError or StageError where the file is absent or no such table.
+    """
+    rows = CATALOGUE.read(path)
+    products: dict[str, Product] = {}
+    problems: list[Problem] = []
+    for number, row in enumerate(rows, start=1):
+        found = _product(number, row)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        first = products.setdefault(found.product_id, found)
+        problems.extend(_contradictions(number, first, found))
+    return Catalogue(tuple(products.values()), tuple(problems), len(rows))
+
+
+def name_family(name: str) -> str:
+    """Return the name without size, case, accents and punctuation: equal for the sizes of one product.
+
+    "Clinique Moisture Surge 72-Hour Hydrator (50ml)" -> "clinique moisture surge 72 hour hydrator".
+    By it 84 of the 1,126 real products fall into 40 families, read by eye: all sizes or counts of one product.
+    """
+    decomposed = unicodedata.normalize("NFKD", name).casefold()
+    plain = "".join(character for character in decomposed if not unicodedata.combining(character))
+    return _words(_SIZE.sub(" ", plain)) or _words(plain)
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", text))
+
+
+def _product(number: int, row: CatalogueRow) -> Product | Problem:
+    try:
+        url = urls.canonical_url(row.product_url)
+    except ValueError as error:
+        return Problem(number, row.product_url, "bad_url", str(error))
+    try:
+        product_id = urls.product_id(url)
+    except ValueError as error:
+        return Problem(number, url, "no_product_id", str(error))
+    category = row.product_type.strip()
+    if category not in CATEGORIES:
+        return Problem(number, url, "unknown_category", repr(category[:100]))
+    variation = parse_qs(urlsplit(row.product_url).query).get("variation", [""])[0]
+    return Product(product_id, url, urls.product_slug(url), " ".join(row.product_name.split()), category, variation)
+
+
+def _contradictions(number: int, first: Product, found: Product) -> list[Problem]:
+    problems = []
+    if found.category != first.category:
+        detail = f"{found.category}, but {first.category} in an earlier row"
+        problems.append(Problem(number, found.url, "conflicting_category", detail))
+    if found.url != first.url:
+        problems.append(Problem(number, found.url, "conflicting_url", f"{first.url} in an earlier row"))
+    return problems

@@ -1,0 +1,71 @@
+"""URLs of a shop: one spelling per page, the product id and slug that they carry, safe file names.
+
+    https://www.lookfantastic.com/dr.-pawpaw-balm-25ml/12060101.html    the old scheme
+    https://www.lookfantastic.com/p/dr-pawpaw-balm-25ml/12060101/       the new one; a slug may hold slashes
+
+Input is text that others wrote. What cannot be a web address raises ValueError, nothing else.
+"""
+
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_MAX_URL: Final = 2048
+# With id, number and extension a name stays far below the 255 bytes that file systems allow.
+_MAX_NAME: Final = 120
+# Names that Windows keeps for devices, whatever the extension.
+_RESERVED: Final = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+
+
+def canonical_url(url: str, *, keep_query: bool = False) -> str:
+    """Return the one spelling of an http or https address: no fragment, unless asked for no query, no stray characters.
+
+    Raises ValueError for another scheme, a missing or odd host, a bad port, or credentials in the address.
+    """
+    parts = urlsplit(url.strip())
+    if len(url) > _MAX_URL or "@" in parts.netloc:
+        raise ValueError(f"no usable web address: {url[:100]!r}")
+    query = f"?{_quoted(parts.query)}" if keep_query and parts.query else ""
+    return f"{origin(url)}{_quoted(parts.path) or '/'}{query}"
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port (unless it is the scheme's own) of a web address; ValueError as above."""
+    parts = urlsplit(url.strip())
+    host = (parts.hostname or "").encode("idna").decode("ascii")
+    if parts.scheme not in _DEFAULT_PORTS or not re.fullmatch(r"[a-z0-9._:-]+", host):
+        raise ValueError(f"no web address: {url[:100]!r}")
+    port = "" if parts.port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def move(url: str, source: str, target: str) -> str:
+    """Return a canonical `url` on the origin `target` if it is on the origin `source`, else as it is."""
+    return target + url.removeprefix(source) if origin(url) == source else url
+
+
+def product_id(url: str) -> str:
+    """Return the last group of digits of the path; ValueError where there is none."""
+    groups = re.findall(r"[0-9]+", urlsplit(url).path)
+    if not groups:
+        raise ValueError(f"no product id in {url[:100]!r}")
+    return str(groups[-1])
+
+
+def product_slug(url: str) -> str:
+    """Return the words before the product id as a safe part of a file name."""
+    words = urlsplit(url).path.rpartition(product_id(url))[0]
+    return safe_name(re.sub(r"^/p/", "", unquote(words)))
+
+
+def safe_name(text: str) -> str:
+    """Return a name of at most 128 lower-case ASCII letters, digits, dots and hyphens; never hidden or reserved."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii").lower()
+    name = re.sub(r"\.{2,}", ".", re.sub(r"[^a-z0-9.]+", "-", plain)).strip("-.")[:_MAX_NAME].rstrip("-.")
+    return f"product-{name}".rstrip("-") if name.partition(".")[0] in {*_RESERVED, ""} else name
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="/%:@!$&'()*+,;=~?")
