@@ -75,6 +75,14 @@ class Layout:
         """Return the folder of one run's exported model."""
         return self.root / "models" / "finetuned" / run
 
+    def training_state(self, run: str) -> Path:
+        """Return the folder of the states from which a run is resumed."""
+        return self.finetuned_model(run) / "state"
+
+    @property
+    def vision_cache(self) -> Path:
+        return self.root / ".cache" / "vision"
+
     # -- logs, plots, report
     def stage_log(self, stage: str) -> Path:
         """Return the log that a stage writes for people; the scraper's has a name of its own since ever."""

@@ -1,0 +1,151 @@
+"""From pictures and categories to the tensors that the model takes.
+
+Every prompt is the same but for the number of its visual tokens, so the text around the picture is tokenised once:
+
+    <system and user turn> <|image_pad|> * n <question, assistant header> [answer <|im_end|>]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import torch
+from PIL import Image
+
+from skincare.errors import StageError
+from skincare.prompts import QUESTION, user_messages
+
+IGNORED: Final = -100  # the label of a token that is not part of the answer
+
+PaddingSide = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One picture as the vision tower takes it.
+
+    patches: (n_patches, 1176) float32, in merge-block order; grid: (frames = 1, rows, columns) in patches.
+    """
+
+    patches: torch.Tensor
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B prompts, with or without their answers, padded to T tokens.
+
+    input_ids, attention_mask: (B, T) int64; position_ids: (3, B, T) int64 (frame, row, column of multimodal RoPE);
+    labels: (B, T) int64, IGNORED outside the answers; grids: one per picture.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+    grids: tuple[tuple[int, int, int], ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("input_ids", "attention_mask", "position_ids", "labels")
+        }
+        return replace(self, **moved)
+
+
+class PromptEncoder:
+    """Turns pictures and categories into tensors, by the checkpoint's own processor.
+
+    Raises StageError when the chat template yields a prompt without the picture or without the question.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.image_token_id: int = processor.image_token_id
+        self.merge_size: int = processor.image_processor.merge_size
+        self.end_token_id: int = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.pad_token_id: int = self.tokenizer.pad_token_id
+        self.prompt_text: str = processor.apply_chat_template(
+            user_messages(), add_generation_prompt=True, tokenize=False
+        )
+        before, token, after = self.prompt_text.partition(processor.image_token)
+        if not token or QUESTION not in after or processor.image_token in after:
+            raise StageError(
+                "The chat template does not give a prompt with one picture and the question; it gave: "
+                f"{self.prompt_text[:200]!r}"
+            )
+        self._before = self._tokens(before)
+        self._after = self._tokens(after)
+
+    def pixels(self, image: Image.Image) -> Pixels:
+        """Resize and normalise a picture and cut it into patches."""
+        features = self.processor.image_processor(images=[image], return_tensors="pt")
+        rows, columns = features["image_grid_thw"][0, 1:].tolist()
+        return Pixels(features["pixel_values"], (1, rows, columns))
+
+    def answer_tokens(self, answer: str) -> list[int]:
+        """Return the tokens of an answer and the end token that stops generation."""
+        return [*self._tokens(answer), self.end_token_id]
+
+    def batch(
+        self,
+        grids: Sequence[tuple[int, int, int]],
+        answers: Sequence[str] | None = None,
+        padding_side: PaddingSide = "right",
+    ) -> Batch:
+        """Assemble the prompts of pictures with these grids, and their answers when they are to be learnt."""
+        rows = [self._row(grid, answers[i] if answers else None) for i, grid in enumerate(grids)]
+        length = max(len(ids) for ids, _, _ in rows)
+        shape = (len(rows), length)
+        input_ids = torch.full(shape, self.pad_token_id)
+        attention_mask = torch.zeros(shape, dtype=torch.int64)
+        labels = torch.full(shape, IGNORED)
+        position_ids = torch.zeros((3, *shape), dtype=torch.int64)
+        for i, (ids, n_answer, positions) in enumerate(rows):
+            place = slice(length - len(ids), length) if padding_side == "left" else slice(0, len(ids))
+            input_ids[i, place] = torch.tensor(ids)
+            attention_mask[i, place] = 1
+            position_ids[:, i, place] = positions
+            if n_answer:
+                labels[i, place][-n_answer:] = torch.tensor(ids[-n_answer:])
+        return Batch(input_ids, attention_mask, position_ids, labels, tuple(grids))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of generated tokens without special ones."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def n_visual_tokens(self, grid: tuple[int, int, int]) -> int:
+        """Return how many places in the prompt a picture takes."""
+        frames, rows, columns = grid
+        return frames * rows * columns // self.merge_size**2
+
+    def _row(self, grid: tuple[int, int, int], answer: str | None) -> tuple[list[int], int, torch.Tensor]:
+        answer_tokens = self.answer_tokens(answer) if answer is not None else []
+        tail = [*self._after, *answer_tokens]
+        ids = [*self._before, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
+        positions = multimodal_positions(len(self._before), grid, len(tail), self.merge_size)
+        return ids, len(answer_tokens), positions
+
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+
+def multimodal_positions(n_before: int, grid: tuple[int, int, int], n_after: int, merge_size: int) -> torch.Tensor:
+    """Return the (3, T) rotary positions of text, one picture, text.
+
+    Text counts up in all three rows; a picture's tokens keep the frame and count rows and columns from where the text
+    stopped; the text after it goes on behind the larger of the two. Source: Qwen2-VL (arXiv 2409.12191), section 2.1.
+    """
+    rows, columns = grid[1] // merge_size, grid[2] // merge_size
+    before = torch.arange(n_before).expand(3, -1)
+    picture = torch.stack(
+        [
+            torch.zeros(rows * columns, dtype=torch.int64),
+            torch.arange(rows).repeat_interleave(columns),
+            torch.arange(columns).repeat(rows),
+        ]
+    )
+    after = torch.arange(n_after).expand(3, -1) + max(rows, columns)
+    return torch.cat([before, picture + n_before, after + n_before], dim=1)

@@ -1,0 +1,71 @@
+"""Which parts of Qwen2-VL learn: chosen as module objects, never by parts of a name, and counted.
+
+The reference chose by substring and so trained the tied embedding too: 334 M parameters instead of 100 M.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from skincare.errors import StageError
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """Which modules learn; `everything` overrules the rest."""
+
+    n_vision_blocks: int = 1
+    merger: bool = True
+    n_language_layers: int = 1
+    everything: bool = False
+
+
+# Parameters of the whole model and of the default choice, for Qwen2-VL-2B: the proof that the choice is meant.
+_MODEL_2B_PARAMETERS: Final = 2_208_985_600
+_DEFAULT_2B_TRAINABLE: Final = 100_563_200
+
+
+def trainable_modules(model: Any, trainable: Trainable) -> dict[str, nn.Module]:
+    """Return the modules that learn, by their path in the model.
+
+    Raises StageError when the model has fewer blocks or layers than are asked for, or when nothing is.
+    """
+    if trainable.everything:
+        return {"model": model.model}
+    blocks, layers = model.model.visual.blocks, model.model.language_model.layers
+    if not 0 <= trainable.n_vision_blocks <= len(blocks) or not 0 <= trainable.n_language_layers <= len(layers):
+        raise StageError(f"{trainable} does not fit a model of {len(blocks)} vision blocks, {len(layers)} layers")
+    chosen: dict[str, nn.Module] = {}
+    for i in range(len(blocks) - trainable.n_vision_blocks, len(blocks)):
+        chosen[f"model.visual.blocks.{i}"] = blocks[i]
+    if trainable.merger:
+        chosen["model.visual.merger"] = model.model.visual.merger
+    for i in range(len(layers) - trainable.n_language_layers, len(layers)):
+        chosen[f"model.language_model.layers.{i}"] = layers[i]
+    if not chosen:
+        raise StageError("The recipe trains nothing")
+    return chosen
+
+
+def freeze(model: Any, trainable: Trainable) -> dict[str, nn.Parameter]:
+    """Leave only the chosen modules trainable, in fp32, and return their parameters by name.
+
+    Frozen weights keep the checkpoint's dtype. Steps of 5e-7 vanish in bf16, so what learns must be fp32.
+    Raises StageError when the count is not what Qwen2-VL-2B must give.
+    """
+    model.requires_grad_(False)
+    for module in trainable_modules(model, trainable).values():
+        module.requires_grad_(True)
+        module.to(torch.float32)
+    chosen = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    n_trainable, n_parameters = count(chosen.values()), count(model.parameters())
+    if n_parameters == _MODEL_2B_PARAMETERS and trainable == Trainable() and n_trainable != _DEFAULT_2B_TRAINABLE:
+        raise StageError(f"{n_trainable:,} parameters would learn, not {_DEFAULT_2B_TRAINABLE:,}: is this Qwen2-VL-2B?")
+    return chosen
+
+
+def count(parameters: Any) -> int:
+    """Return the number of elements, each tensor once even when two modules share it."""
+    return sum({id(parameter): parameter.numel() for parameter in parameters}.values())

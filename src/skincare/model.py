@@ -1,0 +1,146 @@
+"""Loading Qwen2-VL and its processor, the same way for every stage.
+
+A source is a hub name (`Qwen/Qwen2-VL-2B`, `Qwen/Qwen2-VL-2B-Instruct`) or a local folder. `HF_TOKEN` is taken from the
+environment by huggingface_hub and is never read or logged here.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from requests import RequestException
+from requests import head as http_head
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils.logging import disable_progress_bar
+
+from skincare.errors import MissingInputError, StageError
+from skincare.prompts import CHAT_TEMPLATE_FILE
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL: Final = "Qwen/Qwen2-VL-2B"
+
+# One visual token covers 28 x 28 pixels: a 14-pixel patch, merged two by two.
+PIXELS_PER_TOKEN: Final = 28 * 28
+
+# Files of a checkpoint that are needed; .bin and .pt files can run code when they are unpickled.
+_CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True)
+class PixelLimits:
+    """How many visual tokens a picture may become; the processor resizes it in between."""
+
+    min_tokens: int = 64
+    max_tokens: int = 128
+
+    def as_size(self) -> dict[str, int]:
+        """Return the limits as the image processor's `size`: pixel counts, in spite of the keys' names."""
+        return {
+            "shortest_edge": self.min_tokens * PIXELS_PER_TOKEN,
+            "longest_edge": self.max_tokens * PIXELS_PER_TOKEN,
+        }
+
+
+def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any:
+    """Return the checkpoint's processor with our chat template; without limits it keeps those it was saved with.
+
+    Raises MissingInputError when the source is nowhere to be had, StageError when it is no Qwen2-VL processor.
+    """
+    folder = _local_folder(source)
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise StageError(f"{source}: its processor cannot be loaded ({_first_line(error)})") from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token_id"):
+        raise StageError(f"{source}: {type(processor).__name__} is not a processor of Qwen2-VL")
+    processor.chat_template = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
+    if limits is not None:
+        processor.image_processor.size = limits.as_size()
+    return processor
+
+
+def load_model(source: str | Path, device: torch.device, attention: str = "sdpa") -> Any:
+    """Return the checkpoint's Qwen2VLForConditionalGeneration in the dtype it was saved in, in evaluation mode.
+
+    Raises MissingInputError when the source is nowhere to be had, StageError when its weights do not fit.
+    """
+    folder = _local_folder(source)
+    disable_progress_bar()  # ours is the one bar of a stage
+    try:
+        model, loading = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype="auto",
+            attn_implementation=attention,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise StageError(f"{source}: its model cannot be loaded ({_first_line(error)})") from error
+    if model.config.model_type != "qwen2_vl":
+        raise StageError(f"{source}: a model of type {model.config.model_type}, not qwen2_vl")
+    if loading["missing_keys"]:
+        # transformers would fill them with random numbers and only warn.
+        raise StageError(f"{source}: the checkpoint lacks {len(loading['missing_keys'])} of the model's tensors")
+    return model.to(device).eval()
+
+
+def default_device() -> torch.device:
+    """Return the first CUDA device, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def weight_hash(model: torch.nn.Module) -> str:
+    """Return 16 hex digits over names, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _local_folder(source: str | Path) -> Path:
+    """Return the folder that holds a checkpoint, fetching it from the hub once."""
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise MissingInputError("config.json of the model", folder, "Is this folder a Hugging Face checkpoint?")
+        return folder
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=_CHECKPOINT_FILES, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return _download(str(source))
+    except HFValidationError as error:
+        raise _not_found(source, "no folder here, and no name that a model hub could have") from error
+
+
+def _download(name: str) -> Path:
+    # huggingface_hub retries an unreachable host for minutes, file by file; one short question decides at once.
+    try:
+        http_head(constants.ENDPOINT, timeout=10)
+    except RequestException as error:
+        raise _not_found(name, f"{constants.ENDPOINT} cannot be reached from here") from error
+    logger.info("fetching %s from %s", name, constants.ENDPOINT)
+    try:
+        return Path(snapshot_download(name, allow_patterns=_CHECKPOINT_FILES))
+    except (HfHubHTTPError, OSError) as error:
+        raise _not_found(name, _first_line(error)) from error
+
+
+def _not_found(source: str | Path, why: str) -> MissingInputError:
+    return MissingInputError(
+        "model",
+        f"{source} ({why})",
+        "Name a model of the Hugging Face hub (set HF_TOKEN if it is gated) or a local folder with --model, "
+        "or run `make sample`, which uses the embedded models/tiny-qwen2-vl and needs no download.",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,96 @@
+"""Proofs on the real first batch, before any epoch: most failures of fine-tuning are silent, these are not.
+
+Each check raises StageError with what is wrong. Together they take one training step's time; weights and random
+state are as before when they return.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from skincare.batches import IGNORED, Batch, PromptEncoder
+from skincare.chat import Example
+from skincare.errors import StageError
+from skincare.pictures import PictureStates
+from skincare.prompts import QUESTION
+
+logger = logging.getLogger(__name__)
+
+
+def check(
+    pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
+    learning_rate: float,
+) -> None:  # fmt: skip
+    """Prove that these examples would teach exactly `parameters`, and exactly their answers."""
+    recogniser, encoder = pictures.recogniser, pictures.encoder
+    grids, states = pictures.get([example.image for example in examples])
+    batch = encoder.batch(grids, [example.category for example in examples])
+    check_prompt(encoder, batch)
+    check_labels(encoder, batch, [example.category for example in examples])
+    recogniser.train()
+    recogniser(batch.to(recogniser.device), states).mean().backward()
+    check_gradients(recogniser.model, parameters)
+    check_step(parameters, learning_rate)
+    recogniser.zero_grad(set_to_none=True)
+    logger.info("pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be", len(parameters))
+
+
+def check_prompt(encoder: PromptEncoder, batch: Batch) -> None:
+    """Prove that each prompt holds the question and as many image tokens as its picture's grid has."""
+    for ids, mask, grid in zip(batch.input_ids, batch.attention_mask, batch.grids, strict=True):
+        text = encoder.tokenizer.decode(ids[mask.bool()], skip_special_tokens=False)
+        if QUESTION not in text:
+            raise StageError(f"The prompt does not hold the question: {text[:200]!r}")
+        n_image_tokens = int((ids == encoder.image_token_id).sum())
+        if n_image_tokens != encoder.n_visual_tokens(grid) or n_image_tokens == 0:
+            raise StageError(f"{n_image_tokens} image tokens for a picture of {encoder.n_visual_tokens(grid)}")
+
+
+def check_labels(encoder: PromptEncoder, batch: Batch, answers: Sequence[str]) -> None:
+    """Prove that what is learnt decodes to exactly the answer and the end token."""
+    for labels, answer in zip(batch.labels, answers, strict=True):
+        learnt = encoder.tokenizer.decode(labels[labels != IGNORED], skip_special_tokens=False)
+        if learnt != f"{answer}<|im_end|>":
+            raise StageError(f"The labels teach {learnt!r} instead of {answer!r}")
+
+
+def check_gradients(model: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Prove that gradients are there and not zero in the promised modules, and nowhere else.
+
+    A tensor may have a zero gradient (a key projection's bias always has one); a module may not.
+    """
+    for name, parameter in model.named_parameters():
+        if name not in parameters and parameter.grad is not None:
+            raise StageError(f"{name} is frozen but has a gradient")
+    dead = [name for name, parameter in parameters.items() if parameter.grad is None]
+    if dead:
+        raise StageError(f"{len(dead)} trainable tensors have no gradient, such as {dead[0]}")
+    norms: dict[str, float] = {}
+    for name, parameter in parameters.items():
+        assert parameter.grad is not None
+        module = _owner(name)
+        norms[module] = norms.get(module, 0.0) + parameter.grad.float().norm().item()
+    for module, norm in norms.items():
+        if not norm > 0 or norm == float("inf"):
+            raise StageError(f"{module}: its gradient has norm {norm}")
+
+
+def check_step(parameters: Mapping[str, torch.nn.Parameter], learning_rate: float) -> None:
+    """Prove that an AdamW step changes every promised module, then put the weights back."""
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    torch.optim.AdamW(parameters.values(), lr=learning_rate).step()
+    changed = {_owner(name) for name, parameter in parameters.items() if not torch.equal(parameter, before[name])}
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(before[name])
+    unchanged = {_owner(name) for name in parameters} - changed
+    if unchanged:
+        raise StageError(f"A step of {learning_rate} changes nothing in {', '.join(sorted(unchanged))}")
+
+
+def _owner(name: str) -> str:
+    """Return the block, layer or merger that a parameter belongs to."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: numbers[0] + 1] if numbers and "merger" not in parts else parts[:3])

@@ -1,0 +1,130 @@
+"""Qwen2-VL as a recogniser of one picture: picture states and a prompt in, scores of answer tokens out.
+
+The forward pass is the model's own, cut to what a short answer needs: the vision tower starts at the end of its
+frozen prefix (`skincare.vision`) and the language head sees only the places that predict the answer.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from skincare import vision
+from skincare.batches import IGNORED, Batch, Pixels, PromptEncoder
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The new tokens of one answer, without the end token; not finished means cut off by the limit."""
+
+    tokens: tuple[int, ...]
+    is_finished: bool
+
+
+class Recogniser(nn.Module):
+    """A Qwen2VLForConditionalGeneration with the passes that training and evaluation need.
+
+    The number of frozen vision blocks is read from `requires_grad` when `forget_prefix` is called.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.n_prefix_blocks = 0
+        self.forget_prefix()
+
+    def forget_prefix(self) -> None:
+        """Look anew where the frozen prefix of the vision tower ends; call it after freezing."""
+        self.n_prefix_blocks = vision.prefix_length(self.model.model.visual)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        return self.model.lm_head.weight.device
+
+    def autocast(self) -> AbstractContextManager:
+        """Compute in bf16 where the checkpoint is bf16, though trained tensors are kept in fp32."""
+        frozen_dtype = self.model.get_input_embeddings().weight.dtype
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=frozen_dtype == torch.bfloat16)
+
+    def picture_states(self, pictures: Sequence[Pixels]) -> list[torch.Tensor]:
+        """Return each picture's (n_patches, width) states at the end of the frozen prefix, without a graph."""
+        patches = [picture.patches.to(self.device) for picture in pictures]
+        if self.n_prefix_blocks < 0:
+            return patches
+        with self.autocast():
+            grids = [picture.grid for picture in pictures]
+            return vision.prefix_states(self.model.model.visual, patches, grids, self.n_prefix_blocks)
+
+    def forward(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (B,) losses of the answers: each the mean over its tokens, so that long names weigh no more."""
+        with self.autocast():
+            hidden = self._hidden_states(batch, states)
+            is_answer = batch.labels[:, 1:] != IGNORED
+            logits = self.model.lm_head(hidden[:, :-1][is_answer])
+        targets = batch.labels[:, 1:][is_answer]
+        token_losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+        rows = is_answer.nonzero()[:, 0]
+        sums = torch.zeros(len(batch.grids), device=token_losses.device).index_add(0, rows, token_losses)
+        return sums / is_answer.sum(dim=1)
+
+    @torch.no_grad()
+    def generate(
+        self, encoder: PromptEncoder, batch: Batch, states: Sequence[torch.Tensor], max_new_tokens: int = 30
+    ) -> list[Generated]:
+        """Answer each prompt of a left-padded batch greedily, as `model.generate(do_sample=False)` would."""
+        end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
+        position = batch.position_ids[0, :, -1:] + 1
+        attention_mask = batch.attention_mask
+        is_running = torch.ones(len(batch.grids), dtype=torch.bool, device=self.device)
+        steps: list[torch.Tensor] = []
+        with self.autocast():
+            outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
+            while True:
+                token = self.model.lm_head(outputs.last_hidden_state[:, -1]).argmax(dim=-1)
+                steps.append(token.where(is_running, end_tokens[0]))
+                is_running &= ~torch.isin(token, end_tokens)
+                if len(steps) == max_new_tokens or not is_running.any():
+                    break
+                attention_mask = functional.pad(attention_mask, (0, 1), value=1)
+                outputs = self.model.model.language_model(
+                    inputs_embeds=self.model.get_input_embeddings()(token[:, None]),
+                    attention_mask=attention_mask,
+                    position_ids=position.expand(3, -1, -1),
+                    past_key_values=outputs.past_key_values,
+                    use_cache=True,
+                )
+                position = position + 1
+        return [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
+
+    def _hidden_states(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (B, T, width) output of the language model."""
+        return self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=False).last_hidden_state
+
+    def _prompt_embeddings(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (B, T, width) input of the language model: word embeddings with the pictures in their places."""
+        pictures = vision.embeddings(self.model.model.visual, states, batch.grids, self.n_prefix_blocks)
+        words = self.model.get_input_embeddings()(batch.input_ids)
+        is_picture = batch.input_ids == self.model.config.image_token_id
+        if int(is_picture.sum()) != len(pictures):
+            raise ValueError(f"{len(pictures)} visual embeddings for {int(is_picture.sum())} places in the prompts")
+        return words.masked_scatter(is_picture[..., None], pictures.to(words.dtype))
+
+    def _language_model(self, batch: Batch, embeddings: torch.Tensor, *, use_cache: bool) -> Any:
+        return self.model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=use_cache,
+        )
+
+
+def _until_end(tokens: list[int], end_tokens: list[int]) -> Generated:
+    for i, token in enumerate(tokens):
+        if token in end_tokens:
+            return Generated(tuple(tokens[:i]), is_finished=True)
+    return Generated(tuple(tokens), is_finished=False)

@@ -1,0 +1,198 @@
+"""The training loop: which pictures make a step, what a step does, when an epoch was the best, when to stop.
+
+The order of an epoch's pictures is a function of seed and epoch, and so is the learning rate of a step; a run that
+goes on from a saved state therefore does what it would have done.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from skincare import checkpoints, evaluation, metrics
+from skincare.chat import Example
+from skincare.checkpoints import Progress
+from skincare.errors import StageError
+from skincare.metrics import Scores
+from skincare.pictures import PictureStates
+from skincare.predictions import Prediction
+from skincare.recipes import Recipe
+from skincare.schedules import cosine_warm_restarts
+from skincare.tables import HistoryRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What decides how fast a run is and how much memory it takes, not what it learns."""
+
+    micro_batch_size: int = 4
+    eval_batch_size: int = 16
+    save_every_steps: int = 200
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What is known after an epoch."""
+
+    row: HistoryRow
+    scores: Scores
+    predictions: list[Prediction]
+    is_best: bool
+
+
+class Training:
+    """One run: `parameters` of the pictures' recogniser learn from `train`, choices are made on `val`."""
+
+    def __init__(
+        self, pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], recipe: Recipe,
+        train: Sequence[Example], val: Sequence[Example], seed: int, speed: Speed, state_folder: Path,
+        identity: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        self.pictures = pictures
+        self.parameters = parameters
+        self.recipe = recipe
+        self.train = sorted(train, key=lambda example: example.image_id)
+        self.val = val
+        self.seed = seed
+        self.speed = speed
+        self.state_folder = state_folder
+        self.identity = identity
+        self.progress = Progress()
+        self.optimizer = torch.optim.AdamW(
+            parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.n_steps_per_epoch = -(-len(train) // recipe.effective_batch_size)
+
+    def resume(self) -> bool:
+        """Go on from the newest saved state; False when there is none."""
+        state = checkpoints.latest_state(self.state_folder, "last")
+        if state is None:
+            return False
+        self.progress = checkpoints.load_state(state, self.parameters, self.optimizer, self.identity)
+        logger.info("going on after epoch %d, step %d", self.progress.epoch, self.progress.step)
+        return True
+
+    def run(self, on_epoch: Callable[[EpochResult], None]) -> str:
+        """Train until the epochs or the patience are used up; return which. `on_epoch` is called after each."""
+        progress = self.progress
+        if not progress.history:
+            on_epoch(self._finish_epoch())
+        total = self.recipe.max_epochs * self.n_steps_per_epoch
+        with tqdm(total=total, initial=progress.step, unit="step", desc="training", disable=None) as bar:
+            while progress.epoch < self.recipe.max_epochs and not self._is_out_of_patience():
+                self._train_epoch(bar)
+                progress.epoch += 1
+                on_epoch(self._finish_epoch())
+        return "patience" if self._is_out_of_patience() else "max_epochs"
+
+    def load_best(self) -> None:
+        """Put the best epoch's weights into the model."""
+        state = checkpoints.latest_state(self.state_folder, "best")
+        if state is None:
+            raise StageError(f"{self.state_folder}: no best state; start the run anew without --resume")
+        checkpoints.load_trained(state, self.parameters)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the rate of an optimizer step, 0 being the first."""
+        recipe = self.recipe
+        floor = recipe.learning_rate * recipe.final_rate_share
+        period = recipe.restart_period_epochs * self.n_steps_per_epoch
+        return cosine_warm_restarts(step, period, recipe.restart_multiplier, recipe.learning_rate, floor)
+
+    def _train_epoch(self, bar: tqdm) -> None:
+        progress, size = self.progress, self.recipe.effective_batch_size
+        order = epoch_order(len(self.train), self.seed, progress.epoch)
+        while progress.step_in_epoch < self.n_steps_per_epoch:
+            started = time.perf_counter()
+            first = progress.step_in_epoch * size
+            loss, grad_norm = self._step([self.train[i] for i in order[first : first + size]])
+            progress.step += 1
+            progress.step_in_epoch += 1
+            progress.loss_sum += loss
+            progress.grad_norm_sum += grad_norm
+            progress.epoch_seconds += time.perf_counter() - started
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            if progress.step % self.speed.save_every_steps == 0:
+                self._save("last")
+
+    def _step(self, examples: Sequence[Example]) -> tuple[float, float]:
+        """Take one optimizer step on the mean loss of `examples`; return loss and gradient norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.progress.step)
+        recogniser, encoder = self.pictures.recogniser, self.pictures.encoder
+        recogniser.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for start in range(0, len(examples), self.speed.micro_batch_size):
+            some = examples[start : start + self.speed.micro_batch_size]
+            grids, states = self.pictures.get([example.image for example in some])
+            batch = encoder.batch(grids, [example.category for example in some]).to(recogniser.device)
+            loss = recogniser(batch, states).sum() / len(examples)
+            loss.backward()
+            total += loss.item()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
+        if not torch.isfinite(grad_norm):
+            raise StageError(f"Step {self.progress.step}: the gradient is not finite; try a smaller learning rate")
+        self.optimizer.step()
+        return total, grad_norm.item()
+
+    def _finish_epoch(self) -> EpochResult:
+        """Evaluate on val, write the epoch into the history and save what must be kept."""
+        progress = self.progress
+        self.pictures.recogniser.eval()
+        loss = evaluation.mean_loss(self.pictures, self.val, self.speed.eval_batch_size)
+        predictions = evaluation.predict(
+            self.pictures, self.val, "val", self.speed.eval_batch_size, show_progress=False
+        )
+        scores = metrics.score(predictions)
+        row = self._history_row(loss, scores)
+        is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
+        if is_best:
+            progress.best_epoch, progress.best_accuracy, progress.best_loss = progress.epoch, scores.accuracy, loss
+        progress.history.append(asdict(row))
+        progress.step_in_epoch, progress.loss_sum, progress.grad_norm_sum, progress.epoch_seconds = 0, 0.0, 0.0, 0.0
+        if is_best:
+            self._save("best")
+        self._save("last")
+        return EpochResult(row, scores, predictions, is_best)
+
+    def _history_row(self, loss: float, scores: Scores) -> HistoryRow:
+        progress, n_steps = self.progress, self.progress.step_in_epoch
+        return HistoryRow(
+            epoch=progress.epoch,
+            step=progress.step,
+            learning_rate=self.learning_rate(max(progress.step - 1, 0)),
+            train_loss=progress.loss_sum / n_steps if n_steps else None,
+            grad_norm=progress.grad_norm_sum / n_steps if n_steps else None,
+            val_loss=loss,
+            val_accuracy=scores.accuracy,
+            val_precision=scores.precision_weighted,
+            val_recall=scores.recall_weighted,
+            val_f1=scores.f1_weighted,
+            val_macro_f1=scores.f1_macro,
+            val_coverage=scores.coverage,
+            seconds=round(progress.epoch_seconds, 2),
+        )
+
+    def _is_out_of_patience(self) -> bool:
+        return self.progress.epoch - self.progress.best_epoch >= self.recipe.patience_epochs
+
+    def _save(self, kind: str) -> None:
+        checkpoints.save_state(
+            self.state_folder, kind, self.parameters, self.optimizer, self.progress, self.identity
+        )  # fmt: skip
+
+
+def epoch_order(n_examples: int, seed: int, epoch: int) -> list[int]:
+    """Return the order in which an epoch takes the examples: a permutation of range(n_examples)."""
+    # An odd stride keeps the seeds of neighbouring runs and epochs apart.
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(n_examples, generator=generator).tolist()

@@ -1,0 +1,71 @@
+"""Ask the model, as it is, about every test picture.
+
+In: clean_dataset/test.json and its pictures, a model of the hub or a folder.
+Out: log/zero_shot/{predictions.jsonl,metrics.json}, plots/cm_before_training.png.
+Command: python src/zero_shot.py [--model Qwen/Qwen2-VL-2B-Instruct]
+Time: 4 s for 80 pictures with the embedded tiny model on two cores.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skincare import evaluation, figures, metrics, predictions, stage
+from skincare.batches import PromptEncoder
+from skincare.chat import read_dataset
+from skincare.files import write_json
+from skincare.freezing import count
+from skincare.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
+from skincare.paths import Layout
+from skincare.pictures import PictureStates
+from skincare.recogniser import Recogniser
+from skincare.runlog import Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """What the stage can be told."""
+
+    model: str = DEFAULT_MODEL
+    """Model of the Hugging Face hub, or a local folder."""
+    split: Literal["train", "val", "test"] = "test"
+    """Dataset file to ask about."""
+    min_tokens: int = 64
+    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    max_tokens: int = 128
+    """Most visual tokens of a picture."""
+    batch_size: int = 16
+    """Pictures per forward pass; it does not change the answers."""
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Predict, score and draw."""
+    examples = read_dataset(layout, config.split)
+    device = default_device()
+    processor = load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens))
+    model = load_model(config.model, device).requires_grad_(False)
+    pictures = PictureStates(Recogniser(model), PromptEncoder(processor), layout.root)
+    answered = evaluation.predict(pictures, examples, config.split, config.batch_size)
+    scores = metrics.score(answered)
+    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
+    write_json(layout.zero_shot / "metrics.json", metrics.to_json(scores))
+    figures.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
+    return Summary(
+        headline=f"{metrics.headline(scores)} on {config.split}",
+        counts={"pictures": scores.n, **{f"answers: {status}": n for status, n in scores.statuses.items()}},
+        results={
+            "model": config.model,
+            "split": config.split,
+            "n_parameters": count(model.parameters()),
+            "device": str(device),
+            "prompt": pictures.encoder.prompt_text,
+        },
+    )
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("zero_shot", Config, run)
+
+
+if __name__ == "__main__":
+    main()
