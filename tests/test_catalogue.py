@@ -54,6 +54,7 @@ def test_variation_is_kept_apart_from_the_url(tmp_path: Path) -> None:
         (f"{SHOP}/a/1.html", "", "unknown_category"),
         (f"{SHOP}/about-us.html", "Oil", "no_product_id"),
         (f"{SHOP}/", "Oil", "no_product_id"),
+        (f"{SHOP}/a/{'1' * 21}.html", "Oil", "no_product_id"),
         *((url, "Oil", "bad_url") for url in HOSTILE_URLS if "\ud800" not in url),
     ],
 )

@@ -15,6 +15,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_URL: Final = 2048
 # With id, number and extension a name stays far below the 255 bytes that file systems allow.
 _MAX_NAME: Final = 120
+_MAX_ID: Final = 20
 # Names that Windows keeps for devices, whatever the extension.
 _RESERVED: Final = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
@@ -47,9 +48,9 @@ def move(url: str, source: str, target: str) -> str:
 
 
 def product_id(url: str) -> str:
-    """Return the last group of digits of the path; ValueError where there is none."""
+    """Return the last group of digits of the path; ValueError where there is none or it is longer than any id."""
     groups = re.findall(r"[0-9]+", urlsplit(url).path)
-    if not groups:
+    if not groups or len(groups[-1]) > _MAX_ID:
         raise ValueError(f"no product id in {url[:100]!r}")
     return str(groups[-1])
 

@@ -1,0 +1,238 @@
+"""Product pages: the pictures in order, by four ways, from odd and hostile HTML."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skincare.pages import ProductPage, original_url, parse_product_page
+from skincare.paths import REPOSITORY
+
+PAGE_URL = "https://www.lookfantastic.com/weleda-skin-food/11111111.html"
+CDN = "https://static.thcdn.com/productimg/original"
+SISTER_SHOP = REPOSITORY.parent / "shared" / "data" / "cultbeauty_jsonld_products.json"
+PICTURES = (f"{CDN}/11111111-1.jpg", f"{CDN}/11111111-2.jpg")
+
+
+def shop_page(script: str = "", head: str = "") -> str:
+    return (
+        f"<html><head><title>t</title>{head}</head><body><h1 id='product-title'>Skin\n Food &amp; more</h1>"
+        f"<div id='view-item-container'><div><div><script>{script}</script></div></div></div></body></html>"
+    )
+
+
+def json_ld(block: object) -> str:
+    return f'<script type="application/ld+json">{json.dumps(block)}</script>'
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        json.dumps([{"original": url} for url in PICTURES]),
+        json.dumps([{"alt": "a]b", "sizes": [[1, 2], [3]], "original": url} for url in PICTURES]),
+        json.dumps(PICTURES).replace("/", r"\/"),
+        json.dumps([[{"original": PICTURES[0]}], [[{"original": PICTURES[1]}]]]),
+        json.dumps({"main": {"original": PICTURES[0]}, "more": [{"original": PICTURES[1]}]}),
+        json.dumps([{side: url.replace("original", f"{side}/{side}") for side in ("300", "960")} for url in PICTURES]),
+        json.dumps([{"original": url} for url in (*PICTURES, PICTURES[0])]),
+        f"[{{'original': '{PICTURES[0]}',}}, {{original: \"{PICTURES[1]}\"}},]",
+        f"[{{original: '{PICTURES[0]}' /* front */}}, // back\n {{original: `{PICTURES[1]}`}}]",
+        json.dumps([PICTURES[0].removeprefix("https:"), PICTURES[1]]),
+    ],
+    ids=["plain", "brackets", "slashes", "nested", "object", "sizes", "repeated", "quotes", "comments", "no-scheme"],
+)  # fmt: skip
+def test_pictures_are_read_from_the_script_constant(literal: str) -> None:
+    page = parse_product_page(shop_page(f"const a = [1];\nconst images = {literal};\nconst images2 = [];"), PAGE_URL)
+    assert page == ProductPage("product", "Skin Food & more", PICTURES, "script")
+
+
+def test_the_products_own_constant_wins_over_other_scripts() -> None:
+    other = "<script>const images = ['https://static.thcdn.com/other.jpg']</script>"
+    page = parse_product_page(shop_page(f"const images = {json.dumps(PICTURES)}", head=other), PAGE_URL)
+    assert page.image_urls == PICTURES
+
+
+def test_an_empty_or_broken_constant_gives_way_to_the_next() -> None:
+    script = f"const images = []; let images = [{{; var images = {json.dumps(PICTURES)};"
+    assert parse_product_page(shop_page(script), PAGE_URL).image_urls == PICTURES
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"@type": "Product", "image": PICTURES},
+        {"@type": ["Thing", "Product"], "image": [{"@type": "ImageObject", "url": url} for url in PICTURES]},
+        [{"@type": "BreadcrumbList"}, {"@graph": [{"@type": "Product", "image": PICTURES}]}],
+        {"@type": "WebPage", "mainEntity": {"@type": "Product", "image": PICTURES}},
+        {"@type": "ProductGroup", "hasVariant": [{"@type": "Product", "image": url} for url in PICTURES]},
+        {"@type": "Product", "image": [url.replace("original", "300/300") for url in PICTURES]},
+    ],
+    ids=["list", "objects", "graph", "main-entity", "range", "sized"],
+)
+def test_json_ld_is_the_second_way(block: object) -> None:
+    page = parse_product_page(shop_page(head=json_ld(block)), PAGE_URL)
+    assert (page.image_urls, page.source) == (PICTURES, "json_ld")
+
+
+def test_the_older_carousel_gives_its_largest_size() -> None:
+    spans = "".join(
+        f'<div class="athenaProductImageCarousel_imageWrapper"><span data-size="{size}" data-path="{url}"></span>'
+        f'<span data-size="50" data-path="/small.jpg"></span></div>'
+        for size, url in zip((600, 1600), PICTURES, strict=True)
+    )
+    page = parse_product_page(f'<h1 class="productName_title">A</h1>{spans}', PAGE_URL)
+    assert (page.image_urls, page.source) == (PICTURES, "carousel")
+
+
+def test_open_graph_is_the_last_way() -> None:
+    meta = f'<meta property="og:image" content="{PICTURES[0]}">'
+    page = parse_product_page(shop_page(head=meta), PAGE_URL)
+    assert (page.image_urls, page.source) == (PICTURES[:1], "open_graph")
+
+
+def test_pictures_of_listed_other_products_are_not_taken() -> None:
+    listed = {"@type": "ItemList", "itemListElement": [{"@type": "Product", "image": PICTURES[0]}]}
+    assert parse_product_page(f"<h1>All oils</h1>{json_ld(listed)}", PAGE_URL) == ProductPage("other", "All oils")
+
+
+@pytest.mark.parametrize(
+    ("html", "kind"),
+    [
+        (b"", "other"),
+        (b"<h1>Sorry, this page is gone</h1>", "other"),
+        (b"<title>Just a moment...</title><div id='challenge-form'></div>", "challenge"),
+        (b"<h1>Access Denied</h1>", "challenge"),
+        (b"<title>Shop</title><div class='g-recaptcha'></div>", "challenge"),
+        (b"<h1 class='productName_title'>Captcha Cream</h1>", "product"),
+        (b"<meta property='og:type' content='og:product'>", "product"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "other"),
+    ],
+)
+def test_soft_404_and_challenge_are_told_from_a_product(html: bytes, kind: str) -> None:
+    assert parse_product_page(html, PAGE_URL).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("reference", "original"),
+    [
+        (f"{CDN}/1-1.jpg", f"{CDN}/1-1.jpg"),
+        ("https://static.thcdn.com/productimg/960/960/1-1.png?x=1", f"{CDN}/1-1.png"),
+        (f"https://www.lookfantastic.com/images?url={CDN}/1-1.jpg&format=webp&w=300", f"{CDN}/1-1.jpg"),
+        (
+            "https://main.thgimages.com/?url=https%3A%2F%2Fstatic.thcdn.com%2Fproductimg%2F960%2F960%2F1.jpg&w=3",
+            f"{CDN}/1.jpg",
+        ),
+        ("https://main.thgimages.com/?url=http://10.0.0.1/a.jpg", "https://main.thgimages.com/?url=http://10.0.0.1/a.jpg"),
+        ("https://evil.example/images?url=http://static.thcdn.com/a", "https://evil.example/images?url=http://static.thcdn.com/a"),
+        ("/media/a.jpg?v=1&amp;w=2", "https://www.lookfantastic.com/media/a.jpg?v=1&w=2"),
+        ("a b.jpg#front", "https://www.lookfantastic.com/weleda-skin-food/a%20b.jpg"),
+        ("data:image/png;base64,AAAA", None),
+        ("file:///etc/passwd", None),
+        ("https://user:pass@static.thcdn.com/a.jpg", None),
+        ("http://[bad/a.jpg", None),
+        ("https://a.example/" + "x" * 3000, None),
+    ],
+)  # fmt: skip
+def test_references_become_original_addresses(reference: str, original: str | None) -> None:
+    assert original_url(reference, PAGE_URL) == original
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1", "windows-1252"])
+def test_encodings_are_read_as_declared_or_found(encoding: str) -> None:
+    html = f"<meta charset='{encoding}'><h1 id='product-title'>Crème Concentré</h1>".encode(encoding)
+    assert parse_product_page(html, PAGE_URL).title == "Crème Concentré"
+
+
+@pytest.mark.parametrize("declared", ["klingon", "zlib_codec", "idna", "utf-16", ""])
+def test_a_wrong_declaration_does_no_harm(declared: str) -> None:
+    html = f"<meta charset='{declared}'><h1 id='product-title'>Balm ".encode() + b"\xe9\x9f\xff</h1>"
+    assert parse_product_page(html, PAGE_URL).is_product_page
+
+
+HOSTILE_PAGES = {
+    "deep tags": "<div>" * 100_000,
+    "deep json": shop_page("const images = " + "[" * 100_000),
+    "deep json-ld": shop_page(head=f'<script type="application/ld+json">{"[" * 50_000}</script>'),
+    "deep literal": shop_page("const images = " + "[{a:" * 20_000 + "'x'"),
+    "many constants": shop_page("const images = [{;" * 100_000),
+    "surrogate": shop_page('const images = ["https://a.example/\\ud800.jpg", "\ud800"]'),
+    "huge number": shop_page("const images = [" + "9" * 10_000 + "]"),
+    "NUL": shop_page("const images = [\0") + "\0",
+    "attributes": "<p " + " ".join(f"a{n}=1" for n in range(50_000)) + ">",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_PAGES)
+def test_hostile_page_costs_little_and_raises_nothing(name: str) -> None:
+    started = time.monotonic()
+    assert parse_product_page(HOSTILE_PAGES[name], PAGE_URL).image_urls == ()
+    assert time.monotonic() - started < 20
+
+
+def test_long_lists_come_back_whole_and_in_order() -> None:
+    listed = [f"{CDN}/{n}.jpg" for n in range(10_000)]
+    page = parse_product_page(shop_page(f"const images = {json.dumps(listed)}"), PAGE_URL)
+    assert page.image_urls == tuple(listed)
+
+
+@pytest.mark.slow
+def test_a_page_of_100_megabytes_is_cut() -> None:
+    page = parse_product_page(shop_page().encode() + b"<p>more</p>" * 9_000_000, PAGE_URL)
+    assert page.is_product_page
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20) | st.sampled_from(["//a.example/1.jpg", "//", "/"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(["original", "url", "image", "@type", "@graph"]), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+FRAGMENTS = st.lists(
+    st.sampled_from(["<script>", "</script>", "const images = ", "[", "]", "{", "}", "'", '"', "original:", ",",
+                     "//a/1.jpg", "<div id='view-item-container'>", "<meta property='og:image' content='x'>",
+                     "<!--", "\\u", "\0", "é"])
+    | st.text(max_size=5),
+    max_size=40,
+).map("".join)  # fmt: skip
+PAGES = (
+    st.binary(max_size=300)
+    | FRAGMENTS
+    | FRAGMENTS.map(shop_page)
+    | JSON_VALUES.map(lambda value: shop_page(f"const images = {json.dumps(value)}"))
+    | JSON_VALUES.map(lambda value: shop_page(head=json_ld({"@type": "Product", "image": value})))
+    | JSON_VALUES.map(lambda value: shop_page(head=json_ld(value)))
+)
+
+
+def check_any_page(html: bytes | str, url: str) -> None:
+    page = parse_product_page(html, url)
+    assert len(set(page.image_urls)) == len(page.image_urls)
+    assert all(image_url.startswith(("http://", "https://")) and image_url.isascii() for image_url in page.image_urls)
+    assert (page.source == "none") == (not page.image_urls)
+
+
+URLS = st.just(PAGE_URL) | st.text(max_size=20) | st.from_regex(r"https?://[\w.:\[\]-]{0,20}", fullmatch=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(PAGES, URLS)
+def test_any_page_gives_clean_addresses_and_no_exception(html: bytes | str, url: str) -> None:
+    check_any_page(html, url)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None)
+@given(PAGES, URLS)
+def test_any_of_5000_pages_gives_clean_addresses_and_no_exception(html: bytes | str, url: str) -> None:
+    check_any_page(html, url)
+
+
+@pytest.mark.skipif(not SISTER_SHOP.is_file(), reason="the sister shop's JSON-LD is not part of the repository")
+def test_real_json_ld_of_a_sister_shop_gives_the_original_pictures() -> None:
+    blocks = json.loads(SISTER_SHOP.read_text(encoding="utf-8"))
+    for block in blocks:
+        page = parse_product_page(json_ld(block), "https://www.cultbeauty.co.uk/a/1.html")
+        assert page.is_product_page
+        assert page.image_urls[0].startswith(f"{CDN}/{block['sku']}-")
