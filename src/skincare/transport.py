@@ -1,0 +1,123 @@
+"""HTTP connections for servers one does not control: no private address, no answer that never ends.
+
+requests bounds the wait for a connection and for each packet. Inside `with Guard(...)` its requests are also held to
+a total time, however slowly the bytes drip, and to public addresses. The address that counts is the connected
+socket's own, so that a redirect or a changed DNS answer cannot lead inside; nothing is sent before it is checked.
+Proxies, cookies and netrc are off: behind a proxy the address could not be checked.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from http.cookiejar import DefaultCookiePolicy
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_running = threading.local()
+
+
+class PrivateAddressError(Exception):
+    """The host's address is private, link-local or otherwise not of the public internet."""
+
+
+class Guard:
+    """Bounds the requests of this thread while it is entered."""
+
+    def __init__(self, total_s: float, *, allow_private: bool) -> None:
+        self.is_expired = False
+        self._allow_private = allow_private
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(total_s, self._expire)
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        _running.guard = self
+        return self
+
+    def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._timer.cancel()
+        _running.guard = None
+
+    def check(self, connected: socket.socket) -> None:
+        """Close a connection to an address that is not public; raises PrivateAddressError."""
+        address = connected.getpeername()[0]
+        if not self._allow_private and not is_public(address):
+            connected.close()
+            raise PrivateAddressError(address)
+
+    def watch(self, connected: socket.socket) -> None:
+        """Take the connection to cut when the time is over."""
+        self._socket = connected
+        if self.is_expired:
+            self._expire()
+
+    def _expire(self) -> None:
+        self.is_expired = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address belongs to the public internet, also where IPv6 wraps an IPv4 address."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and (wrapped := ip.ipv4_mapped or ip.sixtofour):
+        ip = wrapped
+    return ip.is_global and not ip.is_multicast
+
+
+def guarded_session(user_agent: str) -> requests.Session:
+    """Return a session whose requests obey the Guard of the thread that makes them."""
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "gzip, deflate"})
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _GuardedAdapter())
+    return session
+
+
+class _Guarded:
+    """Shows each new socket, and each socket that an answer is read from, to the thread's Guard."""
+
+    def _new_conn(self) -> socket.socket:
+        connected: socket.socket = super()._new_conn()  # type: ignore[misc]
+        if (guard := getattr(_running, "guard", None)) is not None:
+            guard.check(connected)
+        return connected
+
+    def getresponse(self) -> Any:
+        if (guard := getattr(_running, "guard", None)) is not None:
+            guard.watch(self.sock)  # type: ignore[attr-defined]
+        return super().getresponse()  # type: ignore[misc]
+
+
+class _GuardedHTTP(_Guarded, HTTPConnection):
+    pass
+
+
+class _GuardedHTTPS(_Guarded, HTTPSConnection):
+    pass
+
+
+class _GuardedHTTPPool(HTTPConnectionPool):
+    ConnectionCls = _GuardedHTTP
+
+
+class _GuardedHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _GuardedHTTPS
+
+
+class _GuardedAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}

@@ -1,0 +1,89 @@
+"""A small HTTP server for tests: a table of paths, each answered by a function; counts what was asked."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Request(BaseHTTPRequestHandler):
+    """One request; `nth` counts from 1 how often its path was asked for."""
+
+    protocol_version = "HTTP/1.1"
+    server: "LocalServer"
+
+    @property
+    def nth(self) -> int:
+        return self.server.count[self.path]
+
+    def do_GET(self) -> None:
+        with self.server.lock:
+            self.server.count[self.path] += 1
+            self.server.headers_seen.append(dict(self.headers))
+        try:
+            self.server.answer_for(self.path)(self)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def reply(self, content: bytes, status: int = 200, content_type: str = "text/html", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": content_type, "Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+Answer = Callable[[Request], None]
+
+
+class LocalServer(ThreadingHTTPServer):
+    """Serves `answers` by path; what is not there is a 404."""
+
+    daemon_threads = True
+
+    def __init__(self, answers: dict[str, Answer]) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.answers = answers
+        self.count: Counter[str] = Counter()
+        self.headers_seen: list[dict[str, str]] = []
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def answer_for(self, path: str) -> Answer:
+        return self.answers.get(path, lambda request: request.reply(b"gone", 404))
+
+
+@contextmanager
+def serving(answers: dict[str, Answer]) -> Iterator[LocalServer]:
+    """Run the server in a thread for the length of a `with` block."""
+    server = LocalServer(answers)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ok(content: bytes = b"fine", **headers: str) -> Answer:
+    """Answer with that content."""
+    return lambda request: request.reply(content, **headers)
+
+
+def status(code: int, **headers: str) -> Answer:
+    """Answer with that status."""
+    return lambda request: request.reply(b"no", code, **headers)
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """Answer the n-th request by the n-th answer; the last one stays."""
+    return lambda request: answers[min(request.nth, len(answers)) - 1](request)

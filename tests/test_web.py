@@ -1,0 +1,313 @@
+"""The way to the web: retries, politeness, robots.txt, redirects, private addresses, answers that never end."""
+
+import gzip
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skincare.gates import Gate, StoppedError, retry_after_s
+from skincare.transport import is_public
+from skincare.web import FetchError, Limits, Web
+from tests.local_server import Answer, LocalServer, Request, in_turn, ok, serving, status
+
+QUICK = Limits(
+    backoff_min_s=0.001, backoff_max_s=0.01, connect_timeout_s=2, read_timeout_s=0.5, total_timeout_s=1, max_pause_s=5
+)
+MAX_BYTES = 1000
+
+
+def local_web(**options: object) -> Web:
+    return Web(**{"allow_private": True, "limits": QUICK, **options})  # type: ignore[arg-type]
+
+
+def fail(answer: Answer, **options: object) -> tuple[FetchError, LocalServer]:
+    with serving({"/x": answer}) as server, local_web(**options) as web:
+        with pytest.raises(FetchError) as caught:
+            web.get(f"{server.url}/x", MAX_BYTES)
+        return caught.value, server
+
+
+def raw(content: bytes, *, pause_s: float = 0.0) -> Answer:
+    """Send bytes as they are, one packet a byte where there is a pause, and close."""
+
+    def answer(request: Request) -> None:
+        for packet in [content[n : n + 1] for n in range(len(content))] if pause_s else [content]:
+            request.wfile.write(packet)
+            request.wfile.flush()
+            time.sleep(pause_s)
+        request.close_connection = True
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
+def test_passing_trouble_is_tried_again(code: int) -> None:
+    with serving({"/x": in_turn(status(code), status(code), ok())}) as server, local_web() as web:
+        answer = web.get(f"{server.url}/x", MAX_BYTES)
+    assert (answer.content, answer.n_attempts, answer.content_type) == (b"fine", 3, "text/html")
+
+
+@pytest.mark.parametrize("code", [204, 400, 401, 403, 404, 410, 451])
+def test_a_final_answer_is_not_tried_again(code: int) -> None:
+    error, server = fail(status(code))
+    assert (error.reason, error.status, error.n_attempts, server.count["/x"]) == (f"http_{code}", code, 1, 1)
+
+
+def test_lasting_trouble_ends_after_five_tries() -> None:
+    error, server = fail(status(503))
+    assert (error.reason, error.n_attempts, server.count["/x"]) == ("http_503", 5, 5)
+
+
+def test_nobody_listening_is_a_connection_error() -> None:
+    with socket.socket() as held, local_web() as web:
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(FetchError) as caught:
+            web.get(f"http://127.0.0.1:{held.getsockname()[1]}/x", MAX_BYTES)
+    assert (caught.value.reason, caught.value.detail, caught.value.n_attempts) == ("connection_error", "refused", 5)
+
+
+def test_a_cut_answer_is_tried_again() -> None:
+    cut = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour")
+    with serving({"/x": in_turn(cut, ok())}) as server, local_web() as web:
+        assert web.get(f"{server.url}/x", MAX_BYTES).n_attempts == 2
+
+
+def test_retry_after_parks_every_thread_of_the_host() -> None:
+    answers = {"/x": in_turn(status(429, Retry_After="1"), ok()), "/y": ok()}
+    with serving(answers) as server, local_web() as web, ThreadPoolExecutor(1) as pool:
+        web.get(f"{server.url}/y", MAX_BYTES)
+        first = pool.submit(web.get, f"{server.url}/x", MAX_BYTES)
+        while not server.count["/x"]:
+            time.sleep(0.001)
+        time.sleep(0.1)
+        started = time.monotonic()
+        web.get(f"{server.url}/y", MAX_BYTES)
+        assert time.monotonic() - started > 0.6
+        assert first.result().n_attempts == 2
+
+
+def test_too_long_a_pause_is_a_final_answer() -> None:
+    error, server = fail(status(503, Retry_After="86400"))
+    assert (error.reason, error.detail, server.count["/x"]) == ("http_503", "asks for too long a pause", 1)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("Mon, 23 Nov 2026 12:01:30 GMT", 90.0),
+        ("Mon, 23 Nov 2026 14:01:30 +0200", 90.0),
+        ("Mon, 23 Nov 2026 12:01:30", 90.0),
+        ("Sun, 22 Nov 2026 12:00:00 GMT", 0.0),
+        *((text, None) for text in ("", "-5", "1.5", "soon", "9" * 400, "Mon, 99 Nov 2026 12:00:00 GMT", "１２", None)),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
+    assert retry_after_s(header, datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) == seconds
+
+
+def test_requests_of_one_host_keep_their_distance_over_all_threads() -> None:
+    gate, passed = Gate(0.03, threading.Event()), []
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(12):
+            pool.submit(lambda: (gate.wait(), passed.append(time.monotonic())))
+    assert min(later - earlier for earlier, later in pairwise(sorted(passed))) > 0.02
+
+
+def test_stop_ends_all_waiting() -> None:
+    with serving({"/x": status(503, Retry_After="4")}) as server, local_web() as web, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(web.get, f"{server.url}/x", MAX_BYTES)
+        time.sleep(0.2)
+        web.stop()
+        with pytest.raises(StoppedError):
+            waiting.result(timeout=1)
+
+
+def test_robots_are_read_once_and_obeyed() -> None:
+    rules = b"User-agent: *\nDisallow: /private\nCrawl-delay: 0.1\n"
+    with serving({"/robots.txt": ok(rules), "/x": ok(), "/private": ok()}) as server, local_web() as web:
+        started = time.monotonic()
+        for _ in range(3):
+            web.get(f"{server.url}/x", MAX_BYTES)
+        assert time.monotonic() - started > 0.2
+        with pytest.raises(FetchError, match="robots_disallowed"):
+            web.get(f"{server.url}/private", MAX_BYTES)
+    assert (server.count["/robots.txt"], server.count["/private"]) == (1, 0)
+
+
+def test_a_rule_for_this_agent_wins() -> None:
+    rules = b"User-agent: *\nDisallow:\n\nUser-agent: Skincare-Collector\nDisallow: /\n"
+    answers = {"/robots.txt": ok(rules), "/x": ok()}
+    with serving(answers) as server, local_web() as web, pytest.raises(FetchError, match="robots_disallowed"):
+        web.get(f"{server.url}/x", MAX_BYTES)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(404, None), (403, None), (500, "http_500"), (503, "http_503")])
+def test_without_robots_a_host_is_open_but_not_while_it_fails(code: int, reason: str | None) -> None:
+    with serving({"/robots.txt": status(code), "/x": ok()}) as server, local_web() as web:
+        if reason is None:
+            assert web.get(f"{server.url}/x", MAX_BYTES).content == b"fine"
+        else:
+            with pytest.raises(FetchError, match=reason):
+                web.get(f"{server.url}/x", MAX_BYTES)
+    assert server.count["/x"] == (reason is None)
+
+
+def test_redirects_are_followed_and_the_last_address_told() -> None:
+    answers = {"/x": status(301, Location="/y?a=1#b"), "/y?a=1": status(308, Location="z"), "/z": ok()}
+    with serving(answers) as server, local_web() as web:
+        assert web.get(f"{server.url}/x", MAX_BYTES).url == f"{server.url}/z"
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("/x", "too_many_redirects"),
+        ("file:///etc/passwd", "bad_redirect"),
+        ("ftp://127.0.0.1/x", "bad_redirect"),
+        ("http://user:pass@127.0.0.1/x", "bad_redirect"),
+        ("http://[", "bad_redirect"),
+        ("http://127.0.0.1:99999/", "bad_redirect"),
+        ("//" + "a" * 5000, "bad_redirect"),
+    ],
+)
+def test_redirects_end_and_stay_on_the_web(location: str, reason: str) -> None:
+    error, server = fail(status(302, Location=location))
+    assert error.reason == reason
+    assert server.count["/x"] <= QUICK.max_redirects + 1
+
+
+def test_private_address_is_refused_before_a_byte_is_sent() -> None:
+    error, server = fail(ok(), allow_private=False)
+    assert (error.reason, error.n_attempts, sum(server.count.values())) == ("private_address", 1, 0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "0.0.0.0"])
+def test_other_names_of_this_machine_are_refused(host: str) -> None:
+    with serving({"/x": ok()}) as server, local_web(allow_private=False) as web, pytest.raises(FetchError) as caught:
+        web.get(f"http://{host}:{server.server_address[1]}/x", MAX_BYTES)
+    # Where the server does not listen (IPv6), nothing answers at all.
+    assert caught.value.reason == ("connection_error" if host == "[::1]" else "private_address")
+    assert not server.count
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
+     "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+     "2002:7f00:0001::", "fe80::1%eth0", "no address"],
+)  # fmt: skip
+def test_addresses_inside_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "151.101.1.69", "2606:4700::6810:84e5", "::ffff:8.8.8.8"])
+def test_addresses_outside_are_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ok(b"x" * (MAX_BYTES + 1)),
+        raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * 5000),
+        raw(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"400\r\n" + b"x" * 1024 + b"\r\n" + b"0\r\n\r\n"
+        ),
+        ok(gzip.compress(b"x" * 10_000_000), Content_Encoding="gzip"),
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"),
+    ],
+    ids=["announced", "until-close", "chunked", "gzip-bomb", "promised"],
+)
+def test_too_much_is_refused(answer: Answer) -> None:
+    error, server = fail(answer)
+    assert (error.reason, error.n_attempts, server.count["/x"]) == ("too_large", 1, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ok(b"x" * MAX_BYTES),
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 1000 + b"\r\n0\r\n\r\n"),
+        ok(gzip.compress(b"x" * MAX_BYTES), Content_Encoding="gzip"),
+        raw(b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * MAX_BYTES),
+    ],
+    ids=["announced", "chunked", "gzip", "until-close"],
+)
+def test_as_much_as_allowed_is_read_whole(answer: Answer) -> None:
+    with serving({"/x": answer}) as server, local_web() as web:
+        assert web.get(f"{server.url}/x", MAX_BYTES).content == b"x" * MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        raw(b"HTTP/1.1 200 OK\r\nX-Header: " + b"x" * 60, pause_s=0.05),
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + b"x" * 60, pause_s=0.05),
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 60, pause_s=0.05),
+        raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 60, pause_s=0.05),
+    ],
+    ids=["headers", "body", "chunk-size", "until-close"],
+)
+def test_dripping_answers_are_cut_in_time(answer: Answer) -> None:
+    started = time.monotonic()
+    error, _ = fail(answer, limits=replace(QUICK, total_timeout_s=0.4))
+    assert (error.reason, error.n_attempts) == ("too_slow", 1)
+    assert time.monotonic() - started < 3
+
+
+def test_silence_is_a_timeout_and_tried_again() -> None:
+    with serving({"/x": in_turn(lambda _: time.sleep(0.8), ok())}) as server, local_web() as web:
+        assert web.get(f"{server.url}/x", MAX_BYTES).n_attempts == 2
+
+
+def test_the_user_agent_is_honest_and_no_cookie_comes_back() -> None:
+    with serving({"/x": ok(Set_Cookie="a=b")}) as server, local_web(contact="me@example.org") as web:
+        web.get(f"{server.url}/x", MAX_BYTES)
+        web.get(f"{server.url}/x", MAX_BYTES)
+    assert {headers["User-Agent"] for headers in server.headers_seen} == {
+        "skincare-collector/1.0 (product photo research; me@example.org)"
+    }
+    assert not any("Cookie" in headers for headers in server.headers_seen)
+
+
+def check_any_answer(content: bytes) -> None:
+    with serving({"/x": raw(content)}) as server, local_web(limits=Limits(attempts=1, read_timeout_s=0.3)) as web:
+        try:
+            answer = web.get(f"{server.url}/x", MAX_BYTES)
+        except FetchError as error:
+            assert error.reason
+        else:
+            assert len(answer.content) <= MAX_BYTES
+
+
+HEADERS = [b"Content-Length: ", b"-1", b"5", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n",
+           b"Location: ", b"http://[", b"\r\n", b"\r\n\r\n", b"Retry-After: x\r\n", b"ffffffffffff\r\n",
+           b"Set-Cookie: \xff\r\n", b"\0"]  # fmt: skip
+STATUS_LINES = [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 Found\r\n", b"HTTP/1.1 503 \r\n", b"HTTP/9 \xff\r\n"]
+ANSWERS = st.binary(max_size=200) | st.tuples(
+    st.sampled_from(STATUS_LINES),
+    st.lists(st.sampled_from(HEADERS) | st.binary(max_size=5), max_size=12).map(b"".join),
+).map(b"".join)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(ANSWERS)
+def test_any_answer_ends_in_bytes_or_a_reason(content: bytes) -> None:
+    check_any_answer(content)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(ANSWERS)
+def test_any_of_500_answers_ends_in_bytes_or_a_reason(content: bytes) -> None:
+    check_any_answer(content)
