@@ -4,6 +4,7 @@ In: clean_dataset/{train,val,test}.json and their pictures, a model of the hub o
 Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{history.csv,val_predictions.jsonl,
 test_predictions.jsonl,test_metrics.json,comparison.json}, plots/{lr,val_*,cm_epoch_N,cm_after_training}.png.
 Command: python src/finetune.py [--recipe NAME] [--resume]
+         python src/finetune.py --plan --vram-gb 16   (memory and batch size, without loading weights)
 Time: about a minute for the embedded sample on two cores.
 """
 
@@ -15,15 +16,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skincare import evaluation, figures, freezing, metrics, predictions, preflight, stage, tables, tracking
+from skincare import (
+    evaluation,
+    figures,
+    freezing,
+    memory_plan,
+    metrics,
+    predictions,
+    preflight,
+    stage,
+    tables,
+    tracking,
+)
 from skincare.batches import PromptEncoder
+from skincare.categories import CATEGORIES
 from skincare.chat import Example, read_dataset
 from skincare.checkpoints import export_model
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.metrics import Scores
-from skincare.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
-from skincare.paths import Layout
+from skincare.memory_plan import MemoryPlan
+from skincare.model import (
+    DEFAULT_MODEL,
+    PixelLimits,
+    default_device,
+    load_config,
+    load_model,
+    load_processor,
+    memory_capacity,
+)
+from skincare.paths import SPLITS, Layout
 from skincare.pictures import PictureStates, prefix_key
 from skincare.recipes import RECIPES, Recipe, recipe_named
 from skincare.recogniser import Recogniser
@@ -60,10 +82,14 @@ class Config(stage.StageConfig):
     """Least visual tokens of a picture (28 x 28 pixels each)."""
     max_tokens: int = 128
     """Most visual tokens of a picture."""
-    micro_batch_size: int = 4
-    """Pictures per forward pass; the recipe's batch is accumulated from these."""
-    gradient_checkpointing: bool = False
-    """Recompute activations instead of keeping them: a third slower, a few GB less."""
+    plan: bool = False
+    """Show what the run would take, without loading weights, and stop."""
+    vram_gb: float | None = None
+    """Memory to plan for, in GiB; what the machine has if left out."""
+    micro_batch_size: int | None = None
+    """Pictures per forward pass, accumulated to the recipe's batch; the plan's choice if left out."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations instead of keeping them; the plan's choice if left out."""
     cache_pictures: bool = True
     """Keep the frozen vision prefix's output on disk (.cache/vision)."""
     wandb_project: str = "skincare-recognition"
@@ -74,35 +100,12 @@ def run(config: Config, layout: Layout) -> Summary:
     """Train, choose, export, test."""
     if config.list_recipes:
         return _list_recipes()
+    if config.plan:
+        return _show_plan(config, layout)
     recipe, name = _recipe(config), config.run or config.recipe
-    train, val, test = (read_dataset(layout, split) for split in ("train", "val", "test"))
+    train, val, test = (read_dataset(layout, split) for split in SPLITS)
     _make_way(config, layout, name)
-    pictures = _pictures(config, layout)
-    model = pictures.recogniser.model
-    parameters = freezing.freeze(model, recipe.trainable)
-    pictures.recogniser.forget_prefix()
-    pictures = PictureStates(
-        pictures.recogniser, pictures.encoder, layout.root, layout.vision_cache if config.cache_pictures else None
-    )
-    if config.gradient_checkpointing:
-        enable_checkpointing(model)
-    n_trainable, n_parameters = freezing.count(parameters.values()), freezing.count(model.parameters())
-    logger.info("%s of %s parameters learn: %s", f"{n_trainable:,}", f"{n_parameters:,}", recipe.description)
-    pictures.fill([example.image for example in [*train, *val]])
-    preflight.check(pictures, parameters, train[: config.micro_batch_size], recipe.learning_rate)
-    identity = {
-        "recipe": to_plain(recipe),
-        "seed": config.seed,
-        "micro_batch_size": config.micro_batch_size,
-        "data": _fingerprint([*train, *val]),
-        "vision": prefix_key(pictures.recogniser, pictures.encoder),
-    }
-    training = Training(
-        pictures, parameters, recipe, train, val, config.seed,
-        Speed(micro_batch_size=config.micro_batch_size), layout.training_state(name), identity,
-    )  # fmt: skip
-    if config.resume and not training.resume():
-        logger.info("nothing saved to go on from: starting at the beginning")
+    training = _prepare(config, layout, recipe, name, train, val)
     tracker = tracking.tracker(config.wandb_project, name, to_plain(config), layout)
 
     def on_epoch(result: EpochResult) -> None:
@@ -111,29 +114,67 @@ def run(config: Config, layout: Layout) -> Summary:
 
     stop_reason = training.run(on_epoch)
     training.load_best()
-    export_model(layout.finetuned_model(name), model, pictures.encoder.processor)
+    recogniser, encoder = training.pictures.recogniser, training.pictures.encoder
+    export_model(layout.finetuned_model(name), recogniser.model, encoder.processor)
     scores = _test(layout, name, test)
+    progress = training.progress
     results = {
         "run": name,
         "recipe": config.recipe,
         "model": config.model,
-        "n_parameters": n_parameters,
-        "n_trainable": n_trainable,
-        "trainable_modules": list(freezing.trainable_modules(model, recipe.trainable)),
-        "best_epoch": training.progress.best_epoch,
-        "n_epochs": training.progress.epoch,
+        "n_parameters": freezing.count(recogniser.parameters()),
+        "n_trainable": freezing.count(training.parameters.values()),
+        "trainable_modules": list(freezing.trainable_modules(recogniser.model, recipe.trainable)),
+        "best_epoch": progress.best_epoch,
+        "n_epochs": progress.epoch,
         "stop_reason": stop_reason,
-        "training_seconds": round(sum(row["seconds"] for row in training.progress.history), 1),
+        "training_seconds": round(sum(row["seconds"] for row in progress.history), 1),
         "recipe_settings": to_plain(recipe),
-        "device": str(pictures.recogniser.device),
+        "device": str(recogniser.device),
     }
     tracker.finish({**results, "test_accuracy": scores.accuracy})
     return Summary(
-        headline=f"best epoch {training.progress.best_epoch} of {training.progress.epoch}, "
-        f"{metrics.headline(scores)} on test",
+        headline=f"best epoch {progress.best_epoch} of {progress.epoch}, {metrics.headline(scores)} on test",
         counts={"train pictures": len(train), "val pictures": len(val), "test pictures": len(test)},
         results=results,
     )
+
+
+def _prepare(
+    config: Config, layout: Layout, recipe: Recipe, name: str, train: Sequence[Example], val: Sequence[Example]
+) -> Training:
+    """Load, freeze, fill the picture cache and prove on the first batch that the right things would be learnt."""
+    processor = load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens))
+    model = load_model(config.model, default_device())
+    parameters = freezing.freeze(model, recipe.trainable)
+    plan = plan_memory(config, recipe, PromptEncoder(processor))
+    checkpointing = (
+        plan.gradient_checkpointing if config.gradient_checkpointing is None else config.gradient_checkpointing
+    )
+    micro_batch_size = config.micro_batch_size or plan.micro_batch_size
+    if checkpointing:
+        enable_checkpointing(model)
+    logger.info(
+        "%s of %s parameters learn: %s",
+        f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
+    )  # fmt: skip
+    pictures = PictureStates(
+        Recogniser(model), PromptEncoder(processor), layout.root, layout.vision_cache if config.cache_pictures else None
+    )
+    pictures.fill([example.image for example in [*train, *val]])
+    preflight.check(pictures, parameters, train[:micro_batch_size], recipe.learning_rate)
+    identity = {
+        "recipe": to_plain(recipe),
+        "seed": config.seed,
+        "data": _fingerprint([*train, *val]),
+        "vision": prefix_key(pictures.recogniser, pictures.encoder),
+    }
+    speed = Speed(micro_batch_size=micro_batch_size)
+    state_folder = layout.training_state(name)
+    training = Training(pictures, parameters, recipe, train, val, config.seed, speed, state_folder, identity)
+    if config.resume and not training.resume():
+        logger.info("nothing saved to go on from: starting at the beginning")
+    return training
 
 
 def enable_checkpointing(model: Any) -> None:
@@ -146,12 +187,6 @@ def enable_checkpointing(model: Any) -> None:
     model.disable_input_require_grads()
     for nested in (model.model, model.model.visual, model.model.language_model):
         nested.disable_input_require_grads()
-
-
-def _pictures(config: Config, layout: Layout) -> PictureStates:
-    processor = load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens))
-    model = load_model(config.model, default_device())
-    return PictureStates(Recogniser(model), PromptEncoder(processor), layout.root)
 
 
 def _recipe(config: Config) -> Recipe:
@@ -211,6 +246,26 @@ def _test(layout: Layout, name: str, test: Sequence[Example]) -> Scores:
             write_json(log / "comparison.json", metrics.to_json(metrics.compare(zero_shot, answered)))
     write_json(log / "test_metrics.json", metrics.to_json(scores))
     return scores
+
+
+def plan_memory(config: Config, recipe: Recipe, encoder: PromptEncoder) -> MemoryPlan:
+    """Plan for the largest picture that the limits allow and a long answer."""
+    grid = (1, encoder.merge_size, config.max_tokens * encoder.merge_size)
+    n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)]).input_ids.shape[1]
+    capacity = config.vram_gb * memory_plan.GIB if config.vram_gb else memory_capacity(default_device())
+    return memory_plan.plan(
+        load_config(config.model), recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity)
+    )
+
+
+def _show_plan(config: Config, layout: Layout) -> Summary:
+    """Log the plan and write it to log/finetune_plan.json."""
+    processor = load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens))
+    plan = plan_memory(config, _recipe(config), PromptEncoder(processor))
+    write_json(layout.finetune_plan, dataclasses.asdict(plan))
+    for line in memory_plan.describe(plan):
+        logger.info("%s", line)
+    return Summary(headline=f"{plan.total_bytes / memory_plan.GIB:.1f} GiB, written to {layout.finetune_plan}")
 
 
 def _fingerprint(examples: Sequence[Example]) -> str:

@@ -11,6 +11,7 @@ Time: 12 minutes on two cores.
 import logging
 import os
 import random
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +69,14 @@ class Drawings(Dataset):
         """Return the pixels and the description of drawing `i`."""
         rng = random.Random(f"{self.seed}-{i}")
         packaging = drawing.random_packaging(rng)
-        image = drawing.draw(packaging, drawing.random_view(rng), _DRAWING_SIDE_PX).image
+        # Half of them as a shop's front view, the other half as its further photos show a pack.
+        view = drawing.View() if rng.random() < 0.5 else drawing.random_view(rng)
+        brand_text = "".join(rng.choices(string.ascii_uppercase, k=rng.randint(4, 9)))
+        image = drawing.draw(packaging, view, _DRAWING_SIDE_PX, brand_text).image
         return self.encoder.pixels(image), drawing.describe(packaging)
 
 
-def run(config: Config, layout: Layout) -> Summary:
+def run(config: Config, _layout: Layout) -> Summary:
     """Train, measure on held-out drawings and save."""
     rng = random.Random(config.seed)
     descriptions = [drawing.describe(drawing.random_packaging(rng)) for _ in range(2000)]

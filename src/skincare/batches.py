@@ -19,16 +19,19 @@ IGNORED: Final = -100  # the label of a token that is not part of the answer
 
 PaddingSide = Literal["left", "right"]
 
+# (frames, rows, columns) of a picture, in patches; a still has one frame.
+Grid = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class Pixels:
     """One picture as the vision tower takes it.
 
-    patches: (n_patches, 1176) float32, in merge-block order; grid: (frames = 1, rows, columns) in patches.
+    patches: (n_patches, 1176) float32, in merge-block order.
     """
 
     patches: torch.Tensor
-    grid: tuple[int, int, int]
+    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Batch:
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
     labels: torch.Tensor
-    grids: tuple[tuple[int, int, int], ...]
+    grids: tuple[Grid, ...]
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
@@ -91,7 +94,7 @@ class PromptEncoder:
 
     def batch(
         self,
-        grids: Sequence[tuple[int, int, int]],
+        grids: Sequence[Grid],
         answers: Sequence[str] | None = None,
         padding_side: PaddingSide = "right",
     ) -> Batch:
@@ -116,12 +119,12 @@ class PromptEncoder:
         """Return the text of generated tokens without special ones."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
-    def n_visual_tokens(self, grid: tuple[int, int, int]) -> int:
+    def n_visual_tokens(self, grid: Grid) -> int:
         """Return how many places in the prompt a picture takes."""
         frames, rows, columns = grid
         return frames * rows * columns // self.merge_size**2
 
-    def _row(self, grid: tuple[int, int, int], answer: str | None) -> tuple[list[int], int, torch.Tensor]:
+    def _row(self, grid: Grid, answer: str | None) -> tuple[list[int], int, torch.Tensor]:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []
         tail = [*self._after, *answer_tokens]
         ids = [*self._before, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
@@ -132,7 +135,7 @@ class PromptEncoder:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
 
-def multimodal_positions(n_before: int, grid: tuple[int, int, int], n_after: int, merge_size: int) -> torch.Tensor:
+def multimodal_positions(n_before: int, grid: Grid, n_after: int, merge_size: int) -> torch.Tensor:
     """Return the (3, T) rotary positions of text, one picture, text.
 
     Text counts up in all three rows; a picture's tokens keep the frame and count rows and columns from where the text

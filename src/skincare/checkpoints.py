@@ -31,6 +31,8 @@ class Progress:
     best_epoch: int = 0
     best_accuracy: float = -1.0
     best_loss: float = float("inf")
+    # Halved when memory runs out; a resumed run goes on with it, since it decides the order of additions.
+    micro_batch_size: int = 0
     # Sums over the steps of the epoch under way, for its row of the history.
     loss_sum: float = 0.0
     grad_norm_sum: float = 0.0

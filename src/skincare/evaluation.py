@@ -8,9 +8,11 @@ import torch
 from tqdm import tqdm
 
 from skincare import answers
+from skincare.batches import Grid, PromptEncoder
 from skincare.chat import Example
 from skincare.pictures import PictureStates
 from skincare.predictions import Prediction
+from skincare.recogniser import Recogniser
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ def predict(
     with tqdm(total=len(examples), unit="picture", desc=split, disable=None if show_progress else True) as bar:
         for some in _batches(examples, batch_size):
             started = time.perf_counter()
-            texts = answer(pictures, [example.image for example in some])
+            grids, states = pictures.get([example.image for example in some])
+            texts = answer(pictures.recogniser, pictures.encoder, grids, states)
             latency_s = (time.perf_counter() - started) / len(some)
             predictions += [
                 _prediction(example, split, *text, latency_s) for example, text in zip(some, texts, strict=True)
@@ -34,10 +37,10 @@ def predict(
     return sorted(predictions, key=lambda prediction: prediction.image_id)
 
 
-def answer(pictures: PictureStates, paths: Sequence[str]) -> list[tuple[str, int, bool]]:
+def answer(
+    recogniser: Recogniser, encoder: PromptEncoder, grids: Sequence[Grid], states: Sequence[torch.Tensor]
+) -> list[tuple[str, int, bool]]:
     """Return for each picture the model's text, the number of its tokens and whether it ended by itself."""
-    recogniser, encoder = pictures.recogniser, pictures.encoder
-    grids, states = pictures.get(paths)
     batch = encoder.batch(grids, padding_side="left").to(recogniser.device)
     generated = recogniser.generate(encoder, batch, states, MAX_NEW_TOKENS)
     return [(encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]

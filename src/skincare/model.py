@@ -6,6 +6,7 @@ environment by huggingface_hub and is never read or logged here.
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from requests import RequestException
 from requests import head as http_head
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from skincare.errors import MissingInputError, StageError
@@ -65,11 +66,23 @@ def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any
     return processor
 
 
+def load_config(source: str | Path) -> Any:
+    """Return the checkpoint's configuration, without its weights; raises as `load_model` does."""
+    try:
+        config = AutoConfig.from_pretrained(_local_folder(source), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise StageError(f"{source}: its configuration cannot be loaded ({_first_line(error)})") from error
+    if config.model_type != "qwen2_vl":
+        raise StageError(f"{source}: a model of type {config.model_type}, not qwen2_vl")
+    return config
+
+
 def load_model(source: str | Path, device: torch.device, attention: str = "sdpa") -> Any:
     """Return the checkpoint's Qwen2VLForConditionalGeneration in the dtype it was saved in, in evaluation mode.
 
     Raises MissingInputError when the source is nowhere to be had, StageError when its weights do not fit.
     """
+    load_config(source)
     folder = _local_folder(source)
     disable_progress_bar()  # ours is the one bar of a stage
     try:
@@ -83,12 +96,17 @@ def load_model(source: str | Path, device: torch.device, attention: str = "sdpa"
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise StageError(f"{source}: its model cannot be loaded ({_first_line(error)})") from error
-    if model.config.model_type != "qwen2_vl":
-        raise StageError(f"{source}: a model of type {model.config.model_type}, not qwen2_vl")
     if loading["missing_keys"]:
         # transformers would fill them with random numbers and only warn.
         raise StageError(f"{source}: the checkpoint lacks {len(loading['missing_keys'])} of the model's tensors")
     return model.to(device).eval()
+
+
+def memory_capacity(device: torch.device) -> int:
+    """Return the bytes of memory that a run on `device` can have."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def default_device() -> torch.device:

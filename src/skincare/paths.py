@@ -33,6 +33,10 @@ class Layout:
         return self.root / "csv_data" / "scrape_failures.csv"
 
     @property
+    def scrape_state(self) -> Path:
+        return self.root / "csv_data" / "scrape_state.sqlite"
+
+    @property
     def product_images(self) -> Path:
         return self.root / "product_images"
 
@@ -78,6 +82,10 @@ class Layout:
     def training_state(self, run: str) -> Path:
         """Return the folder of the states from which a run is resumed."""
         return self.finetuned_model(run) / "state"
+
+    @property
+    def finetune_plan(self) -> Path:
+        return self.root / "log" / "finetune_plan.json"
 
     @property
     def vision_cache(self) -> Path:

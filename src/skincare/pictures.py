@@ -18,14 +18,12 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from skincare import images
-from skincare.batches import Pixels, PromptEncoder
+from skincare.batches import Grid, Pixels, PromptEncoder
 from skincare.errors import StageError
 from skincare.files import replacing
 from skincare.recogniser import Recogniser
 
 logger = logging.getLogger(__name__)
-
-Grid = tuple[int, int, int]
 
 
 class PictureStates:

@@ -33,7 +33,9 @@ def check(
     check_gradients(recogniser.model, parameters)
     check_step(parameters, learning_rate)
     recogniser.zero_grad(set_to_none=True)
-    logger.info("pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be", len(parameters))
+    logger.info(
+        "pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be", len(parameters)
+    )
 
 
 def check_prompt(encoder: PromptEncoder, batch: Batch) -> None:

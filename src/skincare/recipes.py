@@ -10,13 +10,16 @@ from typing import Final
 from skincare.errors import StageError
 from skincare.freezing import Trainable
 
+# Last vision block, merger, last language layer: 100,563,200 parameters of Qwen2-VL-2B.
+REFERENCE_PARTS: Final = Trainable()
+
 
 @dataclass(frozen=True)
 class Recipe:
     """One way to fine-tune; steps are optimizer steps of `effective_batch_size` pictures."""
 
     description: str
-    trainable: Trainable = Trainable()
+    trainable: Trainable = REFERENCE_PARTS
     learning_rate: float = 5e-7
     # Cosine warm restarts: the rate falls from `learning_rate` to `final_rate_share` of it within each period.
     restart_period_epochs: float = 5.0

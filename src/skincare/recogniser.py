@@ -28,18 +28,13 @@ class Generated:
 class Recogniser(nn.Module):
     """A Qwen2VLForConditionalGeneration with the passes that training and evaluation need.
 
-    The number of frozen vision blocks is read from `requires_grad` when `forget_prefix` is called.
+    Where the frozen prefix of the vision tower ends is read from `requires_grad` here: freeze first.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.n_prefix_blocks = 0
-        self.forget_prefix()
-
-    def forget_prefix(self) -> None:
-        """Look anew where the frozen prefix of the vision tower ends; call it after freezing."""
-        self.n_prefix_blocks = vision.prefix_length(self.model.model.visual)
+        self.n_prefix_blocks = vision.prefix_length(model.model.visual)
 
     @property
     def device(self) -> torch.device:

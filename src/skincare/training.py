@@ -64,7 +64,7 @@ class Training:
         self.speed = speed
         self.state_folder = state_folder
         self.identity = identity
-        self.progress = Progress()
+        self.progress = Progress(micro_batch_size=speed.micro_batch_size)
         self.optimizer = torch.optim.AdamW(
             parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -127,22 +127,42 @@ class Training:
         """Take one optimizer step on the mean loss of `examples`; return loss and gradient norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.progress.step)
+        loss = self._gradients(examples)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
+        if not torch.isfinite(grad_norm):
+            raise StageError(f"Step {self.progress.step}: the gradient is not finite; try a smaller learning rate")
+        self.optimizer.step()
+        return loss, grad_norm.item()
+
+    def _gradients(self, examples: Sequence[Example]) -> float:
+        """Leave the gradients of the examples' mean loss in the parameters; halve the micro-batch if it must be."""
+        while True:
+            try:
+                return self._accumulate(examples, self.progress.micro_batch_size)
+            except torch.OutOfMemoryError:
+                if self.progress.micro_batch_size == 1:
+                    raise StageError("Not even one picture fits into memory; try --gradient-checkpointing") from None
+            # Outside the handler: its traceback would hold the tensors of the failed pass.
+            self.progress.micro_batch_size = -(-self.progress.micro_batch_size // 2)
+            torch.cuda.empty_cache()
+            logger.warning(
+                "out of memory: going on with %d picture(s) a pass; the batch of a step stays %d",
+                self.progress.micro_batch_size, self.recipe.effective_batch_size,
+            )  # fmt: skip
+
+    def _accumulate(self, examples: Sequence[Example], micro_batch_size: int) -> float:
         recogniser, encoder = self.pictures.recogniser, self.pictures.encoder
         recogniser.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for start in range(0, len(examples), self.speed.micro_batch_size):
-            some = examples[start : start + self.speed.micro_batch_size]
+        for start in range(0, len(examples), micro_batch_size):
+            some = examples[start : start + micro_batch_size]
             grids, states = self.pictures.get([example.image for example in some])
             batch = encoder.batch(grids, [example.category for example in some]).to(recogniser.device)
             loss = recogniser(batch, states).sum() / len(examples)
             loss.backward()
             total += loss.item()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
-        if not torch.isfinite(grad_norm):
-            raise StageError(f"Step {self.progress.step}: the gradient is not finite; try a smaller learning rate")
-        self.optimizer.step()
-        return total, grad_norm.item()
+        return total
 
     def _finish_epoch(self) -> EpochResult:
         """Evaluate on val, write the epoch into the history and save what must be kept."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-Grid = tuple[int, int, int]
+from skincare.batches import Grid
 
 
 def prefix_length(visual: Any) -> int:
@@ -68,7 +68,7 @@ def _by_grid(
 def _blocks(visual: Any, states: torch.Tensor, grid: Grid, first: int, last: int) -> torch.Tensor:
     if first == last:
         return states
-    position_ids = get_vision_position_ids(torch.tensor([grid], device=states.device), visual.spatial_merge_size)
+    position_ids = get_vision_position_ids(torch.tensor([grid]), visual.spatial_merge_size).to(states.device)
     cos, sin = visual.rotary_pos_emb(states, position_ids)
     for block in visual.blocks[first:last]:
         states = states + _attention(block.attn, block.norm1(states), cos, sin)

@@ -7,7 +7,6 @@ size and time. What may pass is tried again (tenacity): 408, 425, 429, 5xx and b
 import logging
 import socket
 import threading
-from collections import Counter
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -82,7 +81,7 @@ class Web:
     def __init__(
         self, contact: str = "", *, delay_s: float = 0.0, allow_private: bool = False, limits: Limits | None = None
     ) -> None:
-        self.requests_by_host: Counter[str] = Counter()
+        self.n_requests = 0
         self._user_agent = f"{AGENT}/1.0 (product photo research; {contact or 'no contact given'})"
         self._delay_s = delay_s
         self._allow_private = allow_private
@@ -144,7 +143,7 @@ class Web:
         host = urls.origin(url)
         self._gate(host).wait()
         with self._lock:
-            self.requests_by_host[host] += 1
+            self.n_requests += 1
         timeouts = (self._limits.connect_timeout_s, self._limits.read_timeout_s)
         with Guard(self._limits.total_timeout_s, allow_private=self._allow_private) as guard:
             try:

@@ -1,0 +1,128 @@
+"""One product at a time: its page is fetched and read, its pictures are fetched and put on disk.
+
+Everything learned goes to the ScrapeState, so that a product can be taken up where it was left.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from skincare import urls
+from skincare.catalogue import Product
+from skincare.files import write_bytes
+from skincare.images import BrokenImageError, decode, encode_jpeg, sniff_format
+from skincare.pages import parse_product_page
+from skincare.paths import Layout
+from skincare.scrape_state import Failure, SavedImage, ScrapeState
+from skincare.web import Answer, FetchError, Web
+
+logger = logging.getLogger(__name__)
+
+# Some ten times what real pages and pictures have.
+MAX_PAGE_BYTES: Final = 16_000_000
+MAX_IMAGE_BYTES: Final = 32_000_000
+MAX_IMAGES: Final = 50
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where products are fetched from: at their own address, or at a stand-in's.
+
+    What is written down is always the product's own address, so that a stand-in's port leaves no trace.
+    """
+
+    stand_in: str | None = None
+
+    def to_fetch(self, url: str, product: Product) -> str:
+        """Return the address to ask for a page or picture of the product."""
+        return urls.move(url, urls.origin(product.url), self.stand_in) if self.stand_in else url
+
+    def to_write(self, url: str, product: Product) -> str:
+        """Return the address as the tables have it."""
+        return urls.move(url, self.stand_in, urls.origin(product.url)) if self.stand_in else url
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Collects products into a layout; safe to use from many threads for different products."""
+
+    web: Web
+    state: ScrapeState
+    layout: Layout
+    shop: Shop
+
+    def collect(self, product: Product, *, is_listed: bool) -> Failure | None:
+        """Bring one product to its end, from its page or, where that is already read, from its pending pictures."""
+        failure = None if is_listed else self._list_images(product)
+        if failure is None:
+            self._save_images(product)
+            if any(image.status == "scraped" for image in self.state.images(product.product_id)):
+                self.state.finish_product(product.product_id)
+                return None
+            failure = Failure("no_image_saved")
+        logger.info("%s: %s %s", product.url, failure.reason, failure.detail)
+        self.state.fail_product(product.product_id, failure)
+        return failure
+
+    def _list_images(self, product: Product) -> Failure | None:
+        try:
+            answer = self.web.get(self.shop.to_fetch(product.url, product), MAX_PAGE_BYTES)
+        except FetchError as error:
+            return _failure(error)
+        if not _is_same_product(answer.url, product):
+            return Failure("redirected_away", self.shop.to_write(answer.url, product), 200, answer.n_attempts)
+        page = parse_product_page(answer.content, answer.url)
+        if not page.is_product_page:
+            reason = "challenge" if page.kind == "challenge" else "not_a_product_page"
+            return Failure(reason, page.title[:100], 200, answer.n_attempts)
+        if not page.image_urls:
+            return Failure("no_images", "", 200, answer.n_attempts)
+        image_urls = [self.shop.to_write(url, product) for url in page.image_urls[: MAX_IMAGES + 1]]
+        self.state.list_images(product.product_id, image_urls)
+        return None
+
+    def _save_images(self, product: Product) -> None:
+        for image in self.state.images(product.product_id):
+            if image.status != "pending":
+                continue
+            outcome = self._save_image(product, image.n, image.source_url)
+            if isinstance(outcome, Failure):
+                self.state.fail_image(product.product_id, image.n, outcome)
+            else:
+                self.state.save_image(product.product_id, image.n, outcome)
+
+    def _save_image(self, product: Product, n: int, source_url: str) -> SavedImage | Failure:
+        if n > MAX_IMAGES:
+            return Failure("too_many_images", f"only the first {MAX_IMAGES} are taken", attempts=0)
+        path = self.layout.product_images / f"{product.slug}_{product.product_id}_{n}.jpg"
+        try:
+            answer = self.web.get(self.shop.to_fetch(source_url, product), MAX_IMAGE_BYTES)
+            content, width, height = _as_jpeg(answer)
+        except FetchError as error:
+            failure = _failure(error)
+        except BrokenImageError as error:
+            failure = Failure(error.reason, answer.content_type[:100], 200, answer.n_attempts)
+        else:
+            write_bytes(path, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            return SavedImage(self.layout.relative(path), width, height, len(content), sha256)
+        # A process killed between file and row can have left one.
+        path.unlink(missing_ok=True)
+        return failure
+
+
+def _is_same_product(url: str, product: Product) -> bool:
+    try:
+        return urls.product_id(url) == product.product_id
+    except ValueError:
+        return False
+
+
+def _as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
+    """Return the picture as JPEG with its width and height; a JPEG stays as it was served."""
+    ...
+
+
+def _failure(error: FetchError) -> Failure:
+    return Failure(error.reason, error.detail, error.status, error.n_attempts)

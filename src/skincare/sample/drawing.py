@@ -1,0 +1,485 @@
+"""Drawn packaging: what a product of the sample shop looks like, in words and as a picture.
+
+A `Packaging` is what the pack is (container, colours, label, mark); a `View` is how one photo shows it (background,
+angle, size, light). `describe` puts a packaging into one sentence, `draw` into a square picture. Both depend on their
+arguments alone.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+
+BODY_COLOURS: Final[dict[str, Colour]] = {
+    "white": (240, 239, 234),
+    "black": (52, 52, 58),
+    "amber": (176, 100, 34),
+    "green": (92, 148, 98),
+    "blue": (76, 122, 186),
+    "pink": (232, 158, 174),
+    "purple": (132, 96, 160),
+    "yellow": (240, 204, 84),
+}
+CAP_COLOURS: Final[dict[str, Colour]] = {
+    "white": (232, 232, 230),
+    "black": (40, 40, 44),
+    "gold": (205, 166, 82),
+    "silver": (172, 180, 188),
+    "wooden": (152, 108, 66),
+}
+LABELS: Final = ("band", "oval", "bare")
+BACKGROUNDS: Final = ("white", "pale", "colour", "gradient", "table")
+
+_INK: Final[Colour] = (38, 40, 58)
+_PAPER: Final[Colour] = (252, 251, 246)
+_PALE: Final[tuple[Colour, ...]] = ((246, 240, 230), (232, 240, 244), (244, 232, 236), (236, 242, 232))
+_STRONG: Final[tuple[Colour, ...]] = (
+    (214, 186, 160),
+    (164, 192, 200),
+    (206, 170, 178),
+    (176, 194, 164),
+    (196, 190, 210),
+)
+
+
+class Part(NamedTuple):
+    """One piece of a container: a shape in a box of the unit square, painted in the body's or the cap's colour."""
+
+    role: str
+    shape: str
+    box: Box
+    roundness: float = 0.0
+
+
+class Container(NamedTuple):
+    """A kind of pack: width over height, its parts from back to front, where the label may lie."""
+
+    aspect: float
+    parts: tuple[Part, ...]
+    label: Box
+
+
+# No word here may name a category or an alias of one: the tiny model must describe, not classify.
+CONTAINERS: Final[dict[str, Container]] = {
+    "jar": Container(
+        1.25, (Part("body", "rect", (0.02, 0.3, 0.98, 1), 0.14), Part("cap", "rect", (0, 0, 1, 0.34), 0.06)),
+        (0.14, 0.42, 0.86, 0.94),
+    ),
+    "tube": Container(
+        0.46, (Part("body", "taper", (0, 0, 1, 0.86)), Part("cap", "rect", (0.2, 0.84, 0.8, 1), 0.04)),
+        (0.2, 0.16, 0.8, 0.7),
+    ),
+    "dropper": Container(
+        0.5,
+        (
+            Part("body", "rect", (0.04, 0.38, 0.96, 1), 0.14), Part("body", "rect", (0.36, 0.3, 0.64, 0.45)),
+            Part("cap", "rect", (0.3, 0.17, 0.7, 0.35), 0.03), Part("cap", "ellipse", (0.36, 0, 0.64, 0.22)),
+        ),
+        (0.1, 0.48, 0.9, 0.95),
+    ),
+    "pump": Container(
+        0.48,
+        (
+            Part("body", "rect", (0.04, 0.3, 0.96, 1), 0.12), Part("cap", "rect", (0.28, 0.2, 0.72, 0.31), 0.02),
+            Part("cap", "rect", (0.45, 0.06, 0.55, 0.22)), Part("cap", "rect", (0.02, 0.03, 0.62, 0.1), 0.03),
+        ),
+        (0.1, 0.42, 0.9, 0.92),
+    ),
+    "atomiser": Container(
+        0.36,
+        (
+            Part("body", "rect", (0.02, 0.27, 0.98, 1), 0.1), Part("cap", "rect", (0.2, 0, 0.8, 0.25), 0.1),
+            Part("body", "rect", (0.3, 0.22, 0.7, 0.3)),
+        ),
+        (0.08, 0.4, 0.92, 0.88),
+    ),
+    "tin": Container(
+        2.0, (Part("body", "rect", (0.01, 0.3, 0.99, 1), 0.1), Part("cap", "rect", (0, 0, 1, 0.26), 0.06)),
+        (0.26, 0.32, 0.74, 0.97),
+    ),
+    "sachet": Container(
+        0.78,
+        (
+            Part("body", "zigzag", (0, 0, 1, 1)), Part("cap", "rect", (0.0, 0.07, 1, 0.16)),
+            Part("cap", "rect", (0, 0.9, 1, 0.94)),
+        ),
+        (0.14, 0.26, 0.86, 0.82),
+    ),
+    "stick": Container(
+        0.3, (Part("body", "rect", (0, 0.36, 1, 1), 0.08), Part("cap", "rect", (0.06, 0, 0.94, 0.37), 0.12)),
+        (0.05, 0.48, 0.95, 0.92),
+    ),
+    "bottle": Container(
+        0.52, (Part("body", "arch", (0, 0, 1, 0.88)), Part("cap", "rect", (0.1, 0.86, 0.9, 1), 0.05)),
+        (0.12, 0.24, 0.88, 0.78),
+    ),
+    "flask": Container(
+        0.86,
+        (
+            Part("body", "rect", (0.38, 0.1, 0.62, 0.4)), Part("body", "ellipse", (0, 0.24, 1, 1)),
+            Part("cap", "rect", (0.34, 0, 0.66, 0.16), 0.03),
+        ),
+        (0.2, 0.4, 0.8, 0.88),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Packaging:
+    """What a pack is; each field is a word of the vocabularies above."""
+
+    container: str
+    body_colour: str
+    cap_colour: str
+    label: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class View:
+    """How one photo shows a pack: angle in degrees, sizes as shares of the picture's side, light as a factor."""
+
+    background: str = "white"
+    tint: int = 0
+    angle_degrees: float = 0.0
+    size: float = 0.84
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    light: float = 1.0
+    has_text: bool = True
+
+
+class Drawing(NamedTuple):
+    """A square RGB picture and the product's box (left, top, right, bottom) in its pixels."""
+
+    image: Image.Image
+    box: tuple[int, int, int, int]
+
+
+def random_packaging(rng: random.Random) -> Packaging:
+    """Return a pack with every word equally likely."""
+    return Packaging(
+        container=rng.choice(list(CONTAINERS)),
+        body_colour=rng.choice(list(BODY_COLOURS)),
+        cap_colour=rng.choice(list(CAP_COLOURS)),
+        label=rng.choice(LABELS),
+        mark=rng.choice(list(MARKS)),
+    )
+
+
+def random_view(rng: random.Random) -> View:
+    """Return the view of a photo that is not a shop's front view."""
+    return View(
+        background=rng.choice(BACKGROUNDS),
+        tint=rng.randrange(100),
+        angle_degrees=rng.uniform(-14, 14),
+        size=rng.uniform(0.66, 0.9),
+        shift_x=rng.uniform(-0.06, 0.06),
+        shift_y=rng.uniform(-0.05, 0.05),
+        light=rng.uniform(0.86, 1.08),
+        has_text=rng.random() < 0.8,
+    )
+
+
+def describe(packaging: Packaging) -> str:
+    """Return one sentence of a fixed grammar: `a white jar with a gold top and a leaf on an oval label`."""
+    where = "the bare front" if packaging.label == "bare" else f"{_a(packaging.label)} label"
+    return (
+        f"{_a(packaging.body_colour)} {packaging.container} with {_a(packaging.cap_colour)} top "
+        f"and {_a(packaging.mark)} on {where}"
+    )
+
+
+def draw(packaging: Packaging, view: View, side_px: int, brand_text: str = "") -> Drawing:
+    """Draw a pack as a photo of `side_px` x `side_px`."""
+    pack = _draw_pack(packaging, round(side_px * view.size), brand_text if view.has_text else "")
+    pack = pack.rotate(view.angle_degrees, Image.Resampling.BICUBIC, expand=True)
+    left = round((side_px - pack.width) / 2 + view.shift_x * side_px)
+    top = round((side_px - pack.height) / 2 + view.shift_y * side_px)
+    canvas = _draw_background(view, side_px)
+    _cast_shadow(canvas, pack, left, top)
+    canvas.paste(pack, (left, top), pack)
+    if view.light != 1.0:
+        canvas = canvas.point([min(255, round(value * view.light)) for value in range(256)] * 3)
+    inner = pack.getchannel("A").point(lambda alpha: 255 * (alpha > 127)).getbbox()
+    assert inner is not None
+    box = (
+        max(0, left + inner[0]), max(0, top + inner[1]), min(side_px, left + inner[2]), min(side_px, top + inner[3]),
+    )  # fmt: skip
+    return Drawing(canvas, box)
+
+
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def _draw_pack(packaging: Packaging, extent_px: int, brand_text: str) -> Image.Image:
+    """Draw the pack alone, upright, on a transparent ground; its longer side is `extent_px`."""
+    container = CONTAINERS[packaging.container]
+    width = round(extent_px * min(1.0, container.aspect))
+    height = round(extent_px * min(1.0, 1 / container.aspect))
+    colours = {"body": BODY_COLOURS[packaging.body_colour], "cap": CAP_COLOURS[packaging.cap_colour]}
+    pack = Image.new("RGBA", (width, height))
+    for part in container.parts:
+        mask = _part_mask(part, width, height)
+        x0, x1 = round(part.box[0] * width), round(part.box[2] * width)
+        pack.paste(_shaded(colours[part.role], width, height, x0, x1), (0, 0), mask)
+    body = pack.getchannel("A")
+    _draw_label(pack, packaging, container.label, brand_text)
+    pack.putalpha(body)
+    return pack
+
+
+def _part_mask(part: Part, width: int, height: int) -> Image.Image:
+    """Return an anti-aliased mask: drawn at twice the size."""
+    mask = Image.new("L", (width * 2, height * 2))
+    pen = ImageDraw.Draw(mask)
+    x0, y0, x1, y1 = (round(v * s * 2) for v, s in zip(part.box, (width, height) * 2, strict=True))
+    x1, y1 = x1 - 1, y1 - 1
+    if part.shape == "rect":
+        pen.rounded_rectangle((x0, y0, x1, y1), part.roundness * min(width, height) * 2, fill=255)
+    elif part.shape == "ellipse":
+        pen.ellipse((x0, y0, x1, y1), fill=255)
+    elif part.shape == "taper":
+        inset = (x1 - x0) * 0.14
+        crimp = (y1 - y0) * 0.07
+        pen.polygon(
+            [(x0, y0), (x1, y0), (x1, y0 + crimp), (x1 - inset, y1), (x0 + inset, y1), (x0, y0 + crimp)], fill=255
+        )
+    elif part.shape == "arch":
+        pen.rounded_rectangle((x0, y0, x1, y1), (x1 - x0) * 0.42, fill=255, corners=(True, True, False, False))
+    else:
+        pen.polygon(_zigzag(x0, y0, x1, y1), fill=255)
+    return mask.reduce(2)
+
+
+def _zigzag(x0: int, y0: int, x1: int, y1: int) -> list[tuple[float, float]]:
+    n_teeth = 14
+    step, depth = (x1 - x0) / n_teeth, (y1 - y0) * 0.02
+    top = [(x0 + i * step, y0 + depth * (i % 2)) for i in range(n_teeth + 1)]
+    bottom = [(x0 + i * step, y1 - depth * (i % 2)) for i in range(n_teeth, -1, -1)]
+    return top + bottom
+
+
+def _shaded(colour: Colour, width: int, height: int, x0: int, x1: int) -> Image.Image:
+    """Return the colour as a round surface between x0 and x1 shows it: dark edges, a highlight on the left."""
+    position = np.clip((np.arange(width) - x0) / max(1, x1 - x0), 0, 1)
+    shade = 0.72 + 0.3 * np.sin(np.pi * position) ** 0.7
+    gloss = 70 * np.exp(-(((position - 0.24) / 0.06) ** 2))
+    row = np.clip(np.outer(shade, colour) + gloss[:, None], 0, 255).astype(np.uint8)
+    return Image.fromarray(row[None]).resize((width, height), Image.Resampling.NEAREST)
+
+
+def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, brand_text: str) -> None:
+    width, height = pack.size
+    x0, y0, x1, y1 = area[0] * width, area[1] * height, area[2] * width, area[3] * height
+    pen = ImageDraw.Draw(pack)
+    if packaging.label == "band":
+        pen.rectangle((0, y0, width, y1), fill=_PAPER)
+        for y in (y0 + (y1 - y0) * 0.04, y1 - (y1 - y0) * 0.04):
+            pen.line((0, y, width, y), fill=_INK, width=max(1, round(height * 0.008)))
+    elif packaging.label == "oval":
+        pen.ellipse((x0, y0, x1, y1), fill=_PAPER, outline=_INK, width=max(1, round(height * 0.008)))
+    is_dark = packaging.label == "bare" and sum(BODY_COLOURS[packaging.body_colour]) < 3 * 150
+    ink = _PAPER if is_dark else _INK
+    side = min((x1 - x0) * 0.78, (y1 - y0) * 0.6)
+    mark = _mark_mask(packaging.mark, max(8, round(side)))
+    pack.paste(ink, (round((x0 + x1 - mark.width) / 2), round(y0 + (y1 - y0) * 0.12)), mark)
+    _print_lines(pen, (x0, y0 + (y1 - y0) * 0.74, x1, y1), brand_text, ink)
+
+
+def _print_lines(pen: ImageDraw.ImageDraw, area: Box, brand_text: str, ink: Colour) -> None:
+    """Print the brand and a line of small print, as every pack has."""
+    x0, y0, x1, y1 = area
+    size = (y1 - y0) * 0.5
+    if size < 5 or not brand_text:
+        return
+    font = _font(round(size))
+    text = brand_text
+    while text and pen.textlength(text, font) > (x1 - x0) * 0.9:
+        text = text[:-1]
+    pen.text(((x0 + x1) / 2, y0), text, ink, font, anchor="ma")
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)
+
+
+def _draw_background(view: View, side_px: int) -> Image.Image:
+    if view.background == "white":
+        return Image.new("RGB", (side_px, side_px), (255, 255, 255))
+    palette = _STRONG if view.background in ("colour", "table") else _PALE
+    colour = palette[view.tint % len(palette)]
+    if view.background in ("pale", "colour"):
+        return Image.new("RGB", (side_px, side_px), colour)
+    if view.background == "gradient":
+        return _vertical_gradient((255, 255, 255), palette[(view.tint + 1) % len(palette)], side_px)
+    canvas = _vertical_gradient(colour, (250, 247, 242), side_px)
+    ImageDraw.Draw(canvas).rectangle((0, round(side_px * 0.74), side_px, side_px), fill=_darker(colour, 0.86))
+    return canvas
+
+
+def _vertical_gradient(top: Colour, bottom: Colour, side_px: int) -> Image.Image:
+    share = np.linspace(0, 1, side_px)[:, None]
+    column = (np.array(top) * (1 - share) + np.array(bottom) * share).astype(np.uint8)
+    return Image.fromarray(column[:, None]).resize((side_px, side_px), Image.Resampling.NEAREST)
+
+
+def _darker(colour: Colour, factor: float) -> Colour:
+    red, green, blue = colour
+    return round(red * factor), round(green * factor), round(blue * factor)
+
+
+def _cast_shadow(canvas: Image.Image, pack: Image.Image, left: int, top: int) -> None:
+    """Darken the ground below and right of the pack, softly; made small and enlarged, as nobody sees the difference."""
+    side = canvas.width
+    small = 48
+    mask = Image.new("L", (small, small))
+    scale = small / side
+    alpha = pack.getchannel("A").resize((max(1, round(pack.width * scale)), max(1, round(pack.height * scale))))
+    mask.paste(alpha, (round(left * scale) + 1, round(top * scale) + 1))
+    mask = mask.filter(ImageFilter.GaussianBlur(1.5)).point(lambda value: round(value * 0.3))
+    canvas.paste((60, 56, 60), (0, 0), mask.resize((side, side), Image.Resampling.BILINEAR))
+
+
+@cache
+def _mark_mask(mark: str, side_px: int) -> Image.Image:
+    """Return a mark as an anti-aliased mask."""
+    scale = 4
+    mask = Image.new("L", (side_px * scale, side_px * scale))
+    MARKS[mark](_MarkPen(mask))
+    return mask.reduce(scale)
+
+
+class _MarkPen:
+    """Draws in the unit square."""
+
+    def __init__(self, mask: Image.Image) -> None:
+        self._pen = ImageDraw.Draw(mask)
+        self._side = mask.width
+
+    def disc(self, x: float, y: float, radius: float, fill: int = 255) -> None:
+        self.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
+
+    def ellipse(self, box: Box, fill: int = 255) -> None:
+        self._pen.ellipse([value * self._side for value in box], fill=fill)
+
+    def polygon(self, points: list[tuple[float, float]], fill: int = 255) -> None:
+        self._pen.polygon([(x * self._side, y * self._side) for x, y in points], fill=fill)
+
+    def line(self, points: list[tuple[float, float]], width: float, fill: int = 255) -> None:
+        scaled = [(x * self._side, y * self._side) for x, y in points]
+        self._pen.line(scaled, fill=fill, width=round(width * self._side), joint="curve")
+
+    def ring(self, x: float, y: float, radius: float, width: float) -> None:
+        box = [value * self._side for value in (x - radius, y - radius, x + radius, y + radius)]
+        self._pen.ellipse(box, outline=255, width=round(width * self._side))
+
+    def arc(self, box: Box, start: float, end: float, width: float) -> None:
+        self._pen.arc([value * self._side for value in box], start, end, fill=255, width=round(width * self._side))
+
+
+def _circle(n: int, radius: float, turn: float = 0.0) -> list[tuple[float, float]]:
+    angles = [2 * math.pi * i / n + turn for i in range(n)]
+    return [(0.5 + radius * math.sin(a), 0.5 - radius * math.cos(a)) for a in angles]
+
+
+def _drop(pen: _MarkPen) -> None:
+    pen.polygon([(0.5, 0.0), (0.78, 0.5), (0.22, 0.5)])
+    pen.disc(0.5, 0.66, 0.32)
+
+
+def _leaf(pen: _MarkPen) -> None:
+    points = [(i / 20, 0.3 * math.sin(math.pi * i / 20)) for i in range(21)]
+    pen.polygon([(x, 0.5 - y) for x, y in points] + [(x, 0.5 + y) for x, y in reversed(points)])
+    pen.line([(0.12, 0.5), (0.88, 0.5)], 0.05, fill=0)
+    for x in (0.32, 0.52):
+        pen.line([(x, 0.5), (x + 0.16, 0.32)], 0.04, fill=0)
+        pen.line([(x, 0.5), (x + 0.16, 0.68)], 0.04, fill=0)
+
+
+def _iris(pen: _MarkPen) -> None:
+    pen.ring(0.5, 0.5, 0.46, 0.1)
+    pen.disc(0.5, 0.5, 0.2)
+
+
+def _wave(pen: _MarkPen) -> None:
+    for row in (0.2, 0.5, 0.8):
+        pen.line([(i / 30, row + 0.1 * math.sin(i / 30 * 4 * math.pi)) for i in range(31)], 0.12)
+
+
+def _star(pen: _MarkPen) -> None:
+    outer, inner = _circle(5, 0.5), _circle(5, 0.2, math.pi / 5)
+    pen.polygon([point for pair in zip(outer, inner, strict=True) for point in pair])
+
+
+def _crystal(pen: _MarkPen) -> None:
+    pen.polygon([(0.5, 0), (0.85, 0.36), (0.5, 1), (0.15, 0.36)])
+    pen.line([(0.15, 0.36), (0.85, 0.36)], 0.05, fill=0)
+    pen.line([(0.5, 0.36), (0.5, 0.95)], 0.05, fill=0)
+
+
+def _flower(pen: _MarkPen) -> None:
+    for x, y in _circle(6, 0.3):
+        pen.disc(x, y, 0.19)
+    pen.disc(0.5, 0.5, 0.16, fill=0)
+
+
+def _smile(pen: _MarkPen) -> None:
+    pen.disc(0.5, 0.5, 0.48)
+    pen.disc(0.33, 0.38, 0.08, fill=0)
+    pen.disc(0.67, 0.38, 0.08, fill=0)
+    pen.ellipse((0.25, 0.42, 0.75, 0.84), fill=0)
+    pen.ellipse((0.2, 0.34, 0.8, 0.74))
+    pen.disc(0.33, 0.38, 0.08, fill=0)
+    pen.disc(0.67, 0.38, 0.08, fill=0)
+
+
+def _bubbles(pen: _MarkPen) -> None:
+    pen.ring(0.34, 0.62, 0.33, 0.09)
+    pen.ring(0.76, 0.34, 0.22, 0.08)
+    pen.disc(0.34, 0.12, 0.11)
+
+
+def _sun(pen: _MarkPen) -> None:
+    for x, y in _circle(8, 0.48):
+        pen.line([(0.5, 0.5), (x, y)], 0.08)
+    pen.disc(0.5, 0.5, 0.34, fill=0)
+    pen.disc(0.5, 0.5, 0.26)
+
+
+def _moon(pen: _MarkPen) -> None:
+    pen.disc(0.46, 0.5, 0.46)
+    pen.disc(0.68, 0.4, 0.4, fill=0)
+
+
+def _flake(pen: _MarkPen) -> None:
+    for x, y in _circle(6, 0.48):
+        pen.line([(0.5, 0.5), (x, y)], 0.09)
+        side_x, side_y = 0.5 + (x - 0.5) * 0.6, 0.5 + (y - 0.5) * 0.6
+        pen.disc(side_x, side_y, 0.08)
+
+
+MARKS: Final[dict[str, Callable[[_MarkPen], None]]] = {
+    "drop": _drop,
+    "leaf": _leaf,
+    "iris": _iris,
+    "wave": _wave,
+    "star": _star,
+    "crystal": _crystal,
+    "flower": _flower,
+    "smile": _smile,
+    "bubble": _bubbles,
+    "sun": _sun,
+    "moon": _moon,
+    "flake": _flake,
+}

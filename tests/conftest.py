@@ -1,0 +1,34 @@
+"""What several tests share: the embedded tiny model, loaded once, and where the real material may lie."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"the real material is not beside the repository ({REAL_DATA})")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder():
+    from skincare.batches import PromptEncoder
+    from skincare.model import load_processor
+    from skincare.paths import TINY_MODEL
+
+    return PromptEncoder(load_processor(TINY_MODEL))
+
+
+@pytest.fixture
+def tiny_model() -> Iterator:
+    import torch
+
+    from skincare.model import load_model
+    from skincare.paths import TINY_MODEL
+
+    yield load_model(TINY_MODEL, torch.device("cpu"))

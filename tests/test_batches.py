@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from skincare.batches import IGNORED, PromptEncoder, multimodal_positions
+from skincare.errors import StageError
+from skincare.prompts import QUESTION, user_messages
+from tests.helpers import mixed_pixels, noise_picture
+
+
+@pytest.fixture
+def reference(tiny_encoder, tiny_model):
+    """The processor's own batch of four prompts, padded on either side, with the model's own positions."""
+
+    def build(padding_side):
+        processor = tiny_encoder.processor
+        old_size, old_side = processor.image_processor.size, processor.tokenizer.padding_side
+        processor.image_processor.size = {"shortest_edge": 20 * 784, "longest_edge": 60 * 784}
+        processor.tokenizer.padding_side = padding_side
+        shapes = ((168, 168), (200, 120), (168, 168), (100, 230))
+        pictures = [noise_picture(*shape, seed=i) for i, shape in enumerate(shapes)]
+        text = processor.apply_chat_template(user_messages(), add_generation_prompt=True, tokenize=False)
+        inputs = processor(text=[text] * 4, images=pictures, return_tensors="pt", padding=True)
+        processor.image_processor.size, processor.tokenizer.padding_side = old_size, old_side
+        positions, _ = tiny_model.model.get_rope_index(
+            inputs["input_ids"],
+            inputs["mm_token_type_ids"],
+            inputs["image_grid_thw"],
+            attention_mask=inputs["attention_mask"],
+        )
+        return inputs, positions
+
+    return build
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_is_what_the_processor_makes(tiny_encoder, reference, side):
+    inputs, positions = reference(side)
+    batch = tiny_encoder.batch([one.grid for one in mixed_pixels(tiny_encoder)], padding_side=side)
+    assert torch.equal(batch.input_ids, inputs["input_ids"])
+    assert torch.equal(batch.attention_mask, inputs["attention_mask"])
+    assert torch.equal(batch.position_ids, positions * inputs["attention_mask"])
+
+
+def test_pixels_are_what_the_processor_makes(tiny_encoder, reference):
+    inputs, _ = reference("right")
+    assert torch.equal(torch.cat([one.patches for one in mixed_pixels(tiny_encoder)]), inputs["pixel_values"])
+
+
+def test_labels_are_the_answer_and_its_end(tiny_encoder):
+    answers = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
+    batch = tiny_encoder.batch([one.grid for one in mixed_pixels(tiny_encoder)], answers)
+    for labels, ids, answer in zip(batch.labels, batch.input_ids, answers, strict=True):
+        learnt = labels != IGNORED
+        assert torch.equal(labels[learnt], ids[learnt])
+        assert tiny_encoder.tokenizer.decode(labels[learnt]) == f"{answer}<|im_end|>"
+
+
+def test_a_prompt_without_answer_teaches_nothing(tiny_encoder):
+    assert (tiny_encoder.batch([(1, 12, 12)]).labels == IGNORED).all()
+
+
+def test_positions_after_a_wide_picture_go_on_behind_its_columns():
+    positions = multimodal_positions(n_before=2, grid=(1, 2, 6), n_after=2, merge_size=2)
+    assert positions.tolist() == [[0, 1, 2, 2, 2, 5, 6], [0, 1, 2, 2, 2, 5, 6], [0, 1, 2, 3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize("template", ["", "{{ messages[0]['role'] }}", "<|image_pad|>no question"])
+def test_a_template_that_loses_picture_or_question_is_refused(tiny_encoder, template):
+    processor = tiny_encoder.processor
+    old = processor.chat_template
+    processor.chat_template = template
+    try:
+        with pytest.raises(StageError, match="chat template"):
+            PromptEncoder(processor)
+    finally:
+        processor.chat_template = old
+
+
+def test_the_prompt_asks_the_question_once(tiny_encoder):
+    assert tiny_encoder.prompt_text.count(QUESTION) == 1
+    assert tiny_encoder.prompt_text.endswith("<|im_start|>assistant\n")

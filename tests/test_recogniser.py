@@ -1,0 +1,106 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from skincare.freezing import Trainable, freeze
+from skincare.recogniser import Recogniser
+from tests.helpers import mixed_pixels
+
+ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
+
+
+def plain_losses(model, batch, pixels):
+    """Each answer's mean token loss by transformers' own forward pass over all logits."""
+    logits = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        pixel_values=torch.cat([one.patches for one in pixels]),
+        image_grid_thw=torch.tensor([one.grid for one in pixels]),
+    ).logits
+    losses = functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch.labels[:, 1:], reduction="none")
+    return losses.sum(1) / (batch.labels[:, 1:] >= 0).sum(1)
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "trainable",
+    [Trainable(), Trainable(2, True, 2), Trainable(0, True, 0), Trainable(0, False, 1), Trainable(everything=True)],
+    ids=["reference", "two", "merger", "language only", "everything"],
+)
+def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, trainable):
+    parameters = freeze(tiny_model, trainable)
+    recogniser = Recogniser(tiny_model)
+    pixels = mixed_pixels(tiny_encoder)
+    batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
+
+    expected = plain_losses(tiny_model, batch, pixels)
+    expected.mean().backward()
+    expected_gradients = gradients(tiny_model)
+    tiny_model.zero_grad()
+    found = recogniser(batch, recogniser.picture_states(pixels))
+    found.mean().backward()
+
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert gradients(tiny_model).keys() == expected_gradients.keys() == parameters.keys()
+    for name, gradient in gradients(tiny_model).items():
+        scale = expected_gradients[name].abs().max()
+        assert (gradient - expected_gradients[name]).abs().max() <= 1e-5 * scale + 1e-9, name
+
+
+def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):
+    pixels = mixed_pixels(tiny_encoder)
+    batch = tiny_encoder.batch([one.grid for one in pixels], padding_side="left")
+    expected = tiny_model.generate(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        pixel_values=torch.cat([one.patches for one in pixels]),
+        image_grid_thw=torch.tensor([one.grid for one in pixels]),
+        mm_token_type_ids=(batch.input_ids == tiny_encoder.image_token_id).int(),
+        do_sample=False,
+        max_new_tokens=30,
+        eos_token_id=[tiny_encoder.end_token_id, tiny_encoder.pad_token_id],
+        pad_token_id=tiny_encoder.pad_token_id,
+    )[:, batch.input_ids.shape[1] :]
+    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    found = recogniser.generate(tiny_encoder, batch, recogniser.picture_states(pixels), 30)
+    for row, answer in zip(expected.tolist(), found, strict=True):
+        assert tuple(row[: len(answer.tokens)]) == answer.tokens
+        if answer.is_finished:
+            assert row[len(answer.tokens)] in (tiny_encoder.end_token_id, tiny_encoder.pad_token_id)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_the_batch_size_does_not_change_answers(tiny_model, tiny_encoder, batch_size):
+    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    pixels = mixed_pixels(tiny_encoder)
+
+    def answers(size):
+        found = []
+        for start in range(0, len(pixels), size):
+            some = pixels[start : start + size]
+            batch = tiny_encoder.batch([one.grid for one in some], padding_side="left")
+            found += recogniser.generate(tiny_encoder, batch, recogniser.picture_states(some), 30)
+        return found
+
+    assert answers(batch_size) == answers(len(pixels))
+
+
+def test_an_unfinished_answer_says_so(tiny_model, tiny_encoder):
+    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    pixels = mixed_pixels(tiny_encoder)
+    batch = tiny_encoder.batch([one.grid for one in pixels], padding_side="left")
+    for answer in recogniser.generate(tiny_encoder, batch, recogniser.picture_states(pixels), 2):
+        assert len(answer.tokens) == 2
+        assert not answer.is_finished
+
+
+def test_pictures_that_do_not_fit_the_prompts_are_refused(tiny_model, tiny_encoder):
+    recogniser = Recogniser(tiny_model)
+    pixels = mixed_pixels(tiny_encoder)
+    batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
+    with pytest.raises(ValueError, match="visual embeddings"):
+        recogniser(batch, [])

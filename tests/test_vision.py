@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from skincare import vision
+from skincare.freezing import Trainable, freeze
+from tests.helpers import mixed_pixels
+
+
+@pytest.fixture
+def plain(tiny_model, tiny_encoder):
+    """Pixels of mixed shapes and what transformers' own pass makes of them."""
+    pixels = mixed_pixels(tiny_encoder)
+    patches = torch.cat([one.patches for one in pixels])
+    with torch.no_grad():
+        expected = tiny_model.model.visual(patches, grid_thw=torch.tensor([one.grid for one in pixels])).pooler_output
+    return pixels, expected
+
+
+@pytest.mark.parametrize("n_blocks", [0, 1, 3, 4])
+def test_prefix_and_rest_give_the_plain_pass(tiny_model, plain, n_blocks):
+    pixels, expected = plain
+    grids = [one.grid for one in pixels]
+    states = vision.prefix_states(tiny_model.model.visual, [one.patches for one in pixels], grids, n_blocks)
+    with torch.no_grad():
+        found = vision.embeddings(tiny_model.model.visual, states, grids, n_blocks)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_raw_patches_give_the_plain_pass(tiny_model, plain):
+    pixels, expected = plain
+    with torch.no_grad():
+        found = vision.embeddings(
+            tiny_model.model.visual, [one.patches for one in pixels], [one.grid for one in pixels], -1
+        )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "n_blocks"),
+    [
+        (Trainable(), 3),
+        (Trainable(n_vision_blocks=2), 2),
+        (Trainable(n_vision_blocks=0), 4),
+        (Trainable(everything=True), -1),
+    ],
+)
+def test_the_prefix_ends_where_training_begins(tiny_model, trainable, n_blocks):
+    freeze(tiny_model, trainable)
+    assert vision.prefix_length(tiny_model.model.visual) == n_blocks
+
+
+def test_prefix_states_have_no_graph(tiny_model, plain):
+    pixels, _ = plain
+    states = vision.prefix_states(
+        tiny_model.model.visual, [one.patches for one in pixels], [one.grid for one in pixels], 3
+    )
+    assert not any(one.requires_grad for one in states)
