@@ -11,7 +11,7 @@ from typing import Final
 from skincare import urls
 from skincare.catalogue import Product
 from skincare.files import write_bytes
-from skincare.images import BrokenImageError, decode, encode_jpeg, sniff_format
+from skincare.images import BrokenImageError, decode, displayed_size, encode_jpeg, sniff_format
 from skincare.pages import parse_product_page
 from skincare.paths import Layout
 from skincare.scrape_state import Failure, SavedImage, ScrapeState
@@ -120,8 +120,14 @@ def _is_same_product(url: str, product: Product) -> bool:
 
 
 def _as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
-    """Return the picture as JPEG with its width and height; a JPEG stays as it was served."""
-    ...
+    """Return the picture as JPEG with its width and height.
+
+    A JPEG stays as it was served, even if its end is missing: judging pictures is the work of clean.py.
+    """
+    if sniff_format(answer.content) == "JPEG":
+        return answer.content, *displayed_size(answer.content)
+    image = decode(answer.content)
+    return encode_jpeg(image), image.width, image.height
 
 
 def _failure(error: FetchError) -> Failure:

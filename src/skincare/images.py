@@ -1,0 +1,156 @@
+"""The one decoder of the pipeline: bytes that others made in, an upright RGB picture or a reason out.
+
+Scraper, cleaning, training and prediction all see a picture as `decode` gives it, so none of them can disagree about
+rotation, transparency or whether a file is broken. PIL's `load` is the only decoder that notices a truncated JPEG:
+`PIL.Image.verify` passes it, OpenCV fills the rest with grey.
+"""
+
+import io
+from typing import Final, Literal
+
+import numpy as np
+from PIL import Image
+
+Reason = Literal["empty", "not_an_image", "unsupported_format", "too_many_pixels", "truncated", "corrupt"]
+
+# What shops serve. Every further format is one more parser that hostile bytes can reach.
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+
+# Eight times a 2,500 x 2,500 packshot; a header that promises more is a mistake or a decompression bomb.
+MAX_PIXELS: Final = 50_000_000
+
+_MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+)
+
+
+class BrokenImageError(ValueError):
+    """The bytes are no picture that can be used; `reason` is one word for a table."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason: Reason = reason
+
+
+def sniff_format(content: bytes) -> str | None:
+    """Return which of FORMATS the first bytes announce, whatever the file is called; None for anything else."""
+    return next((name for offset, magic, name in _MAGIC if content[offset:].startswith(magic)), None)
+
+
+def decode(content: bytes) -> Image.Image:
+    """Return the picture upright, on white where it is transparent, as 8-bit RGB; of an animation the first frame.
+
+    Colour profiles are not applied. Raises BrokenImageError.
+    """
+    image = _open(content)
+    try:
+        image.load()
+        return _flatten(_upright(image))
+    except OSError as error:
+        reason: Reason = "truncated" if _speaks_of_an_early_end(error) else "corrupt"
+        raise BrokenImageError(reason, str(error)) from error
+    except Exception as error:
+        # Decoders let whatever their parser stumbles over through: ValueError, SyntaxError, struct.error, IndexError,
+        # ZeroDivisionError, MemoryError ... . All of them say that these bytes are no good.
+        raise BrokenImageError("corrupt", f"{type(error).__name__}: {error}") from error
+
+
+def displayed_size(content: bytes) -> tuple[int, int]:
+    """Return width and height of the upright picture from its header alone; raises BrokenImageError."""
+    image = _open(content)
+    width, height = image.size
+    # PIL gives the size of a TIFF as displayed already.
+    is_turned = image.format != "TIFF" and _orientation(image) >= 5
+    return (height, width) if is_turned else (width, height)
+
+
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Return an RGB picture as JPEG, hardly compressed: it is the new original. The same picture, the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling="4:4:4", optimize=True)
+    return buffer.getvalue()
+
+
+def _open(content: bytes) -> Image.Image:
+    """Read the header; nothing is decoded yet."""
+    if not content:
+        raise BrokenImageError("empty")
+    announced = sniff_format(content)
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError("too_many_pixels", str(error)) from error
+    except Exception as error:
+        # See decode: there is no list of what a parser may raise.
+        if announced:
+            raise BrokenImageError("corrupt", f"unreadable {announced} header") from error
+        raise BrokenImageError(_kind_of_stranger(content)) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BrokenImageError("too_many_pixels", f"{image.width} x {image.height}")
+    if not image.width or not image.height:
+        raise BrokenImageError("corrupt", "no pixels")
+    return image
+
+
+def _kind_of_stranger(content: bytes) -> Reason:
+    """Tell bytes that some other program shows as a picture from those that are none, such as an error page."""
+    start = content[:512].lstrip().lower()
+    others = (b"\x00\x00\x01\x00", b"\x00\x00\x00\x0cjp  ", b"\xff\x4f\xff\x51", b"<svg", b"%!ps", b"8bps", b"qoif")
+    is_heif = content[4:8] == b"ftyp"
+    return "unsupported_format" if is_heif or start.startswith(others) or content.startswith(others) else "not_an_image"
+
+
+def _speaks_of_an_early_end(error: OSError) -> bool:
+    message = str(error).lower()
+    return any(word in message for word in ("truncated", "unexpected end", "incomplete", "not processed"))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none or the EXIF block itself is broken."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:
+        # Broken EXIF raises UnicodeDecodeError, ZeroDivisionError, TypeError and more; the pixels are still good.
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    turn = turns.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Return RGB, with white behind what is transparent."""
+    if image.mode.startswith(("I", "F")):
+        image = _to_eight_bits(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture of 16 or 32 bits a pixel as 8-bit grey; PIL's own conversion cuts off instead of scaling."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    # 16-bit files use their whole range; for others only their own range is known.
+    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
+    return Image.fromarray(np.round((values - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8))
