@@ -34,8 +34,8 @@ from skincare.chat import Example, read_dataset
 from skincare.checkpoints import export_model
 from skincare.errors import StageError
 from skincare.files import write_json
-from skincare.metrics import Scores
 from skincare.memory_plan import MemoryPlan
+from skincare.metrics import Scores
 from skincare.model import (
     DEFAULT_MODEL,
     PixelLimits,

@@ -6,19 +6,11 @@ Command: python src/run_all.py --sample   (the embedded shop and model, under sa
 Time: about 4 minutes for the sample on two cores.
 """
 
-import contextlib
 import logging
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from skincare import stage
-from skincare.errors import StageError
 from skincare.model import DEFAULT_MODEL
-from skincare.paths import REPOSITORY, TINY_MODEL, Layout
-from skincare.runlog import Summary
 
 logger = logging.getLogger(__name__)
 

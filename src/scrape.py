@@ -186,7 +186,8 @@ def _write(catalogue: Catalogue, state: ScrapeState, layout: Layout, n_requests:
 def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:
     reference = f"{REFERENCE['scraped']} of {REFERENCE['products']:,} published for the reference"
     return (
-        f"scraped {counts['scraped']:,} of {results['n_products']:,} products ({results['coverage']:.1%}; {reference}), "
+        f"scraped {counts['scraped']:,} of {results['n_products']:,} products ({results['coverage']:.1%}; "
+        f"{reference}), "
         f"{results['n_images']:,} pictures; not scraped: {_listed(results['failures_by_reason'])}; "
         f"failed pictures: {_listed(results['image_failures_by_reason'])}"
     )

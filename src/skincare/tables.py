@@ -69,9 +69,12 @@ class CleanRow:
     file: str
     width: int
     height: int
+    # See skincare.quality: of the content, which decides, and of the whole frame, as the reference measured it.
     sharpness: float
     plain_sharpness: float
     sha256: str
+    # 256 bits in hexadecimal digits, see skincare.duplicates.difference_hash.
+    dhash_16x16: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""Open the sample shop: a web shop on this machine with drawn products and a real shop's bad manners.
+
+In: nothing, or with --catalogue the products of somebody else's catalogue. Out: a server on 127.0.0.1; for its own
+products also csv_data/skincare_products_clean.csv and csv_data/sample_shop_truth.json (all that is wrong with them).
+Command: python src/sample_shop.py                        then: python src/scrape.py --root sample_run --shop-url URL
+         python src/sample_shop.py --catalogue FILE       a page for every product of FILE
+Time: until Ctrl-C.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from skincare import stage
+from skincare.catalogue import read_products
+from skincare.files import write_json
+from skincare.paths import REPOSITORY, Layout
+from skincare.runlog import Summary
+from skincare.sample.products import ORIGIN, Product, catalogue_rows, dressed, sample_products
+from skincare.sample.shop import serve, truth
+from skincare.tables import CATALOGUE, CatalogueRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """What the stage can be told."""
+
+    root: Path = REPOSITORY / "sample_run"
+    """Folder for the shop's catalogue and truth file."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    seed: int = 0
+    """Seed of the products and of what is wrong with them."""
+    catalogue: Path | None = None
+    """Show the products of this catalogue instead; nothing is wrong with them."""
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Serve until Ctrl-C."""
+    products = _catalogued(config.catalogue) if config.catalogue else open_shop(layout, config.seed)
+    with serve(products, config.port) as url:
+        logger.info("%d products at %s (Ctrl-C closes the shop)", len(products), url)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            return Summary(headline="closed", counts={"products": len(products)})
+
+
+def open_shop(layout: Layout, seed: int) -> list[Product]:
+    """Make the shop's products; write their catalogue and the truth about them."""
+    products = sample_products(seed)
+    CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
+    write_json(layout.shop_truth, {"seed": seed, "origin": ORIGIN, **truth(products)})
+    return products
+
+
+def _catalogued(path: Path) -> list[Product]:
+    return [
+        dressed(one.product_id, one.name, one.category, urlsplit(one.url).path) for one in read_products(path).products
+    ]
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("sample_shop", Config, run)
+
+
+if __name__ == "__main__":
+    main()

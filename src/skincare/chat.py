@@ -1,0 +1,100 @@
+"""The chat-format dataset files: one element per picture, a question and the category as its answer.
+
+    {"messages": [{"role": "user", "content": [{"type": "image", "image": "clean_dataset/images/<file>.jpg"},
+                                               {"type": "text", "text": "What type of ..."}]},
+                  {"role": "assistant", "content": [{"type": "text", "text": "Peel"}]}]}
+
+TRL, LLaMA-Factory, ms-swift and `datasets` read them as they are. Product and image id are part of the file name
+(`<slug>_<product-id>_<n>.jpg`), so an element needs no further keys.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from skincare.categories import CATEGORIES
+from skincare.errors import MissingInputError, StageError
+from skincare.files import write_json
+from skincare.paths import Layout
+from skincare.prompts import QUESTION
+from skincare.tables import natural_key
+
+_REMEDY: Final = "Make it with `python src/build_dataset.py`."
+_FILE_NAME: Final = re.compile(r"[^/\\]*_(?P<product_id>[^/\\_]+)_(?P<n>[0-9]+)\.jpg")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture (its path below the root) and its category."""
+
+    image: str
+    category: str
+    image_id: str
+    product_id: str
+
+
+def example(image: str, category: str) -> Example:
+    """Return the example of a picture's path below the root; ValueError for a path or category that cannot be."""
+    product_id, image_id = example_ids(image)
+    if category not in CATEGORIES:
+        raise ValueError(f"{category!r} is none of the categories")
+    return Example(image, category, image_id, product_id)
+
+
+def example_ids(image: str) -> tuple[str, str]:
+    """Return product id and image id of a picture's path below the root; ValueError for a path that leaves it."""
+    folder, _, name = image.rpartition("/")
+    found = _FILE_NAME.fullmatch(name)
+    if found is None or Path(folder).is_absolute() or ".." in folder.split("/"):
+        raise ValueError(f"{image!r} is not a path like clean_dataset/images/<slug>_<product-id>_<n>.jpg")
+    return found["product_id"], f"{found['product_id']}_{found['n']}"
+
+
+def write_dataset(layout: Layout, split: str, examples: Iterable[Example]) -> None:
+    """Replace the dataset file of a split, sorted by image id."""
+    ordered = sorted(examples, key=lambda one: natural_key(one.image_id))
+    write_json(layout.dataset(split), [_to_element(one) for one in ordered])
+
+
+def read_dataset(layout: Layout, split: str) -> list[Example]:
+    """Return the examples of a split in file order.
+
+    Raises MissingInputError when the file is absent, StageError when it is empty, malformed or asks another question
+    than `skincare.prompts` does now.
+    """
+    path = layout.dataset(split)
+    if not path.is_file():
+        raise MissingInputError(f"{split} dataset", path, _REMEDY)
+    try:
+        elements = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StageError(f"{path}: no JSON ({error})\n{_REMEDY}") from error
+    if not isinstance(elements, list) or not elements:
+        raise StageError(f"{path}: holds no list of examples\n{_REMEDY}")
+    return [_from_element(element, f"{path}, element {n}") for n, element in enumerate(elements, start=1)]
+
+
+def _to_element(one: Example) -> dict[str, Any]:
+    return {
+        "messages": [
+            {"role": "user", "content": [{"type": "image", "image": one.image}, {"type": "text", "text": QUESTION}]},
+            {"role": "assistant", "content": [{"type": "text", "text": one.category}]},
+        ]
+    }
+
+
+def _from_element(element: Any, where: str) -> Example:
+    try:
+        user, assistant = element["messages"]
+        picture, question = user["content"]
+        image, asked, category = picture["image"], question["text"], assistant["content"][0]["text"]
+        if asked != QUESTION:
+            raise ValueError(f"it asks {asked!r}, src/skincare/prompts.py asks {QUESTION!r}")
+        return example(image, category)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise StageError(f"{where}: not a question about a picture with its answer\n{_REMEDY}") from error
+    except ValueError as error:
+        raise StageError(f"{where}: {error}\n{_REMEDY}") from error

@@ -1,0 +1,179 @@
+"""Every plot of the pipeline: data in, a PNG out; the same data give the same bytes.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+
+from skincare.categories import CATEGORIES, UNKNOWN
+from skincare.files import write_bytes
+from skincare.metrics import Scores
+from skincare.paths import SPLITS, Layout
+from skincare.quality import Sharpness
+from skincare.tables import HistoryRow
+
+# Before pyplot: without it matplotlib looks for a display.
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#D55E00"
+GREEN: Final = "#009E73"
+GREY: Final = "#6B7280"
+_STYLE: Final[dict[str, Any]] = {
+    "figure.dpi": 120,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E5E7EB",
+    "legend.frameon": False,
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG without a time stamp, and forget it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    write_bytes(path, buffer.getvalue())
+
+
+def _new(title: str, width: float = 7.2, height: float = 4.2) -> tuple[Figure, Any]:
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.set_title(title)
+    return figure, axes
+
+
+def draw_blur_histogram(sharpness: Sequence[Sharpness], limit: float, path: Path) -> None:
+    """Draw how sharp the pictures are, with the limit and what other limits would keep."""
+    figure, axes = _new("Sharpness of all pictures that could be read")
+    content = np.maximum([one.content for one in sharpness], 1e-1)
+    plain = np.maximum([one.plain for one in sharpness], 1e-1)
+    top = max(1e3, float(content.max(initial=1.0)), float(plain.max(initial=1.0)))
+    bins = np.geomspace(1e-1, top * 1.05, 50)
+    axes.hist(content, bins, color=BLUE, alpha=0.75, label="content, one size and contrast (decides)")
+    axes.hist(plain, bins, histtype="step", color=GREY, linewidth=1.5, label="whole frame (the reference's measure)")
+    axes.axvline(limit, color=ORANGE, linewidth=2)
+    for other in (20, 40, 60, 80, 100, 150):
+        if other != limit:
+            axes.axvline(other, color=GREY, linewidth=0.6, linestyle=":")
+    kept = "\n".join(
+        f"limit {value:g}: keeps {np.mean(content >= value):.1%}" + ("   <- used" if value == limit else "")
+        for value in sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, limit})
+    )
+    axes.text(0.02, 0.72, kept, transform=axes.transAxes, va="top", family="monospace", fontsize=8)
+    axes.set_xscale("log")
+    axes.set(xlabel="variance of the Laplacian (squared grey levels, log scale)", ylabel="pictures")
+    axes.legend(loc="upper left", fontsize=8)
+    save(figure, path)
+
+
+def draw_dataset_split(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
+    """Draw pictures per category and split; `counts` is split -> category -> pictures."""
+    figure, axes = _new("Pictures per category and split", height=5)
+    totals = {category: sum(counts[split].get(category, 0) for split in SPLITS) for category in CATEGORIES}
+    ordered = sorted(CATEGORIES, key=lambda category: totals[category])
+    left = np.zeros(len(ordered))
+    for split, colour in zip(SPLITS, (BLUE, GREEN, ORANGE), strict=True):
+        widths = np.array([counts[split].get(category, 0) for category in ordered])
+        bars = axes.barh(ordered, widths, left=left, color=colour, label=f"{split} ({widths.sum():,})")
+        axes.bar_label(bars, [str(n) if n else "" for n in widths], label_type="center", color="white", fontsize=8)
+        left += widths
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("pictures")
+    axes.legend(loc="lower right")
+    save(figure, path)
+
+
+def draw_confusion_matrix(scores: Scores, title: str, path: Path) -> None:
+    """Draw true categories against answers, as shares of each true category; the last column is no answer."""
+    counts = np.array(scores.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    low, high = scores.accuracy_low, scores.accuracy_high
+    figure, axes = _new(
+        f"{title}: {scores.accuracy:.1%} right ({low:.1%} to {high:.1%}, n = {scores.n})", width=8.2, height=7
+    )
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    columns = (*CATEGORIES, UNKNOWN)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(
+        range(len(CATEGORIES)), [f"{name} ({n})" for name, n in zip(CATEGORIES, counts.sum(axis=1), strict=True)]
+    )
+    axes.set(xlabel="answer", ylabel="true category (pictures)")
+    axes.grid(visible=False)
+    axes.axvline(len(CATEGORIES) - 0.5, color=GREY, linewidth=1)
+    _write_cells(axes, counts, shares)
+    save(figure, path)
+
+
+def _write_cells(axes: Any, counts: npt.NDArray[Any], shares: npt.NDArray[Any]) -> None:
+    for row, column in np.argwhere(counts):
+        colour = "white" if shares[row, column] > 0.55 else "#111827"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+
+
+def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, layout: Layout) -> None:
+    """Draw learning rate, loss and scores per epoch into plots/{lr,val_*}.png, the chosen epoch marked."""
+    epochs = [row.epoch for row in history]
+    _draw_curve(
+        "lr",
+        "Learning rate at the end of each epoch",
+        epochs,
+        [row.learning_rate for row in history],
+        best_epoch,
+        layout,
+    )
+    figure, axes = _new("Loss on the true answer")
+    axes.plot(epochs, [row.val_loss for row in history], "o-", color=BLUE, label="validation, whole split")
+    trained = [(row.epoch, row.train_loss) for row in history if row.train_loss is not None]
+    axes.plot(
+        [e for e, _ in trained], [loss for _, loss in trained], "s--", color=GREY, label="training, while learning"
+    )
+    _finish_curve(axes, "nats per token, mean over pictures", best_epoch)
+    save(figure, layout.plot("val_loss"))
+    for name, title in _CURVES.items():
+        values = [getattr(row, name) for row in history]
+        _draw_curve(name, title, epochs, values, best_epoch, layout, is_share=True)
+
+
+_CURVES: Final = {
+    "val_accuracy": "Validation accuracy",
+    "val_precision": "Validation precision, weighted by category size",
+    "val_recall": "Validation recall, weighted by category size (equals accuracy)",
+    "val_f1": "Validation F1, weighted by category size",
+}
+
+
+def _draw_curve(
+    name: str, title: str, epochs: Sequence[int], values: Sequence[float], best_epoch: int, layout: Layout,
+    *, is_share: bool = False,
+) -> None:  # fmt: skip
+    figure, axes = _new(title)
+    axes.plot(epochs, values, "o-", color=BLUE)
+    if is_share:
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _finish_curve(axes, "", best_epoch)
+    save(figure, layout.plot(name))
+
+
+def _finish_curve(axes: Any, label: str, best_epoch: int) -> None:
+    axes.axvline(best_epoch, color=ORANGE, linewidth=1.2, linestyle="--", label=f"chosen epoch ({best_epoch})")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch (0 = before training)", ylabel=label)
+    axes.legend(loc="best")

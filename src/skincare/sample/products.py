@@ -1,0 +1,284 @@
+"""What the sample shop sells and all that is wrong with it: a seed in, products with pictures, defects and truth out.
+
+Packs tell a category as in a real shop: mostly. A product takes its container, colour and mark from what is usual in
+its category nine times out of ten, and several categories share what is usual: whoever knows all of `_USUAL` names
+about nine of ten products, nobody names them all.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, NamedTuple
+
+from skincare.categories import CATEGORIES
+from skincare.sample import drawing
+from skincare.sample.drawing import Packaging, View
+
+ORIGIN: Final = "https://www.sample-shop.example"
+_FIRST_ID: Final = 10_000_000
+
+# Products per category: a sixth of the real catalogue's rows, which are as unbalanced.
+N_PRODUCTS: Final[dict[str, int]] = {
+    "Mask": 22, "Body Wash": 22, "Moisturiser": 20, "Cleanser": 20, "Serum": 20, "Eye Care": 18, "Mist": 14,
+    "Oil": 13, "Toner": 13, "Balm": 11, "Exfoliator": 10, "Bath Salts": 7, "Bath Oil": 6, "Peel": 6,
+}  # fmt: skip
+
+
+class Usual(NamedTuple):
+    """What packs of a category look like, each the likelier the earlier it stands, and what they are called."""
+
+    containers: tuple[str, ...]
+    colours: tuple[str, ...]
+    marks: tuple[str, ...]
+    nouns: tuple[str, ...]
+
+
+_USUAL: Final[dict[str, Usual]] = {
+    "Mask": Usual(("sachet", "jar"), ("green", "black", "pink"), ("smile", "leaf"), ("Face Mask", "Sheet Mask")),
+    "Body Wash": Usual(("bottle", "pump"), ("blue", "yellow", "white"), ("bubble", "flower"), ("Shower Gel", "Wash")),
+    "Moisturiser": Usual(("jar", "pump"), ("white", "pink", "blue"), ("drop", "sun"), ("Day Cream", "Moisturiser")),
+    "Cleanser": Usual(("pump", "tube"), ("green", "white", "blue"), ("bubble", "wave"), ("Gel Cleanser", "Face Wash")),
+    "Serum": Usual(("dropper", "pump"), ("amber", "purple", "white"), ("drop", "star"), ("Serum", "Booster Serum")),
+    "Eye Care": Usual(("tube", "stick"), ("purple", "black", "white"), ("iris", "moon"), ("Eye Cream", "Eye Gel")),
+    "Mist": Usual(("atomiser", "bottle"), ("blue", "pink", "green"), ("flake", "wave"), ("Face Mist", "Body Spray")),
+    "Oil": Usual(("dropper", "flask"), ("yellow", "amber", "green"), ("leaf", "sun"), ("Face Oil", "Body Oil")),
+    "Toner": Usual(("bottle", "atomiser"), ("pink", "white", "green"), ("wave", "star"), ("Toner", "Tonic")),
+    "Balm": Usual(("tin", "stick"), ("yellow", "pink", "amber"), ("flower", "sun"), ("Lip Balm", "Rescue Balm")),
+    "Exfoliator": Usual(("tube", "jar"), ("amber", "black", "yellow"), ("crystal", "star"), ("Face Scrub", "Polish")),
+    "Bath Salts": Usual(("sachet", "tin"), ("purple", "blue", "white"), ("crystal", "flake"), ("Bath Salts", "Soak")),
+    "Bath Oil": Usual(("flask", "bottle"), ("purple", "green", "amber"), ("moon", "flower"), ("Bath Oil", "Elixir")),
+    "Peel": Usual(("dropper", "sachet"), ("black", "white", "pink"), ("flake", "iris"), ("Peel", "Peel Pads")),
+}  # fmt: skip
+_LIKELY: Final = (0.6, 0.3, 0.1)
+_UNUSUAL_SHARE: Final = 0.1
+
+_BRANDS: Final = (
+    "Halden", "Oru", "Verity Lane", "Fjord & Fern", "Marlowe", "Sole Mio", "Petrichor", "Kindred", "Atelier Nu",
+    "Bramble", "Lumen", "Salt Row", "Noor", "Willowby", "Tidal", "Casa Verde",
+)  # fmt: skip
+_WORDS: Final = (
+    "Calming", "Daily", "Radiance", "Overnight", "Deep", "Gentle", "Vitamin C", "Rose", "Hyaluronic", "Green Tea",
+    "Oat", "Citrus", "Repair", "Silk", "Clarifying", "Cloud",
+)  # fmt: skip
+_INGREDIENTS: Final = ("aqua", "glycerin", "squalane", "niacinamide", "parfum", "panthenol", "limonene", "tocopherol")
+
+# How a product's page behaves, and how scraping it must end; "fine" is what all others are.
+PageBehaviour = Literal[
+    "fine", "slow", "unavailable_twice", "busy_once", "moved", "no_script",
+    "gone", "not_found_with_status_200", "moved_to_the_start_page", "no_pictures", "challenge", "only_broken_pictures",
+]  # fmt: skip
+PAGE_DEFECTS: Final[dict[PageBehaviour, tuple[int, str]]] = {
+    "slow": (4, "scraped"),
+    "unavailable_twice": (6, "scraped"),
+    "busy_once": (2, "scraped"),
+    "moved": (6, "scraped"),
+    "no_script": (6, "scraped"),
+    "gone": (5, "http_404"),
+    "not_found_with_status_200": (2, "not_a_product_page"),
+    "moved_to_the_start_page": (2, "redirected_away"),
+    "no_pictures": (1, "no_images"),
+    "challenge": (1, "challenge"),
+    "only_broken_pictures": (1, "no_image_saved"),
+}
+
+# What is wrong with a picture, how often it is planted, and how the picture must end.
+PictureKind = Literal[
+    "photo", "webp", "png", "unavailable_twice", "copy", "recompressed", "rescaled", "copy_of_other_product",
+    "recompressed_of_other_product", "copy_in_other_category", "blurred", "small", "truncated", "html", "gone",
+]  # fmt: skip
+PICTURE_DEFECTS: Final[dict[PictureKind, tuple[int, str]]] = {
+    "webp": (5, "kept"),
+    "png": (4, "kept"),
+    "unavailable_twice": (3, "kept"),
+    "copy": (12, "duplicate_bytes"),
+    "recompressed": (10, "near_duplicate"),
+    "rescaled": (6, "near_duplicate"),
+    "copy_of_other_product": (6, "duplicate_bytes"),
+    "recompressed_of_other_product": (4, "near_duplicate"),
+    "copy_in_other_category": (2, "category_conflict"),
+    "blurred": (20, "blurred"),
+    "small": (12, "too_small"),
+    "truncated": (8, "truncated"),
+    "html": (6, "not_an_image"),
+    "gone": (5, "http_404"),
+}
+_COPIES: Final = {"copy", "recompressed", "rescaled"}
+_COPIES_OF_OTHERS: Final = {"copy_of_other_product", "recompressed_of_other_product", "copy_in_other_category"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a product's page; `copy_of` is (product id, number) of the photo that it repeats."""
+
+    n: int
+    kind: PictureKind
+    view: View
+    side_px: int
+    copy_of: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product of the shop."""
+
+    product_id: str
+    name: str
+    brand: str
+    category: str
+    path: str
+    packaging: Packaging
+    pictures: tuple[Picture, ...]
+    behaviour: PageBehaviour = "fine"
+
+
+def sample_products(seed: int) -> list[Product]:
+    """Return the shop's products with everything that is wrong with them; the same seed, the same shop."""
+    rng = random.Random(seed)
+    categories = [category for category in CATEGORIES for _ in range(N_PRODUCTS[category])]
+    rng.shuffle(categories)
+    used: set[Packaging] = set()
+    products: list[Product] = []
+    for i, category in enumerate(categories):
+        product_id = str(_FIRST_ID + 37 * i + rng.randrange(37))
+        older = next((one for one in products[-12:] if one.category == category), None)
+        if older is not None and rng.random() < 0.12 and _is_first_size(older, products):
+            products.append(_other_size(older, product_id, rng))
+        else:
+            products.append(_product(product_id, category, used, rng))
+    products = _plant_page_defects(products, rng)
+    return _plant_picture_defects(products, rng)
+
+
+def dressed(product_id: str, name: str, category: str, path: str) -> Product:
+    """Return the product that the shop shows for a row of somebody else's catalogue: nothing is wrong with it."""
+    rng = random.Random(product_id)
+    return Product(product_id, name, name.split()[0][:12], category, path, _packaging(category, rng), _photos(rng))
+
+
+def expected_endings(products: Sequence[Product]) -> dict[str, str]:
+    """Return how each picture that a page lists must end, by image id: "kept" or the reason why not."""
+    endings: dict[str, str] = {}
+    for product in products:
+        for picture in product.pictures:
+            ending = PICTURE_DEFECTS.get(picture.kind, (0, "kept"))[1]
+            endings[f"{product.product_id}_{picture.n}"] = ending
+    for product in products:
+        for picture in product.pictures:
+            if picture.kind == "copy_in_other_category" and picture.copy_of:
+                endings["{}_{}".format(*picture.copy_of)] = "category_conflict"
+    return endings
+
+
+def _product(product_id: str, category: str, used: set[Packaging], rng: random.Random) -> Product:
+    packaging = _packaging(category, rng)
+    while packaging in used:
+        packaging = _packaging(category, rng)
+    used.add(packaging)
+    brand = rng.choice(_BRANDS)
+    words = " ".join(rng.sample(_WORDS, 2))
+    name = f"{brand} {words} {rng.choice(_USUAL[category].nouns)} {rng.choice((30, 50, 75, 100, 200))}ml"
+    return Product(product_id, name, brand, category, _path(name, product_id), packaging, _photos(rng))
+
+
+def _is_first_size(product: Product, products: Sequence[Product]) -> bool:
+    return sum(one.packaging == product.packaging for one in products) == 1
+
+
+def _other_size(older: Product, product_id: str, rng: random.Random) -> Product:
+    """Return the same product in another size: same name but for it, same pack, photos of its own."""
+    name = f"{older.name.rpartition(' ')[0]} {rng.choice((15, 25, 150, 250))}ml"
+    photos = tuple(replace(one, view=drawing.random_view(rng)) for one in _photos(rng))
+    return replace(older, product_id=product_id, name=name, path=_path(name, product_id), pictures=photos)
+
+
+def _packaging(category: str, rng: random.Random) -> Packaging:
+    usual = _USUAL[category]
+
+    def pick(favoured: Sequence[str], everything: Sequence[str]) -> str:
+        if rng.random() < _UNUSUAL_SHARE:
+            return rng.choice(everything)
+        return rng.choices(favoured, _LIKELY[: len(favoured)])[0]
+
+    return replace(
+        drawing.random_packaging(rng),
+        container=pick(usual.containers, list(drawing.CONTAINERS)),
+        body_colour=pick(usual.colours, list(drawing.BODY_COLOURS)),
+        mark=pick(usual.marks, list(drawing.MARKS)),
+    )
+
+
+def _photos(rng: random.Random) -> tuple[Picture, ...]:
+    """Return one to five photos: the front on white, then how shops show a pack besides."""
+    n_photos = rng.choices((1, 2, 3, 4, 5), (1, 3, 4, 3, 1))[0]
+    views = [View(), *(drawing.random_view(rng) for _ in range(n_photos - 1))]
+    return tuple(Picture(n, "photo", view, rng.randrange(448, 641, 16)) for n, view in enumerate(views, start=1))
+
+
+def _plant_page_defects(products: list[Product], rng: random.Random) -> list[Product]:
+    chosen = rng.sample(range(len(products)), sum(n for n, _ in PAGE_DEFECTS.values()))
+    for behaviour, (n, _) in PAGE_DEFECTS.items():
+        for _ in range(n):
+            i = chosen.pop()
+            products[i] = replace(products[i], behaviour=behaviour)
+            if behaviour == "only_broken_pictures":
+                pictures = tuple(replace(one, kind="html") for one in products[i].pictures)
+                products[i] = replace(products[i], pictures=pictures)
+            elif behaviour == "no_pictures":
+                products[i] = replace(products[i], pictures=())
+    return products
+
+
+def _plant_picture_defects(products: list[Product], rng: random.Random) -> list[Product]:
+    """Add bad pictures behind the good ones of products that are scraped; no photo is copied twice."""
+    scraped = [i for i, one in enumerate(products) if PAGE_DEFECTS.get(one.behaviour, (0, "scraped"))[1] == "scraped"]
+    free = [(i, picture) for i in scraped for picture in products[i].pictures]
+    rng.shuffle(free)
+    for kind, (n, _) in PICTURE_DEFECTS.items():
+        for _ in range(n):
+            owner, photo = free.pop()
+            product = products[owner]
+            if kind in ("webp", "png", "unavailable_twice"):
+                pictures = tuple(replace(one, kind=kind) if one == photo else one for one in product.pictures)
+                products[owner] = replace(product, pictures=pictures)
+                continue
+            if kind in _COPIES_OF_OTHERS:
+                # Behind the owner: of two equal files the one with the lower id stays.
+                taker = rng.choice(_takers(products, scraped, owner, same=kind != "copy_in_other_category"))
+            else:
+                taker = owner
+            source = (product.product_id, photo.n) if kind in _COPIES | _COPIES_OF_OTHERS else None
+            extra = Picture(len(products[taker].pictures) + 1, kind, _view(kind, photo, rng), photo.side_px, source)
+            products[taker] = replace(products[taker], pictures=(*products[taker].pictures, extra))
+    return products
+
+
+def _takers(products: Sequence[Product], scraped: Sequence[int], owner: int, *, same: bool) -> list[int]:
+    category = products[owner].category
+    found = [i for i in scraped if i > owner and (products[i].category == category) == same]
+    return found or [owner]
+
+
+def _view(kind: PictureKind, photo: Picture, rng: random.Random) -> View:
+    return photo.view if kind in _COPIES | _COPIES_OF_OTHERS else drawing.random_view(rng)
+
+
+def _path(name: str, product_id: str) -> str:
+    return f"/{'-'.join(name.lower().replace('&', '').split())}/{product_id}.html"
+
+
+def catalogue_rows(products: Sequence[Product], seed: int) -> list[dict[str, str]]:
+    """Return the shop's catalogue as published: one row a product, some twice with another price, one URL with `#`."""
+    rng = random.Random(f"catalogue-{seed}")
+    rows = []
+    for i, product in enumerate(products):
+        row = {
+            "product_name": product.name,
+            "product_url": ORIGIN + product.path + ("#" if i == 7 else ""),
+            "product_type": product.category,
+            "clean_ingreds": str(rng.sample(_INGREDIENTS, 4)),
+            "price": f"£{rng.randrange(5, 60)}.{rng.choice(('00', '50', '99'))}",
+        }
+        rows.append(row)
+        if i % 67 == 5:
+            rows.append({**row, "price": f"£{rng.randrange(60, 90)}.00"})
+    return rows

@@ -1,0 +1,175 @@
+"""The sample shop as an HTTP server on this machine, misbehaving as planned, and the truth about it.
+
+with serve(sample_products(seed=0)) as url:
+    ...
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from skincare.sample import rendering
+from skincare.sample.products import PAGE_DEFECTS, Picture, Product, expected_endings
+
+logger = logging.getLogger(__name__)
+
+_SLOW_S: Final = 1.0
+_ROBOTS: Final = b"User-agent: *\nDisallow: /basket\n"
+
+
+class _Shop(ThreadingHTTPServer):
+    """The server with its pages by path."""
+
+    daemon_threads = True
+    # Ten workers may knock at once.
+    request_queue_size = 64
+
+    def __init__(self, products: Sequence[Product], port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.lock = threading.Lock()
+        self.n_asked: Counter[str] = Counter()
+        by_id = {product.product_id: product for product in products}
+        self.pages = {product.path: product for product in products}
+        self.pages.update({_new_path(product): product for product in products if product.behaviour == "moved"})
+        self.pictures = {
+            rendering.picture_path(one, picture): (one, picture) for one in products for picture in one.pictures
+        }
+
+        @lru_cache(maxsize=256)
+        def draw(path: str) -> bytes:
+            product, picture = self.pictures[path]
+            return rendering.picture(product, picture, by_id)
+
+        self.draw: Callable[[str], bytes] = draw
+
+    def nth(self, path: str) -> int:
+        """Return how often the path has been asked for, this time included."""
+        with self.lock:
+            self.n_asked[path] += 1
+            return self.n_asked[path]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Small answers must not wait for the next packet.
+    disable_nagle_algorithm = True
+    server: _Shop
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        path = urlsplit(self.path).path
+        try:
+            if path in self.server.pages:
+                self._page(self.server.pages[path], path)
+            elif path in self.server.pictures:
+                self._picture(*self.server.pictures[path], path)
+            elif path == "/robots.txt":
+                self._send(200, _ROBOTS, "text/plain")
+            elif path == "/":
+                self._send(200, rendering.START_PAGE)
+            else:
+                self._send(404, rendering.ERROR_PAGE)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def _page(self, product: Product, path: str) -> None:
+        nth, behaviour = self.server.nth(path), product.behaviour
+        if behaviour == "slow":
+            time.sleep(_SLOW_S)
+        if behaviour == "gone":
+            self._send(404, rendering.ERROR_PAGE)
+        elif behaviour == "unavailable_twice" and nth <= 2:
+            self._send(503, b"try again")
+        elif behaviour == "busy_once" and nth == 1:
+            self._send(429, b"slow down", headers={"Retry-After": "1"})
+        elif behaviour == "moved" and path == product.path:
+            self._send(301, b"", headers={"Location": _new_path(product)})
+        elif behaviour == "moved_to_the_start_page":
+            self._send(302, b"", headers={"Location": "/"})
+        elif behaviour == "not_found_with_status_200":
+            self._send(200, rendering.ERROR_PAGE)
+        elif behaviour == "challenge":
+            self._send(200, rendering.CHALLENGE_PAGE)
+        else:
+            self._send(200, rendering.page(product))
+
+    def _picture(self, _product: Product, picture: Picture, path: str) -> None:
+        if picture.kind == "gone":
+            self._send(404, rendering.ERROR_PAGE)
+        elif picture.kind == "unavailable_twice" and self.server.nth(path) <= 2:
+            self._send(503, b"try again")
+        elif picture.kind == "html":
+            self._send(200, rendering.ERROR_PAGE)
+        else:
+            # Shops name and declare pictures as JPEG whatever they are.
+            self._send(200, self.server.draw(path), "image/jpeg")
+
+    def _send(
+        self, status: int, content: bytes, content_type: str = "text/html; charset=utf-8",
+        headers: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": content_type,
+            "Content-Length": str(len(content)),
+            **(headers or {}),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log requests where the stage logs, and only on demand."""
+        logger.debug(format, *args)
+
+
+@contextmanager
+def serve(products: Sequence[Product], port: int = 0) -> Iterator[str]:
+    """Run the shop in a thread for the length of a `with` block; yield its URL. Port 0 takes a free one."""
+    server = _Shop(products, port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def truth(products: Sequence[Product]) -> dict[str, Any]:
+    """Return all that was planted and how every product and picture must end, in plain JSON types."""
+    endings = expected_endings(products)
+    read = [one for one in products if _page_ending(one) in ("scraped", "no_image_saved")]
+    return {
+        "products": {
+            one.product_id: {"category": one.category, "behaviour": one.behaviour, "ends": _page_ending(one)}
+            for one in products
+        },
+        "pictures": {
+            image_id: {
+                "kind": picture.kind,
+                "ends": endings[image_id],
+                "copy_of": "{}_{}".format(*picture.copy_of) if picture.copy_of else "",
+            }
+            for one in read
+            for picture in one.pictures
+            if (image_id := f"{one.product_id}_{picture.n}")
+        },
+    }
+
+
+def _page_ending(product: Product) -> str:
+    return "scraped" if product.behaviour == "fine" else PAGE_DEFECTS[product.behaviour][1]
+
+
+def _new_path(product: Product) -> str:
+    slug = product.path.strip("/").rpartition("/")[0]
+    return f"/p/{slug}/{product.product_id}/"

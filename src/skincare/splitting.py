@@ -1,0 +1,144 @@
+"""Which pictures go to train, val and test: whole groups of products, every category in its share, repeatable.
+
+A group is what must not be torn apart: the pictures of a product, the sizes of one product ("50ml", "200ml"), products
+that share a picture. A model that has seen one of them has seen the others.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from skincare.paths import SPLITS
+from skincare.tables import natural_key
+
+SHARES: Final[dict[str, float]] = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Products that stay together, named after the first of them, with their pictures by category."""
+
+    group_id: str
+    product_ids: tuple[str, ...]
+    n_pictures: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What a split's test pictures have in common with its training pictures, as shares of the test pictures.
+
+    lookup_accuracy: how often "the category that most training pictures of the product have" is right, and the most
+    frequent category of all where the product is new; majority_accuracy: the latter for every picture.
+    """
+
+    n_test: int
+    same_product: float
+    same_group: float
+    lookup_accuracy: float
+    majority_accuracy: float
+
+
+def group_products(product_ids: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return product id -> group id; linked products, over however many steps, have the same (union-find)."""
+    parent = {product_id: product_id for product_id in product_ids}
+
+    def root(product_id: str) -> str:
+        while parent[product_id] != product_id:
+            parent[product_id] = parent[parent[product_id]]
+            product_id = parent[product_id]
+        return product_id
+
+    for one, other in links:
+        first, second = sorted((root(one), root(other)), key=natural_key)
+        parent[second] = first
+    return {product_id: root(product_id) for product_id in parent}
+
+
+def make_groups(group_of: Mapping[str, str], pictures: Iterable[tuple[str, str]]) -> list[Group]:
+    """Return the groups that have pictures, given as (product id, category) each, sorted by id."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    members: dict[str, set[str]] = defaultdict(set)
+    for product_id, category in pictures:
+        counts[group_of[product_id]][category] += 1
+        members[group_of[product_id]].add(product_id)
+    return [
+        Group(group_id, tuple(sorted(members[group_id], key=natural_key)), dict(sorted(counts[group_id].items())))
+        for group_id in sorted(members, key=natural_key)
+    ]
+
+
+def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dict[str, str]:
+    """Return group id -> split, so that every category comes near SHARES in every split.
+
+    Greedy: the largest groups first, each to where it leaves the smallest squared distance from the shares; `frozen`
+    groups stay where they are. Then every category that can be is brought into every split.
+    """
+    total: Counter[str] = Counter()
+    for group in groups:
+        total.update(group.n_pictures)
+    filled: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    split_of: dict[str, str] = {}
+
+    def place(group: Group, split: str) -> None:
+        split_of[group.group_id] = split
+        filled[split].update(group.n_pictures)
+
+    def cost(group: Group, split: str) -> float:
+        """Return by how much the squared relative distance from the shares grows; a full split costs most."""
+        return sum(
+            ((filled[split][category] + n - SHARES[split] * total[category]) ** 2
+             - (filled[split][category] - SHARES[split] * total[category]) ** 2) / (SHARES[split] * total[category])
+            for category, n in group.n_pictures.items()
+        )  # fmt: skip
+
+    for group in groups:
+        if group.group_id in frozen:
+            place(group, frozen[group.group_id])
+    free = [group for group in groups if group.group_id not in frozen]
+    random.Random(seed).shuffle(free)
+    for group in sorted(free, key=lambda group: -sum(group.n_pictures.values())):
+        place(group, min(SPLITS, key=lambda split: cost(group, split)))
+    _complete(free, groups, split_of)
+    return split_of
+
+
+def _complete(free: Sequence[Group], groups: Sequence[Group], split_of: dict[str, str]) -> None:
+    """Move the smallest free groups so that no split lacks a category that has groups to spare."""
+    for category in sorted({name for group in groups for name in group.n_pictures}):
+        holders = [group for group in groups if category in group.n_pictures]
+        for split in SPLITS:
+            n_in = Counter(split_of[group.group_id] for group in holders)
+            movable = [group for group in free if group in holders and n_in[split_of[group.group_id]] > 1]
+            if not n_in[split] and movable:
+                group = min(movable, key=lambda one: (-n_in[split_of[one.group_id]], sum(one.n_pictures.values())))
+                split_of[group.group_id] = split
+
+
+def split_by_picture(image_ids: Sequence[str], seed: int, test_share: float = 0.2) -> set[str]:
+    """Return the image ids of a test set drawn picture by picture, as the reference did; leaky, for comparison."""
+    ordered = sorted(image_ids, key=natural_key)
+    random.Random(seed).shuffle(ordered)
+    return set(ordered[: round(len(ordered) * test_share)])
+
+
+def leakage(train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]], group_of: Mapping[str, str]) -> Leakage:
+    """Measure a split whose pictures are given as (product id, category)."""
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for product_id, category in train:
+        votes[product_id][category] += 1
+    most_frequent = Counter(category for _, category in train).most_common(1)[0][0]
+    groups = {group_of[product_id] for product_id in votes}
+
+    def lookup(product_id: str) -> str:
+        return votes[product_id].most_common(1)[0][0] if product_id in votes else most_frequent
+
+    n = len(test)
+    return Leakage(
+        n_test=n,
+        same_product=sum(product_id in votes for product_id, _ in test) / n,
+        same_group=sum(group_of[product_id] in groups for product_id, _ in test) / n,
+        lookup_accuracy=sum(lookup(product_id) == category for product_id, category in test) / n,
+        majority_accuracy=sum(category == most_frequent for _, category in test) / n,
+    )

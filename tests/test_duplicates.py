@@ -1,0 +1,111 @@
+"""Copies are found, look-alikes are not merged; the hashes are the published ones."""
+
+import csv
+import io
+import random
+from dataclasses import replace
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from skincare import duplicates
+from skincare.images import decode
+from skincare.quality import content_box
+from skincare.sample import drawing
+from tests.helpers import noise_picture
+
+
+def _fingerprint(image: Image.Image):
+    return duplicates.fingerprint(image, content_box(image))
+
+
+def _pack(seed: int, side_px: int = 600) -> Image.Image:
+    rng = random.Random(seed)
+    return drawing.draw(drawing.random_packaging(rng), drawing.View(), side_px, f"BRAND{seed}").image
+
+
+def _recompressed(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_difference_hash_equals_imagehash(seed):
+    grey = (
+        noise_picture(200 + 31 * seed, 300 - 23 * seed, seed).resize((517, 431), Image.Resampling.BICUBIC).convert("L")
+    )
+    assert np.array_equal(duplicates.difference_hash(grey), imagehash.dhash(grey, hash_size=16).hash)
+    assert np.array_equal(duplicates.difference_hash(grey, 8), imagehash.dhash(grey).hash)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: _recompressed(image, 40),
+        lambda image: image.resize((333, 333), Image.Resampling.LANCZOS),
+        lambda image: _recompressed(image.resize((900, 900), Image.Resampling.BICUBIC), 70),
+        lambda image: Image.eval(image, lambda value: min(255, value + 3)),
+    ],
+    ids=["recompressed", "smaller", "larger", "brighter"],
+)
+def test_a_copy_is_found(seed, change):
+    image = _pack(seed)
+    assert duplicates.same_pictures([_fingerprint(image), _fingerprint(change(image))]) == [(0, 1)]
+
+
+def test_a_copy_with_more_white_around_it_is_found():
+    image = _pack(3)
+    wider = Image.new("RGB", (900, 900), (255, 255, 255))
+    wider.paste(image, (200, 120))
+    assert duplicates.same_pictures([_fingerprint(image), _fingerprint(wider)]) == [(0, 1)]
+
+
+def test_400_different_packs_on_white_stay_400():
+    seen = {}
+    for seed in range(440):
+        packaging = drawing.random_packaging(random.Random(seed))
+        seen.setdefault(packaging, seed)
+    prints = [_fingerprint(_pack(seed, 400)) for seed in list(seen.values())[:400]]
+    assert duplicates.same_pictures(prints) == []
+
+
+def test_shades_of_one_pack_differ():
+    packaging = drawing.random_packaging(random.Random(1))
+    one = drawing.draw(replace(packaging, body_colour="pink"), drawing.View(), 500, "SHADE").image
+    other = drawing.draw(replace(packaging, body_colour="purple"), drawing.View(), 500, "SHADE").image
+    assert duplicates.same_pictures([_fingerprint(one), _fingerprint(other)]) == []
+
+
+def test_no_pair_is_missed_by_the_search():
+    base = _pack(2)
+    rng = np.random.default_rng(0)
+    images = []
+    for strength in (0, 2, 5, 8, 12, 20):
+        change = np.kron(rng.integers(-strength, strength + 1, (6, 6, 3)), np.ones((100, 100, 1), dtype=int))
+        images.append(Image.fromarray(np.clip(np.asarray(base) + change, 0, 255).astype(np.uint8)))
+    prints = [duplicates.fingerprint(image, (0, 0, 600, 600)) for image in images]
+    pairs = [(i, j) for j in range(6) for i in range(j) if duplicates.difference(prints[i], prints[j]) <= 1]
+    assert duplicates.same_pictures(prints) == sorted(pairs)
+    assert 0 < len(pairs) < 15
+
+
+def test_pictures_without_contrast_are_never_near_duplicates():
+    blank = [Image.new("RGB", (400, 400), (value, value, value)) for value in (255, 254, 128)]
+    assert [_fingerprint(image) for image in blank] == [None, None, None]
+    assert duplicates.same_pictures([None, None]) == []
+
+
+def test_pairs_refer_to_the_places_in_the_list():
+    image = _pack(7)
+    prints = [None, _fingerprint(_pack(1)), _fingerprint(image), None, _fingerprint(_recompressed(image, 60))]
+    assert duplicates.same_pictures(prints) == [(2, 4)]
+
+
+def test_judged_pairs_of_real_photos_are_judged_alike(real_data):
+    for row in csv.DictReader((real_data / "pairs.csv").read_text(encoding="utf-8").splitlines()):
+        one, other = (_fingerprint(decode((real_data / row[key]).read_bytes())) for key in ("file_a", "file_b"))
+        assert bool(duplicates.same_pictures([one, other])) == row["verdict"].startswith("same:"), row

@@ -1,0 +1,79 @@
+"""Sharpness means the same whatever the size, the canvas and the colours; the content is found where it is."""
+
+import csv
+import random
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from skincare import quality
+from skincare.images import decode
+from skincare.sample import drawing
+
+
+def _measure(image: Image.Image) -> quality.Sharpness:
+    return quality.sharpness(image, quality.content_box(image))
+
+
+def _pack(seed: int, side_px: int = 700) -> Image.Image:
+    rng = random.Random(seed)
+    return drawing.draw(drawing.random_packaging(rng), drawing.View(), side_px, "BRAND").image
+
+
+def test_plain_sharpness_is_the_variance_of_opencvs_laplacian():
+    image = _pack(0)
+    grey = np.asarray(image.convert("L"))
+    assert _measure(image).plain == pytest.approx(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sharp_pack_passes_and_its_blurred_copy_does_not(seed):
+    image = _pack(seed)
+    assert _measure(image).content >= quality.MIN_SHARPNESS
+    blurred = image.filter(ImageFilter.GaussianBlur(9))
+    assert _measure(blurred).content < quality.MIN_SHARPNESS
+
+
+def test_size_and_canvas_hardly_change_the_content_sharpness():
+    image = _pack(4, 1600)
+    small = image.resize((800, 800), Image.Resampling.BOX)
+    wide = Image.new("RGB", (2400, 2400), (255, 255, 255))
+    wide.paste(image, (300, 500))
+    contents = [_measure(one).content for one in (image, small, wide)]
+    plains = [_measure(one).plain for one in (image, small, wide)]
+    assert max(contents) / min(contents) < 1.2
+    assert max(plains) / min(plains) > 2
+
+
+def test_the_content_box_is_where_the_content_is():
+    image = Image.new("RGB", (800, 600), (250, 250, 250))
+    ImageDraw.Draw(image).rectangle((200, 100, 399, 499), fill=(30, 60, 90))
+    left, top, right, bottom = quality.content_box(image)
+    assert all(abs(a - b) <= 4 for a, b in zip((left, top, right, bottom), (200, 100, 400, 500), strict=True))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2), (300, 300)])
+def test_a_uniform_picture_is_content_as_a_whole_and_not_sharp(size):
+    image = Image.new("RGB", size, (200, 200, 200))
+    assert quality.content_box(image) == (0, 0, *size)
+    assert _measure(image).content == 0
+
+
+def test_a_picture_without_a_plain_border_is_content_as_a_whole():
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    assert quality.content_box(Image.fromarray(pixels)) == (0, 0, 300, 300)
+
+
+def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
+    n_sharp = n_blurred = 0
+    rows = list(csv.DictReader((real_data / "photos.csv").read_text(encoding="utf-8").splitlines()))[::4]
+    for row in rows:
+        image = decode((real_data / row["file"]).read_bytes())
+        left, top, right, bottom = quality.content_box(image)
+        radius = 2.5 * max(0.5, max(right - left, bottom - top) / 384)
+        n_sharp += _measure(image).content >= quality.MIN_SHARPNESS
+        n_blurred += _measure(image.filter(ImageFilter.GaussianBlur(radius))).content < quality.MIN_SHARPNESS
+    assert n_sharp == len(rows)
+    assert n_blurred >= 0.95 * len(rows)
