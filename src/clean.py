@@ -20,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tqdm import tqdm
 
-from skincare import cleaning_report, duplicates, figures, inspection, quality, stage
+from skincare import cleaning_report, duplicates, figures, inspection, quality, reference, stage
 from skincare.catalogue import read_products
 from skincare.errors import StageError
 from skincare.files import replacing, write_text
@@ -34,9 +34,6 @@ from skincare.runlog import Summary
 from skincare.tables import CLEAN, IMAGES, REJECTED, CleanRow, ImageRow, RejectedRow, natural_key
 
 logger = logging.getLogger(__name__)
-
-# Published with the experiment that this one starts from; its rules called more pictures duplicates and blurred.
-REFERENCE: Final = {"seen": 3410, "duplicates": 590, "blurred": 781, "too_small": 0, "corrupt": 0, "kept": 2038}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,12 +187,20 @@ def _results(
         "kept_against_plain_rule": sorted(
             (row.image_id for row, measures in kept if measures.sharpness.plain < config.min_sharpness), key=natural_key
         ),
-        "conflicts": [
-            [row.image_id, row.duplicate_of, row.value] for row in rejected if row.reason == "category_conflict"
-        ],
+        "conflicts": _conflicts(rejected),
         "n_equal_hashes": _n_equal_hashes([measures for _, measures in kept]),
-        "reference": REFERENCE,
+        "reference": reference.CLEANING,
     }
+
+
+def _conflicts(rejected: Sequence[RejectedRow]) -> list[list[str]]:
+    """Return [image id, image id, their categories], each pair once."""
+    pairs = {
+        frozenset((row.image_id, row.duplicate_of)): [row.image_id, row.duplicate_of, row.value]
+        for row in reversed(rejected)
+        if row.reason == "category_conflict"
+    }
+    return sorted(pairs.values(), key=lambda pair: natural_key(pair[0]))
 
 
 def _n_equal_hashes(kept: Sequence[Measures]) -> int:

@@ -202,14 +202,12 @@ def _make_way(config: Config, layout: Layout, name: str) -> None:
     """Remove what an earlier, finished run of this name left; refuse to throw an unfinished one away unasked."""
     if config.resume:
         return
-    log = layout.finetune_log(name)
-    is_finished = (log / "test_metrics.json").is_file()
-    if layout.training_state(name).exists() and not is_finished and not config.restart:
+    if layout.is_interrupted(name) and not config.restart:
         raise StageError(
             f"Run {name!r} was interrupted. Go on with it by --resume, throw it away by --restart, "
             "or give this one another name by --run."
         )
-    for folder in (layout.finetuned_model(name), log):
+    for folder in (layout.finetuned_model(name), layout.finetune_log(name)):
         shutil.rmtree(folder, ignore_errors=True)
 
 

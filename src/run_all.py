@@ -4,17 +4,27 @@ In: the catalogue. Out: everything that the stages write; the report's headline 
 Command: python src/run_all.py --sample   (the embedded shop and model, under sample_run/)
          python src/run_all.py            (the real shop and Qwen/Qwen2-VL-2B, in the repository's own folders)
 Time: about 4 minutes for the sample on two cores.
+
+Interrupted, the same command goes on: the scraper fetches nothing twice, the training continues where it was.
 """
 
 import logging
+import subprocess
+import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 from skincare import stage
-from skincare.model import DEFAULT_MODEL
+from skincare.errors import StageError
+from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.runlog import Summary
+from skincare.sample.shop import serve, stock
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("scrape", "clean", "build_dataset", "zero_shot", "finetune", "report")
+StageName = Literal["scrape", "clean", "build_dataset", "zero_shot", "finetune", "report"]
+STAGES: tuple[StageName, ...] = ("scrape", "clean", "build_dataset", "zero_shot", "finetune", "report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +33,65 @@ class Config(stage.StageConfig):
 
     sample: bool = False
     """Use the embedded shop and tiny model, under sample_run/ unless --root says otherwise."""
-    model: str = DEFAULT_MODEL
-    """Model of the Hugging Face hub, or a local folder; --sample takes the embedded one."""
+    model: str | None = None
+    """Model of the Hugging Face hub, or a local folder; the stages' default if left out, the embedded with --sample."""
     recipe: str = "reference"
     """Recipe for finetune.py; --sample takes its own."""
+    first: StageName = "scrape"
+    """Stage to begin with; what the earlier ones wrote is taken as it is."""
+
+    @property
+    def layout(self) -> Layout:
+        """Return the layout below the root; the sample never mixes with real data by default."""
+        if self.sample and self.root == REPOSITORY:
+            return Layout(REPOSITORY / "sample_run")
+        return super().layout
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Run the stages one after another, each in its own process."""
+    stages = STAGES[STAGES.index(config.first) :]
+    shop = serve(stock(layout, seed=0)) if config.sample and "scrape" in stages else nullcontext("")
+    with shop as shop_url:
+        for name in stages:
+            _run_stage(name, [*stage_options(name, config, layout, shop_url), "--root", str(layout.root)])
+    return Summary(
+        headline=f"{len(stages)} stages; open {layout.report_html}",
+        counts={"stages": len(stages)},
+    )
+
+
+def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str) -> list[str]:
+    """Return a stage's options, as one would type them."""
+    name_of_model = str(TINY_MODEL) if config.sample else config.model
+    model = ["--model", name_of_model] if name_of_model else []
+    recipe = "sample" if config.sample else config.recipe
+    # 36 tokens: what the tiny model was made for.
+    pixels = ["--min-tokens", "36", "--max-tokens", "36"] if config.sample else []
+    options: dict[StageName, list[str]] = {
+        "scrape": ["--shop-url", shop_url, "--delay-s", "0"] if config.sample else [],
+        "zero_shot": [*model, *pixels],
+        "finetune": [*model, "--recipe", recipe, *pixels],
+    }
+    if layout.is_interrupted(recipe):
+        options["finetune"].append("--resume")
+    return options.get(name, [])
+
+
+def _run_stage(name: StageName, options: list[str]) -> None:
+    logger.info("")
+    logger.info("--- %s %s", name, " ".join(options))
+    finished = subprocess.run([sys.executable, str(REPOSITORY / "src" / f"{name}.py"), *options], check=False)
+    if finished.returncode:
+        error = StageError(f"{name}.py ended with exit code {finished.returncode}; what it said stands above")
+        error.exit_code = max(finished.returncode, 1)
+        raise error
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("run_all", Config, run)
+
+
+if __name__ == "__main__":
+    main()

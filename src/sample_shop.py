@@ -15,12 +15,10 @@ from urllib.parse import urlsplit
 
 from skincare import stage
 from skincare.catalogue import read_products
-from skincare.files import write_json
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
-from skincare.sample.products import ORIGIN, Product, catalogue_rows, dressed, sample_products
-from skincare.sample.shop import serve, truth
-from skincare.tables import CATALOGUE, CatalogueRow
+from skincare.sample.products import Product, dressed
+from skincare.sample.shop import serve, stock
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ class Config(stage.StageConfig):
 
 def run(config: Config, layout: Layout) -> Summary:
     """Serve until Ctrl-C."""
-    products = _catalogued(config.catalogue) if config.catalogue else open_shop(layout, config.seed)
+    products = _catalogued(config.catalogue) if config.catalogue else stock(layout, config.seed)
     with serve(products, config.port) as url:
         logger.info("%d products at %s (Ctrl-C closes the shop)", len(products), url)
         try:
@@ -49,14 +47,6 @@ def run(config: Config, layout: Layout) -> Summary:
                 time.sleep(3600)
         except KeyboardInterrupt:
             return Summary(headline="closed", counts={"products": len(products)})
-
-
-def open_shop(layout: Layout, seed: int) -> list[Product]:
-    """Make the shop's products; write their catalogue and the truth about them."""
-    products = sample_products(seed)
-    CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
-    write_json(layout.shop_truth, {"seed": seed, "origin": ORIGIN, **truth(products)})
-    return products
 
 
 def _catalogued(path: Path) -> list[Product]:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import scrape_tables, stage, urls
+from skincare import reference, scrape_tables, stage, urls
 from skincare.catalogue import Catalogue, Product, read_products
 from skincare.collector import Collector, Shop
 from skincare.errors import StageError
@@ -35,8 +35,6 @@ from skincare.web import Web
 
 logger = logging.getLogger(__name__)
 
-# Published with the experiment that this one starts from.
-REFERENCE: Final = {"scraped": 990, "products": 1126, "images": 3410}
 # So many in a row that the shop, the network or our welcome is gone, and more requests would only annoy.
 MAX_TROUBLE_IN_A_ROW: Final = 50
 _TROUBLE: Final = {"connection_error", "timeout", "too_slow", "challenge", "http_403", "http_429"}
@@ -178,16 +176,16 @@ def _write(catalogue: Catalogue, state: ScrapeState, layout: Layout, n_requests:
         "n_requests": n_requests,
         "coverage": round(coverage, 4),
         **scrape_tables.figures(catalogue, records, failures),
-        "reference": REFERENCE,
+        "reference": reference.SCRAPING,
     }
     return Summary(_headline(counts, results), counts, results)
 
 
 def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:
-    reference = f"{REFERENCE['scraped']} of {REFERENCE['products']:,} published for the reference"
+    published = f"{reference.SCRAPING['scraped']} of {reference.SCRAPING['products']:,} published for the reference"
     return (
         f"scraped {counts['scraped']:,} of {results['n_products']:,} products ({results['coverage']:.1%}; "
-        f"{reference}), "
+        f"{published}), "
         f"{results['n_images']:,} pictures; not scraped: {_listed(results['failures_by_reason'])}; "
         f"failed pictures: {_listed(results['image_failures_by_reason'])}"
     )

@@ -1,9 +1,10 @@
-"""Pictures and examples that the tests of the model side make."""
+"""Pictures, answers and examples that tests make."""
 
 import numpy as np
 from PIL import Image
 
 from skincare.batches import PromptEncoder
+from skincare.predictions import Prediction
 
 
 def noise_picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -20,3 +21,23 @@ def mixed_pixels(encoder: PromptEncoder) -> list:
         return [encoder.pixels(noise_picture(*shape, seed=i)) for i, shape in enumerate(shapes)]
     finally:
         processor.size = old
+
+
+def prediction(image_id: str, truth: str, category: str | None, **changes) -> Prediction:
+    """An answer about a picture, given as image id, truth and what was read from the answer."""
+    fields = {
+        "image_id": image_id,
+        "product_id": image_id.rpartition("_")[0],
+        "file": f"clean_dataset/images/pack_{image_id}.jpg",
+        "split": "test",
+        "truth": truth,
+        "decoder": "generate",
+        "text": category or "no idea",
+        "n_new_tokens": 3,
+        "is_finished": True,
+        "category": category,
+        "status": "exact" if category else "offlist",
+        "candidates": (category,) if category else (),
+        "latency_s": 0.01,
+    }
+    return Prediction(**{**fields, **changes})

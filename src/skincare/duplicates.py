@@ -22,7 +22,7 @@ _CELL_SIDE: Final = _THUMBNAIL_SIDE // _CELLS
 # In grey levels of the worst of 8 x 8 cells of the thumbnails, so that a changed word on the label weighs as much as a
 # changed pack. Of pairs of real photos judged by eye, copies differ by 0 to 2.5 in both; different products by 9 and
 # more in the frame, where a small pack fills few cells, and by 25 and more in the content.
-MAX_FRAME_DIFFERENCE: Final = 5.0
+MAX_FRAME_DIFFERENCE: Final = 6.5
 MAX_CONTENT_DIFFERENCE: Final = 10.0
 # Of the logarithms of width / height: content boxes of copies differ by a pixel or two.
 _MAX_ASPECT_DIFFERENCE: Final = 0.04

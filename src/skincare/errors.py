@@ -4,11 +4,15 @@ from pathlib import Path
 
 
 class StageError(Exception):
-    """The stage cannot go on; the message says what is wrong and what to do. Exit code 1."""
+    """The stage cannot go on; the message says what is wrong and what to do."""
+
+    exit_code = 1
 
 
 class MissingInputError(StageError):
-    """Something that another stage or the user must provide is absent. Exit code 2."""
+    """Something that another stage or the user must provide is absent."""
+
+    exit_code = 2
 
     def __init__(self, what: str, where: Path | str, remedy: str) -> None:
         super().__init__(f"{what} not found: {where}\n{remedy}")

@@ -35,8 +35,6 @@ _STYLE: Final[dict[str, Any]] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#E5E7EB",
@@ -55,7 +53,7 @@ def save(figure: Figure, path: Path) -> None:
 def _new(title: str, width: float = 7.2, height: float = 4.2) -> tuple[Figure, Any]:
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    axes.set_title(title)
+    axes.set_title(title, loc="left", fontweight="bold")
     return figure, axes
 
 

@@ -91,7 +91,7 @@ def score(predictions: Sequence[Prediction], *, seed: int = 0, n_resamples: int 
         raise StageError("There are no predictions to score")
     confusion = _confusion(predictions)
     right = [one.category == one.truth for one in predictions]
-    low, high = clustered_interval(right, [one.product_id for one in predictions], seed, n_resamples)
+    low, high = accuracy_interval(right, [one.product_id for one in predictions], seed, n_resamples)
     n_answered = sum(one.category is not None for one in predictions)
     precision, recall, f1 = _per_category(confusion)
     support = confusion.sum(axis=1)
@@ -176,6 +176,19 @@ def clustered_interval(
     drawn = times_drawn @ totals
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
     return float(low), float(high)
+
+
+def accuracy_interval(
+    right: Sequence[bool], products: Sequence[str], seed: int, n_resamples: int
+) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy, products drawn with replacement.
+
+    Where all answers are right, or none is, drawing again teaches nothing: Wilson's interval, a product counting once.
+    """
+    if len(set(right)) == 1:
+        n_products = len(set(products))
+        return wilson_interval(n_products if right[0] else 0, n_products)
+    return clustered_interval(right, products, seed, n_resamples)
 
 
 def wilson_interval(n_right: int, n: int) -> tuple[float, float]:

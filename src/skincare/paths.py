@@ -83,6 +83,10 @@ class Layout:
         """Return the folder of the states from which a run is resumed."""
         return self.finetuned_model(run) / "state"
 
+    def is_interrupted(self, run: str) -> bool:
+        """Tell whether a training run has saved states but no result yet."""
+        return self.training_state(run).exists() and not (self.finetune_log(run) / "test_metrics.json").is_file()
+
     @property
     def finetune_plan(self) -> Path:
         return self.root / "log" / "finetune_plan.json"

@@ -101,9 +101,8 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
-    if isinstance(value, Path):
-        return _repository_relative(str(value))
-    return value
+    # Names of models are text, but may be folders.
+    return _repository_relative(str(value)) if isinstance(value, Path | str) else value
 
 
 def _repository_relative(text: str) -> str:

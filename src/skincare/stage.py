@@ -22,7 +22,7 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from skincare import runlog
-from skincare.errors import MissingInputError, StageError
+from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
 
@@ -36,6 +36,11 @@ class StageConfig:
     root: Path = REPOSITORY
     """Folder that holds csv_data/, product_images/, clean_dataset/, log/ and plots/."""
 
+    @property
+    def layout(self) -> Layout:
+        """Return the layout below the root."""
+        return Layout(self.root.resolve())
+
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
@@ -44,9 +49,8 @@ def main(stage: str, config_type: type[ConfigT], run: Callable[[ConfigT, Layout]
     """Parse the command line, run the stage, write its summary and exit."""
     description = sys.modules["__main__"].__doc__
     config = tyro.cli(config_type, description=description, config=(tyro.conf.FlagCreatePairsOff,))
-    layout = Layout(config.root.resolve())
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(execute(stage, config, layout, run))
+    sys.exit(execute(stage, config, config.layout, run))
 
 
 def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT, Layout], Summary]) -> int:
@@ -58,10 +62,10 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
         layout.summary(stage).unlink(missing_ok=True)
         summary = run(config, layout)
         runlog.write_summary(stage, layout, config, summary, started)
-    except MissingInputError as error:
+    except StageError as error:
         logger.error("%s: %s", stage, error)
-        return 2
-    except (StageError, OSError) as error:
+        return error.exit_code
+    except OSError as error:
         logger.error("%s: %s", stage, error)
         return 1
     except KeyboardInterrupt:

@@ -288,12 +288,13 @@ def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, brand_text: 
             pen.line((0, y, width, y), fill=_INK, width=max(1, round(height * 0.008)))
     elif packaging.label == "oval":
         pen.ellipse((x0, y0, x1, y1), fill=_PAPER, outline=_INK, width=max(1, round(height * 0.008)))
-    is_dark = packaging.label == "bare" and sum(BODY_COLOURS[packaging.body_colour]) < 3 * 150
-    ink = _PAPER if is_dark else _INK
-    side = min((x1 - x0) * 0.78, (y1 - y0) * 0.6)
+    is_bare = packaging.label == "bare"
+    text_ink = _PAPER if is_bare and sum(BODY_COLOURS[packaging.body_colour]) < 3 * 150 else _INK
+    mark_ink = text_ink if is_bare else MARKS[packaging.mark].ink
+    side = min((x1 - x0) * 0.84, (y1 - y0) * 0.64)
     mark = _mark_mask(packaging.mark, max(8, round(side)))
-    pack.paste(ink, (round((x0 + x1 - mark.width) / 2), round(y0 + (y1 - y0) * 0.12)), mark)
-    _print_lines(pen, (x0, y0 + (y1 - y0) * 0.74, x1, y1), brand_text, ink)
+    pack.paste(mark_ink, (round((x0 + x1 - mark.width) / 2), round(y0 + (y1 - y0) * 0.1)), mark)
+    _print_lines(pen, (x0, y0 + (y1 - y0) * 0.76, x1, y1), brand_text, text_ink)
 
 
 def _print_lines(pen: ImageDraw.ImageDraw, area: Box, brand_text: str, ink: Colour) -> None:
@@ -356,7 +357,7 @@ def _mark_mask(mark: str, side_px: int) -> Image.Image:
     """Return a mark as an anti-aliased mask."""
     scale = 4
     mask = Image.new("L", (side_px * scale, side_px * scale))
-    MARKS[mark](_MarkPen(mask))
+    MARKS[mark].draw(_MarkPen(mask))
     return mask.reduce(scale)
 
 
@@ -469,17 +470,24 @@ def _flake(pen: _MarkPen) -> None:
         pen.disc(side_x, side_y, 0.08)
 
 
-MARKS: Final[dict[str, Callable[[_MarkPen], None]]] = {
-    "drop": _drop,
-    "leaf": _leaf,
-    "iris": _iris,
-    "wave": _wave,
-    "star": _star,
-    "crystal": _crystal,
-    "flower": _flower,
-    "smile": _smile,
-    "bubble": _bubbles,
-    "sun": _sun,
-    "moon": _moon,
-    "flake": _flake,
+class Mark(NamedTuple):
+    """A printed sign and the ink that it is printed with on paper; two signs share each ink."""
+
+    draw: Callable[[_MarkPen], None]
+    ink: Colour
+
+
+MARKS: Final[dict[str, Mark]] = {
+    "drop": Mark(_drop, (24, 78, 160)),
+    "leaf": Mark(_leaf, (30, 110, 50)),
+    "iris": Mark(_iris, (104, 44, 130)),
+    "wave": Mark(_wave, (24, 78, 160)),
+    "star": Mark(_star, (176, 88, 10)),
+    "crystal": Mark(_crystal, (104, 44, 130)),
+    "flower": Mark(_flower, (190, 30, 80)),
+    "smile": Mark(_smile, (176, 88, 10)),
+    "bubble": Mark(_bubbles, (30, 110, 50)),
+    "sun": Mark(_sun, (190, 30, 80)),
+    "moon": Mark(_moon, _INK),
+    "flake": Mark(_flake, _INK),
 }

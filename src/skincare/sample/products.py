@@ -49,8 +49,8 @@ _USUAL: Final[dict[str, Usual]] = {
     "Bath Oil": Usual(("flask", "bottle"), ("purple", "green", "amber"), ("moon", "flower"), ("Bath Oil", "Elixir")),
     "Peel": Usual(("dropper", "sachet"), ("black", "white", "pink"), ("flake", "iris"), ("Peel", "Peel Pads")),
 }  # fmt: skip
-_LIKELY: Final = (0.6, 0.3, 0.1)
-_UNUSUAL_SHARE: Final = 0.1
+_LIKELY: Final = (0.7, 0.25, 0.05)
+_UNUSUAL_SHARE: Final = 0.05
 
 _BRANDS: Final = (
     "Halden", "Oru", "Verity Lane", "Fjord & Fern", "Marlowe", "Sole Mio", "Petrichor", "Kindred", "Atelier Nu",

@@ -89,4 +89,4 @@ def _encoded(image: Image.Image, kind: str, quality: int) -> bytes:
 
 def _script_json(value: Any) -> str:
     """Return JSON that cannot end the script element that it stands in."""
-    return json.dumps(value).replace("</", "<\\/")
+    return json.dumps(value).replace("<", "\\u003c")

@@ -1,6 +1,6 @@
 """The sample shop as an HTTP server on this machine, misbehaving as planned, and the truth about it.
 
-with serve(sample_products(seed=0)) as url:
+with serve(stock(layout, seed=0)) as url:
     ...
 """
 
@@ -15,8 +15,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from skincare.files import write_json
+from skincare.paths import Layout
 from skincare.sample import rendering
-from skincare.sample.products import PAGE_DEFECTS, Picture, Product, expected_endings
+from skincare.sample.products import (
+    ORIGIN,
+    PAGE_DEFECTS,
+    Picture,
+    Product,
+    catalogue_rows,
+    expected_endings,
+    sample_products,
+)
+from skincare.tables import CATALOGUE, CatalogueRow
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +153,14 @@ def serve(products: Sequence[Product], port: int = 0) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def stock(layout: Layout, seed: int) -> list[Product]:
+    """Make the shop's products; write their catalogue and the truth about them where the stages look."""
+    products = sample_products(seed)
+    CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
+    write_json(layout.shop_truth, {"seed": seed, "origin": ORIGIN, **truth(products)})
+    return products
 
 
 def truth(products: Sequence[Product]) -> dict[str, Any]:

@@ -1,0 +1,186 @@
+"""Every picture is kept or rejected with a reason; what is kept does not depend on the order; originals stay."""
+
+import io
+import json
+from collections import Counter
+
+import pytest
+from PIL import Image, ImageFilter
+
+import clean
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import Layout
+from skincare.tables import CLEAN, IMAGES, REJECTED
+from tests.dataset_helpers import jpeg, pack, write_catalogue, write_pictures
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    write_catalogue(found, {"10000001": "Oil", "10000002": "Oil", "10000003": "Balm"})
+    return found
+
+
+def cleaned(layout, pictures, **config):
+    """Clean these pictures; return image id -> "kept" or the rejected row, and the summary."""
+    write_pictures(layout, pictures)
+    summary = clean.run(clean.Config(root=layout.root, **config), layout)
+    found = {row.image_id: "kept" for row in CLEAN.read(layout.clean_table)}
+    found |= {row.image_id: row for row in REJECTED.read(layout.rejected_table)}
+    assert found.keys() == pictures.keys(), "kept + rejected = seen"
+    assert sum(summary.counts.values()) == len(pictures)
+    return found, summary
+
+
+def reasons(found):
+    return {image_id: one if one == "kept" else one.reason for image_id, one in found.items()}
+
+
+BROKEN = {
+    "empty": b"",
+    "not_an_image": b"<!doctype html><title>Oops</title>",
+    "truncated": jpeg(pack(1))[:-4000],
+    "too_small": jpeg(pack(1, 240)),
+    "blurred": jpeg(pack(1).filter(ImageFilter.GaussianBlur(10))),
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_a_bad_picture_is_a_row_with_its_reason(layout, reason):
+    found, _ = cleaned(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": BROKEN[reason]})
+    assert reasons(found) == {"10000001_1": "kept", "10000001_2": reason}
+    if reason in ("too_small", "blurred"):
+        assert float(found["10000001_2"].value) < float(found["10000001_2"].limit)
+
+
+def test_a_listed_picture_that_is_gone_is_a_row(layout):
+    write_pictures(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
+    next(layout.product_images.glob("*_2.jpg")).unlink()
+    clean.run(clean.Config(root=layout.root), layout)
+    assert [row.reason for row in REJECTED.read(layout.rejected_table)] == ["missing_file"]
+
+
+def test_a_table_cannot_name_a_file_outside(layout, tmp_path):
+    write_pictures(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
+    secret = tmp_path / "pack-10000001_10000001_2.jpg"
+    secret.write_bytes(jpeg(pack(8)))
+    text = layout.images_table.read_text()
+    layout.images_table.write_text(text.replace("product_images/pack-10000001_10000001_2", "pack-10000001_10000001_2"))
+    clean.run(clean.Config(root=layout.root), layout)
+    assert [row.reason for row in REJECTED.read(layout.rejected_table)] == ["bad_path"]
+
+
+COPY = pack(3, 600)
+
+
+@pytest.mark.parametrize(
+    ("copy", "reason"),
+    [
+        (jpeg(COPY), "duplicate_bytes"),
+        (jpeg(COPY, 50), "near_duplicate"),
+        (jpeg(COPY.resize((450, 450))), "near_duplicate"),
+    ],
+    ids=["bytes", "recompressed", "smaller"],
+)
+def test_the_largest_and_least_compressed_copy_stays(layout, copy, reason):
+    original, other = jpeg(COPY), jpeg(pack(4))
+    for pictures in (
+        {"10000001_1": original, "10000002_1": copy, "10000002_2": other},
+        {"10000001_1": copy, "10000002_1": original, "10000002_2": other},
+    ):
+        found, _ = cleaned(layout, pictures)
+        gone = "10000002_1" if pictures["10000001_1"] == original else "10000001_1"
+        stays = "10000001_1" if gone == "10000002_1" else "10000002_1"
+        assert reasons(found) == {stays: "kept", gone: reason, "10000002_2": "kept"}
+        assert found[gone].duplicate_of == stays
+
+
+def test_equal_pixels_in_other_files_are_named_as_such(layout):
+    image = pack(5)
+    plain, commented = io.BytesIO(), io.BytesIO()
+    image.save(plain, "PNG")
+    image.save(commented, "PNG", compress_level=1)
+    found, _ = cleaned(layout, {"10000001_1": plain.getvalue(), "10000001_2": commented.getvalue()})
+    assert Counter(reasons(found).values()) == {"kept": 1, "duplicate_pixels": 1}
+
+
+def test_a_picture_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
+    shared = jpeg(pack(3))
+    pictures = {"10000001_1": shared, "10000002_1": jpeg(pack(3), 60), "10000003_1": shared, "10000003_2": jpeg(pack(9))}
+    found, summary = cleaned(layout, pictures)
+    assert reasons(found) == {
+        "10000001_1": "category_conflict", "10000002_1": "category_conflict", "10000003_1": "category_conflict",
+        "10000003_2": "kept",
+    }  # fmt: skip
+    assert all(found[i].duplicate_of for i in found if i != "10000003_2")
+    assert summary.results["products_lost"] == ["10000001", "10000002"]
+    assert summary.results["products_lost_by_category"] == {"Oil": 2}
+
+
+def test_blank_pictures_are_not_copies_of_each_other(layout):
+    shades = {f"10000001_{i}": jpeg(Image.new("RGB", (400, 400), (250 - i,) * 3)) for i in range(1, 4)}
+    found, _ = cleaned(layout, shades, min_sharpness=0.0)
+    assert set(reasons(found).values()) == {"kept"}
+
+
+def test_packs_of_different_products_stay(layout):
+    """Field notes: hashes drop 14 to 297 of 400 such pictures."""
+    pictures = {f"10000001_{i}": jpeg(pack(1000 + i, 320)) for i in range(1, 121)}
+    found, _ = cleaned(layout, pictures)
+    different = len({pack(1000 + i, 64).tobytes() for i in range(1, 121)})
+    assert Counter(reasons(found).values())["kept"] == different
+
+
+def test_a_second_run_gives_the_same_bytes_and_touches_no_original(layout):
+    pictures = {f"10000001_{i}": jpeg(pack(i)) for i in range(1, 6)} | {"10000002_1": jpeg(pack(1), 55)}
+
+    def files(folder):
+        return {path.relative_to(layout.root): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    cleaned(layout, pictures)
+    originals, first = files(layout.product_images), files(layout.root)
+    clean.run(clean.Config(root=layout.root), layout)
+    assert files(layout.root) == first
+    assert files(layout.product_images) == originals
+
+
+def test_the_folder_holds_just_what_the_table_lists(layout):
+    cleaned(layout, {"10000001_1": jpeg(pack(1)), "10000001_2": jpeg(pack(2))})
+    cleaned(layout, {"10000001_2": jpeg(pack(2))})
+    assert [path.name for path in layout.clean_images.iterdir()] == ["pack-10000001_10000001_2.jpg"]
+
+
+def test_the_order_of_the_table_changes_nothing(layout):
+    pictures = {f"1000000{p}_{i}": jpeg(pack(i), 90 - p) for p in (1, 2) for i in range(1, 5)}
+    cleaned(layout, pictures)
+    first = layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()
+    header, *rows = layout.images_table.read_text().splitlines()
+    layout.images_table.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    clean.run(clean.Config(root=layout.root), layout)
+    assert (layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()) == first
+
+
+def test_the_report_adds_up_and_names_the_threshold_table(layout):
+    cleaned(layout, {"10000001_1": jpeg(pack(1)), "10000001_2": BROKEN["blurred"], "10000001_3": BROKEN["empty"]})
+    report = layout.cleaning_report.read_text()
+    assert "3 pictures of 1 products" in report
+    assert "1 kept (33.3%)" in report
+    assert "10000001_2 blurred" in report
+    assert layout.plot("blur_histogram").read_bytes().startswith(b"\x89PNG")
+    json.dumps(clean.run(clean.Config(root=layout.root), layout).results)
+
+
+def test_nothing_to_clean_says_where_to_look(layout):
+    with pytest.raises(MissingInputError, match=r"scrape\.py"):
+        clean.run(clean.Config(root=layout.root), layout)
+    IMAGES.write(layout.images_table, [])
+    with pytest.raises(StageError, match="scrape_failures"):
+        clean.run(clean.Config(root=layout.root), layout)
+
+
+def test_an_image_id_that_is_listed_twice_is_an_error(layout):
+    write_pictures(layout, {"10000001_1": jpeg(pack(1))})
+    text = layout.images_table.read_text()
+    layout.images_table.write_text(text + text.splitlines()[1] + "\n")
+    with pytest.raises(StageError, match="more than once"):
+        clean.run(clean.Config(root=layout.root), layout)

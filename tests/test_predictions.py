@@ -1,0 +1,53 @@
+"""Answers survive their file, whatever a model says; a damaged line is named."""
+
+import json
+
+import pytest
+
+from skincare import predictions
+from skincare.errors import MissingInputError, StageError
+from tests.helpers import prediction
+
+UGLY = ["", "Oil\n\nOil", "a\u2028b\u0085c", "emoji 🧴 and \x00 \x1b[31m", '"quoted", {json}', "<script>alert(1)</script>"]
+
+
+def test_answers_survive_whatever_was_said(tmp_path):
+    said = [prediction(f"1_{i}", "Oil", None, text=text) for i, text in enumerate(UGLY)]
+    predictions.write_jsonl(tmp_path / "p.jsonl", said)
+    assert predictions.read_jsonl(tmp_path / "p.jsonl") == said
+
+
+def test_the_file_does_not_depend_on_the_order(tmp_path):
+    said = [prediction(f"{i}_{n}", "Oil", "Balm") for i in (2, 10, 1) for n in (11, 2)]
+    predictions.write_jsonl(tmp_path / "a", said)
+    predictions.write_jsonl(tmp_path / "b", reversed(said))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert [one.image_id for one in predictions.read_jsonl(tmp_path / "a")] == ["1_2", "1_11", "2_2", "2_11", "10_2", "10_11"]
+
+
+def test_an_absent_file_names_the_stage(tmp_path):
+    with pytest.raises(MissingInputError, match=r"zero_shot\.py"):
+        predictions.read_jsonl(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("truth", "Shampoo"), ("category", "Unknown"), ("n_new_tokens", "3"), ("is_finished", 1), ("latency_s", None),
+        ("candidates", "Oil"), ("candidates", [1]), ("text", None), ("surplus", 1),
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_named(tmp_path, key, value):
+    path = tmp_path / "p.jsonl"
+    predictions.write_jsonl(path, [prediction("1_1", "Oil", "Oil"), prediction("1_2", "Oil", "Oil")])
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps({**json.loads(second), key: value})}\n")
+    with pytest.raises(StageError, match="line 2"):
+        predictions.read_jsonl(path)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "null", '"text"', "{}"])
+def test_a_line_that_is_no_prediction_is_named(tmp_path, line):
+    (tmp_path / "p.jsonl").write_text(line)
+    with pytest.raises(StageError, match="line 1"):
+        predictions.read_jsonl(tmp_path / "p.jsonl")

@@ -1,0 +1,131 @@
+"""The stage against the sample shop: every product accounted for, nothing fetched twice, failures can be retried."""
+
+import dataclasses
+import json
+from collections import Counter
+
+import pytest
+
+import scrape
+from skincare import images
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import Layout
+from skincare.sample import shop
+from skincare.sample.products import ORIGIN, sample_products
+from skincare.tables import CATALOGUE, FAILURES, IMAGES, CatalogueRow
+
+WANTED = ("fine", "moved", "no_script", "unavailable_twice", "gone", "not_found_with_status_200", "challenge",
+          "moved_to_the_start_page", "no_pictures", "only_broken_pictures")  # fmt: skip
+
+
+@pytest.fixture
+def sold():
+    """One product of each behaviour and some with bad pictures."""
+    everything = sample_products(seed=0)
+    of_behaviour = {one.behaviour: one for one in everything}
+    chosen = {of_behaviour[behaviour].product_id for behaviour in WANTED}
+    for kind in ("webp", "png", "html", "gone", "truncated", "unavailable_twice"):
+        chosen.add(next(one for one in everything if any(p.kind == kind for p in one.pictures)).product_id)
+    by_id = {one.product_id: one for one in everything}
+    for product_id in (waiting := list(chosen)):
+        # A copy needs the product that it is a copy of.
+        originals = {picture.copy_of[0] for picture in by_id[product_id].pictures if picture.copy_of}
+        waiting += originals - chosen
+        chosen |= originals
+    return [one for one in everything if one.product_id in chosen]
+
+
+@pytest.fixture
+def layout(tmp_path, sold):
+    found = Layout(tmp_path)
+    CATALOGUE.write(found.catalogue, [CatalogueRow(one.name, ORIGIN + one.path, one.category) for one in sold])
+    return found
+
+
+def run(layout, url, **config):
+    return scrape.run(scrape.Config(root=layout.root, shop_url=url, delay_s=0, **config), layout)
+
+
+def test_every_product_and_picture_ends_as_the_truth_says(layout, sold):
+    with shop.serve(sold) as url:
+        summary = run(layout, url)
+    truth = shop.truth(sold)
+    saved, failures = IMAGES.read(layout.images_table), FAILURES.read(layout.failures_table)
+    ends = {row.product_id: row.reason for row in failures if not row.image_url}
+    assert {i: ends.get(i, "scraped") for i in truth["products"]} == {i: one["ends"] for i, one in truth["products"].items()}
+    not_had = {i for i, one in truth["pictures"].items() if one["ends"] in ("not_an_image", "http_404")}
+    assert {row.image_id for row in saved} == truth["pictures"].keys() - not_had
+    assert Counter(row.reason for row in failures if row.image_url) == Counter(
+        truth["pictures"][i]["ends"] for i in not_had
+    )
+    assert summary.counts["scraped"] + summary.counts["failed"] == len(sold)
+    assert json.dumps(summary.results)
+
+
+def test_every_listed_picture_is_a_jpeg_on_disk_of_that_size(layout, sold):
+    with shop.serve(sold) as url:
+        run(layout, url)
+    rows = IMAGES.read(layout.images_table)
+    assert {layout.root / row.file for row in rows} == set(layout.product_images.iterdir())
+    for row in rows:
+        content = (layout.root / row.file).read_bytes()
+        assert images.sniff_format(content) == "JPEG"
+        assert len(content) == row.n_bytes
+        assert images.displayed_size(content) == (row.width, row.height)
+
+
+def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(layout, sold):
+    with shop.serve(sold) as url:
+        run(layout, url)
+        first = layout.images_table.read_bytes(), layout.failures_table.read_bytes()
+        summary = run(layout, url)
+    assert summary.results["n_requests"] == 0
+    assert (layout.images_table.read_bytes(), layout.failures_table.read_bytes()) == first
+
+
+def test_retry_failed_takes_just_those(layout, sold):
+    with shop.serve(sold) as url:
+        run(layout, url)
+        n_saved = len(IMAGES.read(layout.images_table))
+    healed = [dataclasses.replace(one, behaviour="fine") if one.behaviour == "gone" else one for one in sold]
+    with shop.serve(healed) as url:
+        run(layout, url)
+        assert len(IMAGES.read(layout.images_table)) == n_saved, "failures stay until they are asked for"
+        run(layout, url, retry_failed=True)
+    gone = next(one for one in sold if one.behaviour == "gone")
+    assert gone.product_id in {row.product_id for row in IMAGES.read(layout.images_table)}
+    assert gone.product_id not in {row.product_id for row in FAILURES.read(layout.failures_table)}
+
+
+def test_a_deleted_picture_is_fetched_again(layout, sold):
+    with shop.serve(sold) as url:
+        run(layout, url)
+        first = layout.images_table.read_bytes()
+        victim = layout.root / IMAGES.read(layout.images_table)[0].file
+        content = victim.read_bytes()
+        victim.unlink()
+        assert run(layout, url).results["n_requests"] >= 1
+    assert victim.read_bytes() == content
+    assert layout.images_table.read_bytes() == first
+
+
+def test_a_limit_leaves_the_rest_for_later(layout, sold):
+    with shop.serve(sold) as url:
+        assert run(layout, url, limit=3).counts["not_tried"] == len(sold) - 3
+        assert run(layout, url).counts["not_tried"] == 0
+
+
+def test_a_missing_catalogue_says_where_to_get_it(tmp_path):
+    with pytest.raises(MissingInputError, match="Skincare Products Clean Dataset") as error:
+        scrape.run(scrape.Config(root=tmp_path), Layout(tmp_path))
+    assert "make sample" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"workers": 0}, {"delay_s": -1}, {"contact": "line\nbreak"}, {"shop_url": "no url"}, {"shop_url": "ftp://x"}],
+    ids=str,
+)
+def test_a_senseless_option_is_refused(layout, config):
+    with pytest.raises(StageError):
+        scrape.run(scrape.Config(root=layout.root, **config), layout)

@@ -1,0 +1,91 @@
+"""No group is torn apart, every category comes near its share, the same input gives the same split."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skincare import splitting
+from skincare.categories import CATEGORIES
+from skincare.paths import SPLITS
+from skincare.splitting import SHARES, Group
+
+
+def shop(n_products: int, seed: int = 0) -> list[Group]:
+    rng = random.Random(seed)
+    return [
+        Group(str(i), (str(i),), {rng.choices(CATEGORIES, range(1, 15))[0]: rng.randint(1, 5)})
+        for i in range(n_products)
+    ]
+
+
+def shares(groups, split_of):
+    filled = {split: Counter() for split in SPLITS}
+    for group in groups:
+        filled[split_of[group.group_id]].update(group.n_pictures)
+    total = sum(filled.values(), Counter())
+    return {split: {name: filled[split][name] / n for name, n in total.items()} for split in SPLITS}, total
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_category_comes_near_its_share(seed):
+    groups = shop(1000, seed)
+    found, total = shares(groups, splitting.assign(groups, seed, {}))
+    for split, share in SHARES.items():
+        for category, n in total.items():
+            # The smallest group decides how near: half a product either way.
+            assert abs(found[split][category] - share) <= max(0.03, 2.5 / n), (split, category)
+
+
+def test_every_split_has_every_category_that_three_groups_show():
+    groups = [Group(f"{name}-{i}", (), {name: 1 + i}) for name in CATEGORIES for i in range(3)]
+    found, _ = shares(groups, splitting.assign(groups, 0, {}))
+    assert all(share > 0 for row in found.values() for share in row.values())
+
+
+def test_the_order_of_groups_and_the_seed():
+    groups = shop(200)
+    first = splitting.assign(groups, 7, {})
+    assert splitting.assign(groups, 7, {}) == first
+    assert splitting.assign(groups, 8, {}) != first
+
+
+def test_new_products_never_move_an_old_one():
+    groups = shop(300)
+    old = splitting.assign(groups[:200], 0, {})
+    assert old.items() <= splitting.assign(groups, 0, old).items()
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40))
+def test_groups_are_the_connected_components(pairs):
+    ids = [str(i) for i in range(31)]
+    group_of = splitting.group_products(ids, [(str(a), str(b)) for a, b in pairs])
+    component = {i: {i} for i in ids}
+    for a, b in pairs:
+        merged = component[str(a)] | component[str(b)]
+        for member in merged:
+            component[member] = merged
+    for one in ids:
+        assert {other for other in ids if group_of[other] == group_of[one]} == component[one]
+        assert group_of[one] == min(component[one], key=int)
+
+
+def test_a_split_by_picture_is_seeded_and_does_not_depend_on_the_order():
+    ids = [f"{p}_{n}" for p in range(50) for n in range(4)]
+    test = splitting.split_by_picture(ids, 3)
+    assert test == splitting.split_by_picture(ids[::-1], 3)
+    assert len(test) == 40
+    assert test != splitting.split_by_picture(ids, 4)
+
+
+def test_leakage_counts_what_training_has_seen():
+    train = [("1", "Oil"), ("1", "Oil"), ("2", "Balm"), ("3", "Oil")]
+    test = [("1", "Oil"), ("2", "Peel"), ("4", "Oil"), ("5", "Balm")]
+    leak = splitting.leakage(train, test, {"1": "1", "2": "2", "3": "3", "4": "3", "5": "5"})
+    assert leak.same_product == 2 / 4
+    assert leak.same_group == 3 / 4
+    # 1 is looked up; 2 was another category in training; 4 and 5 are new, so answered by the majority, Oil.
+    assert leak.lookup_accuracy == 2 / 4
+    assert leak.majority_accuracy == 2 / 4
