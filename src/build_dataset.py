@@ -175,10 +175,11 @@ def _results(
     measured = {split: splitting.leakage(pairs["train"], pairs[split], group_of) for split in ("val", "test")}
     if config.split == "product" and any(leak.same_group for leak in measured.values()):
         raise StageError("The split leaks: a group of products is in train and in val or test. This is a bug.")
-    by_picture = _split_by_picture(config, [one for split in SPLITS for one in parts[split]])
-    compared = splitting.leakage(
-        *([(one.product_id, one.category) for one in by_picture[split]] for split in ("train", "test")), group_of
+    by_picture = _split_by_picture(
+        config, list({one.image_id: one for part in parts.values() for one in part}.values())
     )
+    train, test = ([(one.product_id, one.category) for one in by_picture[split]] for split in ("train", "test"))
+    compared = splitting.leakage(train, test, group_of)
     table = {
         split: {
             category: [

@@ -23,7 +23,7 @@ class Config(stage.StageConfig):
     """What the stage can be told."""
 
 
-def run(config: Config, layout: Layout) -> Summary:
+def run(_config: Config, layout: Layout) -> Summary:
     """Read, render, write."""
     data = report_data.gather(layout)
     write_text(layout.report_markdown, report_pages.markdown(data, layout.root))

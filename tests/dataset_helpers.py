@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 from PIL import Image
 
+from skincare import chat
+from skincare.categories import CATEGORIES
+from skincare.chat import Example
 from skincare.paths import Layout
 from skincare.sample import drawing
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow, ImageRow
@@ -57,3 +60,19 @@ def write_pictures(layout: Layout, pictures: Mapping[str, bytes]) -> None:
             )
         )  # fmt: skip
     IMAGES.write(layout.images_table, rows)
+
+
+def write_dataset_files(layout: Layout, sizes: Mapping[str, int], *, first: int = 0) -> dict[str, list[Example]]:
+    """Write train, val and test files of drawn packs, categories in turn; return their examples."""
+    layout.clean_images.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, list[Example]] = {}
+    n = first
+    for split, size in sizes.items():
+        parts[split] = []
+        for _ in range(size):
+            file = layout.clean_images / f"pack_{20_000_000 + n}_1.jpg"
+            file.write_bytes(jpeg(pack(n, 224)))
+            parts[split].append(chat.example(layout.relative(file), CATEGORIES[n % len(CATEGORIES)]))
+            n += 1
+        chat.write_dataset(layout, split, parts[split])
+    return parts

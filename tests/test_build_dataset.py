@@ -117,7 +117,9 @@ def test_a_new_tie_across_frozen_splits_is_an_error_not_a_leak(tmp_path):
     build(layout)
     of_split = {row.split: row.product_id for row in MANIFEST.read(layout.split_manifest)}
     i = int(of_split["train"]) - FIRST_ID
-    same = [row for row in MANIFEST.read(layout.split_manifest) if row.split == "test" and row.category == CATEGORIES[i % 3]]
+    same = [
+        row for row in MANIFEST.read(layout.split_manifest) if row.split == "test" and row.category == CATEGORIES[i % 3]
+    ]
     small_shop(layout, 24, extra={f"{same[0].product_id}_3": jpeg(pack(2 * i + 1, 320), 60)})
     with pytest.raises(StageError, match="--resplit"):
         build(layout)

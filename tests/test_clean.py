@@ -106,7 +106,12 @@ def test_equal_pixels_in_other_files_are_named_as_such(layout):
 
 def test_a_picture_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
     shared = jpeg(pack(3))
-    pictures = {"10000001_1": shared, "10000002_1": jpeg(pack(3), 60), "10000003_1": shared, "10000003_2": jpeg(pack(9))}
+    pictures = {
+        "10000001_1": shared,
+        "10000002_1": jpeg(pack(3), 60),
+        "10000003_1": shared,
+        "10000003_2": jpeg(pack(9)),
+    }
     found, summary = cleaned(layout, pictures)
     assert reasons(found) == {
         "10000001_1": "category_conflict", "10000002_1": "category_conflict", "10000003_1": "category_conflict",

@@ -18,7 +18,8 @@ rng = random.Random(5)
 # Like a bad model: five categories are never seen, one in six answers names nothing.
 SEEN = CATEGORIES[:9]
 RANDOM = [
-    prediction(f"{i % 37}_{i}", rng.choice(SEEN), rng.choice([*CATEGORIES, None, None, SEEN[i % 9]])) for i in range(300)
+    prediction(f"{i % 37}_{i}", rng.choice(SEEN), rng.choice([*CATEGORIES, None, None, SEEN[i % 9]]))
+    for i in range(300)
 ]
 CASES = {
     "random": RANDOM,

@@ -8,7 +8,14 @@ from skincare import predictions
 from skincare.errors import MissingInputError, StageError
 from tests.helpers import prediction
 
-UGLY = ["", "Oil\n\nOil", "a\u2028b\u0085c", "emoji 🧴 and \x00 \x1b[31m", '"quoted", {json}', "<script>alert(1)</script>"]
+UGLY = [
+    "",
+    "Oil\n\nOil",
+    "a\u2028b\u0085c",
+    "emoji 🧴 and \x00 \x1b[31m",
+    '"quoted", {json}',
+    "<script>alert(1)</script>",
+]
 
 
 def test_answers_survive_whatever_was_said(tmp_path):
@@ -22,7 +29,14 @@ def test_the_file_does_not_depend_on_the_order(tmp_path):
     predictions.write_jsonl(tmp_path / "a", said)
     predictions.write_jsonl(tmp_path / "b", reversed(said))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert [one.image_id for one in predictions.read_jsonl(tmp_path / "a")] == ["1_2", "1_11", "2_2", "2_11", "10_2", "10_11"]
+    assert [one.image_id for one in predictions.read_jsonl(tmp_path / "a")] == [
+        "1_2",
+        "1_11",
+        "2_2",
+        "2_11",
+        "10_2",
+        "10_11",
+    ]
 
 
 def test_an_absent_file_names_the_stage(tmp_path):

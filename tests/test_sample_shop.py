@@ -126,7 +126,9 @@ def test_photos_are_at_least_448_pixels_and_of_their_kind(sold):
         else:
             expected = {"webp": "WEBP", "png": "PNG"}.get(kind, "JPEG")
             assert images.sniff_format(content) == expected
-            assert min(images.displayed_size(content)) >= (336 if kind == "rescaled" else 240 if kind == "small" else 448)
+            assert min(images.displayed_size(content)) >= (
+                336 if kind == "rescaled" else 240 if kind == "small" else 448
+            )
 
 
 def test_the_shops_catalogue_reads_as_a_real_one(tmp_path):
@@ -136,7 +138,9 @@ def test_the_shops_catalogue_reads_as_a_real_one(tmp_path):
     assert not catalogue.problems
     assert catalogue.n_rows > len(catalogue.products) == len(sold)
     assert "#" in layout.catalogue.read_text()
-    assert {one.product_id: one.category for one in catalogue.products} == {one.product_id: one.category for one in sold}
+    assert {one.product_id: one.category for one in catalogue.products} == {
+        one.product_id: one.category for one in sold
+    }
 
 
 def test_a_foreign_products_page_shows_its_name_harmlessly():

@@ -52,7 +52,9 @@ def test_every_product_and_picture_ends_as_the_truth_says(layout, sold):
     truth = shop.truth(sold)
     saved, failures = IMAGES.read(layout.images_table), FAILURES.read(layout.failures_table)
     ends = {row.product_id: row.reason for row in failures if not row.image_url}
-    assert {i: ends.get(i, "scraped") for i in truth["products"]} == {i: one["ends"] for i, one in truth["products"].items()}
+    assert {i: ends.get(i, "scraped") for i in truth["products"]} == {
+        i: one["ends"] for i, one in truth["products"].items()
+    }
     not_had = {i for i, one in truth["pictures"].items() if one["ends"] in ("not_an_image", "http_404")}
     assert {row.image_id for row in saved} == truth["pictures"].keys() - not_had
     assert Counter(row.reason for row in failures if row.image_url) == Counter(

@@ -51,7 +51,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _new(title: str, width: float = 7.2, height: float = 4.2) -> tuple[Figure, Any]:
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(_STYLE):  # type: ignore[arg-type]
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     axes.set_title(title, loc="left", fontweight="bold")
     return figure, axes

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageTextToText
 
 from skincare import vision
@@ -144,11 +145,36 @@ def _kept_bytes(model: Any, n_tokens: int, grid: Grid, n_pictures: int) -> int:
         states = [torch.empty(grid[1] * grid[2], width, dtype=torch.bfloat16) for _ in range(n_pictures)]
         words = torch.empty(n_pictures, n_tokens, model.config.text_config.hidden_size, dtype=torch.bfloat16)
         positions = torch.empty(3, n_pictures, n_tokens, dtype=torch.int64)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16), _FusedAttention():
         pictures = vision.embeddings(visual, states, [grid] * n_pictures, n_prefix)
         embeddings = words + pictures.sum()
         model.model.language_model(inputs_embeds=embeddings, position_ids=positions, use_cache=False)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Lets attention keep what fused kernels keep; on the meta device it would keep T x T scores."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return _AttentionShapes.apply(*args[:3])
+        return func(*args, **(kwargs or {}))
+
+
+class _AttentionShapes(torch.autograd.Function):
+    """Attention without arithmetic: query, key, value, output and one number per query are kept for the backward."""
+
+    @staticmethod
+    def forward(context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        query, key, value = (one.to(torch.bfloat16) for one in (query, key, value))
+        output = torch.empty_like(query)
+        context.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return output
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        raise NotImplementedError
 
 
 def _total(fixed: int, per_picture: int, n_pictures: int) -> int:

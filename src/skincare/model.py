@@ -16,6 +16,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from requests import RequestException
 from requests import head as http_head
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
@@ -86,7 +87,7 @@ def load_model(source: str | Path, device: torch.device, attention: str = "sdpa"
     folder = _local_folder(source)
     disable_progress_bar()  # ours is the one bar of a stage
     try:
-        model, loading = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype="auto",
             attn_implementation=attention,
@@ -94,8 +95,9 @@ def load_model(source: str | Path, device: torch.device, attention: str = "sdpa"
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StageError(f"{source}: its model cannot be loaded ({_first_line(error)})") from error
+    model, loading = loaded
     if loading["missing_keys"]:
         # transformers would fill them with random numbers and only warn.
         raise StageError(f"{source}: the checkpoint lacks {len(loading['missing_keys'])} of the model's tensors")

@@ -66,7 +66,10 @@ def gather(layout: Layout) -> ReportData:
         raise MissingInputError("results to report", layout.summary("zero_shot"), remedy)
     before, first = _answers(stages, "zero_shot", layout.zero_shot / "metrics.json", layout.zero_shot)
     log = layout.finetune_log(stages["finetune"]["results"]["run"]) if "finetune" in stages else None
-    after, second, comparison, history = None, {}, {}, []
+    after: Scores | None = None
+    second: dict[str, Prediction] = {}
+    comparison: Mapping[str, Any] = {}
+    history: list[HistoryRow] = []
     if log is not None:
         after, second = _answers(stages, "finetune", log / "test_metrics.json", log, "test_predictions.jsonl")
         comparison = _read_json(log / "comparison.json") if (log / "comparison.json").is_file() else {}

@@ -46,21 +46,19 @@ _SCORES: Final = (
 def headline_table(data: ReportData) -> list[Score]:
     """Return the scores before and after training beside the published ones of the reference."""
     rows = [_score(data, key, label) for key, label in _SCORES]
-    n = [_size(scores) for scores in (data.before, data.after)]
-    rows.append(Score("Test pictures (products)", *n, "", f"{reference.N_TEST} (split by picture)"))
-    return rows
+    published = f"{reference.N_TEST} (split by picture)"
+    return [*rows, Score("Test pictures (products)", _size(data.before), _size(data.after), "", published)]
 
 
 def _score(data: ReportData, key: str, label: str) -> Score:
-    values = [getattr(scores, key) if scores else None for scores in (data.before, data.after)]
-    texts = [percent(value) for value in values]
-    difference = f"{100 * (values[1] - values[0]):+.1f}" if None not in values else ""
+    before, after = (getattr(scores, key) if scores else None for scores in (data.before, data.after))
     published = " → ".join(percent(side.get(key)) for side in (reference.BEFORE, reference.AFTER))
-    if key == "accuracy":
-        texts = [_with_interval(scores) for scores in (data.before, data.after)]
-        if low_high := [data.comparison.get(f"difference_{end}") for end in ("low", "high")]:
-            difference += f" ({100 * low_high[0]:+.1f} to {100 * low_high[1]:+.1f})" if None not in low_high else ""
-    return Score(label, *texts, difference, "" if key not in reference.BEFORE else published)
+    shown = _with_interval if key == "accuracy" else lambda scores: percent(getattr(scores, key, None))
+    difference = f"{100 * (after - before):+.1f}" if before is not None and after is not None else ""
+    if key == "accuracy" and data.comparison:
+        low, high = (100 * data.comparison[f"difference_{end}"] for end in ("low", "high"))
+        difference += f" ({low:+.1f} to {high:+.1f})"
+    return Score(label, shown(data.before), shown(data.after), difference, published if key in reference.BEFORE else "")
 
 
 def _with_interval(scores: Scores | None) -> str:
@@ -116,7 +114,12 @@ def _matrix_rows(counts: Sequence[Sequence[int]], totals: Sequence[int], *, sign
             category,
             n,
             [
-                Cell((f"{count:+d}" if signed else str(count)) if count else "", count / max(n, 1), answer, answer == category)
+                Cell(
+                    (f"{count:+d}" if signed else str(count)) if count else "",
+                    count / max(n, 1),
+                    answer,
+                    answer == category,
+                )
                 for answer, count in zip(columns, row, strict=True)
             ],
         )

@@ -98,7 +98,7 @@ def _train_tokenizer(corpus: Iterable[str]) -> Any:
     learnt = json.loads(learner.to_str())["model"]
     return Qwen2Tokenizer(
         vocab=learnt["vocab"],
-        merges=[tuple(pair) for pair in learnt["merges"]],
+        merges=[tuple(pair) for pair in learnt["merges"]],  # type: ignore[misc]
         additional_special_tokens=list(_SPECIAL_TOKENS[1:]),
         eos_token="<|im_end|>",  # noqa: S106
         model_max_length=1024,

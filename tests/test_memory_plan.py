@@ -1,0 +1,84 @@
+"""The plan counts what a step really keeps, and chooses the largest batch that fits."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from skincare import memory_plan
+from skincare.freezing import Trainable, freeze
+from skincare.memory_plan import GIB
+from skincare.model import load_config
+from skincare.paths import TINY_MODEL
+from skincare.recogniser import Recogniser
+from tests.helpers import noise_picture
+
+GRID = (1, 12, 12)
+
+
+def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150):  # noqa: B008
+    return memory_plan.plan(load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity)
+
+
+def test_counts_are_those_of_the_loaded_model(tiny_model):
+    found = planned()
+    parameters = freeze(tiny_model, Trainable())
+    assert found.n_parameters == sum(p.numel() for p in tiny_model.parameters())
+    assert found.n_trainable == sum(p.numel() for p in parameters.values())
+    assert sum(found.parameters_by_module.values()) == found.n_trainable
+    assert found.gradient_bytes == 4 * found.n_trainable
+    assert found.optimizer_bytes == 8 * found.n_trainable
+
+
+def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_encoder):
+    """Measured on the same model in bf16 autocast; the head's and the loss's share is not in the plan."""
+    freeze(tiny_model.to(torch.bfloat16), Trainable())
+    recogniser = Recogniser(tiny_model)
+    pixels = [tiny_encoder.pixels(noise_picture(168, 168, seed)) for seed in range(4)]
+    states = recogniser.picture_states(pixels)
+    batch = tiny_encoder.batch([one.grid for one in pixels], ["Moisturiser"] * 4)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in tiny_model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        recogniser(batch, states).mean()
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    found = planned(n_tokens=batch.input_ids.shape[1])
+    assert measured == pytest.approx(found.activation_bytes_per_step + 4 * found.activation_bytes_per_picture, rel=0.15)
+
+
+def test_more_trained_layers_keep_more():
+    one, two = (planned(trainable=Trainable(n_language_layers=n)) for n in (1, 3))
+    assert two.n_trainable > one.n_trainable
+    assert two.activation_bytes_per_picture >= one.activation_bytes_per_picture
+
+
+def test_the_choice_is_the_largest_that_fits():
+    plenty = planned()
+    assert (plenty.micro_batch_size, plenty.gradient_checkpointing) == (8, False)
+    assert plenty.total_bytes <= plenty.capacity_bytes
+    room_for_four = planned(capacity=memory_plan._total(plenty.fixed_bytes, plenty.activation_bytes_per_picture, 4))
+    assert (room_for_four.micro_batch_size, room_for_four.gradient_checkpointing) == (4, False)
+
+
+def test_checkpointing_is_chosen_only_where_one_picture_does_not_fit():
+    plenty = planned()
+    fixed, per_picture = plenty.fixed_bytes, plenty.activation_bytes_per_picture
+    tight = planned(capacity=memory_plan._total(fixed, per_picture, 1) - 1)
+    assert tight.gradient_checkpointing
+    assert tight.total_bytes <= tight.capacity_bytes
+
+
+def test_what_cannot_fit_says_so():
+    lines = list(memory_plan.describe(planned(capacity=GIB // 2)))
+    assert any("DOES NOT FIT" in line for line in lines)
+    assert not any("DOES NOT FIT" in line for line in memory_plan.describe(planned()))
+
+
+def test_a_plan_is_plain_json():
+    assert all(isinstance(value, int | bool | dict) for value in dataclasses.asdict(planned()).values())

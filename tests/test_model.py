@@ -1,0 +1,112 @@
+"""Loading says what is missing and where to get it; nothing unsafe or incomplete is loaded."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLForConditionalGeneration
+
+from skincare import model
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import TINY_MODEL
+from skincare.prompts import CHAT_TEMPLATE_FILE
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(TINY_MODEL, tmp_path / "model")
+
+
+def test_the_embedded_model_is_a_real_and_small_qwen2_vl():
+    loaded = AutoModelForImageTextToText.from_pretrained(TINY_MODEL)
+    assert isinstance(loaded, Qwen2VLForConditionalGeneration)
+    assert 1_000_000 <= sum(parameter.numel() for parameter in loaded.parameters()) <= 3_000_000
+    assert AutoProcessor.from_pretrained(TINY_MODEL).chat_template == CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
+    assert sum(file.stat().st_size for file in TINY_MODEL.iterdir()) < 8_000_000
+
+
+def test_the_pixel_limits_decide_the_number_of_visual_tokens(tiny_encoder):
+    from skincare.batches import PromptEncoder
+    from tests.helpers import noise_picture
+
+    for tokens in (36, 64, 100):
+        encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(tokens, tokens)))
+        assert encoder.n_visual_tokens(encoder.pixels(noise_picture(500, 500)).grid) == tokens
+    encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(64, 128)))
+    assert encoder.pixels(noise_picture(1000, 1000)).grid == (1, 22, 22)
+
+
+def test_a_name_that_the_hub_does_not_tell_is_explained(monkeypatch):
+    def unreachable(*_, **__):
+        raise model.RequestException
+
+    monkeypatch.setattr(model, "http_head", unreachable)
+    with pytest.raises(MissingInputError) as error:
+        model.load_model("Qwen/Qwen2-VL-2B-of-nobody", CPU)
+    for hint in ("cannot be reached", "HF_TOKEN", "make sample", "--model"):
+        assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/here", "models/", ""])
+def test_a_folder_that_is_none_is_explained(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingInputError):
+        model.load_model(name, CPU)
+
+
+def test_a_folder_without_a_model_is_explained(tmp_path):
+    with pytest.raises(MissingInputError, match=r"config\.json"):
+        model.load_processor(tmp_path)
+
+
+def test_a_model_of_another_kind_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    with pytest.raises(StageError, match="llama"):
+        model.load_model(copy, CPU)
+
+
+def test_weights_that_are_incomplete_are_refused(copy):
+    tensors = load_file(copy / "model.safetensors")
+    tensors.pop(next(name for name in tensors if "merger" in name))
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageError, match="lacks 1"):
+        model.load_model(copy, CPU)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "absent"])
+def test_damaged_weights_are_an_error_not_a_crash(copy, damage):
+    path = copy / "model.safetensors"
+    if damage == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 100_000 if damage == "truncated" else 0])
+    with pytest.raises(StageError, match="cannot be loaded"):
+        model.load_model(copy, CPU)
+
+
+def test_pickled_weights_are_never_unpickled(copy):
+    """A .bin file can run code when it is loaded."""
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    torch.save(tensors, copy / "pytorch_model.bin")
+    with pytest.raises(StageError):
+        model.load_model(copy, CPU)
+
+
+def test_a_broken_processor_is_an_error(copy):
+    (copy / "tokenizer.json").write_text("{")
+    with pytest.raises(StageError, match="processor"):
+        model.load_processor(copy)
+
+
+def test_the_weight_hash_sees_one_changed_weight(tiny_model):
+    before = model.weight_hash(tiny_model)
+    assert model.weight_hash(tiny_model) == before
+    with torch.no_grad():
+        tiny_model.model.visual.merger.mlp[0].weight[0, 0] += 1e-6
+    assert model.weight_hash(tiny_model) != before

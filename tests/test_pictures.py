@@ -1,0 +1,99 @@
+"""Kept picture states are those that are computed, whatever the folder holds, and never those of another model."""
+
+import pytest
+import torch
+
+from skincare.errors import StageError
+from skincare.freezing import Trainable, freeze
+from skincare.paths import Layout
+from skincare.pictures import PictureStates, prefix_key
+from skincare.recogniser import Recogniser
+from tests.dataset_helpers import jpeg, pack, write_dataset_files
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    write_dataset_files(found, {"train": 5})
+    return found
+
+
+@pytest.fixture
+def names(layout):
+    return sorted(layout.relative(path) for path in layout.clean_images.iterdir())
+
+
+@pytest.fixture
+def frozen(tiny_model):
+    freeze(tiny_model, Trainable())
+    return Recogniser(tiny_model)
+
+
+def test_states_from_the_folder_are_the_computed_ones(layout, names, frozen, tiny_encoder):
+    grids, fresh = PictureStates(frozen, tiny_encoder, layout.root).get(names)
+    PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+    again = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache)
+    again.recogniser = None  # nothing may be computed
+    again._compute = lambda pictures: pictures and pytest.fail("computed again")
+    again.recogniser = frozen
+    found_grids, found = again.get(names)
+    assert found_grids == grids
+    assert all(torch.equal(one, other) for one, other in zip(found, fresh, strict=True))
+
+
+def test_the_order_asked_for_is_the_order_given(layout, names, frozen, tiny_encoder):
+    pictures = PictureStates(frozen, tiny_encoder, layout.root)
+    _, forwards = pictures.get(names)
+    _, backwards = pictures.get([*reversed(names), names[0]])
+    assert all(torch.equal(one, other) for one, other in zip(forwards, backwards[-2::-1], strict=True))
+    assert torch.equal(backwards[-1], forwards[0])
+
+
+def test_a_torn_entry_is_computed_again(layout, names, frozen, tiny_encoder):
+    PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+    entries = sorted(layout.vision_cache.rglob("*.safetensors"))
+    assert len(entries) == len(names)
+    content = entries[0].read_bytes()
+    entries[0].write_bytes(content[:100])
+    PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+    assert entries[0].read_bytes() == content
+
+
+def test_another_picture_under_the_same_name_is_not_taken_for_the_old_one(layout, names, frozen, tiny_encoder):
+    _, old = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
+    (layout.root / names[0]).write_bytes(jpeg(pack(99, 224)))
+    _, new = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
+    assert not torch.equal(old[0], new[0])
+
+
+def test_the_key_follows_prefix_weights_limits_and_depth_and_nothing_else(tiny_model, tiny_encoder):
+    freeze(tiny_model, Trainable())
+    key = prefix_key(Recogniser(tiny_model), tiny_encoder)
+    visual = tiny_model.model.visual
+    with torch.no_grad():
+        visual.blocks[-1].mlp.fc1.weight += 1  # learns, so it is no part of the prefix
+    assert prefix_key(Recogniser(tiny_model), tiny_encoder) == key
+    processor = tiny_encoder.processor.image_processor
+    old, processor.size = processor.size, {"shortest_edge": 49 * 784, "longest_edge": 49 * 784}
+    try:
+        assert prefix_key(Recogniser(tiny_model), tiny_encoder) != key
+    finally:
+        processor.size = old
+    with torch.no_grad():
+        visual.blocks[0].mlp.fc1.weight += 1e-3
+    assert prefix_key(Recogniser(tiny_model), tiny_encoder) != key
+    freeze(tiny_model, Trainable(n_vision_blocks=2))
+    assert prefix_key(Recogniser(tiny_model), tiny_encoder) != key
+
+
+@pytest.mark.parametrize("broken", [b"", b"no picture", jpeg(pack(1, 224))[:-800]])
+def test_a_broken_picture_is_named(layout, names, frozen, tiny_encoder, broken):
+    (layout.root / names[2]).write_bytes(broken)
+    with pytest.raises(StageError, match=names[2]):
+        PictureStates(frozen, tiny_encoder, layout.root).get(names)
+
+
+def test_an_absent_picture_names_the_stage(layout, names, frozen, tiny_encoder):
+    (layout.root / names[2]).unlink()
+    with pytest.raises(StageError, match=r"build_dataset\.py"):
+        PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)

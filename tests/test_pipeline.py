@@ -1,0 +1,161 @@
+"""`python src/run_all.py --sample` as a newcomer runs it, checked against the shop's truth file."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from skincare.paths import REPOSITORY, SPLITS, Layout
+from skincare.tables import CLEAN, FAILURES, HISTORY, IMAGES, REJECTED
+
+pytestmark = pytest.mark.slow
+
+
+def run_stage(script, layout, *options, expect=0):
+    found = subprocess.run(
+        [sys.executable, str(REPOSITORY / "src" / f"{script}.py"), "--root", str(layout.root), *options],
+        capture_output=True, text=True, cwd=layout.root.parent,
+    )  # fmt: skip
+    assert found.returncode == expect, found.stderr
+    return found
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The whole sample, run once; what it printed."""
+    layout = Layout(tmp_path_factory.mktemp("newcomer") / "sample_run")
+    layout.root.mkdir()
+    return layout, run_stage("run_all", layout, "--sample").stderr
+
+
+@pytest.fixture(scope="module")
+def layout(sample):
+    return sample[0]
+
+
+@pytest.fixture(scope="module")
+def truth(layout):
+    return json.loads(layout.shop_truth.read_text())
+
+
+def summary(layout, stage):
+    return json.loads(layout.summary(stage).read_text())
+
+
+def test_every_product_ends_as_planted(layout, truth):
+    failed = {row.product_id: row.reason for row in FAILURES.read(layout.failures_table) if not row.image_url}
+    assert {i: failed.get(i, "scraped") for i in truth["products"]} == {
+        i: one["ends"] for i, one in truth["products"].items()
+    }
+    counts = summary(layout, "scrape")["counts"]
+    assert counts["scraped"] + counts["failed"] == len(truth["products"])
+    assert counts["not_tried"] == 0
+
+
+def test_every_planted_picture_is_found_and_nothing_else_is_lost(layout, truth):
+    found = {row.image_id: "kept" for row in CLEAN.read(layout.clean_table)}
+    found |= {row.image_id: row.reason for row in REJECTED.read(layout.rejected_table)}
+    saved = {row.image_id for row in IMAGES.read(layout.images_table)}
+    assert found.keys() == saved
+    expected = {i: one["ends"] for i, one in truth["pictures"].items()}
+    not_had = {i for i, end in expected.items() if end in ("not_an_image", "http_404")}
+    assert saved == expected.keys() - not_had
+    assert {i: (found[i], expected[i]) for i in saved if found[i] != expected[i]} == {}
+    failures = Counter(row.reason for row in FAILURES.read(layout.failures_table) if row.image_url)
+    assert failures == Counter(expected[i] for i in not_had)
+
+
+def test_a_rejected_copy_names_the_picture_it_is_a_copy_of(layout, truth):
+    for row in REJECTED.read(layout.rejected_table):
+        original = truth["pictures"][row.image_id]["copy_of"]
+        if row.reason in ("duplicate_bytes", "near_duplicate"):
+            # Of three copies the best stays, which need not be the original.
+            assert original
+            assert row.duplicate_of in (
+                original,
+                *(i for i, one in truth["pictures"].items() if one["copy_of"] == original),
+            )
+
+
+def test_no_product_is_in_two_splits(layout):
+    datasets = [json.loads(layout.dataset(split).read_text()) for split in SPLITS]
+    parts = [{one["messages"][0]["content"][0]["image"].split("_")[-2] for one in part} for part in datasets]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    assert summary(layout, "build_dataset")["results"]["leakage"]["same_group"] == 0
+
+
+def test_training_teaches_what_zero_shot_cannot_do(layout):
+    before = json.loads((layout.zero_shot / "metrics.json").read_text())
+    after = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
+    assert before["accuracy"] < 0.15
+    assert after["accuracy"] >= 0.6
+    assert before["n"] == after["n"] == summary(layout, "build_dataset")["counts"]["test"]
+    history = HISTORY.read(layout.finetune_log("sample") / "history.csv")
+    best = summary(layout, "finetune")["results"]["best_epoch"]
+    assert history[best].val_accuracy == max(row.val_accuracy for row in history)
+
+
+def test_it_ends_with_the_headline_and_the_path_of_the_report(sample):
+    layout, printed = sample
+    assert "Accuracy" in printed
+    assert printed.strip().splitlines()[-1].startswith("run_all: 6 stages; open")
+    assert str(layout.report_html) in printed.strip().splitlines()[-1]
+    page = layout.report_html.read_text()
+    assert summary(layout, "report")["results"]["scores"][0]["after"] in page
+    assert "says nothing about" in page
+
+
+def test_no_file_of_it_names_this_machine(layout):
+    """Reports are published: they name paths below the repository, not the user's folders."""
+    assert str(REPOSITORY) not in layout.report_html.read_text()
+
+
+def test_running_the_data_stages_twice_gives_the_same_bytes(layout):
+    def files():
+        folders = (layout.root / "clean_dataset", layout.root / "csv_data")
+        return {
+            path: path.read_bytes()
+            for folder in folders
+            for path in folder.rglob("*")
+            if path.suffix in (".csv", ".json", ".jpg")
+        }
+
+    first = files()
+    for script in ("clean", "build_dataset"):
+        run_stage(script, layout)
+    assert files() == first
+
+
+def test_asking_twice_gives_the_same_answers_and_scores(layout):
+    first = (layout.zero_shot / "metrics.json").read_bytes()
+    model = str(REPOSITORY / "models" / "tiny-qwen2-vl")
+    run_stage("zero_shot", layout, "--model", model, "--min-tokens", "36", "--max-tokens", "36", "--batch-size", "5")
+    assert (layout.zero_shot / "metrics.json").read_bytes() == first
+
+
+def test_the_exported_model_predicts_as_it_was_tested(layout, tmp_path):
+    test = json.loads(layout.dataset("test").read_text())
+    out = tmp_path / "answers.csv"
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for one in test[:6]:
+        name = one["messages"][0]["content"][0]["image"]
+        (folder / name.rpartition("/")[2]).write_bytes((layout.root / name).read_bytes())
+    run_stage("predict", layout, str(folder), "--csv", str(out))
+    tested = {}
+    for line in (layout.finetune_log("sample") / "test_predictions.jsonl").read_text().splitlines():
+        one = json.loads(line)
+        tested[one["file"].rpartition("/")[2]] = one["text"]
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    assert {row[0].rpartition("/")[2]: row[3] for row in rows} == {
+        name: tested[name] for name in tested if (folder / name).exists()
+    }
+
+
+def test_real_use_without_a_catalogue_says_what_to_do(tmp_path):
+    layout = Layout(tmp_path / "empty")
+    layout.root.mkdir()
+    assert "make sample" in run_stage("run_all", layout, expect=2).stderr

@@ -1,0 +1,104 @@
+"""Each silent failure of fine-tuning that the checks know is caught before any epoch."""
+
+import random
+
+import pytest
+import torch
+
+from skincare import preflight
+from skincare.batches import IGNORED
+from skincare.errors import StageError
+from skincare.freezing import Trainable, freeze
+from skincare.paths import Layout
+from skincare.pictures import PictureStates
+from skincare.recogniser import Recogniser
+from tests.dataset_helpers import write_dataset_files
+
+
+@pytest.fixture
+def ready(tiny_model, tiny_encoder, tmp_path):
+    """What a run starts from: pictures, what learns, the first examples."""
+    layout = Layout(tmp_path)
+    examples = write_dataset_files(layout, {"train": 3})["train"]
+    parameters = freeze(tiny_model, Trainable())
+    return PictureStates(Recogniser(tiny_model), tiny_encoder, layout.root), parameters, examples
+
+
+def test_a_sound_run_passes_and_is_left_as_it_was(ready):
+    pictures, parameters, examples = ready
+    before = {name: tensor.clone() for name, tensor in pictures.recogniser.model.state_dict().items()}
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    preflight.check(pictures, parameters, examples, 2e-3)
+    assert all(torch.equal(before[name], tensor) for name, tensor in pictures.recogniser.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in pictures.recogniser.model.parameters())
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert random.getstate() == python_state
+
+
+def batch_of(ready):
+    pictures, _, examples = ready
+    grids, states = pictures.get([one.image for one in examples])
+    return pictures.encoder.batch(grids, [one.category for one in examples]), states
+
+
+def test_a_prompt_without_the_question_is_caught(ready):
+    batch, _ = batch_of(ready)
+    batch.input_ids[0, -30:] = ready[0].encoder.pad_token_id
+    with pytest.raises(StageError, match="question"):
+        preflight.check_prompt(ready[0].encoder, batch)
+
+
+def test_a_picture_that_is_missing_from_the_prompt_is_caught(ready):
+    batch, _ = batch_of(ready)
+    encoder = ready[0].encoder
+    batch.input_ids[batch.input_ids == encoder.image_token_id] = encoder.pad_token_id
+    with pytest.raises(StageError, match="0 image tokens"):
+        preflight.check_prompt(encoder, batch)
+
+
+@pytest.mark.parametrize("shift", ["all masked", "one more"])
+def test_labels_that_teach_something_else_are_caught(ready, shift):
+    batch, _ = batch_of(ready)
+    if shift == "all masked":
+        batch.labels[:] = IGNORED
+    else:
+        first = int((batch.labels[0] != IGNORED).nonzero()[0])
+        batch.labels[0, first - 1] = batch.input_ids[0, first - 1]
+    with pytest.raises(StageError, match="labels teach"):
+        preflight.check_labels(ready[0].encoder, batch, [one.category for one in ready[2]])
+
+
+def test_a_module_that_learns_without_having_been_promised_is_caught(ready):
+    pictures, parameters, examples = ready
+    pictures.recogniser.model.model.language_model.layers[0].requires_grad_(True)
+    with pytest.raises(StageError, match=r"layers\.0.*frozen but has a gradient"):
+        preflight.check(pictures, parameters, examples, 2e-3)
+
+
+def test_a_promised_module_that_gets_no_gradient_is_caught(ready):
+    pictures, parameters, examples = ready
+    parameters["model.language_model.layers.3.mlp.up_proj.weight"].requires_grad_(False)
+    with pytest.raises(StageError, match="no gradient"):
+        preflight.check(pictures, parameters, examples, 2e-3)
+
+
+def test_a_module_whose_gradient_is_zero_is_caught(ready):
+    pictures, parameters, examples = ready
+    with torch.no_grad():
+        pictures.recogniser.model.model.visual.merger.mlp[-1].weight.zero_()
+    with pytest.raises(StageError, match="norm"):
+        preflight.check(pictures, parameters, examples, 2e-3)
+
+
+def test_a_step_too_small_for_the_dtype_is_caught(ready):
+    """The reference's bf16 weights at a small rate: the optimizer runs, nothing changes."""
+    pictures, _, examples = ready
+    model = pictures.recogniser.model
+    model.model.language_model.layers[-1].to(torch.bfloat16)
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad and "language_model.layers.3" in n}
+    for parameter in parameters.values():
+        parameter.grad = torch.ones_like(parameter)
+        parameter.data.fill_(1.0)
+    with pytest.raises(StageError, match="changes nothing"):
+        preflight.check_step(parameters, 5e-7)
+    assert examples

@@ -1,0 +1,64 @@
+"""What the README says is so: commands, files, options, numbers."""
+
+import json
+import re
+
+import pytest
+
+from skincare.categories import CATEGORIES
+from skincare.paths import REPOSITORY, Layout
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+SOURCES = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py"))
+
+
+def test_every_script_is_explained_and_every_explained_script_is_there():
+    named = set(re.findall(r"python src/(\w+\.py)", README))
+    assert named == {path.name for path in (REPOSITORY / "src").glob("*.py")}
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:src|models|tests|docs)/[\w/.\-]+)`", README))))
+def test_named_files_exist(path):
+    if not path.startswith("models/finetuned"):
+        assert (REPOSITORY / path).exists()
+
+
+def test_pictures_exist():
+    found = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert found
+    assert all((REPOSITORY / path).is_file() for path in found)
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(?:[^`]* )?(--[a-z\-]+)", README))))
+def test_named_options_exist(option):
+    field = option.removeprefix("--").replace("-", "_")
+    assert re.search(rf"^    {field}: ", SOURCES, re.MULTILINE) or option == "--help"
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z\-]+)", README))))
+def test_named_make_targets_exist(target):
+    assert f"\n{target}:" in (REPOSITORY / "Makefile").read_text()
+
+
+def test_all_categories_are_named():
+    opening = README.split("##")[0].replace("\n", " ")
+    assert all(category in opening for category in CATEGORIES)
+
+
+def test_written_files_are_those_of_the_layout():
+    layout = Layout(REPOSITORY)
+    for path in (
+        layout.catalogue, layout.images_table, layout.failures_table, layout.cleaning_report, layout.split_manifest,
+        layout.plot("blur_histogram"), layout.plot("dataset_split"), layout.plot("cm_before_training"),
+        layout.report_html, layout.stage_log("scrape"),
+    ):  # fmt: skip
+        assert layout.relative(path).rpartition("/")[2] in README
+
+
+def test_the_result_table_is_one_that_the_pipeline_wrote():
+    """docs/sample_report.json is the log/report.json of the run that the README shows."""
+    scores = json.loads((REPOSITORY / "docs" / "sample_report.json").read_text())["results"]["scores"]
+    table = README.split("<!-- sample-result -->")[1].split("<!-- /sample-result -->")[0]
+    for row in scores:
+        if row["label"] in ("Accuracy", "Macro F1", "Test pictures (products)"):
+            assert f"| {row['label']} | {row['before']} | {row['after']} | {row['difference']} |" in table

@@ -1,0 +1,193 @@
+"""The report shows what the stages wrote, needs nothing else, and lets nothing hostile through."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+import report
+from skincare import metrics, predictions, report_data, report_pages, stage
+from skincare.categories import CATEGORIES
+from skincare.errors import MissingInputError, StageError
+from skincare.files import write_json
+from skincare.paths import Layout
+from skincare.runlog import environment
+from skincare.tables import HISTORY, HistoryRow
+from tests.dataset_helpers import jpeg, pack
+from tests.helpers import prediction
+
+HOSTILE = '</dd></script><script>alert(1)</script><img src=x onerror="alert(2)"> | `code` & "quotes"'
+
+
+def summary(layout, name, headline="done", counts=None, results=None, config=None):
+    write_json(
+        layout.summary(name),
+        {"stage": name, "headline": headline, "counts": counts or {}, "results": results or {}, "config": config or {},
+         "started": "2026-01-02T03:04:05+00:00", "seconds": 61.0, **environment()},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """What all stages leave, with a hostile model."""
+    found = Layout(tmp_path)
+    before = [prediction(f"{i // 2}_{i % 2 + 1}", CATEGORIES[i % 14], None, text=HOSTILE) for i in range(42)]
+    after = [
+        prediction(one.image_id, one.truth, one.truth if i % 3 else CATEGORIES[(i + 1) % 14])
+        for i, one in enumerate(before)
+    ]
+    found.clean_images.mkdir(parents=True)
+    for i, one in enumerate(before[:5]):
+        (found.root / one.file).write_bytes(jpeg(pack(i, 320)))
+    log = found.finetune_log("sample")
+    for folder, name, scores_name, answers in (
+        (found.zero_shot, "predictions.jsonl", "metrics.json", before),
+        (log, "test_predictions.jsonl", "test_metrics.json", after),
+    ):
+        predictions.write_jsonl(folder / name, answers)
+        write_json(folder / scores_name, metrics.to_json(metrics.score(answers)))
+    write_json(log / "comparison.json", metrics.to_json(metrics.compare(before, after)))
+    HISTORY.write(log / "history.csv", [
+        HistoryRow(e, e, 1e-3, 1.0 if e else None, 0.5 if e else None, 2.0, *[0.5] * 5, 1.0, 3.0) for e in range(3)
+    ])  # fmt: skip
+    tokens = {"min_tokens": 36, "max_tokens": 36}
+    summary(found, "zero_shot", results={"model": "some/model", "n_parameters": 9, "prompt": f"<|im_start|>{HOSTILE}"},
+            config={"model": "some/model", **tokens})  # fmt: skip
+    summary(
+        found, "finetune",
+        results={"run": "sample", "model": "some/model", "recipe": "sample", "n_parameters": 9, "n_trainable": 3,
+                 "trainable_modules": ["model.visual.merger"], "best_epoch": 2, "n_epochs": 2,
+                 "stop_reason": "patience", "recipe_settings": {"learning_rate": 1e-3}},
+        config={"model": "some/model", **tokens},
+    )  # fmt: skip
+    summary(
+        found, "scrape", headline=HOSTILE, counts={"scraped": 19, "failed": 2},
+        results={"n_products": 21, "n_images": 42, "coverage": 0.905, "failures_by_reason": {"http_404": 2},
+                 "image_failures_by_reason": {}},
+    )  # fmt: skip
+    return found
+
+
+class Page(html.parser.HTMLParser):
+    """The elements of a page and what they would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.sources, self.handlers, self.without_alt = [], [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        self.sources += [attributes[name] for name in ("src", "href") if attributes.get(name)]
+        self.handlers += [name for name in attributes if name.startswith("on")]
+        self.without_alt += tag == "img" and not attributes.get("alt")
+
+
+def written(layout):
+    assert stage.execute("report", report.Config(root=layout.root), layout, report.run) == 0
+    return layout.report_html.read_text(), layout.report_markdown.read_text()
+
+
+def test_the_page_needs_nothing_else(layout):
+    text, _ = written(layout)
+    page = Page(text)
+    assert all(source.startswith(("data:", "#")) for source in page.sources)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert len(text.encode()) < 10_000_000
+
+
+def test_hostile_words_stay_text(layout):
+    text, markdown = written(layout)
+    page = Page(text)
+    assert page.tags.count("script") == 1
+    assert page.handlers == []
+    assert "onerror=&#34;" in text or "onerror=&quot;" in text
+    assert "<script>" not in re.sub("```text.*?```", "", markdown, flags=re.DOTALL)
+
+
+def test_pictures_have_words_for_those_who_cannot_see_them(layout):
+    page = Page(written(layout)[0])
+    assert page.tags.count("img") >= 5
+    assert page.without_alt == 0
+
+
+def test_the_numbers_are_those_of_the_files(layout):
+    text, markdown = written(layout)
+    scores = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
+    for shown in (text, markdown):
+        assert report_pages.percent(scores["accuracy"]) in shown
+        assert report_pages.percent(scores["accuracy_low"]) in shown
+        assert report_pages.percent(scores["f1_macro"]) in shown
+        assert "29.4% → 50.0%" in shown
+    assert json.loads(layout.summary("report").read_text())["results"]["scores"][0]["after"].startswith(
+        report_pages.percent(scores["accuracy"])
+    )
+
+
+def test_every_cell_of_the_matrix_is_counted_and_leads_to_its_pictures(layout):
+    text, _ = written(layout)
+    data = report_data.gather(layout)
+    matrix = report_pages.matrix(data.after)
+    assert sum(int(cell.text or 0) for row in matrix for cell in row.cells) == 42
+    for row in matrix:
+        for cell in row.cells:
+            found = re.findall(rf'data-truth="{row.category}" data-answer="{cell.answer}" data-when="after"', text)
+            assert len(found) == bool(cell.text)
+
+
+def test_the_difference_matrix_adds_up_to_nothing(layout):
+    data = report_data.gather(layout)
+    rows = report_pages.difference_matrix(data.before, data.after)
+    assert sum(int(cell.text or 0) for row in rows for cell in row.cells) == 0
+
+
+def test_mistakes_come_first_and_absent_pictures_lose_only_their_thumbnail(layout):
+    pictures = report_data.gather(layout).pictures
+    right = [one.last.category == one.truth for one in pictures]
+    assert right == sorted(right)
+    assert len(pictures) == 42
+    assert sum(bool(one.thumbnail) for one in pictures) == 5
+
+
+def test_the_same_files_give_the_same_report(layout):
+    assert written(layout) == written(layout)
+
+
+@pytest.mark.parametrize("absent", ["zero_shot", "finetune", "scrape"])
+def test_a_stage_that_was_not_run_is_left_out(layout, absent):
+    layout.summary(absent).unlink()
+    text, _ = written(layout)
+    assert f"python src/{absent}.py" in text or absent == "zero_shot"
+
+
+def test_answers_about_other_pictures_are_not_compared(layout):
+    other = [prediction(f"{i}_1", "Oil", "Oil") for i in range(100, 110)]
+    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", other)
+    data = report_data.gather(layout)
+    assert data.before is None
+    assert data.comparison == {}
+    written(layout)
+
+
+def test_without_results_the_stages_are_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"zero_shot\.py"):
+        report.run(report.Config(root=tmp_path), Layout(tmp_path))
+
+
+def test_a_damaged_file_is_named(layout):
+    layout.summary("finetune").write_text("{")
+    with pytest.raises(StageError, match=r"finetune\.json"):
+        report_data.gather(layout)
+
+
+def test_the_embedded_model_is_never_mistaken_for_the_real_one(layout):
+    assert "says nothing about" not in written(layout)[0]
+    config = {"model": "models/tiny-qwen2-vl", "min_tokens": 36, "max_tokens": 36}
+    before = json.loads(layout.summary("zero_shot").read_text())
+    summary(layout, "zero_shot", results=before["results"], config=config)
+    text, markdown = written(layout)
+    assert "says nothing about" in text
+    assert "says nothing about" in markdown

@@ -1,0 +1,105 @@
+"""Exit codes, summaries and logs are the same for every stage."""
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from skincare import runlog, stage
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import REPOSITORY, Layout
+from skincare.runlog import Summary
+
+SCRIPTS = sorted(path.name for path in (REPOSITORY / "src").glob("*.py"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """A stage's options."""
+
+    n: int = 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (None, 0), (StageError("broken"), 1), (PermissionError("read-only"), 1),
+        (MissingInputError("thing", "there", "do this"), 2), (KeyboardInterrupt(), 130),
+    ],
+)  # fmt: skip
+def test_the_exit_code_tells_how_it_ended(tmp_path, error, code):
+    def run(config, layout):
+        if error:
+            raise error
+        return Summary("fine", {"kept": config.n}, {"share": 0.5})
+
+    layout = Layout(tmp_path)
+    layout.summary("s").parent.mkdir()
+    layout.summary("s").write_text("{}")
+    assert stage.execute("s", Config(root=tmp_path), layout, run) == code
+    assert layout.summary("s").exists() == (code == 0), "a summary means done"
+    if error and str(error):
+        assert str(error).splitlines()[0] in layout.stage_log("s").read_text()
+
+
+def test_a_bug_keeps_its_traceback(tmp_path):
+    def run(config, layout):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage.execute("s", Config(root=tmp_path), Layout(tmp_path), run)
+
+
+def test_a_summary_says_what_was_run_with_what(tmp_path):
+    stage.execute("s", Config(root=tmp_path, n=7), Layout(tmp_path), lambda *_: Summary("fine", {"kept": 1}))
+    found = json.loads(Layout(tmp_path).summary("s").read_text())
+    assert found["config"]["n"] == 7
+    assert found["counts"] == {"kept": 1}
+    assert {"git_commit", "command", "python", "versions", "machine", "started", "seconds"} <= found.keys()
+
+
+def test_secrets_of_the_environment_are_nowhere(tmp_path, monkeypatch):
+    for name in ("HF_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, "s3cr3t-value")
+    stage.execute("s", Config(root=tmp_path), Layout(tmp_path), lambda *_: Summary("fine"))
+    assert not any("s3cr3t" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_paths_of_the_repository_are_written_relative():
+    plain = runlog.to_plain({"a": REPOSITORY / "models", "b": str(REPOSITORY / "x"), "c": ("/elsewhere", 1, None)})
+    assert plain == {"a": "models", "b": "x", "c": ["/elsewhere", 1, None]}
+
+
+def test_chatty_libraries_are_kept_out_of_the_log(tmp_path):
+    runlog.setup("s", Layout(tmp_path))
+    logging.getLogger("urllib3").info("connection")
+    logging.getLogger("skincare.x").info("ours")
+    assert "connection" not in Layout(tmp_path).stage_log("s").read_text()
+    assert "ours" in Layout(tmp_path).stage_log("s").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_stage_explains_itself(script, tmp_path):
+    """--help works from any folder, shows the docstring and every option with its line."""
+    found = subprocess.run(
+        [sys.executable, str(REPOSITORY / "src" / script), "--help"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert found.returncode == 0, found.stderr
+    assert "--root" in found.stdout
+    assert "Command" in found.stdout or "python src/" in found.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["scrape.py", "clean.py", "build_dataset.py", "report.py"])
+def test_the_data_stages_never_load_torch(script, tmp_path):
+    """They start in a second."""
+    code = (
+        f"import sys; sys.argv=['x','--root','{tmp_path}']; sys.path.insert(0,'{REPOSITORY / 'src'}')\n"
+        f"import {script[:-3]}\nassert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,95 @@
+"""Tables read back as written, and a bad cell is named by file, line and remedy."""
+
+import dataclasses
+
+import pytest
+
+from skincare import files
+from skincare.errors import MissingInputError, StageError
+from skincare.tables import (
+    CATALOGUE,
+    FAILURES,
+    HISTORY,
+    REJECTED,
+    CatalogueRow,
+    FailureRow,
+    HistoryRow,
+    RejectedRow,
+    natural_key,
+)
+
+ROW = RejectedRow("https://x/1.html", "1_2", "1", "product_images/a_1_2.jpg", "blurred", "3.5", "60")
+
+
+def test_rows_survive_and_are_sorted(tmp_path):
+    rows = [dataclasses.replace(ROW, image_id=i) for i in ("1_10", "1_2", "1_1")]
+    REJECTED.write(tmp_path / "a.csv", rows)
+    REJECTED.write(tmp_path / "b.csv", reversed(rows))
+    assert [row.image_id for row in REJECTED.read(tmp_path / "a.csv")] == ["1_1", "1_2", "1_10"]
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.mark.parametrize("text", ['a "quote", a comma', "two\nlines", "ünïcode 🧴", " spaces "])
+def test_any_text_survives(tmp_path, text):
+    CATALOGUE.write(tmp_path / "c.csv", [CatalogueRow(text, "https://x/1.html", "Oil")])
+    assert CATALOGUE.read(tmp_path / "c.csv")[0].product_name == text
+
+
+def test_nothing_and_numbers_survive(tmp_path):
+    rows = [FailureRow("u", "1", "", "timeout", "", None, 5), FailureRow("u", "2", "", "http_404", "", 404, 1)]
+    FAILURES.write(tmp_path / "f.csv", rows)
+    assert FAILURES.read(tmp_path / "f.csv") == rows
+    row = HistoryRow(1, 10, 1e-7, None, None, 0.1 + 0.2, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 2.0)
+    HISTORY.write(tmp_path / "h.csv", [row])
+    assert HISTORY.read(tmp_path / "h.csv") == [row]
+
+
+def test_unknown_columns_are_left_alone(tmp_path):
+    REJECTED.write(tmp_path / "r.csv", [ROW])
+    header, row = (tmp_path / "r.csv").read_text().splitlines()
+    (tmp_path / "r.csv").write_text(f"note,{header}\nmine,{row}\n")
+    assert REJECTED.read(tmp_path / "r.csv") == [ROW]
+
+
+def test_a_missing_column_file_or_bad_cell_names_the_remedy(tmp_path):
+    with pytest.raises(MissingInputError, match=r"clean\.py"):
+        REJECTED.read(tmp_path / "none.csv")
+    (tmp_path / "r.csv").write_text("product_url,image_id\n")
+    with pytest.raises(StageError, match=r"product_id, file, reason.*\n.*clean\.py"):
+        REJECTED.read(tmp_path / "r.csv")
+    FAILURES.write(tmp_path / "f.csv", [FailureRow("u", "1", "", "timeout", "", None, 5)])
+    text = (tmp_path / "f.csv").read_text()
+    (tmp_path / "f.csv").write_text(text.replace(",5\n", ",five\n"))
+    with pytest.raises(StageError, match="line 2"):
+        FAILURES.read(tmp_path / "f.csv")
+    (tmp_path / "f.csv").write_text(text.replace(",,5\n", "\n"))
+    with pytest.raises(StageError, match="too few cells"):
+        FAILURES.read(tmp_path / "f.csv")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'"open quote\n'])
+def test_what_is_no_table_is_an_error(tmp_path, content):
+    (tmp_path / "r.csv").write_bytes(content)
+    with pytest.raises(StageError, match=r"r\.csv"):
+        REJECTED.read(tmp_path / "r.csv")
+
+
+def test_natural_order():
+    names = ["a10", "a2", "a1", "b1", "a02"]
+    assert sorted(names, key=natural_key) == ["a1", "a02", "a2", "a10", "b1"]
+    # Digits that are no ASCII digits are not numbers to int() everywhere.
+    sorted(["²", "٣", "3"], key=natural_key)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    files.write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_json_that_no_other_reader_takes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert not (tmp_path / "a.json").exists()

@@ -1,0 +1,254 @@
+"""A run that goes on from a saved state ends with the same bits; the best epoch is kept; memory trouble is survived."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import finetune
+from skincare import checkpoints, figures, stage
+from skincare.errors import StageError
+from skincare.model import load_model
+from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.recipes import RECIPES
+from skincare.tables import HISTORY
+from skincare.training import Training, epoch_order
+from tests.dataset_helpers import write_dataset_files
+
+SIZES = {"train": 10, "val": 4, "test": 4}
+
+
+@pytest.fixture(autouse=True)
+def no_plots(request, monkeypatch):
+    """Plots take longer than these small runs; one test looks at them."""
+    if "plots" not in request.function.__name__:
+        monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
+        monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path / "root")
+    write_dataset_files(found, SIZES)
+    return found
+
+
+def config(layout, **changes):
+    settings = {"model": str(TINY_MODEL), "recipe": "sample", "run": "r", "min_tokens": 36, "max_tokens": 36,
+                "max_epochs": 3, "micro_batch_size": 4}  # fmt: skip
+    return finetune.Config(root=layout.root, **{**settings, **changes})
+
+
+def weights(layout, run="r"):
+    return load_file(layout.finetuned_model(run) / "model.safetensors")
+
+
+def history(layout, run="r"):
+    """The run's history without what time it took."""
+    return [dataclasses.replace(row, seconds=0.0) for row in HISTORY.read(layout.finetune_log(run) / "history.csv")]
+
+
+def assert_same_run(layout, one, other):
+    first, second = weights(layout, one), weights(layout, other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    assert history(layout, one) == history(layout, other)
+    answers = [(layout.finetune_log(run) / "test_metrics.json").read_text() for run in (one, other)]
+    assert answers[0] == answers[1]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(layout):
+    finetune.run(config(layout, run="a"), layout)
+    finetune.run(config(layout, run="b"), layout)
+    assert_same_run(layout, "a", "b")
+    finetune.run(config(layout, run="c", seed=1), layout)
+    assert history(layout, "c") != history(layout, "a")
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
+def test_a_run_stopped_after_any_step_ends_with_the_same_bits(layout, monkeypatch, n_steps):
+    finetune.run(config(layout, run="whole"), layout)
+    original, n_taken = Training._step, 0
+
+    def step(self, examples):
+        nonlocal n_taken
+        if n_taken == n_steps:
+            raise KeyboardInterrupt
+        n_taken += 1
+        return original(self, examples)
+
+    monkeypatch.setattr(Training, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(config(layout, run="torn"), layout)
+    monkeypatch.setattr(Training, "_step", original)
+    finetune.run(config(layout, run="torn", resume=True), layout)
+    assert_same_run(layout, "whole", "torn")
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_ends_with_the_same_bits(layout):
+    """kill -9 and SIGTERM, four times over one run, at moments that nobody chose."""
+    finetune.run(config(layout, run="whole", max_epochs=12), layout)
+    command = [sys.executable, str(REPOSITORY / "src" / "finetune.py"), "--root", str(layout.root), "--model",
+               str(TINY_MODEL), "--recipe", "sample", "--run", "torn", "--min-tokens", "36", "--max-tokens", "36",
+               "--max-epochs", "12", "--micro-batch-size", "4", "--resume"]  # fmt: skip
+    n_killed = 0
+    for wait_s, kill in ((0.4, signal.SIGKILL), (0.9, signal.SIGTERM), (0.1, signal.SIGKILL), (0.7, signal.SIGKILL)):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            # The interesting part begins here; before it lie seconds of imports.
+            if "pre-flight" in line:
+                break
+        time.sleep(wait_s)
+        process.send_signal(kill)
+        process.stderr.read()
+        n_killed += process.wait() != 0
+    assert n_killed >= 2
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same_run(layout, "whole", "torn")
+
+
+def test_the_best_epoch_is_exported_not_the_last(layout):
+    summary = finetune.run(config(layout, learning_rate=0.3, max_epochs=4), layout)
+    rows = history(layout)
+    best = max(rows, key=lambda row: (row.val_accuracy, -row.val_loss))
+    assert summary.results["best_epoch"] == best.epoch < rows[-1].epoch
+
+
+def test_the_export_loads_as_any_model_does_and_answers_the_same(layout):
+    finetune.run(config(layout), layout)
+    folder = layout.finetuned_model("r")
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    assert processor.image_processor.size["longest_edge"] == 36 * 784
+    trained = load_file(checkpoints.latest_state(layout.training_state("r"), "best") / "trained.safetensors")
+    loaded = dict(model.named_parameters())
+    for name, tensor in trained.items():
+        assert torch.equal(loaded[name], tensor), name
+
+
+def test_only_the_promised_modules_change(layout):
+    finetune.run(config(layout), layout)
+    before = load_model(TINY_MODEL, torch.device("cpu")).state_dict()
+    after = load_model(layout.finetuned_model("r"), torch.device("cpu")).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    promised = ("model.visual.blocks.3.", "model.visual.merger.", "model.language_model.layers.3.")
+    assert changed
+    assert all(name.startswith(promised) for name in changed)
+    assert all(any(name.startswith(one) for name in changed) for one in promised)
+
+
+def test_patience_ends_a_run(layout, monkeypatch):
+    monkeypatch.setitem(RECIPES, "sample", dataclasses.replace(RECIPES["sample"], patience_epochs=1))
+    summary = finetune.run(config(layout, learning_rate=1e-12, max_epochs=9), layout)
+    assert summary.results["stop_reason"] == "patience"
+    assert summary.results["n_epochs"] < 9
+
+
+def test_accumulation_does_not_change_what_is_learnt(layout):
+    finetune.run(config(layout, run="a", micro_batch_size=8, max_epochs=1), layout)
+    finetune.run(config(layout, run="b", micro_batch_size=1, max_epochs=1), layout)
+    first, second = weights(layout, "a"), weights(layout, "b")
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=2e-4)
+
+
+def test_running_out_of_memory_halves_the_pass_and_keeps_the_batch(layout, monkeypatch, caplog):
+    original = Training._accumulate
+
+    def accumulate(self, examples, micro_batch_size):
+        if micro_batch_size > 2:
+            raise torch.OutOfMemoryError
+        return original(self, examples, micro_batch_size)
+
+    monkeypatch.setattr(Training, "_accumulate", accumulate)
+    with caplog.at_level("WARNING"):
+        finetune.run(config(layout, run="small", micro_batch_size=8, max_epochs=1), layout)
+    assert "2 picture(s) a pass; the batch of a step stays 8" in caplog.text
+    monkeypatch.setattr(Training, "_accumulate", original)
+    finetune.run(config(layout, run="two", micro_batch_size=2, max_epochs=1), layout)
+    assert_same_run(layout, "small", "two")
+
+
+def test_not_even_one_picture_fits_is_an_error(layout, monkeypatch):
+    def accumulate(self, examples, micro_batch_size):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Training, "_accumulate", accumulate)
+    with pytest.raises(StageError, match="Not even one picture"):
+        finetune.run(config(layout), layout)
+
+
+def test_an_interrupted_run_is_not_thrown_away_unasked(layout, monkeypatch):
+    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(config(layout), layout)
+    monkeypatch.undo()
+    with pytest.raises(StageError, match="--resume"):
+        finetune.run(config(layout), layout)
+    finetune.run(config(layout, restart=True), layout)
+
+
+def test_a_state_of_other_data_or_recipe_is_refused(layout, monkeypatch):
+    monkeypatch.setattr(finetune, "_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(config(layout), layout)
+    monkeypatch.undo()
+    with pytest.raises(StageError, match="other recipe"):
+        finetune.run(config(layout, resume=True, learning_rate=1e-4), layout)
+    write_dataset_files(layout, SIZES, first=40)
+    with pytest.raises(StageError, match="other data"):
+        finetune.run(config(layout, resume=True), layout)
+
+
+def test_a_damaged_state_is_named(layout, monkeypatch):
+    monkeypatch.setattr(finetune, "_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(config(layout), layout)
+    monkeypatch.undo()
+    state = checkpoints.latest_state(layout.training_state("r"), "last")
+    (state / "trained.safetensors").write_bytes(b"torn")
+    with pytest.raises(StageError, match="cannot be read"):
+        finetune.run(config(layout, resume=True), layout)
+
+
+def test_retention_keeps_the_last_and_the_best_state(layout):
+    finetune.run(config(layout), layout)
+    kinds = [path.name.partition("-")[0] for path in layout.training_state("r").iterdir()]
+    assert sorted(kinds) == ["best", "last"]
+
+
+def test_an_epoch_shows_each_picture_once_in_an_order_of_its_own():
+    orders = [epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_ctrl_c_exits_130_and_leaves_no_summary(layout, monkeypatch):
+    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    layout.summary("finetune").parent.mkdir(parents=True, exist_ok=True)
+    layout.summary("finetune").write_text("{}")
+    assert stage.execute("finetune", config(layout), layout, finetune.run) == 130
+    assert not layout.summary("finetune").exists()
+
+
+def test_results_and_plots_are_where_the_contract_says(layout):
+    assert stage.execute("finetune", config(layout), layout, finetune.run) == 0
+    for name in ("lr", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "cm_epoch_3"):
+        assert layout.plot(name).read_bytes().startswith(b"\x89PNG"), name
+    results = json.loads(layout.summary("finetune").read_text())["results"]
+    assert results["trainable_modules"] == [
+        "model.visual.blocks.3",
+        "model.visual.merger",
+        "model.language_model.layers.3",
+    ]
+    assert Path(layout.finetune_log("r") / "val_predictions.jsonl").is_file()
