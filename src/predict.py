@@ -17,9 +17,10 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from skincare import answers, evaluation, images, stage
+from skincare import answers, images, stage
 from skincare.batches import PromptEncoder
 from skincare.categories import UNKNOWN
+from skincare.decoders import Decoder, DecoderName, make_decoder
 from skincare.errors import MissingInputError
 from skincare.files import write_text
 from skincare.model import default_device, load_model, load_processor
@@ -40,6 +41,8 @@ class Config(stage.StageConfig):
     """A model folder or hub name; the newest run in models/finetuned/ if left out."""
     csv: Path | None = None
     """Write a CSV file instead of a table on standard output."""
+    decoder: DecoderName | None = None
+    """How answers are got; free text if left out, or the classification head where the model has one."""
     batch_size: int = 16
     """Pictures per forward pass."""
 
@@ -60,10 +63,12 @@ def run(config: Config, layout: Layout) -> Summary:
     source = config.model or str(_newest_model(layout))
     encoder = PromptEncoder(load_processor(source))
     recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False))
+    recogniser.load_head(Path(source))
+    decoder = make_decoder(config.decoder or ("generate" if recogniser.head is None else "head"), recogniser, encoder)
     rows: list[Row] = []
     with tqdm(total=len(files), unit="picture", disable=None) as bar:
         for start in range(0, len(files), config.batch_size):
-            rows += recognise(recogniser, encoder, files[start : start + config.batch_size])
+            rows += recognise(decoder, recogniser, encoder, files[start : start + config.batch_size])
             bar.update(len(rows) - bar.n)
     if config.csv:
         write_text(config.csv, _csv(rows))
@@ -78,7 +83,7 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def recognise(recogniser: Recogniser, encoder: PromptEncoder, files: Sequence[Path]) -> list[Row]:
+def recognise(decoder: Decoder, recogniser: Recogniser, encoder: PromptEncoder, files: Sequence[Path]) -> list[Row]:
     """Return one row per file, in order."""
     rows: dict[Path, Row] = {}
     pixels = {}
@@ -89,10 +94,10 @@ def recognise(recogniser: Recogniser, encoder: PromptEncoder, files: Sequence[Pa
             rows[file] = Row(str(file), UNKNOWN, "unreadable", str(error))
     if pixels:
         states = recogniser.picture_states(list(pixels.values()))
-        texts = evaluation.answer(recogniser, encoder, [one.grid for one in pixels.values()], states)
-        for file, (text, _, is_finished) in zip(pixels, texts, strict=True):
-            parsed = answers.parse(text, is_finished=is_finished)
-            rows[file] = Row(str(file), parsed.category or UNKNOWN, parsed.status, text)
+        found = decoder([one.grid for one in pixels.values()], states)
+        for file, answer in zip(pixels, found, strict=True):
+            parsed = answers.parse(answer.text, is_finished=answer.is_finished)
+            rows[file] = Row(str(file), parsed.category or UNKNOWN, parsed.status, answer.text)
     return [rows[file] for file in files]
 
 

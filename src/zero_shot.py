@@ -7,11 +7,13 @@ Time: 4 s for 80 pictures with the embedded tiny model on two cores.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from skincare import evaluation, figures, metrics, predictions, stage
 from skincare.batches import PromptEncoder
 from skincare.chat import read_dataset
+from skincare.decoders import DecoderName, make_decoder
 from skincare.files import write_json
 from skincare.freezing import count
 from skincare.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
@@ -33,6 +35,8 @@ class Config(stage.StageConfig):
     """Least visual tokens of a picture (28 x 28 pixels each)."""
     max_tokens: int = 128
     """Most visual tokens of a picture."""
+    decoder: DecoderName = "generate"
+    """How answers are got: free text, only the 14 names, the likeliest name, or the model's classification head."""
     batch_size: int = 16
     """Pictures per forward pass; it does not change the answers."""
 
@@ -43,8 +47,11 @@ def run(config: Config, layout: Layout) -> Summary:
     device = default_device()
     processor = load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens))
     model = load_model(config.model, device).requires_grad_(False)
-    pictures = PictureStates(Recogniser(model), PromptEncoder(processor), layout.root)
-    answered = evaluation.predict(pictures, examples, config.split, config.batch_size)
+    recogniser, encoder = Recogniser(model), PromptEncoder(processor)
+    recogniser.load_head(Path(config.model))
+    decoder = make_decoder(config.decoder, recogniser, encoder)
+    pictures = PictureStates(recogniser, encoder, layout.root)
+    answered = evaluation.predict(pictures, decoder, examples, config.split, config.batch_size)
     scores = metrics.score(answered)
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
     write_json(layout.zero_shot / "metrics.json", metrics.to_json(scores))
@@ -55,9 +62,10 @@ def run(config: Config, layout: Layout) -> Summary:
         results={
             "model": config.model,
             "split": config.split,
+            "decoder": config.decoder,
             "n_parameters": count(model.parameters()),
             "device": str(device),
-            "prompt": pictures.encoder.prompt_text,
+            "prompt": encoder.prompt_text,
         },
     )
 

@@ -38,6 +38,7 @@ def prediction(image_id: str, truth: str, category: str | None, **changes) -> Pr
         "category": category,
         "status": "exact" if category else "offlist",
         "candidates": (category,) if category else (),
+        "log_probabilities": (),
         "latency_s": 0.01,
     }
     return Prediction(**{**fields, **changes})

@@ -35,7 +35,7 @@ def test_named_options_exist(option):
     assert re.search(rf"^    {field}: ", SOURCES, re.MULTILINE) or option == "--help"
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z\-]+)", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|\n    )make ([a-z\-]+)", README))))
 def test_named_make_targets_exist(target):
     assert f"\n{target}:" in (REPOSITORY / "Makefile").read_text()
 

@@ -102,5 +102,5 @@ def test_pictures_that_do_not_fit_the_prompts_are_refused(tiny_model, tiny_encod
     recogniser = Recogniser(tiny_model)
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
-    with pytest.raises(ValueError, match="visual embeddings"):
+    with pytest.raises(ValueError, match="states of 0 pictures"):
         recogniser(batch, [])

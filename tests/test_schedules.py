@@ -1,20 +1,49 @@
+"""The rates are torch's own, without a scheduler's state."""
+
 import pytest
 import torch
 
-from skincare.schedules import cosine_warm_restarts
+from skincare import schedules
 
 
-@pytest.mark.parametrize(("period", "multiplier"), [(7, 1), (5, 2), (10, 1)])
-def test_rates_equal_those_of_torch(period, multiplier):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, period, multiplier, eta_min=1e-6)
-    for step in range(40):
-        expected = optimizer.param_groups[0]["lr"]
-        assert cosine_warm_restarts(step, period, multiplier, 3e-4, 1e-6) == pytest.approx(expected, rel=1e-9)
+def torch_rates(make, n_steps, peak=3e-4):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak, momentum=0.9)
+    schedule = make(optimizer)
+    for _ in range(n_steps):
+        yield optimizer.param_groups[0]["lr"] / peak
         optimizer.step()
         schedule.step()
 
 
+@pytest.mark.parametrize(("period", "multiplier"), [(7, 1), (5, 2), (10, 1)])
+def test_cosine_warm_restarts_are_torchs(period, multiplier):
+    expected = torch_rates(
+        lambda one: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(one, period, multiplier, eta_min=3e-6), 40
+    )
+    for step, rate in enumerate(expected):
+        assert schedules.cosine_warm_restarts(step, period, multiplier, 0.01) == pytest.approx(rate, rel=1e-9)
+
+
+def test_one_cycle_is_torchs():
+    expected = torch_rates(
+        lambda one: torch.optim.lr_scheduler.OneCycleLR(
+            one, 3e-4, total_steps=41, pct_start=0.25, div_factor=50, final_div_factor=1
+        ),
+        41,
+    )
+    # torch counts the rise from 0 to pct_start * total - 1.
+    for step, rate in enumerate(expected):
+        assert schedules.one_cycle(step, 0.25 * 41 - 1, 41, 0.02) == pytest.approx(rate, rel=1e-6)
+
+
+def test_warm_up_rises_in_a_line_and_ends_at_the_floor():
+    rates = [schedules.warmup_cosine(step, 10, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert rates[10] == 1.0 == max(rates)
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
 def test_a_restart_is_at_the_peak():
-    assert cosine_warm_restarts(5, 5, 1, 1.0, 0.0) == 1.0
-    assert cosine_warm_restarts(4.999, 5, 1, 1.0, 0.0) < 1e-6
+    assert schedules.cosine_warm_restarts(5, 5, 1, 0.0) == 1.0
+    assert schedules.cosine_warm_restarts(4.999, 5, 1, 0.0) < 1e-6

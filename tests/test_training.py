@@ -20,7 +20,7 @@ from skincare.model import load_model
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.recipes import RECIPES
 from skincare.tables import HISTORY
-from skincare.training import Training, epoch_order
+from skincare.training import Training
 from tests.dataset_helpers import write_dataset_files
 
 SIZES = {"train": 10, "val": 4, "test": 4}
@@ -225,12 +225,6 @@ def test_retention_keeps_the_last_and_the_best_state(layout):
     finetune.run(config(layout), layout)
     kinds = [path.name.partition("-")[0] for path in layout.training_state("r").iterdir()]
     assert sorted(kinds) == ["best", "last"]
-
-
-def test_an_epoch_shows_each_picture_once_in_an_order_of_its_own():
-    orders = [epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert all(sorted(order) == list(range(50)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 4
 
 
 def test_ctrl_c_exits_130_and_leaves_no_summary(layout, monkeypatch):

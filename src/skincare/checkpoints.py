@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from skincare.errors import StageError
 from skincare.files import write_json
+from skincare.heads import save_head
+from skincare.recogniser import Recogniser
 
 
 @dataclass
@@ -100,17 +102,20 @@ def load_trained(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
             parameter.copy_(trained[name])
 
 
-def export_model(folder: Path, model: Any, processor: Any) -> None:
-    """Write model and processor so that `from_pretrained(folder)` loads them without a token or a network.
+def export_model(folder: Path, recogniser: Recogniser, processor: Any) -> None:
+    """Write model, processor and head so that `from_pretrained(folder)` loads them without a token or a network.
 
     Trained tensors are rounded to the dtype of the frozen ones, as the original checkpoint was.
     """
     building = folder / ".part"
     shutil.rmtree(building, ignore_errors=True)
+    model = recogniser.model
     dtype = model.get_input_embeddings().weight.dtype
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     model.save_pretrained(building, state_dict=tensors)
     processor.save_pretrained(building)
+    if recogniser.head is not None:
+        save_head(building, recogniser.head)
     # config.json makes a folder a model, so it comes last.
     for file in sorted(building.iterdir(), key=lambda file: file.name == "config.json"):
         file.replace(folder / file.name)

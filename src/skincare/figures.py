@@ -157,6 +157,22 @@ _CURVES: Final = {
 }
 
 
+def draw_recipe_comparison(table: Sequence[Mapping[str, Any]], n_test: int, path: Path) -> None:
+    """Draw each recipe's mean accuracy on val and test with its spread over seeds."""
+    figure, axes = _new("Recipes on the same split: mean and spread over seeds", height=1.6 + 0.5 * len(table))
+    places = np.arange(len(table))[::-1]
+    for split, colour, offset in (("val", BLUE, 0.12), ("test", ORANGE, -0.12)):
+        axes.errorbar(
+            [row[f"{split}_mean"] for row in table], places + offset, xerr=[row[f"{split}_spread"] for row in table],
+            fmt="o", color=colour, capsize=3, label=f"{split}, n = {n_test}" if split == "test" else "val (chooses)",
+        )  # fmt: skip
+    axes.set_yticks(places, [row["recipe"] for row in table])
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("accuracy")
+    axes.legend(loc="best")
+    save(figure, path)
+
+
 def _draw_curve(
     name: str, title: str, epochs: Sequence[int], values: Sequence[float], best_epoch: int, layout: Layout,
     *, is_share: bool = False,

@@ -51,9 +51,10 @@ class MemoryPlan:
 
 
 def plan(
-    config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int
-) -> MemoryPlan:
-    """Plan for a model of this `config`, prompts of `n_tokens` and pictures of `grid`.
+    config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
+    optimizer_bytes_per_weight: float = 8.0,
+) -> MemoryPlan:  # fmt: skip
+    """Plan for a model of this `config`, prompts of `n_tokens` and pictures of `grid`; AdamW keeps 8 bytes a weight.
 
     The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only where
     not even one picture fits without it.
@@ -69,7 +70,7 @@ def plan(
     sizes = {
         "weight_bytes": weight_bytes,
         "gradient_bytes": 4 * n_trainable,
-        "optimizer_bytes": 8 * n_trainable,
+        "optimizer_bytes": int(optimizer_bytes_per_weight * n_trainable),
         "activation_bytes_per_step": one - per_picture,
     }
     fixed = sum(sizes.values())

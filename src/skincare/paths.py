@@ -92,6 +92,15 @@ class Layout:
         return self.root / "log" / "finetune_plan.json"
 
     @property
+    def comparison_table(self) -> Path:
+        return self.root / "log" / "recipe_comparison.csv"
+
+    @property
+    def comparison_results(self) -> Path:
+        """Return the folder of the single runs of a comparison, from which it goes on."""
+        return self.root / "log" / "recipe_comparison"
+
+    @property
     def vision_cache(self) -> Path:
         return self.root / ".cache" / "vision"
 

@@ -7,12 +7,13 @@ weights and its dtype; anything else in the folder is never read.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
@@ -55,6 +56,14 @@ class PictureStates:
         found = [self._kept[picture] for picture in pictures]
         return [grid for grid, _ in found], [states.to(self.recogniser.device) for _, states in found]
 
+    def views(
+        self, pictures: Sequence[str], changes: Sequence[Callable[[Image], Image]]
+    ) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return what `get` does for pictures that are changed after decoding; nothing of it is kept."""
+        with ThreadPoolExecutor() as pool:
+            pixels = list(pool.map(self._read_pixels, pictures, changes))
+        return [one.grid for one in pixels], self.recogniser.picture_states(pixels)
+
     def _compute(self, pictures: list[str]) -> None:
         if not pictures:
             return
@@ -64,9 +73,9 @@ class PictureStates:
         for picture, picture_pixels, picture_states in zip(pictures, pixels, states, strict=True):
             self._keep(picture, picture_pixels.grid, picture_states.cpu())
 
-    def _read_pixels(self, picture: str) -> Pixels:
+    def _read_pixels(self, picture: str, change: Callable[[Image], Image] = lambda image: image) -> Pixels:
         try:
-            return self.encoder.pixels(images.decode(self._bytes(picture)))
+            return self.encoder.pixels(change(images.decode(self._bytes(picture))))
         except (images.BrokenImageError, ValueError) as error:
             raise StageError(f"{picture}: {error}\nRemove it with `python src/clean.py`.") from error
 

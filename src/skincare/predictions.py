@@ -5,7 +5,7 @@ import types
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
@@ -24,7 +24,7 @@ class Prediction:
     file: str
     split: str
     truth: str
-    # How the answer was got: "generate" is greedy text.
+    # How the answer was got, see skincare.decoders.
     decoder: str
     text: str
     n_new_tokens: int
@@ -34,6 +34,8 @@ class Prediction:
     category: str | None
     status: str
     candidates: tuple[str, ...]
+    # Of the 14 categories, where the decoder gives them.
+    log_probabilities: tuple[float, ...]
     # The share of its batch's time; the one field that another run does not repeat.
     latency_s: float
 
@@ -69,8 +71,9 @@ def _from_json(value: Any) -> Prediction:
     names = [field.name for field in fields(Prediction)]
     if not isinstance(value, dict) or sorted(value) != sorted(names):
         raise ValueError(f"not an object with the keys {', '.join(names)}")
-    if isinstance(value["candidates"], list):
-        value["candidates"] = tuple(value["candidates"])
+    for name in ("candidates", "log_probabilities"):
+        if isinstance(value[name], list):
+            value[name] = tuple(value[name])
     for name in names:
         if not _fits(value[name], _HINTS[name]):
             raise ValueError(f"{name} is {value[name]!r}")
@@ -85,5 +88,5 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
     return isinstance(value, hint if isinstance(hint, type | types.UnionType) else object)

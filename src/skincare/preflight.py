@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from skincare import objectives
 from skincare.batches import IGNORED, Batch, PromptEncoder
 from skincare.chat import Example
 from skincare.errors import StageError
+from skincare.objectives import HeadUse
 from skincare.pictures import PictureStates
 from skincare.prompts import QUESTION
 
@@ -20,16 +22,17 @@ logger = logging.getLogger(__name__)
 
 def check(
     pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
-    learning_rate: float,
+    learning_rate: float, head_use: HeadUse = "none",
 ) -> None:  # fmt: skip
     """Prove that these examples would teach exactly `parameters`, and exactly their answers."""
     recogniser, encoder = pictures.recogniser, pictures.encoder
     grids, states = pictures.get([example.image for example in examples])
-    batch = encoder.batch(grids, [example.category for example in examples])
+    categories = [example.category for example in examples]
+    batch = encoder.batch(grids, categories)
     check_prompt(encoder, batch)
-    check_labels(encoder, batch, [example.category for example in examples])
+    check_labels(encoder, batch, categories)
     recogniser.train()
-    recogniser(batch.to(recogniser.device), states).mean().backward()
+    objectives.losses(recogniser, encoder, head_use, grids, states, categories).mean().backward()
     check_gradients(recogniser.model, parameters)
     check_step(parameters, learning_rate)
     recogniser.zero_grad(set_to_none=True)

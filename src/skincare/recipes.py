@@ -4,11 +4,18 @@ A recipe is everything that decides what a run learns. What only decides how fas
 is an option of the stage.
 """
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
+from skincare.augmentation import Augmentation
 from skincare.errors import StageError
 from skincare.freezing import Trainable
+from skincare.objectives import HeadUse
+from skincare.optimizers import OptimizerName
+from skincare.sampling import Imbalance
+from skincare.schedules import Schedule
 
 # Last vision block, merger, last language layer: 100,563,200 parameters of Qwen2-VL-2B.
 REFERENCE_PARTS: Final = Trainable()
@@ -20,33 +27,99 @@ class Recipe:
 
     description: str
     trainable: Trainable = REFERENCE_PARTS
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 5e-7
-    # Cosine warm restarts: the rate falls from `learning_rate` to `final_rate_share` of it within each period.
+    # Shares of `learning_rate` for "vision", "merger", "language" and "head"; 1 where nothing is said.
+    rate_by_part: Mapping[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.01
+    # As the reference's: norms and biases shrink too.
+    decays_everything: bool = True
+    schedule: Schedule = "cosine_restarts"
     restart_period_epochs: float = 5.0
     restart_multiplier: float = 1.0
+    # Of warm-up or rise, as a share of all steps.
+    warmup_share: float = 0.1
     final_rate_share: float = 0.0
     effective_batch_size: int = 4
     max_grad_norm: float = 0.5
-    weight_decay: float = 0.01
     max_epochs: int = 20
     # Stop after so many epochs without a better validation accuracy (or an equal one with a smaller loss).
     patience_epochs: int = 3
+    imbalance: Imbalance = "none"
+    augmentation: Augmentation = "none"
+    # A classification head on the last prompt token: learnt alone, or together with the answer.
+    head: HeadUse = "none"
+    # Of the training pictures of every category, drawn by the run's seed; the reference's reduction_factor 4 is 0.25.
+    data_share: float = 1.0
+
+
+_REFERENCE: Final = Recipe(
+    "the reference's: last vision block, merger, last language layer; AdamW 5e-7, cosine warm restarts"
+)
+# Published neighbours train the projector at 2e-5 and such parts at 1e-5 to 3e-5, without decay of norms and biases.
+_TUNED: Final = Recipe(
+    "the reference's parts at a rate that others publish for them: AdamW 1e-5, warm-up and cosine, batch 16",
+    learning_rate=1e-5,
+    decays_everything=False,
+    schedule="warmup_cosine",
+    effective_batch_size=16,
+    max_grad_norm=1.0,
+    max_epochs=10,
+)
+_SAMPLE: Final = Recipe(
+    "for the embedded tiny model: the same parts, at a rate that suits two million parameters",
+    learning_rate=2e-3,
+    weight_decay=0.5,
+    restart_period_epochs=16.0,
+    final_rate_share=0.02,
+    effective_batch_size=8,
+    max_grad_norm=1.0,
+    max_epochs=16,
+    patience_epochs=8,
+)
+
+# How a recipe differs from the one it stands on: `<base>` alone, or `<base>-<variation>`.
+_VARIATIONS: Final[dict[str, tuple[str, dict[str, object]]]] = {
+    "k2": ("last two vision blocks and language layers", {"trainable": Trainable(2, True, 2)}),
+    "k4": ("last four vision blocks and language layers", {"trainable": Trainable(4, True, 4)}),
+    "merger": ("merger only", {"trainable": Trainable(0, True, 0)}),
+    "language": ("last language layer only", {"trainable": Trainable(0, False, 1)}),
+    "all": ("everything", {"trainable": Trainable(everything=True)}),
+    "probe": ("a classification head alone, nothing of the model", {
+        "trainable": Trainable(0, False, 0), "head": "alone", "rate_by_part": {"head": 5.0}}),
+    "head": ("and a classification head, trained together", {"head": "joint"}),
+    "lion": ("Lion at a fifth of the rate", {"optimizer": "lion", "rate_by_part": dict.fromkeys(
+        ("vision", "merger", "language", "head"), 0.2)}),
+    "adafactor": ("Adafactor", {"optimizer": "adafactor"}),
+    "adamw8bit": ("AdamW with 8-bit states", {"optimizer": "adamw_8bit"}),
+    "constant": ("constant rate", {"schedule": "constant"}),
+    "onecycle": ("one cycle", {"schedule": "one_cycle", "warmup_share": 0.3}),
+    "warmup": ("warm-up and cosine", {"schedule": "warmup_cosine"}),
+    "parts": ("vision at a tenth of the rate", {"rate_by_part": {"vision": 0.1}}),
+    "nodecay": ("no decay of norms and biases", {"decays_everything": False}),
+    "balanced": ("every category drawn as often", {"imbalance": "balanced_sampler"}),
+    "weighted": ("rare categories weigh more", {"imbalance": "class_balanced"}),
+    "focal": ("focal loss", {"imbalance": "focal"}),
+    "light": ("other brightness and contrast", {"augmentation": "light"}),
+    "colour": ("other colours", {"augmentation": "colour"}),
+    "geometric": ("small turns and crops", {"augmentation": "geometric"}),
+    "randaugment": ("RandAugment", {"augmentation": "randaugment"}),
+    "augmix": ("AugMix", {"augmentation": "augmix"}),
+    "quarter": ("a quarter of the data", {"data_share": 0.25}),
+}  # fmt: skip
+
+
+def _vary(base: Recipe, description: str, changes: dict[str, object]) -> Recipe:
+    return dataclasses.replace(base, description=f"{base.description}; {description}", **changes)  # type: ignore[arg-type]
 
 
 RECIPES: Final[dict[str, Recipe]] = {
-    "reference": Recipe(
-        "the reference's: last vision block, merger, last language layer; AdamW 5e-7, cosine warm restarts"
-    ),
-    "sample": Recipe(
-        "for the embedded tiny model: the same parts, at a rate that suits two million parameters",
-        learning_rate=2e-3,
-        restart_period_epochs=20.0,
-        final_rate_share=0.02,
-        effective_batch_size=8,
-        max_grad_norm=1.0,
-        max_epochs=20,
-        patience_epochs=8,
-    ),
+    name: recipe
+    for base_name, base in (("reference", _REFERENCE), ("tuned", _TUNED), ("sample", _SAMPLE))
+    for name, recipe in (
+        (base_name, base),
+        *((f"{base_name}-{variation}", _vary(base, *how)) for variation, how in _VARIATIONS.items()),
+    )
 }
 
 

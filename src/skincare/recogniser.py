@@ -4,9 +4,10 @@ The forward pass is the model's own, cut to what a short answer needs: the visio
 frozen prefix (`skincare.vision`) and the language head sees only the places that predict the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from skincare import vision
+from skincare.answer_tree import AnswerTree
 from skincare.batches import IGNORED, Batch, Pixels, PromptEncoder
+from skincare.heads import ClassificationHead, load_head
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,19 @@ class Recogniser(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.head: ClassificationHead | None = None
         self.n_prefix_blocks = vision.prefix_length(model.model.visual)
+
+    def add_head(self) -> dict[str, nn.Parameter]:
+        """Give the model a new classification head; return its parameters by name."""
+        self.head = ClassificationHead(self.model.config.text_config.hidden_size).to(self.device)
+        return {f"classification_head.{name}": parameter for name, parameter in self.head.named_parameters()}
+
+    def load_head(self, folder: Path) -> None:
+        """Take the classification head of a model's folder, where it has one."""
+        self.head = load_head(folder, self.model.config.text_config.hidden_size)
+        if self.head is not None:
+            self.head.to(self.device).requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
@@ -57,9 +72,26 @@ class Recogniser(nn.Module):
 
     def forward(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B,) losses of the answers: each the mean over its tokens, so that long names weigh no more."""
+        return self._answer_losses(batch, self._hidden_states(batch, states))
+
+    def answer_losses_and_head_scores(
+        self, batch: Batch, states: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the (B,) losses of `forward` and the head's (B, 14) scores, which has not read the answer."""
+        assert self.head is not None
+        hidden = self._hidden_states(batch, states)
+        before_answer = (batch.labels[:, 1:] != IGNORED).int().argmax(dim=1)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self._answer_losses(batch, hidden), self.head(hidden[rows, before_answer])
+
+    def head_scores(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the head's (B, 14) scores of a left-padded batch without answers."""
+        assert self.head is not None
+        return self.head(self._hidden_states(batch, states)[:, -1])
+
+    def _answer_losses(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+        is_answer = batch.labels[:, 1:] != IGNORED
         with self.autocast():
-            hidden = self._hidden_states(batch, states)
-            is_answer = batch.labels[:, 1:] != IGNORED
             logits = self.model.lm_head(hidden[:, :-1][is_answer])
         targets = batch.labels[:, 1:][is_answer]
         token_losses = functional.cross_entropy(logits.float(), targets, reduction="none")
@@ -69,9 +101,13 @@ class Recogniser(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, encoder: PromptEncoder, batch: Batch, states: Sequence[torch.Tensor], max_new_tokens: int = 30
-    ) -> list[Generated]:
-        """Answer each prompt of a left-padded batch greedily, as `model.generate(do_sample=False)` would."""
+        self, encoder: PromptEncoder, batch: Batch, states: Sequence[torch.Tensor], max_new_tokens: int = 30,
+        next_tokens: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    ) -> list[Generated]:  # fmt: skip
+        """Answer each prompt of a left-padded batch greedily, as `model.generate(do_sample=False)` would.
+
+        `next_tokens` tells which tokens may follow what an answer has said so far.
+        """
         end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
         position = batch.position_ids[0, :, -1:] + 1
         attention_mask = batch.attention_mask
@@ -80,7 +116,10 @@ class Recogniser(nn.Module):
         with self.autocast():
             outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
             while True:
-                token = self.model.lm_head(outputs.last_hidden_state[:, -1]).argmax(dim=-1)
+                logits = self.model.lm_head(outputs.last_hidden_state[:, -1])
+                if next_tokens is not None:
+                    logits = _keep_only(logits, [next_tokens(said) for said in _said(steps, len(logits))])
+                token = logits.argmax(dim=-1)
                 steps.append(token.where(is_running, end_tokens[0]))
                 is_running &= ~torch.isin(token, end_tokens)
                 if len(steps) == max_new_tokens or not is_running.any():
@@ -96,12 +135,46 @@ class Recogniser(nn.Module):
                 position = position + 1
         return [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
 
+    @torch.no_grad()
+    def score_tree(self, batch: Batch, states: Sequence[torch.Tensor], tree: AnswerTree) -> torch.Tensor:
+        """Return (B, n_names) log-likelihoods of whole answers, end token included, for a left-padded batch.
+
+        The prompt is read once; the places of the tree then follow it in one pass, each seeing the prompt and the
+        beginning of its own name only.
+        """
+        n_rows, n_places = len(batch.grids), len(tree.tokens)
+        tokens = tree.tokens.to(self.device).expand(n_rows, -1)
+        positions = batch.position_ids[0, :, -1:] + 1 + tree.depths.to(self.device)
+        sees_prompt = batch.attention_mask[:, None, :].bool().expand(-1, n_places, -1)
+        sees_tree = tree.sees().to(self.device).expand(n_rows, -1, -1)
+        with self.autocast():
+            outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
+            behind = self.model.model.language_model(
+                inputs_embeds=self.model.get_input_embeddings()(tokens),
+                attention_mask=torch.cat([sees_prompt, sees_tree], dim=2)[:, None],
+                position_ids=positions.expand(3, -1, -1),
+                past_key_values=outputs.past_key_values,
+                use_cache=True,
+            ).last_hidden_state
+            logits = self.model.lm_head(torch.cat([outputs.last_hidden_state[:, -1:], behind], dim=1)).float()
+        # Row 0 stands at the end of the prompt, row i + 1 at place i.
+        totals = logits.logsumexp(dim=-1)
+        parents = (tree.parents + 1).to(self.device)
+        of_places = logits[:, parents, tree.tokens.to(self.device)] - totals[:, parents]
+        ends = (tree.leaves + 1).to(self.device)
+        of_ends = logits[:, ends, tree.end_token_id] - totals[:, ends]
+        return of_places @ tree.paths.T.to(of_places) + of_ends
+
     def _hidden_states(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) output of the language model."""
-        return self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=False).last_hidden_state
+        with self.autocast():
+            embeddings = self._prompt_embeddings(batch, states)
+            return self._language_model(batch, embeddings, use_cache=False).last_hidden_state
 
     def _prompt_embeddings(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) input of the language model: word embeddings with the pictures in their places."""
+        if len(states) != len(batch.grids):
+            raise ValueError(f"states of {len(states)} pictures for {len(batch.grids)} prompts")
         pictures = vision.embeddings(self.model.model.visual, states, batch.grids, self.n_prefix_blocks)
         words = self.model.get_input_embeddings()(batch.input_ids)
         is_picture = batch.input_ids == self.model.config.image_token_id
@@ -116,6 +189,19 @@ class Recogniser(nn.Module):
             position_ids=batch.position_ids,
             use_cache=use_cache,
         )
+
+
+def _said(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:
+    """Return what each row has said, from one (B,) tensor of tokens per step."""
+    return torch.stack(list(steps), dim=1).tolist() if steps else [[] for _ in range(n_rows)]
+
+
+def _keep_only(logits: torch.Tensor, allowed: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return (B, vocabulary) logits in which only the allowed tokens of each row are possible."""
+    kept = torch.full_like(logits, float("-inf"))
+    for row, tokens in enumerate(allowed):
+        kept[row, list(tokens)] = logits[row, list(tokens)]
+    return kept
 
 
 def _until_end(tokens: list[int], end_tokens: list[int]) -> Generated:

@@ -122,6 +122,24 @@ class HistoryRow:
 
 
 @dataclass(frozen=True)
+class ComparisonRow:
+    """One recipe trained with one seed; the interval of the test accuracy is over products."""
+
+    recipe: str
+    seed: int
+    val_accuracy: float
+    test_accuracy: float
+    test_low: float
+    test_high: float
+    test_macro_f1: float
+    best_epoch: int
+    n_epochs: int
+    n_trainable: int
+    training_seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class Table(Generic[Row]):
     """How rows of one kind are read and written."""
 
@@ -211,3 +229,4 @@ CLEAN: Final = Table(CleanRow, "Make it with `python src/clean.py`.", ("image_id
 REJECTED: Final = Table(RejectedRow, "Make it with `python src/clean.py`.", ("image_id",))
 SPLITS: Final = Table(SplitRow, "Make it with `python src/build_dataset.py`.", ("product_id",))
 HISTORY: Final = Table(HistoryRow, "Make it with `python src/finetune.py`.", ("epoch",))
+COMPARISON: Final = Table(ComparisonRow, "Make it with `python src/compare_recipes.py`.", ("recipe", "seed"))

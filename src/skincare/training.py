@@ -8,21 +8,24 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from skincare import checkpoints, evaluation, metrics
+from skincare import checkpoints, evaluation, metrics, objectives, optimizers, sampling, schedules
+from skincare.augmentation import augment
+from skincare.batches import Grid
 from skincare.chat import Example
 from skincare.checkpoints import Progress
+from skincare.decoders import DecoderName, make_decoder
 from skincare.errors import StageError
 from skincare.metrics import Scores
 from skincare.pictures import PictureStates
 from skincare.predictions import Prediction
 from skincare.recipes import Recipe
-from skincare.schedules import cosine_warm_restarts
 from skincare.tables import HistoryRow
 
 logger = logging.getLogger(__name__)
@@ -64,10 +67,17 @@ class Training:
         self.speed = speed
         self.state_folder = state_folder
         self.identity = identity
+        # A head that is learnt is what answers.
+        kind: DecoderName = "generate" if recipe.head == "none" else "head"
+        self.decoder = make_decoder(kind, pictures.recogniser, pictures.encoder)
         self.progress = Progress(micro_batch_size=speed.micro_batch_size)
-        self.optimizer = torch.optim.AdamW(
-            parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.optimizer = optimizers.make(
+            recipe.optimizer, parameters, recipe.learning_rate, recipe.rate_by_part, recipe.weight_decay,
+            decays_everything=recipe.decays_everything,
+        )  # fmt: skip
+        self.categories = [one.category for one in self.train]
+        weights = sampling.category_weights(self.categories) if recipe.imbalance == "class_balanced" else {}
+        self.weight_of = {one.image_id: weights.get(one.category, 1.0) for one in self.train}
         self.n_steps_per_epoch = -(-len(train) // recipe.effective_batch_size)
 
     def resume(self) -> bool:
@@ -101,14 +111,23 @@ class Training:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of an optimizer step, 0 being the first."""
-        recipe = self.recipe
-        floor = recipe.learning_rate * recipe.final_rate_share
-        period = recipe.restart_period_epochs * self.n_steps_per_epoch
-        return cosine_warm_restarts(step, period, recipe.restart_multiplier, recipe.learning_rate, floor)
+        recipe, floor = self.recipe, self.recipe.final_rate_share
+        n_steps = recipe.max_epochs * self.n_steps_per_epoch
+        n_rise = recipe.warmup_share * n_steps
+        if recipe.schedule == "cosine_restarts":
+            period = recipe.restart_period_epochs * self.n_steps_per_epoch
+            share = schedules.cosine_warm_restarts(step, period, recipe.restart_multiplier, floor)
+        elif recipe.schedule == "warmup_cosine":
+            share = schedules.warmup_cosine(step, n_rise, n_steps, floor)
+        elif recipe.schedule == "one_cycle":
+            share = schedules.one_cycle(step, n_rise, n_steps, floor)
+        else:
+            share = 1.0
+        return recipe.learning_rate * share
 
     def _train_epoch(self, bar: tqdm) -> None:
         progress, size = self.progress, self.recipe.effective_batch_size
-        order = epoch_order(len(self.train), self.seed, progress.epoch)
+        order = sampling.epoch_order(self.categories, self.recipe.imbalance, self.seed, progress.epoch)
         while progress.step_in_epoch < self.n_steps_per_epoch:
             started = time.perf_counter()
             first = progress.step_in_epoch * size
@@ -126,7 +145,7 @@ class Training:
     def _step(self, examples: Sequence[Example]) -> tuple[float, float]:
         """Take one optimizer step on the mean loss of `examples`; return loss and gradient norm before clipping."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.progress.step)
+            group["lr"] = self.learning_rate(self.progress.step) * group["scale"]
         loss = self._gradients(examples)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
         if not torch.isfinite(grad_norm):
@@ -157,21 +176,32 @@ class Training:
         total = 0.0
         for start in range(0, len(examples), micro_batch_size):
             some = examples[start : start + micro_batch_size]
-            grids, states = self.pictures.get([example.image for example in some])
-            batch = encoder.batch(grids, [example.category for example in some]).to(recogniser.device)
-            loss = recogniser(batch, states).sum() / len(examples)
+            grids, states = self._look(some)
+            categories = [example.category for example in some]
+            losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, states, categories)
+            if self.recipe.imbalance == "focal":
+                losses = sampling.focal(losses)
+            weights = torch.tensor([self.weight_of[example.image_id] for example in some], device=losses.device)
+            loss = (losses * weights).sum() / len(examples)
             loss.backward()
             total += loss.item()
         return total
+
+    def _look(self, examples: Sequence[Example]) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return grids and states of training pictures, as this epoch shows them."""
+        kind, epoch = self.recipe.augmentation, self.progress.epoch
+        if kind == "none":
+            return self.pictures.get([example.image for example in examples])
+        changes = [partial(augment, kind=kind, seed=self.seed, epoch=epoch, image_id=one.image_id) for one in examples]
+        return self.pictures.views([example.image for example in examples], changes)
 
     def _finish_epoch(self) -> EpochResult:
         """Evaluate on val, write the epoch into the history and save what must be kept."""
         progress = self.progress
         self.pictures.recogniser.eval()
-        loss = evaluation.mean_loss(self.pictures, self.val, self.speed.eval_batch_size)
-        predictions = evaluation.predict(
-            self.pictures, self.val, "val", self.speed.eval_batch_size, show_progress=False
-        )
+        size = self.speed.eval_batch_size
+        loss = evaluation.mean_loss(self.pictures, self.recipe.head, self.val, size)
+        predictions = evaluation.predict(self.pictures, self.decoder, self.val, "val", size, show_progress=False)
         scores = metrics.score(predictions)
         row = self._history_row(loss, scores)
         is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
@@ -209,10 +239,3 @@ class Training:
         checkpoints.save_state(
             self.state_folder, kind, self.parameters, self.optimizer, self.progress, self.identity
         )  # fmt: skip
-
-
-def epoch_order(n_examples: int, seed: int, epoch: int) -> list[int]:
-    """Return the order in which an epoch takes the examples: a permutation of range(n_examples)."""
-    # An odd stride keeps the seeds of neighbouring runs and epochs apart.
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(n_examples, generator=generator).tolist()

@@ -189,18 +189,17 @@ def random_view(rng: random.Random) -> View:
     )
 
 
-def describe(packaging: Packaging, rng: random.Random | None = None) -> str:
-    """Return five phrases: `white body, jar, gold top, leaf sign, oval label`; in any order when `rng` is given.
+def describe(packaging: Packaging) -> str:
+    """Return one sentence of a fixed grammar: `a white jar with a gold top and a leaf on an oval label`."""
+    where = "the bare front" if packaging.label == "bare" else f"{_a(packaging.label)} label"
+    return (
+        f"{_a(packaging.body_colour)} {packaging.container} with {_a(packaging.cap_colour)} top "
+        f"and {_a(packaging.mark)} on {where}"
+    )
 
-    Who may begin with any of them must have seen all of them before the first word; fine-tuning builds on that.
-    """
-    phrases = [
-        f"{packaging.body_colour} body", packaging.container, f"{packaging.cap_colour} top", f"{packaging.mark} sign",
-        f"{packaging.label} label",
-    ]  # fmt: skip
-    if rng is not None:
-        rng.shuffle(phrases)
-    return ", ".join(phrases)
+
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def draw(packaging: Packaging, view: View, side_px: int, brand_text: str = "") -> Drawing:

@@ -1,8 +1,8 @@
 """What the sample shop sells and all that is wrong with it: a seed in, products with pictures, defects and truth out.
 
 Packs tell a category as in a real shop: mostly. A product takes its container, colour and mark from what is usual in
-its category nine times out of ten, and several categories share what is usual: whoever knows all of `_USUAL` names
-about nine of ten products, nobody names them all.
+its category, and several categories share what is usual: the container alone names 62 % of products, container and
+colour 87 %, all three 96 % to one who knows all of `_USUAL`; nobody names them all.
 """
 
 import random
@@ -49,7 +49,7 @@ _USUAL: Final[dict[str, Usual]] = {
     "Bath Oil": Usual(("flask", "bottle"), ("purple", "green", "amber"), ("moon", "flower"), ("Bath Oil", "Elixir")),
     "Peel": Usual(("dropper", "sachet"), ("black", "white", "pink"), ("flake", "iris"), ("Peel", "Peel Pads")),
 }  # fmt: skip
-_LIKELY: Final = (0.7, 0.25, 0.05)
+_LIKELY: Final = (0.8, 0.15, 0.05)
 _UNUSUAL_SHARE: Final = 0.05
 
 _BRANDS: Final = (

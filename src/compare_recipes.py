@@ -1,0 +1,174 @@
+"""Train several recipes with several seeds on the same split and set them side by side.
+
+In: clean_dataset/{train,val,test}.json, a model of the hub or a folder.
+Out: log/recipe_comparison.csv (one row per recipe and seed), log/compare_recipes.json (means and spreads),
+plots/recipe_comparison.png. Models are not kept.
+Command: python src/compare_recipes.py --recipes reference,reference-k2,reference-merger --seeds 0,1,2
+Time: a finetune.py run per recipe and seed. Interrupted, the same command goes on where it was.
+
+Recipes are chosen by val; test stands beside it to show what that choice is worth, not to choose by.
+"""
+
+import json
+import logging
+import shutil
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from skincare import device_memory, figures, finetuning, metrics, sampling, stage
+from skincare.chat import Example, read_dataset
+from skincare.checkpoints import export_model
+from skincare.errors import StageError
+from skincare.files import write_json
+from skincare.finetuning import RunSettings
+from skincare.paths import SPLITS, Layout
+from skincare.recipes import recipe_named
+from skincare.runlog import Summary, to_plain
+from skincare.tables import COMPARISON, ComparisonRow
+from skincare.training import EpochResult
+
+logger = logging.getLogger(__name__)
+
+_RUN_PREFIX: Final = "compare-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunSettings, stage.StageConfig):
+    """What the stage can be told."""
+
+    recipes: str = "reference,reference-k2,reference-merger"
+    """Recipes to compare, separated by commas; finetune.py --list-recipes shows them."""
+    seeds: str = "0,1,2"
+    """Seeds to train each with, separated by commas."""
+    restart: bool = False
+    """Forget results of earlier comparisons."""
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Train what is not trained yet, then write the table and draw it."""
+    names = [name.strip() for name in config.recipes.split(",") if name.strip()]
+    try:
+        seeds = [int(seed) for seed in config.seeds.split(",")]
+    except ValueError as error:
+        raise StageError(f"--seeds must be whole numbers separated by commas, not {config.seeds!r}") from error
+    for name in names:
+        recipe_named(name)  # all of them before the first hour of training
+    if config.restart:
+        for folder in (layout.comparison_results, *layout.finetuned_model("").glob(f"{_RUN_PREFIX}*")):
+            shutil.rmtree(folder, ignore_errors=True)
+    parts = {split: read_dataset(layout, split) for split in SPLITS}
+    rows = [_result(config, layout, parts, name, seed) for name in names for seed in seeds]
+    COMPARISON.write(layout.comparison_table, rows)
+    table = summarise(rows)
+    figures.draw_recipe_comparison(table, len(parts["test"]), layout.plot("recipe_comparison"))
+    for line in _lines(table):
+        logger.info("%s", line)
+    best = max(table, key=lambda one: one["val_mean"])
+    return Summary(
+        headline=f"{len(names)} recipes x {len(seeds)} seeds; best on val: {best['recipe']}, "
+        f"{best['val_mean']:.1%} there, {best['test_mean']:.1%} on test (n = {len(parts['test'])})",
+        counts={"runs": len(rows)},
+        results={"recipes": table, "n_val": len(parts["val"]), "n_test": len(parts["test"])},
+    )
+
+
+def _result(config: Config, layout: Layout, parts: dict[str, list[Example]], name: str, seed: int) -> ComparisonRow:
+    """Return a run's row, from its file where the same run has been made before."""
+    path = layout.comparison_results / f"{name}-{seed}.json"
+    identity = {"settings": to_plain(config) | {"recipes": "", "seeds": "", "restart": False, "root": ""},
+                "recipe": to_plain(recipe_named(name))}  # fmt: skip
+    if path.is_file():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["identity"] == identity:
+            return ComparisonRow(**saved["row"])
+    row = _train(config, layout, parts, name, seed)
+    write_json(path, {"identity": identity, "row": asdict(row)})
+    return row
+
+
+def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name: str, seed: int) -> ComparisonRow:
+    run_name = f"{_RUN_PREFIX}{name}-{seed}"
+    recipe = finetuning.adjusted_recipe(name, config)
+    train = sampling.thin(parts["train"], recipe.data_share, seed)
+    training = finetuning.prepare(config, recipe, seed, layout, run_name, train, parts["val"])
+    training.resume()
+    device = training.pictures.recogniser.device
+    device_memory.reset_peak(device)
+
+    def on_epoch(result: EpochResult) -> None:
+        row = result.row
+        logger.info("%s, seed %d, epoch %d: val %.1f %%", name, seed, row.epoch, 100 * row.val_accuracy)
+
+    training.run(on_epoch)
+    peak_bytes = device_memory.peak_bytes(device)
+    training.load_best()
+    folder = layout.finetuned_model(run_name)
+    export_model(folder, training.pictures.recogniser, training.pictures.encoder.processor)
+    scores = metrics.score(finetuning.predict_test(folder, layout.root, parts["test"], training.decoder.name))
+    shutil.rmtree(folder)
+    progress = training.progress
+    return ComparisonRow(
+        recipe=name,
+        seed=seed,
+        val_accuracy=progress.best_accuracy,
+        test_accuracy=scores.accuracy,
+        test_low=scores.accuracy_low,
+        test_high=scores.accuracy_high,
+        test_macro_f1=scores.f1_macro,
+        best_epoch=progress.best_epoch,
+        n_epochs=progress.epoch,
+        n_trainable=sum(parameter.numel() for parameter in training.parameters.values()),
+        training_seconds=round(sum(row["seconds"] for row in progress.history), 1),
+        peak_bytes=peak_bytes,
+    )
+
+
+def summarise(rows: Sequence[ComparisonRow]) -> list[dict[str, Any]]:
+    """Return per recipe, in their order, means and standard deviations over the seeds."""
+    by_recipe: dict[str, list[ComparisonRow]] = defaultdict(list)
+    for row in rows:
+        by_recipe[row.recipe].append(row)
+    return [
+        {
+            "recipe": name,
+            "n_seeds": len(some),
+            **{
+                f"{short}_{kind}": function([getattr(row, field) for row in some])
+                for short, field in (("val", "val_accuracy"), ("test", "test_accuracy"), ("test_f1", "test_macro_f1"))
+                for kind, function in (("mean", statistics.fmean), ("spread", _spread))
+            },
+            "n_trainable": some[0].n_trainable,
+            "training_seconds": statistics.fmean(row.training_seconds for row in some),
+            "peak_bytes": max(row.peak_bytes for row in some),
+        }
+        for name, some in by_recipe.items()
+    ]
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample, 0 for one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _lines(table: Sequence[dict[str, Any]]) -> list[str]:
+    width = max(len(one["recipe"]) for one in table)
+    return [
+        f"{'recipe':{width}}  val             test            seconds  peak memory",
+        *(
+            f"{one['recipe']:{width}}  {one['val_mean']:6.1%} ± {one['val_spread']:5.1%}  {one['test_mean']:6.1%} ± "
+            f"{one['test_spread']:5.1%}  {one['training_seconds']:7.0f}  {one['peak_bytes'] / 2**30:6.2f} GiB"
+            for one in table
+        ),
+    ]
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("compare_recipes", Config, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Four ways to get an answer from the model, behind one call.
+
+generate     free greedy text, read by the parser: the reference's way
+constrained  greedy text in which only the 14 names may be said
+rank         the exact likelihood of all 14 names, from one pass over the prompt and one over the tree of names
+head         a classification head, where the model was trained with one
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, get_args
+
+import torch
+
+from skincare.answer_tree import build_tree
+from skincare.batches import Grid, PromptEncoder
+from skincare.categories import CATEGORIES
+from skincare.errors import StageError
+from skincare.recogniser import Recogniser
+
+DecoderName = Literal["generate", "constrained", "rank", "head"]
+NAMES: Final[tuple[DecoderName, ...]] = get_args(DecoderName)
+MAX_NEW_TOKENS: Final = 30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said; log_probabilities are those of the 14 categories, empty where the way gives none."""
+
+    text: str
+    n_new_tokens: int
+    is_finished: bool
+    log_probabilities: tuple[float, ...] = ()
+
+
+class Decoder(Protocol):
+    """One way to get answers."""
+
+    name: DecoderName
+
+    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+        """Return an answer for each picture, given by its grid and prefix states."""
+
+
+class Generate:
+    """Free greedy text."""
+
+    name: DecoderName = "generate"
+
+    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
+        self.recogniser = recogniser
+        self.encoder = encoder
+
+    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+        """Return the text up to the end token, or its first 30 tokens."""
+        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
+        generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS)
+        return [Answer(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
+
+
+class Constrained:
+    """Greedy text in which only category names may be said."""
+
+    name: DecoderName = "constrained"
+
+    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
+        self.recogniser = recogniser
+        self.encoder = encoder
+        self.tree = build_tree(encoder, CATEGORIES)
+
+    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+        """Return one of the names for every picture."""
+        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
+        generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS, self.tree.next_tokens)
+        return [Answer(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
+
+
+class Rank:
+    """The likeliest of the 14 names, each scored as a whole with its end token."""
+
+    name: DecoderName = "rank"
+
+    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
+        self.recogniser = recogniser
+        self.encoder = encoder
+        self.tree = build_tree(encoder, CATEGORIES)
+
+    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+        """Return the best name, with the log-probabilities of all names given that one of them is said."""
+        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
+        scores = self.recogniser.score_tree(batch, states, self.tree)
+        return _best(scores)
+
+
+class Head:
+    """The classification head's choice."""
+
+    name: DecoderName = "head"
+
+    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
+        if recogniser.head is None:
+            raise StageError("This model has no classification head; choose another --decoder")
+        self.recogniser = recogniser
+        self.encoder = encoder
+
+    @torch.no_grad()
+    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+        """Return the category of the highest score, with the log-probabilities of all."""
+        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
+        return _best(self.recogniser.head_scores(batch, states))
+
+
+def make_decoder(name: DecoderName, recogniser: Recogniser, encoder: PromptEncoder) -> Decoder:
+    """Return a decoder by its name; raises StageError where the model lacks what it needs."""
+    kinds: dict[DecoderName, type[Generate | Constrained | Rank | Head]] = {
+        "generate": Generate, "constrained": Constrained, "rank": Rank, "head": Head,
+    }  # fmt: skip
+    return kinds[name](recogniser, encoder)
+
+
+def _best(scores: torch.Tensor) -> list[Answer]:
+    """Return answers from (B, 14) scores."""
+    rows = torch.log_softmax(scores.double(), dim=-1).cpu()
+    return [
+        Answer(
+            CATEGORIES[int(row.argmax())],
+            0,
+            is_finished=True,
+            log_probabilities=tuple(round(v, 6) for v in row.tolist()),
+        )
+        for row in rows
+    ]

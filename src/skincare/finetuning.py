@@ -1,0 +1,164 @@
+"""One training run from its settings to its tested model; finetune.py and compare_recipes.py are made of it."""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skincare import evaluation, freezing, memory_plan, optimizers, preflight
+from skincare.batches import PromptEncoder
+from skincare.categories import CATEGORIES
+from skincare.chat import Example
+from skincare.decoders import DecoderName, make_decoder
+from skincare.errors import StageError
+from skincare.memory_plan import MemoryPlan
+from skincare.model import (
+    DEFAULT_MODEL,
+    PixelLimits,
+    default_device,
+    load_config,
+    load_model,
+    load_processor,
+    memory_capacity,
+)
+from skincare.paths import Layout
+from skincare.pictures import PictureStates, prefix_key
+from skincare.predictions import Prediction
+from skincare.recipes import Recipe, recipe_named
+from skincare.recogniser import Recogniser
+from skincare.runlog import to_plain
+from skincare.training import Speed, Training
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run can be told beside its recipe."""
+
+    model: str = DEFAULT_MODEL
+    """Model of the Hugging Face hub, or a local folder."""
+    max_epochs: int | None = None
+    """Fewer or more epochs than the recipe's."""
+    learning_rate: float | None = None
+    """Another peak learning rate than the recipe's."""
+    min_tokens: int = 64
+    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    max_tokens: int = 128
+    """Most visual tokens of a picture."""
+    vram_gb: float | None = None
+    """Memory to plan for, in GiB; what the machine has if left out."""
+    micro_batch_size: int | None = None
+    """Pictures per forward pass, accumulated to the recipe's batch; the plan's choice if left out."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations instead of keeping them; the plan's choice if left out."""
+    cache_pictures: bool = True
+    """Keep the frozen vision prefix's output on disk (.cache/vision)."""
+
+    @property
+    def limits(self) -> PixelLimits:
+        """Return the limits of a picture's size."""
+        return PixelLimits(self.min_tokens, self.max_tokens)
+
+
+def adjusted_recipe(name: str, settings: RunSettings) -> Recipe:
+    """Return a recipe with what the settings change in it."""
+    changes = {key: getattr(settings, key) for key in ("max_epochs", "learning_rate")}
+    return dataclasses.replace(recipe_named(name), **{key: v for key, v in changes.items() if v is not None})
+
+
+def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder) -> MemoryPlan:
+    """Plan for the largest picture that the limits allow and a long answer."""
+    grid = (1, encoder.merge_size, settings.max_tokens * encoder.merge_size)
+    n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)]).input_ids.shape[1]
+    capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
+    return memory_plan.plan(
+        load_config(settings.model), recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
+        optimizers.state_bytes_per_weight(recipe.optimizer),
+    )  # fmt: skip
+
+
+def prepare(
+    settings: RunSettings, recipe: Recipe, seed: int, layout: Layout, name: str, train: Sequence[Example],
+    val: Sequence[Example],
+) -> Training:  # fmt: skip
+    """Load, freeze, fill the picture cache and prove on the first batch that the right things would be learnt."""
+    encoder = PromptEncoder(load_processor(settings.model, settings.limits))
+    model = load_model(settings.model, default_device())
+    parameters = freezing.freeze(model, recipe.trainable)
+    recogniser = Recogniser(model)
+    if recipe.head != "none":
+        parameters |= recogniser.add_head()
+    if not parameters:
+        raise StageError("The recipe trains nothing")
+    plan = plan_memory(settings, recipe, encoder)
+    if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
+        enable_checkpointing(model)
+    speed = Speed(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
+    logger.info(
+        "%s of %s parameters learn: %s",
+        f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
+    )  # fmt: skip
+    pictures = PictureStates(recogniser, encoder, layout.root, layout.vision_cache if settings.cache_pictures else None)
+    # Augmented pictures are new in every epoch: nothing of them is worth keeping.
+    pictures.fill([one.image for one in (*val, *(train if recipe.augmentation == "none" else ()))])
+    preflight.check(pictures, parameters, train[: speed.micro_batch_size], recipe.learning_rate, recipe.head)
+    identity = {
+        "recipe": to_plain(recipe),
+        "seed": seed,
+        "data": _fingerprint([*train, *val]),
+        "vision": prefix_key(recogniser, encoder),
+    }
+    return Training(pictures, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity)
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Recompute the language layers' activations in the backward pass.
+
+    transformers also hooks the embeddings of every nested model so that their outputs need gradients, which would
+    send the backward pass through all frozen vision blocks; the hooks are taken off again.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.disable_input_require_grads()
+    for nested in (model.model, model.model.visual, model.model.language_model):
+        nested.disable_input_require_grads()
+
+
+def predict_test(folder: Path, root: Path, test: Sequence[Example], decoder: DecoderName) -> list[Prediction]:
+    """Ask an exported model, loaded as a user would, about the test pictures."""
+    recogniser = Recogniser(load_model(folder, default_device()).requires_grad_(False))
+    recogniser.load_head(folder)
+    pictures = PictureStates(recogniser, PromptEncoder(load_processor(folder)), root)
+    asked = make_decoder(decoder, recogniser, pictures.encoder)
+    return evaluation.predict(pictures, asked, test, "test", batch_size=16)
+
+
+def results(
+    training: Training, name: str, recipe_name: str, settings: RunSettings, stop_reason: str
+) -> Mapping[str, Any]:
+    """Return what is to be known about a finished run."""
+    recogniser, progress = training.pictures.recogniser, training.progress
+    return {
+        "run": name,
+        "recipe": recipe_name,
+        "model": settings.model,
+        "decoder": training.decoder.name,
+        "n_parameters": freezing.count(recogniser.model.parameters()),
+        "n_trainable": freezing.count(training.parameters.values()),
+        "trainable_modules": list(freezing.trainable_modules(recogniser.model, training.recipe.trainable)),
+        "best_epoch": progress.best_epoch,
+        "n_epochs": progress.epoch,
+        "stop_reason": stop_reason,
+        "training_seconds": round(sum(row["seconds"] for row in progress.history), 1),
+        "recipe_settings": to_plain(training.recipe),
+        "device": str(recogniser.device),
+    }
+
+
+def _fingerprint(examples: Sequence[Example]) -> str:
+    """Return 16 hex digits over pictures' names and categories."""
+    lines = sorted(f"{example.image}\t{example.category}" for example in examples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

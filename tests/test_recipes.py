@@ -1,0 +1,123 @@
+"""Each recipe changes what its name says, and nothing else, on the tiny model."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import finetune
+from skincare import figures
+from skincare.errors import StageError
+from skincare.freezing import Trainable
+from skincare.paths import TINY_MODEL, Layout
+from skincare.recipes import RECIPES, recipe_named
+from skincare.training import Training
+from tests.dataset_helpers import write_dataset_files
+
+VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
+# Of these the platform decides.
+NEED_CUDA = {"adamw8bit"}
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    write_dataset_files(found, {"train": 16, "val": 4, "test": 4})
+    return found
+
+
+def test_the_default_is_the_references():
+    reference = RECIPES["reference"]
+    assert reference.trainable == Trainable(1, True, 1)
+    assert (reference.learning_rate, reference.weight_decay, reference.max_grad_norm) == (5e-7, 0.01, 0.5)
+    assert (reference.schedule, reference.effective_batch_size, reference.max_epochs) == ("cosine_restarts", 4, 20)
+    assert (reference.imbalance, reference.augmentation, reference.optimizer) == ("none", "none", "adamw")
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_a_variation_changes_few_things_and_says_which(variation):
+    for base in ("reference", "tuned", "sample"):
+        one, other = dataclasses.asdict(RECIPES[base]), dataclasses.asdict(RECIPES[f"{base}-{variation}"])
+        changed = {key for key in one if one[key] != other[key]} - {"description"}
+        assert len(changed) <= 3
+        assert changed or base == "tuned"  # which has some of them already
+        assert other["description"].startswith(one["description"])
+
+
+def test_an_unknown_recipe_lists_those_there_are():
+    with pytest.raises(StageError, match="sample-k2"):
+        recipe_named("sample-k9")
+
+
+def trained(layout, monkeypatch, recipe, steps=3):
+    """Run a few steps; return the Training."""
+    monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
+    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+    seen = []
+    original = Training.__init__
+
+    def remember(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        seen.append(self)
+
+    monkeypatch.setattr(Training, "__init__", remember)
+    finetune.run(
+        finetune.Config(
+            root=layout.root, model=str(TINY_MODEL), recipe=recipe, run="r", min_tokens=36, max_tokens=36, max_epochs=1,
+            micro_batch_size=8,
+        ),
+        layout,
+    )  # fmt: skip
+    return seen[0]
+
+
+@pytest.mark.parametrize("variation", [one for one in VARIATIONS if one not in NEED_CUDA])
+def test_every_recipe_trains_and_loads(layout, monkeypatch, variation):
+    training = trained(layout, monkeypatch, f"sample-{variation}")
+    history = training.progress.history
+    assert len(history) == 2
+    assert all(torch.isfinite(torch.tensor(row["val_loss"])) for row in history)
+    assert history[1]["val_loss"] != history[0]["val_loss"]
+
+
+@pytest.mark.parametrize(
+    ("variation", "expected"),
+    [
+        ("merger", {"merger"}),
+        ("language", {"language"}),
+        ("k2", {"vision", "merger", "language"}),
+        ("all", {"vision", "merger", "language"}),
+    ],
+)
+def test_what_trains_is_what_the_name_says(layout, monkeypatch, variation, expected):
+    from skincare.optimizers import part_of
+
+    training = trained(layout, monkeypatch, f"sample-{variation}")
+    assert {part_of(name) for name in training.parameters} == expected
+    blocks = {name.split("blocks.")[1].split(".")[0] for name in training.parameters if "blocks." in name}
+    assert blocks == {"k2": {"2", "3"}, "all": {"0", "1", "2", "3"}}.get(variation, set())
+
+
+def test_augmentation_changes_training_pictures_and_not_validation(layout, monkeypatch):
+    kept = trained(layout, monkeypatch, "sample-geometric").pictures
+    names = [path.name for path in sorted(layout.clean_images.iterdir())]
+    val = set(names[16:20])
+    cached = {name for name in names if any(name in picture for picture in kept._kept)}
+    # The first batch is also looked at by the pre-flight.
+    assert val <= cached
+    assert len(cached - val) <= 8
+
+
+def test_a_quarter_of_the_data_is_a_quarter_of_every_category(layout, monkeypatch):
+    training = trained(layout, monkeypatch, "sample-quarter")
+    assert len(training.train) == 14  # of 16 in 14 categories, rounded up
+
+
+def test_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
+    training = trained(layout, monkeypatch, "sample-parts")
+    scales = {group["scale"] for group in training.optimizer.param_groups}
+    assert scales == {0.1, 1.0}
+    assert training.learning_rate(0) == training.recipe.learning_rate
+    constant = dataclasses.replace(training.recipe, schedule="constant")
+    training.recipe = constant
+    assert {training.learning_rate(step) for step in range(40)} == {constant.learning_rate}

@@ -1,0 +1,57 @@
+"""Orders are functions of seed and epoch; rare categories are helped as the recipe says."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from skincare import chat, sampling
+
+CATEGORIES = ["Oil"] * 60 + ["Balm"] * 30 + ["Peel"] * 4
+EXAMPLES = [chat.example(f"clean_dataset/images/a_{i}_1.jpg", category) for i, category in enumerate(CATEGORIES)]
+
+
+@pytest.mark.parametrize("imbalance", ["none", "class_balanced", "focal"])
+def test_an_epoch_shows_each_picture_once_in_an_order_of_its_own(imbalance):
+    orders = [sampling.epoch_order(CATEGORIES, imbalance, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(94)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert sampling.epoch_order(CATEGORIES, imbalance, 1, 1) == orders[3]
+
+
+def test_the_balanced_sampler_shows_categories_as_often_as_each_other():
+    drawn = Counter(
+        CATEGORIES[i] for epoch in range(60) for i in sampling.epoch_order(CATEGORIES, "balanced_sampler", 0, epoch)
+    )
+    assert all(n == pytest.approx(60 * 94 / 3, rel=0.06) for n in drawn.values())
+
+
+def test_weights_grow_with_rarity_and_average_to_one():
+    weights = sampling.category_weights(CATEGORIES)
+    assert weights["Peel"] > weights["Balm"] > weights["Oil"]
+    assert sum(weights[one] for one in CATEGORIES) / len(CATEGORIES) == pytest.approx(1)
+    # Weaker than by frequency, which is the limit of beta = 1.
+    balanced = compute_class_weight("balanced", classes=np.array(["Oil", "Peel"]), y=CATEGORIES[:60] + CATEGORIES[-4:])
+    assert weights["Peel"] / weights["Oil"] < balanced[1] / balanced[0]
+
+
+def test_equal_categories_weigh_the_same():
+    assert sampling.category_weights(["Oil", "Balm"] * 9) == pytest.approx({"Oil": 1, "Balm": 1})
+
+
+def test_focal_damps_what_is_already_known():
+    losses = torch.tensor([0.01, 0.7, 4.0])
+    damped = sampling.focal(losses) / losses
+    assert damped[0] < 1e-3
+    assert damped[1] == pytest.approx((1 - 2.718281828**-0.7) ** 2, rel=1e-5)
+    assert damped[2] > 0.95
+
+
+def test_a_share_keeps_every_category_in_proportion():
+    part = sampling.thin(EXAMPLES, 0.25, seed=0)
+    assert Counter(one.category for one in part) == {"Oil": 15, "Balm": 8, "Peel": 1}
+    assert part == [one for one in EXAMPLES if one in part]
+    assert sampling.thin(EXAMPLES, 0.25, seed=0) == part != sampling.thin(EXAMPLES, 0.25, seed=1)
+    assert sampling.thin(EXAMPLES, 1.0, seed=0) == EXAMPLES
