@@ -70,7 +70,8 @@ def run(config: Config, layout: Layout) -> Summary:
     results = _results(rows, kept, rejected, inspections, category_of, config)
     write_text(layout.cleaning_report, cleaning_report.render(counts, results, rejected))
     return Summary(
-        headline=f"read {len(rows):,} pictures, kept {len(kept):,}; {_listed(counts)}; see {layout.cleaning_report}",
+        headline=f"read {len(rows):,} pictures, kept {len(kept):,}; {_listed(counts)}; "
+        f"see {layout.relative(layout.cleaning_report)}",
         counts=counts,
         results=results,
     )

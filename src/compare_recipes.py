@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from skincare import device_memory, figures, finetuning, metrics, sampling, stage
 from skincare.chat import Example, read_dataset
-from skincare.checkpoints import export_model
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.finetuning import RunSettings
@@ -106,7 +105,7 @@ def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name
     peak_bytes = device_memory.peak_bytes(device)
     training.load_best()
     folder = layout.finetuned_model(run_name)
-    export_model(folder, training.pictures.recogniser, training.pictures.encoder.processor)
+    finetuning.export(training, config, folder)
     scores = metrics.score(finetuning.predict_test(folder, layout.root, parts["test"], training.decoder.name))
     shutil.rmtree(folder)
     progress = training.progress

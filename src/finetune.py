@@ -14,10 +14,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skincare import figures, finetuning, memory_plan, metrics, predictions, sampling, stage, tables, tracking
+from skincare import (
+    distributed,
+    figures,
+    finetuning,
+    memory_plan,
+    metrics,
+    predictions,
+    sampling,
+    stage,
+    tables,
+    tracking,
+)
 from skincare.batches import PromptEncoder
 from skincare.chat import Example, read_dataset
-from skincare.checkpoints import export_model
 from skincare.decoders import DecoderName
 from skincare.errors import StageError
 from skincare.files import write_json
@@ -61,14 +71,20 @@ def run(config: Config, layout: Layout) -> Summary:
         return _list_recipes()
     if config.plan:
         return _show_plan(config, layout)
-    name = config.run or config.recipe
+    name, world = config.run or config.recipe, distributed.connect()
     recipe = finetuning.adjusted_recipe(config.recipe, config)
     train, val, test = (read_dataset(layout, split) for split in SPLITS)
     train = sampling.thin(train, recipe.data_share, config.seed)
-    _make_way(config, layout, name)
-    training = finetuning.prepare(config, recipe, config.seed, layout, name, train, val)
+    if world.is_writer:
+        _make_way(config, layout, name)
+    world.wait()
+    training = finetuning.prepare(config, recipe, config.seed, layout, name, train, val, world)
     if config.resume and not training.resume():
         logger.info("nothing saved to go on from: starting at the beginning")
+    if not world.is_writer:
+        training.run(lambda _: None)
+        world.wait()
+        return Summary(headline="the first process has written what there is")
     tracker = tracking.tracker(config.wandb_project, name, to_plain(config), layout)
 
     def on_epoch(result: EpochResult) -> None:
@@ -77,10 +93,11 @@ def run(config: Config, layout: Layout) -> Summary:
 
     stop_reason = training.run(on_epoch)
     training.load_best()
-    export_model(layout.finetuned_model(name), training.pictures.recogniser, training.pictures.encoder.processor)
+    finetuning.export(training, config, layout.finetuned_model(name))
     scores = _test(layout, name, test, training.decoder.name)
     results = finetuning.results(training, name, config.recipe, config, stop_reason)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
+    world.wait()
     return Summary(
         headline=f"best epoch {training.progress.best_epoch} of {training.progress.epoch}, "
         f"{metrics.headline(scores)} on test",

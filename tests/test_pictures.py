@@ -1,5 +1,8 @@
 """Kept picture states are those that are computed, whatever the folder holds, and never those of another model."""
 
+import re
+import shutil
+
 import pytest
 import torch
 
@@ -97,3 +100,15 @@ def test_an_absent_picture_names_the_stage(layout, names, frozen, tiny_encoder):
     (layout.root / names[2]).unlink()
     with pytest.raises(StageError, match=r"build_dataset\.py"):
         PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+
+
+def test_the_size_is_told_before_and_must_fit(layout, names, frozen, tiny_encoder, monkeypatch, caplog):
+    pictures = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache)
+    with caplog.at_level("INFO"):
+        pictures.fill(names)
+    told = float(re.search(r"at most ([0-9.]+) MB", caplog.text)[1]) * 1e6
+    written = sum(path.stat().st_size for path in layout.vision_cache.rglob("*.safetensors"))
+    assert 0.8 * written <= told + 50_000 <= 1.5 * written + 50_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+    with pytest.raises(StageError, match="--no-cache-pictures"):
+        PictureStates(frozen, tiny_encoder, layout.root, layout.root / "elsewhere").fill(names)

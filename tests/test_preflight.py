@@ -28,7 +28,7 @@ def test_a_sound_run_passes_and_is_left_as_it_was(ready):
     pictures, parameters, examples = ready
     before = {name: tensor.clone() for name, tensor in pictures.recogniser.model.state_dict().items()}
     torch_state, python_state = torch.get_rng_state(), random.getstate()
-    preflight.check(pictures, parameters, examples, 2e-3)
+    preflight.check(pictures, parameters, examples, 2e-3, 1.0)
     assert all(torch.equal(before[name], tensor) for name, tensor in pictures.recogniser.model.state_dict().items())
     assert all(parameter.grad is None for parameter in pictures.recogniser.model.parameters())
     assert torch.equal(torch_state, torch.get_rng_state())
@@ -72,14 +72,14 @@ def test_a_module_that_learns_without_having_been_promised_is_caught(ready):
     pictures, parameters, examples = ready
     pictures.recogniser.model.model.language_model.layers[0].requires_grad_(True)
     with pytest.raises(StageError, match=r"layers\.0.*frozen but has a gradient"):
-        preflight.check(pictures, parameters, examples, 2e-3)
+        preflight.check(pictures, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_promised_module_that_gets_no_gradient_is_caught(ready):
     pictures, parameters, examples = ready
     parameters["model.language_model.layers.3.mlp.up_proj.weight"].requires_grad_(False)
     with pytest.raises(StageError, match="no gradient"):
-        preflight.check(pictures, parameters, examples, 2e-3)
+        preflight.check(pictures, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_module_whose_gradient_is_zero_is_caught(ready):
@@ -87,7 +87,7 @@ def test_a_module_whose_gradient_is_zero_is_caught(ready):
     with torch.no_grad():
         pictures.recogniser.model.model.visual.merger.mlp[-1].weight.zero_()
     with pytest.raises(StageError, match="norm"):
-        preflight.check(pictures, parameters, examples, 2e-3)
+        preflight.check(pictures, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_step_too_small_for_the_dtype_is_caught(ready):
@@ -102,3 +102,21 @@ def test_a_step_too_small_for_the_dtype_is_caught(ready):
     with pytest.raises(StageError, match="changes nothing"):
         preflight.check_step(parameters, 5e-7)
     assert examples
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_share_that_survives_the_export_is_what_rounding_says(dtype):
+    """Moved by the total rate upwards or downwards, a weight that can survive does so in at least one direction."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter((torch.randn(20_000) * 0.02).to(dtype).float())
+    for total_rate in (1e-5, 1e-4, 1e-3):
+        share = preflight.check_export({"a.b.0.weight": weight}, total_rate, dtype)
+        moved = [(weight + sign * total_rate).to(dtype) != weight.to(dtype) for sign in (1, -1)]
+        assert share == pytest.approx((moved[0] | moved[1]).float().mean().item(), abs=0.02)
+
+
+def test_a_run_that_bf16_would_round_away_is_caught():
+    weight = torch.nn.Parameter(torch.ones(64))
+    with pytest.raises(StageError, match="rounded away"):
+        preflight.check_export({"model.visual.blocks.31.norm1.weight": weight}, 1e-3, torch.bfloat16)
+    assert preflight.check_export({"a.0.weight": weight}, 1e-9, torch.float32) == 1.0

@@ -1,22 +1,26 @@
 """Each recipe changes what its name says, and nothing else, on the tiny model."""
 
 import dataclasses
+import sys
 
 import pytest
 import torch
 
 import finetune
-from skincare import figures
+from skincare import adapters, figures
 from skincare.errors import StageError
 from skincare.freezing import Trainable
+from skincare.model import load_model
 from skincare.paths import TINY_MODEL, Layout
+from skincare.pictures import PictureStates
 from skincare.recipes import RECIPES, recipe_named
+from skincare.recogniser import Recogniser
 from skincare.training import Training
 from tests.dataset_helpers import write_dataset_files
 
 VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
 # Of these the platform decides.
-NEED_CUDA = {"adamw8bit"}
+NEED_BITSANDBYTES = {"adamw8bit", "qlora4", "qlora8"}
 
 
 @pytest.fixture
@@ -71,8 +75,12 @@ def trained(layout, monkeypatch, recipe, steps=3):
     return seen[0]
 
 
-@pytest.mark.parametrize("variation", [one for one in VARIATIONS if one not in NEED_CUDA])
+@pytest.mark.parametrize("variation", VARIATIONS)
 def test_every_recipe_trains_and_loads(layout, monkeypatch, variation):
+    if variation in NEED_BITSANDBYTES:
+        pytest.importorskip("bitsandbytes")
+    if variation == "qlora4" and not torch.cuda.is_available():
+        pytest.skip("4-bit weights need CUDA")
     training = trained(layout, monkeypatch, f"sample-{variation}")
     history = training.progress.history
     assert len(history) == 2
@@ -121,3 +129,47 @@ def test_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
     constant = dataclasses.replace(training.recipe, schedule="constant")
     training.recipe = constant
     assert {training.learning_rate(step) for step in range(40)} == {constant.learning_rate}
+
+
+@pytest.mark.parametrize("variation", ["lora", "lora-parts"])
+def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variation):
+    """The exported model answers as the trained one, without peft."""
+    training = trained(layout, monkeypatch, f"sample-{variation}")
+    assert any(".lora_A." in name for name in training.parameters)
+    assert (variation == "lora") == all(".lora_" in name for name in training.parameters)
+    exported = load_model(layout.finetuned_model("r"), torch.device("cpu"))
+    assert not any("lora" in name for name, _ in exported.named_parameters())
+    batch = training.pictures.encoder.batch([(1, 12, 12)], ["Oil"])
+    pictures, recogniser = training.pictures, Recogniser(exported.requires_grad_(False))
+    name = layout.relative(next(layout.clean_images.iterdir()))
+    _, states = pictures.get([name])
+    _, exported_states = PictureStates(recogniser, pictures.encoder, layout.root).get([name])
+    with torch.no_grad():
+        expected, found = pictures.recogniser(batch, states), recogniser(batch, exported_states)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_few_bits_without_the_library_say_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    cpu = torch.device("cpu")
+    with pytest.raises(StageError, match="bitsandbytes"):
+        adapters.quantisation(adapters.Adapter(n_bits=8), cpu)
+    assert adapters.quantisation(adapters.Adapter(), cpu) is None
+    assert adapters.quantisation(None, cpu) is None
+
+
+def test_four_bits_without_cuda_say_so():
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(StageError, match="CUDA"):
+        adapters.quantisation(adapters.Adapter(n_bits=4), torch.device("cpu"))
+
+
+def test_a_probe_leaves_the_model_as_it_was(layout, monkeypatch):
+    training = trained(layout, monkeypatch, "sample-probe")
+    assert all(name.startswith("classification_head.") for name in training.parameters)
+    before = load_model(TINY_MODEL, torch.device("cpu")).state_dict()
+    after = load_model(layout.finetuned_model("r"), torch.device("cpu")).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (layout.finetuned_model("r") / "classification_head.safetensors").is_file()
+    answers = (layout.finetune_log("r") / "test_predictions.jsonl").read_text()
+    assert '"decoder": "head"' in answers

@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from skincare.errors import StageError
 from skincare.files import write_json
-from skincare.heads import save_head
-from skincare.recogniser import Recogniser
+from skincare.heads import ClassificationHead, save_head
 
 
 @dataclass
@@ -102,20 +101,19 @@ def load_trained(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
             parameter.copy_(trained[name])
 
 
-def export_model(folder: Path, recogniser: Recogniser, processor: Any) -> None:
+def export_model(folder: Path, model: Any, head: ClassificationHead | None, processor: Any) -> None:
     """Write model, processor and head so that `from_pretrained(folder)` loads them without a token or a network.
 
     Trained tensors are rounded to the dtype of the frozen ones, as the original checkpoint was.
     """
     building = folder / ".part"
     shutil.rmtree(building, ignore_errors=True)
-    model = recogniser.model
     dtype = model.get_input_embeddings().weight.dtype
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     model.save_pretrained(building, state_dict=tensors)
     processor.save_pretrained(building)
-    if recogniser.head is not None:
-        save_head(building, recogniser.head)
+    if head is not None:
+        save_head(building, head)
     # config.json makes a folder a model, so it comes last.
     for file in sorted(building.iterdir(), key=lambda file: file.name == "config.json"):
         file.replace(folder / file.name)
@@ -128,7 +126,8 @@ def _optimizer_tensors(
     tensors = {}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+            # A copy of its own: 8-bit optimizers share tables, which safetensors refuses.
+            tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().clone().contiguous()
     return tensors
 
 

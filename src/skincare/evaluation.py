@@ -34,8 +34,8 @@ def predict(
 
 
 @torch.no_grad()
-def mean_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Example], batch_size: int) -> float:
-    """Return the mean over examples of what the recipe minimises, in nats."""
+def total_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Example], batch_size: int) -> float:
+    """Return the sum over examples of what the recipe minimises, in nats."""
     total = 0.0
     for some in _batches(examples, batch_size):
         grids, states = pictures.get([example.image for example in some])
@@ -43,7 +43,7 @@ def mean_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Exa
         total += (
             objectives.losses(pictures.recogniser, pictures.encoder, head_use, grids, states, categories).sum().item()
         )
-    return total / len(examples)
+    return total
 
 
 def _batches(examples: Sequence[Example], batch_size: int) -> Iterator[Sequence[Example]]:

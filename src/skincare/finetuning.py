@@ -6,13 +6,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from skincare import evaluation, freezing, memory_plan, optimizers, preflight
+import torch
+
+from skincare import adapters, evaluation, freezing, memory_plan, optimizers, preflight
 from skincare.batches import PromptEncoder
 from skincare.categories import CATEGORIES
 from skincare.chat import Example
+from skincare.checkpoints import export_model
 from skincare.decoders import DecoderName, make_decoder
+from skincare.distributed import World
 from skincare.errors import StageError
 from skincare.memory_plan import MemoryPlan
 from skincare.model import (
@@ -55,6 +59,8 @@ class RunSettings:
     """Pictures per forward pass, accumulated to the recipe's batch; the plan's choice if left out."""
     gradient_checkpointing: bool | None = None
     """Recompute activations instead of keeping them; the plan's choice if left out."""
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
+    """Kernel of the language layers; flash_attention_2 where flash-attn is installed."""
     cache_pictures: bool = True
     """Keep the frozen vision prefix's output on disk (.cache/vision)."""
 
@@ -83,12 +89,14 @@ def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder) -
 
 def prepare(
     settings: RunSettings, recipe: Recipe, seed: int, layout: Layout, name: str, train: Sequence[Example],
-    val: Sequence[Example],
+    val: Sequence[Example], world: World = World(),  # noqa: B008  frozen
 ) -> Training:  # fmt: skip
     """Load, freeze, fill the picture cache and prove on the first batch that the right things would be learnt."""
     encoder = PromptEncoder(load_processor(settings.model, settings.limits))
-    model = load_model(settings.model, default_device())
-    parameters = freezing.freeze(model, recipe.trainable)
+    device = default_device()
+    quantisation = adapters.quantisation(recipe.adapter, device)
+    model = load_model(settings.model, device, settings.attention, quantisation)
+    parameters = _choose(model, recipe, seed)
     recogniser = Recogniser(model)
     if recipe.head != "none":
         parameters |= recogniser.add_head()
@@ -103,16 +111,32 @@ def prepare(
         f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
     )  # fmt: skip
     pictures = PictureStates(recogniser, encoder, layout.root, layout.vision_cache if settings.cache_pictures else None)
+    if not world.is_writer:
+        world.wait()  # for the writer to have filled the folder
     # Augmented pictures are new in every epoch: nothing of them is worth keeping.
     pictures.fill([one.image for one in (*val, *(train if recipe.augmentation == "none" else ()))])
-    preflight.check(pictures, parameters, train[: speed.micro_batch_size], recipe.learning_rate, recipe.head)
+    if world.is_writer:
+        world.wait()
     identity = {
         "recipe": to_plain(recipe),
         "seed": seed,
         "data": _fingerprint([*train, *val]),
         "vision": prefix_key(recogniser, encoder),
     }
-    return Training(pictures, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity)
+    training = Training(
+        pictures, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity, world
+    )
+    first = train[: speed.micro_batch_size]
+    preflight.check(pictures, parameters, first, recipe.learning_rate, training.total_rate(), recipe.head)
+    return training
+
+
+def _choose(model: Any, recipe: Recipe, seed: int) -> dict[str, torch.nn.Parameter]:
+    """Put LoRA in where the recipe has it, freeze the rest; return what learns by name."""
+    if recipe.adapter:
+        adapters.add_lora(model, recipe.adapter, seed)
+    parameters = freezing.freeze(model, recipe.trainable)
+    return parameters | adapters.learn_lora(model)
 
 
 def enable_checkpointing(model: Any) -> None:
@@ -125,6 +149,20 @@ def enable_checkpointing(model: Any) -> None:
     model.disable_input_require_grads()
     for nested in (model.model, model.model.visual, model.model.language_model):
         nested.disable_input_require_grads()
+
+
+def export(training: Training, settings: RunSettings, folder: Path) -> None:
+    """Write the model as it is trained now; LoRA is added into the checkpoint's own weights."""
+    recogniser, recipe = training.pictures.recogniser, training.recipe
+    model = recogniser.model
+    if recipe.adapter:
+        # Not into quantised weights, which round more than a run of LoRA changes: into those that they were made of.
+        model = load_model(settings.model, recogniser.device)
+        with torch.no_grad():
+            for name, parameter in _choose(model, recipe, training.seed).items():
+                parameter.copy_(training.parameters[name])
+        adapters.merge_lora(model)
+    export_model(folder, model, recogniser.head, training.pictures.encoder.processor)
 
 
 def predict_test(folder: Path, root: Path, test: Sequence[Example], decoder: DecoderName) -> list[Prediction]:

@@ -78,7 +78,7 @@ def load_config(source: str | Path) -> Any:
     return config
 
 
-def load_model(source: str | Path, device: torch.device, attention: str = "sdpa") -> Any:
+def load_model(source: str | Path, device: torch.device, attention: str = "sdpa", quantisation: Any = None) -> Any:
     """Return the checkpoint's Qwen2VLForConditionalGeneration in the dtype it was saved in, in evaluation mode.
 
     Raises MissingInputError when the source is nowhere to be had, StageError when its weights do not fit.
@@ -94,6 +94,7 @@ def load_model(source: str | Path, device: torch.device, attention: str = "sdpa"
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            quantization_config=quantisation,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StageError(f"{source}: its model cannot be loaded ({_first_line(error)})") from error
@@ -101,7 +102,8 @@ def load_model(source: str | Path, device: torch.device, attention: str = "sdpa"
     if loading["missing_keys"]:
         # transformers would fill them with random numbers and only warn.
         raise StageError(f"{source}: the checkpoint lacks {len(loading['missing_keys'])} of the model's tensors")
-    return model.to(device).eval()
+    # A quantised model is where it was loaded to.
+    return (model if quantisation else model.to(device)).eval()
 
 
 def memory_capacity(device: torch.device) -> int:
@@ -112,8 +114,9 @@ def memory_capacity(device: torch.device) -> int:
 
 
 def default_device() -> torch.device:
-    """Return the first CUDA device, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return this process's CUDA device, or the CPU."""
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def weight_hash(model: torch.nn.Module) -> str:

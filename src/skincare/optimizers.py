@@ -1,5 +1,6 @@
 """The optimizers of the recipes, with a learning rate per part of the model and no decay where it does harm."""
 
+import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -80,9 +81,9 @@ def _build(name: OptimizerName, settings: Iterable[dict[str, Any]], learning_rat
     if name == "lion":
         return Lion(settings, lr=learning_rate)
     try:
-        import bitsandbytes  # only some platforms have it
+        bitsandbytes: Any = importlib.import_module("bitsandbytes")  # only some platforms have it
     except ImportError as error:
         raise StageError(
-            "This recipe needs bitsandbytes, which runs on CUDA: `pip install bitsandbytes`, or choose another recipe."
+            "This recipe needs bitsandbytes: `pip install bitsandbytes`, or choose another recipe."
         ) from error
     return bitsandbytes.optim.AdamW8bit(settings, lr=learning_rate)

@@ -7,6 +7,7 @@ weights and its dtype; anything else in the folder is never read.
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,10 +46,23 @@ class PictureStates:
     def fill(self, pictures: Sequence[str], batch_size: int = 16) -> None:
         """Compute the states of all pictures that are not kept yet, with a progress bar."""
         missing = [picture for picture in dict.fromkeys(pictures) if not self._recall(picture)]
+        if missing and self.cache_folder:
+            self._announce(len(missing), self.cache_folder)
         with tqdm(total=len(missing), unit="picture", desc="pictures", disable=None) as bar:
             for start in range(0, len(missing), batch_size):
                 self._compute(missing[start : start + batch_size])
                 bar.update(len(missing[start : start + batch_size]))
+
+    def _announce(self, n_pictures: int, folder: Path) -> None:
+        """Say how much will be written; raises StageError where that does not fit on the disk."""
+        visual, processor = self.recogniser.model.model.visual, self.encoder.processor.image_processor
+        n_patches = processor.size["longest_edge"] // processor.patch_size**2
+        n_bytes = n_pictures * n_patches * visual.config.embed_dim * visual.get_dtype().itemsize
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        logger.info("%d pictures pass the frozen prefix once: at most %.1f MB in %s", n_pictures, n_bytes / 1e6, folder)
+        if n_bytes > free:
+            raise StageError(f"{folder}: only {free / 1e6:.1f} MB are free; go without by --no-cache-pictures")
 
     def get(self, pictures: Sequence[str]) -> tuple[list[Grid], list[torch.Tensor]]:
         """Return grids and (n_patches, width) states, on the model's device, in the order asked for."""

@@ -5,6 +5,7 @@ state are as before when they return.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -22,9 +23,12 @@ logger = logging.getLogger(__name__)
 
 def check(
     pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
-    learning_rate: float, head_use: HeadUse = "none",
+    learning_rate: float, total_rate: float, head_use: HeadUse = "none",
 ) -> None:  # fmt: skip
-    """Prove that these examples would teach exactly `parameters`, and exactly their answers."""
+    """Prove that these examples would teach exactly `parameters`, and exactly their answers.
+
+    `total_rate` is the sum of the learning rates of all steps to come.
+    """
     recogniser, encoder = pictures.recogniser, pictures.encoder
     grids, states = pictures.get([example.image for example in examples])
     categories = [example.category for example in examples]
@@ -35,10 +39,15 @@ def check(
     objectives.losses(recogniser, encoder, head_use, grids, states, categories).mean().backward()
     check_gradients(recogniser.model, parameters)
     check_step(parameters, learning_rate)
+    dtype = recogniser.model.get_input_embeddings().weight.dtype
+    of_model = {name: parameter for name, parameter in parameters.items() if not name.startswith("classification_head")}
+    share = check_export(of_model, total_rate, dtype)
     recogniser.zero_grad(set_to_none=True)
     logger.info(
-        "pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be", len(parameters)
-    )
+        "pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be; the run can move "
+        "%.1f %% of the weights far enough for the exported %s",
+        len(parameters), 100 * share, str(dtype).removeprefix("torch."),
+    )  # fmt: skip
 
 
 def check_prompt(encoder: PromptEncoder, batch: Batch) -> None:
@@ -92,6 +101,30 @@ def check_step(parameters: Mapping[str, torch.nn.Parameter], learning_rate: floa
     unchanged = {_owner(name) for name in parameters} - changed
     if unchanged:
         raise StageError(f"A step of {learning_rate} changes nothing in {', '.join(sorted(unchanged))}")
+
+
+def check_export(parameters: Mapping[str, torch.nn.Parameter], total_rate: float, dtype: torch.dtype) -> float:
+    """Prove that what a run learns is not lost when it is rounded to the checkpoint's dtype.
+
+    AdamW moves a weight by no more than about the learning rate in a step, so by no more than `total_rate` in all; less
+    than half the distance to the next number of the dtype is rounded away. Returns the share of weights that can move
+    so far; raises StageError for a module in which none can.
+    """
+    if dtype == torch.float32:
+        return 1.0
+    mantissa_bits = -round(math.log2(torch.finfo(dtype).eps))
+    movable: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    for name, parameter in parameters.items():
+        _, exponents = torch.frexp(parameter.detach().float())
+        half_steps = torch.exp2(exponents.float() - 2 - mantissa_bits)
+        owner = _owner(name)
+        movable[owner] = movable.get(owner, 0) + int((half_steps <= total_rate).sum())
+        counts[owner] = counts.get(owner, 0) + parameter.numel()
+    stuck = sorted(owner for owner, n in movable.items() if n == 0)
+    if stuck:
+        raise StageError(f"All steps together, {total_rate:.1e}, would be rounded away in {', '.join(stuck)}")
+    return sum(movable.values()) / max(1, sum(counts.values()))
 
 
 def _owner(name: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from skincare.adapters import Adapter
 from skincare.augmentation import Augmentation
 from skincare.errors import StageError
 from skincare.freezing import Trainable
@@ -47,6 +48,8 @@ class Recipe:
     patience_epochs: int = 3
     imbalance: Imbalance = "none"
     augmentation: Augmentation = "none"
+    # LoRA beside the language layers' projections; `trainable` learns besides.
+    adapter: Adapter | None = None
     # A classification head on the last prompt token: learnt alone, or together with the answer.
     head: HeadUse = "none"
     # Of the training pictures of every category, drawn by the run's seed; the reference's reduction_factor 4 is 0.25.
@@ -85,6 +88,11 @@ _VARIATIONS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "merger": ("merger only", {"trainable": Trainable(0, True, 0)}),
     "language": ("last language layer only", {"trainable": Trainable(0, False, 1)}),
     "all": ("everything", {"trainable": Trainable(everything=True)}),
+    "lora": ("LoRA of rank 16 on all language layers, nothing else", {
+        "trainable": Trainable(0, False, 0), "adapter": Adapter()}),
+    "lora-parts": ("and LoRA of rank 16 on all language layers", {"adapter": Adapter()}),
+    "qlora8": ("LoRA over 8-bit weights", {"trainable": Trainable(0, False, 0), "adapter": Adapter(n_bits=8)}),
+    "qlora4": ("LoRA over 4-bit weights", {"trainable": Trainable(0, False, 0), "adapter": Adapter(n_bits=4)}),
     "probe": ("a classification head alone, nothing of the model", {
         "trainable": Trainable(0, False, 0), "head": "alone", "rate_by_part": {"head": 5.0}}),
     "head": ("and a classification head, trained together", {"head": "joint"}),

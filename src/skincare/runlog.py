@@ -39,10 +39,18 @@ class _ProgressSafeHandler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+def is_writer() -> bool:
+    """Tell whether this process is the one of a distributed run that writes; alone, it is."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def setup(stage: str, layout: Layout) -> None:
     """Send log records to the terminal and, with times, to the stage's log file."""
     path = layout.stage_log(stage)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_writer():
+        logging.basicConfig(level=logging.ERROR, handlers=[_ProgressSafeHandler()], force=True)
+        return
     terminal = _ProgressSafeHandler()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     file = logging.FileHandler(path, mode="w", encoding="utf-8")
@@ -55,13 +63,15 @@ def setup(stage: str, layout: Layout) -> None:
 
 def write_summary(stage: str, layout: Layout, config: Any, summary: Summary, started: datetime) -> None:
     """Write `log/<stage>.json`; its presence means that the stage is done."""
+    if not is_writer():
+        return
     write_json(
         layout.summary(stage),
         {
             "stage": stage,
             "headline": summary.headline,
             "counts": dict(summary.counts),
-            "results": dict(summary.results),
+            "results": to_plain(summary.results),
             "config": to_plain(config),
             "started": started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),

@@ -59,7 +59,8 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
     try:
         runlog.setup(stage, layout)
         # A summary means "done": an old one must not speak for a run that fails.
-        layout.summary(stage).unlink(missing_ok=True)
+        if runlog.is_writer():
+            layout.summary(stage).unlink(missing_ok=True)
         summary = run(config, layout)
         runlog.write_summary(stage, layout, config, summary, started)
     except StageError as error:

@@ -21,6 +21,7 @@ from skincare.batches import Grid
 from skincare.chat import Example
 from skincare.checkpoints import Progress
 from skincare.decoders import DecoderName, make_decoder
+from skincare.distributed import World
 from skincare.errors import StageError
 from skincare.metrics import Scores
 from skincare.pictures import PictureStates
@@ -56,8 +57,9 @@ class Training:
     def __init__(
         self, pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], recipe: Recipe,
         train: Sequence[Example], val: Sequence[Example], seed: int, speed: Speed, state_folder: Path,
-        identity: Mapping[str, Any],
+        identity: Mapping[str, Any], world: World = World(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
+        self.world = world
         self.pictures = pictures
         self.parameters = parameters
         self.recipe = recipe
@@ -125,6 +127,10 @@ class Training:
             share = 1.0
         return recipe.learning_rate * share
 
+    def total_rate(self) -> float:
+        """Return the sum of the learning rates of all steps that a whole run takes."""
+        return sum(self.learning_rate(step) for step in range(self.recipe.max_epochs * self.n_steps_per_epoch))
+
     def _train_epoch(self, bar: tqdm) -> None:
         progress, size = self.progress, self.recipe.effective_batch_size
         order = sampling.epoch_order(self.categories, self.recipe.imbalance, self.seed, progress.epoch)
@@ -146,7 +152,8 @@ class Training:
         """Take one optimizer step on the mean loss of `examples`; return loss and gradient norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.progress.step) * group["scale"]
-        loss = self._gradients(examples)
+        loss = self.world.sum_number(self._gradients(examples))
+        self.world.sum_gradients(self.parameters.values())
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
         if not torch.isfinite(grad_norm):
             raise StageError(f"Step {self.progress.step}: the gradient is not finite; try a smaller learning rate")
@@ -154,7 +161,7 @@ class Training:
         return loss, grad_norm.item()
 
     def _gradients(self, examples: Sequence[Example]) -> float:
-        """Leave the gradients of the examples' mean loss in the parameters; halve the micro-batch if it must be."""
+        """Leave this process's part of the mean loss's gradients; halve the micro-batch if it must be."""
         while True:
             try:
                 return self._accumulate(examples, self.progress.micro_batch_size)
@@ -173,9 +180,9 @@ class Training:
         recogniser, encoder = self.pictures.recogniser, self.pictures.encoder
         recogniser.train()
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for start in range(0, len(examples), micro_batch_size):
-            some = examples[start : start + micro_batch_size]
+        total, mine = 0.0, self.world.share(examples)
+        for start in range(0, len(mine), micro_batch_size):
+            some = mine[start : start + micro_batch_size]
             grids, states = self._look(some)
             categories = [example.category for example in some]
             losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, states, categories)
@@ -200,8 +207,11 @@ class Training:
         progress = self.progress
         self.pictures.recogniser.eval()
         size = self.speed.eval_batch_size
-        loss = evaluation.mean_loss(self.pictures, self.recipe.head, self.val, size)
-        predictions = evaluation.predict(self.pictures, self.decoder, self.val, "val", size, show_progress=False)
+        mine = self.world.share(self.val)
+        loss = self.world.sum_number(evaluation.total_loss(self.pictures, self.recipe.head, mine, size)) / len(self.val)
+        predictions = self.world.gather(
+            evaluation.predict(self.pictures, self.decoder, mine, "val", size, show_progress=False)
+        )
         scores = metrics.score(predictions)
         row = self._history_row(loss, scores)
         is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
@@ -236,6 +246,8 @@ class Training:
         return self.progress.epoch - self.progress.best_epoch >= self.recipe.patience_epochs
 
     def _save(self, kind: str) -> None:
+        if not self.world.is_writer:
+            return
         checkpoints.save_state(
             self.state_folder, kind, self.parameters, self.optimizer, self.progress, self.identity
         )  # fmt: skip

@@ -1,0 +1,77 @@
+"""LoRA on the language model, plain or over a quantised model, through peft and bitsandbytes.
+
+Only the small matrices learn; an exported model has them added into its own weights and loads like any other.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+from skincare.errors import StageError
+
+_TARGETS: Final = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Low-rank matrices beside every projection of the language layers; `n_bits` of the weights under them, or 16."""
+
+    rank: int = 16
+    alpha: int = 32
+    n_bits: Literal[4, 8, 16] = 16
+
+
+def quantisation(adapter: Adapter | None, device: torch.device) -> Any:
+    """Return how transformers should load the weights under an adapter; None for as they are.
+
+    Raises StageError where the platform cannot.
+    """
+    if adapter is None or adapter.n_bits == 16:
+        return None
+    try:
+        importlib.import_module("bitsandbytes")  # only some platforms have it
+    except ImportError as error:
+        raise StageError(
+            f"A recipe with {adapter.n_bits}-bit weights needs bitsandbytes: `pip install bitsandbytes`, or choose "
+            "another recipe."
+        ) from error
+    if adapter.n_bits == 4 and device.type != "cuda":
+        raise StageError("4-bit weights can only be trained over on a CUDA device; choose another recipe")
+    if adapter.n_bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["visual", "lm_head"])
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=["visual", "lm_head"],
+    )  # fmt: skip
+
+
+def add_lora(model: Any, adapter: Adapter, seed: int) -> None:
+    """Put the matrices beside the projections; which parameters learn is chosen afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(
+            LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=_TARGETS, lora_dropout=0.0), model
+        )
+
+
+def learn_lora(model: Any) -> dict[str, nn.Parameter]:
+    """Let the matrices learn, in fp32; return their parameters by name."""
+    chosen = {name: parameter for name, parameter in model.named_parameters() if ".lora_" in name}
+    for parameter in chosen.values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def merge_lora(model: Any) -> None:
+    """Add the matrices into the weights beside them and take them out again, in place."""
+    for name, module in [pair for pair in model.named_modules() if isinstance(pair[1], LoraLayer)]:
+        module.merge()
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, module.get_base_layer())

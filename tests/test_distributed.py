@@ -1,0 +1,97 @@
+"""Two processes learn what one does from the same pictures, one of them writes; their number may change on the way."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skincare.distributed import World
+from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.tables import HISTORY
+from tests.dataset_helpers import write_dataset_files
+
+
+# One thread each: two processes share the cores.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(layout, run, *options, n_processes):
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(n_processes), "--num_machines", "1",
+                "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+    return [sys.executable, *(launcher if n_processes > 1 else []), str(REPOSITORY / "src" / "finetune.py"),
+            "--root", str(layout.root), "--model", str(TINY_MODEL), "--recipe", "sample", "--run", run,
+            "--min-tokens", "36", "--max-tokens", "36", "--micro-batch-size", "4", *options]  # fmt: skip
+
+
+def launch(layout, run, *options, n_processes):
+    found = subprocess.run(
+        command(layout, run, *options, n_processes=n_processes), capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stderr
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    write_dataset_files(found, {"train": 21, "val": 5, "test": 3})
+    return found
+
+
+def assert_alike(layout, one, other):
+    """Equal up to the order of additions, which a few AdamW steps enlarge."""
+    first, second = (HISTORY.read(layout.finetune_log(run) / "history.csv") for run in (one, other))
+    assert [row.val_accuracy for row in first] == [row.val_accuracy for row in second]
+    assert [row.val_loss for row in first] == pytest.approx([row.val_loss for row in second], rel=1e-3)
+    assert [row.train_loss for row in first[1:]] == pytest.approx([row.train_loss for row in second[1:]], rel=1e-3)
+    tensors = [load_file(layout.finetuned_model(run) / "model.safetensors") for run in (one, other)]
+    for name in tensors[0]:
+        torch.testing.assert_close(tensors[0][name], tensors[1][name], rtol=1e-2, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(layout):
+    launch(layout, "one", "--max-epochs", "2", n_processes=1)
+    said = launch(layout, "two", "--max-epochs", "2", n_processes=2)
+    assert_alike(layout, "one", "two")
+    assert said.count("finetune: best epoch") == 1, "one process writes"
+    assert json.loads(layout.summary("finetune").read_text())["results"]["run"] == "two"
+    answers = (layout.finetune_log("two") / "val_predictions.jsonl").read_text().splitlines()
+    assert len(answers) == 5, "all answers are gathered"
+
+
+def test_every_item_falls_to_one_process():
+    items = list(range(11))
+    shares = [World(rank, 3).share(items) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_alone_sums_and_lists_are_ones_own():
+    alone = World()
+    assert alone.sum_number(2.5) == 2.5
+    assert alone.gather([1, 2]) == [1, 2]
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    alone.sum_gradients([parameter])
+    assert parameter.grad is None
+    assert alone.is_writer
+
+
+@pytest.mark.slow
+def test_a_run_of_two_is_finished_by_one(layout):
+    launch(layout, "whole", "--max-epochs", "6", n_processes=1)
+    process = subprocess.Popen(
+        command(layout, "torn", "--max-epochs", "6", n_processes=2), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 2"):
+            process.terminate()
+            break
+    process.wait()
+    assert layout.is_interrupted("torn")
+    launch(layout, "torn", "--max-epochs", "6", "--resume", n_processes=1)
+    assert_alike(layout, "whole", "torn")
