@@ -14,7 +14,6 @@ from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from tests.dataset_helpers import write_dataset_files
 
-
 # One thread each: two processes share the cores.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 from skincare.categories import CATEGORIES
 from skincare.sample import drawing
 from skincare.sample.drawing import Packaging, View
+from skincare.sample.marks import MARKS
 
 ORIGIN: Final = "https://www.sample-shop.example"
 _FIRST_ID: Final = 10_000_000
@@ -203,7 +204,7 @@ def _packaging(category: str, rng: random.Random) -> Packaging:
         drawing.random_packaging(rng),
         container=pick(usual.containers, list(drawing.CONTAINERS)),
         body_colour=pick(usual.colours, list(drawing.BODY_COLOURS)),
-        mark=pick(usual.marks, list(drawing.MARKS)),
+        mark=pick(usual.marks, list(MARKS)),
     )
 
 

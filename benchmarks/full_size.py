@@ -1,0 +1,48 @@
+"""Qwen2-VL-2B's true shape with random weights: for measuring, without a download."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "src"))
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from skincare.batches import PromptEncoder
+from skincare.freezing import count
+
+
+def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEncoder) -> Any:
+    """Return Qwen2-VL-2B's shape with random weights; the special tokens are those of the embedded processor."""
+    token_id = encoder.tokenizer.convert_tokens_to_ids
+    config = AutoConfig.for_model(
+        "qwen2_vl",
+        text_config={
+            "vocab_size": 151_936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+            "num_attention_heads": 12, "num_key_value_heads": 2, "pad_token_id": encoder.pad_token_id,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+        },
+        vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4},
+        tie_word_embeddings=True, image_token_id=encoder.image_token_id, video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"), vision_end_token_id=token_id("<|vision_end|>"),
+    )  # fmt: skip
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    # A block of random numbers over and over: drawing 2.2 billion takes minutes.
+    block = (torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02).to(dtype)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            is_gain = parameter.ndim == 1 and name == "weight"
+            values = torch.ones(parameter.shape, dtype=dtype) if is_gain else torch.empty(parameter.shape, dtype=dtype)
+            if not is_gain:
+                flat = values.view(-1)
+                for start in range(0, flat.numel(), block.numel()):
+                    flat[start : start + block.numel()] = block[: flat.numel() - start]
+            module.register_parameter(name, nn.Parameter(values.to(device)))
+    model.tie_weights()
+    assert count(model.parameters()) == 2_208_985_600
+    return model.to(device)
