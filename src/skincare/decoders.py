@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, get_args
 
 import torch
 
-from skincare.answer_tree import build_tree
+from skincare.answer_tree import AnswerTree, build_tree
 from skincare.batches import Grid, PromptEncoder
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
@@ -42,36 +42,19 @@ class Decoder(Protocol):
         """Return an answer for each picture, given by its grid and prefix states."""
 
 
-class Generate:
-    """Free greedy text."""
+class Greedy:
+    """Greedy text: free, or, with a tree of names, nothing but one of them."""
 
-    name: DecoderName = "generate"
-
-    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
+    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder, tree: AnswerTree | None = None) -> None:
+        self.name: DecoderName = "generate" if tree is None else "constrained"
         self.recogniser = recogniser
         self.encoder = encoder
+        self.next_tokens = tree.next_tokens if tree else None
 
     def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
         """Return the text up to the end token, or its first 30 tokens."""
         batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
-        generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS)
-        return [Answer(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
-
-
-class Constrained:
-    """Greedy text in which only category names may be said."""
-
-    name: DecoderName = "constrained"
-
-    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
-        self.recogniser = recogniser
-        self.encoder = encoder
-        self.tree = build_tree(encoder, CATEGORIES)
-
-    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
-        """Return one of the names for every picture."""
-        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
-        generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS, self.tree.next_tokens)
+        generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS, self.next_tokens)
         return [Answer(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
 
 
@@ -112,10 +95,11 @@ class Head:
 
 def make_decoder(name: DecoderName, recogniser: Recogniser, encoder: PromptEncoder) -> Decoder:
     """Return a decoder by its name; raises StageError where the model lacks what it needs."""
-    kinds: dict[DecoderName, type[Generate | Constrained | Rank | Head]] = {
-        "generate": Generate, "constrained": Constrained, "rank": Rank, "head": Head,
-    }  # fmt: skip
-    return kinds[name](recogniser, encoder)
+    if name == "rank":
+        return Rank(recogniser, encoder)
+    if name == "head":
+        return Head(recogniser, encoder)
+    return Greedy(recogniser, encoder, build_tree(encoder, CATEGORIES) if name == "constrained" else None)
 
 
 def _best(scores: torch.Tensor) -> list[Answer]:
