@@ -64,6 +64,11 @@ class Config(RunSettings, stage.StageConfig):
     wandb_project: str = "skincare-recognition"
     """Project for Weights & Biases, when WANDB_API_KEY or WANDB_MODE=offline is set."""
 
+    @property
+    def leaves_record(self) -> bool:
+        """Tell whether a model is trained: what only shows something must not speak for a run."""
+        return not (self.plan or self.list_recipes)
+
 
 def run(config: Config, layout: Layout) -> Summary:
     """Train, choose, export, test."""

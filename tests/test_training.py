@@ -246,3 +246,13 @@ def test_results_and_plots_are_where_the_contract_says(layout):
         "model.language_model.layers.3",
     ]
     assert Path(layout.finetune_log("r") / "val_predictions.jsonl").is_file()
+
+
+def test_a_plan_or_a_list_does_not_touch_the_record_of_a_run(layout):
+    assert stage.execute("finetune", config(layout, max_epochs=1), layout, finetune.run) == 0
+    record = [path.read_bytes() for path in (layout.summary("finetune"), layout.stage_log("finetune"))]
+    for changes in ({"plan": True}, {"list_recipes": True}):
+        settings = config(layout, **changes)
+        assert stage.execute("finetune", settings, layout, finetune.run) == 0
+    assert [path.read_bytes() for path in (layout.summary("finetune"), layout.stage_log("finetune"))] == record
+    assert json.loads(layout.finetune_plan.read_text())["micro_batch_size"] == 8

@@ -31,6 +31,8 @@ def check(
     """
     recogniser, encoder = pictures.recogniser, pictures.encoder
     grids, states = pictures.get([example.image for example in examples])
+    if any(one.requires_grad for one in states):
+        raise StageError("The frozen prefix of the vision tower is in the backward graph")
     categories = [example.category for example in examples]
     batch = encoder.batch(grids, categories)
     check_prompt(encoder, batch)

@@ -44,18 +44,20 @@ def is_writer() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def setup(stage: str, layout: Layout) -> None:
-    """Send log records to the terminal and, with times, to the stage's log file."""
-    path = layout.stage_log(stage)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
+    """Send log records to the terminal and, where they are kept, with times to the stage's log file."""
     if not is_writer():
         logging.basicConfig(level=logging.ERROR, handlers=[_ProgressSafeHandler()], force=True)
         return
     terminal = _ProgressSafeHandler()
     terminal.setFormatter(logging.Formatter("%(message)s"))
-    file = logging.FileHandler(path, mode="w", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[terminal, file], force=True)
+    handlers: list[logging.Handler] = [terminal]
+    if keep:
+        path = layout.stage_log(stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     # Their INFO lines tell of every connection and of every font; a reader looks for ours.
     for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -63,8 +65,6 @@ def setup(stage: str, layout: Layout) -> None:
 
 def write_summary(stage: str, layout: Layout, config: Any, summary: Summary, started: datetime) -> None:
     """Write `log/<stage>.json`; its presence means that the stage is done."""
-    if not is_writer():
-        return
     write_json(
         layout.summary(stage),
         {

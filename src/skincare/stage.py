@@ -41,6 +41,11 @@ class StageConfig:
         """Return the layout below the root."""
         return Layout(self.root.resolve())
 
+    @property
+    def leaves_record(self) -> bool:
+        """Tell whether the run is the stage's work, with a log and a summary, or only shows something."""
+        return True
+
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
@@ -57,12 +62,14 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
     """Run one stage with its log and summary; return the exit code."""
     started = datetime.now(UTC)
     try:
-        runlog.setup(stage, layout)
+        runlog.setup(stage, layout, keep=config.leaves_record)
         # A summary means "done": an old one must not speak for a run that fails.
-        if runlog.is_writer():
+        leaves_summary = config.leaves_record and runlog.is_writer()
+        if leaves_summary:
             layout.summary(stage).unlink(missing_ok=True)
         summary = run(config, layout)
-        runlog.write_summary(stage, layout, config, summary, started)
+        if leaves_summary:
+            runlog.write_summary(stage, layout, config, summary, started)
     except StageError as error:
         logger.error("%s: %s", stage, error)
         return error.exit_code
@@ -73,7 +80,8 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
         logger.error("%s: interrupted; run the same command again to go on", stage)
         return 130
     seconds = (datetime.now(UTC) - started).total_seconds()
-    logger.info("%s: %s in %.0f s; %s", stage, summary.headline, seconds, layout.summary(stage))
+    written = f"; {layout.summary(stage)}" if leaves_summary else ""
+    logger.info("%s: %s in %.0f s%s", stage, summary.headline, seconds, written)
     return 0
 
 

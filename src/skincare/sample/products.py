@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from skincare.categories import CATEGORIES
 from skincare.sample import drawing
+from skincare.sample.containers import CONTAINERS
 from skincare.sample.drawing import Packaging, View
 from skincare.sample.marks import MARKS
 
@@ -202,7 +203,7 @@ def _packaging(category: str, rng: random.Random) -> Packaging:
 
     return replace(
         drawing.random_packaging(rng),
-        container=pick(usual.containers, list(drawing.CONTAINERS)),
+        container=pick(usual.containers, list(CONTAINERS)),
         body_colour=pick(usual.colours, list(drawing.BODY_COLOURS)),
         mark=pick(usual.marks, list(MARKS)),
     )
