@@ -13,7 +13,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from skincare import stage
 from skincare.errors import StageError
@@ -23,8 +23,8 @@ from skincare.sample.shop import serve, stock
 
 logger = logging.getLogger(__name__)
 
-StageName = Literal["scrape", "clean", "build_dataset", "zero_shot", "finetune", "report"]
-STAGES: tuple[StageName, ...] = ("scrape", "clean", "build_dataset", "zero_shot", "finetune", "report")
+StageName = Literal["scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "report"]
+STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,7 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
     pixels = ["--min-tokens", "36", "--max-tokens", "36"] if config.sample else []
     options: dict[StageName, list[str]] = {
         "scrape": ["--shop-url", shop_url, "--delay-s", "0"] if config.sample else [],
+        "baselines": [*model, *pixels],
         "zero_shot": [*model, *pixels],
         "finetune": [*model, "--recipe", recipe, *pixels],
     }

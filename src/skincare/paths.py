@@ -68,6 +68,11 @@ class Layout:
 
     # -- what the model stages write
     @property
+    def baselines(self) -> Path:
+        """Return the folder of the baselines' answers."""
+        return self.root / "log" / "baselines"
+
+    @property
     def zero_shot(self) -> Path:
         return self.root / "log" / "zero_shot"
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from skincare import vision
 from skincare.answer_tree import AnswerTree
-from skincare.batches import IGNORED, Batch, Pixels, PromptEncoder
+from skincare.batches import IGNORED, Batch, Grid, Pixels, PromptEncoder
 from skincare.heads import ClassificationHead, load_head
 
 
@@ -69,6 +69,12 @@ class Recogniser(nn.Module):
         with self.autocast():
             grids = [picture.grid for picture in pictures]
             return vision.prefix_states(self.model.model.visual, patches, grids, self.n_prefix_blocks)
+
+    @torch.no_grad()
+    def visual_tokens(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (n_visual_tokens, width) tokens of pictures as the language model gets them, in order."""
+        with self.autocast():
+            return vision.embeddings(self.model.model.visual, states, grids, self.n_prefix_blocks)
 
     def forward(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B,) losses of the answers: each the mean over its tokens, so that long names weigh no more."""
