@@ -106,7 +106,8 @@ def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name
     training.load_best()
     folder = layout.finetuned_model(run_name)
     finetuning.export(training, config, folder)
-    scores = metrics.score(finetuning.predict_test(folder, layout.root, parts["test"], training.decoder.name))
+    exported = finetuning.Exported(folder, layout.root)
+    scores = metrics.score(exported.predict(parts["test"], "test", training.decoder.name))
     shutil.rmtree(folder)
     progress = training.progress
     return ComparisonRow(

@@ -2,7 +2,8 @@
 
 In: clean_dataset/{train,val,test}.json and their pictures, a model of the hub or a folder.
 Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{history.csv,val_predictions.jsonl,
-test_predictions.jsonl,test_metrics.json,comparison.json}, plots/{lr,val_*,cm_epoch_N,cm_after_training}.png.
+test_predictions.jsonl,test_ranked.jsonl,test_metrics.json,comparison.json,confidence.json},
+plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png.
 Command: python src/finetune.py [--recipe NAME] [--resume]
          python src/finetune.py --plan --vram-gb 16   (memory and batch size, without loading weights)
 Time: about a minute for the embedded sample on two cores.
@@ -13,8 +14,10 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from skincare import (
+    calibration,
     distributed,
     figures,
     finetuning,
@@ -41,6 +44,8 @@ from skincare.tables import HistoryRow
 from skincare.training import EpochResult, Training
 
 logger = logging.getLogger(__name__)
+
+_WANTED_RISKS: Final = (0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,7 @@ def run(config: Config, layout: Layout) -> Summary:
     stop_reason = training.run(on_epoch)
     training.load_best()
     finetuning.export(training, config, layout.finetuned_model(name))
-    scores = _test(layout, name, test, training.decoder.name)
+    scores = _test(layout, name, val, test, training.decoder.name)
     results = finetuning.results(training, name, config.recipe, config, stop_reason)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
     world.wait()
@@ -140,11 +145,19 @@ def _record_epoch(training: Training, result: EpochResult, layout: Layout, name:
     )  # fmt: skip
 
 
-def _test(layout: Layout, name: str, test: Sequence[Example], decoder: DecoderName) -> Scores:
+def _test(layout: Layout, name: str, val: Sequence[Example], test: Sequence[Example], decoder: DecoderName) -> Scores:
     """Ask the exported model about the test pictures: once, at the end; compare with zero-shot where it was run."""
-    answered = finetuning.predict_test(layout.finetuned_model(name), layout.root, test, decoder)
+    exported = finetuning.Exported(layout.finetuned_model(name), layout.root)
+    answered = exported.predict(test, "test", decoder)
     scores = metrics.score(answered)
     log = layout.finetune_log(name)
+    # Free text carries no probabilities; the likelihood of all names does.
+    sure: DecoderName = "rank" if decoder == "generate" else decoder
+    ranked = {split: exported.predict(part, split, sure) for split, part in (("val", val), ("test", test))}
+    predictions.write_jsonl(log / "test_ranked.jsonl", ranked["test"])
+    confidence = calibration.summarise(ranked["val"], ranked["test"], _WANTED_RISKS)
+    write_json(log / "confidence.json", confidence)
+    figures.draw_confidence(confidence, layout.plot("confidence"))
     predictions.write_jsonl(log / "test_predictions.jsonl", answered)
     figures.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
     before = layout.zero_shot / "predictions.jsonl"

@@ -57,6 +57,7 @@ def trained(layout, monkeypatch, recipe, steps=3):
     """Run a few steps; return the Training."""
     monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
     monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+    monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
     seen = []
     original = Training.__init__
 

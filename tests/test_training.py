@@ -32,6 +32,7 @@ def no_plots(request, monkeypatch):
     if "plots" not in request.function.__name__:
         monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
         monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+        monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
 
 
 @pytest.fixture

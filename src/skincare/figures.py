@@ -157,6 +157,25 @@ _CURVES: Final = {
 }
 
 
+def draw_confidence(confidence: Mapping[str, Any], path: Path) -> None:
+    """Draw how well confidence tells accuracy, and what answering only when sure would bring."""
+    with plt.rc_context(_STYLE):  # type: ignore[arg-type]
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    bins, points = confidence["reliability"], confidence["risk_coverage"]
+    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as sure as right")
+    left.plot([one["confidence"] for one in bins], [one["accuracy"] for one in bins], "o-", color=BLUE, label="test")
+    left.set_title(f"Reliability: calibration error {confidence['ece']:.1%}", loc="left", fontweight="bold")
+    left.set(xlabel="confidence, equally many pictures a point", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    left.legend(loc="upper left")
+    right.step([one["coverage"] for one in points], [one["risk"] for one in points], where="post", color=BLUE)
+    right.set_title("Answering only when sure", loc="left", fontweight="bold")
+    right.set(xlabel="share answered", ylabel="share of those wrong", xlim=(0, 1), ylim=(0, 1))
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    save(figure, path)
+
+
 def draw_recipe_comparison(table: Sequence[Mapping[str, Any]], n_test: int, path: Path) -> None:
     """Draw each recipe's mean accuracy on val and test with its spread over seeds."""
     figure, axes = _new("Recipes on the same split: mean and spread over seeds", height=1.6 + 0.5 * len(table))

@@ -165,13 +165,18 @@ def export(training: Training, settings: RunSettings, folder: Path) -> None:
     export_model(folder, model, recogniser.head, training.pictures.encoder.processor)
 
 
-def predict_test(folder: Path, root: Path, test: Sequence[Example], decoder: DecoderName) -> list[Prediction]:
-    """Ask an exported model, loaded as a user would, about the test pictures."""
-    recogniser = Recogniser(load_model(folder, default_device()).requires_grad_(False))
-    recogniser.load_head(folder)
-    pictures = PictureStates(recogniser, PromptEncoder(load_processor(folder)), root)
-    asked = make_decoder(decoder, recogniser, pictures.encoder)
-    return evaluation.predict(pictures, asked, test, "test", batch_size=16)
+class Exported:
+    """An exported model, loaded as a user would, to be asked about pictures below `root`."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        recogniser = Recogniser(load_model(folder, default_device()).requires_grad_(False))
+        recogniser.load_head(folder)
+        self.pictures = PictureStates(recogniser, PromptEncoder(load_processor(folder)), root)
+
+    def predict(self, examples: Sequence[Example], split: str, decoder: DecoderName) -> list[Prediction]:
+        """Return an answer about each example."""
+        asked = make_decoder(decoder, self.pictures.recogniser, self.pictures.encoder)
+        return evaluation.predict(self.pictures, asked, examples, split, batch_size=16)
 
 
 def results(

@@ -47,6 +47,7 @@ class ReportData:
     before: Scores | None
     after: Scores | None
     comparison: Mapping[str, Any]
+    confidence: Mapping[str, Any]
     history: list[HistoryRow]
     pictures: list[Answered]
     plots: Mapping[str, Path]
@@ -69,15 +70,18 @@ def gather(layout: Layout) -> ReportData:
     after: Scores | None = None
     second: dict[str, Prediction] = {}
     comparison: Mapping[str, Any] = {}
+    confidence: Mapping[str, Any] = {}
     history: list[HistoryRow] = []
     if log is not None:
         after, second = _answers(stages, "finetune", log / "test_metrics.json", log, "test_predictions.jsonl")
         comparison = _read_json(log / "comparison.json") if (log / "comparison.json").is_file() else {}
+        confidence = _read_json(log / "confidence.json") if (log / "confidence.json").is_file() else {}
         history = tables.HISTORY.read(log / "history.csv")
     if after is not None and second.keys() != first.keys():
         # Asked on another split, say: answers about other pictures do not stand beside each other.
         before, first, comparison = None, {}, {}
-    return ReportData(stages, before, after, comparison, history, _pictures(first, second, layout), _plots(layout))
+    pictures = _pictures(first, second, layout)
+    return ReportData(stages, before, after, comparison, confidence, history, pictures, _plots(layout))
 
 
 def _answers(
@@ -122,7 +126,7 @@ def _thumbnail(layout: Layout, file: str) -> str:
 
 def _plots(layout: Layout) -> dict[str, Path]:
     names = ("blur_histogram", "dataset_split", "lr", "val_loss", "val_accuracy", "val_f1", "val_precision",
-             "val_recall", "cm_before_training", "cm_after_training")  # fmt: skip
+             "val_recall", "cm_before_training", "cm_after_training", "confidence")  # fmt: skip
     return {name: layout.plot(name) for name in names if layout.plot(name).is_file()}
 
 

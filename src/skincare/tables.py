@@ -153,7 +153,8 @@ class Table(Generic[Row]):
         Raises MissingInputError when the file is absent, StageError naming file and line when it is malformed.
         """
         if not path.is_file():
-            raise MissingInputError(f"{self.row_type.__name__} table", path, self.remedy)
+            what = self.row_type.__name__.removesuffix("Row").lower()
+            raise MissingInputError(f"{what} table", path, self.remedy)
         try:
             text = path.read_text(encoding="utf-8-sig")
             return self._parse(path, text)
