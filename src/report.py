@@ -32,7 +32,7 @@ def run(_config: Config, layout: Layout) -> Summary:
     for line in _table(data):
         logger.info("%s", line)
     return Summary(
-        headline=f"{layout.report_html} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}",
+        headline=f"{layout.report_html.name} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}",
         counts={"stages reported": len(data.stages), "test pictures": len(data.pictures)},
         results={"scores": [row._asdict() for row in report_pages.headline_table(data)]},
     )
