@@ -27,6 +27,7 @@ from skincare.model import default_device, load_model, load_processor
 from skincare.paths import Layout
 from skincare.recogniser import Recogniser
 from skincare.runlog import Summary
+from skincare.tables import for_spreadsheet
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -124,7 +125,8 @@ def _csv(rows: Sequence[Row]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(field.name for field in fields(Row))
-    writer.writerows(astuple(row) for row in rows)
+    # A model's words may be anything, also a formula.
+    writer.writerows([for_spreadsheet(cell) for cell in astuple(row)] for row in rows)
     return buffer.getvalue()
 
 

@@ -65,3 +65,8 @@ def test_words_of_a_model_cannot_control_the_terminal():
     table = predict._table(rows)
     assert len(table.splitlines()) == 2
     assert "\x1b" not in table
+
+
+def test_words_of_a_model_are_no_formula_in_a_spreadsheet():
+    text = predict._csv([predict.Row("a.jpg", "Unknown", "offlist", "=HYPERLINK(0)")])
+    assert text.splitlines()[1] == "a.jpg,Unknown,offlist,'=HYPERLINK(0)"

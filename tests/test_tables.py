@@ -1,8 +1,14 @@
 """Tables read back as written, and a bad cell is named by file, line and remedy."""
 
+import csv
 import dataclasses
+import re
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skincare import files
 from skincare.errors import MissingInputError, StageError
@@ -29,10 +35,30 @@ def test_rows_survive_and_are_sorted(tmp_path):
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-@pytest.mark.parametrize("text", ['a "quote", a comma', "two\nlines", "ünïcode 🧴", " spaces "])
+@pytest.mark.parametrize("text", ['a "quote", a comma', "two\nlines", "ünïcode 🧴", " spaces ", "'=1+1"])
 def test_any_text_survives(tmp_path, text):
     CATALOGUE.write(tmp_path / "c.csv", [CatalogueRow(text, "https://x/1.html", "Oil")])
     assert CATALOGUE.read(tmp_path / "c.csv")[0].product_name == text
+
+
+@given(st.text(st.sampled_from("=+-@\t\r\n'＝1a,\" é\0"), max_size=6))
+def test_outside_text_is_never_a_formula_and_survives(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "r.csv")
+        REJECTED.write(path, [dataclasses.replace(ROW, value=text)])
+        assert REJECTED.read(path)[0].value == text
+        with path.open(newline="", encoding="utf-8") as file:
+            cell = next(csv.DictReader(file))["value"]
+    assert cell[:1] not in tuple("=+-@\t\r\n＝") or re.fullmatch(r"[+-]1+", cell)
+
+
+def test_rows_that_are_said_to_be_sorted_are_checked(tmp_path):
+    rows = [dataclasses.replace(ROW, image_id=i) for i in ("1_2", "1_10")]
+    REJECTED.write(tmp_path / "r.csv", iter(rows), is_sorted=True)
+    assert REJECTED.read(tmp_path / "r.csv") == rows
+    with pytest.raises(AssertionError, match="not sorted"):
+        REJECTED.write(tmp_path / "r.csv", reversed(rows), is_sorted=True)
+    assert REJECTED.read(tmp_path / "r.csv") == rows
 
 
 def test_nothing_and_numbers_survive(tmp_path):

@@ -24,7 +24,7 @@ _UNIT: Final = (
 _SIZE: Final = re.compile(rf"{_AMOUNT}{_UNIT}(?![\w'’])|\bpack of \d+\b")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Product:
     """One page of the shop."""
 
@@ -67,17 +67,17 @@ def read_products(path: Path) -> Catalogue:
     The first row of a product decides; a later one with another category or address is reported.
     Raises MissingInputError or StageError where the file is absent or no such table.
     """
-    rows = CATALOGUE.read(path)
     products: dict[str, Product] = {}
     problems: list[Problem] = []
-    for number, row in enumerate(rows, start=1):
+    number = 0
+    for number, row in enumerate(CATALOGUE.rows(path), start=1):
         found = _product(number, row)
         if isinstance(found, Problem):
             problems.append(found)
             continue
         first = products.setdefault(found.product_id, found)
         problems.extend(_contradictions(number, first, found))
-    return Catalogue(tuple(products.values()), tuple(problems), len(rows))
+    return Catalogue(tuple(products.values()), tuple(problems), number)
 
 
 def name_family(name: str) -> str:

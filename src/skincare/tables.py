@@ -2,20 +2,20 @@
 
 A read names the file, the line and the command that makes the file again. A write is atomic and sorted, so that the
 same rows give the same bytes. Fields without a default are required columns; unknown columns are ignored, so that
-people may add their own.
+people may add their own. People open these files in spreadsheets: a text that would be a formula there is written with
+an apostrophe before it, which a read takes away again.
 """
 
 import csv
 import dataclasses
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
 
 from skincare.errors import MissingInputError, StageError
-from skincare.files import write_text
+from skincare.files import replacing
 
 Row = TypeVar("Row")
 
@@ -146,36 +146,57 @@ class Table(Generic[Row]):
     row_type: type[Row]
     remedy: str
     sort_by: tuple[str, ...]
+    # An apostrophe in somebody else's file is theirs.
+    is_ours: bool = True
 
     def read(self, path: Path) -> list[Row]:
         """Return the rows of `path` in file order.
 
         Raises MissingInputError when the file is absent, StageError naming file and line when it is malformed.
         """
+        return list(self.rows(path))
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        """Yield what `read` returns, one row at a time."""
         if not path.is_file():
             what = self.row_type.__name__.removesuffix("Row").lower()
             raise MissingInputError(f"{what} table", path, self.remedy)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-            return self._parse(path, text)
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield from self._parse(path, file)
         except (UnicodeDecodeError, csv.Error) as error:
             raise StageError(f"{path}: not a readable CSV file ({error})\n{self.remedy}") from error
 
-    def write(self, path: Path, rows: Iterable[Row]) -> None:
-        """Replace `path` by `rows`, sorted."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
+    def write(self, path: Path, rows: Iterable[Row], *, is_sorted: bool = False) -> None:
+        """Replace `path` by `rows`, sorted; rows that already are need not fit into memory."""
         names = [field.name for field in dataclasses.fields(self.row_type)]  # type: ignore[arg-type]
-        writer.writerow(names)
-        for row in sorted(rows, key=self._sort_key):
-            writer.writerow(_to_cell(getattr(row, name)) for name in names)
-        write_text(path, buffer.getvalue())
+        in_order = self._checked(rows) if is_sorted else sorted(rows, key=self._sort_key)
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            plain, careful = (
+                csv.writer(file, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+            )
+            plain.writerow(names)
+            for row in in_order:
+                cells = [self._to_cell(getattr(row, name)) for name in names]
+                # Python 3.12 and older do not see that a carriage return needs quotes.
+                (careful if any("\r" in cell for cell in cells) else plain).writerow(cells)
+
+    def _checked(self, rows: Iterable[Row]) -> Iterator[Row]:
+        last: tuple[Any, ...] = ()
+        for row in rows:
+            key = self._sort_key(row)
+            assert last <= key, f"not sorted: {row}"
+            last = key
+            yield row
 
     def _sort_key(self, row: Row) -> tuple[Any, ...]:
         return tuple(natural_key(str(getattr(row, name))) for name in self.sort_by)
 
-    def _parse(self, path: Path, text: str) -> list[Row]:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    def _to_cell(self, value: object) -> str:
+        return for_spreadsheet(value) if self.is_ours and isinstance(value, str) else _to_cell(value)
+
+    def _parse(self, path: Path, lines: Iterable[str]) -> Iterator[Row]:
+        reader = csv.DictReader(lines, strict=True)
         hints = get_type_hints(self.row_type)
         fields = dataclasses.fields(self.row_type)  # type: ignore[arg-type]
         present = set(reader.fieldnames or ())
@@ -183,13 +204,31 @@ class Table(Generic[Row]):
         if absent:
             raise StageError(f"{path}: column(s) {', '.join(absent)} missing\n{self.remedy}")
         used = {f.name: hints[f.name] for f in fields if f.name in present}
-        rows = []
         for cells in reader:
             try:
-                rows.append(self.row_type(**{name: _from_cell(cells[name], kind) for name, kind in used.items()}))
+                row = self.row_type(**{name: self._from_cell(cells[name], kind) for name, kind in used.items()})
             except ValueError as error:
                 raise StageError(f"{path}, line {reader.line_num}: {error}\n{self.remedy}") from error
-        return rows
+            yield row
+
+    def _from_cell(self, cell: str | None, kind: Any) -> Any:
+        value = _from_cell(cell, kind)
+        return from_spreadsheet(value) if self.is_ours and isinstance(value, str) else value
+
+
+# What spreadsheets take for a formula, or for blanks before one. Source: OWASP, "CSV Injection".
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_NUMBER: Final = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
+
+
+def for_spreadsheet(text: str) -> str:
+    """Return the cell that shows `text` and never computes it: "=1+1" -> "'=1+1"; numbers stay numbers."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def from_spreadsheet(cell: str) -> str:
+    """Return the text that `for_spreadsheet` made the cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -223,7 +262,7 @@ CATALOGUE_REMEDY: Final = (
     'The catalogue is the public "Skincare Products Clean Dataset" on Kaggle: put its skincare_products_clean.csv '
     "there, or run `make sample`, which needs no catalogue."
 )
-CATALOGUE: Final = Table(CatalogueRow, CATALOGUE_REMEDY, ("product_url",))
+CATALOGUE: Final = Table(CatalogueRow, CATALOGUE_REMEDY, ("product_url",), is_ours=False)
 IMAGES: Final = Table(ImageRow, "Make it with `python src/scrape.py`.", ("image_id",))
 FAILURES: Final = Table(FailureRow, "Make it with `python src/scrape.py`.", ("product_id", "product_url", "image_url"))
 CLEAN: Final = Table(CleanRow, "Make it with `python src/clean.py`.", ("image_id",))
