@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
+# Side by side, the files that take longest come first: nobody waits for a long one at the end.
+LONG_FILES = ("test_pipeline", "test_distributed", "test_real_data", "test_compare_recipes", "test_pages")
+
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: i for i, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
