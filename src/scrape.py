@@ -13,31 +13,28 @@ sample's 200 products take seconds.
 
 import ipaddress
 import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import reference, scrape_tables, stage, urls
-from skincare.catalogue import Catalogue, Product, read_products
+from skincare import reference, scrape_tables, scrape_work, stage, urls
+from skincare.catalogue import Problem, read_products
 from skincare.collector import Collector, Shop
 from skincare.errors import StageError
 from skincare.paths import Layout
+from skincare.pools import Alarm, Pools
 from skincare.runlog import Summary
-from skincare.scrape_state import Failure, ScrapeState
+from skincare.scrape_state import ScrapeState
 from skincare.tables import FAILURES, IMAGES
 from skincare.web import Web
 
 logger = logging.getLogger(__name__)
-
-# So many in a row that the shop, the network or our welcome is gone, and more requests would only annoy.
-MAX_TROUBLE_IN_A_ROW: Final = 50
-_TROUBLE: Final = {"connection_error", "timeout", "too_slow", "challenge", "http_403", "http_429"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +46,9 @@ class Config(stage.StageConfig):
     shop_url: str = ""
     """Fetch from this scheme and host instead of the products' own; a loopback host implies --allow-private."""
     workers: int = 10
-    """Products that are worked on at the same time."""
+    """Products of one host that are worked on, and requests to it that are made, at the same time at most."""
     delay_s: float = 0.5
-    """Least time between two requests to one host; a longer crawl-delay in its robots.txt wins."""
+    """Least time between two requests to one host; a longer crawl-delay wins, and a slow or busy host gets longer."""
     contact: str = ""
     """Mail or web address for the user agent, so that the shop can tell you if you disturb."""
     retry_failed: bool = False
@@ -68,11 +65,21 @@ def run(config: Config, layout: Layout) -> Summary:
     catalogue = read_products(config.catalogue or layout.catalogue)
     for problem in catalogue.problems:
         logger.warning("catalogue row %d: %s: %s", problem.row, problem.reason, problem.detail)
+    n_rows, problems, rejected = catalogue.n_rows, catalogue.problems, catalogue.rejected
     with ScrapeState(layout.scrape_state) as state:
         _remove_leftovers(layout)
-        todo = _todo(config, catalogue, state, layout)
-        n_requests = _collect(config, todo, state, layout)
-        return _write(catalogue, state, layout, n_requests)
+        state.set_catalogue(catalogue.products)
+        # From here on the state holds it.
+        del catalogue
+        trouble, n_requests = _collect(config, _plan(config, state, layout), state, layout)
+        IMAGES.write(layout.images_table, scrape_tables.image_rows(state), is_sorted=True)
+        FAILURES.write(layout.failures_table, scrape_tables.failure_rows(rejected, state), is_sorted=True)
+        if trouble:
+            raise StageError(
+                "\n".join(trouble) + ": the shop or the network is down, or it does not want to be read.\n"
+                "Later: `python src/scrape.py --retry-failed`, then without."
+            )
+        return _summary(state, problems, n_rows, n_requests)
 
 
 def _check(config: Config) -> None:
@@ -105,77 +112,53 @@ def _is_loopback(url: str) -> bool:
 
 def _remove_leftovers(layout: Layout) -> None:
     """Remove the half-written files of a killed run; the state's lock says that no other run is writing."""
-    for leftover in layout.product_images.glob(".*.part"):
-        leftover.unlink()
+    for folder in (layout.product_images, layout.images_table.parent):
+        for leftover in folder.glob(".*.part"):
+            leftover.unlink()
 
 
-def _todo(config: Config, catalogue: Catalogue, state: ScrapeState, layout: Layout) -> list[tuple[Product, bool]]:
-    """Return the products with work, each with whether its page is already read."""
-    state.add_products(product.product_id for product in catalogue.products)
-    if n_missing := state.reopen_missing(layout.root):
+def _plan(config: Config, state: ScrapeState, layout: Layout) -> dict[str, int]:
+    """Decide what to work on; return the number of products by host."""
+    if n_missing := scrape_work.reopen_missing(state, layout.root):
         logger.warning("%d pictures are gone from %s; they are fetched again", n_missing, layout.product_images)
-    wanted = set(state.reopen_failed()) if config.retry_failed else None
-    records = state.products()
-    todo = [
-        (product, records[product.product_id].status == "listed")
-        for product in catalogue.products
-        if records[product.product_id].status in ("pending", "listed")
-        and (wanted is None or product.product_id in wanted)
-    ]
-    return todo[: config.limit]
+    return scrape_work.plan(state, "failed" if config.retry_failed else "open", config.limit)
 
 
-def _collect(config: Config, todo: list[tuple[Product, bool]], state: ScrapeState, layout: Layout) -> int:
-    """Work on all products; return the number of requests. Interrupted, it leaves what is done in the state."""
-    shop = Shop(_stand_in(config))
+def _collect(config: Config, n_by_host: dict[str, int], state: ScrapeState, layout: Layout) -> tuple[list[str], int]:
+    """Work on all products; return what is wrong with hosts that were given up, and the number of requests.
+
+    Interrupted, it leaves what is done in the state.
+    """
     allow_private = config.allow_private or _is_loopback(config.shop_url)
-    with (
-        Web(config.contact, delay_s=config.delay_s, allow_private=allow_private) as web,
-        ThreadPoolExecutor(config.workers) as pool,
-    ):
-        collector = Collector(web, state, layout, shop)
-        try:
-            futures = [pool.submit(collector.collect, product, is_listed=is_listed) for product, is_listed in todo]
-            outcomes = (future.result() for future in as_completed(futures))
-            _watch(tqdm(outcomes, "scrape", len(futures), unit="product", disable=None))
-        except BaseException:
-            web.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        return web.n_requests
+    with Web(config.contact, delay_s=config.delay_s, concurrency=config.workers, allow_private=allow_private) as web:
+        collector = Collector(web, state, layout, Shop(_stand_in(config)))
+        pools = Pools(
+            {host: scrape_work.works(state, host) for host in n_by_host},
+            {host: min(config.workers, n) for host, n in n_by_host.items()},
+            collector.collect,
+            web.stop,
+        )
+        bar = tqdm(total=sum(n_by_host.values()), desc="scrape", unit="product", disable=None)
+        with bar, closing(pools.outcomes()) as outcomes:
+            alarms: dict[str, Alarm] = defaultdict(Alarm)
+            trouble: dict[str, str] = {}
+            for outcome in outcomes:
+                bar.update()
+                if outcome.host not in trouble and (message := alarms[outcome.host].hear(outcome.failure)):
+                    trouble[outcome.host] = f"{outcome.host}: {message}"
+                    pools.give_up(outcome.host)
+        return list(trouble.values()), web.n_requests
 
 
-def _watch(outcomes: Iterable[Failure | None]) -> None:
-    """Draw all outcomes; raises StageError when trouble with the shop does not end."""
-    in_a_row: Counter[str] = Counter()
-    for failure in outcomes:
-        if failure is not None and (failure.reason in _TROUBLE or failure.reason.startswith("http_5")):
-            in_a_row[failure.reason] += 1
-        else:
-            in_a_row.clear()
-        if in_a_row.total() >= MAX_TROUBLE_IN_A_ROW:
-            raise StageError(
-                f"{in_a_row.total()} products in a row failed ({_listed(in_a_row)}): the shop or the network is "
-                "down, or it does not want to be read.\nLater: `python src/scrape.py --retry-failed`, then without."
-            )
-
-
-def _write(catalogue: Catalogue, state: ScrapeState, layout: Layout, n_requests: int) -> Summary:
-    """Write both tables and return what they come to."""
-    records, images = state.products(), state.images()
-    saved = scrape_tables.image_rows(catalogue, images)
-    failures = scrape_tables.failure_rows(catalogue, records, images)
-    IMAGES.write(layout.images_table, saved)
-    FAILURES.write(layout.failures_table, failures)
-    counts = scrape_tables.counts(catalogue, records)
-    n_products = len(catalogue.products)
-    coverage = counts["scraped"] / n_products if n_products else 0.0
+def _summary(state: ScrapeState, problems: Sequence[Problem], n_rows: int, n_requests: int) -> Summary:
+    counts = scrape_tables.counts(state)
+    n_products = sum(counts.values())
     results = {
         "n_products": n_products,
-        "n_images": len(saved),
         "n_requests": n_requests,
-        "coverage": round(coverage, 4),
-        **scrape_tables.figures(catalogue, records, failures),
+        "coverage": round(counts["scraped"] / n_products if n_products else 0.0, 4),
+        **scrape_tables.figures(problems, state),
+        "catalogue_rows": n_rows,
         "reference": reference.SCRAPING,
     }
     return Summary(_headline(counts, results), counts, results)

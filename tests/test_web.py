@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from skincare.fetch_errors import FetchError
 from skincare.gates import Gate, StoppedError, retry_after_s
 from skincare.transport import is_public
-from skincare.web import FetchError, Limits, Web
+from skincare.web import Limits, Web
 from tests.local_server import Answer, LocalServer, Request, in_turn, ok, serving, status
 
 QUICK = Limits(
@@ -52,18 +53,18 @@ def raw(content: bytes, *, pause_s: float = 0.0) -> Answer:
 def test_passing_trouble_is_tried_again(code: int) -> None:
     with serving({"/x": in_turn(status(code), status(code), ok())}) as server, local_web() as web:
         answer = web.get(f"{server.url}/x", MAX_BYTES)
-    assert (answer.content, answer.n_attempts, answer.content_type) == (b"fine", 3, "text/html")
+    assert (answer.content, answer.visit.attempts, answer.content_type) == (b"fine", 3, "text/html")
 
 
 @pytest.mark.parametrize("code", [204, 400, 401, 403, 404, 410, 451])
 def test_a_final_answer_is_not_tried_again(code: int) -> None:
     error, server = fail(status(code))
-    assert (error.reason, error.status, error.n_attempts, server.count["/x"]) == (f"http_{code}", code, 1, 1)
+    assert (error.reason, error.status, error.visit.attempts, server.count["/x"]) == (f"http_{code}", code, 1, 1)
 
 
 def test_lasting_trouble_ends_after_five_tries() -> None:
     error, server = fail(status(503))
-    assert (error.reason, error.n_attempts, server.count["/x"]) == ("http_503", 5, 5)
+    assert (error.reason, error.visit.attempts, server.count["/x"]) == ("http_503", 5, 5)
 
 
 def test_nobody_listening_is_a_connection_error() -> None:
@@ -71,13 +72,13 @@ def test_nobody_listening_is_a_connection_error() -> None:
         held.bind(("127.0.0.1", 0))
         with pytest.raises(FetchError) as caught:
             web.get(f"http://127.0.0.1:{held.getsockname()[1]}/x", MAX_BYTES)
-    assert (caught.value.reason, caught.value.detail, caught.value.n_attempts) == ("connection_error", "refused", 5)
+    assert (caught.value.reason, caught.value.detail, caught.value.visit.attempts) == ("connection_error", "refused", 5)
 
 
 def test_a_cut_answer_is_tried_again() -> None:
     cut = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour")
     with serving({"/x": in_turn(cut, ok())}) as server, local_web() as web:
-        assert web.get(f"{server.url}/x", MAX_BYTES).n_attempts == 2
+        assert web.get(f"{server.url}/x", MAX_BYTES).visit.attempts == 2
 
 
 def test_retry_after_parks_every_thread_of_the_host() -> None:
@@ -91,7 +92,7 @@ def test_retry_after_parks_every_thread_of_the_host() -> None:
         started = time.monotonic()
         web.get(f"{server.url}/y", MAX_BYTES)
         assert time.monotonic() - started > 0.6
-        assert first.result().n_attempts == 2
+        assert first.result().visit.attempts == 2
 
 
 def test_too_long_a_pause_is_a_final_answer() -> None:
@@ -115,11 +116,16 @@ def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | 
     assert retry_after_s(header, datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) == seconds
 
 
+def pass_through(gate: Gate, passed: list[float]) -> None:
+    with gate.turn():
+        passed.append(time.monotonic())
+
+
 def test_requests_of_one_host_keep_their_distance_over_all_threads() -> None:
     gate, passed = Gate(0.03, threading.Event()), []
     with ThreadPoolExecutor(8) as pool:
         for _ in range(12):
-            pool.submit(lambda: (gate.wait(), passed.append(time.monotonic())))
+            pool.submit(pass_through, gate, passed)
     assert min(later - earlier for earlier, later in pairwise(sorted(passed))) > 0.02
 
 
@@ -188,7 +194,7 @@ def test_redirects_end_and_stay_on_the_web(location: str, reason: str) -> None:
 
 def test_private_address_is_refused_before_a_byte_is_sent() -> None:
     error, server = fail(ok(), allow_private=False)
-    assert (error.reason, error.n_attempts, sum(server.count.values())) == ("private_address", 1, 0)
+    assert (error.reason, error.visit.attempts, sum(server.count.values())) == ("private_address", 1, 0)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "0.0.0.0"])
@@ -230,7 +236,7 @@ def test_addresses_outside_are_public(address: str) -> None:
 )
 def test_too_much_is_refused(answer: Answer) -> None:
     error, server = fail(answer)
-    assert (error.reason, error.n_attempts, server.count["/x"]) == ("too_large", 1, 1)
+    assert (error.reason, error.visit.attempts, server.count["/x"]) == ("too_large", 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -261,13 +267,13 @@ def test_as_much_as_allowed_is_read_whole(answer: Answer) -> None:
 def test_dripping_answers_are_cut_in_time(answer: Answer) -> None:
     started = time.monotonic()
     error, _ = fail(answer, limits=replace(QUICK, total_timeout_s=0.4))
-    assert (error.reason, error.n_attempts) == ("too_slow", 1)
+    assert (error.reason, error.visit.attempts) == ("too_slow", 1)
     assert time.monotonic() - started < 3
 
 
 def test_silence_is_a_timeout_and_tried_again() -> None:
     with serving({"/x": in_turn(lambda _: time.sleep(0.8), ok())}) as server, local_web() as web:
-        assert web.get(f"{server.url}/x", MAX_BYTES).n_attempts == 2
+        assert web.get(f"{server.url}/x", MAX_BYTES).visit.attempts == 2
 
 
 def test_the_user_agent_is_honest_and_no_cookie_comes_back() -> None:

@@ -6,16 +6,19 @@ Everything learned goes to the ScrapeState, so that a product can be taken up wh
 import hashlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from skincare import urls
 from skincare.catalogue import Product
+from skincare.fetch_errors import FetchError
 from skincare.files import write_bytes
 from skincare.images import BrokenImageError, decode, displayed_size, encode_jpeg, sniff_format
 from skincare.pages import parse_product_page
 from skincare.paths import Layout
 from skincare.scrape_state import Failure, SavedImage, ScrapeState
-from skincare.web import Answer, FetchError, Web
+from skincare.scrape_work import Work
+from skincare.web import Answer, Web
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +55,10 @@ class Collector:
     layout: Layout
     shop: Shop
 
-    def collect(self, product: Product, *, is_listed: bool) -> Failure | None:
+    def collect(self, work: Work) -> Failure | None:
         """Bring one product to its end, from its page or, where that is already read, from its pending pictures."""
-        failure = None if is_listed else self._list_images(product)
+        product = work.product
+        failure = None if work.is_listed else self._list_images(product)
         if failure is None:
             self._save_images(product)
             if any(image.status == "scraped" for image in self.state.images(product.product_id)):
@@ -70,46 +74,58 @@ class Collector:
             answer = self.web.get(self.shop.to_fetch(product.url, product), MAX_PAGE_BYTES)
         except FetchError as error:
             return _failure(error)
+        found = self.read(product, answer)
+        if isinstance(found, Failure):
+            return found
+        self.state.list_images(product.product_id, found, answer.visit)
+        return None
+
+    def read(self, product: Product, answer: Answer) -> list[str] | Failure:
+        """Return the addresses of the pictures on a product's page, one more than are taken where there are more."""
         if not _is_same_product(answer.url, product):
-            return Failure("redirected_away", self.shop.to_write(answer.url, product), 200, answer.n_attempts)
+            return Failure("redirected_away", self.shop.to_write(answer.url, product), answer.visit)
         page = parse_product_page(answer.content, answer.url)
         if not page.is_product_page:
             reason = "challenge" if page.kind == "challenge" else "not_a_product_page"
-            return Failure(reason, page.title[:100], 200, answer.n_attempts)
+            return Failure(reason, page.title[:100], answer.visit)
         if not page.image_urls:
-            return Failure("no_images", "", 200, answer.n_attempts)
-        image_urls = [self.shop.to_write(url, product) for url in page.image_urls[: MAX_IMAGES + 1]]
-        self.state.list_images(product.product_id, image_urls)
-        return None
+            return Failure("no_images", "", answer.visit)
+        return [self.shop.to_write(url, product) for url in page.image_urls[: MAX_IMAGES + 1]]
 
     def _save_images(self, product: Product) -> None:
         for image in self.state.images(product.product_id):
-            if image.status != "pending":
-                continue
-            outcome = self._save_image(product, image.n, image.source_url)
-            if isinstance(outcome, Failure):
-                self.state.fail_image(product.product_id, image.n, outcome)
-            else:
-                self.state.save_image(product.product_id, image.n, outcome)
+            if image.status == "pending":
+                self._save_image(product, image.n, image.source_url)
 
-    def _save_image(self, product: Product, n: int, source_url: str) -> SavedImage | Failure:
+    def _save_image(self, product: Product, n: int, source_url: str) -> None:
         if n > MAX_IMAGES:
-            return Failure("too_many_images", f"only the first {MAX_IMAGES} are taken", attempts=0)
-        path = self.layout.product_images / f"{product.slug}_{product.product_id}_{n}.jpg"
+            too_many = Failure("too_many_images", f"only the first {MAX_IMAGES} are taken")
+            self.state.fail_image(product.product_id, n, too_many)
+            return
+        path = self.path(product, n)
         try:
             answer = self.web.get(self.shop.to_fetch(source_url, product), MAX_IMAGE_BYTES)
-            content, width, height = _as_jpeg(answer)
+            saved = self.save(answer, path)
         except FetchError as error:
             failure = _failure(error)
         except BrokenImageError as error:
-            failure = Failure(error.reason, answer.content_type[:100], 200, answer.n_attempts)
+            failure = Failure(error.reason, answer.content_type[:100], answer.visit)
         else:
-            write_bytes(path, content)
-            sha256 = hashlib.sha256(content).hexdigest()
-            return SavedImage(self.layout.relative(path), width, height, len(content), sha256)
+            self.state.save_image(product.product_id, n, saved, answer.visit)
+            return
         # A process killed between file and row can have left one.
         path.unlink(missing_ok=True)
-        return failure
+        self.state.fail_image(product.product_id, n, failure)
+
+    def path(self, product: Product, n: int) -> Path:
+        """Return where the n-th picture of a product lies."""
+        return self.layout.product_images / f"{product.slug}_{product.product_id}_{n}.jpg"
+
+    def save(self, answer: Answer, path: Path) -> SavedImage:
+        """Put an answered picture on disk; raises BrokenImageError where it is none."""
+        content, width, height = _as_jpeg(answer)
+        write_bytes(path, content)
+        return SavedImage(self.layout.relative(path), width, height, len(content), hashlib.sha256(content).hexdigest())
 
 
 def _is_same_product(url: str, product: Product) -> bool:
@@ -131,4 +147,4 @@ def _as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
 
 
 def _failure(error: FetchError) -> Failure:
-    return Failure(error.reason, error.detail, error.status, error.n_attempts)
+    return Failure(error.reason, error.detail, error.visit)

@@ -1,95 +1,93 @@
-"""The scrape's tables and figures: catalogue and state in, rows and counts out.
+"""The scrape's tables and figures: the state and the catalogue's bad rows in, rows and counts out.
 
 Only the catalogue's products count, whatever else the state remembers, and no row tells when it was made: the same
-shop gives the same bytes.
+shop gives the same bytes. Rows come sorted and one at a time: a million of them take no memory.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
-from skincare.catalogue import Catalogue
-from skincare.scrape_state import Failure, ImageRecord, ProductRecord
-from skincare.tables import FailureRow, ImageRow
+from skincare.catalogue import Problem
+from skincare.scrape_state import ScrapeRecord
+from skincare.tables import FailureRow, ImageRow, natural_key
 
-
-def image_rows(catalogue: Catalogue, images: Iterable[ImageRecord]) -> list[ImageRow]:
-    """Return one row per picture that is on disk."""
-    url_of = {product.product_id: product.url for product in catalogue.products}
-    return [
-        ImageRow(
-            product_url=url_of[image.product_id],
-            image_id=f"{image.product_id}_{image.n}",
-            product_id=image.product_id,
-            file=image.saved.file,
-            source_url=image.source_url,
-            width=image.saved.width,
-            height=image.saved.height,
-            n_bytes=image.saved.n_bytes,
-            sha256=image.saved.sha256,
-        )
-        for image in images
-        if image.status == "scraped" and image.product_id in url_of
-    ]
+_PICTURES: Final = "FROM images JOIN products USING (product_id) WHERE position IS NOT NULL AND images.status = "
 
 
-def failure_rows(
-    catalogue: Catalogue, records: dict[str, ProductRecord], images: Iterable[ImageRecord]
-) -> list[FailureRow]:
-    """Return one row per bad row of the catalogue, per product that is not scraped and per failed picture."""
-    url_of = {product.product_id: product.url for product in catalogue.products}
-    rows = [
+def image_rows(state: ScrapeRecord) -> Iterator[ImageRow]:
+    """Yield one row per picture that is on disk."""
+    query = (
+        "SELECT url, product_id || '_' || n, product_id, file, source_url, width, height, n_bytes, sha256 "
+        "FROM images JOIN products USING (product_id) WHERE product_id = ? AND images.status = 'scraped' ORDER BY n"
+    )
+    for product_id in _product_ids(state):
+        for row in state.rows(query, product_id):
+            yield ImageRow(*row)
+
+
+def failure_rows(problems: Iterable[Problem], state: ScrapeRecord) -> Iterator[FailureRow]:
+    """Yield one row per bad row of the catalogue, per product that is not scraped and per failed picture."""
+    rows = (
         FailureRow(problem.url, "", "", problem.reason, f"catalogue row {problem.row}: {problem.detail}", None, 0)
-        for problem in catalogue.rejected
-    ]
-    rows += [
-        _failure_row(url_of[product_id], product_id, "", _why_not(records[product_id]))
-        for product_id in url_of
-        if records[product_id].status != "scraped"
-    ]
-    rows += [
-        _failure_row(url_of[image.product_id], image.product_id, image.source_url, image.failure)
-        for image in images
-        if image.status == "failed" and image.product_id in url_of
-    ]
-    return rows
+        for problem in problems
+    )
+    yield from sorted(rows, key=lambda row: natural_key(row.product_url))
+    products = (
+        "SELECT url, product_id, '', status, reason, detail, http_status, attempts FROM products WHERE product_id = ?"
+    )
+    pictures = (
+        "SELECT url, product_id, source_url, images.status, images.reason, images.detail, images.http_status, "
+        "images.attempts FROM images JOIN products USING (product_id) "
+        "WHERE product_id = ? AND images.status = 'failed'"
+    )
+    for product_id in _product_ids(state):
+        yield from (_failure_row(*row) for row in state.rows(products, product_id) if row[3] != "scraped")
+        failed = [_failure_row(*row) for row in state.rows(pictures, product_id)]
+        yield from sorted(failed, key=lambda row: natural_key(row.image_url))
 
 
-def counts(catalogue: Catalogue, records: dict[str, ProductRecord]) -> dict[str, int]:
+def counts(state: ScrapeRecord) -> dict[str, int]:
     """Return how the catalogue's products ended; the counts add up to their number."""
-    ended = Counter(_outcome(records[product.product_id]) for product in catalogue.products)
-    return {outcome: ended[outcome] for outcome in ("scraped", "failed", "not_tried")}
+    ended = dict(
+        state.rows(
+            "SELECT CASE WHEN status IN ('scraped', 'failed') THEN status ELSE 'not_tried' END, COUNT(*) "
+            "FROM products WHERE position IS NOT NULL GROUP BY 1"
+        )
+    )
+    return {outcome: ended.get(outcome, 0) for outcome in ("scraped", "failed", "not_tried")}
 
 
-def figures(catalogue: Catalogue, records: dict[str, ProductRecord], failures: list[FailureRow]) -> dict[str, Any]:
+def figures(problems: Iterable[Problem], state: ScrapeRecord) -> dict[str, Any]:
     """Return what the report shows beside the counts: reasons, and coverage by category as [scraped, products]."""
-    coverage: dict[str, list[int]] = {}
-    for product in sorted(catalogue.products, key=lambda product: product.category):
-        cell = coverage.setdefault(product.category, [0, 0])
-        cell[0] += records[product.product_id].status == "scraped"
-        cell[1] += 1
+    of_products = (
+        "SELECT CASE status WHEN 'failed' THEN reason ELSE 'not_tried' END, COUNT(*) FROM products "
+        "WHERE position IS NOT NULL AND status <> 'scraped' GROUP BY 1 ORDER BY 1"
+    )
+    of_pictures = f"SELECT images.reason, COUNT(*) {_PICTURES} 'failed' GROUP BY 1 ORDER BY 1"
+    coverage = (
+        "SELECT category, SUM(status = 'scraped'), COUNT(*) FROM products WHERE position IS NOT NULL "
+        "GROUP BY 1 ORDER BY 1"
+    )
     return {
-        "failures_by_reason": _by_reason(row for row in failures if row.product_id and not row.image_url),
-        "image_failures_by_reason": _by_reason(row for row in failures if row.image_url),
-        "coverage_by_category": coverage,
-        "catalogue_rows": catalogue.n_rows,
-        "catalogue_problems": dict(sorted(Counter(problem.reason for problem in catalogue.problems).items())),
+        "n_images": next(state.rows(f"SELECT COUNT(*) {_PICTURES} 'scraped'"))[0],
+        "failures_by_reason": dict(state.rows(of_products)),
+        "image_failures_by_reason": dict(state.rows(of_pictures)),
+        "coverage_by_category": {category: [n, total] for category, n, total in state.rows(coverage)},
+        "catalogue_problems": dict(sorted(Counter(problem.reason for problem in problems).items())),
     }
 
 
-def _outcome(record: ProductRecord) -> str:
-    return record.status if record.status in ("scraped", "failed") else "not_tried"
+def _product_ids(state: ScrapeRecord) -> list[str]:
+    """Return the catalogue's product ids in the order of the tables."""
+    found = state.rows("SELECT product_id FROM products WHERE position IS NOT NULL")
+    return sorted((product_id for (product_id,) in found), key=natural_key)
 
 
-def _why_not(record: ProductRecord) -> Failure:
-    return record.failure if record.status == "failed" else Failure("not_tried", attempts=0)
-
-
-def _failure_row(product_url: str, product_id: str, image_url: str, failure: Failure) -> FailureRow:
-    return FailureRow(
-        product_url, product_id, image_url, failure.reason, failure.detail, failure.http_status, failure.attempts
-    )
-
-
-def _by_reason(rows: Iterable[FailureRow]) -> dict[str, int]:
-    return dict(sorted(Counter(row.reason for row in rows).items()))
+def _failure_row(
+    product_url: str, product_id: str, image_url: str, status: str, reason: str, detail: str,
+    http_status: int | None, attempts: int,
+) -> FailureRow:  # fmt: skip
+    if status != "failed":
+        return FailureRow(product_url, product_id, image_url, "not_tried", "", None, 0)
+    return FailureRow(product_url, product_id, image_url, reason, detail, http_status, attempts)

@@ -5,9 +5,9 @@ size and time. What may pass is tried again (tenacity): 408, 425, 429, 5xx and b
 """
 
 import logging
-import socket
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urljoin
@@ -18,8 +18,10 @@ from protego import Protego
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from skincare import urls
-from skincare.gates import Gate, pause, retry_after_s
+from skincare.fetch_errors import FetchError, broken, too_slow
+from skincare.gates import Gate, Turn, pause, retry_after_s
 from skincare.transport import Guard, PrivateAddressError, guarded_session
+from skincare.visits import Visit
 
 logger = logging.getLogger(__name__)
 
@@ -53,37 +55,52 @@ class Answer:
     url: str
     content: bytes
     content_type: str
-    n_attempts: int
+    visit: Visit
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Return whether the server says that what the asker had is still true; there is no content then."""
+        return self.visit.http_status == 304
 
 
-class FetchError(Exception):
-    """An address that gave nothing usable; `detail` says the same on every machine and run."""
-
-    def __init__(self, reason: str, detail: str = "", *, status: int | None = None, is_transient: bool = False) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-        self.status = status
-        self.is_transient = is_transient
-        self.n_attempts = 1
+_UNMARKED: Final = Visit()
 
 
 @dataclass(frozen=True)
 class _Reply:
-    content: bytes
-    content_type: str
-    location: str | None
+    content: bytes = b""
+    content_type: str = ""
+    location: str | None = None
+    status: int = 200
+    marks: Visit = _UNMARKED
+
+
+@dataclass
+class _Errand:
+    """One address and what it has cost so far, over all tries and redirects."""
+
+    url: str
+    max_bytes: int
+    conditions: Mapping[str, str]
+    seconds: float = 0.0
 
 
 class Web:
     """Fetches for any number of threads: sessions per thread, gates and robots.txt per host."""
 
     def __init__(
-        self, contact: str = "", *, delay_s: float = 0.0, allow_private: bool = False, limits: Limits | None = None
+        self,
+        contact: str = "",
+        *,
+        delay_s: float = 0.0,
+        concurrency: int = 10,
+        allow_private: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.n_requests = 0
         self._user_agent = f"{AGENT}/1.0 (product photo research; {contact or 'no contact given'})"
         self._delay_s = delay_s
+        self._concurrency = concurrency
         self._allow_private = allow_private
         self._limits = limits or Limits()
         self._stop = threading.Event()
@@ -105,13 +122,14 @@ class Web:
         """End all waiting, in every thread, with StoppedError."""
         self._stop.set()
 
-    def get(self, url: str, max_bytes: int) -> Answer:
-        """Return the answer of a canonical address.
+    def get(self, url: str, max_bytes: int, since: Visit | None = None) -> Answer:
+        """Return the answer of a canonical address; of one that has not changed `since` a visit, just that.
 
         Raises FetchError with a reason (http_404, timeout, too_slow, too_large, connection_error, private_address,
         robots_disallowed, too_many_redirects, bad_redirect ...) or StoppedError.
         """
         limits = self._limits
+        errand = _Errand(url, max_bytes, since.conditions if since else {})
         retrying = Retrying(
             stop=stop_after_attempt(limits.attempts),
             wait=wait_exponential(limits.backoff_min_s, min=limits.backoff_min_s, max=limits.backoff_max_s),
@@ -120,17 +138,21 @@ class Web:
             reraise=True,
         )
         try:
-            final_url, reply = retrying(self._follow, url, max_bytes)
+            final_url, reply = retrying(self._follow, errand)
         except FetchError as error:
-            error.n_attempts = retrying.statistics["attempt_number"]
+            error.visit = Visit(error.status, retrying.statistics["attempt_number"], errand.seconds)
             raise
-        return Answer(final_url, reply.content, reply.content_type, retrying.statistics["attempt_number"])
+        cost = {"attempts": retrying.statistics["attempt_number"], "seconds": errand.seconds}
+        return Answer(
+            final_url, reply.content, reply.content_type, replace(reply.marks, http_status=reply.status, **cost)
+        )
 
-    def _follow(self, url: str, max_bytes: int, *, obey_robots: bool = True) -> tuple[str, _Reply]:
+    def _follow(self, errand: _Errand, *, obey_robots: bool = True) -> tuple[str, _Reply]:
+        url = errand.url
         for _ in range(self._limits.max_redirects + 1):
             if obey_robots:
                 self._check_robots(url)
-            reply = self._request(url, max_bytes)
+            reply = self._request(url, errand)
             if reply.location is None:
                 return url, reply
             try:
@@ -139,29 +161,40 @@ class Web:
                 raise FetchError("bad_redirect", "no usable web address") from error
         raise FetchError("too_many_redirects", f"more than {self._limits.max_redirects}")
 
-    def _request(self, url: str, max_bytes: int) -> _Reply:
-        host = urls.origin(url)
-        self._gate(host).wait()
-        with self._lock:
-            self.n_requests += 1
+    def _request(self, url: str, errand: _Errand) -> _Reply:
+        with self._gate(urls.origin(url)).turn() as turn:
+            with self._lock:
+                self.n_requests += 1
+            try:
+                return self._ask(url, errand, turn)
+            finally:
+                errand.seconds += turn.seconds
+
+    def _ask(self, url: str, errand: _Errand, turn: Turn) -> _Reply:
         timeouts = (self._limits.connect_timeout_s, self._limits.read_timeout_s)
         with Guard(self._limits.total_timeout_s, allow_private=self._allow_private) as guard:
             try:
-                with self._session().get(url, stream=True, allow_redirects=False, timeout=timeouts) as response:
-                    reply = self._receive(response, host, max_bytes)
+                with self._session().get(
+                    url, stream=True, allow_redirects=False, timeout=timeouts, headers=errand.conditions
+                ) as response:
+                    turn.answered(response.status_code)
+                    reply = self._receive(response, urls.origin(url), errand)
             except PrivateAddressError as error:
                 raise FetchError("private_address", "refused; see --allow-private") from error
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                raise _failure(error, guard) from error
+                raise (too_slow() if guard.is_expired else broken(error)) from error
             if guard.is_expired:
-                raise _too_slow()
+                raise too_slow()
         return reply
 
-    def _receive(self, response: requests.Response, host: str, max_bytes: int) -> _Reply:
+    def _receive(self, response: requests.Response, host: str, errand: _Errand) -> _Reply:
         if location := self._session().get_redirect_target(response):
-            return _Reply(b"", "", location)
+            return _Reply(location=location)
+        if response.status_code == 304 and errand.conditions:
+            return _Reply(status=304, marks=Visit.marks(response.headers))
         if response.status_code != 200:
             raise self._refusal(response, host)
+        max_bytes = errand.max_bytes
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > max_bytes:
             raise FetchError("too_large", f"more than {max_bytes} bytes", status=200)
@@ -171,7 +204,8 @@ class Web:
             content += packet
             if len(content) > max_bytes:
                 raise FetchError("too_large", f"more than {max_bytes} bytes", status=200)
-        return _Reply(bytes(content), response.headers.get("Content-Type", ""), None)
+        marks = Visit.marks(response.headers)
+        return _Reply(bytes(content), response.headers.get("Content-Type", ""), marks=marks)
 
     def _refusal(self, response: requests.Response, host: str) -> FetchError:
         """Close the host's gate for as long as it asks, and return the error that says what it answered."""
@@ -200,7 +234,7 @@ class Web:
     def _read_robots(self, host: str) -> Protego:
         """Return a host's rules; a host without the file allows everything, one that fails to answer nothing."""
         try:
-            _, reply = self._follow(f"{host}/robots.txt", _MAX_ROBOTS_BYTES, obey_robots=False)
+            _, reply = self._follow(_Errand(f"{host}/robots.txt", _MAX_ROBOTS_BYTES, {}), obey_robots=False)
         except FetchError as error:
             if error.is_transient or error.status is None or error.status >= 500:
                 raise
@@ -211,7 +245,7 @@ class Web:
 
     def _gate(self, host: str) -> Gate:
         with self._lock:
-            return self._gates.setdefault(host, Gate(self._delay_s, self._stop))
+            return self._gates.setdefault(host, Gate(self._delay_s, self._stop, self._concurrency))
 
     def _session(self) -> requests.Session:
         if not hasattr(self._thread, "session"):
@@ -228,30 +262,3 @@ class _Robots:
 
     lock: threading.Lock
     rules: Protego | None = None
-
-
-def _failure(error: Exception, guard: Guard) -> FetchError:
-    """Name what went wrong below HTTP, in words without addresses of objects or ports."""
-    if guard.is_expired:
-        return _too_slow()
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
-        return FetchError("timeout", is_transient=True)
-    if isinstance(error, requests.exceptions.SSLError):
-        return FetchError("tls_error")
-    if isinstance(error, ValueError):
-        # Our own addresses are canonical; requests looks at the next one even when told not to follow it.
-        return FetchError("bad_redirect", "no usable web address")
-    return FetchError("connection_error", _broken_by(error), is_transient=True)
-
-
-def _broken_by(error: BaseException) -> str:
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    if isinstance(error, socket.gaierror):
-        return "host not found"
-    # Whether the rest shows as a reset, an early end or a bad line can depend on the moment.
-    return "refused" if isinstance(error, ConnectionRefusedError) else "broken off"
-
-
-def _too_slow() -> FetchError:
-    return FetchError("too_slow", "the answer did not end in time")
