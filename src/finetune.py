@@ -18,6 +18,7 @@ from typing import Final
 
 from skincare import (
     calibration,
+    comparison,
     distributed,
     figures,
     finetuning,
@@ -163,8 +164,8 @@ def _test(layout: Layout, name: str, val: Sequence[Example], test: Sequence[Exam
     before = layout.zero_shot / "predictions.jsonl"
     if before.is_file():
         zero_shot = predictions.read_jsonl(before)
-        if {p.image_id for p in zero_shot} == {p.image_id for p in answered}:
-            write_json(log / "comparison.json", metrics.to_json(metrics.compare(zero_shot, answered)))
+        if comparison.is_of_same_pictures(zero_shot, answered):
+            write_json(log / "comparison.json", metrics.to_json(comparison.compare(zero_shot, answered)))
     # Last: its presence says that the run is finished.
     write_json(log / "test_metrics.json", metrics.to_json(scores))
     return scores

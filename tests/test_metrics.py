@@ -1,15 +1,14 @@
-"""The scores are scikit-learn's and scipy's; intervals cover what they promise."""
+"""The scores are scikit-learn's, their intervals those of products written out."""
 
 import json
 import random
-from dataclasses import replace
+from collections import defaultdict
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from skincare import metrics, reference
+from skincare import intervals, metrics, reference
 from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.errors import StageError
 from tests.helpers import prediction
@@ -21,8 +20,14 @@ RANDOM = [
     prediction(f"{i % 37}_{i}", rng.choice(SEEN), rng.choice([*CATEGORIES, None, None, SEEN[i % 9]]))
     for i in range(300)
 ]
+FAIR = [
+    prediction(f"{i % 150}_{i}", truth, rng.choice([truth, truth, *SEEN[:3], None]))
+    for i in range(450)
+    for truth in [SEEN[i % 150 % 9]]
+]
 CASES = {
     "random": RANDOM,
+    "fair": FAIR,
     "perfect": [prediction(f"{i}_1", c, c) for i, c in enumerate(CATEGORIES)],
     "silent": [prediction(f"{i}_1", c, None) for i, c in enumerate(CATEGORIES)],
     "one picture": [prediction("1_1", "Oil", "Balm")],
@@ -74,84 +79,87 @@ def test_nothing_cannot_be_scored():
         metrics.score([])
 
 
+def drawn_f1(predictions, seed, n_resamples):
+    """Macro F1 as scikit-learn has it, of samples of products written out picture by picture."""
+    products = sorted({one.product_id for one in predictions})
+    for times in intervals.draw_products(len(products), seed, n_resamples).astype(int):
+        some = [one for product, n in zip(products, times, strict=True) for one in n * by_product(predictions)[product]]
+        truth = [one.truth for one in some]
+        answers = [one.category or UNKNOWN for one in some]
+        yield sklearn_metrics.f1_score(truth, answers, labels=sorted(set(truth)), average="macro", zero_division=0)
+
+
+def by_product(predictions):
+    found = defaultdict(list)
+    for one in predictions:
+        found[one.product_id].append(one)
+    return found
+
+
+def test_the_interval_of_macro_f1_is_that_of_samples_written_out():
+    scores = metrics.score(RANDOM, seed=3, n_resamples=80)
+    expected = intervals.percentile_interval(np.array(list(drawn_f1(RANDOM, 3, 80))), 37)
+    assert (scores.f1_macro_low, scores.f1_macro_high) == pytest.approx(expected)
+    assert scores.f1_macro_low < scores.f1_macro < scores.f1_macro_high
+
+
+@pytest.mark.parametrize("name", ["accuracy", "coverage", "selective_accuracy", "f1_macro", "parent_accuracy"])
+def test_values_lie_in_their_intervals(name):
+    for predictions in CASES.values():
+        scores = metrics.score(predictions)
+        low, high = getattr(scores, f"{name}_low"), getattr(scores, f"{name}_high")
+        assert 0 <= low <= getattr(scores, name) <= high + 1e-12
+        assert high - low > 0.02
+
+
+def test_a_category_has_the_interval_of_its_own_pictures():
+    """Recall and precision: the accuracy of the pictures shown and of those answered so, their products drawn alone."""
+    scores = metrics.score(FAIR)
+    for one in scores.categories[:3]:
+        for kind, chosen in (("recall", "truth"), ("precision", "category")):
+            alone = metrics.score([p for p in FAIR if getattr(p, chosen) == one.category])
+            assert getattr(one, kind) == pytest.approx(alone.accuracy)
+            expected = (alone.accuracy_low, alone.accuracy_high)
+            assert getattr(one, f"{kind}_interval") == pytest.approx(expected, abs=0.03)
+        assert one.f1_interval[0] < one.f1 < one.f1_interval[1]
+
+
+def test_a_category_that_nobody_shows_or_names_has_no_interval():
+    only_oil = metrics.score([prediction(f"{i}_1", "Oil", "Oil") for i in range(5)])
+    peel, oil = only_oil.categories[CATEGORIES.index("Peel")], only_oil.categories[CATEGORIES.index("Oil")]
+    assert (peel.precision_interval, peel.recall_interval, peel.f1_interval) == (None, None, None)
+    # Five products, all right: Wilson's share, turned into F1.
+    low, _ = intervals.wilson_interval(5, 5)
+    assert oil.recall_interval == pytest.approx((low, 1))
+    assert oil.f1_interval == pytest.approx((2 * low / (1 + low), 1))
+
+
+def test_how_far_wrong_answers_go():
+    answers = {"Oil": 0, "Balm": 1, "Serum": 2, "Mask": 2}
+    some = [prediction(f"{i}_1", "Oil", name) for i, name in enumerate([*answers, None])]
+    scores = metrics.score(some)
+    assert scores.hierarchical_distance == pytest.approx(sum(answers.values()) / 4)
+    assert scores.errors_in_family == pytest.approx(1 / 3)
+    assert scores.parent_accuracy == pytest.approx(2 / 5)
+    assert metrics.score(CASES["perfect"]).errors_in_family is None
+
+
+def test_merged_categories_count_as_one():
+    mixed = [*RANDOM, prediction("900_1", "Toner", "Mist"), prediction("901_1", "Mist", "Toner")]
+    scores = metrics.score(mixed, merged=(("Toner", "Mist"),))
+    assert [one.category for one in scores.categories][8] == "Toner + Mist"
+    names = {"Toner": "Toner + Mist", "Mist": "Toner + Mist"}
+    truth = [names.get(one.truth, one.truth) for one in mixed]
+    answers = [names.get(one.category, one.category) or UNKNOWN for one in mixed]
+    assert scores.accuracy == pytest.approx(sklearn_metrics.accuracy_score(truth, answers))
+    expected = sklearn_metrics.f1_score(truth, answers, labels=sorted(set(truth)), average="macro", zero_division=0)
+    assert scores.f1_macro == pytest.approx(expected)
+    plain = metrics.score(mixed)
+    assert scores.accuracy > plain.accuracy
+    assert scores.parent_accuracy == plain.parent_accuracy
+
+
 def test_the_published_intervals_are_wilsons():
     for published, n_right in ((reference.BEFORE, 60), (reference.AFTER, 102)):
-        low, high = metrics.wilson_interval(n_right, reference.N_TEST)
-        assert (low, high) == pytest.approx((published["accuracy_low"], published["accuracy_high"]), abs=5e-4)
-        expected = stats.binomtest(n_right, reference.N_TEST).proportion_ci(method="wilson")
-        assert (low, high) == pytest.approx((expected.low, expected.high))
-
-
-def test_the_interval_of_independent_pictures_is_near_wilsons():
-    right = [i < 90 for i in range(200)]
-    low, high = metrics.clustered_interval(right, [str(i) for i in range(200)], 0, 4000)
-    assert (low, high) == pytest.approx(metrics.wilson_interval(90, 200), abs=0.02)
-
-
-def test_pictures_of_one_product_count_little_more_than_once():
-    """Ten equal pictures of each of 20 products tell what 20 pictures tell."""
-    clusters = [str(i // 10) for i in range(200)]
-    right = [(i // 10) % 2 == 0 for i in range(200)]
-    low, high = metrics.clustered_interval(right, clusters, 0, 4000)
-    alone = metrics.clustered_interval(right, [str(i) for i in range(200)], 0, 4000)
-    assert high - low > 2.5 * (alone[1] - alone[0])
-
-
-def test_no_right_answer_still_has_an_interval():
-    low, high = metrics.accuracy_interval([False] * 40, [str(i // 4) for i in range(40)], 0, 100)
-    assert (low, high) == pytest.approx(metrics.wilson_interval(0, 10))
-    assert metrics.accuracy_interval([True] * 3, list("abc"), 0, 100)[1] == pytest.approx(1)
-
-
-@pytest.mark.slow
-def test_the_interval_covers_the_truth_nineteen_times_in_twenty():
-    """Products with an accuracy of their own around 0.6: the truth lies inside for 91 to 98 % of 300 data sets."""
-    generator = np.random.default_rng(3)
-    inside = 0
-    for seed in range(300):
-        of_product = generator.beta(3, 2, size=60)
-        sizes = generator.integers(1, 6, size=60)
-        right = [generator.random() < p for p, n in zip(of_product, sizes, strict=True) for _ in range(n)]
-        clusters = [str(i) for i, n in enumerate(sizes) for _ in range(n)]
-        low, high = metrics.clustered_interval(right, clusters, seed, 1000)
-        inside += low <= 0.6 <= high
-    assert 0.91 <= inside / 300 <= 0.98
-
-
-def test_mcnemar_is_the_exact_binomial_test():
-    truth = "Oil"
-    before = [prediction(f"{i}_1", truth, "Oil" if i < 12 else "Balm") for i in range(40)]
-    after = [prediction(f"{i}_1", truth, "Oil" if 5 <= i < 30 else "Balm") for i in range(40)]
-    found = metrics.compare(before, after)
-    assert (found.n_only_before_right, found.n_only_after_right) == (5, 18)
-    assert found.mcnemar_p == pytest.approx(stats.binomtest(5, 23, 0.5).pvalue)
-    assert found.difference == pytest.approx(13 / 40)
-    assert found.difference_low < 13 / 40 < found.difference_high
-
-
-def test_equal_models_do_not_differ():
-    found = metrics.compare(RANDOM, RANDOM)
-    assert (found.difference, found.difference_low, found.difference_high, found.mcnemar_p) == (0, 0, 0, 1)
-
-
-@pytest.mark.parametrize(
-    "after", [RANDOM[1:], [replace(RANDOM[0], truth="Peel"), *RANDOM[1:]]], ids=["one missing", "another truth"]
-)
-def test_other_pictures_cannot_be_compared(after):
-    assert RANDOM[0].truth != "Peel"
-    with pytest.raises(StageError, match="same pictures"):
-        metrics.compare(RANDOM, after)
-
-
-def test_the_detectable_difference_has_the_promised_power():
-    """Simulated: a true difference of that size is found by McNemar's test about four times in five."""
-    n, discordant = 300, 0.4
-    d = metrics.smallest_detectable_difference(n, discordant)
-    generator = np.random.default_rng(0)
-    draws = generator.multinomial(n, [(discordant + d) / 2, (discordant - d) / 2, 1 - discordant], size=400)
-    found = [stats.binomtest(int(b), int(b + c)).pvalue < 0.05 for b, c, _ in draws]
-    assert 0.7 < np.mean(found) < 0.88
-
-
-def test_the_reference_could_show_differences_of_ten_points():
-    assert metrics.smallest_detectable_difference(204, 0.25) == pytest.approx(0.098, abs=0.003)
+        interval = intervals.wilson_interval(n_right, reference.N_TEST)
+        assert interval == pytest.approx((published["accuracy_low"], published["accuracy_high"]), abs=5e-4)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import report
-from skincare import metrics, predictions, report_data, report_pages, stage
+from skincare import comparison, metrics, predictions, report_data, report_pages, stage
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json
@@ -47,7 +47,7 @@ def layout(tmp_path):
     ):
         predictions.write_jsonl(folder / name, answers)
         write_json(folder / scores_name, metrics.to_json(metrics.score(answers)))
-    write_json(log / "comparison.json", metrics.to_json(metrics.compare(before, after)))
+    write_json(log / "comparison.json", metrics.to_json(comparison.compare(before, after)))
     HISTORY.write(log / "history.csv", [
         HistoryRow(e, e, 1e-3, 1.0 if e else None, 0.5 if e else None, 2.0, *[0.5] * 5, 1.0, 3.0) for e in range(3)
     ])  # fmt: skip

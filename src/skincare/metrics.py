@@ -1,31 +1,30 @@
 """How good the answers are: predictions in, scores with intervals out.
 
 An answer that names no category is wrong for accuracy and recall, and in no category's precision. Macro means are over
-the categories that the pictures show. Intervals draw products, not pictures: the photos of one product are answered
-alike, so that 200 pictures of 80 products tell little more than 80.
+the categories that the pictures show (of a bootstrap sample: that its pictures show), not over those that only answers
+name. Intervals draw products, not pictures: the photos of one product are answered alike, so that 200 pictures of 80
+products tell little more than 80.
 """
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from skincare import intervals, merging
 from skincare.categories import CATEGORIES, parent_of
 from skincare.errors import StageError
 from skincare.predictions import Prediction
 
-_Z_95: Final = 1.959964
-_Z_POWER_80: Final = 0.841621
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class CategoryScore:
-    """One category; precision, recall and f1 are 0 where nothing defines them."""
+    """One category; precision, recall and f1 are 0 where nothing defines them, their intervals then None."""
 
     category: str
     n: int
@@ -34,15 +33,21 @@ class CategoryScore:
     recall: float
     f1: float
     n_unknown: int
+    precision_interval: tuple[float, float] | None
+    recall_interval: tuple[float, float] | None
+    f1_interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Scores:
     """All scores of a set of predictions, as shares.
 
-    accuracy_low, accuracy_high: 95 % interval by a bootstrap over products; coverage: share of answers that name a
-    category; selective_accuracy: accuracy among those; parent_accuracy: share in the right family of categories;
-    categories: all 14, in their order; confusion: (14, 15) counts, rows are the truth, the last column no category.
+    *_low, *_high: 95 % interval by a bootstrap over products; coverage: share of answers that name a category;
+    selective_accuracy: accuracy among those; parent_accuracy: share in the right family of categories;
+    hierarchical_distance: mean over answers that name a category, 0 for the right one, 1 for another of its family, 2
+    for another family; errors_in_family: the share of those wrong that stay in the family (None: none is wrong);
+    categories: all 14 (or the merged ones), in their order; confusion: a row of counts per true category, the last
+    column no category.
     """
 
     n: int
@@ -51,174 +56,81 @@ class Scores:
     accuracy_low: float
     accuracy_high: float
     coverage: float
+    coverage_low: float
+    coverage_high: float
     selective_accuracy: float
+    selective_accuracy_low: float
+    selective_accuracy_high: float
     precision_weighted: float
     recall_weighted: float
     f1_weighted: float
     precision_macro: float
     recall_macro: float
     f1_macro: float
+    f1_macro_low: float
+    f1_macro_high: float
     parent_accuracy: float
+    parent_accuracy_low: float
+    parent_accuracy_high: float
+    hierarchical_distance: float
+    errors_in_family: float | None
     categories: tuple[CategoryScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     statuses: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same pictures; difference is after - before, with a 95 % interval over products.
+def score(
+    predictions: Sequence[Prediction], *, merged: Sequence[merging.Group] = (), seed: int = 0, n_resamples: int = 2000
+) -> Scores:
+    """Score predictions; their order does not matter.
 
-    mcnemar_p: exact two-sided p-value that the pictures which only one of them got right are split evenly;
-    smallest_detectable_difference: what a set of this size finds with 80 % power at the 5 % level.
+    Categories that `merged` puts into one group count as one, except for what concerns families.
+    Raises StageError when there are no predictions.
     """
-
-    n: int
-    n_products: int
-    accuracy_before: float
-    accuracy_after: float
-    difference: float
-    difference_low: float
-    difference_high: float
-    n_only_before_right: int
-    n_only_after_right: int
-    mcnemar_p: float
-    smallest_detectable_difference: float
-
-
-def score(predictions: Sequence[Prediction], *, seed: int = 0, n_resamples: int = 2000) -> Scores:
-    """Score predictions; their order does not matter. Raises StageError when there are none."""
     if not predictions:
         raise StageError("There are no predictions to score")
-    confusion = _confusion(predictions)
-    right = [one.category == one.truth for one in predictions]
-    low, high = accuracy_interval(right, [one.product_id for one in predictions], seed, n_resamples)
-    n_answered = sum(one.category is not None for one in predictions)
+    names = merging.names(merged)
+    counts = count_by_product(merging.merge(predictions, merged), names)
+    draws = intervals.draw_products(len(counts), seed, n_resamples)
+    confusion = counts.sum(axis=0)
     precision, recall, f1 = _per_category(confusion)
     support = confusion.sum(axis=1)
-    seen = support > 0
-    weights = support / support.sum()
-    products = _products_by_category(predictions)
+    weights, seen = support / support.sum(), support > 0
     return Scores(
         n=len(predictions),
-        n_products=len({one.product_id for one in predictions}),
-        accuracy=float(np.mean(right)),
-        accuracy_low=low,
-        accuracy_high=high,
-        coverage=n_answered / len(predictions),
-        selective_accuracy=sum(right) / n_answered if n_answered else 0.0,
+        n_products=len(counts),
+        **_overall(counts, draws),
+        **_families(count_by_product(predictions, CATEGORIES), draws),
         precision_weighted=float(precision @ weights),
         recall_weighted=float(recall @ weights),
         f1_weighted=float(f1 @ weights),
         precision_macro=float(precision[seen].mean()),
         recall_macro=float(recall[seen].mean()),
-        f1_macro=float(f1[seen].mean()),
-        parent_accuracy=float(np.mean([_is_right_family(one) for one in predictions])),
-        categories=tuple(
-            CategoryScore(
-                name,
-                int(support[i]),
-                len(products[name]),
-                float(precision[i]),
-                float(recall[i]),
-                float(f1[i]),
-                int(confusion[i, -1]),
-            )
-            for i, name in enumerate(CATEGORIES)
-        ),
+        categories=tuple(_category_score(i, name, counts, draws) for i, name in enumerate(names)),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         statuses=dict(sorted(Counter(one.status for one in predictions).items())),
     )
 
 
-def compare(
-    before: Sequence[Prediction], after: Sequence[Prediction], *, seed: int = 0, n_resamples: int = 2000
-) -> Comparison:
-    """Compare two models on the same pictures; raises StageError when the pictures or their truths differ."""
-    first, second = ({one.image_id: one for one in part} for part in (before, after))
-    ids = sorted(first)
-    if not ids or ids != sorted(second) or any(first[i].truth != second[i].truth for i in ids):
-        raise StageError(
-            "Only predictions of the same pictures can be compared; run zero_shot.py and finetune.py again"
-        )
-    was_right = np.array([first[i].category == first[i].truth for i in ids])
-    is_right = np.array([second[i].category == second[i].truth for i in ids])
-    gained, lost = int((is_right & ~was_right).sum()), int((was_right & ~is_right).sum())
-    change = is_right.astype(float) - was_right.astype(float)
-    product_ids = [first[i].product_id for i in ids]
-    low, high = clustered_interval(change, product_ids, seed, n_resamples)
-    return Comparison(
-        n=len(ids),
-        n_products=len(set(product_ids)),
-        accuracy_before=float(was_right.mean()),
-        accuracy_after=float(is_right.mean()),
-        difference=float(change.mean()),
-        difference_low=low,
-        difference_high=high,
-        n_only_before_right=lost,
-        n_only_after_right=gained,
-        mcnemar_p=float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
-        smallest_detectable_difference=smallest_detectable_difference(len(ids), (gained + lost) / len(ids)),
-    )
+def count_by_product(predictions: Sequence[Prediction], names: Sequence[str]) -> Floats:
+    """Return (products, k, k + 1) counts of truth x answer, products sorted by id; the last column is no category."""
+    products = {product_id: i for i, product_id in enumerate(sorted({one.product_id for one in predictions}))}
+    place: dict[str | None, int] = {**{name: i for i, name in enumerate(names)}, None: len(names)}
+    counts = np.zeros((len(products), len(names), len(names) + 1))
+    for one in predictions:
+        counts[products[one.product_id], place[one.truth], place[one.category]] += 1
+    return counts
 
 
-def clustered_interval(
-    values: Sequence[float] | npt.NDArray[Any], clusters: Sequence[str], seed: int, n_resamples: int
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean of `values` when whole clusters are drawn with replacement."""
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for value, cluster in zip(values, clusters, strict=True):
-        sums[cluster][0] += float(value)
-        sums[cluster][1] += 1
-    # Sorted: the interval must not depend on the order of the predictions.
-    totals = np.array([sums[cluster] for cluster in sorted(sums)])
-    rng = np.random.default_rng(seed)
-    times_drawn = rng.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=n_resamples)
-    drawn = times_drawn @ totals
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
-    return float(low), float(high)
+def macro_f1(confusions: Floats) -> Floats:
+    """Return the macro F1 of (..., k, k + 1) counts, over the categories that each shows."""
+    shown = confusions.sum(axis=-1) > 0
+    f1 = _per_category(confusions)[2]
+    return (f1 * shown).sum(axis=-1) / shown.sum(axis=-1)
 
 
-def accuracy_interval(
-    right: Sequence[bool], products: Sequence[str], seed: int, n_resamples: int
-) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy, products drawn with replacement.
-
-    Where all answers are right, or none is, drawing again teaches nothing: Wilson's interval, a product counting once.
-    """
-    if len(set(right)) == 1:
-        n_products = len(set(products))
-        return wilson_interval(n_products if right[0] else 0, n_products)
-    return clustered_interval(right, products, seed, n_resamples)
-
-
-def wilson_interval(n_right: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of independent pictures.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    share, z2 = n_right / n, _Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def smallest_detectable_difference(n: int, discordant_share: float) -> float:
-    """Return the paired difference of two accuracies that n pictures show with 80 % power at the two-sided 5 % level.
-
-    Source: the normal approximation of McNemar's test, n = (z_a sqrt(p) + z_b sqrt(p - d^2))^2 / d^2 with p the share
-    of pictures on which the two differ (R. J. Connor, Biometrics 43, 1987), solved for d.
-    """
-    p = discordant_share
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        d = (low + high) / 2
-        needed = (_Z_95 * math.sqrt(p) + _Z_POWER_80 * math.sqrt(max(p - d * d, 0.0))) ** 2
-        low, high = (d, high) if needed > n * d * d else (low, d)
-    return high
-
-
-def to_json(result: Scores | Comparison) -> dict[str, Any]:
-    """Return plain JSON types."""
+def to_json(result: Any) -> dict[str, Any]:
+    """Return a dataclass of scores as plain JSON types."""
     return asdict(result)
 
 
@@ -228,7 +140,7 @@ def scores_from_json(value: Mapping[str, Any]) -> Scores:
         return Scores(
             **{
                 **value,
-                "categories": tuple(CategoryScore(**one) for one in value["categories"]),
+                "categories": tuple(_category_from_json(one) for one in value["categories"]),
                 "confusion": tuple(tuple(row) for row in value["confusion"]),
             }
         )
@@ -244,31 +156,75 @@ def headline(scores: Scores) -> str:
     )
 
 
-def _confusion(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
-    place = {name: i for i, name in enumerate(CATEGORIES)}
-    confusion = np.zeros((len(CATEGORIES), len(CATEGORIES) + 1), dtype=np.int64)
-    for one in predictions:
-        confusion[place[one.truth], place[one.category] if one.category is not None else -1] += 1
-    return confusion
+def _overall(counts: Floats, draws: Floats) -> dict[str, float]:
+    """Return what every answer has a part in, each with its interval."""
+    n, n_answered = counts.sum(axis=(1, 2)), counts[:, :, :-1].sum(axis=(1, 2))
+    n_right = np.trace(counts, axis1=1, axis2=2)
+    f1 = float(macro_f1(counts.sum(axis=0)))
+    drawn_f1 = macro_f1(np.tensordot(draws, counts, axes=1))
+    f1_low, f1_high = intervals.interval_of_draws(f1, drawn_f1, len(counts))
+    return {
+        **_share("accuracy", n_right, n, draws),
+        **_share("coverage", n_answered, n, draws),
+        **_share("selective_accuracy", n_right, n_answered, draws),
+        "f1_macro": f1,
+        "f1_macro_low": f1_low,
+        "f1_macro_high": f1_high,
+    }
 
 
-def _per_category(confusion: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return precision, recall and F1, (14,) each."""
-    right = np.diagonal(confusion).astype(float)
-    answered, support = confusion[:, :-1].sum(axis=0), confusion.sum(axis=1)
+def _families(counts: Floats, draws: Floats) -> dict[str, Any]:
+    """Return how far wrong answers go, for (products, 14, 15) counts."""
+    of = [parent_of(name) for name in CATEGORIES]
+    is_family = np.array([[one == other for other in of] for one in of])
+    answered = counts[:, :, :-1]
+    n_in_family = (answered * is_family).sum(axis=(1, 2))
+    n_right, n_answered = np.trace(answered, axis1=1, axis2=2).sum(), answered.sum()
+    n_near, n_wrong = n_in_family.sum() - n_right, n_answered - n_right
+    return {
+        **_share("parent_accuracy", n_in_family, counts.sum(axis=(1, 2)), draws),
+        "hierarchical_distance": float((2 * n_wrong - n_near) / max(n_answered, 1)),
+        "errors_in_family": float(n_near / n_wrong) if n_wrong else None,
+    }
+
+
+def _share(name: str, hits: Floats, among: Floats, draws: Floats) -> dict[str, float]:
+    """Return a share and its interval; 0, and nothing known, where there is nothing to share."""
+    low, high = intervals.share_interval(hits, among, draws) or (0.0, 1.0)
+    return {name: float(hits.sum() / max(among.sum(), 1)), f"{name}_low": low, f"{name}_high": high}
+
+
+def _category_score(place: int, name: str, counts: Floats, draws: Floats) -> CategoryScore:
+    precision, recall, f1 = _per_category(counts.sum(axis=0))
+    right, shown = counts[:, place, place], counts[:, place].sum(axis=1)
+    answered = counts[:, :, place].sum(axis=1)
+    # Of the pictures that are of the category or taken for it, the right ones: F1 rises with that share alone.
+    overlap = intervals.share_interval(right, shown + answered - right, draws)
+    return CategoryScore(
+        category=name,
+        n=int(shown.sum()),
+        n_products=int(np.count_nonzero(shown)),
+        precision=float(precision[place]),
+        recall=float(recall[place]),
+        f1=float(f1[place]),
+        n_unknown=int(counts[:, place, -1].sum()),
+        precision_interval=intervals.share_interval(right, answered, draws),
+        recall_interval=intervals.share_interval(right, shown, draws),
+        f1_interval=(2 * overlap[0] / (1 + overlap[0]), 2 * overlap[1] / (1 + overlap[1])) if overlap else None,
+    )
+
+
+def _category_from_json(value: Mapping[str, Any]) -> CategoryScore:
+    ends = {key: tuple(both) if both else None for key, both in value.items() if key.endswith("_interval")}
+    return CategoryScore(**{**value, **ends})
+
+
+def _per_category(confusions: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return precision, recall and F1, (..., k) each, of (..., k, k + 1) counts; 0 where nothing defines them."""
+    right = np.diagonal(confusions, axis1=-2, axis2=-1)
+    answered, support = confusions[..., :-1].sum(axis=-2), confusions.sum(axis=-1)
     return (
         right / np.maximum(answered, 1),
         right / np.maximum(support, 1),
         2 * right / np.maximum(answered + support, 1),
     )
-
-
-def _is_right_family(one: Prediction) -> bool:
-    return one.category is not None and parent_of(one.category) == parent_of(one.truth)
-
-
-def _products_by_category(predictions: Sequence[Prediction]) -> dict[str, set[str]]:
-    products: dict[str, set[str]] = defaultdict(set)
-    for one in predictions:
-        products[one.truth].add(one.product_id)
-    return products

@@ -1,0 +1,125 @@
+"""Intervals and tests for shares measured on pictures of products; pure functions of counts.
+
+The photos of one product are answered alike, so that products are drawn, never pictures. Everything is repeatable:
+a seed gives the draws, and nothing depends on the order of the predictions.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+
+_Z_95: Final = 1.959964
+_Z_POWER_80: Final = 0.841621
+# Below it two ends of an interval differ by rounding only.
+_SAME: Final = 1e-9
+
+
+def draw_products(n_products: int, seed: int, n_resamples: int) -> Floats:
+    """Return (n_resamples, n_products): how often each product is in each bootstrap sample."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n_products, np.full(n_products, 1 / n_products), size=n_resamples)
+    return drawn.astype(np.float64)
+
+
+def percentile_interval(drawn: Floats, n_products: int) -> tuple[float, float]:
+    """Return the 95 % interval of a statistic from its bootstrap samples (NaN: undefined there).
+
+    Wider than the plain percentiles, which hide how little few products tell.
+    Source: T. Hesterberg, "What teachers should know about the bootstrap", 2015 (expanded percentile).
+    """
+    tail = stats.norm.cdf(-math.sqrt(n_products / (n_products - 1)) * stats.t.ppf(0.975, n_products - 1))
+    low, high = np.quantile(drawn[~np.isnan(drawn)], (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def share_interval(hits: Floats, among: Floats, draws: Floats) -> tuple[float, float] | None:
+    """Return the 95 % interval of sum(hits) / sum(among), counts per product; None where there is nothing to share.
+
+    draws: (n_resamples, products) of `draw_products`.
+    """
+    n_products = int(np.count_nonzero(among))
+    if not n_products:
+        return None
+    n_drawn = draws @ among
+    drawn = np.divide(draws @ hits, n_drawn, out=np.full(len(draws), np.nan), where=n_drawn > 0)
+    return interval_of_draws(float(hits.sum() / among.sum()), drawn, n_products)
+
+
+def interval_of_draws(value: float, drawn: Floats, n_products: int) -> tuple[float, float]:
+    """Return the 95 % interval of a value between 0 and 1 from its bootstrap samples.
+
+    Where drawing again teaches nothing, as when all answers are right, or none is: Wilson's, a product counting once.
+    """
+    if n_products > 1:
+        low, high = percentile_interval(drawn, n_products)
+        if high - low > _SAME:
+            return low, high
+    return wilson_interval(value * n_products, n_products)
+
+
+def difference_interval(drawn: Floats, n_products: int) -> tuple[float, float]:
+    """Return the 95 % interval of a difference of shares; one product alone says nothing."""
+    return percentile_interval(drawn, n_products) if n_products > 1 else (-1.0, 1.0)
+
+
+def wilson_interval(n_right: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of independent pictures.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    share, z2 = n_right / n, _Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def exact_mcnemar(n_only_before_right: int, n_only_after_right: int) -> float:
+    """Return the two-sided p-value that pictures which only one of two models got right are split evenly.
+
+    It takes pictures for independent, as they are not: `sign_flip_p` is the one for products.
+    """
+    n = n_only_before_right + n_only_after_right
+    return float(stats.binomtest(n_only_after_right, n).pvalue) if n else 1.0
+
+
+def sign_flip_p(changes: Sequence[float] | npt.NDArray[Any], seed: int, n_resamples: int) -> float:
+    """Return the two-sided p-value that the sum of the products' changes is nought.
+
+    If the models were equally good, either could have given the other's answers about a product: each change keeps or
+    turns its sign. Source: B. Phipson and G. Smyth, "Permutation p-values should never be zero", 2010.
+    """
+    values = np.sort(np.abs(np.asarray(changes, dtype=np.float64)))
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(n_resamples, len(values)))
+    observed = abs(float(np.sum(changes)))
+    return (1 + int((np.abs(signs @ values) >= observed - _SAME).sum())) / (1 + n_resamples)
+
+
+def smallest_detectable_difference(n: int, discordant_share: float) -> float:
+    """Return the paired difference of two accuracies that n pictures show with 80 % power at the two-sided 5 % level.
+
+    Source: the normal approximation of McNemar's test, n = (z_a sqrt(p) + z_b sqrt(p - d^2))^2 / d^2 with p the share
+    of pictures on which the two differ (R. J. Connor, Biometrics 43, 1987), solved for d. A difference of d needs at
+    least that share: p is never below d.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        d = (low + high) / 2
+        p = max(discordant_share, d)
+        needed = (_Z_95 * math.sqrt(p) + _Z_POWER_80 * math.sqrt(p - d * d)) ** 2
+        low, high = (d, high) if needed > n * d * d else (low, d)
+    return high
+
+
+def smallest_detectable_of_products(changes: Sequence[float] | npt.NDArray[Any], n: int) -> float:
+    """Return the same for pictures that come in products: `changes` are each product's, summed over its pictures.
+
+    Source: (z_a + z_b) standard errors, the error as products vary (E. Miller, "Adding error bars to evals", 2024).
+    """
+    values = np.asarray(changes, dtype=np.float64)
+    return (_Z_95 + _Z_POWER_80) * math.sqrt(float((values**2).sum())) / n

@@ -1,0 +1,111 @@
+"""Paired comparisons: the numbers of statsmodels and of samples written out, the same pictures only."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+
+from skincare import comparison, intervals, merging, metrics
+from skincare.categories import CATEGORIES
+from skincare.errors import StageError
+from tests.helpers import prediction
+
+rng = random.Random(7)
+TRUTHS = [rng.choice(CATEGORIES[:8]) for _ in range(200)]
+IDS = [f"{i % 41}_{i}" for i in range(200)]
+
+
+def answers(skill, seed):
+    own = random.Random(seed)
+    return [
+        prediction(i, truth, truth if own.random() < skill else own.choice([*CATEGORIES, None]))
+        for i, truth in zip(IDS, TRUTHS, strict=True)
+    ]
+
+
+BEFORE, AFTER = answers(0.4, 1), answers(0.6, 2)
+
+
+def test_the_p_value_is_statsmodels():
+    found = comparison.compare(BEFORE, AFTER)
+    was, now = ([one.category == one.truth for one in part] for part in (BEFORE, AFTER))
+    table = [[sum(a == x and b == y for a, b in zip(was, now, strict=True)) for y in (True, False)]
+             for x in (True, False)]  # fmt: skip
+    assert found.mcnemar_p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert (found.n_only_before_right, found.n_only_after_right) == (table[0][1], table[1][0])
+    assert found.difference == pytest.approx(np.mean(now) - np.mean(was))
+
+
+def test_differences_are_those_of_the_scores():
+    found, first, second = comparison.compare(BEFORE, AFTER), metrics.score(BEFORE), metrics.score(AFTER)
+    assert found.accuracy_before == pytest.approx(first.accuracy)
+    assert found.f1_macro_after == pytest.approx(second.f1_macro)
+    assert found.f1_macro_difference == pytest.approx(second.f1_macro - first.f1_macro)
+
+
+def test_intervals_are_those_of_samples_written_out():
+    """The same products for both models in every draw; scored picture by picture."""
+    found = comparison.compare(BEFORE, AFTER, seed=5, n_resamples=60)
+    products = sorted({one.product_id for one in BEFORE})
+    differences = []
+    for times in intervals.draw_products(len(products), 5, 60).astype(int):
+        n_of = dict(zip(products, times, strict=True))
+        drawn = [[one for one in part for _ in range(n_of[one.product_id])] for part in (BEFORE, AFTER)]
+        confusions = [metrics.count_by_product(part, CATEGORIES).sum(axis=0) for part in drawn]
+        accuracy = [np.trace(one) / one.sum() for one in confusions]
+        f1 = [metrics.macro_f1(one) for one in confusions]
+        differences.append([accuracy[1] - accuracy[0], f1[1] - f1[0]])
+    accuracy, f1 = np.array(differences).T
+    assert (found.difference_low, found.difference_high) == pytest.approx(intervals.percentile_interval(accuracy, 41))
+    expected = intervals.percentile_interval(f1, 41)
+    assert (found.f1_macro_difference_low, found.f1_macro_difference_high) == pytest.approx(expected)
+
+
+def test_equal_models_do_not_differ():
+    found = comparison.compare(BEFORE, BEFORE)
+    assert (found.difference, found.difference_low, found.difference_high) == (0, 0, 0)
+    assert (found.mcnemar_p, found.products_p) == (1, 1)
+    assert found.smallest_detectable_difference_products >= found.smallest_detectable_difference > 0
+
+
+def test_the_other_way_round_is_the_negative_and_order_changes_nothing():
+    there, back = comparison.compare(BEFORE, AFTER), comparison.compare(AFTER, BEFORE)
+    assert (there.difference_low, there.difference_high) == pytest.approx((-back.difference_high, -back.difference_low))
+    assert there.products_p == back.products_p
+    assert comparison.compare(BEFORE[::-1], random.Random(0).sample(AFTER, 200)) == there
+
+
+def test_products_that_change_together_prove_less():
+    """Ten pictures of each of 4 products got right at last: 40 pictures, but only 4 witnesses."""
+    before = [prediction(f"{i // 10}_{i}", "Oil", "Oil" if i >= 40 else None) for i in range(200)]
+    after = [prediction(f"{i // 10}_{i}", "Oil", "Oil") for i in range(200)]
+    found = comparison.compare(before, after)
+    assert found.mcnemar_p < 1e-10
+    assert found.products_p == pytest.approx(2 / 2**4, abs=0.02)
+    assert found.smallest_detectable_difference_products > 2 * found.smallest_detectable_difference
+
+
+def test_merged_predictions_are_compared_as_merged():
+    groups = merging.parse(["Toner+Mist", "Oil+Bath Oil"])
+    found = comparison.compare(merging.merge(BEFORE, groups), merging.merge(AFTER, groups))
+    assert found.f1_macro_after == pytest.approx(metrics.score(AFTER, merged=groups).f1_macro)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        AFTER[1:],
+        [*AFTER, AFTER[0]],
+        [replace(AFTER[0], truth="Peel"), *AFTER[1:]],
+        [replace(AFTER[0], product_id="another"), *AFTER[1:]],
+    ],
+    ids=["one missing", "one twice", "another truth", "another product"],
+)
+def test_other_pictures_cannot_be_compared(after):
+    assert AFTER[0].truth != "Peel"
+    with pytest.raises(StageError, match=r"(same pictures|each picture)"):
+        comparison.compare(BEFORE, after)
+    with pytest.raises(StageError, match="same pictures"):
+        comparison.compare([], [])

@@ -1,0 +1,50 @@
+"""Merging renames, adds probabilities up, and refuses what makes no sense."""
+
+import numpy as np
+import pytest
+
+from skincare import merging
+from skincare.categories import CATEGORIES
+from skincare.errors import StageError
+from tests.helpers import prediction
+
+GROUPS = (("Mist", "Toner"), ("Oil", "Bath Oil", "Balm"))
+
+
+def test_groups_are_read_from_a_command_line():
+    assert merging.parse(["Mist + toner", "Oil+Bath Oil+balm"]) == GROUPS
+    assert merging.parse([]) == ()
+
+
+@pytest.mark.parametrize(
+    "texts", [["Toner"], ["Toner+Perfume"], ["Toner+"], [""], ["Toner+Toner"], ["Toner+Mist", "Mist+Oil"]]
+)
+def test_groups_that_make_no_sense_are_refused(texts):
+    with pytest.raises(StageError, match=r"(category|two or more)"):
+        merging.parse(texts)
+
+
+def test_a_group_stands_where_its_first_category_stood():
+    names = merging.names(GROUPS)
+    assert len(names) == 14 - 3
+    assert names.index("Toner + Mist") == CATEGORIES.index("Toner")
+    assert names.index("Bath Oil + Balm + Oil") == CATEGORIES.index("Bath Oil")
+    assert merging.names(()) == CATEGORIES
+
+
+def test_predictions_are_renamed_and_probabilities_summed():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(14))
+    one = prediction(
+        "1_1", "Toner", "Mist", candidates=("Mist", "Toner", "Oil"), log_probabilities=tuple(np.log(probabilities))
+    )
+    silent = prediction("2_1", "Serum", None)
+    found, kept = merging.merge([one, silent], GROUPS)
+    assert (found.truth, found.category) == ("Toner + Mist", "Toner + Mist")
+    assert found.candidates == ("Toner + Mist", "Bath Oil + Balm + Oil")
+    summed = dict(zip(merging.names(GROUPS), np.exp(found.log_probabilities), strict=True))
+    expected = sum(probabilities[CATEGORIES.index(name)] for name in GROUPS[1])
+    assert summed["Bath Oil + Balm + Oil"] == pytest.approx(expected)
+    assert sum(summed.values()) == pytest.approx(1)
+    assert kept == silent
+    assert merging.merge([one], ()) == [one]
