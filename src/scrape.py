@@ -3,9 +3,15 @@
     python src/scrape.py --contact you@example.org
     python src/scrape.py --shop-url http://127.0.0.1:8000      from a stand-in, such as the sample shop
 
-Reads csv_data/skincare_products_clean.csv. Writes product_images/, csv_data/images_id_full.csv (the pictures that are
-on disk) and csv_data/scrape_failures.csv (what could not be had, with a reason). csv_data/scrape_state.sqlite knows
-every product and picture: stop the run whenever you like, the same command goes on and fetches nothing twice.
+    python src/scrape.py --source open_beauty_facts --query en:face-creams,en:shower-gels --contact you@example.org
+    python src/scrape.py --source json_ld --catalogue my_products.csv --contact you@example.org
+
+Reads csv_data/skincare_products_clean.csv; with --source, another catalogue or a list that the source gives, written
+to csv_data/products_<source>*.csv, which is then the --catalogue of the stages that follow. Writes product_images/,
+csv_data/images_id_full.csv (the pictures that are on disk, with licence and whom to name),
+csv_data/products_metadata.csv (name, brand, price, ingredients ... with where each was read) and
+csv_data/scrape_failures.csv (what could not be had, with a reason). csv_data/scrape_state.sqlite knows every product
+and picture: stop the run whenever you like, the same command goes on and fetches nothing twice.
 
 Time: with the default delay about half an hour for the 1,126 pages of the real catalogue and their pictures; the
 sample's 200 products take seconds.
@@ -23,7 +29,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import reference, scrape_tables, scrape_work, stage, urls
+from skincare import listing, reference, scrape_tables, scrape_work, stage, urls
 from skincare.catalogue import Problem, read_products
 from skincare.collector import Collector, Shop
 from skincare.errors import StageError
@@ -31,7 +37,8 @@ from skincare.paths import Layout
 from skincare.pools import Alarm, Pools
 from skincare.runlog import Summary
 from skincare.scrape_state import ScrapeState
-from skincare.tables import FAILURES, IMAGES
+from skincare.sources import DEFAULT_SOURCE, source_named
+from skincare.tables import FAILURES, IMAGES, METADATA
 from skincare.web import Web
 
 logger = logging.getLogger(__name__)
@@ -43,6 +50,10 @@ class Config(stage.StageConfig):
 
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
+    source: str = ""
+    """Where products come from: lookfantastic (as without it), json_ld or open_beauty_facts."""
+    query: str = ""
+    """What to list of a source that can be searched: its own category tags, separated by commas."""
     shop_url: str = ""
     """Fetch from this scheme and host instead of the products' own; a loopback host implies --allow-private."""
     workers: int = 10
@@ -62,17 +73,20 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Collect what is not collected yet, then write the tables from the state."""
     _check(config)
-    catalogue = read_products(config.catalogue or layout.catalogue)
+    catalogue = read_products(_catalogue_path(config, layout))
     for problem in catalogue.problems:
         logger.warning("catalogue row %d: %s: %s", problem.row, problem.reason, problem.detail)
+    sources = sorted({one.source or config.source or DEFAULT_SOURCE for one in catalogue.products})
+    _check_contact(config, sources)
     n_rows, problems, rejected = catalogue.n_rows, catalogue.problems, catalogue.rejected
     with ScrapeState(layout.scrape_state) as state:
         _remove_leftovers(layout)
         state.set_catalogue(catalogue.products)
         # From here on the state holds it.
         del catalogue
-        trouble, n_requests = _collect(config, _plan(config, state, layout), state, layout)
+        trouble, n_requests = _collect(config, _plan(config, state, layout), sources, state, layout)
         IMAGES.write(layout.images_table, scrape_tables.image_rows(state), is_sorted=True)
+        METADATA.write(layout.metadata_table, scrape_tables.metadata_rows(state), is_sorted=True)
         FAILURES.write(layout.failures_table, scrape_tables.failure_rows(rejected, state), is_sorted=True)
         if trouble:
             raise StageError(
@@ -110,6 +124,31 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def _web(config: Config, delay_s: float) -> Web:
+    allow_private = config.allow_private or _is_loopback(config.shop_url)
+    return Web(config.contact, delay_s=delay_s, concurrency=config.workers, allow_private=allow_private)
+
+
+def _catalogue_path(config: Config, layout: Layout) -> Path:
+    """Return the catalogue to read; where a source is named, the one that it makes of a list or of the one given."""
+    given = config.catalogue or layout.catalogue
+    if not config.source:
+        return given
+    source = source_named(config.source)
+    if not config.query:
+        return listing.adopt_catalogue(source, given, layout)
+    _check_contact(config, [config.source])
+    delay_s = config.delay_s if config.shop_url else max(config.delay_s, listing.delay_s(source))
+    with _web(config, delay_s) as web:
+        return listing.list_products(source, config.query, Shop(_stand_in(config), tuple(source.delays_s)), web, layout)
+
+
+def _check_contact(config: Config, sources: Sequence[str]) -> None:
+    for name in sources:
+        if source_named(name).needs_contact and not (config.contact or config.shop_url):
+            raise StageError(f"{name} asks who reads it: give a mail or web address by --contact")
+
+
 def _remove_leftovers(layout: Layout) -> None:
     """Remove the half-written files of a killed run; the state's lock says that no other run is writing."""
     for folder in (layout.product_images, layout.images_table.parent):
@@ -124,14 +163,19 @@ def _plan(config: Config, state: ScrapeState, layout: Layout) -> dict[str, int]:
     return scrape_work.plan(state, "failed" if config.retry_failed else "open", config.limit)
 
 
-def _collect(config: Config, n_by_host: dict[str, int], state: ScrapeState, layout: Layout) -> tuple[list[str], int]:
+def _collect(
+    config: Config, n_by_host: dict[str, int], sources: Sequence[str], state: ScrapeState, layout: Layout
+) -> tuple[list[str], int]:
     """Work on all products; return what is wrong with hosts that were given up, and the number of requests.
 
     Interrupted, it leaves what is done in the state.
     """
-    allow_private = config.allow_private or _is_loopback(config.shop_url)
-    with Web(config.contact, delay_s=config.delay_s, concurrency=config.workers, allow_private=allow_private) as web:
-        collector = Collector(web, state, layout, Shop(_stand_in(config)))
+    delays_s = {origin: s for name in sources for origin, s in source_named(name).delays_s.items()}
+    with _web(config, config.delay_s) as web:
+        for origin, delay_s in delays_s.items():
+            web.slow_down(origin, delay_s)
+        shop = Shop(_stand_in(config), tuple(delays_s))
+        collector = Collector(web, state, layout, shop, config.source or DEFAULT_SOURCE)
         pools = Pools(
             {host: scrape_work.works(state, host) for host in n_by_host},
             {host: min(config.workers, n) for host, n in n_by_host.items()},
@@ -158,6 +202,7 @@ def _summary(state: ScrapeState, problems: Sequence[Problem], n_rows: int, n_req
         "n_requests": n_requests,
         "coverage": round(counts["scraped"] / n_products if n_products else 0.0, 4),
         **scrape_tables.figures(problems, state),
+        "metadata_coverage": scrape_tables.metadata_coverage(state),
         "catalogue_rows": n_rows,
         "reference": reference.SCRAPING,
     }

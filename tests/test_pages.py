@@ -2,11 +2,13 @@
 
 import json
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skincare.metadata import LIMITS
 from skincare.pages import ProductPage, original_url, parse_product_page
 from skincare.paths import REPOSITORY
 
@@ -45,7 +47,7 @@ def json_ld(block: object) -> str:
 )  # fmt: skip
 def test_pictures_are_read_from_the_script_constant(literal: str) -> None:
     page = parse_product_page(shop_page(f"const a = [1];\nconst images = {literal};\nconst images2 = [];"), PAGE_URL)
-    assert page == ProductPage("product", "Skin Food & more", PICTURES, "script")
+    assert (page.kind, page.title, page.image_urls, page.source) == ("product", "Skin Food & more", PICTURES, "script")
 
 
 def test_the_products_own_constant_wins_over_other_scripts() -> None:
@@ -160,15 +162,17 @@ HOSTILE_PAGES = {
     "surrogate": shop_page('const images = ["https://a.example/\\ud800.jpg", "\ud800"]'),
     "huge number": shop_page("const images = [" + "9" * 10_000 + "]"),
     "NUL": shop_page("const images = [\0") + "\0",
+    "many blocks": shop_page() + "<i aria-controls='x'>Size</i>" * 8_000 + "<p id='x'>" + "<b>" * 8_000,
+    "open scripts": shop_page(head=json_ld({"@type": "Product", "description": "<script " * 12_000})),
     "attributes": "<p " + " ".join(f"a{n}=1" for n in range(50_000)) + ">",
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE_PAGES)
 def test_hostile_page_costs_little_and_raises_nothing(name: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert parse_product_page(HOSTILE_PAGES[name], PAGE_URL).image_urls == ()
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_long_lists_come_back_whole_and_in_order() -> None:
@@ -183,10 +187,11 @@ def test_a_page_of_100_megabytes_is_cut() -> None:
     assert page.is_product_page
 
 
+JSON_KEYS = ("original", "url", "image", "@type", "@graph", "name", "price", "value")
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=20) | st.sampled_from(["//a.example/1.jpg", "//", "/"]),
     lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["original", "url", "image", "@type", "@graph"]), inner, max_size=4),
+    | st.dictionaries(st.sampled_from(JSON_KEYS), inner, max_size=4),
     max_leaves=12,
 )  # fmt: skip
 FRAGMENTS = st.lists(
@@ -196,6 +201,7 @@ FRAGMENTS = st.lists(
     | st.text(max_size=5),
     max_size=40,
 ).map("".join)  # fmt: skip
+STATED = ("name", "brand", "description", "size", "offers", "ingredients", "countryOfOrigin", "manufacturer", "sku")
 PAGES = (
     st.binary(max_size=300)
     | FRAGMENTS
@@ -203,6 +209,9 @@ PAGES = (
     | JSON_VALUES.map(lambda value: shop_page(f"const images = {json.dumps(value)}"))
     | JSON_VALUES.map(lambda value: shop_page(head=json_ld({"@type": "Product", "image": value})))
     | JSON_VALUES.map(lambda value: shop_page(head=json_ld(value)))
+    | st.dictionaries(st.sampled_from(STATED), JSON_VALUES).map(
+        lambda values: shop_page(head=json_ld({"@type": "ProductGroup", **values, "hasVariant": [values]}))
+    )
 )
 
 
@@ -211,6 +220,11 @@ def check_any_page(html: bytes | str, url: str) -> None:
     assert len(set(page.image_urls)) == len(page.image_urls)
     assert all(image_url.startswith(("http://", "https://")) and image_url.isascii() for image_url in page.image_urls)
     assert (page.source == "none") == (not page.image_urls)
+    for field, fact in page.metadata.items():
+        assert field in LIMITS
+        assert 0 < len(fact.value) <= LIMITS[field]
+        assert fact.value == " ".join(fact.value.split())
+        assert all(unicodedata.category(character)[0] != "C" for character in fact.value)
 
 
 URLS = st.just(PAGE_URL) | st.text(max_size=20) | st.from_regex(r"https?://[\w.:\[\]-]{0,20}", fullmatch=True)

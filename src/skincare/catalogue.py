@@ -35,6 +35,8 @@ class Product:
     category: str
     # The shop's `variation=` (a shade or size of the page) where the catalogue names one; not part of the identity.
     variation: str = ""
+    # The name of the source that is asked for it, see skincare.sources; empty where the run decides.
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,15 @@ def name_family(name: str) -> str:
     return _words(_SIZE.sub(" ", plain)) or _words(plain)
 
 
+def size_in_name(name: str) -> str:
+    """Return the size that a name states, as it is written; empty where it states none.
+
+    "Paula's Choice 2% BHA Liquid Exfoliant (118ml)" -> "118ml"
+    """
+    found = _SIZE.search(name.lower())
+    return name[found.start() : found.end()] if found and len(name.lower()) == len(name) else ""
+
+
 def _words(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text))
 
@@ -101,14 +112,23 @@ def _product(number: int, row: CatalogueRow) -> Product | Problem:
     except ValueError as error:
         return Problem(number, row.product_url, "bad_url", str(error))
     try:
-        product_id = urls.product_id(url)
+        product_id = _stated_id(row) or urls.product_id(url)
     except ValueError as error:
         return Problem(number, url, "no_product_id", str(error))
     category = row.product_type.strip()
     if category not in CATEGORIES:
         return Problem(number, url, "unknown_category", repr(category[:100]))
     variation = parse_qs(urlsplit(row.product_url).query).get("variation", [""])[0]
-    return Product(product_id, url, urls.product_slug(url), " ".join(row.product_name.split()), category, variation)
+    name = " ".join(row.product_name.split())
+    return Product(product_id, url, urls.product_slug(url, product_id), name, category, variation, row.source.strip())
+
+
+def _stated_id(row: CatalogueRow) -> str:
+    """Return the row's own id, which becomes part of file names; ValueError where it cannot."""
+    product_id = row.product_id.strip()
+    if product_id and not re.fullmatch(r"[0-9a-z]{1,20}", product_id):
+        raise ValueError(f"no usable product id: {product_id[:100]!r}")
+    return product_id
 
 
 def _contradictions(number: int, first: Product, found: Product) -> list[Problem]:

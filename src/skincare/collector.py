@@ -5,7 +5,7 @@ Everything learned goes to the ScrapeState, so that a product can be taken up wh
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +14,11 @@ from skincare.catalogue import Product
 from skincare.fetch_errors import FetchError
 from skincare.files import write_bytes
 from skincare.images import BrokenImageError, decode, displayed_size, encode_jpeg, sniff_format
-from skincare.pages import parse_product_page
 from skincare.paths import Layout
 from skincare.scrape_state import Failure, SavedImage, ScrapeState
 from skincare.scrape_work import Work
+from skincare.sources import DEFAULT_SOURCE, source_named
+from skincare.sources.source import Reading, Source, page_record
 from skincare.web import Answer, Web
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,15 @@ class Shop:
     """
 
     stand_in: str | None = None
+    # Further addresses that it stands in for: those of sources that keep pages and pictures apart.
+    origins: tuple[str, ...] = ()
 
-    def to_fetch(self, url: str, product: Product) -> str:
-        """Return the address to ask for a page or picture of the product."""
-        return urls.move(url, urls.origin(product.url), self.stand_in) if self.stand_in else url
+    def to_fetch(self, url: str, product: Product | None = None) -> str:
+        """Return the address to ask for a page or picture, of the product where it is one's."""
+        origins = {*self.origins, urls.origin(product.url)} if product else set(self.origins)
+        if self.stand_in and urls.origin(url) in origins:
+            return urls.move(url, urls.origin(url), self.stand_in)
+        return url
 
     def to_write(self, url: str, product: Product) -> str:
         """Return the address as the tables have it."""
@@ -54,6 +60,7 @@ class Collector:
     state: ScrapeState
     layout: Layout
     shop: Shop
+    default_source: str = DEFAULT_SOURCE
 
     def collect(self, work: Work) -> Failure | None:
         """Bring one product to its end, from its page or, where that is already read, from its pending pictures."""
@@ -70,27 +77,29 @@ class Collector:
         return failure
 
     def _list_images(self, product: Product) -> Failure | None:
+        source = self._source(product)
         try:
-            answer = self.web.get(self.shop.to_fetch(product.url, product), MAX_PAGE_BYTES)
+            answer = self.web.get(self.shop.to_fetch(source.page_url(product), product), MAX_PAGE_BYTES)
         except FetchError as error:
             return _failure(error)
         found = self.read(product, answer)
-        if isinstance(found, Failure):
-            return found
-        self.state.list_images(product.product_id, found, answer.visit)
-        return None
+        if found.failure is None:
+            record = page_record(source.name, found)
+            self.state.list_images(product.product_id, found.images, record, answer.visit)
+        return found.failure
 
-    def read(self, product: Product, answer: Answer) -> list[str] | Failure:
-        """Return the addresses of the pictures on a product's page, one more than are taken where there are more."""
-        if not _is_same_product(answer.url, product):
-            return Failure("redirected_away", self.shop.to_write(answer.url, product), answer.visit)
-        page = parse_product_page(answer.content, answer.url)
-        if not page.is_product_page:
-            reason = "challenge" if page.kind == "challenge" else "not_a_product_page"
-            return Failure(reason, page.title[:100], answer.visit)
-        if not page.image_urls:
-            return Failure("no_images", "", answer.visit)
-        return [self.shop.to_write(url, product) for url in page.image_urls[: MAX_IMAGES + 1]]
+    def read(self, product: Product, answer: Answer) -> Reading:
+        """Return what a page says of its product, with one picture more than are taken where there are more."""
+        found = self._source(product).read(answer.content, answer.url, product)
+        if found.failure:
+            is_elsewhere = found.failure.reason == "redirected_away"
+            detail = self.shop.to_write(answer.url, product) if is_elsewhere else found.failure.detail
+            return replace(found, failure=Failure(found.failure.reason, detail, answer.visit))
+        listed = (replace(one, url=self.shop.to_write(one.url, product)) for one in found.images[: MAX_IMAGES + 1])
+        return replace(found, images=tuple(listed))
+
+    def _source(self, product: Product) -> Source:
+        return source_named(product.source or self.default_source)
 
     def _save_images(self, product: Product) -> None:
         for image in self.state.images(product.product_id):
@@ -126,13 +135,6 @@ class Collector:
         content, width, height = _as_jpeg(answer)
         write_bytes(path, content)
         return SavedImage(self.layout.relative(path), width, height, len(content), hashlib.sha256(content).hexdigest())
-
-
-def _is_same_product(url: str, product: Product) -> bool:
-    try:
-        return urls.product_id(url) == product.product_id
-    except ValueError:
-        return False
 
 
 def _as_jpeg(answer: Answer) -> tuple[bytes, int, int]:

@@ -1,24 +1,25 @@
-"""Product pages: HTML in, the addresses of the product's pictures out.
+"""Product pages: HTML in, the addresses of the product's pictures and its metadata out.
 
 Pure and total: any bytes and any address give a ProductPage, never an exception. The ways to the pictures, first
 that finds some: the page's `const images = [...]`, the older carousel, JSON-LD Product or ProductGroup, og:image.
 """
 
 import html as html_entities
-import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-import chompjs
 from bs4 import BeautifulSoup
 from bs4.dammit import EncodingDetector
 from bs4.exceptions import ParserRejectedMarkup
 
 from skincare import urls
+from skincare.metadata import Fact
+from skincare.page_metadata import read_metadata
+from skincare.script_data import json_ld_products, literal, variants
 
 Kind = Literal["product", "challenge", "other"]
 Source = Literal["script", "carousel", "json_ld", "open_graph", "none"]
@@ -31,7 +32,6 @@ RESIZER_HOSTS: Final = frozenset({"www.lookfantastic.com", "lookfantastic.com", 
 
 # A page that repeats a broken constant for ever must not cost a decoding each time.
 _MAX_CONSTANTS: Final = 20
-_MAX_LITERAL: Final = 1_000_000
 _IMAGES_CONSTANT: Final = re.compile(r"\b(?:const|let|var)\s+images\s*=\s*(?=[\[{])")
 _SIZED_PATH: Final = re.compile(r"^/productimg/\d+/\d+/")
 _IMAGE_KEYS: Final = ("original", "zoom", "large", "url", "contentUrl", "src")
@@ -46,12 +46,13 @@ _CHALLENGE_TITLE: Final = re.compile(
 
 @dataclass(frozen=True)
 class ProductPage:
-    """What one page says: whether it shows a product at all, and its pictures in the page's order."""
+    """What one page says: whether it shows a product at all, and its pictures in the page's order, its metadata."""
 
     kind: Kind = "other"
     title: str = ""
     image_urls: tuple[str, ...] = ()
     source: Source = "none"
+    metadata: Mapping[str, Fact] = field(default_factory=dict)
 
     @property
     def is_product_page(self) -> bool:
@@ -66,14 +67,14 @@ def parse_product_page(html: bytes | str, url: str) -> ProductPage:
         soup = BeautifulSoup(text, "lxml")
     except (ParserRejectedMarkup, RecursionError, ValueError):
         return ProductPage()
-    products = _json_ld_products(soup)
+    products = json_ld_products(soup)
     kind, title = _kind(soup, products), _title(soup)
     if kind == "other" and (_CHALLENGE_TITLE.search(title) or soup.select_one(_CHALLENGE_MARKER)):
         kind = "challenge"
     if kind != "product":
         return ProductPage(kind, title)
     image_urls, source = _images(soup, products, url)
-    return ProductPage(kind, title, image_urls, source)
+    return ProductPage(kind, title, image_urls, source, read_metadata(soup, products, title, url))
 
 
 def original_url(reference: str, page_url: str) -> str | None:
@@ -141,21 +142,9 @@ def _script_references(soup: BeautifulSoup) -> Iterator[str]:
     texts = (script.get_text() for script in [*own, *soup.find_all("script")])
     constants = ((text, match.end()) for text in texts for match in _IMAGES_CONSTANT.finditer(text))
     for text, start in islice(constants, _MAX_CONSTANTS):
-        if references := list(_references(_literal(text, start))):
+        if references := list(_references(literal(text, start))):
             yield from references
             return
-
-
-def _literal(text: str, start: int) -> Any:
-    """Decode the JavaScript literal that begins at `start`; None where that is not possible."""
-    try:
-        return json.JSONDecoder(strict=False).raw_decode(text, start)[0]
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return chompjs.parse_js_object(text[start : start + _MAX_LITERAL], loader_kwargs={"strict": False})
-    except (ValueError, RecursionError):
-        return None
 
 
 def _carousel_references(soup: BeautifulSoup) -> Iterator[str]:
@@ -173,36 +162,11 @@ def _leading_integer(text: str) -> int:
     return int(digits.group()) if digits else 0
 
 
-def _json_ld_products(soup: BeautifulSoup) -> list[dict[str, Any]]:
-    """Return the page's Product and ProductGroup blocks, not those of a list of other products."""
-    waiting = [_json(tag.get_text()) for tag in soup.select('script[type="application/ld+json"]')][::-1]
-    products = []
-    while waiting:
-        block = waiting.pop()
-        if isinstance(block, list):
-            waiting.extend(reversed(block))
-        elif isinstance(block, dict):
-            types = block.get("@type")
-            if {"Product", "ProductGroup"}.intersection(map(str, types if isinstance(types, list) else [types])):
-                products.append(block)
-            waiting.extend(block[key] for key in ("mainEntity", "@graph") if key in block)
-    return products
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return _literal(text, 0)
-
-
 def _json_ld_references(products: list[dict[str, Any]]) -> Iterator[str]:
     for product in products[:1]:
         yield from _references(product.get("image"))
-        variants = product.get("hasVariant")
-        for variant in variants if isinstance(variants, list) else [variants]:
-            if isinstance(variant, dict):
-                yield from _references(variant.get("image"))
+        for variant in variants(product):
+            yield from _references(variant.get("image"))
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -28,6 +28,14 @@ class Layout:
     def images_table(self) -> Path:
         return self.root / "csv_data" / "images_id_full.csv"
 
+    def listed_products(self, source: str) -> Path:
+        """Return the catalogue of what a source listed."""
+        return self.root / "csv_data" / f"products_{source}.csv"
+
+    @property
+    def metadata_table(self) -> Path:
+        return self.root / "csv_data" / "products_metadata.csv"
+
     @property
     def failures_table(self) -> Path:
         return self.root / "csv_data" / "scrape_failures.csv"

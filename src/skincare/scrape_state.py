@@ -37,13 +37,15 @@ _COLUMNS: Final = {
     "products": {
         "product_id": "TEXT NOT NULL", "position": "INTEGER", "host": "TEXT NOT NULL DEFAULT ''",
         "url": "TEXT NOT NULL DEFAULT ''", "slug": "TEXT NOT NULL DEFAULT ''", "name": "TEXT NOT NULL DEFAULT ''",
-        "category": "TEXT NOT NULL DEFAULT ''", "variation": "TEXT NOT NULL DEFAULT ''", **_PROGRESS,
+        "category": "TEXT NOT NULL DEFAULT ''", "variation": "TEXT NOT NULL DEFAULT ''",
+        "source": "TEXT NOT NULL DEFAULT ''", "page": "TEXT NOT NULL DEFAULT ''", **_PROGRESS,
     },
     "images": {
         "product_id": "TEXT NOT NULL", "n": "INTEGER NOT NULL", "source_url": "TEXT NOT NULL",
         "file": "TEXT NOT NULL DEFAULT ''", "width": "INTEGER NOT NULL DEFAULT 0",
         "height": "INTEGER NOT NULL DEFAULT 0", "n_bytes": "INTEGER NOT NULL DEFAULT 0",
-        "sha256": "TEXT NOT NULL DEFAULT ''", **_PROGRESS,
+        "sha256": "TEXT NOT NULL DEFAULT ''", "licence": "TEXT NOT NULL DEFAULT ''",
+        "attribution": "TEXT NOT NULL DEFAULT ''", **_PROGRESS,
     },
 }  # fmt: skip
 _KEYS: Final = {"products": "product_id", "images": "product_id, n"}
@@ -59,6 +61,15 @@ class Failure:
     detail: str = ""
     # None where nothing was asked for.
     visit: Visit | None = None
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """A picture as a product's page lists it: under which licence it may be used, and whom to name."""
+
+    url: str
+    licence: str = ""
+    attribution: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,7 @@ class ScrapeState(ScrapeRecord):
 
     def set_catalogue(self, products: Iterable[Product]) -> None:
         """Take these products as the catalogue, in their order; those not known yet are pending."""
-        fields = ("url", "slug", "name", "category", "variation", "host", "position")
+        fields = ("url", "slug", "name", "category", "variation", "source", "host", "position")
         marks = ", ".join("?" for _ in fields)
         update = ", ".join(f"{field} = excluded.{field}" for field in fields)
         with self.transaction() as connection:
@@ -193,20 +204,34 @@ class ScrapeState(ScrapeRecord):
                 f"INSERT INTO products (product_id, {', '.join(fields)}) VALUES (?, {marks}) "
                 f"ON CONFLICT (product_id) DO UPDATE SET {update}",
                 (
-                    (one.product_id, one.url, one.slug, one.name, one.category, one.variation, urls.origin(one.url), i)
+                    (
+                        one.product_id,
+                        one.url,
+                        one.slug,
+                        one.name,
+                        one.category,
+                        one.variation,
+                        one.source,
+                        urls.origin(one.url),
+                        i,
+                    )
                     for i, one in enumerate(products)
                 ),
             )
 
-    def list_images(self, product_id: str, source_urls: Iterable[str], visit: Visit) -> None:
-        """Record the pictures of a product's page, numbered from 1; what was known of them before is forgotten."""
-        rows = [(product_id, n, url) for n, url in enumerate(source_urls, start=1)]
+    def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, visit: Visit) -> None:
+        """Record the pictures of a product's page, numbered from 1, and what else it says (see skincare.sources).
+
+        What was known of them before is forgotten.
+        """
+        rows = [(product_id, n, one.url, one.licence, one.attribution) for n, one in enumerate(images, start=1)]
+        columns = "product_id, n, source_url, licence, attribution"
         with self.transaction() as connection:
             connection.execute("DELETE FROM images WHERE product_id = ?", (product_id,))
-            connection.executemany("INSERT INTO images (product_id, n, source_url) VALUES (?, ?, ?)", rows)
+            connection.executemany(f"INSERT INTO images ({columns}) VALUES (?, ?, ?, ?, ?)", rows)
             connection.execute(
-                f"UPDATE products SET status = 'listed', {_VISIT} WHERE product_id = ?",
-                (*_seen(visit), product_id),
+                f"UPDATE products SET status = 'listed', page = ?, {_VISIT} WHERE product_id = ?",
+                (page, *_seen(visit), product_id),
             )
 
     def save_image(self, product_id: str, n: int, saved: SavedImage, visit: Visit) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from skincare.catalogue import Problem
+from skincare.metadata import FIELDS
 from skincare.scrape_state import ScrapeRecord
-from skincare.tables import FailureRow, ImageRow, natural_key
+from skincare.sources.source import read_page_record
+from skincare.tables import FailureRow, ImageRow, MetadataRow, natural_key
 
 _PICTURES: Final = "FROM images JOIN products USING (product_id) WHERE position IS NOT NULL AND images.status = "
 
@@ -18,12 +20,39 @@ _PICTURES: Final = "FROM images JOIN products USING (product_id) WHERE position 
 def image_rows(state: ScrapeRecord) -> Iterator[ImageRow]:
     """Yield one row per picture that is on disk."""
     query = (
-        "SELECT url, product_id || '_' || n, product_id, file, source_url, width, height, n_bytes, sha256 "
+        "SELECT url, product_id || '_' || n, product_id, file, source_url, width, height, n_bytes, sha256, "
+        "licence, attribution "
         "FROM images JOIN products USING (product_id) WHERE product_id = ? AND images.status = 'scraped' ORDER BY n"
     )
     for product_id in _product_ids(state):
         for row in state.rows(query, product_id):
             yield ImageRow(*row)
+
+
+def metadata_rows(state: ScrapeRecord) -> Iterator[MetadataRow]:
+    """Yield one row per product whose page is read."""
+    for product_id in _product_ids(state):
+        for url, category, text in state.rows(
+            "SELECT url, category, page FROM products WHERE product_id = ?", product_id
+        ):
+            if page := read_page_record(text):
+                facts = page.metadata
+                yield MetadataRow(
+                    product_url=url,
+                    product_id=product_id,
+                    category=category,
+                    **{name: facts[name].value if name in facts else "" for name in FIELDS},
+                    sources=" ".join(f"{name}={fact.source}" for name, fact in facts.items()),
+                    source=page.source,
+                    licence=page.licence,
+                )
+
+
+def metadata_coverage(state: ScrapeRecord) -> dict[str, int]:
+    """Return for how many of the catalogue's products each field is known."""
+    pages = (read_page_record(text) for (text,) in state.rows("SELECT page FROM products WHERE position IS NOT NULL"))
+    known = Counter(name for page in pages if page for name in page.metadata)
+    return {name: known[name] for name in FIELDS}
 
 
 def failure_rows(problems: Iterable[Problem], state: ScrapeRecord) -> Iterator[FailureRow]:

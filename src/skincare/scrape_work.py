@@ -71,7 +71,7 @@ def works(state: ScrapeState, host: str) -> Iterator[Work]:
     while True:
         some = list(
             state.rows(
-                "SELECT number, product_id, url, slug, name, category, variation, status FROM work "
+                "SELECT number, product_id, url, slug, name, category, variation, source, status FROM work "
                 "JOIN products USING (product_id) WHERE work.host = ? AND number > ? ORDER BY number LIMIT ?",
                 host, last, _READ_ROWS,
             )

@@ -29,6 +29,9 @@ class CatalogueRow:
     product_type: str
     clean_ingreds: str = ""
     price: str = ""
+    # For addresses without an id, and for other sources than the run's.
+    product_id: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,30 @@ class ImageRow:
     height: int
     n_bytes: int
     sha256: str
+    licence: str = ""
+    attribution: str = ""
+
+
+@dataclass(frozen=True)
+class MetadataRow:
+    """What is known of one product; an empty cell means that nobody stated it. See skincare.metadata."""
+
+    product_url: str
+    product_id: str
+    category: str
+    name: str
+    brand: str
+    price: str
+    currency: str
+    description: str
+    size: str
+    ingredients: str
+    how_to_use: str
+    country: str
+    manufacturer: str
+    sources: str  # where each field was read, such as `name=json_ld price=page size=name`
+    source: str
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -264,6 +291,7 @@ CATALOGUE_REMEDY: Final = (
 )
 CATALOGUE: Final = Table(CatalogueRow, CATALOGUE_REMEDY, ("product_url",), is_ours=False)
 IMAGES: Final = Table(ImageRow, "Make it with `python src/scrape.py`.", ("image_id",))
+METADATA: Final = Table(MetadataRow, "Make it with `python src/scrape.py`.", ("product_id",))
 FAILURES: Final = Table(FailureRow, "Make it with `python src/scrape.py`.", ("product_id", "product_url", "image_url"))
 CLEAN: Final = Table(CleanRow, "Make it with `python src/clean.py`.", ("image_id",))
 REJECTED: Final = Table(RejectedRow, "Make it with `python src/clean.py`.", ("image_id",))

@@ -55,10 +55,16 @@ def product_id(url: str) -> str:
     return str(groups[-1])
 
 
-def product_slug(url: str) -> str:
-    """Return the words before the product id as a safe part of a file name."""
-    words = urlsplit(url).path.rpartition(product_id(url))[0]
-    return safe_name(re.sub(r"^/p/", "", unquote(words)))
+def product_slug(url: str, identity: str = "") -> str:
+    """Return the words before the product id, or the last ones of a path without it, as a safe part of a file name."""
+    path = urlsplit(url).path
+    words, found, _ = path.rpartition(identity or product_id(url))
+    return safe_name(re.sub(r"^/p/", "", unquote(words))) if found else safe_name(last_words(url))
+
+
+def last_words(url: str) -> str:
+    """Return the last part of the path without its ending, such as `rose-toner` of /en/products/rose-toner.html."""
+    return re.sub(r"\.(html?|php|aspx?)$", "", unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2])
 
 
 def safe_name(text: str) -> str:

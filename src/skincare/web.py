@@ -122,6 +122,10 @@ class Web:
         """End all waiting, in every thread, with StoppedError."""
         self._stop.set()
 
+    def slow_down(self, host: str, delay_s: float) -> None:
+        """Space the requests to a host, given as its origin, at least that far apart."""
+        self._gate(host).slow_down(delay_s)
+
     def get(self, url: str, max_bytes: int, since: Visit | None = None) -> Answer:
         """Return the answer of a canonical address; of one that has not changed `since` a visit, just that.
 

@@ -1,0 +1,146 @@
+"""What is known of a product beside its pictures: a fact per field, each with where it came from.
+
+Values are others' text. What comes in may hold tags, entities (encoded twice, too), control characters and megabytes;
+what is kept is plain, bounded text or nothing. A field that nobody states is absent, never guessed.
+
+    {"brand": Fact("Weleda", "json_ld"), "size": Fact("75ml", "name")}
+"""
+
+import html
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+# In the order of the table's columns. Price and currency always come from one place.
+LIMITS: Final[dict[str, int]] = {
+    "name": 300,
+    "brand": 200,
+    "price": 12,
+    "currency": 3,
+    "description": 4000,
+    "size": 100,
+    "ingredients": 8000,
+    "how_to_use": 4000,
+    "country": 100,
+    "manufacturer": 300,
+}
+FIELDS: Final = tuple(LIMITS)
+
+_MAX_PRICE: Final = 100_000
+_MAX_READ: Final = 100_000  # characters of one value that are looked at
+_HIDING: Final = re.compile(r"(?i)<(script|style)\b[^<>]*>|</(script|style)\s*>|<!--|-->")
+_TAG: Final = re.compile(r"<[a-zA-Z/!?][^<>]*>")
+_AMOUNT: Final = re.compile(r"[0-9]{1,3}(?:[ ,.'][0-9]{3})+(?:[.,][0-9]{1,2})?(?![0-9])|[0-9]+(?:[.,][0-9]{1,2})?")
+_SYMBOLS: Final = {"£": "GBP", "€": "EUR", "zł": "PLN", "₹": "INR"}  # a bare $ or ¥ is money of several countries
+
+
+@dataclass(frozen=True)
+class Fact:
+    """The value of one field and where it was read: json_ld, page, open_graph, name or api."""
+
+    value: str
+    source: str
+
+
+Metadata = Mapping[str, Fact]
+
+
+def merge(offers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Fact]:
+    """Return the facts in offers of (source, field -> raw value); of several the first usable one wins."""
+    facts: dict[str, Fact] = {}
+    for source, values in offers:
+        for field in FIELDS:
+            if field in facts or field == "currency":
+                continue
+            if value := clean(field, values.get(field)):
+                facts[field] = Fact(value, source)
+                if field == "price" and (currency := _currency_of(values)):
+                    facts["currency"] = Fact(currency, source)
+    return {field: facts[field] for field in FIELDS if field in facts}
+
+
+def clean(field: str, value: Any) -> str:
+    """Return a raw value of a field as it may be kept; empty where it says nothing usable."""
+    special: dict[str, Callable[[Any], str]] = {"price": clean_price, "currency": clean_currency}
+    return special[field](value) if field in special else clean_text(value, LIMITS[field])
+
+
+def clean_text(value: Any, limit: int) -> str:
+    """Return text or a number as one line of plain text of at most `limit` characters."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    text = (value if isinstance(value, str) else _digits(value))[:_MAX_READ]
+    # Encoded twice is common, three times was seen; each layer can uncover tags.
+    for _ in range(3):
+        text = _TAG.sub(" ", _shown(html.unescape(text)))
+    visible = "".join(_visible(character) for character in text)
+    return _shortened(" ".join(visible.split()), limit)
+
+
+def _shown(text: str) -> str:
+    """Return markup without scripts, styles and comments; one that does not end takes the rest with it."""
+    kept, start, end = [], 0, ""
+    for mark in _HIDING.finditer(text):
+        found = mark.group().lower()
+        if not end and not found.startswith(("</", "-->")):
+            kept.append(text[start : mark.start()])
+            end = f"</{mark.group(1).lower()}" if mark.group(1) else "-->"
+        elif end and found.startswith(end):
+            start, end = mark.end(), ""
+    return " ".join([*kept, "" if end else text[start:]])
+
+
+def clean_price(value: Any) -> str:
+    """Return an amount as `35.00`; empty for none, several, or what no product costs.
+
+    >>> clean_price("£1,299.00"), clean_price("12,50 €"), clean_price("10.00 - 15.00")
+    ('1299.00', '12.50', '')
+    """
+    amount = value if isinstance(value, int | float) and not isinstance(value, bool) else _amount_in(value)
+    return f"{amount:.2f}" if amount is not None and 0.005 <= amount < _MAX_PRICE else ""
+
+
+def clean_currency(value: Any) -> str:
+    """Return a code of three capital letters; empty for anything else."""
+    text = clean_text(value, 10).upper()
+    return text if re.fullmatch(r"[A-Z]{3}", text) else ""
+
+
+def _currency_of(values: Mapping[str, Any]) -> str:
+    """Return the stated currency, or the one whose symbol stands beside the price."""
+    price = str(values.get("price"))[:200]
+    beside = (code for sign, code in _SYMBOLS.items() if sign in price)
+    return clean_currency(values.get("currency")) or next(beside, "")
+
+
+def _amount_in(value: Any) -> float | None:
+    """Read 1,299.00, 1.299,00, 12,50 and 1 299: the last separator is the decimal point if one or two digits follow."""
+    text = clean_text(value, 100)
+    amounts = _AMOUNT.findall(text)
+    if len(amounts) != 1 or "-" in text.partition(amounts[0])[0]:
+        return None
+    head, _, tail = re.sub(r"[.,]([0-9]{1,2})$", r"|\1", amounts[0]).partition("|")
+    digits = re.sub(r"[^0-9]", "", head)
+    return float(f"{digits}.{tail or 0}") if len(digits) < 10 else None
+
+
+def _digits(number: float) -> str:
+    # An integer of thousands of digits is refused by int-to-text conversion.
+    if isinstance(number, int):
+        return str(number) if abs(number) < 10**15 else ""
+    return f"{number:.10g}" if math.isfinite(number) else ""
+
+
+def _visible(character: str) -> str:
+    """Return a space for control characters, nothing for invisible ones and halves of surrogate pairs."""
+    category = unicodedata.category(character)
+    if category == "Cc":
+        return " "
+    return "" if category.startswith("C") else character
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
