@@ -3,13 +3,17 @@
 In: log/*.json and the predictions, scores, history and plots that the other stages wrote; nothing is measured here.
 Out: report.md, report.html (one file that needs nothing else).
 Command: python src/report.py
+         python src/report.py --write-gate-baseline FILE   (also keep the answers, for later runs to be held against)
+         python src/report.py --gate FILE   (exit code 1 when the model is surely worse than the baseline, 2 when FILE
+                                             is missing, damaged or of other pictures)
 Time: 3 s.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from skincare import report_data, report_pages, stage
+from skincare import release_gate, report_data, report_pages, stage
 from skincare.files import write_text
 from skincare.paths import Layout
 from skincare.report_data import ReportData
@@ -22,20 +26,50 @@ logger = logging.getLogger(__name__)
 class Config(stage.StageConfig):
     """What the stage can be told."""
 
+    gate: Path | None = None
+    """Baseline to hold the answers against; the report is written all the same."""
+    gate_margin: float = 0.0
+    """The gate fails when the 95 % interval of the accuracy's difference lies below it; -0.02 forgives two points."""
+    write_gate_baseline: Path | None = None
+    """File to keep the answers in, as a baseline for later gates."""
 
-def run(_config: Config, layout: Layout) -> Summary:
-    """Read, render, write."""
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Read, render, write; then hold the answers against the gate's baseline."""
+    baseline = release_gate.read_baseline(config.gate) if config.gate else None
     data = report_data.gather(layout)
     write_text(layout.report_markdown, report_pages.markdown(data, layout.root))
     page = report_pages.html(data)
     write_text(layout.report_html, page)
     for line in _table(data):
         logger.info("%s", line)
+    answers = [one.last for one in data.pictures]
+    verdict = release_gate.judge(baseline, answers, config.gate_margin) if baseline else None
+    if verdict:
+        logger.info("%s", verdict)
+    if config.write_gate_baseline:
+        release_gate.write_baseline(config.write_gate_baseline, answers, _source(data))
     return Summary(
-        headline=f"{layout.report_html.name} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}",
+        headline=f"{layout.report_html.name} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}"
+        + (f", gate {verdict.verdict}" if verdict else ""),
         counts={"stages reported": len(data.stages), "test pictures": len(data.pictures)},
-        results={"scores": [row._asdict() for row in report_pages.headline_table(data)]},
+        results={
+            "scores": [row._asdict() for row in report_pages.headline_table(data)],
+            "gate": asdict(verdict) if verdict else None,
+        },
+        exit_code=1 if verdict and verdict.verdict == "failed" else 0,
     )
+
+
+def _source(data: ReportData) -> dict[str, str]:
+    """Return where the answers that count came from."""
+    name = "finetune" if data.after else "zero_shot"
+    stage_json = data.stages[name]
+    return {
+        "model": str(stage_json["results"]["model"]),
+        "run": str(stage_json["results"].get("run", name)),
+        "git_commit": str(stage_json["git_commit"]),
+    }
 
 
 def _table(data: ReportData) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from skincare import intervals, metrics
 from skincare.errors import StageError
-from skincare.predictions import Prediction
+from skincare.metrics import Judged
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Comparison:
     smallest_detectable_difference_products: float
 
 
-def compare(
-    before: Sequence[Prediction], after: Sequence[Prediction], *, seed: int = 0, n_resamples: int = 2000
-) -> Comparison:
+def compare(before: Sequence[Judged], after: Sequence[Judged], *, seed: int = 0, n_resamples: int = 2000) -> Comparison:
     """Compare two models on the same pictures; raises StageError when the pictures or their truths differ."""
     pairs = _paired(before, after)
     was_right = np.array([one.category == one.truth for one, _ in pairs])
@@ -82,12 +80,12 @@ def compare(
     )
 
 
-def is_of_same_pictures(before: Sequence[Prediction], after: Sequence[Prediction]) -> bool:
+def is_of_same_pictures(before: Sequence[Judged], after: Sequence[Judged]) -> bool:
     """Tell whether two sets of predictions can be compared."""
     return {one.image_id for one in before} == {one.image_id for one in after}
 
 
-def _paired(before: Sequence[Prediction], after: Sequence[Prediction]) -> list[tuple[Prediction, Prediction]]:
+def _paired(before: Sequence[Judged], after: Sequence[Judged]) -> list[tuple[Judged, Judged]]:
     """Return both answers about each picture, sorted by image id."""
     first, second = ({one.image_id: one for one in part} for part in (before, after))
     if (len(first), len(second)) != (len(before), len(after)):

@@ -9,7 +9,7 @@ products tell little more than 80.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,26 @@ from skincare.errors import StageError
 from skincare.predictions import Prediction
 
 Floats = npt.NDArray[np.float64]
+
+
+class Judged(Protocol):
+    """What a comparison needs of an answer; a Prediction has it."""
+
+    @property
+    def image_id(self) -> str:
+        """Return the picture's id."""
+
+    @property
+    def product_id(self) -> str:
+        """Return the id of the product that it shows."""
+
+    @property
+    def truth(self) -> str:
+        """Return its category."""
+
+    @property
+    def category(self) -> str | None:
+        """Return the category that was answered; None for no category."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,7 @@ def score(
     )
 
 
-def count_by_product(predictions: Sequence[Prediction], names: Sequence[str]) -> Floats:
+def count_by_product(predictions: Sequence[Judged], names: Sequence[str]) -> Floats:
     """Return (products, k, k + 1) counts of truth x answer, products sorted by id; the last column is no category."""
     products = {product_id: i for i, product_id in enumerate(sorted({one.product_id for one in predictions}))}
     place: dict[str | None, int] = {**{name: i for i, name in enumerate(names)}, None: len(names)}

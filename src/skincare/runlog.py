@@ -25,11 +25,15 @@ _VERSIONED: Final = ("torch", "torchvision", "transformers", "qwen-vl-utils", "p
 
 @dataclass(frozen=True)
 class Summary:
-    """What a stage did: `counts` add up to what it saw, `results` are figures that the report shows."""
+    """What a stage did: `counts` add up to what it saw, `results` are figures that the report shows.
+
+    exit_code: of a stage that has done its work and whose verdict is bad.
+    """
 
     headline: str
     counts: Mapping[str, int] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    exit_code: int = 0
 
 
 class _ProgressSafeHandler(logging.Handler):

@@ -82,7 +82,7 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
     seconds = (datetime.now(UTC) - started).total_seconds()
     written = f"; {layout.summary(stage)}" if leaves_summary else ""
     logger.info("%s: %s in %.0f s%s", stage, summary.headline, seconds, written)
-    return 0
+    return summary.exit_code
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
