@@ -73,6 +73,15 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Collect what is not collected yet, then write the tables from the state."""
     _check(config)
+    try:
+        return _run(config, layout)
+    except OSError as error:
+        where = error.filename or layout.root
+        remedy = "Nothing is lost: mend that and run the same command again to go on."
+        raise StageError(f"{where}: {error.strerror or error}\n{remedy}") from error
+
+
+def _run(config: Config, layout: Layout) -> Summary:
     catalogue = read_products(_catalogue_path(config, layout))
     for problem in catalogue.problems:
         logger.warning("catalogue row %d: %s: %s", problem.row, problem.reason, problem.detail)

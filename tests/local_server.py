@@ -52,6 +52,9 @@ class LocalServer(ThreadingHTTPServer):
         self.headers_seen: list[dict[str, str]] = []
         self.lock = threading.Lock()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep silent about clients that are gone."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"

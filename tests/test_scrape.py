@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import sqlite3
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -12,6 +14,7 @@ from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
 from skincare.sample import shop
 from skincare.sample.products import ORIGIN, sample_products
+from skincare.scrape_state import ScrapeRecord, ScrapeState
 from skincare.tables import CATALOGUE, FAILURES, IMAGES, CatalogueRow
 
 WANTED = ("fine", "moved", "no_script", "unavailable_twice", "gone", "not_found_with_status_200", "challenge",
@@ -85,6 +88,23 @@ def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(layout, sold):
     assert (layout.images_table.read_bytes(), layout.failures_table.read_bytes()) == first
 
 
+def test_the_state_knows_how_each_visit_went(layout, sold):
+    with shop.serve(sold) as url:
+        run(layout, url)
+    of_behaviour = {one.behaviour: one.product_id for one in sold}
+    with ScrapeRecord(layout.scrape_state) as state:
+        query = (
+            "SELECT product_id, status, reason, http_status, attempts, seconds > 0, changed_at > '2026' FROM products"
+        )
+        known = {row[0]: row[1:] for row in state.rows(query)}
+        n_unknown = next(state.rows("SELECT COUNT(*) FROM images WHERE attempts < 1 OR seconds <= 0"))[0]
+    assert known[of_behaviour["fine"]] == ("scraped", "", 200, 1, 1, 1)
+    assert known[of_behaviour["unavailable_twice"]] == ("scraped", "", 200, 3, 1, 1)
+    assert known[of_behaviour["gone"]] == ("failed", "http_404", 404, 1, 1, 1)
+    assert known[of_behaviour["only_broken_pictures"]] == ("failed", "no_image_saved", 200, 1, 1, 1)
+    assert n_unknown == 0
+
+
 def test_retry_failed_takes_just_those(layout, sold):
     with shop.serve(sold) as url:
         run(layout, url)
@@ -131,3 +151,18 @@ def test_a_missing_catalogue_says_where_to_get_it(tmp_path):
 def test_a_senseless_option_is_refused(layout, config):
     with pytest.raises(StageError):
         scrape.run(scrape.Config(root=layout.root, **config), layout)
+
+
+def test_a_second_scraper_on_the_same_folder_is_refused(layout):
+    with ScrapeState(layout.scrape_state), pytest.raises(StageError, match=r"another scrape\.py is running"):
+        scrape.run(scrape.Config(root=layout.root), layout)
+
+
+def test_a_state_of_an_earlier_version_gets_the_new_columns(layout, sold):
+    layout.scrape_state.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(layout.scrape_state)) as old:
+        old.execute("CREATE TABLE products (product_id TEXT PRIMARY KEY, status TEXT NOT NULL DEFAULT 'pending')")
+        old.execute("INSERT INTO products VALUES (?, 'failed')", (sold[0].product_id,))
+        old.commit()
+    with shop.serve(sold) as url:
+        assert run(layout, url, limit=1).counts["not_tried"] == len(sold) - 2

@@ -53,6 +53,8 @@ def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
     if not is_writer():
         logging.basicConfig(level=logging.ERROR, handlers=[_ProgressSafeHandler()], force=True)
         return
+    # A full disk must not bury the stage's own message under a traceback for each line that is not logged.
+    logging.raiseExceptions = False
     terminal = _ProgressSafeHandler()
     terminal.setFormatter(logging.Formatter("%(message)s"))
     handlers: list[logging.Handler] = [terminal]

@@ -1,0 +1,247 @@
+"""Nothing is lost: killed, out of disk or read-only, the next run ends as an uninterrupted one.
+
+The processes are real. They are forked from one that has imported the stage, so that a start takes milliseconds.
+"""
+
+import errno
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing, suppress
+
+import pytest
+from PIL import Image
+
+import scrape
+from skincare import collector, files, stage
+from skincare.errors import StageError
+from skincare.paths import REPOSITORY, Layout
+from skincare.scrape_state import ScrapeRecord
+from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
+from tests.helpers import noise_picture
+from tests.local_server import Answer, LocalServer, Request, ok, serving, status
+
+SHOP = "https://shop.example"
+N_PRODUCTS = 40
+N_KILLS = 24
+_FORKER = """
+import os, sys
+import scrape
+from pathlib import Path
+from skincare import stage
+for line in sys.stdin:
+    root, url = line.split()
+    child = os.fork()
+    if not child:
+        config = scrape.Config(root=Path(root), shop_url=url, delay_s=0, workers=4)
+        os._exit(stage.execute("scrape", config, config.layout, scrape.run))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forker:
+    """Starts the stage as a process of its own, as often as asked."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _FORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, env=environment,
+        )  # fmt: skip
+
+    def start(self, layout: Layout, server: LocalServer) -> int:
+        self._process.stdin.write(f"{layout.root} {server.url}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def exit_code(self) -> int:
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+
+
+def slowly(answer: Answer) -> Answer:
+    """Answer in two packets, so that a process can be killed between them."""
+
+    def send(request: Request) -> None:
+        time.sleep(0.004)
+        answer(request)
+
+    return send
+
+
+def picture(seed: int, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.Image.save(noise_picture(40, 50, seed), buffer, kind)
+    return buffer.getvalue()
+
+
+def stocked() -> dict[str, Answer]:
+    """Products with three pictures each, among them a PNG, a dead one, and pages that fail."""
+    answers: dict[str, Answer] = {"/p0.html": status(404), "/p1.html": ok(b"<h1>nothing</h1>")}
+    for i in range(2, N_PRODUCTS):
+        listed = [f"/{i}/{n}.jpg" for n in range(3)]
+        block = json.dumps({"@type": "Product", "image": listed})
+        answers[f"/p{i}.html"] = slowly(ok(f'<script type="application/ld+json">{block}</script>'.encode()))
+        for n, path in enumerate(listed):
+            answers[path] = slowly(ok(picture(3 * i + n, "PNG" if i % 5 == 0 and n == 1 else "JPEG")))
+        if i % 7 == 0:
+            answers[listed[2]] = status(404)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def forker():
+    with closing(Forker()) as found:
+        yield found
+
+
+def layout_with_catalogue(root) -> Layout:
+    layout = Layout(root)
+    CATALOGUE.write(layout.catalogue, [CatalogueRow(f"P {i}", f"{SHOP}/p{i}.html", "Oil") for i in range(N_PRODUCTS)])
+    return layout
+
+
+def written(layout: Layout) -> dict[str, bytes]:
+    """Everything that counts: pictures and tables. The state holds times, the log too."""
+    found = [*layout.product_images.iterdir(), *layout.images_table.parent.glob("*.csv"), *layout.root.rglob(".*.part")]
+    return {layout.relative(path): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, forker) -> dict[str, bytes]:
+    layout = layout_with_catalogue(tmp_path_factory.mktemp("uninterrupted"))
+    with serving(stocked()) as server:
+        forker.start(layout, server)
+        assert forker.exit_code() == 0
+    assert set(server.count.values()) == {1}, "each address is asked once"
+    return written(layout)
+
+
+def done(layout: Layout) -> set[str]:
+    """The paths that the state says are done; checks that each of its pictures is on disk."""
+    if not layout.scrape_state.exists():
+        return set()
+    with ScrapeRecord(layout.scrape_state) as state, suppress(StageError):  # killed before it made the tables
+        next(state.rows("SELECT position FROM products"), None)
+        pages = state.rows("SELECT url FROM products WHERE status <> 'pending'")
+        images = list(state.rows("SELECT source_url, status, file, n_bytes FROM images WHERE status <> 'pending'"))
+        for _, how, file, n_bytes in images:
+            assert how == "failed" or (layout.root / file).stat().st_size == n_bytes
+        return {url.removeprefix(SHOP) for (url, *_) in [*pages, *images]}
+    return set()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path, forker, uninterrupted):
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201  shown when the test fails
+    chance = random.Random(seed)
+    layout, counted = layout_with_catalogue(tmp_path), {}
+    with serving(stocked()) as server:
+        for _ in range(N_KILLS):
+            kill_at_some_point(chance, layout, server, forker)
+            for path in done(layout):
+                counted.setdefault(path, server.count[path])
+            for path in layout.product_images.glob("[!.]*"):
+                assert path.read_bytes() == uninterrupted[layout.relative(path)], "no picture is cut off"
+        forker.start(layout, server)
+        assert forker.exit_code() == 0
+    assert written(layout) == uninterrupted
+    assert {path: server.count[path] for path in counted} == counted, "what is done is never asked again"
+    assert len(counted) > N_PRODUCTS, "the kills were spread over the run"
+
+
+def kill_at_some_point(chance: random.Random, layout: Layout, server: LocalServer, forker: Forker) -> None:
+    """Kill a run a moment after some more requests, or early in its life; some end before."""
+    wanted = server.count.total() + chance.choice([0, 5, 10, 15])
+    child = forker.start(layout, server)
+    give_up = time.monotonic() + 3
+    while server.count.total() < wanted and time.monotonic() < give_up:
+        time.sleep(0.0005)
+    time.sleep(chance.uniform(0, 0.015))
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    assert forker.exit_code() in (-signal.SIGKILL, 0)
+
+
+_SMALL_DISK = """
+set -e
+mount -t tmpfs -o size=8m tmpfs "$1"
+mkdir "$1/csv_data"; cp "$2/catalogue.csv" "$1/csv_data/skincare_products_clean.csv"
+scrape() { "$4" "$5/src/scrape.py" --root "$1" --shop-url "$3" --delay-s 0; }
+head -c 7500000 /dev/zero > "$1/filler"
+scrape "$@" 2> "$2/full" && code=0 || code=$?; echo $code
+rm "$1/filler"
+mount -o remount,ro "$1"
+scrape "$@" 2> "$2/read_only" && code=0 || code=$?; echo $code
+mount -o remount,rw "$1"
+scrape "$@" 2> "$2/mended" && code=0 || code=$?; echo $code
+cp -r "$1/product_images" "$1/csv_data" "$2"
+"""
+
+
+def can_mount() -> bool:
+    with suppress(OSError):
+        return not subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="a small disk needs user namespaces (unshare -Urm), which are off here")
+def test_a_full_and_a_read_only_disk_are_explained_and_lose_nothing(tmp_path, uninterrupted):
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    out.mkdir()
+    shutil.copy(layout_with_catalogue(tmp_path / "made").catalogue, out / "catalogue.csv")
+    with serving(stocked()) as server:
+        arguments = [disk, out, server.url, sys.executable, REPOSITORY]
+        shell = subprocess.run(
+            ["unshare", "-Urm", "sh", "-c", _SMALL_DISK, "sh", *map(str, arguments)],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+    assert shell.stdout.split() == ["1", "1", "0"], (out / "full").read_text() + (out / "mended").read_text()
+    full, read_only = (out / "full").read_text(), (out / "read_only").read_text()
+    assert "No space left on device" in full or "disk is full" in full
+    assert "run the same command again" in full
+    assert "Read-only file system" in read_only
+    assert "Traceback" not in full + read_only
+    assert written(Layout(out)) == uninterrupted
+    assert server.count.total() < 1.5 * N_PRODUCTS * 4
+
+
+@pytest.mark.parametrize("broken", ["picture", "table"])
+def test_a_write_that_fails_ends_the_run_and_the_next_goes_on(tmp_path, monkeypatch, capsys, uninterrupted, broken):
+    layout, n_written = layout_with_catalogue(tmp_path), Counter()
+
+    def write(path, content):
+        n_written[path.suffix] += 1
+        if n_written[path.suffix] > 20:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        files.write_bytes(path, content)
+
+    def write_table(self, path, rows, *, is_sorted):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with serving(stocked()) as server:
+        config = scrape.Config(root=tmp_path, shop_url=server.url, delay_s=0)
+        with monkeypatch.context() as patch:
+            if broken == "picture":
+                patch.setattr(collector, "write_bytes", write)
+            else:
+                patch.setattr(type(IMAGES), "write", write_table)
+            assert stage.execute("scrape", config, layout, scrape.run) == 1
+        assert "Nothing is lost" in capsys.readouterr().err
+        assert not layout.summary("scrape").exists()
+        assert stage.execute("scrape", config, layout, scrape.run) == 0
+    assert written(layout) == uninterrupted
