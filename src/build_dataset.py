@@ -4,6 +4,7 @@ In: clean_dataset/annotations/{clean_annotations,rejected}.csv, clean_dataset/im
 Out: clean_dataset/{train,val,test}.json, clean_dataset/split_manifest.csv, plots/dataset_split.png.
 Command: python src/build_dataset.py              70 / 15 / 15 %, no product, size of it or shared picture in two splits
          python src/build_dataset.py --split image   the reference's 80 / 20 % by picture, to see what leaks
+         python src/build_dataset.py --focused       the same split of the pictures that focus.py made
 Time: 15 s for 1,000 pictures on two cores.
 
 The manifest freezes where a product is: pictures and products that come later never move it. --resplit starts anew.
@@ -29,7 +30,7 @@ from skincare.duplicates import Fingerprint
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
-from skincare.tables import CLEAN, REJECTED, CleanRow, RejectedRow, SplitRow
+from skincare.tables import CLEAN, FOCUSED, REJECTED, CleanRow, RejectedRow, SplitRow
 from skincare.tables import SPLITS as MANIFEST
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Config(stage.StageConfig):
     """Seed of the split."""
     resplit: bool = False
     """Forget the frozen split of earlier runs."""
+    focused: bool = False
+    """Take the pictures of clean_dataset/focused/ instead of clean_dataset/images/."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
@@ -64,7 +67,8 @@ def run(config: Config, layout: Layout) -> Summary:
         raise StageError(
             f"{layout.clean_table}: {len(rows)} pictures are too few to split; see log/cleaning_report.log"
         )
-    examples = [chat.example(row.file, products[row.product_id].category) for row in rows]
+    file_of = _focused_files(rows, layout) if config.focused else {row.image_id: row.file for row in rows}
+    examples = [chat.example(file_of[row.image_id], products[row.product_id].category) for row in rows]
     links = _links(rows, REJECTED.read(layout.rejected_table), products, layout)
     group_of = splitting.group_products(products, links)
     groups = splitting.make_groups(group_of, [(one.product_id, one.category) for one in examples])
@@ -86,6 +90,24 @@ def run(config: Config, layout: Layout) -> Summary:
         counts={split: len(part) for split, part in parts.items()},
         results=results,
     )
+
+
+def _focused_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
+    """Return image id -> focused picture; raises StageError where focus.py has not seen what clean.py kept last."""
+    focused = {row.image_id: row for row in FOCUSED.read(layout.focus_table)}
+    behind = [
+        row.image_id
+        for row in rows
+        if row.image_id not in focused
+        or focused[row.image_id].source_sha256 != row.sha256
+        or not (layout.root / focused[row.image_id].file).is_file()
+    ]
+    if behind:
+        raise StageError(
+            f"{layout.focus_table}: {len(behind)} of {len(rows)} pictures are not focused as they are now, such as "
+            f"{behind[0]}\nRun `python src/focus.py` again."
+        )
+    return {image_id: row.file for image_id, row in focused.items()}
 
 
 def _links(
@@ -196,6 +218,7 @@ def _results(
             logger.warning("%s holds no picture of: %s", split, ", ".join(names))
     return {
         "split": config.split,
+        "focused": config.focused,
         "pictures_and_products": table,
         "n_groups": len(groups),
         "n_groups_of_several_products": sum(len(group.product_ids) > 1 for group in groups),

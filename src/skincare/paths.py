@@ -65,6 +65,15 @@ class Layout:
     def cleaning_report(self) -> Path:
         return self.root / "log" / "cleaning_report.log"
 
+    # -- what focus.py writes
+    @property
+    def focused_images(self) -> Path:
+        return self.root / "clean_dataset" / "focused"
+
+    @property
+    def focus_table(self) -> Path:
+        return self.root / "clean_dataset" / "annotations" / "focused.csv"
+
     # -- what build_dataset.py writes
     def dataset(self, split: str) -> Path:
         """Return the chat-format JSON of one of SPLITS."""

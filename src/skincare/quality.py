@@ -19,7 +19,7 @@ MIN_SHARPNESS: Final = 60.0
 _CONTENT_SIDE_PX: Final = 384
 # In grey levels, and as a share of the border's pixels: a soft shadow may leave the frame.
 _BACKGROUND_TOLERANCE: Final = 14
-_PLAIN_BORDER_SHARE: Final = 0.8
+PLAIN_BORDER_SHARE: Final = 0.8
 # Chosen on 192 real product photos, all sharp to the eye, and blurred copies of them, so that the published limit of
 # 60 stays the limit: it keeps all 192 and drops 191 of the copies blurred by 2.5 px (of 384). The plain variance at
 # the same limit drops 9 of the sharp ones.
@@ -64,7 +64,7 @@ def content_box(image: Image.Image) -> Box:
     pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(np.int16)
     background = np.median(border, axis=0)
-    if (np.abs(border - background).max(axis=1) <= _BACKGROUND_TOLERANCE).mean() < _PLAIN_BORDER_SHARE:
+    if (np.abs(border - background).max(axis=1) <= _BACKGROUND_TOLERANCE).mean() < PLAIN_BORDER_SHARE:
         return 0, 0, image.width, image.height
     difference = cv2.absdiff(pixels, np.full_like(pixels, background.round()))
     stands_out = (difference.max(axis=2) > _BACKGROUND_TOLERANCE).astype(np.uint8)

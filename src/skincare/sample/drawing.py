@@ -73,10 +73,17 @@ class View:
 
 
 class Drawing(NamedTuple):
-    """A square RGB picture and the product's box (left, top, right, bottom) in its pixels."""
+    """A square RGB picture and the truth about it: a mask ("L", of the same size), 255 where the product is, else 0."""
 
     image: Image.Image
-    box: tuple[int, int, int, int]
+    mask: Image.Image
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Return the product's box (left, top, right, bottom) in pixels."""
+        found = self.mask.getbbox()
+        assert found is not None
+        return found
 
 
 def random_packaging(rng: random.Random) -> Packaging:
@@ -128,12 +135,9 @@ def draw(packaging: Packaging, view: View, side_px: int, brand_text: str = "") -
     canvas.paste(pack, (left, top), pack)
     if view.light != 1.0:
         canvas = canvas.point([min(255, round(value * view.light)) for value in range(256)] * 3)
-    inner = pack.getchannel("A").point(lambda alpha: 255 * (alpha > 127)).getbbox()
-    assert inner is not None
-    box = (
-        max(0, left + inner[0]), max(0, top + inner[1]), min(side_px, left + inner[2]), min(side_px, top + inner[3]),
-    )  # fmt: skip
-    return Drawing(canvas, box)
+    mask = Image.new("L", canvas.size)
+    mask.paste(pack.getchannel("A").point(lambda alpha: 255 * (alpha > 127)), (left, top))
+    return Drawing(canvas, mask)
 
 
 def _draw_pack(packaging: Packaging, extent_px: int, brand_text: str) -> Image.Image:

@@ -1,0 +1,129 @@
+"""The product is found where it was drawn, whatever stands behind it; what cannot be told is said, not guessed."""
+
+import io
+import random
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from skincare import foreground
+from skincare.errors import MissingInputError
+from skincare.foreground import NoProductError, find_product
+from skincare.images import decode
+from skincare.sample import drawing
+from tests.dataset_helpers import jpeg
+
+
+def drawn(seed: int, background: str, **packaging) -> tuple[Image.Image, np.ndarray]:
+    """A drawn pack as a shop sends it, and the truth where it is."""
+    rng = random.Random(seed)
+    pack = replace(drawing.random_packaging(rng), **packaging)
+    view = replace(drawing.random_view(rng), background=background, size=0.8, shift_x=0.0, shift_y=0.0)
+    one = drawing.draw(pack, view, 480, "BRAND")
+    return decode(jpeg(one.image)), np.asarray(one.mask) > 0
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return (one & other).sum() / (one | other).sum()
+
+
+@pytest.mark.parametrize("background", drawing.BACKGROUNDS)
+def test_the_product_is_found_on_every_background_and_never_cut(background):
+    overlaps = []
+    for seed in range(3):
+        image, truth = drawn(seed, background)
+        found = find_product(image)
+        overlaps.append(overlap(found.alpha > 127, truth))
+        left, top, right, bottom = Image.fromarray(truth).getbbox()
+        missing = max(found.box[0] - left, found.box[1] - top, right - found.box[2], bottom - found.box[3])
+        assert missing <= 0.08 * max(right - left, bottom - top), "what focus.py leaves as a margin"
+        assert found.confidence > 0.8
+    assert np.mean(overlaps) > 0.93
+    assert min(overlaps) > 0.85
+
+
+@pytest.mark.parametrize("container", ["jar", "bottle", "tube"])
+def test_a_white_pack_with_a_cream_label_on_white_keeps_its_inside(container):
+    image, truth = drawn(3, "white", container=container, body_colour="white", cap_colour="white", label="band")
+    assert overlap(find_product(image).alpha > 127, truth) > 0.8
+
+
+def test_the_shadow_is_background():
+    image, truth = drawn(5, "white", container="bottle", body_colour="blue")
+    shadow = (np.asarray(image).min(axis=2) < 235) & ~truth
+    assert shadow.sum() > 1000
+    assert (find_product(image).alpha[shadow] < 127).mean() > 0.75
+
+
+def test_the_outline_does_not_depend_on_what_was_looked_at_before():
+    image, _ = drawn(7, "gradient")
+    first = find_product(image).alpha
+    find_product(drawn(8, "table")[0])
+    assert np.array_equal(find_product(image).alpha, first)
+
+
+def scene() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8))
+
+
+def filled() -> Image.Image:
+    """A pack that leaves the frame above and below."""
+    image = Image.new("RGB", (400, 400), (255, 255, 255))
+    ImageDraw.Draw(image).rectangle((125, 0, 274, 399), fill=(30, 60, 90))
+    return image
+
+
+REASONS = {
+    "too_small": Image.new("RGB", (1, 1), (9, 9, 9)),
+    "nothing_stands_out": Image.new("RGB", (400, 300), (255, 255, 255)),
+    "no_plain_background": scene(),
+    "cut_by_the_frame": filled(),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_picture_without_a_clear_product_says_why(reason):
+    with pytest.raises(NoProductError) as raised:
+        find_product(REASONS[reason])
+    assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize("size", [(1, 900), (900, 1), (5000, 40), (23, 23), (24, 24), (3, 2000)])
+def test_odd_shapes_end_with_a_product_or_a_reason(size):
+    image = Image.new("RGB", size, (250, 250, 250))
+    ImageDraw.Draw(image).rectangle((size[0] // 3, size[1] // 3, size[0] // 2, size[1] // 2), fill=(200, 30, 30))
+    try:
+        found = find_product(image)
+    except NoProductError:
+        return
+    assert found.alpha.shape == (size[1], size[0])
+
+
+def test_of_an_animation_the_first_frame_counts():
+    image, truth = drawn(2, "white")
+    buffer = io.BytesIO()
+    image.save(buffer, "GIF", save_all=True, append_images=[scene().resize(image.size)])
+    assert overlap(find_product(decode(buffer.getvalue())).alpha > 127, truth) > 0.85
+
+
+def test_rembg_takes_part_where_it_is_installed(monkeypatch):
+    image, truth = drawn(1, "table")
+    alpha = Image.fromarray(truth.astype(np.uint8) * 255)
+    fake = types.SimpleNamespace(new_session=lambda: "u2net", remove=lambda one, only_mask, session: alpha)
+    monkeypatch.setitem(sys.modules, "rembg", fake)
+    foreground._rembg_session.cache_clear()
+    found = foreground.METHODS["rembg"](image)
+    assert found.box == alpha.getbbox()
+    assert found.confidence == 1
+    foreground._rembg_session.cache_clear()
+
+
+def test_without_rembg_the_message_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    foreground._rembg_session.cache_clear()
+    with pytest.raises(MissingInputError, match=r'pip install "rembg\[cpu\]"'):
+        foreground.METHODS["rembg"](scene())
