@@ -29,13 +29,14 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import listing, reference, scrape_tables, scrape_work, stage, urls
+from skincare import listing, reference, scrape_refresh, scrape_tables, scrape_work, stage, urls
 from skincare.catalogue import Problem, read_products
 from skincare.collector import Collector, Shop
 from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.pools import Alarm, Pools
 from skincare.runlog import Summary
+from skincare.scrape_refresh import Refresher
 from skincare.scrape_state import ScrapeState
 from skincare.sources import DEFAULT_SOURCE, source_named
 from skincare.tables import FAILURES, IMAGES, METADATA
@@ -64,6 +65,8 @@ class Config(stage.StageConfig):
     """Mail or web address for the user agent, so that the shop can tell you if you disturb."""
     retry_failed: bool = False
     """Try just the products and pictures that failed before."""
+    refresh: bool = False
+    """Also ask again for what is collected: the unchanged stays, the changed is replaced, the gone is kept."""
     limit: int | None = None
     """Work on at most so many products in this run."""
     allow_private: bool = False
@@ -102,12 +105,14 @@ def _run(config: Config, layout: Layout) -> Summary:
                 "\n".join(trouble) + ": the shop or the network is down, or it does not want to be read.\n"
                 "Later: `python src/scrape.py --retry-failed`, then without."
             )
-        return _summary(state, problems, n_rows, n_requests)
+        return _summary(state, problems, n_rows, n_requests, is_refresh=config.refresh)
 
 
 def _check(config: Config) -> None:
     if config.workers < 1 or config.delay_s < 0 or (config.limit is not None and config.limit < 0):
         raise StageError("--workers must be at least 1, --delay-s and --limit at least 0")
+    if config.retry_failed and config.refresh:
+        raise StageError("--retry-failed and --refresh do different things: one after the other")
     if not (config.contact.isascii() and config.contact.isprintable()):
         raise StageError("--contact must be plain text: it is sent in a header")
     if config.shop_url:
@@ -169,6 +174,9 @@ def _plan(config: Config, state: ScrapeState, layout: Layout) -> dict[str, int]:
     """Decide what to work on; return the number of products by host."""
     if n_missing := scrape_work.reopen_missing(state, layout.root):
         logger.warning("%d pictures are gone from %s; they are fetched again", n_missing, layout.product_images)
+    if config.refresh:
+        scrape_refresh.begin(state)
+        return scrape_work.plan(state, "stale", config.limit)
     return scrape_work.plan(state, "failed" if config.retry_failed else "open", config.limit)
 
 
@@ -188,7 +196,7 @@ def _collect(
         pools = Pools(
             {host: scrape_work.works(state, host) for host in n_by_host},
             {host: min(config.workers, n) for host, n in n_by_host.items()},
-            collector.collect,
+            Refresher(collector).work_on if config.refresh else collector.collect,
             web.stop,
         )
         bar = tqdm(total=sum(n_by_host.values()), desc="scrape", unit="product", disable=None)
@@ -203,7 +211,9 @@ def _collect(
         return list(trouble.values()), web.n_requests
 
 
-def _summary(state: ScrapeState, problems: Sequence[Problem], n_rows: int, n_requests: int) -> Summary:
+def _summary(
+    state: ScrapeState, problems: Sequence[Problem], n_rows: int, n_requests: int, *, is_refresh: bool
+) -> Summary:
     counts = scrape_tables.counts(state)
     n_products = sum(counts.values())
     results = {
@@ -215,7 +225,11 @@ def _summary(state: ScrapeState, problems: Sequence[Problem], n_rows: int, n_req
         "catalogue_rows": n_rows,
         "reference": reference.SCRAPING,
     }
-    return Summary(_headline(counts, results), counts, results)
+    headline = _headline(counts, results)
+    if is_refresh:
+        results["refresh"] = scrape_refresh.figures(state)
+        headline += "".join(f"; {what}: {_listed(found)}" for what, found in results["refresh"].items())
+    return Summary(headline, counts, results)
 
 
 def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from skincare.scrape_state import Failure, SavedImage, ScrapeState
 from skincare.scrape_work import Work
 from skincare.sources import DEFAULT_SOURCE, source_named
 from skincare.sources.source import Reading, Source, page_record
+from skincare.visits import Visit
 from skincare.web import Answer, Web
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Collector:
         product = work.product
         failure = None if work.is_listed else self._list_images(product)
         if failure is None:
-            self._save_images(product)
+            self.save_images(product)
             if any(image.status == "scraped" for image in self.state.images(product.product_id)):
                 self.state.finish_product(product.product_id)
                 return None
@@ -76,21 +77,29 @@ class Collector:
         self.state.fail_product(product.product_id, failure)
         return failure
 
+    def get_page(self, product: Product, since: Visit | None = None) -> Answer:
+        """Ask for the page of a product; raises FetchError."""
+        url = self.source_of(product).page_url(product)
+        return self.web.get(self.shop.to_fetch(url, product), MAX_PAGE_BYTES, since)
+
+    def get_image(self, product: Product, source_url: str, since: Visit | None = None) -> Answer:
+        """Ask for a picture of a product; raises FetchError."""
+        return self.web.get(self.shop.to_fetch(source_url, product), MAX_IMAGE_BYTES, since)
+
     def _list_images(self, product: Product) -> Failure | None:
-        source = self._source(product)
         try:
-            answer = self.web.get(self.shop.to_fetch(source.page_url(product), product), MAX_PAGE_BYTES)
+            answer = self.get_page(product)
         except FetchError as error:
-            return _failure(error)
+            return failure_of(error)
         found = self.read(product, answer)
         if found.failure is None:
-            record = page_record(source.name, found)
+            record = page_record(self.source_of(product).name, found)
             self.state.list_images(product.product_id, found.images, record, answer.visit)
         return found.failure
 
     def read(self, product: Product, answer: Answer) -> Reading:
         """Return what a page says of its product, with one picture more than are taken where there are more."""
-        found = self._source(product).read(answer.content, answer.url, product)
+        found = self.source_of(product).read(answer.content, answer.url, product)
         if found.failure:
             is_elsewhere = found.failure.reason == "redirected_away"
             detail = self.shop.to_write(answer.url, product) if is_elsewhere else found.failure.detail
@@ -98,10 +107,12 @@ class Collector:
         listed = (replace(one, url=self.shop.to_write(one.url, product)) for one in found.images[: MAX_IMAGES + 1])
         return replace(found, images=tuple(listed))
 
-    def _source(self, product: Product) -> Source:
+    def source_of(self, product: Product) -> Source:
+        """Return the source that knows the product."""
         return source_named(product.source or self.default_source)
 
-    def _save_images(self, product: Product) -> None:
+    def save_images(self, product: Product) -> None:
+        """Fetch the pending pictures of a product."""
         for image in self.state.images(product.product_id):
             if image.status == "pending":
                 self._save_image(product, image.n, image.source_url)
@@ -113,13 +124,14 @@ class Collector:
             return
         path = self.path(product, n)
         try:
-            answer = self.web.get(self.shop.to_fetch(source_url, product), MAX_IMAGE_BYTES)
-            saved = self.save(answer, path)
+            answer = self.get_image(product, source_url)
+            content, width, height = as_jpeg(answer)
         except FetchError as error:
-            failure = _failure(error)
+            failure = failure_of(error)
         except BrokenImageError as error:
             failure = Failure(error.reason, answer.content_type[:100], answer.visit)
         else:
+            saved = self.save(content, width, height, path)
             self.state.save_image(product.product_id, n, saved, answer.visit)
             return
         # A process killed between file and row can have left one.
@@ -130,15 +142,14 @@ class Collector:
         """Return where the n-th picture of a product lies."""
         return self.layout.product_images / f"{product.slug}_{product.product_id}_{n}.jpg"
 
-    def save(self, answer: Answer, path: Path) -> SavedImage:
-        """Put an answered picture on disk; raises BrokenImageError where it is none."""
-        content, width, height = _as_jpeg(answer)
+    def save(self, content: bytes, width: int, height: int, path: Path) -> SavedImage:
+        """Put a picture on disk."""
         write_bytes(path, content)
         return SavedImage(self.layout.relative(path), width, height, len(content), hashlib.sha256(content).hexdigest())
 
 
-def _as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
-    """Return the picture as JPEG with its width and height.
+def as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
+    """Return the picture as JPEG with its width and height; raises BrokenImageError where it is none.
 
     A JPEG stays as it was served, even if its end is missing: judging pictures is the work of clean.py.
     """
@@ -148,5 +159,6 @@ def _as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
     return encode_jpeg(image), image.width, image.height
 
 
-def _failure(error: FetchError) -> Failure:
+def failure_of(error: FetchError) -> Failure:
+    """Return an error as the state keeps it."""
     return Failure(error.reason, error.detail, error.visit)

@@ -24,6 +24,8 @@ from skincare.errors import StageError
 from skincare.visits import Visit
 
 Status = Literal["pending", "listed", "scraped", "failed"]
+# What asking again found, see skincare.scrape_refresh.
+Change = Literal["unchanged", "changed", "gone", "failed"]
 
 _PROGRESS: Final = {
     "status": "TEXT NOT NULL DEFAULT 'pending'", "reason": "TEXT NOT NULL DEFAULT ''",

@@ -11,11 +11,13 @@ from typing import Final, Literal
 from skincare.catalogue import Product
 from skincare.scrape_state import ScrapeState
 
-# Everything that is open, or just what was tried and failed. A retry that was cut off is still a retry.
-Kind = Literal["open", "failed"]
+# Everything that is open, that and what is to be asked for again, or just what was tried and failed. A retry that was
+# cut off is still a retry.
+Kind = Literal["open", "stale", "failed"]
 
 _CONDITIONS: Final[dict[Kind, str]] = {
     "open": "status IN ('pending', 'listed')",
+    "stale": "status IN ('pending', 'listed') OR is_stale",
     "failed": "(status <> 'scraped' AND reason <> '') OR product_id IN "
     "(SELECT product_id FROM images WHERE status <> 'scraped' AND reason <> '')",
 }
@@ -30,10 +32,12 @@ _READ_ROWS: Final = 200
 
 @dataclass(frozen=True)
 class Work:
-    """One product with work; `is_listed` where its page is already read."""
+    """One product with work; `is_listed` where its page is already read, `is_stale` where to ask for all again."""
 
     product: Product
     is_listed: bool
+    is_open: bool = True
+    is_stale: bool = False
 
 
 def reopen_missing(state: ScrapeState, root: Path) -> int:
@@ -71,13 +75,14 @@ def works(state: ScrapeState, host: str) -> Iterator[Work]:
     while True:
         some = list(
             state.rows(
-                "SELECT number, product_id, url, slug, name, category, variation, source, status FROM work "
+                "SELECT number, product_id, url, slug, name, category, variation, source, status, is_stale FROM work "
                 "JOIN products USING (product_id) WHERE work.host = ? AND number > ? ORDER BY number LIMIT ?",
                 host, last, _READ_ROWS,
             )
         )  # fmt: skip
-        for _, *fields, status in some:
-            yield Work(Product(*fields), is_listed=status == "listed")
+        for _, *fields, status, is_stale in some:
+            is_open = status in ("pending", "listed")
+            yield Work(Product(*fields), is_listed=status == "listed", is_open=is_open, is_stale=bool(is_stale))
         if len(some) < _READ_ROWS:
             return
         last = some[-1][0]
