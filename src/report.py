@@ -13,7 +13,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from skincare import release_gate, report_data, report_pages, stage
+from skincare import release_gate, report_data, report_pages, report_views, stage
 from skincare.files import write_text
 from skincare.paths import Layout
 from skincare.report_data import ReportData
@@ -54,7 +54,7 @@ def run(config: Config, layout: Layout) -> Summary:
         + (f", gate {verdict.verdict}" if verdict else ""),
         counts={"stages reported": len(data.stages), "test pictures": len(data.pictures)},
         results={
-            "scores": [row._asdict() for row in report_pages.headline_table(data)],
+            "scores": [row._asdict() for row in report_views.headline_table(data)],
             "gate": asdict(verdict) if verdict else None,
         },
         exit_code=1 if verdict and verdict.verdict == "failed" else 0,
@@ -74,7 +74,7 @@ def _source(data: ReportData) -> dict[str, str]:
 
 def _table(data: ReportData) -> list[str]:
     """Return the headline table as lines of text."""
-    rows = [("", "before", "after", "difference"), *(row[:4] for row in report_pages.headline_table(data))]
+    rows = [("", "before", "after", "difference"), *(row[:4] for row in report_views.headline_table(data))]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if data.is_embedded_model:

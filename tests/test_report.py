@@ -7,7 +7,7 @@ import re
 import pytest
 
 import report
-from skincare import comparison, metrics, predictions, report_data, report_pages, stage
+from skincare import comparison, metrics, predictions, report_data, report_views, stage
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json
@@ -118,19 +118,19 @@ def test_the_numbers_are_those_of_the_files(layout):
     text, markdown = written(layout)
     scores = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
     for shown in (text, markdown):
-        assert report_pages.percent(scores["accuracy"]) in shown
-        assert report_pages.percent(scores["accuracy_low"]) in shown
-        assert report_pages.percent(scores["f1_macro"]) in shown
+        assert report_views.percent(scores["accuracy"]) in shown
+        assert report_views.percent(scores["accuracy_low"]) in shown
+        assert report_views.percent(scores["f1_macro"]) in shown
         assert "29.4% → 50.0%" in shown
     assert json.loads(layout.summary("report").read_text())["results"]["scores"][0]["after"].startswith(
-        report_pages.percent(scores["accuracy"])
+        report_views.percent(scores["accuracy"])
     )
 
 
 def test_every_cell_of_the_matrix_is_counted_and_leads_to_its_pictures(layout):
     text, _ = written(layout)
     data = report_data.gather(layout)
-    matrix = report_pages.matrix(data.after)
+    matrix = report_views.matrix(data.after)
     assert sum(int(cell.text or 0) for row in matrix for cell in row.cells) == 42
     for row in matrix:
         for cell in row.cells:
@@ -140,7 +140,7 @@ def test_every_cell_of_the_matrix_is_counted_and_leads_to_its_pictures(layout):
 
 def test_the_difference_matrix_adds_up_to_nothing(layout):
     data = report_data.gather(layout)
-    rows = report_pages.difference_matrix(data.before, data.after)
+    rows = report_views.difference_matrix(data.before, data.after)
     assert sum(int(cell.text or 0) for row in rows for cell in row.cells) == 0
 
 
@@ -191,3 +191,18 @@ def test_the_embedded_model_is_never_mistaken_for_the_real_one(layout):
     text, markdown = written(layout)
     assert "says nothing about" in text
     assert "says nothing about" in markdown
+
+
+def test_every_cell_can_be_read():
+    """WCAG 2.2, 1.4.3: a contrast of 4.5 at every depth of both colours."""
+    for share in [i / 100 for i in range(-100, 101)]:
+        lights = sorted(
+            report_views.luminance(*bytes.fromhex(colour.removeprefix("#"))) for colour in report_views.shade(share)
+        )
+        assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5
+
+
+def test_families_keep_all_pictures(layout):
+    rows = report_views.family_rows(report_data.gather(layout).last)
+    assert sum(row.n for row in rows) == 42
+    assert all(sum((row.right, row.near, row.far, row.unanswered)) == pytest.approx(1) for row in rows)

@@ -4,11 +4,14 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from skincare import images, metrics, predictions, tables
+import numpy as np
+
+from skincare import calibration, images, metrics, predictions, tables
+from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.metrics import Scores
 from skincare.paths import TINY_MODEL, Layout
@@ -18,18 +21,29 @@ from skincare.tables import HistoryRow
 STAGES: Final = ("scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune")
 # Of the gallery; at 6 kB each they stay far below 10 MB together.
 MAX_THUMBNAILS: Final = 600
-_THUMBNAIL_SIDE_PX: Final = 144
+_THUMBNAIL_SIDE_PX: Final = 160
+# Least confidence and name, from the surest.
+CONFIDENCE_BANDS: Final = (
+    (0.9, "90 % or more"), (0.7, "70 to 90 %"), (0.5, "50 to 70 %"), (0.0, "under 50 %"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One test picture with the answers before and after training; `thumbnail` is a data URI or empty."""
+    """One test picture with the answers before and after training; `thumbnail` is a data URI or empty.
+
+    likeliest, confidence, truth_probability: the name that the last model gives the highest probability, and what it
+    gives to that name and to the true one; None where no probabilities were measured.
+    """
 
     image_id: str
     truth: str
     before: Prediction | None
     after: Prediction | None
     thumbnail: str
+    likeliest: str | None = None
+    confidence: float | None = None
+    truth_probability: float | None = None
 
     @property
     def last(self) -> Prediction:
@@ -37,6 +51,18 @@ class Answered:
         answer = self.after or self.before
         assert answer is not None
         return answer
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether that answer is the true category."""
+        return self.last.category == self.truth
+
+    @property
+    def confidence_band(self) -> str:
+        """Return the name of the band that the confidence lies in."""
+        if self.confidence is None:
+            return ""
+        return next(name for low, name in CONFIDENCE_BANDS if self.confidence >= low)
 
 
 @dataclass(frozen=True)
@@ -51,6 +77,13 @@ class ReportData:
     history: list[HistoryRow]
     pictures: list[Answered]
     plots: Mapping[str, Path]
+
+    @property
+    def last(self) -> Scores:
+        """Return the scores that count: after training where there are any."""
+        scores = self.after or self.before
+        assert scores is not None
+        return scores
 
     @property
     def is_embedded_model(self) -> bool:
@@ -80,7 +113,7 @@ def gather(layout: Layout) -> ReportData:
     if after is not None and second.keys() != first.keys():
         # Asked on another split, say: answers about other pictures do not stand beside each other.
         before, first, comparison = None, {}, {}
-    pictures = _pictures(first, second, layout)
+    pictures = _pictures(first, second, _probabilities(log, second, confidence), layout)
     return ReportData(stages, before, after, comparison, confidence, history, pictures, _plots(layout))
 
 
@@ -93,20 +126,40 @@ def _answers(
     return metrics.scores_from_json(_read_json(scores)), answers
 
 
-def _pictures(first: Mapping[str, Prediction], second: Mapping[str, Prediction], layout: Layout) -> list[Answered]:
-    """Return all test pictures, mistakes first; only so many of them with a thumbnail."""
-    known = second or first
-    ordered = sorted(known.values(), key=lambda one: (one.category == one.truth, tables.natural_key(one.image_id)))
-    return [
-        Answered(
-            one.image_id,
-            one.truth,
-            first.get(one.image_id),
-            second.get(one.image_id),
-            _thumbnail(layout, one.file) if i < MAX_THUMBNAILS else "",
-        )
-        for i, one in enumerate(ordered)
-    ]
+def _probabilities(
+    log: Path | None, asked: Mapping[str, Prediction], confidence: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Return picture -> category -> probability, with the temperature that was fitted on val."""
+    if log is None or not (log / "test_ranked.jsonl").is_file():
+        return {}
+    ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl") if one.image_id in asked]
+    if not ranked:
+        return {}
+    table, _ = calibration.table_of(ranked)
+    table = np.exp(calibration.with_temperature(table, confidence.get("temperature", 1.0)))
+    return {
+        one.image_id: dict(zip(CATEGORIES, row.tolist(), strict=True)) for one, row in zip(ranked, table, strict=True)
+    }
+
+
+def _pictures(
+    first: Mapping[str, Prediction], second: Mapping[str, Prediction],
+    probabilities: Mapping[str, Mapping[str, float]], layout: Layout,
+) -> list[Answered]:  # fmt: skip
+    """Return all test pictures, mistakes first, the surest of them first; only so many with a thumbnail."""
+    found = []
+    for image_id, one in (second or first).items():
+        chances = probabilities.get(image_id)
+        likeliest = max(chances, key=chances.__getitem__) if chances else None
+        found.append(
+            Answered(
+                image_id, one.truth, first.get(image_id), second.get(image_id), "", likeliest,
+                chances[likeliest] if chances and likeliest else None, chances[one.truth] if chances else None,
+            )
+        )  # fmt: skip
+    found.sort(key=lambda one: (one.is_right, -(one.confidence or 0.0), tables.natural_key(one.image_id)))
+    shown = [replace(one, thumbnail=_thumbnail(layout, one.last.file)) for one in found[:MAX_THUMBNAILS]]
+    return shown + found[MAX_THUMBNAILS:]
 
 
 def _thumbnail(layout: Layout, file: str) -> str:

@@ -4,127 +4,17 @@ Everything that came from a shop or a model is escaped. The templates stand in `
 """
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
-from skincare import reference
+from skincare import reference, report_views
 from skincare.categories import CATEGORIES, UNKNOWN
-from skincare.metrics import Scores
-from skincare.report_data import STAGES, ReportData
+from skincare.report_data import CONFIDENCE_BANDS, STAGES, ReportData
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
-NOTHING: Final = "–"
-
-
-class Score(NamedTuple):
-    """A row of the headline table, as text; empty where there is nothing to say."""
-
-    label: str
-    before: str
-    after: str
-    difference: str
-    published: str
-
-
-_SCORES: Final = (
-    ("accuracy", "Accuracy"),
-    ("f1_macro", "Macro F1"),
-    ("coverage", "Coverage (answers that name a category)"),
-    ("selective_accuracy", "Accuracy among those"),
-    ("parent_accuracy", "Right family of categories"),
-    ("precision_weighted", "Weighted precision"),
-    ("recall_weighted", "Weighted recall (is accuracy)"),
-    ("f1_weighted", "Weighted F1"),
-)
-
-
-def headline_table(data: ReportData) -> list[Score]:
-    """Return the scores before and after training beside the published ones of the reference."""
-    rows = [_score(data, key, label) for key, label in _SCORES]
-    published = f"{reference.N_TEST} (split by picture)"
-    return [*rows, Score("Test pictures (products)", _size(data.before), _size(data.after), "", published)]
-
-
-def _score(data: ReportData, key: str, label: str) -> Score:
-    before, after = (getattr(scores, key) if scores else None for scores in (data.before, data.after))
-    published = " → ".join(percent(side.get(key)) for side in (reference.BEFORE, reference.AFTER))
-    shown = _with_interval if key == "accuracy" else lambda scores: percent(getattr(scores, key, None))
-    difference = f"{100 * (after - before):+.1f}" if before is not None and after is not None else ""
-    if key == "accuracy" and data.comparison:
-        low, high = (100 * data.comparison[f"difference_{end}"] for end in ("low", "high"))
-        difference += f" ({low:+.1f} to {high:+.1f})"
-    return Score(label, shown(data.before), shown(data.after), difference, published if key in reference.BEFORE else "")
-
-
-def _with_interval(scores: Scores | None) -> str:
-    if scores is None:
-        return NOTHING
-    return f"{percent(scores.accuracy)} ({percent(scores.accuracy_low)} to {percent(scores.accuracy_high)})"
-
-
-def _size(scores: Scores | None) -> str:
-    return f"{scores.n:,} ({scores.n_products:,})" if scores else NOTHING
-
-
-def percent(value: float | None) -> str:
-    """Return a share as a percentage with one decimal."""
-    return NOTHING if value is None else f"{100 * value:.1f}%"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a matrix: the shown text, the share of its row that colours it, and what it counts."""
-
-    text: str
-    share: float
-    answer: str
-    is_right: bool
-
-
-class MatrixRow(NamedTuple):
-    """One true category."""
-
-    category: str
-    n: int
-    cells: list[Cell]
-
-
-def matrix(scores: Scores) -> list[MatrixRow]:
-    """Return a confusion matrix as rows of cells, coloured by the share of the row."""
-    return _matrix_rows(scores.confusion, [sum(row) for row in scores.confusion])
-
-
-def difference_matrix(before: Scores, after: Scores) -> list[MatrixRow]:
-    """Return after - before; positive counts are answers that training added."""
-    counts = [
-        [b - a for a, b in zip(*rows, strict=True)] for rows in zip(before.confusion, after.confusion, strict=True)
-    ]
-    return _matrix_rows(counts, [sum(row) for row in after.confusion], signed=True)
-
-
-def _matrix_rows(counts: Sequence[Sequence[int]], totals: Sequence[int], *, signed: bool = False) -> list[MatrixRow]:
-    columns = (*CATEGORIES, UNKNOWN)
-    return [
-        MatrixRow(
-            category,
-            n,
-            [
-                Cell(
-                    (f"{count:+d}" if signed else str(count)) if count else "",
-                    count / max(n, 1),
-                    answer,
-                    answer == category,
-                )
-                for answer, count in zip(columns, row, strict=True)
-            ],
-        )
-        for category, row, n in zip(CATEGORIES, counts, totals, strict=True)
-    ]
 
 
 def html(data: ReportData) -> str:
@@ -147,52 +37,58 @@ def _environment(*, autoescape: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "data_uri": _data_uri, "cell": _markdown_cell, "seconds": _duration}
+    environment.filters |= {
+        "percent": report_views.percent, "data_uri": _data_uri, "cell": _markdown_cell, "fenced": _fenced,
+        "seconds": _duration,
+    }  # fmt: skip
     return environment
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    both = data.before is not None and data.after is not None
+    before = report_views.matrix(data.before) if data.before else []
+    after = report_views.matrix(data.after) if data.after else []
+    difference = report_views.difference_matrix(data.before, data.after) if data.before and data.after else []
     return {
         "data": data,
+        "last": data.last,
         "stages": data.stages,
         "stage_names": STAGES,
         "plots": data.plots,
-        "scores": headline_table(data),
+        "scores": report_views.headline_table(data),
+        "contenders": report_views.contenders(data),
         "categories": CATEGORIES,
         "columns": (*CATEGORIES, UNKNOWN),
         "unknown": UNKNOWN,
-        "before_matrix": matrix(data.before) if data.before else [],
-        "after_matrix": matrix(data.after) if data.after else [],
-        "difference_matrix": difference_matrix(data.before, data.after) if both else [],  # type: ignore[arg-type]
-        "category_rows": _category_rows(data),
-        "statuses": _status_rows(data),
+        "no_answer": report_views.NO_ANSWER,
+        "confidence_bands": [name for _, name in CONFIDENCE_BANDS],
+        "before_matrix": before,
+        "after_matrix": after,
+        "difference_matrix": difference,
+        "category_rows": report_views.category_rows(data),
+        "family_rows": report_views.family_rows(data.last),
+        "statuses": report_views.status_rows(data),
         "reference": {"before": reference.BEFORE, "after": reference.AFTER, "scraping": reference.SCRAPING,
                       "cleaning": reference.CLEANING},
     }  # fmt: skip
 
 
-def _category_rows(data: ReportData) -> list[dict[str, Any]]:
-    """Return per category what changed; the numbers of the last model where there are two."""
-    last = data.after or data.before
-    assert last is not None
-    earlier = data.before.categories if data.before and data.after else [None] * len(last.categories)
-    return [{"now": now, "before": before} for now, before in zip(last.categories, earlier, strict=True)]
-
-
-def _status_rows(data: ReportData) -> list[tuple[str, int, int]]:
-    counts: list[Mapping[str, int]] = [scores.statuses if scores else {} for scores in (data.before, data.after)]
-    return [(status, *(count.get(status, 0) for count in counts)) for status in sorted({*counts[0], *counts[1]})]  # type: ignore[misc]
-
-
 def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _markdown_cell(value: object) -> str:
     """Return text that stays text in a Markdown table."""
     text = " ".join(str(escape(str(value))).split())
     return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
+
+
+def _fenced(text: str) -> str:
+    """Return text as a Markdown code block that nothing in the text can end."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _duration(seconds: float) -> str:

@@ -19,11 +19,9 @@ if (gallery && filters) {
   };
   filters.addEventListener("change", apply);
   filters.querySelector("button").addEventListener("click", () => set({}));
-  for (const cell of document.querySelectorAll(".matrix button")) {
-    cell.addEventListener("click", () => {
-      set({ truth: cell.dataset.truth, [cell.dataset.when]: cell.dataset.answer });
-      document.querySelector("#gallery").scrollIntoView();
-    });
+  // Without this script a cell's link still leads to the gallery.
+  for (const cell of document.querySelectorAll(".matrix a")) {
+    cell.addEventListener("click", () => set({ truth: cell.dataset.truth, [cell.dataset.when]: cell.dataset.answer }));
   }
   filters.hidden = false;
   apply();

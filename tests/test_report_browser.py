@@ -1,0 +1,210 @@
+"""The report in a real browser: it opens, filters, leads from a matrix to its pictures; nothing hostile runs."""
+
+import itertools
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from skincare import metrics, report_data, report_pages
+from skincare.categories import CATEGORIES
+from tests.helpers import prediction
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("no Chromium on this machine (apt-get install chromium)", allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+HOSTILE = '"></code><script>document.title="run"</script><img src=x onerror="document.title=\'run\'"><b class=injected>'
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+ENVIRONMENT = {"seconds": 3.0, "machine": HOSTILE, "command": f"python {HOSTILE}", "git_commit": "abc", "python": "3",
+               "started": "2026-01-02T03:04:05", "versions": {"torch": HOSTILE}}  # fmt: skip
+
+# WCAG 2.2, 1.4.3: the contrast of every text with the nearest background behind it.
+CONTRAST = """() => {
+  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => v <= 0.04045 * 255 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (one) => {
+    const colour = one ? channels(getComputedStyle(one).backgroundColor) : [255, 255, 255];
+    return colour.length < 4 || colour[3] > 0 ? colour : behind(one.parentElement);
+  };
+  const hasText = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  const poor = new Set();
+  for (const one of [...document.querySelectorAll("body *:not(script)")].filter(hasText)) {
+    const both = [luminance(channels(getComputedStyle(one).color)), luminance(behind(one))];
+    if ((Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5) poor.add(`${one.localName}.${one.className}`);
+  }
+  return [...poor];
+}"""
+UNNAMED = """() => [...document.querySelectorAll("select, button, a, .scroll, form, nav")].filter((one) => {
+  const text = one.localName !== "select" && one.textContent.trim();
+  return !text && !one.ariaLabel && !one.labels?.length;
+}).length"""
+
+
+def answered(i):
+    """Picture i: every third one is wrong; a hostile answer before training, a sure one after every other."""
+    truth = CATEGORIES[i % 14]
+    before = prediction(f"{i}_1", truth, None, text=HOSTILE, file=f"clean_dataset/images/{HOSTILE}_{i}_1.jpg")
+    after = prediction(f"{i}_1", truth, truth if i % 3 else CATEGORIES[(i + 1) % 14])
+    confidence = 0.95 if i % 2 else 0.4
+    return report_data.Answered(f"{i}_1", truth, before, after, PIXEL, truth, confidence, confidence)
+
+
+def page_of(n, thumbnail=PIXEL):
+    pictures = [answered(i) for i in range(n)]
+    if thumbnail != PIXEL:
+        pictures = [replace(one, thumbnail=thumbnail) for one in pictures]
+    results = {"model": HOSTILE, "n_parameters": 9, "prompt": HOSTILE, "run": "sample", "recipe": HOSTILE,
+               "n_trainable": 3, "trainable_modules": [HOSTILE], "best_epoch": 1, "n_epochs": 1,
+               "stop_reason": "patience", "recipe_settings": {HOSTILE: HOSTILE}}  # fmt: skip
+    stage = {"results": results, "headline": HOSTILE, "config": {"min_tokens": 36, "max_tokens": 36, "model": HOSTILE},
+             **ENVIRONMENT}  # fmt: skip
+    before, after = ([getattr(one, when) for one in pictures] for when in ("before", "after"))
+    confidence = {"n_test": n, "n_val": n, "accuracy": 0.5, "temperature": 1.0, "ece_before": 0.1, "ece": 0.1,
+                  "brier_before": 0.3, "brier": 0.3, "aurc": 0.2, "wanted": []}  # fmt: skip
+    return report_pages.html(
+        report_data.ReportData(
+            stages={"zero_shot": stage, "finetune": stage}, before=metrics.score(before), after=metrics.score(after),
+            comparison={}, confidence=confidence, history=[], pictures=pictures, plots={},
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(page_of(84), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    """One tab for all tests; what it complained of and what it asked for stand in `tab.trouble`."""
+    opened = browser.new_page()
+    opened.trouble = []
+    opened.on("console", lambda message: opened.trouble.append(message.text))
+    opened.on("pageerror", lambda error: opened.trouble.append(str(error)))
+    opened.on("request", lambda request: opened.trouble.append(request.url))
+    return opened
+
+
+@pytest.fixture
+def page(tab, file):
+    """The page, opened anew on a desktop's screen."""
+    tab.trouble.clear()
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.emulate_media(media="screen")
+    tab.goto("about:blank")
+    tab.goto(file.as_uri())
+    return tab
+
+
+def shown(page):
+    return page.locator(".gallery > li:visible").count()
+
+
+def test_it_opens_without_complaint_and_asks_for_nothing(page, file):
+    assert {line for line in page.trouble if not line.startswith("data:")} == {file.as_uri()}
+    assert shown(page) == 84
+
+
+@pytest.mark.parametrize(
+    ("values", "n"),
+    [
+        ({"truth": "Mask"}, 6),
+        ({"result": "wrong"}, 28),
+        ({"status": "exact"}, 84),
+        ({"confidence": "under 50 %"}, 42),
+        ({"before": "Unknown"}, 84),
+        ({"result": "wrong", "confidence": "90 % or more"}, 14),
+        ({"result": "right", "truth": "Mask", "after": "Mask", "confidence": "90 % or more"}, 4),
+        ({"truth": "Mask", "after": "Oil"}, 0),
+    ],
+)
+def test_filters_work_and_compose(page, values, n):
+    for name, value in values.items():
+        page.select_option(f"select[name={name}]", value)
+    assert shown(page) == n
+    assert page.inner_text("#shown") == f"{n} of 84 pictures"
+    page.click("text=Show all")
+    assert shown(page) == 84
+
+
+def test_a_matrix_cell_leads_to_its_pictures(page):
+    cell = page.locator('.matrix a[data-truth="Mask"][data-answer="Mask"][data-when="after"]')
+    n = int(cell.inner_text())
+    cell.click()
+    assert shown(page) == n == 4
+    assert page.url.endswith("#gallery")
+    assert page.locator("#gallery h2").is_visible()
+
+
+def test_everything_can_be_reached_and_done_by_keyboard(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.focus('.matrix a[data-truth="Mask"][data-answer="Mask"][data-when="after"]')
+    page.keyboard.press("Enter")
+    assert shown(page) == 4
+    for name in ("result", "truth"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.name") == name
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_controls_and_tables_have_names(page):
+    assert page.evaluate(UNNAMED) == 0
+    assert page.locator("th:not([scope])").count() == 0
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((one) => +one.localName[1])")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_a_hostile_answer_stays_text(page):
+    assert page.title() != "run"
+    assert page.locator(".injected").count() == 0
+    assert HOSTILE in page.locator(".gallery li").first.inner_text()
+
+
+def test_it_fits_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_print_leaves_out_what_paper_cannot_do(page):
+    page.emulate_media(media="print")
+    assert not page.locator(".filters").is_visible()
+    assert not page.locator("nav").is_visible()
+    assert shown(page) == 84
+
+
+def test_small_text_has_contrast(page):
+    assert page.evaluate(CONTRAST) == []
+
+
+def test_without_javascript_everything_is_there(browser, file):
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(file.as_uri())
+    assert opened.locator(".gallery > li").count() == 84
+    assert opened.locator(".gallery > li").last.is_visible()
+    assert not opened.locator(".filters").is_visible()
+    context.close()
+
+
+def test_six_hundred_thumbnails_stay_below_ten_megabytes():
+    # As large as the thumbnail of a noisy photo becomes.
+    assert len(page_of(600, PIXEL + "A" * 14_000).encode()) < 10_000_000
