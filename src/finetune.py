@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from skincare import (
-    calibration,
     comparison,
+    confidence,
     distributed,
     figures,
     finetuning,
@@ -46,7 +46,7 @@ from skincare.training import EpochResult, Training
 
 logger = logging.getLogger(__name__)
 
-_WANTED_RISKS: Final = (0.05, 0.1, 0.2)
+_WANTED_RISKS: Final = (0.05, 0.1, 0.2, 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +156,9 @@ def _test(layout: Layout, name: str, val: Sequence[Example], test: Sequence[Exam
     sure: DecoderName = "rank" if decoder == "generate" else decoder
     ranked = {split: exported.predict(part, split, sure) for split, part in (("val", val), ("test", test))}
     predictions.write_jsonl(log / "test_ranked.jsonl", ranked["test"])
-    confidence = calibration.summarise(ranked["val"], ranked["test"], _WANTED_RISKS)
-    write_json(log / "confidence.json", confidence)
-    figures.draw_confidence(confidence, layout.plot("confidence"))
+    summary = confidence.summarise(ranked["val"], ranked["test"], _WANTED_RISKS)
+    write_json(log / "confidence.json", summary)
+    figures.draw_confidence(summary, layout.plot("confidence"))
     predictions.write_jsonl(log / "test_predictions.jsonl", answered)
     figures.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
     before = layout.zero_shot / "predictions.jsonl"

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import brier_score_loss
 
 from skincare import calibration
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from tests.helpers import prediction
 
@@ -79,42 +79,92 @@ def test_a_perfect_ranking_has_the_least_area():
     assert areas[0] < areas[1]
 
 
-def test_a_threshold_keeps_its_promise_nineteen_times_in_twenty():
-    """Chosen on 300 pictures for a risk of 30 %, the true risk exceeds it in at most one of twenty trials."""
-    population, truths = made(20_000, seed=9, scale=4.0)
-    confidence, wrong = np.exp(population.max(1)), population.argmax(1) != truths
+def test_the_area_is_the_mean_risk_down_to_each_answer():
+    table, truths = made(150)
+    order = np.argsort(-table.max(1))
+    wrong = (table.argmax(1) != truths)[order]
+    expected = np.mean([wrong[:k].mean() for k in range(1, 151)])
+    assert calibration.area_under_risk_coverage(calibration.risk_coverage(table, truths)) == pytest.approx(expected)
+    best = np.sort(wrong)
+    assert calibration.least_area(int((~wrong).sum()), 150) == pytest.approx(
+        np.mean([best[:k].mean() for k in range(1, 151)])
+    )
+
+
+def test_equally_sure_answers_give_the_same_figures_in_any_order():
+    """Saturated confidences: three levels, fifty answers each."""
+    rng = np.random.default_rng(0)
+    levels = np.repeat([0.4, 0.7, 0.999], 50)
+    table = np.log(np.full((150, 14), 1 - levels[:, None]) / 13)
+    table[:, 0] = np.log(levels)
+    truths = np.where(rng.random(150) < levels, 0, 1)
+    places = [
+        np.arange(150),
+        np.argsort(truths, kind="stable"),
+        np.argsort(-truths, kind="stable"),
+        rng.permutation(150),
+    ]
+    found = [calibration.reliability(table[some], truths[some]) for some in places]
+    for other in found[1:]:
+        assert [one.accuracy for one in other] == pytest.approx([one.accuracy for one in found[0]])
+    curves = [calibration.risk_coverage(table[some], truths[some]) for some in places]
+    assert curves[0] == curves[1] == curves[2] == curves[3]
+    assert [point.coverage for point in curves[0]] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+@pytest.mark.parametrize(("n_wrong", "n"), [(0, 30), (3, 40), (12, 12), (7, 8)])
+def test_the_bound_is_scipys_clopper_pearson(n_wrong, n):
+    # A two-sided 90 % interval has 5 % above it.
+    expected = stats.binomtest(n_wrong, n).proportion_ci(0.9, method="exact").high
+    assert calibration.upper_bound(n_wrong, n, 0.95) == pytest.approx(expected)
+
+
+def of_products(n_products, rng):
+    """Three pictures of each product, answered alike: the least that 3 n pictures can tell."""
+    truths = np.repeat(rng.integers(0, 14, n_products), 3)
+    logits = np.repeat(3 * rng.normal(size=(n_products, 14)), 3, axis=0)
+    logits[np.arange(len(truths)), truths] += 7
+    return calibration.with_temperature(logits, 1.0), truths
+
+
+@pytest.mark.parametrize("alike", [False, True], ids=["independent pictures", "products answered alike"])
+def test_a_threshold_keeps_its_promise_nineteen_times_in_twenty(alike):
+    """Chosen on 300 pictures for a wanted risk, the true risk exceeds it in at most one of twenty trials."""
     rng, broken, found = np.random.default_rng(1), 0, 0
-    for _ in range(60):
-        some = rng.choice(len(truths), 300, replace=False)
-        point = calibration.threshold_for_risk(population[some], truths[some], 0.3)
+    population, truths = of_products(7000, rng) if alike else made(20_000, seed=9, scale=4.0)
+    confidence, right = calibration.confidence_of(population, truths)
+    wanted = 0.2 if alike else 0.3
+    for _ in range(80):
+        some = (
+            (3 * rng.choice(7000, 100, replace=False)[:, None] + np.arange(3)).ravel()
+            if alike
+            else rng.choice(len(truths), 300, replace=False)
+        )
+        point = calibration.threshold_for_risk(confidence[some], right[some], wanted)
         if point:
             found += 1
-            broken += wrong[confidence >= point.threshold].mean() > 0.3
-    assert found >= 30
+            assert point.risk <= point.bound <= wanted
+            broken += (~right[confidence >= point.threshold]).mean() > wanted
+    assert found >= 40
     assert broken <= 5
 
 
 def test_no_threshold_is_better_than_a_wrong_one():
-    table, truths = made(30)
-    assert calibration.threshold_for_risk(table, (table.argmax(1) + 1) % 14, 0.1) is None
-    assert calibration.threshold_for_risk(table[:3], truths[:3], 0.01) is None
+    confidence, right = np.linspace(0.1, 0.9, 30), np.zeros(30, dtype=bool)
+    assert calibration.threshold_for_risk(confidence, right, 0.1) is None
+    assert calibration.threshold_for_risk(confidence[:3], ~right[:3], 0.01) is None
+    assert calibration.threshold_for_risk(confidence[:0], right[:0], 0.5) is None
+
+
+def test_probabilities_are_made_to_add_up_and_must_be_numbers():
+    one = prediction("1_1", "Oil", "Oil", log_probabilities=tuple(np.full(14, -7.0)))
+    table, truths = calibration.table_of([one])
+    assert np.exp(table).sum() == pytest.approx(1)
+    assert truths.tolist() == [13]
+    with pytest.raises(StageError, match="no numbers"):
+        calibration.table_of([prediction("1_1", "Oil", "Oil", log_probabilities=(float("-inf"), *[-1.0] * 13))])
 
 
 def test_answers_without_probabilities_say_so():
     with pytest.raises(StageError, match="--decoder rank"):
         calibration.table_of([prediction("1_1", "Oil", "Oil")])
-
-
-def test_a_summary_chooses_on_val_and_reads_test():
-    def said(n, seed):
-        table, truths = made(n, 2.0, seed)
-        return [
-            prediction(f"{i}_1", CATEGORIES[truths[i]], CATEGORIES[row.argmax()], log_probabilities=tuple(row))
-            for i, row in enumerate(table)
-        ]
-
-    found = calibration.summarise(said(200, 1), said(150, 2), (0.1, 0.3))
-    assert (found["n_val"], found["n_test"]) == (200, 150)
-    assert found["ece"] < found["ece_before"]
-    assert found["temperature"] == pytest.approx(2, rel=0.35)
-    assert [one["wanted_risk"] for one in found["wanted"]] == [0.1, 0.3]

@@ -5,8 +5,7 @@ a threshold; test is then read with them.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from skincare.predictions import Prediction
 
 Table = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+Rights = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class RiskPoint:
     threshold: float
     coverage: float
     risk: float
+
+
+@dataclass(frozen=True)
+class ChosenThreshold(RiskPoint):
+    """A point that was chosen for a wanted risk; `bound`: what the risk surely does not exceed."""
+
+    bound: float
 
 
 def with_temperature(log_probabilities: Table, temperature: float) -> Table:
@@ -59,11 +66,16 @@ def fit_temperature(log_probabilities: Table, truths: Places) -> float:
 
 
 def reliability(log_probabilities: Table, truths: Places, n_bins: int = 10) -> list[ReliabilityBin]:
-    """Return bins of equally many answers, by rising confidence; fewer than `n_bins` for fewer answers."""
-    confidence, right = _confidence(log_probabilities, truths)
+    """Return bins of equally many answers, by rising confidence; fewer than `n_bins` for fewer answers.
+
+    Equally sure answers share their accuracy: which of them falls into which bin must not depend on their order.
+    """
+    confidence, right = confidence_of(log_probabilities, truths)
+    _, place, n_equal = np.unique(confidence, return_inverse=True, return_counts=True)
+    shared = (np.bincount(place, weights=right) / n_equal)[place]
     order = np.argsort(confidence, kind="stable")
     return [
-        ReliabilityBin(len(part), float(confidence[part].mean()), float(right[part].mean()))
+        ReliabilityBin(len(part), float(confidence[part].mean()), float(shared[part].mean()))
         for part in np.array_split(order, min(n_bins, len(order)))
     ]
 
@@ -83,16 +95,22 @@ def brier_score(log_probabilities: Table, truths: Places) -> float:
 
 def risk_coverage(log_probabilities: Table, truths: Places) -> list[RiskPoint]:
     """Return a point per distinct confidence, from answering only where it is surest to answering always."""
-    confidence, right = _confidence(log_probabilities, truths)
-    points = []
-    for threshold in sorted(set(confidence.tolist()), reverse=True):
-        answered = confidence >= threshold
-        points.append(RiskPoint(threshold, float(answered.mean()), 1 - float(right[answered].mean())))
-    return points
+    confidence, right = confidence_of(log_probabilities, truths)
+    thresholds, n_equal = np.unique(-confidence, return_counts=True)
+    n_answered = np.cumsum(n_equal)
+    n_wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])[n_answered - 1]
+    return [
+        RiskPoint(-float(threshold), int(n) / len(truths), int(wrong) / int(n))
+        for threshold, n, wrong in zip(thresholds, n_answered, n_wrong, strict=True)
+    ]
 
 
 def area_under_risk_coverage(points: list[RiskPoint]) -> float:
-    """Return the mean risk over coverages (AURC): a step at each point's own coverage."""
+    """Return the mean risk over coverages (AURC): each point's, for the coverage since the point before it.
+
+    Without equal confidences that is the mean, over answers by falling confidence, of the risk down to each.
+    Source: Geifman and El-Yaniv 2017, "Selective classification for deep neural networks".
+    """
     area, before = 0.0, 0.0
     for point in points:
         area += (point.coverage - before) * point.risk
@@ -100,71 +118,50 @@ def area_under_risk_coverage(points: list[RiskPoint]) -> float:
     return area
 
 
+def least_area(n_right: int, n: int) -> float:
+    """Return the AURC of a confidence that puts all right answers before all wrong ones: no ordering has less."""
+    return sum(max(0, k - n_right) / k for k in range(1, n + 1)) / n
+
+
 def threshold_for_risk(
-    log_probabilities: Table, truths: Places, wanted_risk: float, confidence_level: float = 0.95
-) -> RiskPoint | None:
+    confidence: Table, right: Rights, wanted_risk: float, confidence_level: float = 0.95
+) -> ChosenThreshold | None:
     """Return the point of largest coverage whose risk is surely at most `wanted_risk`; None where there is none.
 
     Surely: the one-sided upper Clopper-Pearson bound of the risk, at ten coverages fixed beforehand (10 %, 20 % ...)
     and with a tenth of the error for each, so that the promise holds for the one that is taken.
     """
-    confidence, right = _confidence(log_probabilities, truths)
+    if not len(confidence):
+        return None
     ordered = np.sort(confidence)[::-1]
     level = 1 - (1 - confidence_level) / 10
     for tenths in range(10, 0, -1):
         threshold = float(ordered[max(0, round(len(ordered) * tenths / 10) - 1)])
         answered = confidence >= threshold
         n, n_wrong = int(answered.sum()), int((~right[answered]).sum())
-        bound = 1.0 if n_wrong == n else float(stats.beta.ppf(level, n_wrong + 1, n - n_wrong))
+        bound = upper_bound(n_wrong, n, level)
         if bound <= wanted_risk:
-            return RiskPoint(threshold, n / len(truths), n_wrong / n)
+            return ChosenThreshold(threshold, n / len(right), n_wrong / n, bound)
     return None
 
 
-def _confidence(log_probabilities: Table, truths: Places) -> tuple[Table, npt.NDArray[np.bool_]]:
+def upper_bound(n_wrong: int, n: int, level: float) -> float:
+    """Return the one-sided upper Clopper-Pearson bound of a share."""
+    return 1.0 if n_wrong == n else float(stats.beta.ppf(level, n_wrong + 1, n - n_wrong))
+
+
+def confidence_of(log_probabilities: Table, truths: Places) -> tuple[Table, Rights]:
     """Return each answer's probability and whether it is right."""
     return np.exp(log_probabilities.max(axis=1)), log_probabilities.argmax(axis=1) == truths
 
 
 def table_of(predictions: Sequence[Prediction]) -> tuple[Table, Places]:
-    """Return (n, 14) log-probabilities and (n,) places of the truths; StageError where an answer has none."""
+    """Return (n, 14) log-probabilities that add up to 1, and (n,) places of the truths; StageError without them."""
     if not predictions or any(len(one.log_probabilities) != len(CATEGORIES) for one in predictions):
         raise StageError("These answers carry no probabilities; ask with --decoder rank or head")
+    # Sorted: another order of adding up is another last digit.
+    predictions = sorted(predictions, key=lambda one: one.image_id)
     table = np.array([one.log_probabilities for one in predictions], dtype=np.float64)
-    return table, np.array([CATEGORIES.index(one.truth) for one in predictions])
-
-
-def summarise(val: Sequence[Prediction], test: Sequence[Prediction], wanted_risks: Sequence[float]) -> dict[str, Any]:
-    """Return what a reader should know about the confidence on test; temperature and thresholds are chosen on val."""
-    (val_table, val_truths), (table, truths) = table_of(val), table_of(test)
-    temperature = fit_temperature(val_table, val_truths)
-    val_table, scaled = with_temperature(val_table, temperature), with_temperature(table, temperature)
-    points = risk_coverage(scaled, truths)
-    confidence, right = _confidence(scaled, truths)
-    wanted = []
-    for risk in wanted_risks:
-        chosen = threshold_for_risk(val_table, val_truths, risk)
-        answered = confidence >= chosen.threshold if chosen else np.zeros(len(truths), dtype=bool)
-        wanted.append(
-            {
-                "wanted_risk": risk,
-                "threshold": chosen.threshold if chosen else None,
-                "val_coverage": chosen.coverage if chosen else 0.0,
-                "test_coverage": float(answered.mean()),
-                "test_risk": 1 - float(right[answered].mean()) if answered.any() else None,
-            }
-        )
-    return {
-        "n_val": len(val_truths),
-        "n_test": len(truths),
-        "accuracy": float(right.mean()),
-        "temperature": temperature,
-        "ece_before": expected_calibration_error(reliability(table, truths)),
-        "ece": expected_calibration_error(reliability(scaled, truths)),
-        "brier_before": brier_score(table, truths),
-        "brier": brier_score(scaled, truths),
-        "aurc": area_under_risk_coverage(points),
-        "reliability": [asdict(one) for one in reliability(scaled, truths)],
-        "risk_coverage": [asdict(one) for one in points],
-        "wanted": wanted,
-    }
+    if not np.isfinite(table).all():
+        raise StageError("These answers carry probabilities that are no numbers; ask again")
+    return with_temperature(table, 1.0), np.array([CATEGORIES.index(one.truth) for one in predictions])

@@ -167,7 +167,21 @@ def draw_confidence(confidence: Mapping[str, Any], path: Path) -> None:
     left.set_title(f"Reliability: calibration error {confidence['ece']:.1%}", loc="left", fontweight="bold")
     left.set(xlabel="confidence, equally many pictures a point", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     left.legend(loc="upper left")
-    right.step([one["coverage"] for one in points], [one["risk"] for one in points], where="post", color=BLUE)
+    # "pre": the risk of a point holds for the coverage that leads up to it, as in its area.
+    right.step([one["coverage"] for one in points], [one["risk"] for one in points], where="pre", color=BLUE)
+    for one, marker in zip(
+        [one for one in confidence["wanted"] if one["test_risk"] is not None], "os^vD", strict=False
+    ):
+        right.plot(
+            one["test_coverage"],
+            one["test_risk"],
+            marker,
+            color=ORANGE,
+            markersize=8,
+            label=f"threshold {one['threshold']:.2f}, chosen on val for at most {one['wanted_risk']:.0%} wrong",
+        )
+    if right.get_legend_handles_labels()[0]:
+        right.legend(loc="upper left", fontsize=8)
     right.set_title("Answering only when sure", loc="left", fontweight="bold")
     right.set(xlabel="share answered", ylabel="share of those wrong", xlim=(0, 1), ylim=(0, 1))
     for axes in (left, right):
