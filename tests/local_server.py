@@ -45,8 +45,8 @@ class LocalServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, answers: dict[str, Answer]) -> None:
-        super().__init__(("127.0.0.1", 0), Request)
+    def __init__(self, answers: dict[str, Answer], host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), Request)
         self.answers = answers
         self.count: Counter[str] = Counter()
         self.headers_seen: list[dict[str, str]] = []
@@ -57,16 +57,16 @@ class LocalServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://{self.server_address[0]}:{self.server_address[1]}"
 
     def answer_for(self, path: str) -> Answer:
         return self.answers.get(path, lambda request: request.reply(b"gone", 404))
 
 
 @contextmanager
-def serving(answers: dict[str, Answer]) -> Iterator[LocalServer]:
+def serving(answers: dict[str, Answer], host: str = "127.0.0.1") -> Iterator[LocalServer]:
     """Run the server in a thread for the length of a `with` block."""
-    server = LocalServer(answers)
+    server = LocalServer(answers, host)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

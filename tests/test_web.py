@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from skincare import transport
 from skincare.fetch_errors import FetchError
 from skincare.gates import Gate, StoppedError, retry_after_s
 from skincare.transport import is_public
@@ -206,17 +207,46 @@ def test_other_names_of_this_machine_are_refused(host: str) -> None:
     assert not server.count
 
 
+def test_a_redirect_to_the_inside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """127.0.0.1 plays the outside here, and 127.0.0.2 the inside."""
+    monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
+    with serving({"/secret": ok()}, host="127.0.0.2") as inside:
+        error, _ = fail(status(302, Location=f"{inside.url}/secret"), allow_private=False)
+    assert (error.reason, sum(inside.count.values())) == ("private_address", 0)
+
+
+def test_a_name_that_changes_its_address_is_checked_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: the name first leads outside (127.0.0.1 here), then inside."""
+    monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
+    addresses, real = ["127.0.0.1", "127.0.0.1", "127.0.0.2"], socket.getaddrinfo
+
+    def resolve(host: str, *rest: object, **options: object) -> object:
+        return real(addresses.pop(0) if host == "rebinding.example" else host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    answers = {path: ok(Connection="close") for path in ("/robots.txt", "/x", "/y")}
+    with serving(answers, host="0.0.0.0") as server, local_web(allow_private=False) as web:
+        url = f"http://rebinding.example:{server.server_address[1]}"
+        assert web.get(f"{url}/x", MAX_BYTES).content == b"fine"
+        with pytest.raises(FetchError, match="private_address"):
+            web.get(f"{url}/y", MAX_BYTES)
+    assert (addresses, server.count["/y"]) == ([], 0)
+
+
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
      "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-     "2002:7f00:0001::", "fe80::1%eth0", "no address"],
+     "2002:7f00:0001::", "64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::808:808", "::7f00:1", "2001:0:1::1",
+     "fe80::1%eth0", "no address"],
 )  # fmt: skip
 def test_addresses_inside_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "151.101.1.69", "2606:4700::6810:84e5", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "151.101.1.69", "2606:4700::6810:84e5", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
 def test_addresses_outside_are_public(address: str) -> None:
     assert is_public(address)
 
@@ -230,9 +260,10 @@ def test_addresses_outside_are_public(address: str) -> None:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"400\r\n" + b"x" * 1024 + b"\r\n" + b"0\r\n\r\n"
         ),
         ok(gzip.compress(b"x" * 10_000_000), Content_Encoding="gzip"),
+        ok(gzip.compress(gzip.compress(b"x" * 50_000_000)), Content_Encoding="gzip, gzip"),
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"),
     ],
-    ids=["announced", "until-close", "chunked", "gzip-bomb", "promised"],
+    ids=["announced", "until-close", "chunked", "gzip-bomb", "bomb-in-bomb", "promised"],
 )
 def test_too_much_is_refused(answer: Answer) -> None:
     error, server = fail(answer)

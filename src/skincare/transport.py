@@ -12,7 +12,7 @@ import socket
 import threading
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,6 +20,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _running = threading.local()
+
+# The last 32 bits are an IPv4 address: mapped, translated by a NAT64 gateway, and the old compatible form.
+_WRAPPING: Final = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96", "::/96")))
+# A gateway of one's own network. Source: RFC 8215.
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
 class PrivateAddressError(Exception):
@@ -70,8 +75,13 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if isinstance(ip, ipaddress.IPv6Address) and (wrapped := ip.ipv4_mapped or ip.sixtofour):
-        ip = wrapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip in _LOCAL_NAT64:
+            return False
+        if any(ip in wrapping for wrapping in _WRAPPING):
+            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        elif ip.sixtofour:
+            ip = ip.sixtofour
     return ip.is_global and not ip.is_multicast
 
 

@@ -1,0 +1,186 @@
+"""Whatever a shop sends, every product and picture ends with a file or a reason, and nothing is raised."""
+
+import io
+import struct
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skincare import scrape_tables
+from skincare.catalogue import Product
+from skincare.collector import MAX_IMAGES, MAX_PAGE_BYTES, Collector, Shop
+from skincare.fetch_errors import FetchError
+from skincare.images import sniff_format
+from skincare.paths import Layout
+from skincare.scrape_state import ScrapeState
+from skincare.scrape_work import Work
+from skincare.tables import FAILURES, IMAGES, METADATA
+from skincare.visits import Visit
+from skincare.web import Answer
+from tests.helpers import noise_picture
+from tests.test_pages import PAGES, json_ld
+
+SHOP = "https://shop.example"
+
+
+class FakeWeb:
+    """Answers by address; what is an exception is raised."""
+
+    def __init__(self, answer_for: Callable[[str], bytes | FetchError], content_type: str = "image/jpeg") -> None:
+        self.answer_for = answer_for
+        self.content_type = content_type
+
+    def get(self, url: str, max_bytes: int, since: Visit | None = None) -> Answer:
+        answer = self.answer_for(url)
+        if isinstance(answer, FetchError):
+            raise answer
+        if len(answer) > max_bytes:
+            raise FetchError("too_large")
+        return Answer(url, answer, self.content_type, Visit(200, 1, 0.1))
+
+
+def encoded(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    noise_picture(12, 9).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def png_header(side: int) -> bytes:
+    """A PNG that promises so many pixels and holds none."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""), b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+
+
+PICTURES = {kind: encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF")}
+
+
+def product(i: int, slug: str = "x") -> Product:
+    return Product(str(i), f"{SHOP}/{slug}/{i}.html", slug, f"P {i}", "Oil")
+
+
+@contextmanager
+def opened(root: Path, products: list[Product]) -> Iterator[tuple[ScrapeState, Layout]]:
+    layout = Layout(root)
+    with ScrapeState(layout.scrape_state) as state:
+        state.set_catalogue(products)
+        yield state, layout
+
+
+def collected(state: ScrapeState, layout: Layout, one: Product, answer_for, **web: str) -> str:
+    """Collect one product; return what became of it after checking that all of it is accounted for."""
+    Collector(FakeWeb(answer_for, **web), state, layout, Shop()).collect(Work(one, is_listed=False))
+    query = "SELECT status, reason FROM products WHERE product_id = ?"
+    status, reason = next(state.rows(query, one.product_id))
+    images = list(state.rows("SELECT status, reason, file, n_bytes FROM images WHERE product_id = ?", one.product_id))
+    assert status == ("scraped" if any(image[0] == "scraped" for image in images) else "failed")
+    assert (status == "failed") == bool(reason)
+    for how, why, file, n_bytes in images:
+        if how == "scraped":
+            content = (layout.root / file).read_bytes()
+            assert (len(content), sniff_format(content)) == (n_bytes, "JPEG")
+        else:
+            assert (how, bool(why)) == ("failed", True)
+    return reason or status
+
+
+def page_with(paths: list[str]) -> bytes:
+    return json_ld({"@type": "Product", "image": paths}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        *((content, "scraped") for content in PICTURES.values()),
+        (b"<html>not found</html>", "not_an_image"),
+        (b"", "empty"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
+        (png_header(100_000), "too_many_pixels"),
+        (png_header(100), "truncated"),
+        (FetchError("http_404", status=404), "http_404"),
+    ],
+    ids=[*PICTURES, "html", "nothing", "svg", "bomb", "no-pixels", "dead"],
+)
+@pytest.mark.parametrize("content_type", ["image/jpeg", "text/html", "application/x-msdownload"])
+def test_the_bytes_decide_what_a_picture_is_and_not_its_content_type(tmp_path, answer, reason, content_type):
+    with opened(tmp_path, [product(1)]) as (state, layout):
+        page = page_with(["/a.exe"])
+        ended = collected(
+            state, layout, product(1), lambda url: page if url.endswith(".html") else answer, content_type=content_type
+        )
+        assert ended == ("scraped" if reason == "scraped" else "no_image_saved")
+        assert [row[0] for row in state.rows("SELECT reason FROM images")] == ["" if reason == "scraped" else reason]
+
+
+def test_of_ten_thousand_pictures_some_are_taken_and_one_row_tells_of_the_rest(tmp_path):
+    page = page_with([f"/{i}.jpg" for i in range(10_000)])
+    with opened(tmp_path, [product(1)]) as (state, layout):
+        collected(state, layout, product(1), lambda url: page if url.endswith(".html") else PICTURES["JPEG"])
+        reasons = Counter(row[0] for row in state.rows("SELECT reason FROM images"))
+    assert reasons == {"": MAX_IMAGES, "too_many_images": 1}
+
+
+def test_a_page_that_is_too_large_is_a_reason(tmp_path):
+    with opened(tmp_path, [product(1)]) as (state, layout):
+        assert collected(state, layout, product(1), lambda _: bytes(MAX_PAGE_BYTES + 1)) == "too_large"
+
+
+REASONS = ("timeout", "http_404", "http_503", "private_address", "robots_disallowed", "too_large", "bad_redirect")
+MAGIC = (b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0")
+ANSWERS = (
+    st.sampled_from([*PICTURES.values(), png_header(100_000), PICTURES["JPEG"][:200], PICTURES["WEBP"][:60]])
+    | st.tuples(st.sampled_from(MAGIC), st.binary(max_size=40)).map(b"".join)
+    | st.sampled_from(REASONS).map(FetchError)
+)
+LISTS = st.lists(st.sampled_from(["/a.jpg", "//b.example/b", "/../../c%00.jpg", "/con", "/é" * 300]), max_size=4)
+
+# Half of the pages list pictures, whatever these are.
+SHOPS = st.booleans().flatmap(
+    lambda is_a_list: LISTS.map(page_with) if is_a_list else PAGES | st.sampled_from(REASONS).map(FetchError)
+)
+
+
+def check_any_shop(n_shops: int) -> None:
+    """Collect that many products, each with a page and up to three answers for its pictures; then write the tables."""
+    products = [product(i) for i in range(3 * n_shops)]
+    waiting = iter(products)
+    with tempfile.TemporaryDirectory() as folder, opened(Path(folder), products) as (state, layout):
+
+        @settings(max_examples=n_shops, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(SHOPS, st.lists(ANSWERS, min_size=1, max_size=3))
+        def check(page: bytes | str | FetchError, answers: list[bytes | FetchError]) -> None:
+            one, left = next(waiting), list(answers)
+            first = page.encode("utf-8", "surrogatepass") if isinstance(page, str) else page
+            collected(
+                state, layout, one, lambda url: first if url == one.url else left[0] if len(left) == 1 else left.pop()
+            )
+
+        check()
+        n_collected = products.index(next(waiting))
+        IMAGES.write(layout.images_table, scrape_tables.image_rows(state), is_sorted=True)
+        METADATA.write(layout.metadata_table, scrape_tables.metadata_rows(state), is_sorted=True)
+        FAILURES.write(layout.failures_table, scrape_tables.failure_rows([], state), is_sorted=True)
+        counts = scrape_tables.counts(state)
+        saved, failures = IMAGES.read(layout.images_table), FAILURES.read(layout.failures_table)
+        assert {layout.root / row.file for row in saved} == set(layout.product_images.iterdir())
+    assert counts["scraped"] + counts["failed"] == n_collected >= n_shops
+    assert len({row.product_id for row in saved}) == counts["scraped"] > n_shops / 20
+    assert sum(not row.image_url for row in failures) == counts["failed"] + counts["not_tried"]
+
+
+def test_any_shop_is_accounted_for() -> None:
+    check_any_shop(60)
+
+
+@pytest.mark.slow
+def test_any_of_many_shops_is_accounted_for() -> None:
+    """With the 5,000 pages of test_pages and the 500 answers of test_web."""
+    check_any_shop(400)
