@@ -1,7 +1,7 @@
 """Write the report: what was measured, on what data, how, and what it is worth.
 
 In: log/*.json and the predictions, scores, history and plots that the other stages wrote; nothing is measured here.
-Out: report.md, report.html (one file that needs nothing else).
+Out: report.md, report.html (one file that needs nothing else), models/finetuned/<run>/README.md (the model card).
 Command: python src/report.py
          python src/report.py --write-gate-baseline FILE   (also keep the answers, for later runs to be held against)
          python src/report.py --gate FILE   (exit code 1 when the model is surely worse than the baseline, 2 when FILE
@@ -13,7 +13,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from skincare import release_gate, report_data, report_pages, report_views, stage
+from skincare import model_card, release_gate, report_data, report_pages, report_views, stage
 from skincare.files import write_text
 from skincare.paths import Layout
 from skincare.report_data import ReportData
@@ -41,6 +41,9 @@ def run(config: Config, layout: Layout) -> Summary:
     write_text(layout.report_markdown, report_pages.markdown(data, layout.root))
     page = report_pages.html(data)
     write_text(layout.report_html, page)
+    folder = layout.finetuned_model(data.stages["finetune"]["results"]["run"]) if data.after else None
+    if folder and folder.is_dir():
+        write_text(folder / "README.md", model_card.card(data))
     for line in _table(data):
         logger.info("%s", line)
     answers = [one.last for one in data.pictures]

@@ -56,7 +56,8 @@ def layout(tmp_path):
             config={"model": "some/model", **tokens})  # fmt: skip
     summary(
         found, "finetune",
-        results={"run": "sample", "model": "some/model", "recipe": "sample", "n_parameters": 9, "n_trainable": 3,
+        results={"run": "sample", "model": "some/model", "decoder": "generate", "recipe": "sample", "n_parameters": 9,
+                 "n_trainable": 3,
                  "trainable_modules": ["model.visual.merger"], "best_epoch": 2, "n_epochs": 2,
                  "stop_reason": "patience", "recipe_settings": {"learning_rate": 1e-3}},
         config={"model": "some/model", **tokens},
@@ -206,3 +207,13 @@ def test_families_keep_all_pictures(layout):
     rows = report_views.family_rows(report_data.gather(layout).last)
     assert sum(row.n for row in rows) == 42
     assert all(sum((row.right, row.near, row.far, row.unanswered)) == pytest.approx(1) for row in rows)
+
+
+def test_a_trained_model_gets_its_card_where_it_lies(layout):
+    written(layout)
+    card = layout.finetuned_model("sample") / "README.md"
+    assert not card.parent.exists()
+    card.parent.mkdir(parents=True)
+    written(layout)
+    scores = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
+    assert report_views.percent(scores["accuracy"]) in card.read_text()

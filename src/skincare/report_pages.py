@@ -19,29 +19,30 @@ _TEMPLATES: Final = Path(__file__).with_name("templates")
 
 def html(data: ReportData) -> str:
     """Return the page; the same data, the same text."""
-    return _environment(autoescape=True).get_template("report.html.j2").render(_context(data))
+    return environment(autoescape=True).get_template("report.html.j2").render(_context(data))
 
 
 def markdown(data: ReportData, root: Path) -> str:
     """Return the report as Markdown that shows the plots of `root` by relative paths."""
     plots = {name: path.relative_to(root).as_posix() for name, path in data.plots.items()}
-    template = _environment(autoescape=False).get_template("report.md.j2")
+    template = environment(autoescape=False).get_template("report.md.j2")
     return template.render({**_context(data), "plots": plots})
 
 
-def _environment(*, autoescape: bool) -> Environment:
-    environment = Environment(
+def environment(*, autoescape: bool) -> Environment:
+    """Return the templates with their filters; without escaping, for Markdown, `cell` and `fenced` do that."""
+    found = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=autoescape,  # noqa: S701  Markdown has its own filter, `cell`
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    found.filters |= {
         "percent": report_views.percent, "data_uri": _data_uri, "cell": _markdown_cell, "fenced": _fenced,
         "seconds": _duration,
     }  # fmt: skip
-    return environment
+    return found
 
 
 def _context(data: ReportData) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""The model card is what the hub reads, says what was measured, and its example runs."""
+
+import re
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_load
+
+from skincare import metrics, model_card, report_data
+from skincare.categories import CATEGORIES
+from skincare.paths import TINY_MODEL
+from tests.dataset_helpers import jpeg, pack
+from tests.helpers import prediction
+
+HOSTILE = "| `x` \n---\nlicense: mit\n<script>"
+
+
+def data_of(model):
+    answers = [prediction(f"{i}_1", CATEGORIES[i % 14], CATEGORIES[i % 14 if i % 3 else 0]) for i in range(42)]
+    results = {"run": "sample", "model": model, "recipe": "reference", "n_parameters": 1_929_728, "n_trainable": 3,
+               "trainable_modules": [HOSTILE], "best_epoch": 2, "n_epochs": 3, "decoder": "generate",
+               "recipe_settings": {"note": HOSTILE}}  # fmt: skip
+    finetune = {"results": results, "config": {"model": model}, "command": "python src/finetune.py", "git_commit": "",
+                "machine": HOSTILE}  # fmt: skip
+    return report_data.ReportData(
+        stages={"finetune": finetune}, before=None, after=metrics.score(answers), comparison={}, confidence={},
+        history=[], pictures=[], plots={},
+    )  # fmt: skip
+
+
+def test_the_hub_reads_the_results(tmp_path):
+    data = data_of("Qwen/Qwen2-VL-2B")
+    path = tmp_path / "README.md"
+    path.write_text(model_card.card(data), encoding="utf-8")
+    card = ModelCard.load(path)
+    assert card.data.base_model == "Qwen/Qwen2-VL-2B"
+    assert card.data.license == metadata_load(path)["license"] == "apache-2.0"
+    assert card.data.pipeline_tag == "image-text-to-text"
+    found = {one.metric_type: one for one in card.data.eval_results}
+    assert found["accuracy"].metric_value == pytest.approx(data.after.accuracy, abs=1e-4)
+    assert found["f1"].metric_value == pytest.approx(data.after.f1_macro, abs=1e-4)
+    assert f"{data.after.accuracy_low:.3f} to {data.after.accuracy_high:.3f}" in found["accuracy"].metric_name
+    assert found["accuracy"].dataset_name == "Test split: 42 pictures of 42 products"
+
+
+@pytest.mark.parametrize("model", ["models/tiny-qwen2-vl", "/home/me/model", "Qwen/Qwen2-VL-72B"])
+def test_no_licence_and_no_base_is_made_up(tmp_path, model):
+    text = model_card.card(data_of(model))
+    card = ModelCard(text)
+    assert card.data.license == "unknown"
+    assert (card.data.base_model is None) == (not model.startswith("Qwen/"))
+    assert ("made to test the pipeline on drawn products" in text) == (model == "models/tiny-qwen2-vl")
+
+
+def test_hostile_words_stay_in_their_cells():
+    text = model_card.card(data_of("Qwen/Qwen2-VL-2B"))
+    assert "<script>" not in text
+    assert re.findall(r"(?m)^---$", text) == ["---", "---"]
+    assert not re.search(r"(?m)^license: mit", text)
+
+
+@pytest.mark.slow
+def test_the_example_runs_as_it_is_written(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(TINY_MODEL, folder)
+    (folder / "pack.jpg").write_bytes(jpeg(pack(0, 320)))
+    monkeypatch.chdir(folder)
+    example = re.search(r"```python\n(.*?)```", model_card.card(data_of("models/tiny-qwen2-vl")), re.DOTALL)[1]
+    names = {}
+    exec(example, names)  # the card's own text
+    assert isinstance(names["answer"], str)
+    assert names["answer"]
