@@ -29,8 +29,9 @@ from skincare.chat import Example
 from skincare.duplicates import Fingerprint
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
+from skincare.picture_tables import FOCUSED
 from skincare.runlog import Summary
-from skincare.tables import CLEAN, FOCUSED, REJECTED, CleanRow, RejectedRow, SplitRow
+from skincare.tables import CLEAN, REJECTED, CleanRow, RejectedRow, SplitRow
 from skincare.tables import SPLITS as MANIFEST
 
 logger = logging.getLogger(__name__)

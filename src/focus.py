@@ -29,8 +29,9 @@ from skincare.errors import StageError
 from skincare.files import write_bytes
 from skincare.foreground import METHODS, Method, NoProductError
 from skincare.paths import Layout
+from skincare.picture_tables import FOCUSED, FocusRow
 from skincare.runlog import Summary
-from skincare.tables import CLEAN, FOCUSED, CleanRow, FocusRow
+from skincare.tables import CLEAN, CleanRow
 
 logger = logging.getLogger(__name__)
 

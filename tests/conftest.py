@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import opened_browser
+
 # Side by side, the files that take longest come first: nobody waits for a long one at the end.
 LONG_FILES = ("test_pipeline", "test_distributed", "test_real_data", "test_compare_recipes", "test_pages")
 
@@ -40,3 +42,21 @@ def tiny_model() -> Iterator:
     from skincare.paths import TINY_MODEL
 
     yield load_model(TINY_MODEL, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    with opened_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    """One tab for all tests of a file; what it complained of and what it asked for stand in `tab.trouble`."""
+    opened = browser.new_page()
+    opened.trouble = []
+    opened.on("console", lambda message: opened.trouble.append(message.text))
+    opened.on("pageerror", lambda error: opened.trouble.append(str(error)))
+    opened.on("request", lambda request: opened.trouble.append(request.url))
+    yield opened
+    opened.close()

@@ -13,7 +13,8 @@ from skincare import chat
 from skincare.errors import MissingInputError, StageError
 from skincare.images import decode
 from skincare.paths import SPLITS, Layout
-from skincare.tables import CLEAN, FOCUSED, REJECTED, CleanRow
+from skincare.picture_tables import FOCUSED
+from skincare.tables import CLEAN, REJECTED, CleanRow
 from tests.dataset_helpers import jpeg, pack, write_catalogue
 
 

@@ -1,48 +1,19 @@
 """The report in a real browser: it opens, filters, leads from a matrix to its pictures; nothing hostile runs."""
 
 import itertools
-import shutil
 from dataclasses import replace
 
 import pytest
 
 from skincare import metrics, report_data, report_pages
 from skincare.categories import CATEGORIES
+from tests.browser import CONTRAST, UNNAMED
 from tests.helpers import prediction
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("no Chromium on this machine (apt-get install chromium)", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
-
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
 HOSTILE = '"></code><script>document.title="run"</script><img src=x onerror="document.title=\'run\'"><b class=injected>'
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 ENVIRONMENT = {"seconds": 3.0, "machine": HOSTILE, "command": f"python {HOSTILE}", "git_commit": "abc", "python": "3",
                "started": "2026-01-02T03:04:05", "versions": {"torch": HOSTILE}}  # fmt: skip
-
-# WCAG 2.2, 1.4.3: the contrast of every text with the nearest background behind it.
-CONTRAST = """() => {
-  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
-  const linear = (v) => v <= 0.04045 * 255 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
-  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const behind = (one) => {
-    const colour = one ? channels(getComputedStyle(one).backgroundColor) : [255, 255, 255];
-    return colour.length < 4 || colour[3] > 0 ? colour : behind(one.parentElement);
-  };
-  const hasText = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  const poor = new Set();
-  for (const one of [...document.querySelectorAll("body *:not(script)")].filter(hasText)) {
-    const both = [luminance(channels(getComputedStyle(one).color)), luminance(behind(one))];
-    if ((Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5) poor.add(`${one.localName}.${one.className}`);
-  }
-  return [...poor];
-}"""
-UNNAMED = """() => [...document.querySelectorAll("select, button, a, .scroll, form, nav")].filter((one) => {
-  const text = one.localName !== "select" && one.textContent.trim();
-  return !text && !one.ariaLabel && !one.labels?.length;
-}).length"""
 
 
 def answered(i):
@@ -75,29 +46,10 @@ def page_of(n, thumbnail=PIXEL):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(page_of(84), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def tab(browser):
-    """One tab for all tests; what it complained of and what it asked for stand in `tab.trouble`."""
-    opened = browser.new_page()
-    opened.trouble = []
-    opened.on("console", lambda message: opened.trouble.append(message.text))
-    opened.on("pageerror", lambda error: opened.trouble.append(str(error)))
-    opened.on("request", lambda request: opened.trouble.append(request.url))
-    return opened
 
 
 @pytest.fixture

@@ -65,6 +65,18 @@ class Layout:
     def cleaning_report(self) -> Path:
         return self.root / "log" / "cleaning_report.log"
 
+    def review_sheet(self, check: str) -> Path:
+        """Return the page on which pictures around the limit of a check are marked."""
+        return self.root / "clean_dataset" / f"review_{check}.html"
+
+    def review_table(self, check: str) -> Path:
+        """Return the table of what that page shows."""
+        return self.root / "clean_dataset" / "annotations" / f"review_{check}.csv"
+
+    @property
+    def limit_calibration(self) -> Path:
+        return self.root / "log" / "clean_calibration.json"
+
     # -- what focus.py writes
     @property
     def focused_images(self) -> Path:

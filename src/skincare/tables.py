@@ -120,26 +120,6 @@ class RejectedRow:
 
 
 @dataclass(frozen=True)
-class FocusRow:
-    """One cleaned picture in clean_dataset/focused/: cut to its product, or as it was, with the reason."""
-
-    image_id: str
-    product_id: str
-    file: str
-    # "focused", or why the picture stayed as it was.
-    outcome: str
-    method: str
-    settings: str
-    confidence: float | None
-    # Of the product, in pixels of the picture in clean_dataset/images/.
-    left: int | None
-    top: int | None
-    right: int | None
-    bottom: int | None
-    source_sha256: str
-
-
-@dataclass(frozen=True)
 class SplitRow:
     """The frozen place of one product: every picture of a group is in the same split."""
 
@@ -315,7 +295,6 @@ METADATA: Final = Table(MetadataRow, "Make it with `python src/scrape.py`.", ("p
 FAILURES: Final = Table(FailureRow, "Make it with `python src/scrape.py`.", ("product_id", "product_url", "image_url"))
 CLEAN: Final = Table(CleanRow, "Make it with `python src/clean.py`.", ("image_id",))
 REJECTED: Final = Table(RejectedRow, "Make it with `python src/clean.py`.", ("image_id",))
-FOCUSED: Final = Table(FocusRow, "Make it with `python src/focus.py`.", ("image_id",))
 SPLITS: Final = Table(SplitRow, "Make it with `python src/build_dataset.py`.", ("product_id",))
 HISTORY: Final = Table(HistoryRow, "Make it with `python src/finetune.py`.", ("epoch",))
 COMPARISON: Final = Table(ComparisonRow, "Make it with `python src/compare_recipes.py`.", ("recipe", "seed"))

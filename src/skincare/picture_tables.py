@@ -1,0 +1,56 @@
+"""The tables about single cleaned pictures: which were reviewed, how they were marked, how they were focused."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from skincare.tables import Table
+
+
+@dataclass(frozen=True)
+class ReviewRow:
+    """One picture on a review sheet, with its value of the check; `is_least`: the limit is the least that passes."""
+
+    sheet: str
+    check: str
+    limit: float
+    is_least: bool
+    image_id: str
+    product_id: str
+    file: str
+    value: float
+
+
+@dataclass(frozen=True)
+class MarkRow:
+    """What somebody says about a picture of a review sheet: keep or reject."""
+
+    sheet: str
+    check: str
+    image_id: str
+    value: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class FocusRow:
+    """One cleaned picture in clean_dataset/focused/: cut to its product, or as it was, with the reason."""
+
+    image_id: str
+    product_id: str
+    file: str
+    # "focused", or why the picture stayed as it was.
+    outcome: str
+    method: str
+    settings: str
+    confidence: float | None
+    # Of the product, in pixels of the picture in clean_dataset/images/.
+    left: int | None
+    top: int | None
+    right: int | None
+    bottom: int | None
+    source_sha256: str
+
+
+REVIEW: Final = Table(ReviewRow, "Make it with `python src/clean.py --review CHECK`.", ("image_id",))
+MARKS: Final = Table(MarkRow, "Mark pictures on the page that `clean.py --review CHECK` writes.", ("image_id",))
+FOCUSED: Final = Table(FocusRow, "Make it with `python src/focus.py`.", ("image_id",))

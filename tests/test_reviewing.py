@@ -1,0 +1,58 @@
+"""Marks become a limit to type, or the reason why there is none."""
+
+import json
+
+import pytest
+
+from skincare import reviewing
+from skincare.errors import StageError
+from skincare.paths import Layout
+from skincare.picture_tables import MARKS
+from tests.test_review_sheet import QUESTION, marks_of, measured
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    reviewing.review(QUESTION, measured(found, 40), found)
+    return found
+
+
+def calibrate(layout, verdict, **options):
+    path = layout.root / "marks.csv"
+    MARKS.write(path, marks_of(layout, verdict))
+    return reviewing.calibrate(path, None, options.get("keep_good"), layout)
+
+
+def test_a_better_limit_is_proposed_and_recorded(layout):
+    summary = calibrate(layout, lambda row: "keep" if row.value >= 80 else "reject")
+    found = json.loads(layout.limit_calibration.read_text())
+    assert 78 <= found["proposal"]["limit"] <= 80
+    assert found["proposal"]["low"] <= found["proposal"]["limit"] <= found["proposal"]["high"]
+    assert found["criterion"] == "best balanced accuracy"
+    assert f"--limits blurred {found['proposal']['limit']:.5g}" in summary.headline
+    present = next(one for one in found["limits"] if one["limit"] == 60)
+    assert present["precision"] == 1
+    assert present["recall"] == pytest.approx(19 / 26)
+    best = next(one for one in found["limits"] if one["limit"] == found["proposal"]["limit"])
+    assert best["balanced_accuracy"] == 1
+
+
+def test_a_limit_that_the_marks_cannot_tell_from_the_present_one_is_called_so(layout):
+    assert (
+        "do not tell it from the present 60"
+        in calibrate(
+            layout, lambda row: "keep" if (row.value >= 60) != (row.image_id in ("19_1", "21_1")) else "reject"
+        ).headline
+    )
+
+
+def test_one_sided_marks_leave_the_limit(layout):
+    summary = calibrate(layout, lambda row: "keep")
+    assert "stays at 60" in summary.headline
+    assert "one-sided" in json.loads(layout.limit_calibration.read_text())["no_proposal_because"]
+
+
+def test_a_share_that_cannot_be_is_refused(layout):
+    with pytest.raises(StageError, match="--keep-good"):
+        calibrate(layout, lambda row: "keep", keep_good=1.5)
