@@ -3,32 +3,36 @@
 In: csv_data/images_id_full.csv, product_images/, the catalogue (for the categories of copies).
 Out: clean_dataset/images/ (copies; the originals are never touched),
 clean_dataset/annotations/{clean_annotations,rejected}.csv, log/cleaning_report.log, plots/blur_histogram.png.
-Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300]
-Time: 25 s for 1,000 pictures of 1,000 x 1,000 pixels on two cores.
+Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300] [--skip dark] [--also greyscale]
+         python src/clean.py --rules reference       the published rule, to compare
+         python src/clean.py --engine ray            on a cluster (RAY_ADDRESS), or on this machine's cores
+Time: 10 s for 1,000 pictures of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
 
-Of several copies of a picture the largest stays; of equally large ones the least compressed (most bytes); of equal
-ones the lowest image id. A picture that two categories share is no good for either: all its copies go, as
-`category_conflict`.
+What is checked, against what limit and whether by default, is one table: skincare/checks.py. The first check that
+fails is the picture's reason. A picture that two categories share is no good for either: all its copies go, as
+`category_conflict`; which of other copies stays is told in skincare/copies.py.
 """
 
 import logging
 import os
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from skincare import cleaning_report, duplicates, figures, inspection, quality, reference, stage
+from skincare import checks, cleaning_report, copies, figures, inspection, measuring, quality, reference, stage
 from skincare.catalogue import read_products
+from skincare.checks import Choice, Reason, Rules
+from skincare.copies import Likeness
+from skincare.engines import Engine
 from skincare.errors import StageError
 from skincare.files import replacing, write_text
-from skincare.inspection import Inspection, Limits, Measures
+from skincare.inspection import Inspection, Measures
+from skincare.measure_store import MeasureStore
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, IMAGES, REJECTED, CleanRow, ImageRow, RejectedRow, natural_key
@@ -44,30 +48,54 @@ class Config(stage.StageConfig):
     """Least width and height."""
     min_sharpness: float = quality.MIN_SHARPNESS
     """Least variance of the Laplacian, of the content at one size and contrast."""
+    limits: dict[str, float] = field(default_factory=dict)
+    """Other limits than those of the table of checks, such as `dark 40 odd_shape 3`."""
+    rules: Rules = "content"
+    """Which checks reject: ours, the reference's as it ran, or that with its hash mended."""
+    skip: tuple[Reason, ...] = ()
+    """Checks that shall reject nothing."""
+    only: tuple[Reason, ...] = ()
+    """The only checks that shall reject, beside those of broken files."""
+    also: tuple[Reason, ...] = ()
+    """Checks that shall reject too."""
+    engine: Engine = "local"
+    """Where pictures are measured: on this machine's cores, or by Ray."""
+    remeasure: bool = False
+    """Measure every picture anew, also where the file has not changed."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
+
+    def choice(self, rules: Rules) -> Choice:
+        """Return the checks of a set of rules with the limits that were asked for."""
+        limits = {"too_small": self.min_side_px, "blurred": self.min_sharpness, **self.limits}
+        return checks.choose(rules, limits, only=self.only, also=self.also, skip=self.skip)
 
 
 def run(config: Config, layout: Layout) -> Summary:
     """Look at every picture, decide, copy what stays."""
+    choice = config.choice(config.rules)
     catalogue = read_products(config.catalogue or layout.catalogue)
     category_of = {product.product_id: product.category for product in catalogue.products}
-    rows = IMAGES.read(layout.images_table)
-    if not rows:
-        raise StageError(f"{layout.images_table}: no pictures; see log/scraper.log and csv_data/scrape_failures.csv")
-    inspections = _inspect_all(rows, layout, Limits(config.min_side_px, config.min_sharpness))
-    good = [(one.row, one.measures) for one in inspections if one.measures and not one.rejection]
-    rejected = [one.rejection for one in inspections if one.rejection] + reject_copies(good, category_of)
+    rows = _rows(layout)
+    with MeasureStore(layout.measures_cache) as store:
+        inspections = measuring.inspect_all(rows, layout, store, config.engine, anew=config.remeasure)
+        good = [(one.row, one.measures) for one in inspections if one.measures]
+        likeness = copies.find_likeness(good, store, partial(_pixels_digest, layout))
+    rejected = [one.rejection for one in inspections if one.rejection] + decide(good, likeness, category_of, choice)
     rejected.sort(key=lambda row: natural_key(row.image_id))
-    n_rejected = {row.image_id for row in rejected}
-    kept = [(row, measures) for row, measures in good if row.image_id not in n_rejected]
+    gone = {row.image_id for row in rejected}
+    kept = [(row, measures) for row, measures in good if row.image_id not in gone]
     _copy([row for row, _ in kept], layout)
     CLEAN.write(layout.clean_table, [_clean_row(row, measures, layout) for row, measures in kept])
     REJECTED.write(layout.rejected_table, rejected)
-    measured = [one.measures.sharpness for one in inspections if one.measures]
-    figures.draw_blur_histogram(measured, config.min_sharpness, layout.plot("blur_histogram"))
+    limit = next(check.limit for check in choice.checks if check.reason == "blurred")
+    figures.draw_blur_histogram([one.sharpness for _, one in good], limit, layout.plot("blur_histogram"))
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
-    results = _results(rows, kept, rejected, inspections, category_of, config)
+    results = _results(rows, kept, rejected, inspections, category_of, limit)
+    results["checks"] = _failing(choice, [measures for _, measures in good])
+    results["against_reference"] = {
+        other: _compare(good, likeness, category_of, other) for other in ("reference", "reference_mended")
+    }
     write_text(layout.cleaning_report, cleaning_report.render(counts, results, rejected))
     return Summary(
         headline=f"read {len(rows):,} pictures, kept {len(kept):,}; {_listed(counts)}; "
@@ -77,65 +105,34 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def _inspect_all(rows: Sequence[ImageRow], layout: Layout, limits: Limits) -> list[Inspection]:
-    """Inspect all pictures in the order of their ids; a repeated id is rejected where it is repeated."""
-    ordered = sorted(rows, key=lambda row: natural_key(row.image_id))
-    repeated = [image_id for image_id, n in Counter(row.image_id for row in ordered).items() if n > 1]
+def _rows(layout: Layout) -> list[ImageRow]:
+    """Return the rows of all pictures in the order of their ids; a repeated id is an error."""
+    rows = IMAGES.read(layout.images_table)
+    if not rows:
+        raise StageError(f"{layout.images_table}: no pictures; see log/scraper.log and csv_data/scrape_failures.csv")
+    repeated = [image_id for image_id, n in Counter(row.image_id for row in rows).items() if n > 1]
     if repeated:
         raise StageError(f"{layout.images_table}: image_id {repeated[0]} stands there more than once\n{IMAGES.remedy}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(partial(inspection.inspect, layout, limits=limits), ordered)
-        return list(tqdm(found, "clean", len(ordered), unit="picture", disable=None))
+    return sorted(rows, key=lambda row: natural_key(row.image_id))
 
 
-def reject_copies(pictures: Sequence[tuple[ImageRow, Measures]], category_of: Mapping[str, str]) -> list[RejectedRow]:
-    """Return a row for each picture that is a copy of one that stays, or that two categories share."""
-    copies_of = _copies(pictures)
-    category = [category_of.get(row.product_id) for row, _ in pictures]
-    conflicts = {
-        i: next(iter(other)) for i in copies_of if (other := [j for j in copies_of[i] if category[j] != category[i]])
-    }
-    rejected = [
-        inspection.rejection(
-            pictures[i][0], "category_conflict", f"{category[i]} and {category[j]}", "", pictures[j][0].image_id
-        )
-        for i, j in conflicts.items()
-    ]
-    keeper_of: dict[int, int] = {}
-    for i in sorted(set(range(len(pictures))) - set(conflicts), key=lambda i: _preference(*pictures[i])):
-        if i not in keeper_of:
-            keeper_of.update({j: i for j in copies_of[i] if j not in keeper_of and j not in conflicts})
-            keeper_of[i] = i
-    return rejected + [_copy_row(pictures[i], pictures[j]) for i, j in sorted(keeper_of.items()) if i != j]
+def _pixels_digest(layout: Layout, row: ImageRow) -> str:
+    return inspection.pixels_digest(inspection.checked_path(layout, row))
 
 
-def _copies(pictures: Sequence[tuple[ImageRow, Measures]]) -> dict[int, list[int]]:
-    """Return for each picture the places of its copies: equal pixels or, where there is contrast, about equal ones."""
-    pairs = set(duplicates.same_pictures([measures.fingerprint for _, measures in pictures]))
-    by_pixels: dict[str, list[int]] = defaultdict(list)
-    for i, (_, measures) in enumerate(pictures):
-        pairs.update((j, i) for j in by_pixels[measures.pixels_sha256])
-        by_pixels[measures.pixels_sha256].append(i)
-    copies: dict[int, list[int]] = defaultdict(list)
-    for i, j in sorted(pairs):
-        copies[i].append(j)
-        copies[j].append(i)
-    return copies
-
-
-def _preference(row: ImageRow, measures: Measures) -> tuple[int, int, Any]:
-    return -measures.width * measures.height, -measures.n_bytes, natural_key(row.image_id)
-
-
-def _copy_row(copy: tuple[ImageRow, Measures], keeper: tuple[ImageRow, Measures]) -> RejectedRow:
-    (row, measures), (kept_row, kept) = copy, keeper
-    if measures.sha256 == kept.sha256:
-        return inspection.rejection(row, "duplicate_bytes", "", "", kept_row.image_id)
-    if measures.pixels_sha256 == kept.pixels_sha256:
-        return inspection.rejection(row, "duplicate_pixels", "", "", kept_row.image_id)
-    assert measures.fingerprint and kept.fingerprint
-    value = duplicates.difference(measures.fingerprint, kept.fingerprint)
-    return inspection.rejection(row, "near_duplicate", f"{value:.3f}", "1", kept_row.image_id)
+def decide(
+    pictures: copies.Pictures, likeness: Likeness, category_of: Mapping[str, str], choice: Choice
+) -> list[RejectedRow]:
+    """Return a row for each picture that a check rejects."""
+    rejected, good = [], []
+    for row, measures in pictures:
+        check = choice.failing(measures)
+        if check:
+            value, limit = f"{check.value(measures):.2f}", f"{check.limit:g}"
+            rejected.append(inspection.rejection(row, check.reason, value.removesuffix(".00"), limit))
+        else:
+            good.append((row, measures))
+    return rejected + copies.reject_copies(good, likeness, category_of, choice.copies)
 
 
 def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
@@ -145,9 +142,21 @@ def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
     for path in layout.clean_images.iterdir():
         if path.name not in wanted and path.suffix in (".jpg", ".part"):
             path.unlink()
-    for row in rows:
-        with replacing(layout.clean_images / Path(row.file).name) as temporary:
-            shutil.copyfile(layout.root / row.file, temporary)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(partial(_copy_one, layout), rows):
+            pass
+
+
+def _copy_one(layout: Layout, row: ImageRow) -> None:
+    """Copy a picture with its time of change, by which the next run knows that it is there already."""
+    source, target = layout.root / row.file, layout.clean_images / Path(row.file).name
+    status = source.stat()
+    if target.is_file():
+        there = target.stat()
+        if (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+            return
+    with replacing(target) as temporary:
+        shutil.copy2(source, temporary)
 
 
 def _clean_row(row: ImageRow, measures: Measures, layout: Layout) -> CleanRow:
@@ -162,16 +171,17 @@ def _clean_row(row: ImageRow, measures: Measures, layout: Layout) -> CleanRow:
         plain_sharpness=round(measures.sharpness.plain, 2),
         sha256=measures.sha256,
         dhash_16x16=measures.dhash,
+        phash_16x16=measures.phash,
     )
 
 
 def _results(
     rows: Sequence[ImageRow], kept: Sequence[tuple[ImageRow, Measures]], rejected: Sequence[RejectedRow],
-    inspections: Sequence[Inspection], category_of: Mapping[str, str], config: Config,
+    inspections: Sequence[Inspection], category_of: Mapping[str, str], min_sharpness: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what report and cleaning report show beside the counts."""
     sharpness = [one.measures.sharpness for one in inspections if one.measures]
-    limits = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, config.min_sharpness})
+    limits = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, min_sharpness})
     products, with_picture = {row.product_id for row in rows}, {row.product_id for row, _ in kept}
     lost = sorted(products - with_picture, key=natural_key)
     return {
@@ -186,11 +196,39 @@ def _results(
         "plain_sharp_at_limit": {f"{limit:g}": sum(one.plain >= limit for one in sharpness) for limit in limits},
         # Sharp by the content, blurred by the reference's measure: kept, and worth a look.
         "kept_against_plain_rule": sorted(
-            (row.image_id for row, measures in kept if measures.sharpness.plain < config.min_sharpness), key=natural_key
+            (row.image_id for row, measures in kept if measures.sharpness.plain < min_sharpness), key=natural_key
         ),
         "conflicts": _conflicts(rejected),
         "n_equal_hashes": _n_equal_hashes([measures for _, measures in kept]),
         "reference": reference.CLEANING,
+    }
+
+
+def _failing(choice: Choice, measured: Sequence[Measures]) -> dict[str, dict[str, Any]]:
+    """Return for each measured check its limit, whether it rejects, and how many pictures fail it, alone or not."""
+    return {
+        check.reason: {
+            "limit": check.limit,
+            "rejects": check.reason in choice.on,
+            "failing": sum(check.fails(measures) for measures in measured),
+        }
+        for check in choice.checks
+    }
+
+
+def _compare(
+    pictures: copies.Pictures, likeness: Likeness, category_of: Mapping[str, str], other: Rules
+) -> dict[str, Any]:
+    """Return where the rules by content and other rules, each as they come, part."""
+    ours, theirs = (
+        {row.image_id: row.reason for row in decide(pictures, likeness, category_of, checks.choose(rules, {}))}
+        for rules in ("content", other)
+    )
+    return {
+        "kept": len(pictures) - len(theirs),
+        "rejected": dict(sorted(Counter(theirs.values()).items())),
+        "only_they_reject": sorted(theirs.keys() - ours.keys(), key=natural_key),
+        "only_they_keep": sorted(ours.keys() - theirs.keys(), key=natural_key),
     }
 
 

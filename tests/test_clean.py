@@ -124,7 +124,7 @@ def test_a_picture_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
 
 def test_blank_pictures_are_not_copies_of_each_other(layout):
     shades = {f"10000001_{i}": jpeg(Image.new("RGB", (400, 400), (250 - i,) * 3)) for i in range(1, 4)}
-    found, _ = cleaned(layout, shades, min_sharpness=0.0)
+    found, _ = cleaned(layout, shades, only=("duplicate_pixels", "near_duplicate"))
     assert set(reasons(found).values()) == {"kept"}
 
 
@@ -140,7 +140,8 @@ def test_a_second_run_gives_the_same_bytes_and_touches_no_original(layout):
     pictures = {f"10000001_{i}": jpeg(pack(i)) for i in range(1, 6)} | {"10000002_1": jpeg(pack(1), 55)}
 
     def files(folder):
-        return {path.relative_to(layout.root): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        found = {path.relative_to(layout.root): path for path in folder.rglob("*") if path.is_file()}
+        return {name: path.read_bytes() for name, path in found.items() if name.parts[0] != ".cache"}
 
     cleaned(layout, pictures)
     originals, first = files(layout.product_images), files(layout.root)

@@ -14,7 +14,8 @@ from skincare.sample import drawing
 
 
 def _measure(image: Image.Image) -> quality.Sharpness:
-    return quality.sharpness(image, quality.content_box(image))
+    grey = image.convert("L")
+    return quality.sharpness(grey, quality.content_grey(grey, quality.content_box(image)))
 
 
 def _pack(seed: int, side_px: int = 700) -> Image.Image:

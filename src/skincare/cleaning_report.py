@@ -3,25 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from skincare import checks
 from skincare.tables import RejectedRow
 
-_MEANINGS: Final = {
-    "missing_file": "listed, but not on disk",
-    "unreadable_file": "the file system refused to read it",
-    "bad_path": "not named or placed as a product's picture",
-    "empty": "no bytes",
-    "not_an_image": "something else, such as an error page",
-    "unsupported_format": "a picture format that is not read",
-    "too_many_pixels": "more pixels than any product photo has",
-    "truncated": "its end is missing",
-    "corrupt": "cannot be decoded",
-    "too_small": "a side below the limit",
-    "blurred": "sharpness of the content below the limit",
-    "duplicate_bytes": "the same file as the one that stays",
-    "duplicate_pixels": "the same pixels as the one that stays",
-    "near_duplicate": "a re-encoded or rescaled copy of the one that stays",
-    "category_conflict": "the same picture in two categories: all copies go",
-}
 _MAX_LISTED: Final = 50
 
 
@@ -34,7 +18,7 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
         f"{seen:6,} pictures of {results['products_seen']:,} products",
         f"{kept:6,} kept ({kept / seen:.1%}), of {results['products_kept']:,} products",
         f"{seen - kept:6,} rejected, one row each in rejected.csv:",
-        *(f"{n:10,} {reason:18} {_MEANINGS.get(reason, '')}" for reason, n in counts.items() if reason != "kept"),
+        *(f"{n:10,} {reason:18} {checks.meaning(reason)}" for reason, n in counts.items() if reason != "kept"),
         "",
         "Sharpness: pictures that other limits would keep",
         f"{'limit':>10} {'by content':>12} {'by whole frame, as the reference did':>40}",
@@ -51,10 +35,28 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
         "Pictures that two categories share:",
         *([f"    {one} and {other}: {categories}" for one, other, categories in results["conflicts"]] or ["    none"]),
         "",
+        "What each check finds, alone or with others, among the pictures that can be read:",
+        *(
+            f"{one['failing']:10,} {reason:18} limit {one['limit']:<5g}{'' if one['rejects'] else ' only counted;'} "
+            f"{checks.meaning(reason)}"
+            for reason, one in results["checks"].items()
+        ),
+        "",
+        *(line for name, other in results["against_reference"].items() for line in _comparison(name, other)),
+        "",
         "Rejected:",
         *(f"    {row.image_id:>14} {row.reason:18} {_why(row)}" for row in rejected),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _comparison(name: str, other: Mapping[str, Any]) -> list[str]:
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in other["rejected"].items()) or "nothing rejected"
+    return [
+        f"--rules {name} keeps {other['kept']:,}: {reasons}",
+        f"    rejected by them, not by content: {_some(other['only_they_reject'])}",
+        f"    rejected by content, not by them: {_some(other['only_they_keep'])}",
+    ]
 
 
 def _why(row: RejectedRow) -> str:

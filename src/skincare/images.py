@@ -6,12 +6,17 @@ rotation, transparency or whether a file is broken. PIL's `load` is the only dec
 """
 
 import io
+from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
 from PIL import Image
 
+from skincare import colours
+
 Reason = Literal["empty", "not_an_image", "unsupported_format", "too_many_pixels", "truncated", "corrupt"]
+
+# What the decoder noticed and dealt with, beside what colours.Note names.
+Note = Literal["animated", "rotated"] | colours.Note
 
 # What shops serve. Every further format is one more parser that hostile bytes can reach.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
@@ -45,15 +50,33 @@ def sniff_format(content: bytes) -> str | None:
     return next((name for offset, magic, name in _MAGIC if content[offset:].startswith(magic)), None)
 
 
-def decode(content: bytes) -> Image.Image:
-    """Return the picture upright, on white where it is transparent, as 8-bit RGB; of an animation the first frame.
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture with its true format, one of FORMATS, and what had to be done to it."""
 
-    Colour profiles are not applied. Raises BrokenImageError.
+    image: Image.Image
+    format: str
+    notes: tuple[Note, ...]
+
+
+def decode(content: bytes) -> Image.Image:
+    """Return the picture upright, on white where it is transparent, as 8-bit sRGB; of an animation the first frame.
+
+    Raises BrokenImageError.
     """
-    image = _open(content)
+    return decode_with_notes(content).image
+
+
+def decode_with_notes(content: bytes) -> Picture:
+    """Return what `decode` does with what it knows beside; raises BrokenImageError."""
+    opened = _open(content)
     try:
-        image.load()
-        return _flatten(_upright(image))
+        notes: tuple[Note, ...] = ("animated",) if _is_animated(opened) else ()
+        opened.load()
+        image = _upright(opened)
+        notes += ("rotated",) if image is not opened else ()
+        image, done = colours.to_srgb_on_white(image)
+        return Picture(image, opened.format or "", notes + done)
     except OSError as error:
         reason: Reason = "truncated" if _speaks_of_an_early_end(error) else "corrupt"
         raise BrokenImageError(reason, str(error)) from error
@@ -70,6 +93,14 @@ def displayed_size(content: bytes) -> tuple[int, int]:
     # PIL gives the size of a TIFF as displayed already.
     is_turned = image.format != "TIFF" and _orientation(image) >= 5
     return (height, width) if is_turned else (width, height)
+
+
+def reduced(image: Image.Image, side_px: int) -> Image.Image:
+    """Return the picture halved, means of 2 x 2 pixels, as often as its longer side stays at least `side_px`."""
+    factor = 1
+    while max(image.size) >= 2 * factor * side_px:
+        factor *= 2
+    return image.reduce(factor) if factor > 1 else image
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
@@ -113,6 +144,11 @@ def _speaks_of_an_early_end(error: OSError) -> bool:
     return any(word in message for word in ("truncated", "unexpected end", "incomplete", "not processed"))
 
 
+def _is_animated(image: Image.Image) -> bool:
+    """Tell whether there is more than one frame; the pages of a TIFF and a phone's second JPEG are no animation."""
+    return image.format in ("GIF", "PNG", "WEBP", "AVIF") and bool(getattr(image, "is_animated", False))
+
+
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 where there is none or the EXIF block itself is broken."""
     try:
@@ -135,22 +171,3 @@ def _upright(image: Image.Image) -> Image.Image:
     }
     turn = turns.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Return RGB, with white behind what is transparent."""
-    if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a picture of 16 or 32 bits a pixel as 8-bit grey; PIL's own conversion cuts off instead of scaling."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    # 16-bit files use their whole range; for others only their own range is known.
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
-    return Image.fromarray(np.round((values - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8))

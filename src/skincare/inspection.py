@@ -1,79 +1,113 @@
-"""Looking at one scraped picture: decoded once, it is measured for every check, or rejected with a reason."""
+"""Looking at one scraped picture: read once, decoded once, measured for every check, or rejected with a reason."""
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from skincare import chat, duplicates, quality
-from skincare.duplicates import Fingerprint
-from skincare.images import BrokenImageError, decode
+from skincare import chat, duplicates, hashes, images, quality
+from skincare.duplicates import Fingerprint, Thumbnails
+from skincare.images import BrokenImageError
 from skincare.paths import Layout
-from skincare.quality import Sharpness
+from skincare.quality import Box, Sharpness, Tones
 from skincare.tables import ImageRow, RejectedRow
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a picture must reach."""
-
-    min_side_px: int
-    min_sharpness: float
+# Boxes, thumbnails and hashes are taken from the picture halved until its longer side is just above; what an
+# imagehash of the whole picture gives differs by one bit of 256 on average, and costs as much as decoding.
+_REDUCED_SIDE_PX = 384
+_HASHED_SIDE_PX = 192
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is known about a picture that could be decoded; hashes in hexadecimal digits."""
+    """What is known about a picture that could be decoded; hashes and cells in hexadecimal digits.
+
+    format, notes: see skincare.images.Picture. box: of the content, in pixels of the upright picture.
+    look: a digest of the thumbnails, equal for equal pixels. cells: see skincare.duplicates.cells, empty where there is
+    no contrast, so nothing to compare. dhash, phash: 16 x 16 bits; dhash_8x8, reference_hash: what the reference meant
+    and what it ran.
+    """
 
     width: int
     height: int
     n_bytes: int
+    format: str
+    notes: tuple[str, ...]
+    box: Box
     sharpness: Sharpness
+    tones: Tones
     sha256: str
-    pixels_sha256: str
+    look: str
+    cells: str
     dhash: str
-    fingerprint: Fingerprint | None
+    phash: str
+    dhash_8x8: str
+    reference_hash: str
+
+    def fingerprint(self, thumbnails: Thumbnails) -> Fingerprint:
+        """Return what the picture is compared by."""
+        return Fingerprint(thumbnails, duplicates.aspects((self.width, self.height), self.box))
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why a file cannot be measured."""
+
+    reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A picture with its measures (None where it could not be read) and, where it failed a check, its rejection."""
+    """A picture with its measures; None and a rejection where it could not be read."""
 
     row: ImageRow
     measures: Measures | None
     rejection: RejectedRow | None
 
 
-def inspect(layout: Layout, row: ImageRow, limits: Limits) -> Inspection:
-    """Read, decode and measure the picture of a row."""
+def look_at(path: Path) -> tuple[Measures | Broken, Thumbnails | None]:
+    """Return what the file of a picture gives, with its thumbnails where they are worth comparing."""
     try:
-        content = _read(layout, row)
-        measures = measure(content)
+        return measure(path.read_bytes())
     except FileNotFoundError:
-        return Inspection(row, None, rejection(row, "missing_file", "", ""))
+        return Broken("missing_file"), None
     except OSError as error:
-        return Inspection(row, None, rejection(row, "unreadable_file", error.strerror or "", ""))
+        return Broken("unreadable_file", error.strerror or ""), None
     except BrokenImageError as error:
-        return Inspection(row, None, rejection(row, error.reason, str(error).partition(": ")[2], ""))
-    except ValueError as error:
-        return Inspection(row, None, rejection(row, "bad_path", str(error), ""))
-    return Inspection(row, measures, _judge(row, measures, limits))
+        return Broken(error.reason, str(error).partition(": ")[2]), None
 
 
-def measure(content: bytes) -> Measures:
-    """Return the measures of a picture; raises BrokenImageError."""
-    image = decode(content)
-    box = quality.content_box(image)
-    return Measures(
+def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
+    """Return the measures of a picture and, where there is contrast, its thumbnails; raises BrokenImageError."""
+    picture = images.decode_with_notes(content)
+    image, small = picture.image, images.reduced(picture.image, _REDUCED_SIDE_PX)
+    box = quality.content_box(small)
+    thumbnails = duplicates.thumbnails(small, box)
+    has_contrast = duplicates.has_contrast(thumbnails)
+    full_box = _scaled(box, image.width / small.width, image.height / small.height, image.size)
+    grey = image.convert("L")
+    content_grey = quality.content_grey(grey, full_box)
+    hashed = images.reduced(small.convert("L"), _HASHED_SIDE_PX)
+    measures = Measures(
         width=image.width,
         height=image.height,
         n_bytes=len(content),
-        sharpness=quality.sharpness(image, box),
+        format=picture.format,
+        notes=picture.notes,
+        box=full_box,
+        sharpness=quality.sharpness(grey, content_grey),
+        tones=quality.tones(content_grey, thumbnails[1]),
         sha256=hashlib.sha256(content).hexdigest(),
-        pixels_sha256=hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest(),
-        dhash=np.packbits(duplicates.difference_hash(image).ravel()).tobytes().hex(),
-        fingerprint=duplicates.fingerprint(image, box),
+        look=hashlib.sha256(f"{image.size}".encode() + thumbnails.tobytes()).hexdigest()[:32],
+        cells=duplicates.cells(thumbnails).tobytes().hex() if has_contrast else "",
+        dhash=hashes.to_hex(hashes.difference_hash(hashed)),
+        phash=hashes.to_hex(hashes.perceptual_hash(hashed)),
+        dhash_8x8=hashes.to_hex(hashes.difference_hash(hashed, 8)),
+        reference_hash=hashes.to_hex(hashes.reference_hash(hashed)),
     )
+    return measures, thumbnails if has_contrast else None
 
 
 def rejection(row: ImageRow, reason: str, value: str, limit: str, duplicate_of: str = "") -> RejectedRow:
@@ -81,21 +115,23 @@ def rejection(row: ImageRow, reason: str, value: str, limit: str, duplicate_of: 
     return RejectedRow(row.product_url, row.image_id, row.product_id, row.file, reason, value, limit, duplicate_of)
 
 
-def _read(layout: Layout, row: ImageRow) -> bytes:
-    """Return the bytes of a row's file; ValueError for one that is not a product's picture of this layout."""
+def pixels_digest(path: Path) -> str:
+    """Return a digest of size and pixels as decoded; raises OSError and BrokenImageError."""
+    image = images.decode(path.read_bytes())
+    return hashlib.sha256(f"{image.size}".encode() + np.asarray(image).tobytes()).hexdigest()
+
+
+def checked_path(layout: Layout, row: ImageRow) -> Path:
+    """Return where a row's file is; ValueError for one that is not a product's picture of this layout."""
     found = chat.example_ids(row.file)
     if found != (row.product_id, row.image_id):
         raise ValueError(f"the name does not end in _{row.image_id}.jpg")
     path = (layout.root / row.file).resolve()
     if path.parent != layout.product_images.resolve():
         raise ValueError("not in product_images/")
-    return path.read_bytes()
+    return path
 
 
-def _judge(row: ImageRow, measures: Measures, limits: Limits) -> RejectedRow | None:
-    side = min(measures.width, measures.height)
-    if side < limits.min_side_px:
-        return rejection(row, "too_small", str(side), str(limits.min_side_px))
-    if measures.sharpness.content < limits.min_sharpness:
-        return rejection(row, "blurred", f"{measures.sharpness.content:.2f}", f"{limits.min_sharpness:g}")
-    return None
+def _scaled(box: Box, across: float, down: float, size: tuple[int, int]) -> Box:
+    left, top, right, bottom = (round(one * by) for one, by in zip(box, (across, down) * 2, strict=True))
+    return left, top, min(right, size[0]), min(bottom, size[1])

@@ -77,6 +77,10 @@ class Layout:
     def limit_calibration(self) -> Path:
         return self.root / "log" / "clean_calibration.json"
 
+    @property
+    def measures_cache(self) -> Path:
+        return self.root / ".cache" / "measures.sqlite"
+
     # -- what focus.py writes
     @property
     def focused_images(self) -> Path:

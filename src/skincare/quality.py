@@ -1,4 +1,4 @@
-"""How sharp a picture is: on the whole frame, as the reference did, and on its content at one size, as we decide.
+"""How sharp and how bright a picture is: on its content at one size, as we decide, and as the reference measured it.
 
 The variance of the Laplacian depends on scale, on how much white surrounds the pack and on contrast: one texture at
 200, 400, 800 and 1600 px scores 330, 71, 8 and 2.4, and a sharp pale bottle on white scores 2.6. Cut to the content,
@@ -23,11 +23,12 @@ PLAIN_BORDER_SHARE: Final = 0.8
 # Chosen on 192 real product photos, all sharp to the eye, and blurred copies of them, so that the published limit of
 # 60 stays the limit: it keeps all 192 and drops 191 of the copies blurred by 2.5 px (of 384). The plain variance at
 # the same limit drops 9 of the sharp ones.
-_USUAL_SQUARED_GRADIENT: Final = 4500.0
+_USUAL_SQUARED_GRADIENT: Final = 3600.0
 # Keeps the grain of an empty picture from counting as edges.
 _SQUARED_GRADIENT_FLOOR: Final = 1000.0
 
 Box = tuple[int, int, int, int]
+Grey = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,51 @@ class Sharpness:
     plain: float
 
 
-def sharpness(image: Image.Image, box: Box) -> Sharpness:
-    """Measure an RGB picture whose content lies in `box`."""
-    grey = np.asarray(image.convert("L"))
-    content = grey[box[1] : box[3], box[0] : box[2]]
-    scale = _CONTENT_SIDE_PX / max(content.shape)
-    if scale < 1:
-        # Only ever reduced: enlarging adds no detail, and would call every small sharp picture blurred.
-        size = (max(1, round(content.shape[1] * scale)), max(1, round(content.shape[0] * scale)))
-        content = cv2.resize(content, size, interpolation=cv2.INTER_AREA)
+@dataclass(frozen=True)
+class Tones:
+    """What light and colour there is in the content.
+
+    brightest, darkest: the grey levels that 1 % of it exceeds and falls below; entropy: of its grey levels, in bits;
+    colour: the difference of the strongest and the weakest colour that 5 % of it exceeds.
+    """
+
+    brightest: float
+    darkest: float
+    entropy: float
+    colour: float
+
+
+def content_grey(grey: Image.Image, box: Box) -> Grey:
+    """Return the content of a grey picture, reduced to one size; only ever reduced.
+
+    Enlarging adds no detail, and would call every small sharp picture blurred.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = _CONTENT_SIDE_PX / max(width, height)
+    if scale >= 1:
+        return np.asarray(grey.crop(box))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # As in skincare.duplicates, whole blocks first; a box keeps sharp what is sharp.
+    return np.asarray(grey.resize(size, Image.Resampling.BOX, box=box, reducing_gap=2.0))
+
+
+def sharpness(grey: Image.Image, content: Grey) -> Sharpness:
+    """Measure a grey picture whose content `content_grey` gave."""
     contrast = _USUAL_SQUARED_GRADIENT / (_squared_gradient(content) + _SQUARED_GRADIENT_FLOOR)
-    return Sharpness(contrast * _laplacian_variance(content), _laplacian_variance(grey))
+    return Sharpness(contrast * _laplacian_variance(content), _laplacian_variance(np.asarray(grey)))
+
+
+def tones(content: Grey, colours: npt.NDArray[np.uint8]) -> Tones:
+    """Measure the content: its grey levels, and its colours reduced to (H, W, 3)."""
+    counts = np.bincount(content.ravel(), minlength=256)
+    shares = counts[counts > 0] / content.size
+    below = np.cumsum(counts) / content.size
+    return Tones(
+        brightest=float(np.searchsorted(below, 0.99)),
+        darkest=float(np.searchsorted(below, 0.01, side="right")),
+        entropy=float(-(shares * np.log2(shares)).sum()) + 0.0,
+        colour=float(np.percentile(np.ptp(colours, axis=2), 95)),
+    )
 
 
 def content_box(image: Image.Image) -> Box:
@@ -66,18 +101,21 @@ def content_box(image: Image.Image) -> Box:
     background = np.median(border, axis=0)
     if (np.abs(border - background).max(axis=1) <= _BACKGROUND_TOLERANCE).mean() < PLAIN_BORDER_SHARE:
         return 0, 0, image.width, image.height
-    difference = cv2.absdiff(pixels, np.full_like(pixels, background.round()))
-    stands_out = (difference.max(axis=2) > _BACKGROUND_TOLERANCE).astype(np.uint8)
+    low, high = (background.round() + sign * _BACKGROUND_TOLERANCE for sign in (-1, 1))
+    stands_out = cv2.bitwise_not(cv2.inRange(pixels, low, high))
     # Opening removes specks of compression, which would stretch the box.
     left, top, width, height = cv2.boundingRect(cv2.morphologyEx(stands_out, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
     return (left, top, left + width, top + height) if width else (0, 0, image.width, image.height)
 
 
-def _laplacian_variance(grey: npt.NDArray[np.uint8]) -> float:
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+def _laplacian_variance(grey: Grey) -> float:
+    # Sixteen bits hold every value exactly; the sums are exact too, and five times faster than in floats.
+    laplacian = cv2.Laplacian(grey, cv2.CV_16S)
+    mean = cv2.sumElems(laplacian)[0] / laplacian.size
+    return max(0.0, cv2.norm(laplacian, cv2.NORM_L2SQR) / laplacian.size - mean**2)
 
 
-def _squared_gradient(grey: npt.NDArray[np.uint8]) -> float:
+def _squared_gradient(grey: Grey) -> float:
     """Return the mean squared length of the Sobel gradient."""
-    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    return float((across**2 + down**2).mean(dtype=np.float64))
+    directions = (cv2.Sobel(grey, cv2.CV_16S, 1, 0), cv2.Sobel(grey, cv2.CV_16S, 0, 1))
+    return sum(cv2.norm(one, cv2.NORM_L2SQR) for one in directions) / grey.size

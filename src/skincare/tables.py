@@ -100,8 +100,9 @@ class CleanRow:
     sharpness: float
     plain_sharpness: float
     sha256: str
-    # 256 bits in hexadecimal digits, see skincare.duplicates.difference_hash.
+    # 256 bits each in hexadecimal digits, see skincare.hashes.
     dhash_16x16: str
+    phash_16x16: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""Every check sees what it is for, can be switched, and says its value and limit."""
+
+import csv
+import dataclasses
+import io
+from collections import Counter
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from skincare import checks, inspection
+from skincare.errors import StageError
+from tests.dataset_helpers import jpeg, pack
+
+
+def _saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return _saved(pack(1), "JPEG", exif=exif)
+
+
+def _transparent():
+    image = pack(1).convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 128))
+    return _saved(image, "PNG")
+
+
+SIXTEEN_BITS = Image.fromarray(np.asarray(pack(1).convert("L")).astype(np.uint16) * 257)
+FRAMES = [pack(1).convert("P"), pack(2).convert("P")]
+BAD = {
+    "too_small": jpeg(pack(1, 240)),
+    "odd_shape": jpeg(pack(1).resize((1500, 320))),
+    "blurred": jpeg(pack(1).filter(ImageFilter.GaussianBlur(10))),
+    "blurred_frame": jpeg(pack(1).filter(ImageFilter.GaussianBlur(10))),
+    "dark": jpeg(pack(1).point(lambda value: value // 8)),
+    "overexposed": jpeg(pack(1).point(lambda value: 240 + value // 16)),
+    "low_information": jpeg(Image.new("RGB", (400, 400), (90, 120, 160))),
+    "greyscale": jpeg(pack(1).convert("L")),
+    "animated": _saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
+    "rotated": _turned(),
+    "transparent": _transparent(),
+    "cmyk": _saved(pack(1).convert("CMYK"), "JPEG"),
+    "sixteen_bit": _saved(SIXTEEN_BITS, "PNG"),
+    "profile_ignored": _saved(pack(1), "JPEG", icc_profile=b"no profile"),
+}
+
+
+def _measures(content):
+    return inspection.measure(content)[0]
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_check_alone_rejects_what_it_is_for_and_no_good_pack(reason):
+    alone = checks.choose("content", {}, only=(reason,))
+    failing = alone.failing(_measures(BAD[reason]))
+    assert failing and failing.reason == reason
+    assert alone.failing(_measures(jpeg(pack(1)))) is None
+    assert checks.choose("content", {}, only=(reason,), skip=(reason,)).failing(_measures(BAD[reason])) is None
+
+
+def test_every_picture_check_is_in_the_table_once_and_explained():
+    assert Counter(check.reason for check in checks.CHECKS) == Counter(get_args(checks.PictureReason))
+    reasons = (*get_args(checks.FileReason), *get_args(checks.PictureReason), *get_args(checks.CopyReason))
+    assert all(checks.meaning(reason) for reason in reasons)
+
+
+def test_what_the_decoder_can_deal_with_is_kept_by_default():
+    choice = checks.choose("content", {})
+    for reason in ("animated", "rotated", "transparent", "cmyk", "sixteen_bit", "greyscale", "profile_ignored"):
+        assert choice.failing(_measures(BAD[reason])) is None, reason
+
+
+def test_a_limit_moves_the_check_and_an_unknown_one_is_an_error():
+    measures = _measures(jpeg(pack(1)))
+    assert checks.choose("content", {"too_small": 481}).failing(measures).reason == "too_small"
+    assert checks.choose("content", {"too_small": 480}).failing(measures) is None
+    with pytest.raises(StageError, match="no check is called sharpness"):
+        checks.choose("content", {"sharpness": 1})
+
+
+def test_also_adds_and_only_replaces():
+    assert "greyscale" in checks.choose("content", {}, also=("greyscale",)).on
+    assert checks.choose("content", {}, only=("dark",)).on == {"dark"}
+    assert checks.choose("reference", {}).on == {"too_small", "blurred_frame", "equal_reference_hash"}
+
+
+def test_drawn_packs_and_pale_ones_pass():
+    choice = checks.choose("content", {})
+    for seed in range(20):
+        image = pack(seed)
+        for content in (jpeg(image), jpeg(image.point(lambda value: 128 + value // 2))):
+            failing = choice.failing(_measures(content))
+            assert failing is None, (seed, failing)
+
+
+@pytest.mark.slow
+def test_no_real_photo_fails_but_by_size(real_data):
+    choice = checks.choose("content", {})
+    rows = csv.DictReader((real_data / "photos.csv").read_text(encoding="utf-8").splitlines())
+    found = [choice.failing(_measures((real_data / row["file"]).read_bytes())) for row in rows]
+    assert {check.reason for check in found if check} <= {"too_small"}
+    assert len(found) == 192
+
+
+def test_measures_are_those_of_the_upright_picture():
+    measures = _measures(_turned())
+    plain = _measures(_saved(pack(1).transpose(Image.Transpose.ROTATE_270), "PNG"))
+    assert measures.box == pytest.approx(plain.box, abs=4)
+    assert dataclasses.replace(measures, notes=()).width == plain.width

@@ -1,0 +1,111 @@
+"""What is remembered equals what would be measured; what changed is measured again."""
+
+import dataclasses
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+
+from skincare import inspection, measuring
+from skincare.measure_store import MeasureStore
+from skincare.paths import Layout
+from skincare.tables import IMAGES
+from tests.dataset_helpers import jpeg, pack, write_pictures
+
+PICTURES = {"10000001_1": jpeg(pack(1)), "10000001_2": jpeg(pack(2)), "10000001_3": b"<html>"}
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    write_pictures(found, PICTURES)
+    _age(found)
+    return found
+
+
+def _age(layout):
+    """Make the files as old as scraped ones are."""
+    for path in layout.product_images.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def _inspected(layout, monkeypatch, **options):
+    """Return the inspections and the names of the files that were looked at."""
+    looked_at = []
+
+    def look_at(path):
+        looked_at.append(path.name)
+        return inspection.measure(path.read_bytes()) if path.read_bytes()[:1] != b"<" else _broken(path)
+
+    def _broken(path):
+        return original(path)
+
+    original = inspection.look_at
+    with monkeypatch.context() as patched, MeasureStore(layout.measures_cache) as store:
+        patched.setattr(inspection, "look_at", look_at)
+        found = measuring.inspect_all(IMAGES.read(layout.images_table), layout, store, **options)
+    return found, sorted(looked_at)
+
+
+def test_an_unchanged_file_is_not_looked_at_again_and_gives_the_same(layout, monkeypatch):
+    first, looked_at = _inspected(layout, monkeypatch)
+    assert len(looked_at) == 3
+    again, looked_at = _inspected(layout, monkeypatch)
+    assert looked_at == []
+    assert again == first
+    assert _inspected(layout, monkeypatch, anew=True) == (first, sorted(path.name for path in _files(layout)))
+
+
+def _files(layout):
+    return list(layout.product_images.iterdir())
+
+
+def test_a_changed_file_is_looked_at_again(layout, monkeypatch):
+    _inspected(layout, monkeypatch)
+    path = next(layout.product_images.glob("*_2.jpg"))
+    path.write_bytes(jpeg(pack(5)))
+    found, looked_at = _inspected(layout, monkeypatch)
+    assert looked_at == [path.name]
+    assert found[1].measures == inspection.measure(jpeg(pack(5)))[0]
+
+
+def test_a_file_that_is_too_young_to_tell_is_looked_at_again(layout, monkeypatch):
+    path = next(layout.product_images.glob("*_2.jpg"))
+    os.utime(path)
+    _inspected(layout, monkeypatch)
+    assert _inspected(layout, monkeypatch)[1] == [path.name]
+
+
+def test_other_code_or_libraries_measure_anew(layout, monkeypatch):
+    _inspected(layout, monkeypatch)
+    monkeypatch.setattr("skincare.measure_store._made_by", lambda: "other")
+    assert len(_inspected(layout, monkeypatch)[1]) == 3
+
+
+@pytest.mark.parametrize("damage", [b"not a database", b""])
+def test_a_damaged_store_is_replaced(layout, monkeypatch, damage):
+    first, _ = _inspected(layout, monkeypatch)
+    layout.measures_cache.write_bytes(damage)
+    assert _inspected(layout, monkeypatch)[0] == first
+
+
+def test_what_is_no_longer_listed_is_forgotten(layout, monkeypatch):
+    _inspected(layout, monkeypatch)
+    write_pictures(layout, {"10000001_1": PICTURES["10000001_1"]})
+    _age(layout)
+    _inspected(layout, monkeypatch)
+    with sqlite3.connect(layout.measures_cache) as database:
+        assert database.execute("select count(*) from measures").fetchone() == (1,)
+
+
+def test_thumbnails_come_back_as_they_were(layout):
+    measures, thumbnails = inspection.measure(PICTURES["10000001_1"])
+    row = IMAGES.read(layout.images_table)[0]
+    with MeasureStore(layout.measures_cache) as store:
+        measuring.inspect_all([row], layout, store)
+        found = store.fingerprint(row.file, measures)
+    assert np.array_equal(found.thumbnails, thumbnails)
+    assert dataclasses.replace(found, thumbnails=None) == dataclasses.replace(
+        measures.fingerprint(thumbnails), thumbnails=None
+    )
