@@ -57,6 +57,12 @@ def _new(title: str, width: float = 7.2, height: float = 4.2) -> tuple[Figure, A
     return figure, axes
 
 
+def panels(n: int, width: float, height: float) -> tuple[Figure, Any]:
+    """Return a figure of so many axes side by side, in the style of all."""
+    with plt.rc_context(_STYLE):  # type: ignore[arg-type]
+        return plt.subplots(1, n, figsize=(width, height), layout="constrained")
+
+
 def draw_blur_histogram(sharpness: Sequence[Sharpness], limit: float, path: Path) -> None:
     """Draw how sharp the pictures are, with the limit and what other limits would keep."""
     figure, axes = _new("Sharpness of all pictures that could be read")

@@ -1,0 +1,102 @@
+"""Say how a scrape went, or goes: what failed where and why, what to retry, what each host took.
+
+In: csv_data/scrape_state.sqlite, of a run that is finished, was cut off, or is still under way.
+Out: a text on standard output, plots/scrape_summary.png, log/scrape_summary.json.
+Command: python src/scrape_summary.py
+Time: seconds.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from skincare import scrape_log, scrape_tables, stage
+from skincare.errors import MissingInputError
+from skincare.paths import Layout
+from skincare.runlog import Summary
+from skincare.scrape_log import FailureGroup, HostTime, Throughput
+from skincare.scrape_plot import draw_scrape_summary
+from skincare.scrape_state import ScrapeRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """What the stage can be told."""
+
+    max_groups: int = 20
+    """Kinds of failures in the text; the JSON has all."""
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Read the state, write text, plot and figures."""
+    if not layout.scrape_state.is_file():
+        raise MissingInputError("state of a scrape", layout.scrape_state, "Make it with `python src/scrape.py`.")
+    with ScrapeRecord(layout.scrape_state) as state:
+        counts, figures = scrape_tables.counts(state), scrape_tables.figures([], state)
+        groups, hosts = scrape_log.failure_groups(state), scrape_log.host_times(state)
+        speed = scrape_log.throughput(state)
+    coverage, retries = figures["coverage_by_category"], scrape_log.retries(groups)
+    headline = (
+        f"scraped {counts['scraped']:,} of {sum(counts.values()):,} products, {counts['failed']:,} failed, "
+        f"{counts['not_tried']:,} not tried; {figures['n_images']:,} pictures; {speed.visits_per_s:.1f} visits a second"
+    )
+    lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(counts, groups, retries))
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    draw_scrape_summary(groups, coverage, speed, layout.plot("scrape_summary"))
+    results = {
+        "failures": [asdict(group) for group in groups],
+        "coverage_by_category": coverage,
+        "worth_a_retry": retries,
+        "hosts": [asdict(host) for host in hosts],
+        "throughput": {**asdict(speed), "visits_per_s": round(speed.visits_per_s, 3)},
+    }
+    return Summary(headline, counts, results)
+
+
+def _advice(counts: Mapping[str, int], groups: Sequence[FailureGroup], retries: Mapping[str, Any]) -> list[str]:
+    advice = []
+    if counts["not_tried"]:
+        advice.append(f"`python src/scrape.py` goes on with the {counts['not_tried']:,} products that are not done.")
+    if retries["n"]:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in retries["by_reason"].items())
+        advice.append(f"`python src/scrape.py --retry-failed` may mend {retries['n']:,} failures ({reasons}).")
+    if n_final := sum(group.n for group in groups) - retries["n"]:
+        advice.append(f"{n_final:,} failures are the shop's last word: gone, no picture, or not for us.")
+    return advice or ["Nothing is left to do."]
+
+
+def _lines(
+    groups: Sequence[FailureGroup], coverage: Mapping[str, Sequence[int]], hosts: Sequence[HostTime],
+    speed: Throughput, advice: Sequence[str],
+) -> Iterator[str]:  # fmt: skip
+    yield "Failures"
+    for group in groups:
+        retry = "retry" if group.is_worth_a_retry else "final"
+        yield f"  {group.n:7,}  {group.what:7}  {group.reason:20}  {retry}  {_plain(group.host)}"
+        yield from (f"           {_plain(example)}" for example in group.examples)
+    yield "Coverage"
+    for category, (n_scraped, n_products) in coverage.items():
+        yield f"  {category:12}  {n_scraped:6,} of {n_products:6,}  {n_scraped / n_products:6.1%}"
+    yield f"Hosts ({speed.n_visits:,} visits in {speed.active_s:,.0f} active seconds)"
+    for host in hosts:
+        yield (
+            f"  {_plain(host.host):30}  {host.n_visits:7,} visits  {host.n_tries:7,} tries  {host.seconds:9,.1f} s  "
+            f"median {host.median_s:.3f} s  95 % below {host.p95_s:.3f} s"
+        )
+    yield "Next"
+    yield from (f"  {line}" for line in advice)
+
+
+def _plain(text: str) -> str:
+    """Return a text from outside as one harmless line."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:200]
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("scrape_summary", Config, run)
+
+
+if __name__ == "__main__":
+    main()
