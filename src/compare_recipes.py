@@ -21,6 +21,7 @@ from typing import Any, Final
 from skincare import device_memory, figures, finetuning, metrics, sampling, stage
 from skincare.chat import Example, read_dataset
 from skincare.errors import StageError
+from skincare.evaluated import EvaluatedModel
 from skincare.files import write_json
 from skincare.finetuning import RunSettings
 from skincare.paths import SPLITS, Layout
@@ -106,8 +107,8 @@ def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name
     training.load_best()
     folder = layout.finetuned_model(run_name)
     finetuning.export(training, config, folder)
-    exported = finetuning.Exported(folder, layout.root)
-    scores = metrics.score(exported.predict(parts["test"], "test", training.decoder.name))
+    exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, cache_answers=False)
+    scores = metrics.score(exported.predict(parts["test"], "test", exported.decoder(training.decoder_name)))
     shutil.rmtree(folder)
     progress = training.progress
     return ComparisonRow(

@@ -2,7 +2,7 @@
 
 In: clean_dataset/{train,val,test}.json and their pictures, a model of the hub or a folder.
 Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{history.csv,val_predictions.jsonl,
-test_predictions.jsonl,test_ranked.jsonl,test_metrics.json,comparison.json,confidence.json},
+test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,comparison.json,confidence.json},
 plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png.
 Command: python src/finetune.py [--recipe NAME] [--resume]
          python src/finetune.py --plan --vram-gb 16   (memory and batch size, without loading weights)
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from skincare import (
-    comparison,
     confidence,
     distributed,
     figures,
@@ -26,6 +25,7 @@ from skincare import (
     metrics,
     predictions,
     sampling,
+    scoring,
     stage,
     tables,
     tracking,
@@ -34,6 +34,7 @@ from skincare.batches import PromptEncoder
 from skincare.chat import Example, read_dataset
 from skincare.decoders import DecoderName
 from skincare.errors import StageError
+from skincare.evaluated import EvaluatedModel
 from skincare.files import write_json
 from skincare.finetuning import RunSettings
 from skincare.metrics import Scores
@@ -105,7 +106,7 @@ def run(config: Config, layout: Layout) -> Summary:
     stop_reason = training.run(on_epoch)
     training.load_best()
     finetuning.export(training, config, layout.finetuned_model(name))
-    scores = _test(layout, name, val, test, training.decoder.name)
+    scores = _test(config, layout, name, val, test, training.decoder_name)
     results = finetuning.results(training, name, config.recipe, config, stop_reason)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
     world.wait()
@@ -146,26 +147,25 @@ def _record_epoch(training: Training, result: EpochResult, layout: Layout, name:
     )  # fmt: skip
 
 
-def _test(layout: Layout, name: str, val: Sequence[Example], test: Sequence[Example], decoder: DecoderName) -> Scores:
+def _test(
+    config: Config, layout: Layout, name: str, val: Sequence[Example], test: Sequence[Example], decoder: DecoderName
+) -> Scores:
     """Ask the exported model about the test pictures: once, at the end; compare with zero-shot where it was run."""
-    exported = finetuning.Exported(layout.finetuned_model(name), layout.root)
-    answered = exported.predict(test, "test", decoder)
+    exported = EvaluatedModel(layout.finetuned_model(name), layout, cache_pictures=config.cache_pictures)
+    answered = exported.predict(test, "test", exported.decoder(decoder))
     scores = metrics.score(answered)
     log = layout.finetune_log(name)
     # Free text carries no probabilities; the likelihood of all names does.
-    sure: DecoderName = "rank" if decoder == "generate" else decoder
+    sure = exported.decoder("rank" if decoder == "generate" else decoder)
     ranked = {split: exported.predict(part, split, sure) for split, part in (("val", val), ("test", test))}
     predictions.write_jsonl(log / "test_ranked.jsonl", ranked["test"])
+    exported.write_manifest(log, config, {"test_predictions.jsonl": answered, "test_ranked.jsonl": ranked["test"]})
     summary = confidence.summarise(ranked["val"], ranked["test"], _WANTED_RISKS)
     write_json(log / "confidence.json", summary)
     figures.draw_confidence(summary, layout.plot("confidence"))
     predictions.write_jsonl(log / "test_predictions.jsonl", answered)
     figures.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
-    before = layout.zero_shot / "predictions.jsonl"
-    if before.is_file():
-        zero_shot = predictions.read_jsonl(before)
-        if comparison.is_of_same_pictures(zero_shot, answered):
-            write_json(log / "comparison.json", metrics.to_json(comparison.compare(zero_shot, answered)))
+    scoring.compare_with_zero_shot(layout, log, answered)
     # Last: its presence says that the run is finished.
     write_json(log / "test_metrics.json", metrics.to_json(scores))
     return scores

@@ -1,25 +1,22 @@
 """Ask the model, as it is, about every test picture.
 
 In: clean_dataset/test.json and its pictures, a model of the hub or a folder.
-Out: log/zero_shot/{predictions.jsonl,metrics.json}, plots/cm_before_training.png.
+Out: log/zero_shot/{predictions.jsonl,metrics.json,manifest.json}, plots/cm_before_training.png.
 Command: python src/zero_shot.py [--model Qwen/Qwen2-VL-2B-Instruct]
 Time: 4 s for 80 pictures with the embedded tiny model on two cores.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from skincare import evaluation, figures, metrics, predictions, stage
-from skincare.batches import PromptEncoder
+from skincare import figures, metrics, predictions, stage
 from skincare.chat import read_dataset
-from skincare.decoders import DecoderName, make_decoder
+from skincare.decoders import DecoderName
+from skincare.evaluated import EvaluatedModel
 from skincare.files import write_json
 from skincare.freezing import count
-from skincare.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
+from skincare.model import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
-from skincare.pictures import PictureStates
-from skincare.recogniser import Recogniser
 from skincare.runlog import Summary
 
 
@@ -39,21 +36,23 @@ class Config(stage.StageConfig):
     """How answers are got: free text, only the 14 names, the likeliest name, or the model's classification head."""
     batch_size: int = 16
     """Pictures per forward pass; it does not change the answers."""
+    cache_pictures: bool = True
+    """Keep the frozen vision prefix's output on disk (.cache/vision); finetune.py and other decoders use it too."""
+    cache_answers: bool = True
+    """Keep answers as they are given (.cache/answers): what was asked once is not asked again."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
     """Predict, score and draw."""
     examples = read_dataset(layout, config.split)
-    device = default_device()
-    processor = load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens))
-    model = load_model(config.model, device).requires_grad_(False)
-    recogniser, encoder = Recogniser(model), PromptEncoder(processor)
-    recogniser.load_head(Path(config.model))
-    decoder = make_decoder(config.decoder, recogniser, encoder)
-    pictures = PictureStates(recogniser, encoder, layout.root)
-    answered = evaluation.predict(pictures, decoder, examples, config.split, config.batch_size)
+    limits = PixelLimits(config.min_tokens, config.max_tokens)
+    asked = EvaluatedModel(
+        config.model, layout, limits, cache_pictures=config.cache_pictures, cache_answers=config.cache_answers
+    )
+    answered = asked.predict(examples, config.split, asked.decoder(config.decoder), config.batch_size)
     scores = metrics.score(answered)
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
+    asked.write_manifest(layout.zero_shot, config, {"predictions.jsonl": answered})
     write_json(layout.zero_shot / "metrics.json", metrics.to_json(scores))
     figures.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
     return Summary(
@@ -63,9 +62,9 @@ def run(config: Config, layout: Layout) -> Summary:
             "model": config.model,
             "split": config.split,
             "decoder": config.decoder,
-            "n_parameters": count(model.parameters()),
-            "device": str(device),
-            "prompt": encoder.prompt_text,
+            "n_parameters": count(asked.recogniser.model.parameters()),
+            "device": str(asked.recogniser.device),
+            "prompt": asked.encoder.prompt_text,
         },
     )
 

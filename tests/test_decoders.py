@@ -50,6 +50,35 @@ def test_cached_ranking_equals_the_plain_full_sequence_score(asked):
         torch.testing.assert_close(row, plain_scores(recogniser, encoder, grid, picture), rtol=0, atol=1e-3)
 
 
+def test_an_opening_read_once_for_all_changes_nothing(asked):
+    recogniser, encoder, grids, states = asked
+    whole, apart = encoder.batch(grids, padding_side="left"), encoder.questions(grids)
+    assert apart.input_ids.shape[1] + len(apart.opening) == whole.input_ids.shape[1]
+    assert len(apart.opening) > 50
+    tree = build_tree(encoder, CATEGORIES)
+    for _ in range(2):  # computed, then kept
+        torch.testing.assert_close(
+            recogniser.score_tree(apart, states, tree), recogniser.score_tree(whole, states, tree), rtol=0, atol=1e-3
+        )
+        torch.testing.assert_close(
+            recogniser.head_scores(apart, states), recogniser.head_scores(whole, states), rtol=1e-4, atol=1e-4
+        )
+        assert recogniser.generate(encoder, apart, states) == recogniser.generate(encoder, whole, states)
+    assert recogniser._openings
+
+
+def test_an_opening_follows_a_model_that_learns(asked):
+    recogniser, encoder, grids, states = asked
+    layer = recogniser.model.model.language_model.layers[0].requires_grad_(True)
+    apart, whole = encoder.questions(grids), encoder.batch(grids, padding_side="left")
+    before = recogniser.head_scores(apart, states)
+    with torch.no_grad():
+        layer.mlp.up_proj.weight *= 2
+    after = recogniser.head_scores(apart, states)
+    assert not torch.allclose(before, after, rtol=1e-2)
+    torch.testing.assert_close(after, recogniser.head_scores(whole, states), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_batch_size_padding_and_neighbours_change_nothing(asked, name, size):

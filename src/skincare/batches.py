@@ -22,6 +22,9 @@ PaddingSide = Literal["left", "right"]
 # (frames, rows, columns) of a picture, in patches; a still has one frame.
 Grid = tuple[int, int, int]
 
+# Tokens, how many of the last are the answer, and their (3, T) positions.
+Row = tuple[list[int], int, torch.Tensor]
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -39,7 +42,8 @@ class Batch:
     """B prompts, with or without their answers, padded to T tokens.
 
     input_ids, attention_mask: (B, T) int64; position_ids: (3, B, T) int64 (frame, row, column of multimodal RoPE);
-    labels: (B, T) int64, IGNORED outside the answers; grids: one per picture.
+    labels: (B, T) int64, IGNORED outside the answers; grids: one per picture; opening: tokens that come before every
+    row and are no part of it, to be read once for all.
     """
 
     input_ids: torch.Tensor
@@ -47,6 +51,7 @@ class Batch:
     position_ids: torch.Tensor
     labels: torch.Tensor
     grids: tuple[Grid, ...]
+    opening: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
@@ -99,7 +104,16 @@ class PromptEncoder:
         padding_side: PaddingSide = "right",
     ) -> Batch:
         """Assemble the prompts of pictures with these grids, and their answers when they are to be learnt."""
-        rows = [self._row(grid, answers[i] if answers else None) for i, grid in enumerate(grids)]
+        return self._pad([self._row(grid, answers[i] if answers else None) for i, grid in enumerate(grids)],
+                         grids, padding_side)  # fmt: skip
+
+    def questions(self, grids: Sequence[Grid]) -> Batch:
+        """Assemble left-padded prompts from the picture on; the text before it, always the same, is their opening."""
+        n = len(self._before)
+        rows = [(ids[n:], 0, positions[:, n:]) for ids, _, positions in (self._row(grid, None) for grid in grids)]
+        return replace(self._pad(rows, grids, "left"), opening=tuple(self._before))
+
+    def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide) -> Batch:
         length = max(len(ids) for ids, _, _ in rows)
         shape = (len(rows), length)
         input_ids = torch.full(shape, self.pad_token_id)
@@ -124,7 +138,7 @@ class PromptEncoder:
         frames, rows, columns = grid
         return frames * rows * columns // self.merge_size**2
 
-    def _row(self, grid: Grid, answer: str | None) -> tuple[list[int], int, torch.Tensor]:
+    def _row(self, grid: Grid, answer: str | None) -> Row:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []
         tail = [*self._after, *answer_tokens]
         ids = [*self._before, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]

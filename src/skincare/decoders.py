@@ -22,6 +22,9 @@ DecoderName = Literal["generate", "constrained", "rank", "head"]
 NAMES: Final[tuple[DecoderName, ...]] = get_args(DecoderName)
 MAX_NEW_TOKENS: Final = 30
 
+# Raise it with every change after which a decoder may answer otherwise: answers kept from before are then not used.
+VERSION: Final = 1
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -34,9 +37,9 @@ class Answer:
 
 
 class Decoder(Protocol):
-    """One way to get answers."""
+    """One way to get answers; its name says which."""
 
-    name: DecoderName
+    name: str
 
     def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
         """Return an answer for each picture, given by its grid and prefix states."""
@@ -46,14 +49,14 @@ class Greedy:
     """Greedy text: free, or, with a tree of names, nothing but one of them."""
 
     def __init__(self, recogniser: Recogniser, encoder: PromptEncoder, tree: AnswerTree | None = None) -> None:
-        self.name: DecoderName = "generate" if tree is None else "constrained"
+        self.name = "generate" if tree is None else "constrained"
         self.recogniser = recogniser
         self.encoder = encoder
         self.next_tokens = tree.next_tokens if tree else None
 
     def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
         """Return the text up to the end token, or its first 30 tokens."""
-        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
+        batch = self.encoder.questions(grids).to(self.recogniser.device)
         generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS, self.next_tokens)
         return [Answer(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
 
@@ -61,7 +64,7 @@ class Greedy:
 class Rank:
     """The likeliest of the 14 names, each scored as a whole with its end token."""
 
-    name: DecoderName = "rank"
+    name = "rank"
 
     def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
         self.recogniser = recogniser
@@ -70,7 +73,7 @@ class Rank:
 
     def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
         """Return the best name, with the log-probabilities of all names given that one of them is said."""
-        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
+        batch = self.encoder.questions(grids).to(self.recogniser.device)
         scores = self.recogniser.score_tree(batch, states, self.tree)
         return _best(scores)
 
@@ -78,7 +81,7 @@ class Rank:
 class Head:
     """The classification head's choice."""
 
-    name: DecoderName = "head"
+    name = "head"
 
     def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
         if recogniser.head is None:
@@ -89,7 +92,7 @@ class Head:
     @torch.no_grad()
     def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
         """Return the category of the highest score, with the log-probabilities of all."""
-        batch = self.encoder.batch(grids, padding_side="left").to(self.recogniser.device)
+        batch = self.encoder.questions(grids).to(self.recogniser.device)
         return _best(self.recogniser.head_scores(batch, states))
 
 

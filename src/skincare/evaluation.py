@@ -6,31 +6,50 @@ from collections.abc import Iterator, Sequence
 import torch
 from tqdm import tqdm
 
-from skincare import answers, objectives
+from skincare import objectives
 from skincare.chat import Example
-from skincare.decoders import Answer, Decoder
+from skincare.decoders import Decoder
+from skincare.journal import Entry, Journal
 from skincare.objectives import HeadUse
 from skincare.pictures import PictureStates
-from skincare.predictions import Prediction
+from skincare.predictions import Prediction, parsed
 
 
 def predict(
     pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], split: str, batch_size: int, *,
-    show_progress: bool = True,
+    journal: Journal | None = None, show_progress: bool = True,
 ) -> list[Prediction]:  # fmt: skip
-    """Answer about each example and parse the answer; the result is sorted by image id."""
-    predictions = []
+    """Answer about each example and parse the answer; the result is sorted by image id.
+
+    With a journal each batch is written down when it is answered, and not asked again. A batch is taken from it as a
+    whole or asked as a whole, so that an evaluation which was killed ends with the bits of one which was not.
+    """
+    predictions: list[Prediction] = []
     with tqdm(total=len(examples), unit="picture", desc=split, disable=None if show_progress else True) as bar:
         for some in _batches(examples, batch_size):
-            started = time.perf_counter()
-            found = decoder(*pictures.get([example.image for example in some]))
-            latency_s = (time.perf_counter() - started) / len(some)
-            predictions += [
-                _prediction(example, split, decoder.name, answer, latency_s)
-                for example, answer in zip(some, found, strict=True)
-            ]
+            hashes = [pictures.sha256(example.image) for example in some]
+            keys = [journal.key(one) if journal else "" for one in hashes]
+            entries = _entries(pictures, decoder, some, keys, journal)
+            for example, entry, picture_sha256, key in zip(some, entries, hashes, keys, strict=True):
+                predictions.append(_prediction(example, split, decoder.name, entry, picture_sha256, key))
             bar.update(len(some))
     return sorted(predictions, key=lambda prediction: prediction.image_id)
+
+
+def _entries(
+    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], keys: Sequence[str], journal: Journal | None
+) -> list[Entry]:
+    """Return the kept answers of a batch where there are all, else ask and keep them."""
+    kept = [entry for key in keys if journal and (entry := journal.get(key))]
+    if len(kept) == len(examples):
+        return kept
+    started = time.perf_counter()
+    found = decoder(*pictures.get([example.image for example in examples]))
+    latency_s = round((time.perf_counter() - started) / len(examples), 6)
+    entries = [Entry(answer, latency_s) for answer in found]
+    if journal:
+        journal.keep((key, entry) for key, entry in zip(keys, entries, strict=True) if not journal.get(key))
+    return entries
 
 
 @torch.no_grad()
@@ -51,21 +70,27 @@ def _batches(examples: Sequence[Example], batch_size: int) -> Iterator[Sequence[
         yield examples[start : start + batch_size]
 
 
-def _prediction(example: Example, split: str, decoder: str, answer: Answer, latency_s: float) -> Prediction:
-    parsed = answers.parse(answer.text, is_finished=answer.is_finished)
-    return Prediction(
-        image_id=example.image_id,
-        product_id=example.product_id,
-        file=example.image,
-        split=split,
-        truth=example.category,
-        decoder=decoder,
-        text=answer.text,
-        n_new_tokens=answer.n_new_tokens,
-        is_finished=answer.is_finished,
-        category=parsed.category,
-        status=parsed.status,
-        candidates=parsed.candidates,
-        log_probabilities=answer.log_probabilities,
-        latency_s=round(latency_s, 6),
+def _prediction(
+    example: Example, split: str, decoder: str, entry: Entry, picture_sha256: str, cache_key: str
+) -> Prediction:
+    answer = entry.answer
+    return parsed(
+        Prediction(
+            image_id=example.image_id,
+            product_id=example.product_id,
+            file=example.image,
+            split=split,
+            truth=example.category,
+            decoder=decoder,
+            text=answer.text,
+            n_new_tokens=answer.n_new_tokens,
+            is_finished=answer.is_finished,
+            category=None,
+            status="",
+            candidates=(),
+            log_probabilities=answer.log_probabilities,
+            latency_s=entry.latency_s,
+            picture_sha256=picture_sha256,
+            cache_key=cache_key,
+        )
     )

@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 import torch
 
-from skincare import adapters, evaluation, freezing, memory_plan, optimizers, preflight
+from skincare import adapters, freezing, memory_plan, optimizers, preflight
 from skincare.batches import PromptEncoder
 from skincare.categories import CATEGORIES
 from skincare.chat import Example
 from skincare.checkpoints import export_model
-from skincare.decoders import DecoderName, make_decoder
 from skincare.distributed import World
 from skincare.errors import StageError
 from skincare.memory_plan import MemoryPlan
@@ -30,7 +29,6 @@ from skincare.model import (
 )
 from skincare.paths import Layout
 from skincare.pictures import PictureStates, prefix_key
-from skincare.predictions import Prediction
 from skincare.recipes import Recipe, recipe_named
 from skincare.recogniser import Recogniser
 from skincare.runlog import to_plain
@@ -165,20 +163,6 @@ def export(training: Training, settings: RunSettings, folder: Path) -> None:
     export_model(folder, model, recogniser.head, training.pictures.encoder.processor)
 
 
-class Exported:
-    """An exported model, loaded as a user would, to be asked about pictures below `root`."""
-
-    def __init__(self, folder: Path, root: Path) -> None:
-        recogniser = Recogniser(load_model(folder, default_device()).requires_grad_(False))
-        recogniser.load_head(folder)
-        self.pictures = PictureStates(recogniser, PromptEncoder(load_processor(folder)), root)
-
-    def predict(self, examples: Sequence[Example], split: str, decoder: DecoderName) -> list[Prediction]:
-        """Return an answer about each example."""
-        asked = make_decoder(decoder, self.pictures.recogniser, self.pictures.encoder)
-        return evaluation.predict(self.pictures, asked, examples, split, batch_size=16)
-
-
 def results(
     training: Training, name: str, recipe_name: str, settings: RunSettings, stop_reason: str
 ) -> Mapping[str, Any]:
@@ -188,7 +172,7 @@ def results(
         "run": name,
         "recipe": recipe_name,
         "model": settings.model,
-        "decoder": training.decoder.name,
+        "decoder": training.decoder_name,
         "n_parameters": freezing.count(recogniser.model.parameters()),
         "n_trainable": freezing.count(training.parameters.values()),
         "trainable_modules": list(freezing.trainable_modules(recogniser.model, training.recipe.trainable)),

@@ -128,6 +128,12 @@ def weight_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def revision(source: str | Path) -> str:
+    """Return the commit of a hub's model that is at hand; empty for a folder."""
+    folder = _local_folder(source)
+    return folder.name if folder.parent.name == "snapshots" else ""
+
+
 def _local_folder(source: str | Path) -> Path:
     """Return the folder that holds a checkpoint, fetching it from the hub once."""
     folder = Path(source)

@@ -142,6 +142,11 @@ class Layout:
     def vision_cache(self) -> Path:
         return self.root / ".cache" / "vision"
 
+    @property
+    def answer_cache(self) -> Path:
+        """Return the folder of answers that models have given, from which an evaluation goes on."""
+        return self.root / ".cache" / "answers"
+
     # -- logs, plots, report
     def stage_log(self, stage: str) -> Path:
         """Return the log that a stage writes for people; the scraper's has a name of its own since ever."""

@@ -70,6 +70,10 @@ class PictureStates:
         found = [self._kept[picture] for picture in pictures]
         return [grid for grid, _ in found], [states.to(self.recogniser.device) for _, states in found]
 
+    def sha256(self, picture: str) -> str:
+        """Return the hash of a picture's bytes."""
+        return hashlib.sha256(self._bytes(picture)).hexdigest()
+
     def views(
         self, pictures: Sequence[str], changes: Sequence[Callable[[Image], Image]]
     ) -> tuple[list[Grid], list[torch.Tensor]]:
@@ -118,7 +122,7 @@ class PictureStates:
 
     def _entry(self, picture: str) -> Path:
         assert self.cache_folder is not None
-        return self.cache_folder / f"{hashlib.sha256(self._bytes(picture)).hexdigest()}.safetensors"
+        return self.cache_folder / f"{self.sha256(picture)}.safetensors"
 
 
 def prefix_key(recogniser: Recogniser, encoder: PromptEncoder) -> str:

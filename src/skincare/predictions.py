@@ -3,10 +3,11 @@
 import json
 import types
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
+from skincare import answers
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_text
@@ -38,6 +39,21 @@ class Prediction:
     log_probabilities: tuple[float, ...]
     # The share of its batch's time; the one field that another run does not repeat.
     latency_s: float
+    # Of skincare.answers, where category, status and candidates come from.
+    parser_version: int = 0
+    # Of the picture's bytes.
+    picture_sha256: str = ""
+    # Of all that decides the answer, see skincare.journal; empty where answers are not kept.
+    cache_key: str = ""
+
+
+def parsed(prediction: Prediction) -> Prediction:
+    """Return a prediction with what today's parser makes of its text."""
+    answer = answers.parse(prediction.text, is_finished=prediction.is_finished)
+    return replace(
+        prediction, category=answer.category, status=answer.status, candidates=answer.candidates,
+        parser_version=answers.ALIASES_VERSION,
+    )  # fmt: skip
 
 
 _HINTS: Final = get_type_hints(Prediction)
@@ -69,12 +85,13 @@ def read_jsonl(path: Path) -> list[Prediction]:
 
 def _from_json(value: Any) -> Prediction:
     names = [field.name for field in fields(Prediction)]
-    if not isinstance(value, dict) or sorted(value) != sorted(names):
+    needed = [field.name for field in fields(Prediction) if field.default is MISSING]
+    if not isinstance(value, dict) or not set(needed) <= set(value) <= set(names):
         raise ValueError(f"not an object with the keys {', '.join(names)}")
     for name in ("candidates", "log_probabilities"):
         if isinstance(value[name], list):
             value[name] = tuple(value[name])
-    for name in names:
+    for name in value:
         if not _fits(value[name], _HINTS[name]):
             raise ValueError(f"{name} is {value[name]!r}")
     if value["truth"] not in CATEGORIES or value["category"] not in (None, *CATEGORIES):

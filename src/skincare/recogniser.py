@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import DynamicCache
 
 from skincare import vision
 from skincare.answer_tree import AnswerTree
 from skincare.batches import IGNORED, Batch, Grid, Pixels, PromptEncoder
 from skincare.heads import ClassificationHead, load_head
+
+# Keys and values of each language layer, (1, heads, T, width) each.
+KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,18 @@ class Generated:
 class Recogniser(nn.Module):
     """A Qwen2VLForConditionalGeneration with the passes that training and evaluation need.
 
-    Where the frozen prefix of the vision tower ends is read from `requires_grad` here: freeze first.
+    Where the frozen prefix of the vision tower ends is read from `requires_grad` here: freeze first. `n_live_blocks`
+    more blocks at its end are left out of the prefix.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, n_live_blocks: int = 0) -> None:
         super().__init__()
         self.model = model
         self.head: ClassificationHead | None = None
-        self.n_prefix_blocks = vision.prefix_length(model.model.visual)
+        self.n_prefix_blocks = min(
+            vision.prefix_length(model.model.visual), len(model.model.visual.blocks) - n_live_blocks
+        )
+        self._openings: dict[tuple[int, ...], KeysValues] = {}
 
     def add_head(self) -> dict[str, nn.Parameter]:
         """Give the model a new classification head; return its parameters by name."""
@@ -116,7 +124,7 @@ class Recogniser(nn.Module):
         """
         end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
         position = batch.position_ids[0, :, -1:] + 1
-        attention_mask = batch.attention_mask
+        attention_mask = _with_opening(batch)
         is_running = torch.ones(len(batch.grids), dtype=torch.bool, device=self.device)
         steps: list[torch.Tensor] = []
         with self.autocast():
@@ -151,7 +159,7 @@ class Recogniser(nn.Module):
         n_rows, n_places = len(batch.grids), len(tree.tokens)
         tokens = tree.tokens.to(self.device).expand(n_rows, -1)
         positions = batch.position_ids[0, :, -1:] + 1 + tree.depths.to(self.device)
-        sees_prompt = batch.attention_mask[:, None, :].bool().expand(-1, n_places, -1)
+        sees_prompt = _with_opening(batch)[:, None, :].bool().expand(-1, n_places, -1)
         sees_tree = tree.sees().to(self.device).expand(n_rows, -1, -1)
         with self.autocast():
             outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
@@ -191,10 +199,36 @@ class Recogniser(nn.Module):
     def _language_model(self, batch: Batch, embeddings: torch.Tensor, *, use_cache: bool) -> Any:
         return self.model.model.language_model(
             inputs_embeds=embeddings,
-            attention_mask=batch.attention_mask,
+            attention_mask=_with_opening(batch),
             position_ids=batch.position_ids,
+            past_key_values=self._opening(batch) if batch.opening else None,
             use_cache=use_cache,
         )
+
+    def _opening(self, batch: Batch) -> DynamicCache:
+        """Return what the language layers keep of a batch's opening, the same for all rows."""
+        # A model that learns reads it otherwise after the next step.
+        is_fixed = not any(parameter.requires_grad for parameter in self.model.parameters())
+        kept = self._openings.get(batch.opening, []) if is_fixed else []
+        kept = kept or self._read_opening(batch.opening)
+        if is_fixed:
+            self._openings[batch.opening] = kept
+        n_rows = len(batch.grids)
+        return DynamicCache([tuple(one.expand(n_rows, -1, -1, -1) for one in layer) for layer in kept])
+
+    @torch.no_grad()
+    def _read_opening(self, tokens: tuple[int, ...]) -> KeysValues:
+        read = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(torch.tensor([tokens], device=self.device)),
+            position_ids=torch.arange(len(tokens), device=self.device).expand(3, 1, -1),
+            use_cache=True,
+        )
+        return [(layer.keys, layer.values) for layer in read.past_key_values.layers]
+
+
+def _with_opening(batch: Batch) -> torch.Tensor:
+    """Return the attention mask of the rows with their opening before them, (B, opening + T)."""
+    return functional.pad(batch.attention_mask, (len(batch.opening), 0), value=1)
 
 
 def _said(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:

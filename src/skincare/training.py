@@ -70,8 +70,8 @@ class Training:
         self.state_folder = state_folder
         self.identity = identity
         # A head that is learnt is what answers.
-        kind: DecoderName = "generate" if recipe.head == "none" else "head"
-        self.decoder = make_decoder(kind, pictures.recogniser, pictures.encoder)
+        self.decoder_name: DecoderName = "generate" if recipe.head == "none" else "head"
+        self.decoder = make_decoder(self.decoder_name, pictures.recogniser, pictures.encoder)
         self.progress = Progress(micro_batch_size=speed.micro_batch_size)
         self.optimizer = optimizers.make(
             recipe.optimizer, parameters, recipe.learning_rate, recipe.rate_by_part, recipe.weight_decay,

@@ -1,0 +1,80 @@
+"""Score kept answers again, as often as one likes: no model, no pictures, no network.
+
+In: predictions as the model stages wrote them; without a FILE those of zero_shot.py and of all runs of finetune.py.
+Out: beside each file its metrics, and in it what today's parser reads in the kept text;
+log/finetune/<run>/comparison.json, plots/{cm_before_training,cm_after_training}.png where they are of these answers.
+Command: python src/score.py [log/zero_shot/predictions.jsonl]
+Time: a second per file.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import tyro
+
+from skincare import answers, figures, predictions, scoring, stage
+from skincare.errors import MissingInputError
+from skincare.metrics import Scores
+from skincare.paths import Layout
+from skincare.runlog import Summary, to_plain
+
+_TRAINED: Final = "*/test_predictions.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """What the stage can be told."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Files of predictions; those of zero_shot.py and finetune.py if left out."""
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Parse, score and write each file, then what depends on several."""
+    files = config.files or _written(layout)
+    if not files:
+        raise MissingInputError("predictions", layout.zero_shot, "Make them with `python src/zero_shot.py`.")
+    n_answers = n_changed = 0
+    accuracies = {}
+    for file in files:
+        old, new, scores = scoring.score_again(file)
+        n_answers += len(new)
+        n_changed += sum(one.category != other.category for one, other in zip(old, new, strict=True))
+        accuracies[to_plain(file)] = scores.accuracy
+        _redraw(layout, file.resolve(), scores)
+    for file in sorted(layout.finetune_log("").glob(_TRAINED)):
+        scoring.compare_with_zero_shot(layout, file.parent, predictions.read_jsonl(file))
+    return Summary(
+        headline=f"{n_answers} answers in {len(files)} files, {n_changed} read otherwise than before",
+        counts={"read as before": n_answers - n_changed, "read otherwise": n_changed},
+        results={"parser_version": answers.ALIASES_VERSION, "accuracies": accuracies},
+    )
+
+
+def _written(layout: Layout) -> tuple[Path, ...]:
+    """Return the files of answers about test pictures that the stages have written."""
+    zero_shot = layout.zero_shot / "predictions.jsonl"
+    trained = sorted(layout.finetune_log("").glob(_TRAINED))
+    return (*([zero_shot] if zero_shot.is_file() else []), *trained)
+
+
+def _redraw(layout: Layout, file: Path, scores: Scores) -> None:
+    """Draw the matrices that the report shows, of the untrained model and of the run that was trained last."""
+    last_run = ""
+    if layout.summary("finetune").is_file():
+        last_run = json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"]
+    if file == layout.zero_shot / "predictions.jsonl":
+        figures.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
+    elif last_run and file == layout.finetune_log(last_run) / "test_predictions.jsonl":
+        figures.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("score", Config, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""A killed evaluation goes on and ends as one that was not; answers are only kept for what gave them."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import zero_shot
+from skincare import predictions
+from skincare.decoders import Rank
+from skincare.evaluated import EvaluatedModel
+from skincare.heads import ClassificationHead
+from skincare.model import PixelLimits
+from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from tests.dataset_helpers import write_dataset_files
+
+LIMITS = PixelLimits(36, 36)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path / "root")
+    write_dataset_files(found, {"test": 7})
+    return found
+
+
+def config(layout, **changes):
+    return zero_shot.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, **changes)
+
+
+def answered(layout):
+    """The file's answers without what time they took."""
+    found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl")
+    return [dataclasses.replace(one, latency_s=0.0) for one in found]
+
+
+def forbid(*_):
+    pytest.fail("asked again")
+
+
+def test_a_stopped_evaluation_ends_with_the_answers_of_a_whole_one(layout, monkeypatch):
+    whole = config(layout, decoder="rank", batch_size=2, cache_answers=False)
+    zero_shot.run(whole, layout)
+    expected = answered(layout)
+    original, n_asked = Rank.__call__, 0
+
+    def call(self, grids, states):
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked == 3:
+            raise KeyboardInterrupt
+        return original(self, grids, states)
+
+    monkeypatch.setattr(Rank, "__call__", call)
+    kept = dataclasses.replace(whole, cache_answers=True)
+    with pytest.raises(KeyboardInterrupt):
+        zero_shot.run(kept, layout)
+    zero_shot.run(kept, layout)
+    assert n_asked == 3 + 2  # two batches before, one torn, two after
+    assert answered(layout) == expected
+    monkeypatch.setattr(Rank, "__call__", forbid)
+    zero_shot.run(kept, layout)
+    assert answered(layout) == expected
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_where_it_was(layout):
+    command = [sys.executable, str(REPOSITORY / "src" / "zero_shot.py"), "--root", str(layout.root), "--model",
+               str(TINY_MODEL), "--min-tokens", "36", "--max-tokens", "36", "--batch-size", "1"]  # fmt: skip
+    zero_shot.run(config(layout, batch_size=1, cache_answers=False), layout)
+    expected = answered(layout)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(layout.answer_cache.glob("*.jsonl")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (journal,) = layout.answer_cache.glob("*.jsonl")
+    with journal.open("ab") as file:
+        file.write(b'{"key": "torn')
+    kept = journal.read_bytes()
+    subprocess.run(command, check=True, capture_output=True)
+    assert journal.read_bytes().startswith(kept)  # nothing is asked or written twice
+    assert answered(layout) == expected
+
+
+@pytest.mark.parametrize("change", ["picture", "decoder", "limits", "weights", "head"])
+def test_a_kept_answer_is_only_used_for_what_gave_it(layout, change):
+    model = EvaluatedModel(TINY_MODEL, layout, LIMITS)
+    examples = write_dataset_files(layout, {"test": 1})["test"]
+    (first,) = model.predict(examples, "test", model.decoder("rank"))
+    limits, decoder = LIMITS, "rank"
+    if change == "picture":
+        write_dataset_files(layout, {"test": 1}, first=5)
+        examples = [dataclasses.replace(examples[0], image=path) for path in
+                    [layout.relative(sorted(layout.clean_images.iterdir())[-1])]]  # fmt: skip
+    elif change == "decoder":
+        decoder = "constrained"
+    elif change == "limits":
+        limits = PixelLimits(25, 25)
+    other = EvaluatedModel(TINY_MODEL, layout, limits)
+    if change == "weights":
+        with torch.no_grad():
+            other.recogniser.model.lm_head.weight[0] += 1
+    elif change == "head":
+        other.recogniser.head = ClassificationHead(other.recogniser.model.config.text_config.hidden_size)
+    other.description = other._describe()
+    (second,) = other.predict(examples, "test", other.decoder(decoder))
+    assert second.cache_key != first.cache_key
+    (again,) = EvaluatedModel(TINY_MODEL, layout, LIMITS).predict(
+        write_dataset_files(layout, {"test": 1})["test"], "test", model.decoder("rank")
+    )
+    assert again == first
+
+
+def test_the_manifest_says_how_and_of_what(layout):
+    zero_shot.run(config(layout), layout)
+    found = json.loads((layout.zero_shot / "manifest.json").read_text())
+    assert found["evaluation"]["min_pixels"] == found["evaluation"]["max_pixels"] == 36 * 28 * 28
+    assert found["evaluation"]["processor"] == "Qwen2VLImageProcessor"
+    assert found["predictions"]["predictions.jsonl"]["n"] == 7
+    assert found["model"]["source"] == "models/tiny-qwen2-vl"
+    assert all(found[key] for key in ("command", "config", "versions", "prompt", "parser_version", "decoder_version"))
+    before = found["predictions"]["predictions.jsonl"]["data_fingerprint"]
+    write_dataset_files(layout, {"test": 7}, first=1)
+    zero_shot.run(config(layout), layout)
+    after = json.loads((layout.zero_shot / "manifest.json").read_text())
+    assert after["predictions"]["predictions.jsonl"]["data_fingerprint"] != before
+    assert after["evaluation"] == found["evaluation"]

@@ -1,0 +1,80 @@
+"""Scoring reads nothing but kept lines, gives what was given before, and follows the parser."""
+
+import json
+
+import pytest
+
+import score
+from skincare import answers, figures, metrics, predictions
+from skincare.comparison import compare
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import Layout
+from tests.helpers import prediction
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    kept = [prediction(f"{i}_1", "Cleanser", None, text="Face wash") for i in range(4)]
+    predictions.write_jsonl(found.zero_shot / "predictions.jsonl", [*kept, prediction("9_1", "Oil", "Oil")])
+    run = found.finetune_log("r") / "test_predictions.jsonl"
+    predictions.write_jsonl(run, [prediction(f"{i}_1", "Cleanser", "Cleanser") for i in range(4)])
+    return found
+
+
+def test_kept_texts_are_read_with_todays_parser(layout):
+    summary = score.run(score.Config(root=layout.root), layout)
+    assert summary.counts == {"read as before": 5, "read otherwise": 4}
+    found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl")
+    assert [(one.category, one.status) for one in found] == [("Cleanser", "alias")] * 4 + [("Oil", "exact")]
+    assert {one.parser_version for one in found} == {answers.ALIASES_VERSION}
+    assert json.loads((layout.zero_shot / "metrics.json").read_text())["accuracy"] == 1
+    assert json.loads((layout.finetune_log("r") / "test_metrics.json").read_text())["n"] == 4
+
+
+def test_scoring_twice_changes_nothing(layout):
+    def files():
+        return {path: path.read_bytes() for path in layout.root.rglob("*.json*")}
+
+    score.run(score.Config(root=layout.root), layout)
+    first = files()
+    score.run(score.Config(root=layout.root), layout)
+    assert files() == first
+
+
+def test_a_comparison_follows_and_only_of_the_same_pictures(layout):
+    comparison = layout.finetune_log("r") / "comparison.json"
+    score.run(score.Config(root=layout.root), layout)
+    assert not comparison.exists()
+    kept = [prediction(f"{i}_1", "Cleanser", None) for i in range(4)]
+    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", kept)
+    score.run(score.Config(root=layout.root, files=(layout.zero_shot / "predictions.jsonl",)), layout)
+    trained = predictions.read_jsonl(layout.finetune_log("r") / "test_predictions.jsonl")
+    assert json.loads(comparison.read_text()) == metrics.to_json(compare(kept, trained))
+
+
+def test_lines_of_before_these_fields_are_read(layout):
+    path = layout.zero_shot / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        for key in ("parser_version", "picture_sha256", "cache_key"):
+            del line[key]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert score.run(score.Config(root=layout.root), layout).counts["read otherwise"] == 4
+
+
+def test_two_decoders_in_one_file_are_refused(layout):
+    path = layout.zero_shot / "predictions.jsonl"
+    predictions.write_jsonl(path, [prediction("1_1", "Oil", "Oil", decoder=name) for name in ("rank", "generate")])
+    with pytest.raises(StageError, match="two answers about one picture"):
+        score.run(score.Config(root=layout.root, files=(path,)), layout)
+
+
+def test_nothing_to_score_names_the_stage(tmp_path):
+    with pytest.raises(MissingInputError, match=r"zero_shot\.py"):
+        score.run(score.Config(root=tmp_path), Layout(tmp_path))
