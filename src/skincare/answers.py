@@ -20,7 +20,7 @@ grows in proportion to the text.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, get_args
@@ -30,8 +30,8 @@ from skincare.categories import CATEGORIES
 Status = Literal["exact", "alias", "ambiguous", "negated", "echo", "refusal", "offlist", "empty", "truncated"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
-# Raise it with every change of the phrases: scores made with different versions must not be compared.
-ALIASES_VERSION: Final = 1
+# Raise it with every change of the phrases or the rules: scores made with different versions must not be compared.
+ALIASES_VERSION: Final = 2
 
 # Phrases with the last word in the singular, in British spelling (see _SPELLINGS); plurals are found by themselves.
 # No phrase may consist of two category names ("oil cleanser"): a list with one name a line reads the same.
@@ -96,12 +96,15 @@ _NAMES: Final[dict[str, str]] = {name.lower(): name for name in CATEGORIES}
 _VOCABULARY: Final[dict[str, str | None]] = {**ALIASES, **_NAMES}
 _LONGEST_PHRASE: Final = max(map(len, _VOCABULARY))
 
-# Boundaries are Latin letters and digits only, so that a name written inside Chinese text is found too.
-_PHRASE: Final = re.compile(
-    r"(?<![a-z0-9])("
-    + "|".join(re.escape(phrase) for phrase in sorted(_VOCABULARY, key=len, reverse=True))
-    + r")(?:e?s)?(?![a-z0-9])"
-)
+
+def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds the longest phrase at a place, in the singular or plural."""
+    # Boundaries are Latin letters and digits only, so that a name written inside Chinese text is found too.
+    longest_first = sorted(phrases, key=len, reverse=True)
+    return re.compile(r"(?<![a-z0-9])(" + "|".join(map(re.escape, longest_first)) + r")(?:e?s)?(?![a-z0-9])")
+
+
+_PHRASE: Final = _pattern(_VOCABULARY)
 _WORD_START: Final = re.compile(r"(?<![a-z0-9])[a-z]")
 _END_TOKEN: Final = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|<eos>|<(?:start|end)_of_turn>", re.IGNORECASE)
 _SPELLINGS: Final = {"creme": "cream", "moisturizing": "moisturising", "make up remover": "makeup remover"}
@@ -109,13 +112,14 @@ _SPELLING: Final = re.compile(r"(?<![a-z0-9])(?:" + "|".join(_SPELLINGS) + r")(?
 
 _NEGATION_BEFORE: Final = re.compile(
     r"(?:n't|(?<![a-z0-9])(?:not|isnt|cannot|never|no|non|neither|nor|without|free (?:of|from)|instead of"
-    r"|rather than|other than))"
-    r"(?: (?:be|look|appear|seem|belong|fall|contain|include|like|to|in|into|under|of|as|category|called"
-    r"|really|actually|exactly|quite|truly|necessarily|added|any|a|an|the"
-    r"|(?:think|believe)(?: that)?(?: this| it)? is)){0,8}"
+    r"|rather than|other than|anything but|hardly|excluding))"
+    r"(?::? (?:be|look|appear|seem|belong|fall|contain|include|like|to|in|into|under|of|as|category|called|considered"
+    r"|(?:class|ident)ified|categori[sz]ed|described|labell?ed|type|kind|sort|product|skincare"
+    r"|really|actually|exactly|quite|truly|necessarily|specifically|strictly|added|any|a|an|a\(n\)|the"
+    r"|call(?: it| this)|(?:think|believe|say)(?: that)?(?: this| it)? is)){0,8}"
     # After an article come adjectives of any kind: "not a typical hydrating serum".
-    r"(?: (?:a|an|the|any)(?: (?!but |is |it |of )[a-z0-9]+){1,2})?"
-    r" [\"'(\[]{0,2}$"
+    r"(?: (?:a|an|a\(n\)|the|any)(?: (?!but |is |it |of )[a-z0-9]+){1,2})?"
+    r":? [\"'(\[]{0,2}$"
 )
 # "oil free" denies the oil, "an oil free of parabens" does not.
 _NEGATION_AFTER: Final = re.compile(r" free(?![a-z0-9])(?! (?:of|from) )")
