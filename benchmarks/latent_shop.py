@@ -1,0 +1,55 @@
+"""A shop for benchmarks: every answer takes a set time, whoever asks, and costs this machine next to nothing.
+
+In: latency in seconds, pictures a product. Out: a port on standard output, then answers until standard input ends.
+Command: python benchmarks/latent_shop.py 0.1 2        (scrape_speed.py starts it)
+"""
+
+import asyncio
+import io
+import json
+import sys
+
+import numpy as np
+from PIL import Image
+
+
+def _picture() -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((400, 400)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+async def _serve(latency_s: float, n_pictures: int) -> None:
+    picture = _picture()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                path = head.split(b" ", 2)[1].decode()
+                await asyncio.sleep(latency_s)
+                writer.write(_answer(path, picture, n_pictures))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+def _answer(path: str, picture: bytes, n_pictures: int) -> bytes:
+    content, status = picture, "200 OK"
+    if path == "/robots.txt":
+        content, status = b"", "404 Not Found"
+    elif path.endswith(".html"):
+        listed = [f"{path.removesuffix('.html')}/{n}.jpg" for n in range(n_pictures)]
+        block = json.dumps({"@type": "Product", "name": "A", "image": listed})
+        content = f'<script type="application/ld+json">{block}</script>'.encode()
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(float(sys.argv[1]), int(sys.argv[2])))
