@@ -4,6 +4,8 @@ In: csv_data/images_id_full.csv, product_images/, the catalogue (for the categor
 Out: clean_dataset/images/ (copies; the originals are never touched),
 clean_dataset/annotations/{clean_annotations,rejected}.csv, log/cleaning_report.log, plots/blur_histogram.png.
 Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300] [--skip dark] [--also greyscale]
+         python src/clean.py --review blurred        a page to mark pictures around a limit on
+         python src/clean.py --calibrate MARKS.csv   what the marks say about the limit
          python src/clean.py --rules reference       the published rule, to compare
          python src/clean.py --engine ray            on a cluster (RAY_ADDRESS), or on this machine's cores
 Time: 10 s for 1,000 pictures of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
@@ -24,9 +26,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skincare import checks, cleaning_report, copies, figures, inspection, measuring, quality, reference, stage
+from skincare import (
+    checks,
+    cleaning_report,
+    copies,
+    figures,
+    inspection,
+    measuring,
+    quality,
+    reference,
+    reviewing,
+    stage,
+)
 from skincare.catalogue import read_products
-from skincare.checks import Choice, Reason, Rules
+from skincare.checks import Choice, PictureReason, Reason, Rules
 from skincare.copies import Likeness
 from skincare.engines import Engine
 from skincare.errors import StageError
@@ -62,8 +75,19 @@ class Config(stage.StageConfig):
     """Where pictures are measured: on this machine's cores, or by Ray."""
     remeasure: bool = False
     """Measure every picture anew, also where the file has not changed."""
+    review: PictureReason | None = None
+    """Write a page to mark pictures around the limit of this check on, and clean nothing."""
+    calibrate: Path | None = None
+    """Marks that were saved from that page: say what they tell about the limit, and clean nothing."""
+    keep_good: float | None = None
+    """Share of the good pictures that a limit proposed by --calibrate must keep; the best balance if left out."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
+
+    @property
+    def leaves_record(self) -> bool:
+        """Tell whether pictures are cleaned, or only their limits looked at."""
+        return self.review is None and self.calibrate is None
 
     def choice(self, rules: Rules) -> Choice:
         """Return the checks of a set of rules with the limits that were asked for."""
@@ -73,6 +97,8 @@ class Config(stage.StageConfig):
 
 def run(config: Config, layout: Layout) -> Summary:
     """Look at every picture, decide, copy what stays."""
+    if config.calibrate:
+        return reviewing.calibrate(config.calibrate, config.review, config.keep_good, layout)
     choice = config.choice(config.rules)
     catalogue = read_products(config.catalogue or layout.catalogue)
     category_of = {product.product_id: product.category for product in catalogue.products}
@@ -80,6 +106,8 @@ def run(config: Config, layout: Layout) -> Summary:
     with MeasureStore(layout.measures_cache) as store:
         inspections = measuring.inspect_all(rows, layout, store, config.engine, anew=config.remeasure)
         good = [(one.row, one.measures) for one in inspections if one.measures]
+        if config.review:
+            return reviewing.review_check(choice.check(config.review), good, layout)
         likeness = copies.find_likeness(good, store, partial(_pixels_digest, layout))
     rejected = [one.rejection for one in inspections if one.rejection] + decide(good, likeness, category_of, choice)
     rejected.sort(key=lambda row: natural_key(row.image_id))
@@ -88,7 +116,7 @@ def run(config: Config, layout: Layout) -> Summary:
     _copy([row for row, _ in kept], layout)
     CLEAN.write(layout.clean_table, [_clean_row(row, measures, layout) for row, measures in kept])
     REJECTED.write(layout.rejected_table, rejected)
-    limit = next(check.limit for check in choice.checks if check.reason == "blurred")
+    limit = choice.check("blurred").limit
     figures.draw_blur_histogram([one.sharpness for _, one in good], limit, layout.plot("blur_histogram"))
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
     results = _results(rows, kept, rejected, inspections, category_of, limit)

@@ -11,11 +11,9 @@ that are new or have changed are looked at; stopped at any moment, the same comm
 """
 
 import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from skincare import focusing, images, stage
+from skincare import engines, focusing, images, stage
 from skincare.errors import StageError
 from skincare.files import write_bytes
 from skincare.foreground import METHODS, Method, NoProductError
@@ -38,8 +36,6 @@ logger = logging.getLogger(__name__)
 _FOCUSED: Final = "focused"
 # What a kill may cost at most.
 _SAVE_EVERY_S: Final = 60.0
-# Pictures handed out at a time: what waits for its turn must not grow with the dataset.
-_BATCH: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +100,15 @@ def _focus_all(rows: Sequence[CleanRow], done: dict[str, FocusRow], config: Conf
     """Focus pictures on all cores; add their rows to `done` and save these as time goes by and at the end."""
     saved = time.monotonic()
     try:
-        for found in tqdm(_focused(rows, config, layout), "focus", len(rows), unit="picture", disable=None):
+        # Threads do: nearly all the time is OpenCV's, which runs beside Python.
+        focused = engines.in_order("local", partial(focus_picture, config, layout), rows)
+        for found in tqdm(focused, "focus", len(rows), unit="picture", disable=None):
             done[found.image_id] = found
             if time.monotonic() - saved > _SAVE_EVERY_S:
                 FOCUSED.write(layout.focus_table, done.values())
                 saved = time.monotonic()
     finally:
         FOCUSED.write(layout.focus_table, done.values())
-
-
-def _focused(rows: Sequence[CleanRow], config: Config, layout: Layout) -> Iterator[FocusRow]:
-    # Threads: nearly all the time is OpenCV's, which runs beside Python.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(rows), _BATCH):
-            yield from pool.map(partial(focus_picture, config, layout), rows[start : start + _BATCH])
 
 
 def focus_picture(config: Config, layout: Layout, row: CleanRow) -> FocusRow:

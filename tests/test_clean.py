@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 import clean
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
+from skincare.picture_tables import MARKS, REVIEW, MarkRow
 from skincare.tables import CLEAN, IMAGES, REJECTED
 from tests.dataset_helpers import jpeg, pack, write_catalogue, write_pictures
 
@@ -190,3 +191,28 @@ def test_an_image_id_that_is_listed_twice_is_an_error(layout):
     layout.images_table.write_text(text + text.splitlines()[1] + "\n")
     with pytest.raises(StageError, match="more than once"):
         clean.run(clean.Config(root=layout.root), layout)
+
+
+def test_marks_around_a_limit_propose_another_and_clean_nothing(layout):
+    """Through the command's own checks, in both directions: the least that passes, and the most."""
+    pictures = {f"10000001_{i}": jpeg(pack(i, 300).filter(ImageFilter.GaussianBlur(0.2 * i))) for i in range(1, 25)}
+    cleaned(layout, pictures)
+    before = layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()
+    for check, is_good in (("blurred", lambda value: value > 150), ("overexposed", lambda value: value < 100)):
+        config = clean.Config(root=layout.root, review=check)
+        assert not config.leaves_record
+        assert clean.run(config, layout).counts == {"shown": 24, "not_shown": 0}
+        rows = REVIEW.read(layout.review_table(check))
+        marks = layout.root / "marks.csv"
+        MARKS.write(marks, [
+            MarkRow(row.sheet, row.check, row.image_id, row.value, "keep" if is_good(row.value) else "reject")
+            for row in rows
+        ])  # fmt: skip
+        clean.run(clean.Config(root=layout.root, calibrate=marks), layout)
+        found = json.loads(layout.limit_calibration.read_text())
+        assert found["check"] == check
+        assert found["n_keep"] == sum(is_good(row.value) for row in rows)
+        assert next(one for one in found["limits"] if one["limit"] == found["limit"])["n_rejected"] == sum(
+            row.value < found["limit"] if found["is_least"] else row.value > found["limit"] for row in rows
+        )
+    assert (layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()) == before

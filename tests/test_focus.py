@@ -102,13 +102,13 @@ def test_a_run_that_breaks_off_keeps_what_it_has_and_ends_with_the_same_bytes(la
     run(layout)
     whole = {name: content for name, (content, _) in files(layout).items()}, layout.focus_table.read_bytes()
     layout.focus_table.unlink()
-    monkeypatch.setattr(focus.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(focus, "focus_picture", interrupting(focus.focus_picture, after=2))
     with pytest.raises(KeyboardInterrupt):
         run(layout)
-    assert len(FOCUSED.read(layout.focus_table)) == 2
+    n_done = len(FOCUSED.read(layout.focus_table))
+    assert n_done < 4
     monkeypatch.undo()
-    assert "(2 new)" in run(layout).headline
+    assert f"({4 - n_done} new)" in run(layout).headline
     assert ({name: content for name, (content, _) in files(layout).items()}, layout.focus_table.read_bytes()) == whole
 
 

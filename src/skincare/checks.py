@@ -111,6 +111,10 @@ class Choice:
         """Return the checks for copies that reject, the surest first."""
         return tuple(reason for reason in _COPY_REASONS if reason in self.on)
 
+    def check(self, reason: PictureReason) -> Check:
+        """Return a measured check, on or off."""
+        return next(check for check in self.checks if check.reason == reason)
+
     def failing(self, measures: Measures) -> Check | None:
         """Return the first check that rejects a picture by itself."""
         return next((check for check in self.checks if check.reason in self.on and check.fails(measures)), None)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from skincare import limits, review_sheet
+from skincare.checks import Check
+from skincare.copies import Pictures
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.limits import AtLimit, Marked, Proposal
@@ -20,6 +22,16 @@ from skincare.review_sheet import Measured, Question
 from skincare.runlog import Summary
 
 logger = logging.getLogger(__name__)
+
+
+def review_check(check: Check, pictures: Pictures, layout: Layout) -> Summary:
+    """Write the sheet of a check; sharpness is judged on the content, so that is shown."""
+    shows_content = check.reason == "blurred"
+    measured = [
+        Measured(row.image_id, row.product_id, row.file, float(check.value(one)), one.box if shows_content else None)
+        for row, one in pictures
+    ]
+    return review(Question(check.reason, check.meaning, float(check.limit), check.is_least), measured, layout)
 
 
 def review(question: Question, pictures: Sequence[Measured], layout: Layout) -> Summary:
