@@ -1,0 +1,186 @@
+"""How well the product is found: overlap with the outline that was drawn, beside the content box of the cleaning.
+
+The pictures are those that the sample shop serves (JPEG, PNG and WebP, as they are), all that show a whole photo. Each
+mask is compared with the drawn one, each box with the box of that; `quality.content_box` in the same run. A picture
+that stays as it is counts as if the whole frame were taken for the product. Intervals cover 95 % and draw products.
+Real photos have no drawn outline: `--photos` counts their endings and writes a contact sheet.
+
+Out: benchmarks/results/focus_quality.json and a table.
+Command: python benchmarks/focus_quality.py [--n-pictures 200] [--photos FOLDER]
+Time: 3 minutes for all 599 pictures on one core.
+"""
+
+import json
+import logging
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "src"))
+
+from skincare import images, quality
+from skincare.foreground import Found, NoProductError, find_product
+from skincare.intervals import draw_products, percentile_interval
+from skincare.quality import Box
+from skincare.runlog import environment
+from skincare.sample import drawing, rendering
+from skincare.sample.products import Picture, Product, sample_products
+
+logger = logging.getLogger("focus_quality")
+
+_WHOLE = ("photo", "png", "webp", "unavailable_twice")
+_THUMBNAIL_PX = 120
+_COLUMNS = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    n_pictures: int | None = None
+    """Pictures to draw at random; all if left out."""
+    photos: Path | None = None
+    """Folder of real photos to look at besides; their sheet is written to plots/focus_photos.png."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One picture; cut: by how much the box cuts into the product, as a share of the product's longer side."""
+
+    product_id: str
+    groups: tuple[str, ...]
+    outcome: str
+    mask: float
+    box: float
+    cut: float
+    baseline: float
+    baseline_cut: float
+
+
+def main() -> None:
+    """Measure, write, show."""
+    config = tyro.cli(Config, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    products = sample_products(0)
+    shown = [(one, picture) for one in products for picture in one.pictures if picture.kind in _WHOLE]
+    if config.n_pictures:
+        shown = random.Random(0).sample(shown, min(config.n_pictures, len(shown)))
+    measured = [measure(*one) for one in tqdm(shown, "focus_quality", unit="picture", disable=None)]
+    groups = ["all", *(f"on {name}" for name in drawing.BACKGROUNDS), "white packs", "white packs on white"]
+    table = {group: summarise([one for one in measured if group in one.groups]) for group in groups}
+    result: dict[str, Any] = {"drawn": table, **environment()}
+    if config.photos:
+        result["photos"] = look_at_photos(config.photos)
+    path = REPOSITORY / "benchmarks" / "results" / "focus_quality.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for group, row in table.items():
+        logger.info("%-22s %s", group, json.dumps(row))
+    logger.info("%s\nwritten to %s", json.dumps(result.get("photos", {})), path)
+
+
+def measure(product: Product, picture: Picture) -> Measured:
+    """Compare what is found in a served picture with what was drawn."""
+    image = images.decode(rendering.picture(product, picture, {}))
+    drawn = drawing.draw(product.packaging, picture.view, picture.side_px, product.brand)
+    truth = np.asarray(drawn.mask) > 0
+    found, outcome = _found(image)
+    mask = found.alpha > 127 if found else np.ones_like(truth)
+    box, baseline = found.box if found else (0, 0, *image.size), quality.content_box(image)
+    is_white = product.packaging.body_colour == "white"
+    background = picture.view.background
+    groups = ["all", f"on {background}", *(["white packs"] if is_white else [])]
+    groups += ["white packs on white"] if is_white and background == "white" else []
+    return Measured(
+        product.product_id, tuple(groups), outcome, float((mask & truth).sum() / (mask | truth).sum()),
+        _overlap(box, drawn.box), _cut(box, drawn.box), _overlap(baseline, drawn.box), _cut(baseline, drawn.box),
+    )  # fmt: skip
+
+
+def _found(image: Image.Image) -> tuple[Found | None, str]:
+    try:
+        return find_product(image), "focused"
+    except NoProductError as error:
+        return None, error.reason
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Return intersection over union."""
+    width = max(0, min(one[2], other[2]) - max(one[0], other[0]))
+    height = max(0, min(one[3], other[3]) - max(one[1], other[1]))
+    shared = width * height
+    return shared / (sum((right - left) * (bottom - top) for left, top, right, bottom in (one, other)) - shared)
+
+
+def _cut(box: Box, product: Box) -> float:
+    into = max(box[0] - product[0], box[1] - product[1], product[2] - box[2], product[3] - box[3], 0)
+    return into / max(product[2] - product[0], product[3] - product[1])
+
+
+def summarise(rows: Sequence[Measured]) -> dict[str, Any]:
+    """Return endings, means with intervals, and the worst ends."""
+    cuts = {"box_cuts_over_8_percent": [one.cut for one in rows],
+            "content_box_cuts_over_8_percent": [one.baseline_cut for one in rows]}  # fmt: skip
+    return {
+        "n": len(rows),
+        "n_products": len({one.product_id for one in rows}),
+        "outcomes": dict(Counter(one.outcome for one in rows)),
+        "mask_overlap": _spread(rows, [one.mask for one in rows]),
+        "box_overlap": _spread(rows, [one.box for one in rows]),
+        "content_box_overlap": _spread(rows, [one.baseline for one in rows]),
+        **{name: sum(cut > 0.08 for cut in values) for name, values in cuts.items()},
+    }
+
+
+def _spread(rows: Sequence[Measured], values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, its interval over products, 5th percentile and minimum."""
+    if not rows:
+        return {}
+    ids = sorted({one.product_id for one in rows})
+    sums, counts = np.zeros(len(ids)), np.zeros(len(ids))
+    for one, value in zip(rows, values, strict=True):
+        sums[ids.index(one.product_id)] += value
+        counts[ids.index(one.product_id)] += 1
+    draws = draw_products(len(ids), seed=0, n_resamples=2000)
+    interval = percentile_interval((draws @ sums) / (draws @ counts), len(ids)) if len(ids) > 1 else (0.0, 1.0)
+    return {
+        "mean": round(float(np.mean(values)), 3),
+        "interval": [round(end, 3) for end in interval],
+        "p5": round(float(np.quantile(values, 0.05)), 3),
+        "min": round(min(values), 3),
+    }
+
+
+def look_at_photos(folder: Path) -> dict[str, int]:
+    """Return how real photos end, and write what is left of each on magenta; dark: left as it is."""
+    endings: Counter[str] = Counter()
+    tiles: list[Image.Image] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        image = images.decode(path.read_bytes())
+        found, outcome = _found(image)
+        endings[outcome] += 1
+        ground = Image.new("RGB", image.size, (255, 0, 255) if found else (0, 0, 0))
+        alpha = Image.fromarray(found.alpha) if found else Image.new("L", image.size, 90)
+        tile = Image.composite(image, ground, alpha)
+        tile.thumbnail((_THUMBNAIL_PX - 4, _THUMBNAIL_PX - 4))
+        tiles.append(tile)
+    sheet = Image.new("RGB", (_COLUMNS * _THUMBNAIL_PX, -(-len(tiles) // _COLUMNS) * _THUMBNAIL_PX), (128, 128, 128))
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, (i % _COLUMNS * _THUMBNAIL_PX, i // _COLUMNS * _THUMBNAIL_PX))
+    path = REPOSITORY / "plots" / "focus_photos.png"
+    path.parent.mkdir(exist_ok=True)
+    sheet.save(path)
+    return dict(endings)
+
+
+if __name__ == "__main__":
+    main()
