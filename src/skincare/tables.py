@@ -200,9 +200,8 @@ class Table(Generic[Row]):
         names = [field.name for field in dataclasses.fields(self.row_type)]  # type: ignore[arg-type]
         in_order = self._checked(rows) if is_sorted else sorted(rows, key=self._sort_key)
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            plain, careful = (
-                csv.writer(file, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-            )
+            plain = csv.writer(file, lineterminator="\n")
+            careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
             plain.writerow(names)
             for row in in_order:
                 cells = [self._to_cell(getattr(row, name)) for name in names]
