@@ -19,12 +19,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from skincare import device_memory, figures, finetuning, metrics, sampling, stage
-from skincare.chat import Example, read_dataset
+from skincare.chat import Example
+from skincare.dataset_source import picture_files, read_parts
 from skincare.errors import StageError
 from skincare.evaluated import EvaluatedModel
 from skincare.files import write_json
 from skincare.finetuning import RunSettings
-from skincare.paths import SPLITS, Layout
+from skincare.paths import Layout
 from skincare.recipes import recipe_named
 from skincare.runlog import Summary, to_plain
 from skincare.tables import COMPARISON, ComparisonRow
@@ -59,7 +60,7 @@ def run(config: Config, layout: Layout) -> Summary:
     if config.restart:
         for folder in (layout.comparison_results, *layout.finetuned_model("").glob(f"{_RUN_PREFIX}*")):
             shutil.rmtree(folder, ignore_errors=True)
-    parts = {split: read_dataset(layout, split) for split in SPLITS}
+    parts = read_parts(config.dataset, layout)
     rows = [_result(config, layout, parts, name, seed) for name in names for seed in seeds]
     COMPARISON.write(layout.comparison_table, rows)
     table = summarise(rows)
@@ -107,7 +108,8 @@ def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name
     training.load_best()
     folder = layout.finetuned_model(run_name)
     finetuning.export(training, config, folder)
-    exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, cache_answers=False)
+    files = picture_files(config.dataset, layout)
+    exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, cache_answers=False, files=files)
     scores = metrics.score(exported.predict(parts["test"], "test", exported.decoder(training.decoder_name)))
     shutil.rmtree(folder)
     progress = training.progress

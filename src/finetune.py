@@ -5,6 +5,7 @@ Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{h
 test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,comparison.json,confidence.json},
 plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png.
 Command: python src/finetune.py [--recipe NAME] [--resume]
+         python src/finetune.py --dataset s3://bucket/skincare   (from shards of export_dataset.py)
          python src/finetune.py --plan --vram-gb 16   (memory and batch size, without loading weights)
 Time: about a minute for the embedded sample on two cores.
 """
@@ -31,7 +32,8 @@ from skincare import (
     tracking,
 )
 from skincare.batches import PromptEncoder
-from skincare.chat import Example, read_dataset
+from skincare.chat import Example
+from skincare.dataset_source import picture_files, read_parts
 from skincare.decoders import DecoderName
 from skincare.errors import StageError
 from skincare.evaluated import EvaluatedModel
@@ -39,7 +41,7 @@ from skincare.files import write_json
 from skincare.finetuning import RunSettings
 from skincare.metrics import Scores
 from skincare.model import load_processor
-from skincare.paths import SPLITS, Layout
+from skincare.paths import Layout
 from skincare.recipes import RECIPES
 from skincare.runlog import Summary, to_plain
 from skincare.tables import HistoryRow
@@ -85,7 +87,7 @@ def run(config: Config, layout: Layout) -> Summary:
         return _show_plan(config, layout)
     name, world = config.run or config.recipe, distributed.connect()
     recipe = finetuning.adjusted_recipe(config.recipe, config)
-    train, val, test = (read_dataset(layout, split) for split in SPLITS)
+    train, val, test = read_parts(config.dataset, layout).values()
     train = sampling.thin(train, recipe.data_share, config.seed)
     if world.is_writer:
         _make_way(config, layout, name)
@@ -151,7 +153,8 @@ def _test(
     config: Config, layout: Layout, name: str, val: Sequence[Example], test: Sequence[Example], decoder: DecoderName
 ) -> Scores:
     """Ask the exported model about the test pictures: once, at the end; compare with zero-shot where it was run."""
-    exported = EvaluatedModel(layout.finetuned_model(name), layout, cache_pictures=config.cache_pictures)
+    files, folder = picture_files(config.dataset, layout), layout.finetuned_model(name)
+    exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, files=files)
     answered = exported.predict(test, "test", exported.decoder(decoder))
     scores = metrics.score(answered)
     log = layout.finetune_log(name)

@@ -4,7 +4,8 @@
                                                {"type": "text", "text": "What type of ..."}]},
                   {"role": "assistant", "content": [{"type": "text", "text": "Peel"}]}]}
 
-TRL, LLaMA-Factory, ms-swift and `datasets` read them as they are. Product and image id are part of the file name
+`datasets`, TRL and ms-swift read them as they are; LLaMA-Factory wants text with a mark for the picture, which
+`to_llamafactory` gives. Product and image id are part of the file name
 (`<slug>_<product-id>_<n>.jpg`), so an element needs no further keys.
 """
 
@@ -22,6 +23,12 @@ from skincare.paths import Layout
 from skincare.prompts import QUESTION
 from skincare.tables import natural_key
 
+# How LLaMA-Factory's dataset_info.json describes what `to_llamafactory` gives.
+LLAMAFACTORY_COLUMNS: Final[dict[str, Any]] = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages", "images": "images"},
+    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+}
 _REMEDY: Final = "Make it with `python src/build_dataset.py`."
 _FILE_NAME: Final = re.compile(r"[^/\\]*_(?P<product_id>[^/\\_]+)_(?P<n>[0-9]+)\.jpg")
 
@@ -56,7 +63,7 @@ def example_ids(image: str) -> tuple[str, str]:
 def write_dataset(layout: Layout, split: str, examples: Iterable[Example]) -> None:
     """Replace the dataset file of a split, sorted by image id."""
     ordered = sorted(examples, key=lambda one: natural_key(one.image_id))
-    write_json(layout.dataset(split), [_to_element(one) for one in ordered])
+    write_json(layout.dataset(split), [to_element(one) for one in ordered])
 
 
 def read_dataset(layout: Layout, split: str) -> list[Example]:
@@ -77,12 +84,27 @@ def read_dataset(layout: Layout, split: str) -> list[Example]:
     return [_from_element(element, f"{path}, element {n}") for n, element in enumerate(elements, start=1)]
 
 
-def _to_element(one: Example) -> dict[str, Any]:
+def to_element(one: Example) -> dict[str, Any]:
+    """Return an example as the dataset files hold it."""
     return {
         "messages": [
             {"role": "user", "content": [{"type": "image", "image": one.image}, {"type": "text", "text": QUESTION}]},
             {"role": "assistant", "content": [{"type": "text", "text": one.category}]},
         ]
+    }
+
+
+def to_llamafactory(one: Example, image: str) -> dict[str, Any]:
+    """Return an example as LLaMA-Factory's `sharegpt` format holds it, with the path of its picture.
+
+    Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
+    """
+    return {
+        "messages": [
+            {"role": "user", "content": f"<image>{QUESTION}"},
+            {"role": "assistant", "content": one.category},
+        ],
+        "images": [image],
     }
 
 

@@ -21,6 +21,7 @@ from skincare.freezing import count
 from skincare.journal import Journal
 from skincare.model import PixelLimits, default_device, load_model, load_processor, revision, weight_hash
 from skincare.paths import Layout
+from skincare.picture_files import PictureFiles
 from skincare.pictures import PictureStates
 from skincare.predictions import Prediction
 from skincare.prompts import CHAT_TEMPLATE_FILE
@@ -33,14 +34,14 @@ class EvaluatedModel:
 
     def __init__(
         self, source: str | Path, layout: Layout, limits: PixelLimits | None = None, *, cache_pictures: bool = True,
-        cache_answers: bool = True,
+        cache_answers: bool = True, files: PictureFiles | None = None,
     ) -> None:  # fmt: skip
         self.source = source
         self.encoder = PromptEncoder(load_processor(source, limits))
         self.recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False), n_live_blocks=1)
         self.recogniser.load_head(Path(source))
         self.pictures = PictureStates(
-            self.recogniser, self.encoder, layout.root, layout.vision_cache if cache_pictures else None
+            self.recogniser, self.encoder, files or layout.root, layout.vision_cache if cache_pictures else None
         )
         self._answer_folder = layout.answer_cache if cache_answers else None
         self.description = self._describe()

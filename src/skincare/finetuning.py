@@ -15,6 +15,7 @@ from skincare.batches import PromptEncoder
 from skincare.categories import CATEGORIES
 from skincare.chat import Example
 from skincare.checkpoints import export_model
+from skincare.dataset_source import picture_files
 from skincare.distributed import World
 from skincare.errors import StageError
 from skincare.memory_plan import MemoryPlan
@@ -59,6 +60,8 @@ class RunSettings:
     """Recompute activations instead of keeping them; the plan's choice if left out."""
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
     """Kernel of the language layers; flash_attention_2 where flash-attn is installed."""
+    dataset: str = ""
+    """Folder or URL of shards that export_dataset.py wrote, to train from instead of clean_dataset/."""
     cache_pictures: bool = True
     """Keep the frozen vision prefix's output on disk (.cache/vision)."""
 
@@ -108,7 +111,8 @@ def prepare(
         "%s of %s parameters learn: %s",
         f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
     )  # fmt: skip
-    pictures = PictureStates(recogniser, encoder, layout.root, layout.vision_cache if settings.cache_pictures else None)
+    files = picture_files(settings.dataset, layout)
+    pictures = PictureStates(recogniser, encoder, files, layout.vision_cache if settings.cache_pictures else None)
     if not world.is_writer:
         world.wait()  # for the writer to have filled the folder
     # Augmented pictures are new in every epoch: nothing of them is worth keeping.

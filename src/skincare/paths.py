@@ -95,6 +95,15 @@ class Layout:
         """Return the chat-format JSON of one of SPLITS."""
         return self.root / "clean_dataset" / f"{split}.json"
 
+    def export(self, kind: str) -> Path:
+        """Return the folder of an export."""
+        return self.root / "exports" / kind
+
+    @property
+    def picture_cache(self) -> Path:
+        """Return the folder of pictures that were fetched in shards."""
+        return self.root / ".cache" / "pictures"
+
     @property
     def split_manifest(self) -> Path:
         return self.root / "clean_dataset" / "split_manifest.csv"

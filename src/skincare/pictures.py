@@ -23,23 +23,25 @@ from skincare import images
 from skincare.batches import Grid, Pixels, PromptEncoder
 from skincare.errors import StageError
 from skincare.files import replacing
+from skincare.picture_files import FolderPictures, PictureFiles
 from skincare.recogniser import Recogniser
 
 logger = logging.getLogger(__name__)
 
 
 class PictureStates:
-    """Looks up, and computes where needed, the prefix states of pictures by their path below `root`.
+    """Looks up, and computes where needed, the prefix states of pictures by their path in the dataset.
 
     Raises StageError naming the picture that cannot be read or decoded.
     """
 
     def __init__(
-        self, recogniser: Recogniser, encoder: PromptEncoder, root: Path, cache_folder: Path | None = None
-    ) -> None:
+        self, recogniser: Recogniser, encoder: PromptEncoder, files: PictureFiles | Path,
+        cache_folder: Path | None = None,
+    ) -> None:  # fmt: skip
         self.recogniser = recogniser
         self.encoder = encoder
-        self.root = root
+        self.files = FolderPictures(files) if isinstance(files, Path) else files
         self.cache_folder = cache_folder / prefix_key(recogniser, encoder) if cache_folder else None
         self._kept: dict[str, tuple[Grid, torch.Tensor]] = {}
 
@@ -72,7 +74,7 @@ class PictureStates:
 
     def sha256(self, picture: str) -> str:
         """Return the hash of a picture's bytes."""
-        return hashlib.sha256(self._bytes(picture)).hexdigest()
+        return hashlib.sha256(self.files.bytes_of(picture)).hexdigest()
 
     def views(
         self, pictures: Sequence[str], changes: Sequence[Callable[[Image], Image]]
@@ -93,15 +95,9 @@ class PictureStates:
 
     def _read_pixels(self, picture: str, change: Callable[[Image], Image] = lambda image: image) -> Pixels:
         try:
-            return self.encoder.pixels(change(images.decode(self._bytes(picture))))
+            return self.encoder.pixels(change(images.decode(self.files.bytes_of(picture))))
         except (images.BrokenImageError, ValueError) as error:
             raise StageError(f"{picture}: {error}\nRemove it with `python src/clean.py`.") from error
-
-    def _bytes(self, picture: str) -> bytes:
-        try:
-            return (self.root / picture).read_bytes()
-        except OSError as error:
-            raise StageError(f"{picture}: {error.strerror}\nRun `python src/build_dataset.py` again.") from error
 
     def _keep(self, picture: str, grid: Grid, states: torch.Tensor) -> None:
         self._kept[picture] = (grid, states)

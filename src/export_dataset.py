@@ -1,0 +1,128 @@
+"""Export the dataset for other trainers and for streaming from object storage.
+
+In: clean_dataset/{train,val,test}.json and their pictures, csv_data/images_id_full.csv for sources and licences.
+Out: exports/<format>/, or the folder or URL given by --to: shards with index.json, or files for LLaMA-Factory;
+images.csv (whence each picture is, its licence, whom to name) and dataset_card.md.
+Command: python src/export_dataset.py                                       (WebDataset: tar files)
+         python src/export_dataset.py --format parquet --to s3://bucket/skincare   (pip install s3fs for s3://)
+         python src/export_dataset.py --format llamafactory
+Time: as long as reading the pictures and writing them takes.
+
+The same dataset gives the same bytes. A run that was stopped goes on: shards that are there are not written again.
+"""
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from skincare import chat, stage
+from skincare.chat import Example
+from skincare.dataset_card import dataset_card
+from skincare.errors import StageError
+from skincare.paths import SPLITS, Layout
+from skincare.picture_files import FolderPictures
+from skincare.runlog import Summary
+from skincare.shard_formats import Format
+from skincare.shards import Shard, Storage, write_index, write_shards
+from skincare.tables import IMAGES, ImageRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """What the stage can be told."""
+
+    format: Literal["webdataset", "parquet", "llamafactory"] = "webdataset"
+    """Form of the export: shards of tar or Parquet files, or JSON as LLaMA-Factory reads it."""
+    to: str = ""
+    """Folder or URL to write to, instead of exports/<format>."""
+    shard_mb: int = 64
+    """Most megabytes of pictures in a shard."""
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Write shards or JSON, then the index and the card."""
+    if config.shard_mb < 1:
+        raise StageError("--shard-mb must be at least 1")
+    parts = {split: chat.read_dataset(layout, split) for split in SPLITS}
+    storage = Storage(config.to or str(layout.export(config.format)))
+    shards = _write_llamafactory(storage, parts, layout) if config.format == "llamafactory" else _write_shards(
+        storage, config.format, parts, layout, config.shard_mb * 1_000_000
+    )  # fmt: skip
+    fingerprint = _fingerprint(parts)
+    images = _write_credits(storage, parts, layout)
+    storage.write("dataset_card.md", dataset_card(config.format, parts, images, fingerprint).encode())
+    n_bytes = sum(shard.n_bytes for shard in shards)
+    return Summary(
+        headline=f"{sum(map(len, parts.values())):,} pictures as {config.format}, {len(shards)} shards of "
+        f"{n_bytes / 1e6:.1f} MB, to {storage.url}",
+        counts={split: len(part) for split, part in parts.items()},
+        results={
+            "format": config.format,
+            "n_shards": len(shards),
+            "n_bytes": n_bytes,
+            "split_fingerprint": fingerprint,
+        },
+    )
+
+
+def _write_shards(
+    storage: Storage, kind: Format, parts: Mapping[str, Sequence[Example]], layout: Layout, max_bytes: int
+) -> list[Shard]:
+    files = FolderPictures(layout.root)
+    shards: list[Shard] = []
+    pictures: dict[str, list[list[str]]] = {}
+    with tqdm(total=sum(map(len, parts.values())), desc="export_dataset", unit="picture", disable=None) as bar:
+        for split, part in parts.items():
+            pictures[split] = []
+            for shard, entries in write_shards(storage, kind, split, part, files.bytes_of, max_bytes):
+                shards.append(shard)
+                pictures[split] += entries
+                bar.update(shard.n_pictures)
+    write_index(storage, kind, shards, pictures)
+    return shards
+
+
+def _write_llamafactory(storage: Storage, parts: Mapping[str, Sequence[Example]], layout: Layout) -> list[Shard]:
+    """Write one file a split and their description; pictures stay where they are, named by their whole path."""
+    described: dict[str, Any] = {}
+    for split, part in parts.items():
+        elements = [chat.to_llamafactory(one, str(layout.root / one.image)) for one in part]
+        storage.write(f"{split}.json", (json.dumps(elements, indent=1, ensure_ascii=False) + "\n").encode())
+        described[f"skincare_{split}"] = {"file_name": f"{split}.json", **chat.LLAMAFACTORY_COLUMNS}
+    storage.write("dataset_info.json", (json.dumps(described, indent=2) + "\n").encode())
+    return []
+
+
+def _write_credits(storage: Storage, parts: Mapping[str, Sequence[Example]], layout: Layout) -> dict[str, ImageRow]:
+    """Write where each picture is from, its licence and whom to name, as far as known; return that by image id."""
+    exported = {one.image_id for part in parts.values() for one in part}
+    rows = IMAGES.read(layout.images_table) if layout.images_table.is_file() else []
+    images = {row.image_id: row for row in rows if row.image_id in exported}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.csv"
+        IMAGES.write(path, images.values())
+        storage.write(path.name, path.read_bytes())
+    return images
+
+
+def _fingerprint(parts: Mapping[str, Sequence[Example]]) -> str:
+    lines = sorted(f"{split}\t{one.image}\t{one.category}" for split, part in parts.items() for one in part)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("export_dataset", Config, run)
+
+
+if __name__ == "__main__":
+    main()
