@@ -169,6 +169,10 @@ class Layout:
         """Return the PNG of a figure."""
         return self.root / "plots" / f"{name}.png"
 
+    def overlay(self, image_id: str) -> Path:
+        """Return the JPEG that shows where the model looks in a picture."""
+        return self.root / "plots" / "explain" / f"{image_id}.jpg"
+
     @property
     def report_markdown(self) -> Path:
         return self.root / "report.md"

@@ -179,6 +179,11 @@ class Recogniser(nn.Module):
         of_ends = logits[:, ends, tree.end_token_id] - totals[:, ends]
         return of_places @ tree.paths.T.to(of_places) + of_ends
 
+    def hidden_states(self, batch: Batch, visual: torch.Tensor) -> torch.Tensor:
+        """Return the (B, T, width) output of the language model for given (n_visual_tokens, width) visual tokens."""
+        with self.autocast():
+            return self._language_model(batch, self._with_pictures(batch, visual), use_cache=False).last_hidden_state
+
     def _hidden_states(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) output of the language model."""
         with self.autocast():
@@ -190,6 +195,9 @@ class Recogniser(nn.Module):
         if len(states) != len(batch.grids):
             raise ValueError(f"states of {len(states)} pictures for {len(batch.grids)} prompts")
         pictures = vision.embeddings(self.model.model.visual, states, batch.grids, self.n_prefix_blocks)
+        return self._with_pictures(batch, pictures)
+
+    def _with_pictures(self, batch: Batch, pictures: torch.Tensor) -> torch.Tensor:
         words = self.model.get_input_embeddings()(batch.input_ids)
         is_picture = batch.input_ids == self.model.config.image_token_id
         if int(is_picture.sum()) != len(pictures):

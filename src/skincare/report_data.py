@@ -18,7 +18,7 @@ from skincare.paths import TINY_MODEL, Layout
 from skincare.predictions import Prediction
 from skincare.tables import HistoryRow
 
-STAGES: Final = ("scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune")
+STAGES: Final = ("scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "explain")
 # Of the gallery; at 6 kB each they stay far below 10 MB together.
 MAX_THUMBNAILS: Final = 600
 _THUMBNAIL_SIDE_PX: Final = 160
@@ -114,7 +114,9 @@ def gather(layout: Layout) -> ReportData:
         # Asked on another split, say: answers about other pictures do not stand beside each other.
         before, first, comparison = None, {}, {}
     pictures = _pictures(first, second, _probabilities(log, second, confidence), layout)
-    return ReportData(stages, before, after, comparison, confidence, history, pictures, _plots(layout))
+    return ReportData(
+        stages, before, after, comparison, confidence, history, pictures, _plots(layout) | _overlays(stages, layout)
+    )
 
 
 def _answers(
@@ -181,6 +183,13 @@ def _plots(layout: Layout) -> dict[str, Path]:
     names = ("blur_histogram", "dataset_split", "lr", "val_loss", "val_accuracy", "val_f1", "val_precision",
              "val_recall", "cm_before_training", "cm_after_training", "confidence")  # fmt: skip
     return {name: layout.plot(name) for name in names if layout.plot(name).is_file()}
+
+
+def _overlays(stages: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
+    """Return image id -> overlay of what explain.py drew."""
+    pictures = stages["explain"]["results"]["pictures"] if "explain" in stages else []
+    paths = {one["image_id"]: layout.overlay(one["image_id"]) for one in pictures}
+    return {image_id: path for image_id, path in paths.items() if path.is_file()}
 
 
 def _read_json(path: Path) -> Any:

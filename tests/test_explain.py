@@ -1,0 +1,70 @@
+"""The stage explains the answers that a run left, draws the mistakes first, and measures the same twice."""
+
+import json
+import shutil
+
+import pytest
+
+import explain
+from skincare import predictions
+from skincare.categories import CATEGORIES
+from skincare.errors import MissingInputError
+from skincare.files import write_json
+from skincare.paths import TINY_MODEL, Layout
+from skincare.sample import boxes, rendering
+from skincare.sample.products import sample_products
+from tests.helpers import prediction
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """A finished run of the tiny model, and six pictures of the sample shop, the last two named rightly."""
+    found = Layout(tmp_path)
+    write_json(found.shop_truth, {"seed": 0})
+    write_json(found.summary("finetune"), {"results": {"run": "sample"}})
+    shutil.copytree(TINY_MODEL, found.finetuned_model("sample"))
+    products = {one.product_id: one for one in sample_products(0)}
+    answers = []
+    for i, product in enumerate(list(products.values())[:6]):
+        said = product.category if i > 3 else CATEGORIES[(CATEGORIES.index(product.category) + 1) % 14]
+        chances = tuple(-0.1 if name == said else -4.0 for name in CATEGORIES)
+        answers.append(prediction(f"{product.product_id}_1", product.category, said, log_probabilities=chances))
+        path = found.root / answers[-1].file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(rendering.picture(product, product.pictures[0], products))
+    predictions.write_jsonl(found.finetune_log("sample") / "test_ranked.jsonl", answers)
+    return found
+
+
+@pytest.mark.slow
+def test_mistakes_are_drawn_first_and_a_second_run_finds_the_same(layout):
+    config = explain.Config(root=layout.root, n_pictures=4)
+    first = explain.run(config, layout)
+    assert first == explain.run(config, layout)
+    assert len(list(layout.overlay("").parent.glob("*.jpg"))) == 4
+    answers = {one.image_id: one for one in predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl")}
+    for one in first.results["pictures"]:
+        assert layout.overlay(one["image_id"]).is_file()
+        assert one["rival"] == answers[one["image_id"]].category != one["truth"]
+    overlap = first.results["overlap"]
+    assert set(overlap) == {"gradient", "lens", "shuffled", "area"}
+    assert all(row["n"] == 6 and row["inside_low"] <= row["inside"] <= row["inside_high"] for row in overlap.values())
+    json.dumps(first.results, allow_nan=False)
+
+
+def test_without_a_run_the_command_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"finetune\.py"):
+        explain.run(explain.Config(root=tmp_path), Layout(tmp_path))
+
+
+def test_a_copy_has_the_box_of_its_photo(layout):
+    copies = [
+        (f"{product.product_id}_{one.n}", "{}_{}".format(*one.copy_of))
+        for product in sample_products(0)
+        for one in product.pictures
+        if one.copy_of
+    ][:5]
+    assert copies
+    found = boxes.product_boxes(layout, {image_id for pair in copies for image_id in pair})
+    assert all(found[copy] == found[original] for copy, original in copies)
+    assert all(0 <= left < right <= 1 and 0 <= top < bottom <= 1 for left, top, right, bottom in found.values())

@@ -1,0 +1,107 @@
+"""What speaks for a name lies where the picture has it, turns its sign with the names, and adds up as it must."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from skincare import saliency
+from skincare.categories import CATEGORIES
+from skincare.recogniser import Recogniser
+from tests.helpers import mixed_pixels
+
+
+@pytest.fixture
+def asked(tiny_model, tiny_encoder):
+    """A recogniser with four pictures of three shapes."""
+    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    pixels = mixed_pixels(tiny_encoder)
+    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.picture_states(pixels)
+
+
+TRUTHS = ("Mask", "Balm", "Bath Oil", "Serum")
+RIVALS = ("Oil", "Peel", "Bath Salts", "Toner")
+
+
+def test_swapped_names_turn_the_sign(asked):
+    for one, other in zip(
+        saliency.explain(*asked, TRUTHS, RIVALS), saliency.explain(*asked, RIVALS, TRUTHS), strict=True
+    ):
+        assert one.contrast == pytest.approx(-other.contrast, abs=1e-4)
+        for name in saliency.METHODS:
+            np.testing.assert_allclose(one.maps[name], -other.maps[name], atol=1e-4)
+            assert np.abs(one.maps[name]).max() > 1e-3
+
+
+def test_maps_have_their_pictures_shape_whatever_the_batch(asked):
+    recogniser, encoder, grids, states = asked
+    together = saliency.explain(*asked, TRUTHS, RIVALS)
+    for i, one in enumerate(together):
+        assert one.maps["gradient"].shape == (grids[i][1] // 2, grids[i][2] // 2)
+        (alone,) = saliency.explain(recogniser, encoder, grids[i : i + 1], states[i : i + 1], TRUTHS[i : i + 1],
+                                    RIVALS[i : i + 1])  # fmt: skip
+        for name in saliency.METHODS:
+            np.testing.assert_allclose(one.maps[name], alone.maps[name], atol=1e-4)
+
+
+def test_the_gradient_adds_up_to_the_slope_of_fading_the_picture_in(asked, monkeypatch):
+    """Sum of gradient times token = d contrast / d brightness of all tokens, here by finite differences."""
+    recogniser, encoder, grids, states = asked
+    one = saliency.explain(recogniser, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0]
+    visual = recogniser.visual_tokens(grids[1:2], states[1:2])
+    step, ends = 1e-3, []
+    for factor in (1 - step, 1 + step):
+        monkeypatch.setattr(recogniser, "visual_tokens", lambda *_, factor=factor: visual * factor)
+        ends.append(saliency.explain(recogniser, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].contrast)
+    assert one.maps["gradient"].sum() == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=0.02, abs=0.02)
+
+
+def test_a_place_of_the_map_is_that_place_of_the_picture(asked, monkeypatch):
+    """Where one visual token is blank, gradient times activation is nought there and nowhere else."""
+    recogniser, encoder, grids, states = asked
+    visual = recogniser.visual_tokens(grids[1:2], states[1:2])
+    rows, columns = grids[1][1] // 2, grids[1][2] // 2
+    assert rows != columns
+    blank = visual.clone()
+    blank[2 * columns + 1] = 0
+    monkeypatch.setattr(recogniser, "visual_tokens", lambda *_: blank)
+    found = saliency.explain(recogniser, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].maps["gradient"]
+    assert np.argwhere(found == 0).tolist() == [[2, 1]]
+
+
+def test_names_that_begin_alike_are_told_apart_where_they_differ(asked):
+    encoder = asked[1]
+    for truth in CATEGORIES:
+        for rival in CATEGORIES:
+            if truth != rival:
+                n, mine, other = saliency._first_difference(encoder, truth, rival)
+                assert encoder.answer_tokens(truth)[:n] == encoder.answer_tokens(rival)[:n]
+                assert mine != other
+
+
+def test_the_contrast_is_that_of_the_models_own_logits(asked):
+    recogniser, encoder, grids, states = asked
+    batch = encoder.batch(grids[:1], padding_side="left")
+    with torch.no_grad():
+        hidden = recogniser.hidden_states(batch, recogniser.visual_tokens(grids[:1], states[:1]))[:, -1]
+        logits = recogniser.model.lm_head(hidden)[0]
+    mine, other = (encoder.answer_tokens(name)[0] for name in ("Mask", "Oil"))
+    (found,) = saliency.explain(recogniser, encoder, grids[:1], states[:1], ["Mask"], ["Oil"])
+    assert found.contrast == pytest.approx(float(logits[mine] - logits[other]), abs=1e-4)
+
+
+def test_cells_are_covered_by_their_share_of_a_box():
+    inside = saliency.cover((2, 4), (0.125, 0.0, 0.5, 0.75))
+    np.testing.assert_allclose(inside, [[0.5, 1, 0, 0], [0.25, 0.5, 0, 0]])
+    found = np.array([[4.0, 4, 0, -9], [0, 0, 8, 0]])
+    assert saliency.share_inside(found, inside) == pytest.approx(6 / 16)
+    assert not saliency.points_inside(found, inside)
+    assert saliency.share_inside(-np.ones((2, 4)), inside) == pytest.approx(inside.mean())
+
+
+def test_an_overlay_is_blue_for_the_truth_and_orange_against_it():
+    found = np.array([[1.0, 0.0], [0.0, -1.0]])
+    shown = np.asarray(saliency.overlay(Image.new("RGB", (200, 100), "white"), found)).astype(int)
+    assert shown.shape == (100, 200, 3)
+    assert shown[5, 5, 2] > shown[5, 5, 0]
+    assert shown[95, 195, 0] > shown[95, 195, 2]
