@@ -27,10 +27,10 @@ def asked(tiny_model, tiny_encoder):
     return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.picture_states(pixels)
 
 
-def plain_scores(recogniser, encoder, grid, states):
+def plain_scores(recogniser, encoder, grid, states, names=CATEGORIES):
     """Each name's log-likelihood by a forward pass of its own, all logits, no cache."""
     scores = []
-    for name in CATEGORIES:
+    for name in names:
         batch = encoder.batch([grid], [name])
         with torch.no_grad():
             logits = recogniser.model.lm_head(recogniser._hidden_states(batch, [states]))[0]

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import torch
 from PIL import Image
 
+from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.prompts import QUESTION, user_messages
 
@@ -63,12 +64,12 @@ class Batch:
 
 
 class PromptEncoder:
-    """Turns pictures and categories into tensors, by the checkpoint's own processor.
+    """Turns pictures and categories into tensors, by the checkpoint's own processor; the prompt lists the `names`.
 
     Raises StageError when the chat template yields a prompt without the picture or without the question.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, names: Sequence[str] = CATEGORIES) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.image_token_id: int = processor.image_token_id
@@ -76,7 +77,7 @@ class PromptEncoder:
         self.end_token_id: int = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.pad_token_id: int = self.tokenizer.pad_token_id
         self.prompt_text: str = processor.apply_chat_template(
-            user_messages(), add_generation_prompt=True, tokenize=False
+            user_messages(names=names), add_generation_prompt=True, tokenize=False
         )
         before, token, after = self.prompt_text.partition(processor.image_token)
         if not token or QUESTION not in after or processor.image_token in after:

@@ -6,7 +6,7 @@ rank         the exact likelihood of all 14 names, from one pass over the prompt
 head         a classification head, where the model was trained with one
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
@@ -62,20 +62,26 @@ class Greedy:
 
 
 class Rank:
-    """The likeliest of the 14 names, each scored as a whole with its end token."""
+    """The likeliest of the 14 names, each scored as a whole with its end token.
 
-    name = "rank"
+    Others than the names may be scored: `combine` makes (B, 14) scores of categories of those of the tree's answers.
+    """
 
-    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
+    def __init__(
+        self, recogniser: Recogniser, encoder: PromptEncoder, name: str = "rank", tree: AnswerTree | None = None,
+        combine: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores,
+    ) -> None:  # fmt: skip
+        self.name = name
         self.recogniser = recogniser
         self.encoder = encoder
-        self.tree = build_tree(encoder, CATEGORIES)
+        self.tree = tree or build_tree(encoder, CATEGORIES)
+        self.combine = combine
 
     def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
         """Return the best name, with the log-probabilities of all names given that one of them is said."""
         batch = self.encoder.questions(grids).to(self.recogniser.device)
         scores = self.recogniser.score_tree(batch, states, self.tree)
-        return _best(scores)
+        return _best(self.combine(scores))
 
 
 class Head:

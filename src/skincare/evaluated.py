@@ -4,6 +4,7 @@ Answers are kept under the root (`skincare.journal`), and so is the output of th
 the reference recipe trains no more of the tower, so that training and the trained model find there what was computed.
 """
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,13 @@ class EvaluatedModel:
     def decoder(self, name: DecoderName) -> Decoder:
         """Return a decoder of this model."""
         return make_decoder(name, self.recogniser, self.encoder)
+
+    def listing(self, names: Sequence[str]) -> "EvaluatedModel":
+        """Return this model with a prompt that lists the categories in another order."""
+        other = copy.copy(self)
+        other.encoder = PromptEncoder(self.encoder.processor, names)
+        other.description = {**self.description, "prompt_hash": _hash(other.encoder.prompt_text)}
+        return other
 
     def predict(
         self, examples: Sequence[Example], split: str, decoder: Decoder, batch_size: int = 16

@@ -118,6 +118,11 @@ class Layout:
     def zero_shot(self) -> Path:
         return self.root / "log" / "zero_shot"
 
+    @property
+    def ablations(self) -> Path:
+        """Return the folder of the answers that were got in other ways."""
+        return self.root / "log" / "ablations"
+
     def finetune_log(self, run: str) -> Path:
         """Return the folder of histories and predictions of one training run."""
         return self.root / "log" / "finetune" / run

@@ -1,0 +1,123 @@
+"""Ask in other ways, to see what each choice is worth: decoders, rankings, the order of the labels in the prompt.
+
+In: clean_dataset/val.json and its pictures, a model of the hub or a folder.
+Out: log/ablations.json, log/ablations/{<way>.jsonl,manifest.json}.
+Command: python src/ablations.py [--model models/finetuned/reference]
+Time: about a second a picture with the embedded tiny model on two cores.
+
+Choices are made on val; --split test is for a look back.
+"""
+
+import itertools
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from skincare import comparison, metrics, predictions, rankings, stage
+from skincare.categories import CATEGORIES
+from skincare.chat import read_dataset
+from skincare.decoders import NAMES, DecoderName
+from skincare.evaluated import EvaluatedModel
+from skincare.model import DEFAULT_MODEL, PixelLimits
+from skincare.paths import Layout
+from skincare.predictions import Prediction
+from skincare.runlog import Summary
+
+logger = logging.getLogger(__name__)
+
+_INTERVAL: Final = ("accuracy", "accuracy_low", "accuracy_high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """What the stage can be told."""
+
+    model: str = DEFAULT_MODEL
+    """Model of the Hugging Face hub, or a local folder."""
+    split: Literal["train", "val", "test"] = "val"
+    """Dataset file to ask about."""
+    min_tokens: int = 64
+    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    max_tokens: int = 128
+    """Most visual tokens of a picture."""
+    n_orders: int = 3
+    """Shuffled orders of the labels in the prompt, beside the usual one."""
+    seed: int = 0
+    """Seed of these orders."""
+    batch_size: int = 8
+    """Pictures per forward pass; it does not change the answers."""
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Ask in every way, score each and set it beside the ranking by likelihood."""
+    examples = read_dataset(layout, config.split)
+    model = EvaluatedModel(config.model, layout, PixelLimits(config.min_tokens, config.max_tokens))
+    asked: dict[str, Sequence[Prediction]] = {
+        name: model.predict(examples, config.split, model.decoder(name), config.batch_size) for name in _decoders(model)
+    }
+    for make in rankings.RANKINGS:
+        decoder = make(model.recogniser, model.encoder)
+        asked[decoder.name] = model.predict(examples, config.split, decoder, config.batch_size)
+    rng = random.Random(config.seed)
+    for i in range(config.n_orders):
+        other = model.listing(rng.sample(CATEGORIES, len(CATEGORIES)))
+        asked[f"rank_order_{i + 1}"] = other.predict(examples, config.split, other.decoder("rank"), config.batch_size)
+    for name, answered in asked.items():
+        predictions.write_jsonl(layout.ablations / f"{name}.jsonl", answered)
+    model.write_manifest(layout.ablations, config, {f"{name}.jsonl": some for name, some in asked.items()})
+    rows = [_row(name, answered, asked["rank"]) for name, answered in asked.items()]
+    for row in rows:
+        logger.info("%-16s %6.1f %% (%.1f to %.1f)", row["way"], *(100 * row[key] for key in _INTERVAL))
+    orders = [some for name, some in asked.items() if name == "rank" or name.startswith("rank_order_")]
+    best = max(rows, key=lambda row: row["accuracy"])
+    return Summary(
+        headline=f"{len(rows)} ways on {config.split}: best {best['way']}, {best['accuracy']:.1%}; "
+        f"rank {next(row['accuracy'] for row in rows if row['way'] == 'rank'):.1%}",
+        counts={"pictures": len(examples), "ways": len(rows)},
+        results={
+            "model": config.model,
+            "split": config.split,
+            "ways": rows,
+            "agreement": _agreement({name: asked[name] for name in _decoders(model)}),
+            "alike_in_all_orders": _share_alike(orders),
+        },
+    )
+
+
+def _decoders(model: EvaluatedModel) -> list[DecoderName]:
+    return [name for name in NAMES if name != "head" or model.recogniser.head is not None]
+
+
+def _row(way: str, answered: Sequence[Prediction], base: Sequence[Prediction]) -> dict[str, Any]:
+    """Return a way's scores, and their difference to ranking by likelihood on the same pictures."""
+    scores, change = metrics.score(answered), comparison.compare(base, answered)
+    return {
+        "way": way,
+        **{key: getattr(scores, key) for key in (*_INTERVAL, "coverage", "f1_macro", "n", "n_products")},
+        **{key: getattr(change, key) for key in ("difference", "difference_low", "difference_high", "mcnemar_p")},
+    }
+
+
+def _agreement(asked: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:
+    """Return for each two decoders the share of pictures about which they say the same; none is an answer too."""
+    return [
+        {"one": one, "other": other, "share": _share_alike([asked[one], asked[other]])}
+        for one, other in itertools.combinations(asked, 2)
+    ]
+
+
+def _share_alike(answered: Sequence[Sequence[Prediction]]) -> float:
+    """Return the share of pictures to which all give the same category."""
+    rows = [{one.image_id: one.category for one in some} for some in answered]
+    return sum(len({row[image_id] for row in rows}) == 1 for image_id in rows[0]) / len(rows[0])
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("ablations", Config, run)
+
+
+if __name__ == "__main__":
+    main()

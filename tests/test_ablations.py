@@ -1,0 +1,59 @@
+"""Every way is asked about the same pictures, scored, and set beside the ranking by likelihood."""
+
+import json
+
+import pytest
+
+import ablations
+from skincare import predictions
+from skincare.categories import CATEGORIES
+from skincare.evaluated import EvaluatedModel
+from skincare.model import PixelLimits
+from skincare.paths import TINY_MODEL, Layout
+from skincare.prompts import SYSTEM_PROMPT
+from tests.dataset_helpers import write_dataset_files
+from tests.helpers import prediction
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    write_dataset_files(found, {"val": 3})
+    return found
+
+
+def test_every_way_is_scored_on_the_same_pictures(layout):
+    config = ablations.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, n_orders=1)
+    results = ablations.run(config, layout).results
+    ways = {row["way"]: row for row in results["ways"]}
+    assert ways.keys() == {"generate", "constrained", "rank", "rank_per_token", "rank_pmi", "rank_synonyms",
+                           "rank_order_1"}  # fmt: skip
+    files = {path.stem: predictions.read_jsonl(path) for path in layout.ablations.glob("*.jsonl")}
+    assert files.keys() == ways.keys()
+    for way, answered in files.items():
+        assert len(answered) == ways[way]["n"] == 3
+        assert 0 <= ways[way]["accuracy_low"] < ways[way]["accuracy_high"] <= 1
+    assert ways["rank"]["difference"] == 0
+    assert len(results["agreement"]) == 3
+    assert files["rank_order_1"][0].cache_key != files["rank"][0].cache_key
+    assert json.loads((layout.ablations / "manifest.json").read_text())["predictions"].keys() == {
+        f"{way}.jsonl" for way in ways
+    }
+
+
+def test_another_order_changes_the_list_of_the_prompt_and_nothing_else(layout):
+    model = EvaluatedModel(TINY_MODEL, layout, PixelLimits(36, 36))
+    order = CATEGORIES[::-1]
+    other = model.listing(order).encoder.prompt_text
+    assert SYSTEM_PROMPT in model.encoder.prompt_text
+    assert (
+        other == model.encoder.prompt_text.replace(", ".join(CATEGORIES), ", ".join(order)) != model.encoder.prompt_text
+    )
+    assert model.listing(CATEGORIES).description == model.description != model.listing(order).description
+
+
+def test_agreement_counts_pictures():
+    one = [prediction("1_1", "Oil", "Oil"), prediction("2_1", "Oil", None)]
+    other = [prediction("2_1", "Oil", None), prediction("1_1", "Oil", "Balm")]
+    assert ablations._share_alike([one, other]) == 0.5
+    assert ablations._share_alike([one, one]) == 1

@@ -1,0 +1,64 @@
+"""Every ranking is what its name says, held to plain full-sequence scores."""
+
+import pytest
+import torch
+
+from skincare import rankings
+from skincare.answer_tree import build_tree
+from skincare.answers import ALIASES
+from skincare.categories import CATEGORIES
+from skincare.recogniser import Recogniser
+from tests.helpers import mixed_pixels
+from tests.test_decoders import plain_scores
+
+
+@pytest.fixture
+def asked(tiny_model, tiny_encoder):
+    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    pixels = mixed_pixels(tiny_encoder)
+    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.picture_states(pixels)
+
+
+def raw(asked, names=CATEGORIES):
+    recogniser, encoder, grids, states = asked
+    return recogniser.score_tree(encoder.questions(grids), states, build_tree(encoder, names))
+
+
+def found(decoder, asked):
+    return torch.tensor([one.log_probabilities for one in decoder(*asked[2:])])
+
+
+def assert_same(one, other):
+    torch.testing.assert_close(one, torch.log_softmax(other, dim=1), rtol=0, atol=2e-3)
+
+
+def test_synonyms_are_scored_as_in_a_plain_pass_and_pooled_by_category(asked):
+    recogniser, encoder, grids, states = asked
+    decoder = rankings.synonyms(recogniser, encoder)
+    names = decoder.tree.names
+    scores = raw(asked, names)
+    some = range(0, len(names), 9)
+    for i, (grid, picture) in enumerate(zip(grids, states, strict=True)):
+        expected = plain_scores(recogniser, encoder, grid, picture, [names[n] for n in some])
+        torch.testing.assert_close(scores[i, list(some)], expected, rtol=0, atol=1e-3)
+    categories = [ALIASES.get(name.lower(), name) for name in names]
+    pooled = [scores[:, [c == category for c in categories]].exp().sum(dim=1).log() for category in CATEGORIES]
+    assert len(names) == len(CATEGORIES) + sum(category is not None for category in ALIASES.values())
+    assert_same(found(decoder, asked), torch.stack(pooled, dim=1))
+
+
+def test_per_token_divides_by_the_tokens_of_each_name(asked):
+    recogniser, encoder, _, _ = asked
+    lengths = torch.tensor([len(encoder.answer_tokens(name)) for name in CATEGORIES])
+    assert len(set(lengths.tolist())) > 1
+    assert_same(found(rankings.per_token(recogniser, encoder), asked), raw(asked) / lengths)
+
+
+def test_pmi_takes_off_what_a_white_picture_gets(asked):
+    recogniser, encoder, _, _ = asked
+    decoder = rankings.pmi(recogniser, encoder)
+    prior = raw(asked) - found(decoder, asked)
+    # Up to a constant of each picture it is the same for all.
+    prior = prior - prior.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(prior, prior[:1].expand_as(prior), rtol=0, atol=2e-3)
+    assert prior.std() > 0.1
