@@ -1,14 +1,19 @@
-"""What simple methods reach on the same test pictures: a model that does not beat them is not worth its electricity.
+"""What simple methods reach: a model that does not beat them is not worth its electricity.
 
-    majority       the most frequent category of the training pictures
-    name           the product's name alone (TF-IDF of letters and words, logistic regression)
-    vision_probe   the untrained model's visual tokens, averaged (logistic regression)
-    name_picture   the mean of the log-probabilities of the last two
+On the test pictures, learnt from the training pictures, strengths and weights chosen on val:
+    majority        the most frequent category of the training pictures
+    name            the product's name alone (TF-IDF of letters and words, logistic regression)
+    vision_probe    the untrained model's visual tokens, averaged (logistic regression)
+    name_picture    the weighted mean of the log-probabilities of the last two
+On other test sets, and marked so:
+    product_lookup  the category of the same product's other pictures, on a split by picture: what that gives away
+    name_folds      the name alone for every product of the catalogue, in five folds that no size of a product crosses
 
 In: clean_dataset/{train,val,test}.json, the catalogue (for names), a model of the hub or a folder.
-Out: log/baselines/<name>.jsonl, log/baselines.json. Strengths of regularisation are chosen on val.
+Out: log/baselines/<name>.jsonl, log/baselines.json, log/finetune/<run>/baselines.json (the model against each, where
+it has been trained already; finetune.py writes it too).
 Command: python src/baselines.py [--model Qwen/Qwen2-VL-2B-Instruct]
-Time: 10 s for the embedded sample on two cores.
+Time: 15 s for the embedded sample on two cores; half a minute more for the names of the real catalogue.
 """
 
 import logging
@@ -20,14 +25,14 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline, make_union
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skincare import metrics, predictions, stage
+from skincare import comparison, metrics, names, predictions, splitting, stage
 from skincare.batches import PromptEncoder
-from skincare.catalogue import read_products
+from skincare.calibration import with_temperature
+from skincare.catalogue import Product, read_products
 from skincare.categories import CATEGORIES
 from skincare.chat import Example, read_dataset
 from skincare.errors import StageError
@@ -41,9 +46,18 @@ from skincare.runlog import Summary
 
 logger = logging.getLogger(__name__)
 
-_STRENGTHS: Final = (0.01, 0.1, 1.0, 10.0)
-_NEVER: Final = -30.0
 Table = npt.NDArray[np.float64]
+
+_STRENGTHS: Final = (0.01, 0.1, 1.0, 10.0)
+_WEIGHTS: Final = tuple(i / 10 for i in range(11))
+_LABELS: Final = {
+    "majority": "Most frequent category",
+    "name": "Product name alone, without the picture",
+    "vision_probe": "Linear probe on the untrained model's visual tokens",
+    "name_picture": "Name and probe together",
+    "product_lookup": "Product looked up, on other test pictures: a split by picture",
+    "name_folds": "Product name alone, on the whole catalogue: five folds by product",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,39 +72,57 @@ class Config(stage.StageConfig):
     """Most visual tokens of a picture."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
+    seed: int = 0
+    """Seed of the split by picture and of the folds."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Fit each baseline on train, choose its strength on val, score it on test."""
+    """Fit each baseline on train, choose on val, score on test; then those that have a test set of their own."""
     parts = {split: read_dataset(layout, split) for split in SPLITS}
-    names = {one.product_id: one.name for one in read_products(config.catalogue or layout.catalogue).products}
-    unknown = sorted({one.product_id for part in parts.values() for one in part} - names.keys())
-    if unknown:
-        raise StageError(f"{len(unknown)} products are not in the catalogue, such as {unknown[0]}; run clean.py again")
-    texts = {split: [names[one.product_id] for one in part] for split, part in parts.items()}
-    features = _features(config, layout, parts)
+    products = read_products(config.catalogue or layout.catalogue).products
+    texts = _texts(parts, {one.product_id: one.name for one in products})
+    named = _fit(names.name_model, texts, parts)
+    probed = _fit(_probe_model, _features(config, layout, parts), parts)
+    weight = _choose_weight(named["val"], probed["val"], parts["val"])
     tables = {
         "majority": _majority(parts),
-        "name": _fit(_name_model, texts, parts),
-        "vision_probe": _fit(_probe_model, features, parts),
+        "name": named["test"],
+        "vision_probe": probed["test"],
+        "name_picture": _fuse(weight, named["test"], probed["test"]),
     }
-    tables["name_picture"] = (tables["name"] + tables["vision_probe"]) / 2
-    scores = {}
-    for name, table in tables.items():
-        answered = _predictions(parts["test"], name, table)
-        predictions.write_jsonl(layout.baselines / f"{name}.jsonl", answered)
-        scores[name] = metrics.score(answered)
-        logger.info("%-13s %s", name, metrics.headline(scores[name]))
-    best = max(scores, key=lambda name: scores[name].accuracy)
+    answers = {name: _predictions(parts["test"], name, table) for name, table in tables.items()}
+    answers["product_lookup"] = _look_up(parts, config.seed)
+    answers["name_folds"] = _name_folds(products, config.seed)
+    scores = {name: metrics.score(some) for name, some in answers.items() if some}
+    for name, one in scores.items():
+        predictions.write_jsonl(layout.baselines / f"{name}.jsonl", answers[name])
+        logger.info("%-14s %s", name, metrics.headline(one))
+    for run_log in sorted(layout.finetune_log("").glob("*/")):
+        comparison.compare_with_baselines(layout, run_log)
+    best = max(tables, key=lambda name: scores[name].accuracy)
     return Summary(
-        headline=f"best of {len(scores)} baselines on test: {best}, {scores[best].accuracy:.1%}",
+        headline=f"best of {len(tables)} baselines on test: {best}, {scores[best].accuracy:.1%}",
         counts={"test pictures": len(parts["test"])},
-        results={"model": config.model, "scores": {name: _figures(one) for name, one in scores.items()}},
+        results={
+            "model": config.model,
+            "weight_of_name": weight,
+            "scores": {name: _figures(name, one, is_of_test=name in tables) for name, one in scores.items()},
+        },
     )
 
 
-def _figures(scores: Scores) -> dict[str, float]:
-    return {key: getattr(scores, key) for key in ("accuracy", "accuracy_low", "accuracy_high", "f1_macro")}
+def _texts(parts: dict[str, list[Example]], name_of: dict[str, str]) -> dict[str, list[str]]:
+    """Return each picture's product name."""
+    unknown = sorted({one.product_id for part in parts.values() for one in part} - name_of.keys())
+    if unknown:
+        raise StageError(f"{len(unknown)} products are not in the catalogue, such as {unknown[0]}; run clean.py again")
+    return {split: [name_of[one.product_id] for one in part] for split, part in parts.items()}
+
+
+def _figures(name: str, scores: Scores, *, is_of_test: bool) -> dict[str, Any]:
+    """Return a row of the table; `is_of_test`: about the pictures that the model is tested on."""
+    keys = ("n", "n_products", *(f"{key}{end}" for key in ("accuracy", "f1_macro") for end in ("", "_low", "_high")))
+    return {"label": _LABELS[name], "is_of_test": is_of_test, **{key: getattr(scores, key) for key in keys}}
 
 
 def _features(config: Config, layout: Layout, parts: dict[str, list[Example]]) -> dict[str, Table]:
@@ -112,42 +144,70 @@ def _visual_means(pictures: PictureStates, images: Sequence[str]) -> Table:
 
 def _majority(parts: dict[str, list[Example]]) -> Table:
     counts = Counter(one.category for one in parts["train"])
-    row = [np.log(counts[name] / counts.total()) if counts[name] else _NEVER for name in CATEGORIES]
+    row = [np.log(counts[name] / counts.total()) if counts[name] else names.NEVER for name in CATEGORIES]
     return np.tile(np.array(row), (len(parts["test"]), 1))
-
-
-def _name_model(strength: float) -> Any:
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    # Names are short: they bear less regularisation than pictures.
-    return make_pipeline(make_union(letters, words), LogisticRegression(C=100 * strength, max_iter=2000))
 
 
 def _probe_model(strength: float) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1 * strength, max_iter=2000))
 
 
-def _fit(make: Any, inputs: dict[str, Any], parts: dict[str, list[Example]]) -> Table:
-    """Return (test pictures, 14) log-probabilities of the model that does best on val."""
+def _fit(make: Any, inputs: dict[str, Any], parts: dict[str, list[Example]]) -> dict[str, Table]:
+    """Return, for val and test, (pictures, 14) log-probabilities of the model that does best on val."""
     truths = {split: [one.category for one in part] for split, part in parts.items()}
     fitted = [make(strength).fit(inputs["train"], truths["train"]) for strength in _STRENGTHS]
     best = max(fitted, key=lambda one: one.score(inputs["val"], truths["val"]))
-    table = np.full((len(truths["test"]), len(CATEGORIES)), _NEVER)
-    table[:, [CATEGORIES.index(name) for name in best.classes_]] = best.predict_log_proba(inputs["test"])
-    return np.maximum(table, _NEVER)
+    return {split: names.log_probabilities(best, inputs[split]) for split in ("val", "test")}
 
 
-def _predictions(test: Sequence[Example], name: str, table: Table) -> list[Prediction]:
+def _choose_weight(named: Table, probed: Table, val: Sequence[Example]) -> float:
+    """Return the name's weight under which the truths of val are likeliest."""
+    truths = [CATEGORIES.index(one.category) for one in val]
+    return max(_WEIGHTS, key=lambda weight: float(_fuse(weight, named, probed)[np.arange(len(truths)), truths].mean()))
+
+
+def _fuse(weight: float, named: Table, probed: Table) -> Table:
+    return with_temperature(weight * named + (1 - weight) * probed, 1.0)
+
+
+def _look_up(parts: dict[str, list[Example]], seed: int) -> list[Prediction]:
+    """Answer about a fifth of all pictures, drawn by picture as the reference did, with their products' categories."""
+    pictures = {one.image_id: one for part in parts.values() for one in part}
+    test_ids = splitting.split_by_picture(list(pictures), seed)
+    train = [one for one in pictures.values() if one.image_id not in test_ids]
+    categories = {one.product_id: one.category for one in sorted(train, key=lambda one: one.image_id)}
+    frequent = min(Counter(one.category for one in train).items(), key=lambda item: (-item[1], item[0]))[0]
     return [
-        Prediction(
-            image_id=one.image_id, product_id=one.product_id, file=one.image, split="test", truth=one.category,
-            decoder=f"baseline:{name}", text=category, n_new_tokens=0, is_finished=True, category=category,
-            status="exact", candidates=(category,), log_probabilities=tuple(round(float(v), 6) for v in row),
-            latency_s=0.0,
-        )
-        for one, row in zip(test, table, strict=True)
-        for category in [CATEGORIES[int(row.argmax())]]
-    ]  # fmt: skip
+        _prediction(one, "product_lookup", categories.get(one.product_id, frequent), ())
+        for one in pictures.values()
+        if one.image_id in test_ids
+    ]
+
+
+def _name_folds(products: Sequence[Product], seed: int) -> list[Prediction]:
+    """Answer about every product of the catalogue; nothing where it is too small for folds."""
+    table = names.cross_validate(products, seed)
+    if table is None:
+        logger.info("name_folds left out: a category of the catalogue has fewer than %d products", names.N_FOLDS)
+        return []
+    # A product is one name, not one picture.
+    shown = [Example("", one.category, one.product_id, one.product_id) for one in products]
+    return _predictions(shown, "name_folds", table)
+
+
+def _predictions(examples: Sequence[Example], name: str, table: Table) -> list[Prediction]:
+    return [
+        _prediction(one, name, CATEGORIES[int(row.argmax())], row) for one, row in zip(examples, table, strict=True)
+    ]
+
+
+def _prediction(one: Example, name: str, category: str, row: Sequence[float] | Table) -> Prediction:
+    return Prediction(
+        image_id=one.image_id, product_id=one.product_id, file=one.image, split="test", truth=one.category,
+        decoder=f"baseline:{name}", text=category, n_new_tokens=0, is_finished=True, category=category,
+        status="exact", candidates=(category,), log_probabilities=tuple(round(float(v), 6) for v in row),
+        latency_s=0.0,
+    )  # fmt: skip
 
 
 def main() -> None:

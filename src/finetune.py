@@ -2,7 +2,7 @@
 
 In: clean_dataset/{train,val,test}.json and their pictures, a model of the hub or a folder.
 Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{history.csv,val_predictions.jsonl,
-test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,comparison.json,confidence.json},
+test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,{comparison,baselines,confidence}.json},
 plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png.
 Command: python src/finetune.py [--recipe NAME] [--resume]
          python src/finetune.py --dataset s3://bucket/skincare   (from shards of export_dataset.py)
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skincare import (
+    comparison,
     confidence,
     distributed,
     figures,
@@ -169,6 +170,7 @@ def _test(
     predictions.write_jsonl(log / "test_predictions.jsonl", answered)
     figures.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
     scoring.compare_with_zero_shot(layout, log, answered)
+    comparison.compare_with_baselines(layout, log)
     # Last: its presence says that the run is finished.
     write_json(log / "test_metrics.json", metrics.to_json(scores))
     return scores

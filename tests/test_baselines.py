@@ -1,21 +1,25 @@
 """Baselines see what they may see, answer about every test picture, and depend on nothing but their inputs."""
 
+import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 import baselines
-from skincare import predictions
+from skincare import chat, comparison, metrics, predictions
+from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.paths import TINY_MODEL, Layout
 from tests.dataset_helpers import write_catalogue, write_dataset_files
+from tests.helpers import prediction
 
 SIZES = {"train": 42, "val": 14, "test": 14}
 
 
-@pytest.fixture
-def layout(tmp_path):
-    found = Layout(tmp_path)
+def make_layout(root):
+    """Pictures of 70 products whose names tell the category, and a run that has got all test pictures right."""
+    found = Layout(root)
     parts = write_dataset_files(found, SIZES)
     everything = [one for part in parts.values() for one in part]
     write_catalogue(
@@ -23,7 +27,25 @@ def layout(tmp_path):
         {one.product_id: one.category for one in everything},
         {one.product_id: f"Noor {one.category} for you {i}" for i, one in enumerate(everything)},
     )
+    right = [prediction(one.image_id, one.category, one.category) for one in parts["test"]]
+    predictions.write_jsonl(found.finetune_log("sample") / "test_predictions.jsonl", right)
+    found.finetune_log("unfinished").mkdir()
     return found
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return make_layout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A layout with all baselines, their scores and their answers."""
+    found = make_layout(tmp_path_factory.mktemp("baselines"))
+    return found, *run(found)
+
+
+OF_TEST = {"majority", "name", "vision_probe", "name_picture"}
 
 
 def run(layout):
@@ -34,35 +56,84 @@ def run(layout):
     }
 
 
-def test_each_answers_about_every_test_picture(layout):
-    scores, answers = run(layout)
-    assert answers.keys() == scores.keys() == {"majority", "name", "vision_probe", "name_picture"}
-    for found in answers.values():
-        assert len(found) == SIZES["test"]
-        assert all(len(one.log_probabilities) == 14 for one in found)
+def test_each_answers_about_every_test_picture_or_says_that_its_test_is_another(done):
+    _, scores, answers = done
+    assert answers.keys() == scores.keys() == OF_TEST | {"product_lookup", "name_folds"}
+    assert {name for name, one in scores.items() if one["is_of_test"]} == OF_TEST
+    for name in OF_TEST:
+        assert len(answers[name]) == scores[name]["n"] == SIZES["test"]
+        assert all(len(one.log_probabilities) == 14 for one in answers[name])
+    assert scores["product_lookup"]["n"] == round(sum(SIZES.values()) * 0.2)
+    assert scores["name_folds"]["n"] == scores["name_folds"]["n_products"] == sum(SIZES.values())
+    for one in scores.values():
+        assert one["accuracy_low"] <= one["accuracy"] <= one["accuracy_high"] + 1e-9
+        assert one["f1_macro_low"] <= one["f1_macro"] <= one["f1_macro_high"] + 1e-9
 
 
-def test_a_name_that_tells_is_read_and_the_majority_is_one_category(layout):
-    scores, answers = run(layout)
+def test_a_name_that_tells_is_read_and_the_majority_is_one_category(done):
+    _, scores, answers = done
     assert scores["name"]["accuracy"] > 0.9
+    assert scores["name_folds"]["accuracy"] > 0.9
     assert len({one.category for one in answers["majority"]}) == 1
     # Test shows every category once.
     assert scores["majority"]["accuracy"] == pytest.approx(1 / 14)
 
 
-def test_a_second_run_gives_the_same_answers(layout):
-    assert run(layout) == run(layout)
+@pytest.mark.slow
+def test_a_second_run_gives_the_same_answers(done):
+    layout, *first = done
+    assert [*run(layout)] == first
 
 
-def test_test_pictures_have_no_say_in_what_is_learnt(layout, monkeypatch):
-    """Their truths are shuffled: the answers stay."""
-    _, before = run(layout)
+@pytest.mark.slow
+def test_test_pictures_have_no_say_in_what_is_learnt(done, layout):
+    """Their truths are changed: the answers stay."""
+    before = done[2]
     text = layout.dataset("test").read_text()
     layout.dataset("test").write_text(text.replace('"text": "Oil"', '"text": "Peel"'))
     _, after = run(layout)
-    for name in before:
+    for name in OF_TEST:
         assert [one.category for one in after[name]] == [one.category for one in before[name]]
     assert Counter(one.truth for one in after["name"])["Peel"] == 2
+
+
+def test_the_weight_of_the_name_is_what_val_wants():
+    """A table that knows the truth against one that knows nothing: all weight, or none."""
+    examples = [chat.example(f"a_{i}_1.jpg", name) for i, name in enumerate(CATEGORIES)]
+    knows = np.log(np.full((14, 14), 0.01) + 0.86 * np.eye(14))
+    ignorant = np.log(np.random.default_rng(0).dirichlet(np.ones(14), size=14))
+    assert baselines._choose_weight(knows, ignorant, examples) > 0.5
+    assert baselines._choose_weight(ignorant, knows, examples) < 0.5
+
+
+def test_the_lookup_answers_what_the_other_pictures_of_the_product_show():
+    parts = {
+        split: [chat.example(f"a_{i}_{n}.jpg", CATEGORIES[i % 14]) for i in range(first, first + 30) for n in (1, 2, 3)]
+        for split, first in (("train", 0), ("val", 30), ("test", 60))
+    }
+    answers = baselines._look_up(parts, 0)
+    everything = {one.product_id for part in parts.values() for one in part}
+    test_ids = {one.image_id for one in answers}
+    seen = {one.product_id for part in parts.values() for one in part if one.image_id not in test_ids}
+    assert len(answers) == 54
+    assert len(seen) < len(everything) or all(one.category == one.truth for one in answers)
+    for one in answers:
+        assert one.category == one.truth or one.product_id not in seen
+
+
+def test_a_trained_model_is_set_against_the_baselines_of_its_pictures(done):
+    layout, scores, answers = done
+    log = layout.finetune_log("sample")
+    found = json.loads((log / "baselines.json").read_text())
+    assert found.keys() == OF_TEST
+    assert found["majority"]["accuracy_before"] == scores["majority"]["accuracy"]
+    right = predictions.read_jsonl(log / "test_predictions.jsonl")
+    assert found["majority"] == metrics.to_json(comparison.compare(answers["majority"], right))
+    assert list(layout.finetune_log("unfinished").iterdir()) == []
+
+
+def test_a_catalogue_too_small_for_folds_is_left_out():
+    assert baselines._name_folds([], 0) == []
 
 
 def test_a_product_without_a_name_is_an_error(layout):

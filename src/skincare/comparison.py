@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from skincare import intervals, metrics
+from skincare import intervals, metrics, predictions
 from skincare.errors import StageError
+from skincare.files import write_json
 from skincare.metrics import Judged
+from skincare.paths import Layout
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,28 @@ def compare(before: Sequence[Judged], after: Sequence[Judged], *, seed: int = 0,
 
 
 def is_of_same_pictures(before: Sequence[Judged], after: Sequence[Judged]) -> bool:
-    """Tell whether two sets of predictions can be compared."""
-    return {one.image_id for one in before} == {one.image_id for one in after}
+    """Tell whether two sets of predictions can be compared: same pictures, same truths."""
+    first, second = ({(one.image_id, one.product_id, one.truth) for one in part} for part in (before, after))
+    return first == second
+
+
+def compare_with_baselines(layout: Layout, run_log: Path) -> None:
+    """Write <run_log>/baselines.json: the trained model's test answers against each baseline's of the same pictures.
+
+    In it, by the baseline's name, a Comparison: before is the baseline, after the model. A run without test answers
+    is passed over.
+    """
+    answers = run_log / "test_predictions.jsonl"
+    if not answers.is_file():
+        return
+    answered = predictions.read_jsonl(answers)
+    found = {path.stem: predictions.read_jsonl(path) for path in sorted(layout.baselines.glob("*.jsonl"))}
+    compared = {
+        name: metrics.to_json(compare(some, answered))
+        for name, some in found.items()
+        if is_of_same_pictures(some, answered)
+    }
+    write_json(run_log / "baselines.json", compared)
 
 
 def _paired(before: Sequence[Judged], after: Sequence[Judged]) -> list[tuple[Judged, Judged]]:
@@ -90,13 +113,8 @@ def _paired(before: Sequence[Judged], after: Sequence[Judged]) -> list[tuple[Jud
     first, second = ({one.image_id: one for one in part} for part in (before, after))
     if (len(first), len(second)) != (len(before), len(after)):
         raise StageError("Predictions to compare must answer once about each picture, not several times")
-    ids = sorted(first)
-    if (
-        not ids
-        or ids != sorted(second)
-        or any((first[i].truth, first[i].product_id) != (second[i].truth, second[i].product_id) for i in ids)
-    ):
+    if not first or not is_of_same_pictures(before, after):
         raise StageError(
             "Only predictions of the same pictures can be compared; run zero_shot.py and finetune.py again"
         )
-    return [(first[i], second[i]) for i in ids]
+    return [(first[i], second[i]) for i in sorted(first)]

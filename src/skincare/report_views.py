@@ -88,18 +88,10 @@ class Contender(NamedTuple):
     is_model: bool
 
 
-_BASELINES: Final = {
-    "majority": "Most frequent category",
-    "name": "Product name alone, without the picture",
-    "vision_probe": "Linear probe on the untrained model's visual tokens",
-    "name_picture": "Name and probe together",
-}
-
-
 def contenders(data: ReportData) -> list[Contender]:
     """Return the baselines and the model, weakest first."""
     found = data.stages["baselines"]["results"]["scores"] if "baselines" in data.stages else {}
-    rows = [_contender(_BASELINES.get(name, name.replace("_", " ")), one) for name, one in found.items()]
+    rows = [_contender(one.get("label", name), one) for name, one in found.items()]
     for label, scores in (("The model before training", data.before), ("The model after training", data.after)):
         if scores:
             rows.append(Contender(label, scores.accuracy, scores.accuracy_low, scores.accuracy_high, scores.f1_macro,
