@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.linalg import qr
 from scipy.spatial import cKDTree
 
 from skincare.quality import Box
@@ -32,6 +33,11 @@ MAX_CONTENT_DIFFERENCE: Final = 10.0
 _MAX_ASPECT_DIFFERENCE: Final = 0.04
 # A picture without contrast has no fingerprint worth the name: all blank pages would be one.
 _MIN_CONTRAST: Final = 4.0
+
+# For the search alone; they change its speed, not what it finds.
+_SAMPLED_PICTURES: Final = 500
+_TELLING_CELLS: Final = 8
+_BLOCK_PAIRS: Final = 100_000
 
 Thumbnails = npt.NDArray[np.uint8]
 
@@ -82,8 +88,9 @@ def difference(one: Fingerprint, other: Fingerprint) -> float:
 
     The better of frame (a re-encoded or rescaled copy) and content (a copy on another canvas) counts.
     """
-    cells = np.abs(one.thumbnails.astype(np.int16) - other.thumbnails).mean(axis=3)
-    worst = cells.reshape(2, _CELLS, _CELL_SIDE, _CELLS, _CELL_SIDE).mean(axis=(2, 4)).max(axis=(1, 2))
+    apart = np.maximum(one.thumbnails, other.thumbnails) - np.minimum(one.thumbnails, other.thumbnails)
+    # Each run of 24 numbers is a row of one cell: summing along what lies together is ten times faster.
+    worst = apart.reshape(2, _CELLS, _CELL_SIDE, _CELLS, _CELL_SIDE * 3).mean(axis=(2, 4)).max(axis=(1, 2))
     shares = worst / (MAX_FRAME_DIFFERENCE, MAX_CONTENT_DIFFERENCE)
     stretched = np.abs(np.log(np.divide(one.aspects, other.aspects))) > _MAX_ASPECT_DIFFERENCE
     return float(np.where(stretched, np.inf, shares).min())
@@ -124,5 +131,13 @@ def _candidates(points: Sequence[npt.NDArray[np.uint8]], limit: float) -> list[t
     """
     if len(points) < 2:
         return []
-    pairs = cKDTree(np.asarray(points, np.float64)).query_pairs(limit + 1, p=np.inf, output_type="ndarray")
-    return [(int(i), int(j)) for i, j in pairs]
+    means = np.asarray(points, np.int16)
+    # A tree over all 64 cells prunes nothing; over the few that vary most, each in its own way, it leaves few pairs.
+    sample = means[:: max(1, len(means) // _SAMPLED_PICTURES)].astype(np.float64)
+    telling = qr(sample - sample.mean(axis=0), mode="r", pivoting=True)[1][:_TELLING_CELLS]
+    pairs = cKDTree(means[:, telling]).query_pairs(limit + 1, p=np.inf, output_type="ndarray")
+    found = []
+    for start in range(0, len(pairs), _BLOCK_PAIRS):
+        block = pairs[start : start + _BLOCK_PAIRS]
+        found.append(block[np.abs(means[block[:, 0]] - means[block[:, 1]]).max(axis=1) <= limit + 1])
+    return [(int(i), int(j)) for block in found for i, j in block]

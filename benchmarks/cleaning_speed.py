@@ -1,0 +1,238 @@
+"""Speed of the cleaning, beside decoding alone and two tools that people use, on the same pictures on the same cores.
+
+The pictures are drawn packs of 1,000 x 1,000 pixels with grain, one in ten a re-encoded copy, saved as JPEG. Ours is
+the whole stage: all checks, all hashes, copies found, files copied, tables and report written. cleanvision runs its
+default checks, imagededup encodes with its DHash and finds duplicates; both with as many processes as there are cores,
+from an environment of their own:
+
+    python -m venv peers && peers/bin/pip install cleanvision imagededup
+    python benchmarks/cleaning_speed.py --peers peers/bin/python
+
+Each is timed as often as asked for, in turn, and the best time counts: other work on the machine only ever adds.
+Also timed: the search for close pairs among 100,000 synthetic 256-bit hashes, and for near duplicates among as many
+pictures' cell means.
+
+Out: benchmarks/results/cleaning_speed.json and a table.
+Time: 4 minutes on two CPU cores.
+"""
+
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import tyro
+from PIL import Image
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "src"))
+
+import clean
+from skincare import duplicates, hashes
+from skincare.categories import CATEGORIES
+from skincare.files import write_json
+from skincare.paths import Layout
+from skincare.runlog import environment
+from skincare.sample import drawing
+from skincare.tables import CATALOGUE, IMAGES, CatalogueRow, ImageRow
+
+logger = logging.getLogger("cleaning_speed")
+
+# Each prints its seconds as the last line: starting Python and importing the tool is not what is compared.
+_PEERS: Final = {
+    "cleanvision": """
+import sys, time
+from importlib.metadata import version
+from cleanvision import Imagelab
+start = time.perf_counter()
+lab = Imagelab(data_path=sys.argv[1])
+lab.find_issues(n_jobs=int(sys.argv[2]), verbose=False)
+print(version("cleanvision"), time.perf_counter() - start)
+""",
+    "imagededup": """
+import sys, time
+from importlib.metadata import version
+from imagededup.methods import DHash
+if __name__ == "__main__":
+    start = time.perf_counter()
+    method = DHash(verbose=False)
+    encodings = method.encode_images(image_dir=sys.argv[1], num_enc_workers=int(sys.argv[2]))
+    method.find_duplicates(encoding_map=encodings, num_dist_workers=int(sys.argv[2]))
+    print(version("imagededup"), time.perf_counter() - start)
+""",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    n_pictures: int = 1000
+    """Pictures of 1,000 x 1,000 pixels."""
+    n_hashes: int = 100_000
+    """Synthetic hashes and cell means to search."""
+    n_rounds: int = 2
+    """How often each way is timed."""
+    peers: Path = Path("/tmp/peers/bin/python")  # noqa: S108
+    """Python of the environment with cleanvision and imagededup."""
+
+
+def main() -> None:
+    """Measure every way and set them side by side."""
+    config = tyro.cli(Config, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        layout = Layout(Path(folder))
+        n_bytes = _make_pictures(layout, config.n_pictures)
+        rates, skipped = _rates(config, layout)
+    result = {
+        "n_pictures": config.n_pictures,
+        "mean_bytes": round(n_bytes / config.n_pictures),
+        "pictures_per_s": {name: round(rate, 1) for name, rate in rates.items()},
+        "skipped": skipped,
+        "search_s": {"n": config.n_hashes, "hashes": _search_hashes(config), "near_duplicates": _search_cells(config)},
+        **environment(),
+    }
+    write_json(REPOSITORY / "benchmarks" / "results" / "cleaning_speed.json", result)
+    ours = rates["ours, cold"]
+    for name, rate in rates.items():
+        logger.info("%-24s %8.1f pictures/s   ours is %5.2f x", name, rate, ours / rate)
+    logger.info("%s", json.dumps({"skipped": skipped, "search_s": result["search_s"]}, indent=1))
+
+
+def _rates(config: Config, layout: Layout) -> tuple[dict[str, float], dict[str, str]]:
+    """Return pictures per second of each way, and why others were not measured."""
+    paths = sorted(layout.product_images.iterdir())
+    seconds: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+
+    def note(name: str, found: float) -> None:
+        seconds[name] = min(found, seconds.get(name, found))
+
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(_decode_grey, paths[:50]))  # starts the processes, and reads files into memory
+        for _ in range(config.n_rounds):
+            note("decoding to grey", _timed(partial(_map, pool, _decode_grey, paths)))
+            note("decoding to colour", _timed(partial(_map, pool, _decode_colour, paths)))
+            note("ours, cold", _timed(partial(clean.run, clean.Config(root=layout.root, remeasure=True), layout)))
+            note("ours, nothing changed", _timed(partial(clean.run, clean.Config(root=layout.root), layout)))
+            for name, code in _PEERS.items():
+                found = _peer(config.peers, code, layout.product_images)
+                if isinstance(found, str):
+                    skipped[name] = found
+                else:
+                    note(f"{name} {found[0]}", found[1])
+    return {name: len(paths) / found for name, found in seconds.items()}, skipped
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _map(pool: ProcessPoolExecutor, work: Callable[[Path], None], paths: Sequence[Path]) -> None:
+    list(pool.map(work, paths, chunksize=16))
+
+
+def _decode_grey(path: Path) -> None:
+    with Image.open(path) as image:
+        image.draft("L", None)
+        image.load()
+
+
+def _decode_colour(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
+
+
+def _peer(python: Path, code: str, folder: Path) -> tuple[str, float] | str:
+    """Return version and seconds of a peer, or why it could not run."""
+    if not python.is_file():
+        return f"{python} is not there; see --help"
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+        script.write(code)
+        script.flush()
+        command = [str(python), script.name, str(folder), str(os.cpu_count())]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["failed"])[-1]
+    version, seconds = done.stdout.strip().splitlines()[-1].split()
+    return version, float(seconds)
+
+
+def _make_pictures(layout: Layout, n_pictures: int) -> int:
+    """Write catalogue, pictures and their table; return their bytes in all."""
+    layout.product_images.mkdir(parents=True)
+    with ProcessPoolExecutor() as pool:
+        sizes = list(pool.map(partial(_make_picture, layout), range(n_pictures), chunksize=8))
+    ids = [(f"{10_000_000 + i}", f"https://shop.example/pack/{10_000_000 + i}.html") for i in range(n_pictures)]
+    IMAGES.write(layout.images_table, [
+        ImageRow(url, f"{one}_1", one, f"product_images/pack_{one}_1.jpg", "", 1000, 1000, sizes[i], "")
+        for i, (one, url) in enumerate(ids)
+    ])  # fmt: skip
+    CATALOGUE.write(layout.catalogue, [
+        CatalogueRow(f"Pack {one}", url, CATEGORIES[i // 10 % len(CATEGORIES)]) for i, (one, url) in enumerate(ids)
+    ])  # fmt: skip
+    return sum(sizes)
+
+
+def _make_picture(layout: Layout, i: int) -> int:
+    """Draw a pack; the last of each ten is the first of them, compressed more."""
+    is_copy = i % 10 == 9
+    seed = i - 9 if is_copy else i
+    packaging = drawing.random_packaging(random.Random(seed))
+    pixels = np.asarray(drawing.draw(packaging, drawing.View(), 1000, f"BRAND{seed}").image)
+    # Photographs have grain where the pack is; without it a drawing decodes twice as fast as a photo.
+    grain = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 20, pixels.shape).astype(np.float32), (0, 0), 0.8)
+    is_pack = (pixels < 250).any(axis=2, keepdims=True)
+    image = Image.fromarray(np.clip(pixels + grain * is_pack, 0, 255).astype(np.uint8))
+    path = layout.product_images / f"pack_{10_000_000 + i}_1.jpg"
+    image.save(path, "JPEG", quality=80 if is_copy else 90)
+    return path.stat().st_size
+
+
+def _search_hashes(config: Config) -> dict[str, Any]:
+    """Find the pairs within 10 bits of random hashes, one in ten a copy with 6 bits changed."""
+    bits = np.random.default_rng(0).random((config.n_hashes, 256)) < 0.5
+    for i in range(9, config.n_hashes, 10):
+        bits[i] = bits[i - 9]
+        bits[i, i % 250 : i % 250 + 6] ^= True
+    words = np.packbits(bits, axis=1).view(np.uint64)
+    start = time.perf_counter()
+    n_pairs = len(hashes.close_pairs(words, 10))
+    return {"seconds": round(time.perf_counter() - start, 2), "pairs": n_pairs}
+
+
+def _search_cells(config: Config) -> dict[str, Any]:
+    """Find the near duplicates among packs on white: a smooth random pack of random size in each picture."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (config.n_hashes, 3, 3), dtype=np.uint8)
+    content = np.stack([cv2.resize(one, (8, 8), interpolation=cv2.INTER_LINEAR) for one in coarse])
+    content = content.reshape(config.n_hashes, 64)
+    frame = np.full_like(content, 255).reshape(-1, 8, 8)
+    frame[:, 1:7, 2:6] = content.reshape(-1, 8, 8)[:, 1:7, 2:6]
+    cells = np.stack([frame.reshape(config.n_hashes, 64), content], axis=1)
+    cells[9::10] = cells[:-9:10][: len(cells[9::10])]
+    thumbnails = np.zeros((2, 64, 64, 3), np.uint8)
+    same = duplicates.Fingerprint(thumbnails, (1.0, 1.0))
+    start = time.perf_counter()
+    n_pairs = len(duplicates.search(list(cells), lambda _: same))
+    return {"seconds": round(time.perf_counter() - start, 2), "pairs": n_pairs}
+
+
+if __name__ == "__main__":
+    main()
