@@ -105,7 +105,7 @@ def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name
 
     training.run(on_epoch)
     peak_bytes = device_memory.peak_bytes(device)
-    training.load_best()
+    training.release()
     folder = layout.finetuned_model(run_name)
     finetuning.export(training, config, folder)
     files = picture_files(config.dataset, layout)

@@ -107,7 +107,7 @@ def run(config: Config, layout: Layout) -> Summary:
         tracker.epoch(result)
 
     stop_reason = training.run(on_epoch)
-    training.load_best()
+    training.release()
     finetuning.export(training, config, layout.finetuned_model(name))
     scores = _test(config, layout, name, val, test, training.decoder_name)
     results = finetuning.results(training, name, config.recipe, config, stop_reason)

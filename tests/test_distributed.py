@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from skincare import checkpoints
 from skincare.distributed import World
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
@@ -18,18 +20,16 @@ from tests.dataset_helpers import write_dataset_files
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def command(layout, run, *options, n_processes):
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(n_processes), "--num_machines", "1",
+def command(layout, run, *options, n_processes, kind="--cpu"):
+    launcher = ["-m", "accelerate.commands.launch", kind, "--num_processes", str(n_processes), "--num_machines", "1",
                 "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
     return [sys.executable, *(launcher if n_processes > 1 else []), str(REPOSITORY / "src" / "finetune.py"),
             "--root", str(layout.root), "--model", str(TINY_MODEL), "--recipe", "sample", "--run", run,
             "--min-tokens", "36", "--max-tokens", "36", "--micro-batch-size", "4", *options]  # fmt: skip
 
 
-def launch(layout, run, *options, n_processes):
-    found = subprocess.run(
-        command(layout, run, *options, n_processes=n_processes), capture_output=True, text=True, env=ENVIRONMENT
-    )
+def launch(layout, run, *options, **how):
+    found = subprocess.run(command(layout, run, *options, **how), capture_output=True, text=True, env=ENVIRONMENT)
     assert found.returncode == 0, found.stderr
     return found.stderr
 
@@ -94,3 +94,26 @@ def test_a_run_of_two_is_finished_by_one(layout):
     assert layout.is_interrupted("torn")
     launch(layout, "torn", "--max-epochs", "6", "--resume", n_processes=1)
     assert_alike(layout, "whole", "torn")
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_weights_learn_what_one_does(layout):
+    """Every tensor trained; the last step's 5 pictures make two passes in one process and one in the other."""
+    options = ("--recipe", "sample-all", "--learning-rate", "1e-4", "--micro-batch-size", "2")
+    launch(layout, "one", *options, "--max-epochs", "2", n_processes=1)
+    said = launch(layout, "two", *options, "--max-epochs", "2", "--gradient-checkpointing", "True",
+                  n_processes=2, kind="--use_fsdp")  # fmt: skip
+    assert_alike(layout, "one", "two")
+    # States are whole, so that any number of processes goes on from them.
+    for file in ("trained", "optimizer"):
+        states = [
+            load_file(checkpoints.latest_state(layout.training_state(run), "last") / f"{file}.safetensors")
+            for run in ("one", "two")
+        ]
+        assert states[0].keys() == states[1].keys()
+        for name, tensor in states[0].items():
+            torch.testing.assert_close(tensor, states[1][name], rtol=1e-3, atol=1e-4)
+    n_parameters = json.loads(layout.summary("finetune").read_text())["results"]["n_parameters"]
+    kept = [int(n.replace(",", "")) for n in re.findall(r"process \d of 2 keeps ([0-9,]+) of", said)]
+    assert kept
+    assert all(n == pytest.approx(n_parameters / 2, rel=0.01) for n in kept)

@@ -33,6 +33,7 @@ def test_counts_are_those_of_the_loaded_model(tiny_model):
 def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_encoder):
     """Measured on the same model in bf16 autocast; the head's and the loss's share is not in the plan."""
     freeze(tiny_model.to(torch.bfloat16), Trainable())
+    tiny_model.config.dtype = torch.bfloat16
     recogniser = Recogniser(tiny_model)
     pixels = [tiny_encoder.pixels(noise_picture(168, 168, seed)) for seed in range(4)]
     states = recogniser.picture_states(pixels)

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import finetune
-from skincare import adapters, figures
+from skincare import adapters, checkpoints, figures
 from skincare.errors import StageError
 from skincare.freezing import Trainable
 from skincare.model import load_model
@@ -53,8 +54,10 @@ def test_an_unknown_recipe_lists_those_there_are():
         recipe_named("sample-k9")
 
 
-def trained(layout, monkeypatch, recipe, steps=3):
-    """Run a few steps; return the Training."""
+def trained(layout, monkeypatch, recipe, max_epochs=1, *, released=True):
+    """Run a few steps; return the Training, if asked with the optimizer's states."""
+    if not released:
+        monkeypatch.setattr(Training, "release", lambda self: None)
     monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
     monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
     monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
@@ -68,8 +71,8 @@ def trained(layout, monkeypatch, recipe, steps=3):
     monkeypatch.setattr(Training, "__init__", remember)
     finetune.run(
         finetune.Config(
-            root=layout.root, model=str(TINY_MODEL), recipe=recipe, run="r", min_tokens=36, max_tokens=36, max_epochs=1,
-            micro_batch_size=8,
+            root=layout.root, model=str(TINY_MODEL), recipe=recipe, run="r", min_tokens=36, max_tokens=36,
+            max_epochs=max_epochs, micro_batch_size=8,
         ),
         layout,
     )  # fmt: skip
@@ -80,8 +83,6 @@ def trained(layout, monkeypatch, recipe, steps=3):
 def test_every_recipe_trains_and_loads(layout, monkeypatch, variation):
     if variation in NEED_BITSANDBYTES:
         pytest.importorskip("bitsandbytes")
-    if variation == "qlora4" and not torch.cuda.is_available():
-        pytest.skip("4-bit weights need CUDA")
     training = trained(layout, monkeypatch, f"sample-{variation}")
     history = training.progress.history
     assert len(history) == 2
@@ -136,6 +137,7 @@ def test_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
 def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variation):
     """The exported model answers as the trained one, without peft."""
     training = trained(layout, monkeypatch, f"sample-{variation}")
+    checkpoints.load_trained(training.best_state(), training.parameters)
     assert any(".lora_A." in name for name in training.parameters)
     assert (variation == "lora") == all(".lora_" in name for name in training.parameters)
     exported = load_model(layout.finetuned_model("r"), torch.device("cpu"))
@@ -152,17 +154,57 @@ def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variat
 
 def test_few_bits_without_the_library_say_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    cpu = torch.device("cpu")
     with pytest.raises(StageError, match="bitsandbytes"):
-        adapters.quantisation(adapters.Adapter(n_bits=8), cpu)
-    assert adapters.quantisation(adapters.Adapter(), cpu) is None
-    assert adapters.quantisation(None, cpu) is None
+        adapters.quantisation(adapters.Adapter(n_bits=8))
+    assert adapters.quantisation(adapters.Adapter()) is None
+    assert adapters.quantisation(None) is None
 
 
-def test_four_bits_without_cuda_say_so():
+@pytest.mark.parametrize(("n_bits", "dtype"), [(8, torch.int8), (4, torch.uint8)])
+def test_few_bits_are_learnt_over_and_never_changed(layout, monkeypatch, n_bits, dtype):
+    """The language layers are quantised and stay; the loss falls; the export has the original weights."""
     pytest.importorskip("bitsandbytes")
-    with pytest.raises(StageError, match="CUDA"):
-        adapters.quantisation(adapters.Adapter(n_bits=4), torch.device("cpu"))
+    monkeypatch.setitem(RECIPES, "few", dataclasses.replace(RECIPES[f"sample-qlora{n_bits}"], max_epochs=4))
+    seen = {}
+    original = Training.run
+
+    def run(self, on_epoch):
+        model = self.pictures.recogniser.model
+        seen["before"] = {name: tensor.clone() for name, tensor in model.state_dict().items() if ".lora_" not in name}
+        return original(self, on_epoch)
+
+    monkeypatch.setattr(Training, "run", run)
+    training = trained(layout, monkeypatch, "few", max_epochs=4)
+    model = training.pictures.recogniser.model
+    assert all(".lora_" in name for name in training.parameters)
+    for layer in model.model.language_model.layers:
+        assert layer.mlp.up_proj.base_layer.weight.dtype == layer.self_attn.q_proj.base_layer.weight.dtype == dtype
+    assert {p.dtype for p in model.model.visual.parameters()} == {torch.float32}
+    after = model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in seen["before"].items())
+    losses = [row["train_loss"] for row in training.progress.history[1:]]
+    assert losses[-1] < 0.9 * losses[0]
+
+    plain = load_model(TINY_MODEL, torch.device("cpu"))
+    expected = plain.state_dict()
+    found = load_model(layout.finetuned_model("r"), torch.device("cpu")).state_dict()
+    changed = {name for name in expected if not torch.equal(expected[name], found[name])}
+    assert changed
+    assert all("_proj" in name and "language_model" in name for name in changed)
+    best = load_file(training.best_state() / "trained.safetensors")
+    name = "model.language_model.layers.3.mlp.up_proj"
+    change = 2 * best[f"{name}.lora_B.default.weight"] @ best[f"{name}.lora_A.default.weight"]
+    torch.testing.assert_close(found[f"{name}.weight"], expected[f"{name}.weight"] + change, rtol=1e-5, atol=1e-6)
+
+
+def test_states_of_eight_bits_take_few_bytes(layout, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    training = trained(layout, monkeypatch, "sample-adamw8bit", released=False)
+    large = [p for p in training.parameters.values() if p.numel() >= 4096]
+    assert large
+    for parameter in large:
+        assert training.optimizer.state[parameter]["state1"].dtype == torch.uint8
+        assert training.optimizer.state[parameter]["state2"].dtype == torch.uint8
 
 
 def test_a_probe_leaves_the_model_as_it_was(layout, monkeypatch):

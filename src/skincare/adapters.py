@@ -18,6 +18,10 @@ from skincare.errors import StageError
 _TARGETS: Final = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 
 
+# By the beginnings of their names. Pictures are looked at with the checkpoint's own weights, once.
+_NOT_QUANTISED: Final = ["model.visual", "lm_head"]
+
+
 @dataclass(frozen=True)
 class Adapter:
     """Low-rank matrices beside every projection of the language layers; `n_bits` of the weights under them, or 16."""
@@ -27,7 +31,7 @@ class Adapter:
     n_bits: Literal[4, 8, 16] = 16
 
 
-def quantisation(adapter: Adapter | None, device: torch.device) -> Any:
+def quantisation(adapter: Adapter | None) -> Any:
     """Return how transformers should load the weights under an adapter; None for as they are.
 
     Raises StageError where the platform cannot.
@@ -41,13 +45,11 @@ def quantisation(adapter: Adapter | None, device: torch.device) -> Any:
             f"A recipe with {adapter.n_bits}-bit weights needs bitsandbytes: `pip install bitsandbytes`, or choose "
             "another recipe."
         ) from error
-    if adapter.n_bits == 4 and device.type != "cuda":
-        raise StageError("4-bit weights can only be trained over on a CUDA device; choose another recipe")
     if adapter.n_bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["visual", "lm_head"])
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_NOT_QUANTISED)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=["visual", "lm_head"],
+        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=_NOT_QUANTISED,
     )  # fmt: skip
 
 

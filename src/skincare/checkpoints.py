@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from skincare.distributed import put, whole
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.heads import ClassificationHead, save_head
@@ -43,17 +44,22 @@ class Progress:
 
 def save_state(
     folder: Path, kind: str, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer,
-    progress: Progress, identity: Mapping[str, Any],
+    progress: Progress, identity: Mapping[str, Any], *, is_writer: bool = True,
 ) -> None:  # fmt: skip
     """Write `folder/<kind>-<epoch>-<step in epoch>` and remove the older states of that kind.
 
-    `identity` is what the run must be the same in when it is resumed.
+    `identity` is what the run must be the same in when it is resumed. A process that is no writer only hands over its
+    shares of the tensors.
     """
+    trained = _on_cpu(parameters, keep=is_writer)
+    states = _on_cpu(_optimizer_tensors(parameters, optimizer), keep=is_writer)
+    if not is_writer:
+        return
     building, final = folder / f".{kind}.part", folder / f"{kind}-{progress.epoch:04d}-{progress.step_in_epoch:07d}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()}, building / "trained.safetensors")
-    save_file(_optimizer_tensors(parameters, optimizer), building / "optimizer.safetensors")
+    save_file(trained, building / "trained.safetensors")
+    save_file(states, building / "optimizer.safetensors")
     plain = asdict(progress) | {"best_loss": None if progress.best_loss == float("inf") else progress.best_loss}
     write_json(building / "progress.json", {"progress": plain, "identity": dict(identity)})
     shutil.rmtree(final, ignore_errors=True)  # left by a run that was killed right here: the same state
@@ -84,9 +90,8 @@ def load_state(
     changed = [key for key, value in identity.items() if saved["identity"].get(key) != value]
     if changed:
         raise StageError(f"{folder}: was written with other {', '.join(changed)}; start a new --run instead")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(trained[name])
+    for name, parameter in parameters.items():
+        put(trained[name], parameter)
     _restore_optimizer(parameters, optimizer, tensors)
     progress = Progress(**saved["progress"])
     progress.best_loss = float("inf") if progress.best_loss is None else progress.best_loss
@@ -96,21 +101,18 @@ def load_state(
 def load_trained(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
     """Load only the trained tensors of a state into `parameters`, in place."""
     trained = load_file(folder / "trained.safetensors")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(trained[name])
+    for name, parameter in parameters.items():
+        put(trained[name], parameter)
 
 
 def export_model(folder: Path, model: Any, head: ClassificationHead | None, processor: Any) -> None:
     """Write model, processor and head so that `from_pretrained(folder)` loads them without a token or a network.
 
-    Trained tensors are rounded to the dtype of the frozen ones, as the original checkpoint was.
+    Trained tensors are rounded to the dtype of the original checkpoint, in place.
     """
     building = folder / ".part"
     shutil.rmtree(building, ignore_errors=True)
-    dtype = model.get_input_embeddings().weight.dtype
-    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(building, state_dict=tensors)
+    model.to(model.config.dtype).save_pretrained(building)
     processor.save_pretrained(building)
     if head is not None:
         save_head(building, head)
@@ -120,15 +122,25 @@ def export_model(folder: Path, model: Any, head: ClassificationHead | None, proc
     building.rmdir()
 
 
+def _on_cpu(tensors: Mapping[str, torch.Tensor], *, keep: bool) -> dict[str, torch.Tensor]:
+    """Return whole copies, one tensor at a time so that processes that keep none need no room for all."""
+    copies = {}
+    for name, tensor in tensors.items():
+        complete = whole(tensor.detach())
+        if keep:
+            # A copy of its own: 8-bit optimizers share tables, which safetensors refuses.
+            copies[name] = complete.cpu().clone().contiguous()
+    return copies
+
+
 def _optimizer_tensors(
     parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for name, parameter in parameters.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            # A copy of its own: 8-bit optimizers share tables, which safetensors refuses.
-            tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().clone().contiguous()
-    return tensors
+    return {
+        f"{name}|{key}": torch.as_tensor(value)
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def _restore_optimizer(
@@ -138,6 +150,11 @@ def _restore_optimizer(
     for key, tensor in tensors.items():
         name, _, part = key.rpartition("|")
         parameter = parameters[name]
-        # Step counters stay on the CPU, as AdamW keeps them; moments live where their parameter does.
-        place = "cpu" if tensor.ndim == 0 else parameter.device
-        optimizer.state.setdefault(parameter, {})[part] = tensor.to(place)
+        state = optimizer.state.setdefault(parameter, {})
+        if tensor.shape == parameter.shape and tensor.is_floating_point():
+            # Moments live where their parameter does, and are shared out as it is.
+            state[part] = torch.empty_like(parameter, dtype=tensor.dtype)
+            put(tensor, state[part])
+        else:
+            # Step counters stay on the CPU, as AdamW keeps them.
+            state[part] = tensor.to("cpu" if tensor.ndim == 0 else parameter.device)

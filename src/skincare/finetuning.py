@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -14,7 +14,7 @@ from skincare import adapters, freezing, memory_plan, optimizers, preflight
 from skincare.batches import PromptEncoder
 from skincare.categories import CATEGORIES
 from skincare.chat import Example
-from skincare.checkpoints import export_model
+from skincare.checkpoints import export_model, load_trained
 from skincare.dataset_source import picture_files
 from skincare.distributed import World
 from skincare.errors import StageError
@@ -36,6 +36,9 @@ from skincare.runlog import to_plain
 from skincare.training import Speed, Training
 
 logger = logging.getLogger(__name__)
+
+# Those that treat every weight alike, wherever it lies.
+_SHARDED_OPTIMIZERS: Final = ("adamw", "lion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +80,14 @@ def adjusted_recipe(name: str, settings: RunSettings) -> Recipe:
     return dataclasses.replace(recipe_named(name), **{key: v for key, v in changes.items() if v is not None})
 
 
-def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder) -> MemoryPlan:
-    """Plan for the largest picture that the limits allow and a long answer."""
+def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder, n_shards: int = 1) -> MemoryPlan:
+    """Plan for the largest picture that the limits allow and a long answer, in one process of a run."""
     grid = (1, encoder.merge_size, settings.max_tokens * encoder.merge_size)
     n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)]).input_ids.shape[1]
     capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
     return memory_plan.plan(
         load_config(settings.model), recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
-        optimizers.state_bytes_per_weight(recipe.optimizer),
+        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards,
     )  # fmt: skip
 
 
@@ -93,17 +96,16 @@ def prepare(
     val: Sequence[Example], world: World = World(),  # noqa: B008  frozen
 ) -> Training:  # fmt: skip
     """Load, freeze, fill the picture cache and prove on the first batch that the right things would be learnt."""
+    if world.is_sharded and (recipe.adapter or recipe.optimizer not in _SHARDED_OPTIMIZERS):
+        raise StageError(
+            f"--use_fsdp takes recipes without LoRA and with {' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
+        )
     encoder = PromptEncoder(load_processor(settings.model, settings.limits))
     device = default_device()
-    quantisation = adapters.quantisation(recipe.adapter, device)
+    quantisation = adapters.quantisation(recipe.adapter)
     model = load_model(settings.model, device, settings.attention, quantisation)
-    parameters = _choose(model, recipe, seed)
-    recogniser = Recogniser(model)
-    if recipe.head != "none":
-        parameters |= recogniser.add_head()
-    if not parameters:
-        raise StageError("The recipe trains nothing")
-    plan = plan_memory(settings, recipe, encoder)
+    recogniser, parameters = _learner(model, recipe, seed)
+    plan = plan_memory(settings, recipe, encoder, world.size if world.is_sharded else 1)
     if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         enable_checkpointing(model)
     speed = Speed(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
@@ -125,6 +127,8 @@ def prepare(
         "data": _fingerprint([*train, *val]),
         "vision": prefix_key(recogniser, encoder),
     }
+    # Not before the cache is filled and hashed, which one process does alone.
+    parameters = dict(world.shard(recogniser, parameters))
     training = Training(
         pictures, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity, world
     )
@@ -133,12 +137,17 @@ def prepare(
     return training
 
 
-def _choose(model: Any, recipe: Recipe, seed: int) -> dict[str, torch.nn.Parameter]:
-    """Put LoRA in where the recipe has it, freeze the rest; return what learns by name."""
+def _learner(model: Any, recipe: Recipe, seed: int) -> tuple[Recogniser, dict[str, torch.nn.Parameter]]:
+    """Put in LoRA and head where the recipe has them, freeze the rest; return also what learns, by name."""
     if recipe.adapter:
         adapters.add_lora(model, recipe.adapter, seed)
-    parameters = freezing.freeze(model, recipe.trainable)
-    return parameters | adapters.learn_lora(model)
+    parameters = freezing.freeze(model, recipe.trainable) | adapters.learn_lora(model)
+    recogniser = Recogniser(model)
+    if recipe.head != "none":
+        parameters |= recogniser.add_head()
+    if not parameters:
+        raise StageError("The recipe trains nothing")
+    return recogniser, parameters
 
 
 def enable_checkpointing(model: Any) -> None:
@@ -154,17 +163,15 @@ def enable_checkpointing(model: Any) -> None:
 
 
 def export(training: Training, settings: RunSettings, folder: Path) -> None:
-    """Write the model as it is trained now; LoRA is added into the checkpoint's own weights."""
-    recogniser, recipe = training.pictures.recogniser, training.recipe
-    model = recogniser.model
-    if recipe.adapter:
-        # Not into quantised weights, which round more than a run of LoRA changes: into those that they were made of.
-        model = load_model(settings.model, recogniser.device)
-        with torch.no_grad():
-            for name, parameter in _choose(model, recipe, training.seed).items():
-                parameter.copy_(training.parameters[name])
-        adapters.merge_lora(model)
-    export_model(folder, model, recogniser.head, training.pictures.encoder.processor)
+    """Write the best epoch's model: the checkpoint anew with what was learnt put in, LoRA added into its weights.
+
+    Not the model that was trained: of that a process may hold a share, or a quantised form that rounds more than a
+    run of LoRA changes.
+    """
+    recogniser, parameters = _learner(load_model(settings.model, torch.device("cpu")), training.recipe, training.seed)
+    load_trained(training.best_state(), parameters)
+    adapters.merge_lora(recogniser.model)
+    export_model(folder, recogniser.model, recogniser.head, training.pictures.encoder.processor)
 
 
 def results(

@@ -35,6 +35,7 @@ class MemoryPlan:
     weight_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
+    gathered_bytes: int
     activation_bytes_per_step: int
     activation_bytes_per_picture: int
     checkpointed_bytes_per_picture: int
@@ -47,17 +48,19 @@ class MemoryPlan:
     @property
     def fixed_bytes(self) -> int:
         """Return what is taken whatever the batch size."""
-        return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes + self.activation_bytes_per_step
+        held = self.weight_bytes + self.gradient_bytes + self.optimizer_bytes + self.gathered_bytes
+        return held + self.activation_bytes_per_step
 
 
 def plan(
     config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
-    optimizer_bytes_per_weight: float = 8.0,
+    optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1,
 ) -> MemoryPlan:  # fmt: skip
     """Plan for a model of this `config`, prompts of `n_tokens` and pictures of `grid`; AdamW keeps 8 bytes a weight.
 
-    The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only where
-    not even one picture fits without it.
+    Of `n_shards` processes each keeps its share, and has the whole model at hand in the checkpoint's dtype when it
+    evaluates. The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only
+    where not even one picture fits without it.
     """
     model = meta_model(config)
     parameters = freeze(model, trainable)
@@ -68,9 +71,10 @@ def plan(
     checkpointed = text.num_hidden_layers * n_tokens * text.hidden_size * 2 + per_picture // text.num_hidden_layers
     weight_bytes = sum(p.numel() * p.element_size() for p in _unique(model))
     sizes = {
-        "weight_bytes": weight_bytes,
-        "gradient_bytes": 4 * n_trainable,
-        "optimizer_bytes": int(optimizer_bytes_per_weight * n_trainable),
+        "weight_bytes": weight_bytes // n_shards,
+        "gradient_bytes": 4 * n_trainable // n_shards,
+        "optimizer_bytes": int(optimizer_bytes_per_weight * n_trainable) // n_shards,
+        "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
         "activation_bytes_per_step": one - per_picture,
     }
     fixed = sum(sizes.values())
@@ -106,6 +110,7 @@ def describe(plan: MemoryPlan) -> Iterator[str]:
         ("weights", plan.weight_bytes),
         ("gradients", plan.gradient_bytes),
         ("optimizer", plan.optimizer_bytes),
+        ("gathered from all processes", plan.gathered_bytes),
         ("activations, per step", plan.activation_bytes_per_step),
         ("activations, per picture", plan.activation_bytes_per_picture),
         ("the same with checkpointing", plan.checkpointed_bytes_per_picture),

@@ -13,6 +13,7 @@ import torch
 from skincare import objectives
 from skincare.batches import IGNORED, Batch, PromptEncoder
 from skincare.chat import Example
+from skincare.distributed import whole
 from skincare.errors import StageError
 from skincare.objectives import HeadUse
 from skincare.pictures import PictureStates
@@ -41,7 +42,7 @@ def check(
     objectives.losses(recogniser, encoder, head_use, grids, states, categories).mean().backward()
     check_gradients(recogniser.model, parameters)
     check_step(parameters, learning_rate)
-    dtype = recogniser.model.get_input_embeddings().weight.dtype
+    dtype = recogniser.dtype
     of_model = {name: parameter for name, parameter in parameters.items() if not name.startswith("classification_head")}
     share = check_export(of_model, total_rate, dtype)
     recogniser.zero_grad(set_to_none=True)
@@ -86,7 +87,7 @@ def check_gradients(model: torch.nn.Module, parameters: Mapping[str, torch.nn.Pa
     for name, parameter in parameters.items():
         assert parameter.grad is not None
         module = _owner(name)
-        norms[module] = norms.get(module, 0.0) + parameter.grad.float().norm().item()
+        norms[module] = norms.get(module, 0.0) + whole(parameter.grad.float().norm()).item()
     for module, norm in norms.items():
         if not norm > 0 or norm == float("inf"):
             raise StageError(f"{module}: its gradient has norm {norm}")
@@ -96,7 +97,7 @@ def check_step(parameters: Mapping[str, torch.nn.Parameter], learning_rate: floa
     """Prove that an AdamW step changes every promised module, then put the weights back."""
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     torch.optim.AdamW(parameters.values(), lr=learning_rate).step()
-    changed = {_owner(name) for name, parameter in parameters.items() if not torch.equal(parameter, before[name])}
+    changed = {_owner(name) for name, parameter in parameters.items() if whole((parameter != before[name]).sum()) > 0}
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(before[name])
@@ -118,7 +119,7 @@ def check_export(parameters: Mapping[str, torch.nn.Parameter], total_rate: float
     movable: dict[str, int] = {}
     counts: dict[str, int] = {}
     for name, parameter in parameters.items():
-        _, exponents = torch.frexp(parameter.detach().float())
+        _, exponents = torch.frexp(whole(parameter.detach()).float())
         half_steps = torch.exp2(exponents.float() - 2 - mantissa_bits)
         owner = _owner(name)
         movable[owner] = movable.get(owner, 0) + int((half_steps <= total_rate).sum())

@@ -51,7 +51,7 @@ class Recogniser(nn.Module):
     def add_head(self) -> dict[str, nn.Parameter]:
         """Give the model a new classification head; return its parameters by name."""
         self.head = ClassificationHead(self.model.config.text_config.hidden_size).to(self.device)
-        return {f"classification_head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        return {n: p for n, p in self.parameters_by_name().items() if n.startswith("classification_head.")}
 
     def load_head(self, folder: Path) -> None:
         """Take the classification head of a model's folder, where it has one."""
@@ -64,10 +64,19 @@ class Recogniser(nn.Module):
         """Return where the weights are."""
         return self.model.lm_head.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the checkpoint, whatever part of it learns in fp32."""
+        return self.model.config.dtype
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """Return the model's parameters and those of the head."""
+        of_head = dict(self.head.named_parameters()) if self.head is not None else {}
+        return dict(self.model.named_parameters()) | {f"classification_head.{name}": p for name, p in of_head.items()}
+
     def autocast(self) -> AbstractContextManager:
         """Compute in bf16 where the checkpoint is bf16, though trained tensors are kept in fp32."""
-        frozen_dtype = self.model.get_input_embeddings().weight.dtype
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=frozen_dtype == torch.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def picture_states(self, pictures: Sequence[Pixels]) -> list[torch.Tensor]:
         """Return each picture's (n_patches, width) states at the end of the frozen prefix, without a graph."""

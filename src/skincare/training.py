@@ -21,7 +21,7 @@ from skincare.batches import Grid
 from skincare.chat import Example
 from skincare.checkpoints import Progress
 from skincare.decoders import DecoderName, make_decoder
-from skincare.distributed import World
+from skincare.distributed import World, whole
 from skincare.errors import StageError
 from skincare.metrics import Scores
 from skincare.pictures import PictureStates
@@ -104,12 +104,17 @@ class Training:
                 on_epoch(self._finish_epoch())
         return "patience" if self._is_out_of_patience() else "max_epochs"
 
-    def load_best(self) -> None:
-        """Put the best epoch's weights into the model."""
+    def best_state(self) -> Path:
+        """Return the folder of the best epoch's state."""
         state = checkpoints.latest_state(self.state_folder, "best")
         if state is None:
             raise StageError(f"{self.state_folder}: no best state; start the run anew without --resume")
-        checkpoints.load_trained(state, self.parameters)
+        return state
+
+    def release(self) -> None:
+        """Give back the memory that only training needs."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of an optimizer step, 0 being the first."""
@@ -154,7 +159,7 @@ class Training:
             group["lr"] = self.learning_rate(self.progress.step) * group["scale"]
         loss = self.world.sum_number(self._gradients(examples))
         self.world.sum_gradients(self.parameters.values())
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
+        grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not torch.isfinite(grad_norm):
             raise StageError(f"Step {self.progress.step}: the gradient is not finite; try a smaller learning rate")
         self.optimizer.step()
@@ -166,8 +171,16 @@ class Training:
             try:
                 return self._accumulate(examples, self.progress.micro_batch_size)
             except torch.OutOfMemoryError:
+                if self.world.is_sharded:
+                    # The other processes wait for this one inside the pass that it has left.
+                    raise StageError(
+                        f"{self.progress.micro_batch_size} picture(s) a pass do not fit into memory; take a smaller "
+                        "--micro-batch-size or --gradient-checkpointing True, with --restart"
+                    ) from None
                 if self.progress.micro_batch_size == 1:
-                    raise StageError("Not even one picture fits into memory; try --gradient-checkpointing") from None
+                    raise StageError(
+                        "Not even one picture fits into memory; try --gradient-checkpointing True"
+                    ) from None
             # Outside the handler: its traceback would hold the tensors of the failed pass.
             self.progress.micro_batch_size = -(-self.progress.micro_batch_size // 2)
             torch.cuda.empty_cache()
@@ -180,19 +193,23 @@ class Training:
         recogniser, encoder = self.pictures.recogniser, self.pictures.encoder
         recogniser.train()
         self.optimizer.zero_grad(set_to_none=True)
-        total, mine = 0.0, self.world.share(examples)
-        for start in range(0, len(mine), micro_batch_size):
-            some = mine[start : start + micro_batch_size]
+        parts: list[torch.Tensor] = []
+        mine = self.world.share(examples)
+        for start in range(0, self.world.largest_share(examples), micro_batch_size):
+            # Sharded weights need all processes in every pass: one whose share is used up passes what counts nothing.
+            some, counts = mine[start : start + micro_batch_size], start < len(mine)
+            some = some if counts else examples[:1]
             grids, states = self._look(some)
             categories = [example.category for example in some]
             losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, states, categories)
             if self.recipe.imbalance == "focal":
                 losses = sampling.focal(losses)
             weights = torch.tensor([self.weight_of[example.image_id] for example in some], device=losses.device)
-            loss = (losses * weights).sum() / len(examples)
+            loss = (losses * weights).sum() * counts / len(examples)
             loss.backward()
-            total += loss.item()
-        return total
+            parts.append(loss.detach())
+        # Read once per step: every reading waits for the device.
+        return sum(torch.stack(parts).tolist())
 
     def _look(self, examples: Sequence[Example]) -> tuple[list[Grid], list[torch.Tensor]]:
         """Return grids and states of training pictures, as this epoch shows them."""
@@ -206,12 +223,13 @@ class Training:
         """Evaluate on val, write the epoch into the history and save what must be kept."""
         progress = self.progress
         self.pictures.recogniser.eval()
+        self.optimizer.zero_grad(set_to_none=True)
         size = self.speed.eval_batch_size
         mine = self.world.share(self.val)
-        loss = self.world.sum_number(evaluation.total_loss(self.pictures, self.recipe.head, mine, size)) / len(self.val)
-        predictions = self.world.gather(
-            evaluation.predict(self.pictures, self.decoder, mine, "val", size, show_progress=False)
-        )
+        with self.world.gathered(self.pictures.recogniser):
+            total = evaluation.total_loss(self.pictures, self.recipe.head, mine, size)
+            answered = evaluation.predict(self.pictures, self.decoder, mine, "val", size, show_progress=False)
+        loss, predictions = self.world.sum_number(total) / len(self.val), self.world.gather(answered)
         scores = metrics.score(predictions)
         row = self._history_row(loss, scores)
         is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
@@ -246,8 +264,8 @@ class Training:
         return self.progress.epoch - self.progress.best_epoch >= self.recipe.patience_epochs
 
     def _save(self, kind: str) -> None:
-        if not self.world.is_writer:
-            return
-        checkpoints.save_state(
-            self.state_folder, kind, self.parameters, self.optimizer, self.progress, self.identity
-        )  # fmt: skip
+        if self.world.is_writer or self.world.is_sharded:
+            checkpoints.save_state(
+                self.state_folder, kind, self.parameters, self.optimizer, self.progress, self.identity,
+                is_writer=self.world.is_writer,
+            )  # fmt: skip
