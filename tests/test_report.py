@@ -217,3 +217,16 @@ def test_a_trained_model_gets_its_card_where_it_lies(layout):
     written(layout)
     scores = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
     assert report_views.percent(scores["accuracy"]) in card.read_text()
+
+
+def test_ablations_stand_beside_ranking(layout):
+    assert "python src/ablations.py" in written(layout)[0]
+    shares = ("accuracy", "difference")
+    row = {f"{name}{end}": 0.25 for name in shares for end in ("", "_low", "_high")}
+    ways = [{"way": way, **row, "coverage": 1.0, "f1_macro": 0.5} for way in ("rank", "rank_sum", HOSTILE)]
+    summary(layout, "ablations", counts={"pictures": 42},
+            results={"model": HOSTILE, "split": "val", "ways": ways, "alike_in_all_orders": 0.9})  # fmt: skip
+    text, markdown = written(layout)
+    assert "<code>rank_sum</code>" in text
+    assert Page(text).tags.count("script") == 1
+    assert "| rank\\_sum | 25.0% (25.0% to 25.0%) | +25.0 (+25.0 to +25.0) | 100.0% | 50.0% |" in markdown

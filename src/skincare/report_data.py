@@ -18,7 +18,7 @@ from skincare.paths import TINY_MODEL, Layout
 from skincare.predictions import Prediction
 from skincare.tables import HistoryRow
 
-STAGES: Final = ("scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "explain")
+STAGES: Final = ("scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "explain", "ablations")
 # Of the gallery; at 6 kB each they stay far below 10 MB together.
 MAX_THUMBNAILS: Final = 600
 _THUMBNAIL_SIDE_PX: Final = 160
