@@ -23,7 +23,9 @@ from skincare.sample.shop import serve, stock
 
 logger = logging.getLogger(__name__)
 
-StageName = Literal["scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "report"]
+StageName = Literal[
+    "scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "explain", "ablations", "report"
+]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
 
@@ -73,6 +75,7 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
         "baselines": [*model, *pixels],
         "zero_shot": [*model, *pixels],
         "finetune": [*model, "--recipe", recipe, *pixels],
+        "ablations": ["--model", str(layout.finetuned_model(recipe)), *pixels],
     }
     if layout.is_interrupted(recipe):
         options["finetune"].append("--resume")

@@ -2,23 +2,27 @@
 
 In: predictions as the model stages wrote them; without a FILE those of zero_shot.py and of all runs of finetune.py.
 Out: beside each file its metrics, and in it what today's parser reads in the kept text;
-log/finetune/<run>/comparison.json, plots/{cm_before_training,cm_after_training}.png where they are of these answers.
-Command: python src/score.py [log/zero_shot/predictions.jsonl]
+log/finetune/<run>/{comparison,baselines}.json, plots/{cm_before_training,cm_after_training}.png where they are of these
+answers. With --merge, beside the plain metrics those with fewer categories (metrics_merged.json).
+Command: python src/score.py [log/zero_shot/predictions.jsonl] [--merge Toner+Mist]
 Time: a second per file.
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import tyro
 
-from skincare import answers, figures, predictions, scoring, stage
+from skincare import answers, comparison, figures, merging, metrics, predictions, scoring, stage
 from skincare.errors import MissingInputError
 from skincare.metrics import Scores
 from skincare.paths import Layout
 from skincare.runlog import Summary, to_plain
+
+logger = logging.getLogger(__name__)
 
 _TRAINED: Final = "*/test_predictions.jsonl"
 
@@ -29,10 +33,13 @@ class Config(stage.StageConfig):
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Files of predictions; those of zero_shot.py and finetune.py if left out."""
+    merge: tuple[str, ...] = ()
+    """Categories to count as one, such as Toner+Mist, in scores beside the plain ones."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
     """Parse, score and write each file, then what depends on several."""
+    groups = merging.parse(config.merge)
     files = config.files or _written(layout)
     if not files:
         raise MissingInputError("predictions", layout.zero_shot, "Make them with `python src/zero_shot.py`.")
@@ -43,9 +50,13 @@ def run(config: Config, layout: Layout) -> Summary:
         n_answers += len(new)
         n_changed += sum(one.category != other.category for one, other in zip(old, new, strict=True))
         accuracies[to_plain(file)] = scores.accuracy
+        if groups:
+            merged = scoring.score_merged(file, new, groups)
+            logger.info("%s, %s as one: %s", file, ", ".join(config.merge), metrics.headline(merged))
         _redraw(layout, file.resolve(), scores)
     for file in sorted(layout.finetune_log("").glob(_TRAINED)):
         scoring.compare_with_zero_shot(layout, file.parent, predictions.read_jsonl(file))
+        comparison.compare_with_baselines(layout, file.parent)
     return Summary(
         headline=f"{n_answers} answers in {len(files)} files, {n_changed} read otherwise than before",
         counts={"read as before": n_answers - n_changed, "read otherwise": n_changed},

@@ -37,6 +37,25 @@ def test_kept_texts_are_read_with_todays_parser(layout):
     assert json.loads((layout.finetune_log("r") / "test_metrics.json").read_text())["n"] == 4
 
 
+def test_merged_categories_are_scored_beside_the_plain_ones(layout):
+    answered = [prediction(f"{i}_1", "Toner", "Mist" if i else "Oil") for i in range(4)]
+    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
+    score.run(score.Config(root=layout.root, merge=("Toner+Mist",)), layout)
+    accuracies = {
+        name: json.loads((layout.zero_shot / name).read_text())["accuracy"]
+        for name in ("metrics.json", "metrics_merged.json")
+    }
+    assert accuracies == {"metrics.json": 0, "metrics_merged.json": 0.75}
+
+
+def test_the_baselines_are_set_beside_every_run_again(layout):
+    kept = [prediction(f"{i}_1", "Cleanser", "Oil", decoder="baseline:majority") for i in range(4)]
+    predictions.write_jsonl(layout.baselines / "majority.jsonl", kept)
+    score.run(score.Config(root=layout.root), layout)
+    compared = json.loads((layout.finetune_log("r") / "baselines.json").read_text())
+    assert compared["majority"]["difference"] == 1
+
+
 def test_scoring_twice_changes_nothing(layout):
     def files():
         return {path: path.read_bytes() for path in layout.root.rglob("*.json*")}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from skincare import comparison, metrics, predictions
+from skincare import comparison, merging, metrics, predictions
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.metrics import Scores
@@ -30,6 +30,14 @@ def score_again(file: Path) -> tuple[list[Prediction], list[Prediction], Scores]
     predictions.write_jsonl(file, new)
     write_json(metrics_file(file), metrics.to_json(scores))
     return old, new, scores
+
+
+def score_merged(file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group]) -> Scores:
+    """Write and return the scores with categories merged, beside the plain ones."""
+    scores = metrics.score(answered, merged=groups)
+    plain = metrics_file(file)
+    write_json(plain.with_name(f"{plain.stem}_merged.json"), metrics.to_json(scores))
+    return scores
 
 
 def compare_with_zero_shot(layout: Layout, folder: Path, answered: Sequence[Prediction]) -> None:
