@@ -1,7 +1,8 @@
 """A model that is asked about pictures, with all that is to be known about how: zero-shot, after training, ablations.
 
-Answers are kept under the root (`skincare.journal`), and so is the output of the vision tower but for its last block:
-the reference recipe trains no more of the tower, so that training and the trained model find there what was computed.
+Answers are kept under the root (`skincare.journal`), and so is the output of the vision tower but for its
+last block: the reference recipe trains no more of the tower, so that training and the trained model find there what was
+computed.
 """
 
 import copy

@@ -1,8 +1,8 @@
 """Where the product is in a photo with a plain background: its outline, its box and how sure that is.
 
-By classical means: what the border has in common is the background (`skincare.backdrop`); from the border it spreads
-over all that looks like it or like a shadow on it, until an edge stops it. Gaps in an edge, as a white pack on white
-has them, are too narrow for it to slip through. GrabCut then moves the outline to where colours change.
+By classical means: what the border has in common is the background (`skincare.backdrop`); from the border
+it spreads over all that looks like it or like a shadow on it, until an edge stops it. Gaps in an edge, as a white
+pack on white has them, are too narrow for it to slip through. GrabCut then moves the outline to where colours change.
 
 `METHODS` holds this and, where installed, rembg; a detector of one's own is one more function there.
 """

@@ -24,9 +24,9 @@ class Measures:
     """What is known about a picture that could be decoded; hashes and cells in hexadecimal digits.
 
     format, notes: see skincare.images.Picture. box: of the content, in pixels of the upright picture.
-    look: a digest of the thumbnails, equal for equal pixels. cells: see skincare.duplicates.cells, empty where there is
-    no contrast, so nothing to compare. dhash, phash: 16 x 16 bits; dhash_8x8, reference_hash: what the reference meant
-    and what it ran.
+    look: a digest of the thumbnails, equal for equal pixels. cells: see skincare.duplicates.cells, empty where
+    there is no contrast, so nothing to compare. dhash, phash: 16 x 16 bits; dhash_8x8, reference_hash: what the
+    reference meant and what it ran.
     """
 
     width: int

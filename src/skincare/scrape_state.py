@@ -222,7 +222,7 @@ class ScrapeState(ScrapeRecord):
             )
 
     def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, visit: Visit) -> None:
-        """Record the pictures of a product's page, numbered from 1, and what else it says (see skincare.sources).
+        """Record the pictures of a product's page, numbered from 1, and what else it says.
 
         What was known of them before is forgotten.
         """

@@ -96,7 +96,7 @@ class CleanRow:
     file: str
     width: int
     height: int
-    # See skincare.quality: of the content, which decides, and of the whole frame, as the reference measured it.
+    # See skincare.quality: of the content, which decides, and of the whole frame, the reference's measure.
     sharpness: float
     plain_sharpness: float
     sha256: str

@@ -1,6 +1,7 @@
 """What a source of products is, and what reading one of its answers gives.
 
-A source decides and reads; it never fetches: skincare.collector and skincare.listing do that, politely.
+A source decides and reads; it never fetches: skincare.collector and skincare.listing
+do that, politely.
 """
 
 import json
