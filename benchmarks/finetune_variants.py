@@ -1,0 +1,246 @@
+"""The ways to fine-tune that finetune_speed.py sets side by side, each as a step on the same pictures."""
+
+import itertools
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL import Image
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from full_size import full_size_model
+from skincare import finetuning, objectives
+from skincare.batches import PromptEncoder
+from skincare.freezing import Trainable, freeze, trainable_modules
+from skincare.model import PixelLimits, load_model, load_processor
+from skincare.paths import TINY_MODEL
+from skincare.pictures import PictureStates
+from skincare.prompts import user_messages
+from skincare.recogniser import Recogniser
+from skincare.sample import drawing
+
+ANSWER: Final = "Moisturiser"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all variants."""
+
+    folder: Path
+    names: list[str]
+    device: torch.device
+    n_steps: int
+    is_tiny: bool
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a plain training loop goes about it; the defaults are the reference's."""
+
+    learns_embedding: bool = True
+    frozen_dtype: torch.dtype = torch.float32
+    one_at_a_time: bool = True
+    checkpointing: bool = True
+    hooks: bool = True
+    all_logits: bool = True
+
+
+# Each changes one thing in the way before it, the first in the reference's.
+_STEPS: Final[dict[str, dict[str, Any]]] = {
+    "frozen_embedding": {"learns_embedding": False},
+    "frozen_in_bf16": {"frozen_dtype": torch.bfloat16},
+    "together": {"one_at_a_time": False},
+    "no_hooks": {"hooks": False},
+    "no_checkpointing": {"checkpointing": False},
+    "answer_logits": {"all_logits": False},
+}
+_WAYS: Final = itertools.accumulate(_STEPS.values(), lambda way, change: replace(way, **change), initial=Way())
+LADDER: Final[dict[str, Way]] = dict(zip(("reference", *_STEPS), _WAYS, strict=True))
+
+
+def flop_counter() -> FlopCounterMode:
+    """Return a counter that knows the CPU's attention too."""
+    aten = torch.ops.aten
+
+    def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_backward_flop_count(gradient, query, key, value)
+
+    mapping = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=mapping)
+
+
+def build(setting: Setting, dtype: torch.dtype) -> tuple[PromptEncoder, Any]:
+    """Return the processor and a model: of the true shape with random weights, or the embedded one."""
+    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
+    if not setting.is_tiny:
+        return encoder, full_size_model(dtype, setting.device, encoder)
+    model = load_model(TINY_MODEL, setting.device).to(dtype)
+    model.config.dtype = dtype
+    return encoder, model
+
+
+def pictures(folder: Path, n_pictures: int) -> list[str]:
+    """Write drawn photos of 600 x 600 pixels; return their names."""
+    names = []
+    for i in range(n_pictures):
+        rng = random.Random(i)
+        image = drawing.draw(drawing.random_packaging(rng), drawing.View(), 600, "BENCH").image
+        names.append(f"pack_{10_000_000 + i}_1.jpg")
+        image.save(folder / names[-1], quality=92)
+    return names
+
+
+def plain(setting: Setting, way: Way) -> Callable[[], None]:
+    """Return a step of transformers' own forward pass."""
+    encoder, model = build(setting, way.frozen_dtype)
+    parameters = list(freeze(model, Trainable()).values())
+    if way.learns_embedding:
+        parameters.append(model.get_input_embeddings().weight.requires_grad_(True))
+    if way.checkpointing and way.hooks:
+        model.gradient_checkpointing_enable()
+    elif way.checkpointing:
+        finetuning.enable_checkpointing(model)
+    model.train()
+    optimizer = torch.optim.AdamW(parameters, lr=5e-7, weight_decay=0.01)
+    n_answer = len(encoder.answer_tokens(ANSWER))
+
+    def step() -> None:
+        for names in [[name] for name in setting.names] if way.one_at_a_time else [setting.names]:
+            inputs = _processed(encoder, [Image.open(setting.folder / name) for name in names]).to(setting.device)
+            if not way.all_logits:
+                inputs["logits_to_keep"] = n_answer + 1
+                inputs["shift_labels"] = functional.pad(inputs["labels"][:, -n_answer:], (0, 1), value=-100)
+            with torch.autocast(setting.device.type, torch.bfloat16):
+                loss = model(**inputs).loss * len(names) / len(setting.names)
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _processed(encoder: PromptEncoder, images: list[Image.Image]) -> Any:
+    """Return the processor's inputs with labels on the answer, as public examples build them."""
+    text = encoder.processor.apply_chat_template(user_messages(), add_generation_prompt=True, tokenize=False)
+    full = f"{text}{ANSWER}<|im_end|>"
+    inputs = encoder.processor(text=[full] * len(images), images=images, return_tensors="pt", padding=True)
+    labels = inputs["input_ids"].clone()
+    labels[:, : -len(encoder.answer_tokens(ANSWER))] = -100
+    inputs["labels"] = labels
+    return inputs
+
+
+def ours(setting: Setting, *, cached: bool) -> Callable[[], None]:
+    """Return a step as finetune.py takes it, with pictures from the cache or looked at anew."""
+    encoder, model = build(setting, torch.bfloat16)
+    parameters = freeze(model, Trainable())
+    recogniser = Recogniser(model)
+    recogniser.train()
+    states_of = PictureStates(recogniser, encoder, setting.folder, setting.folder / "cache" if cached else None)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=5e-7, weight_decay=0.01)
+
+    def step() -> None:
+        some = setting.names
+        grids, states = states_of.get(some) if cached else states_of.views(some, [lambda image: image] * len(some))
+        answers = [ANSWER] * len(some)
+        objectives.losses(recogniser, encoder, "none", grids, states, answers).mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def trainer(setting: Setting) -> tuple[list[float], int]:
+    """Run Hugging Face Trainer; return the seconds of its timed steps and the operations of the first."""
+    from transformers import Trainer, TrainingArguments
+
+    encoder, model = build(setting, torch.bfloat16)
+    model, names, folder = _three_modules(model), setting.names, setting.folder
+    rows = [{"name": names[i % len(names)]} for i in range(len(names) * (setting.n_steps + 1))]
+    arguments = TrainingArguments(**_arguments(setting), remove_unused_columns=False)
+    clock = _clock(setting.device)
+    Trainer(
+        model, arguments, train_dataset=rows, callbacks=[clock],
+        data_collator=lambda some: dict(_processed(encoder, [Image.open(folder / row["name"]) for row in some])),
+    ).train()  # fmt: skip
+    return clock.seconds(), clock.n_flop
+
+
+def sft_trainer(setting: Setting) -> tuple[list[float], int]:
+    """Run TRL's SFTTrainer; return the seconds of its timed steps and the operations of the first."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    encoder, model = build(setting, torch.bfloat16)
+    model, names = _three_modules(model), setting.names
+    system, user = user_messages()
+    user = {"role": "user", "content": [{"type": "image"}, user["content"][1]]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": ANSWER}]}
+    images = [Image.open(setting.folder / name).convert("RGB") for name in names]
+    rows = Dataset.from_list([
+        {"prompt": [system, user], "completion": [answer], "images": [images[i % len(images)]]}
+        for i in range(len(names) * (setting.n_steps + 1))
+    ])  # fmt: skip
+    clock = _clock(setting.device)
+    SFTTrainer(
+        model, args=SFTConfig(**_arguments(setting), max_length=None), train_dataset=rows,
+        processing_class=encoder.processor, callbacks=[clock],
+    ).train()  # fmt: skip
+    return clock.seconds(), clock.n_flop
+
+
+def _three_modules(model: Any) -> Any:
+    model.requires_grad_(False)
+    for module in trainable_modules(model, Trainable()).values():
+        module.requires_grad_(True)
+    return model
+
+
+def _arguments(setting: Setting) -> dict[str, Any]:
+    return {
+        "output_dir": str(setting.folder / "out"), "per_device_train_batch_size": len(setting.names),
+        "max_steps": setting.n_steps + 1, "bf16": True, "use_cpu": setting.device.type == "cpu", "report_to": "none",
+        "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "dataloader_pin_memory": False,
+    }  # fmt: skip
+
+
+def _clock(device: torch.device) -> Any:
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        """Counts the operations of the first step and notes when steps end; the first is not timed."""
+
+        def __init__(self) -> None:
+            self.ends: list[float] = []
+            self.counter = flop_counter()
+            self.n_flop = 0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            if not self.ends:
+                self.counter.__enter__()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if not self.ends:
+                self.counter.__exit__(None, None, None)
+                self.n_flop = self.counter.get_total_flops()
+            self.ends.append(time.perf_counter())
+
+        def seconds(self) -> list[float]:
+            return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+
+    return Clock()
