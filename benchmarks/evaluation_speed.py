@@ -2,13 +2,19 @@
 
 The weights are random, the pictures drawn and the same for all. The reference asks one picture at a time by
 `model.generate` with at most 30 new tokens. Random weights never say the end token, so it pays for all 30; a trained
-model ends a name after about 4, which is measured too (`reference_4_tokens`).
+model ends a name after about 4, which is measured too (`reference_4_tokens`). Rows `_seen` are of pictures asked about
+before: what the frozen prefix of the vision tower makes of them is at hand, as in a stage that has a cache.
+
+Besides the seconds the floating-point operations of every way are counted (torch.utils.flop_counter), in an untimed
+pass: their ratio is what a machine that does nothing else could gain.
 
 Out: benchmarks/results/evaluation_speed_<device>.json and a table.
 Command: python benchmarks/evaluation_speed.py
-Time: 6 minutes on two CPU cores; seconds on a GPU.
+         python benchmarks/evaluation_speed.py --shape tiny --out tried.json   (tries the script, measures nothing)
+Time: about 8 minutes on two CPU cores; seconds on a GPU.
 """
 
+import io
 import json
 import logging
 import os
@@ -17,21 +23,28 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import torch
 import tyro
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from full_size import REPOSITORY, full_size_model
 from skincare.batches import PromptEncoder
-from skincare.decoders import NAMES, make_decoder
-from skincare.model import PixelLimits, default_device, load_processor
+from skincare.decoders import NAMES, DecoderName, make_decoder
+from skincare.model import PixelLimits, default_device, load_model, load_processor
 from skincare.paths import TINY_MODEL
+from skincare.pictures import PictureStates
 from skincare.recogniser import Recogniser
 from skincare.runlog import environment
 from skincare.sample import drawing
 
 logger = logging.getLogger("evaluation_speed")
+
+_SEEN: Final[tuple[DecoderName, ...]] = ("constrained", "rank", "head")
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,80 @@ class Config:
     """Pictures to ask about."""
     batch_size: int = 4
     """Pictures per pass of our decoders."""
+    shape: Literal["full", "tiny"] = "full"
+    """Take the embedded model in place of the true shape."""
+    out: Path | None = None
+    """Where to write the JSON; below benchmarks/results/ if left out."""
+
+
+class DrawnPictures:
+    """Drawn photos of 600 x 600 pixels, decoded and as the bytes of a file; their names are numbers."""
+
+    def __init__(self, n_pictures: int) -> None:
+        self.images: dict[str, Image.Image] = {}
+        for i in range(n_pictures):
+            packaging = drawing.random_packaging(random.Random(i))
+            self.images[str(i)] = drawing.draw(packaging, drawing.View(), 600, "BENCH").image
+
+    def bytes_of(self, picture: str) -> bytes:
+        """Return the bytes of a lossless file, so that the model sees the same either way."""
+        buffer = io.BytesIO()
+        self.images[picture].save(buffer, "png")
+        return buffer.getvalue()
+
+
+class Asking:
+    """A model and the ways to ask it about the same pictures."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
+        if config.shape == "full":
+            self.model = full_size_model(torch.bfloat16, device, self.encoder).requires_grad_(False).eval()
+        else:
+            self.model = load_model(TINY_MODEL, device).requires_grad_(False)
+        # As every stage that asks: the last block of the vision tower is no part of the prefix.
+        self.recogniser = Recogniser(self.model, n_live_blocks=1)
+        self.recogniser.add_head()
+        self.recogniser.requires_grad_(False)
+        self.drawn = DrawnPictures(config.n_pictures)
+        self.seen = PictureStates(self.recogniser, self.encoder, self.drawn)
+        self.batch_size = config.batch_size
+
+    def ways(self) -> dict[str, Callable[[], None]]:
+        """Return all ways by name, the reference's first."""
+        return {
+            "reference": partial(self.plain, 30),
+            "reference_4_tokens": partial(self.plain, 4),
+            **{name: partial(self.decode, name, self.look) for name in NAMES},
+            **{f"{name}_seen": partial(self.decode, name, self.seen.get) for name in _SEEN},
+        }
+
+    def warm_up(self) -> None:
+        """Do what a run does once: see each picture, and read the part of the prompt that is the same for all."""
+        self.seen.fill(list(self.drawn.images), self.batch_size)
+        self.decode("head", self.seen.get)
+
+    def plain(self, n_tokens: int) -> None:
+        """Ask as the reference does."""
+        encoder = self.encoder
+        for image in self.drawn.images.values():
+            inputs = encoder.processor(text=[encoder.prompt_text], images=[image], return_tensors="pt")
+            self.model.generate(
+                **inputs.to(self.recogniser.device), max_new_tokens=n_tokens, do_sample=False,
+                pad_token_id=encoder.pad_token_id,
+            )  # fmt: skip
+
+    def decode(self, name: DecoderName, states_of: Callable[[list[str]], tuple[list, list]]) -> None:
+        """Ask by a decoder about the states that a batch of pictures has."""
+        decoder = make_decoder(name, self.recogniser, self.encoder)
+        pictures = list(self.drawn.images)
+        for start in range(0, len(pictures), self.batch_size):
+            decoder(*states_of(pictures[start : start + self.batch_size]))
+
+    def look(self, pictures: list[str]) -> tuple[list, list]:
+        """Return grids and states of pictures that were never seen."""
+        pixels = [self.encoder.pixels(self.drawn.images[picture]) for picture in pictures]
+        return [one.grid for one in pixels], self.recogniser.picture_states(pixels)
 
 
 def main() -> None:
@@ -49,55 +136,62 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
-    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
-    model = full_size_model(torch.bfloat16, device, encoder).requires_grad_(False).eval()
-    recogniser = Recogniser(model)
-    recogniser.add_head()
-    recogniser.requires_grad_(False)
-    images = []
-    for i in range(config.n_pictures):
-        packaging = drawing.random_packaging(random.Random(i))
-        images.append(drawing.draw(packaging, drawing.View(), 600, "BENCH").image)
-
-    def plain(n_tokens: int) -> None:
-        for image in images:
-            inputs = encoder.processor(text=[encoder.prompt_text], images=[image], return_tensors="pt").to(device)
-            model.generate(**inputs, max_new_tokens=n_tokens, do_sample=False, pad_token_id=encoder.pad_token_id)
-
-    def decode(name: Any) -> None:
-        decoder = make_decoder(name, recogniser, encoder)
-        for start in range(0, len(images), config.batch_size):
-            pixels = [encoder.pixels(image) for image in images[start : start + config.batch_size]]
-            decoder([one.grid for one in pixels], recogniser.picture_states(pixels))
-
-    ways: dict[str, Callable[[], None]] = {"reference": lambda: plain(30), "reference_4_tokens": lambda: plain(4)}
-    ways |= {name: (lambda name=name: decode(name)) for name in NAMES}
-    rows = []
-    for name, way in ways.items():
-        seconds = _timed(way, device)
-        rows.append({"way": name, "seconds": round(seconds, 3), "pictures_per_second": config.n_pictures / seconds})
+    asking = Asking(config, device)
+    asking.warm_up()
+    rows: list[dict[str, Any]] = []
+    logger.info("%-20s %10s %8s %14s %17s", "way", "pictures/s", "ratio", "GFLOP/picture", "operations allow")
+    for name, way in asking.ways().items():
+        rows.append({"way": name, **_measured(way, config.n_pictures, device)})
         rows[-1]["ratio"] = rows[-1]["pictures_per_second"] / rows[0]["pictures_per_second"]
-        logger.info("%-20s %8.3f pictures/s %6.2f x", name, rows[-1]["pictures_per_second"], rows[-1]["ratio"])
-    hardware = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
-    )
-    out = REPOSITORY / "benchmarks" / "results" / f"evaluation_speed_{device.type}.json"
-    out.parent.mkdir(exist_ok=True)
-    plain_json = {"device": hardware, "n_pictures": config.n_pictures, "batch_size": config.batch_size, "rows": rows}
-    out.write_text(json.dumps({**plain_json, **environment()}, indent=2) + "\n")
+        rows[-1]["operations_allow"] = rows[0]["gflop_per_picture"] / rows[-1]["gflop_per_picture"]
+        logger.info(
+            "%-20s %10.3f %6.2f x %14.1f %15.2f x", name, rows[-1]["pictures_per_second"], rows[-1]["ratio"],
+            rows[-1]["gflop_per_picture"], rows[-1]["operations_allow"],
+        )  # fmt: skip
+    _write(config, device, rows)
 
 
 @torch.no_grad()
-def _timed(way: Callable[[], None], device: torch.device) -> float:
-    """Return the seconds of a run; on CUDA of the second, since the first compiles."""
-    if device.type == "cuda":
+def _measured(way: Callable[[], None], n_pictures: int, device: torch.device) -> dict[str, float]:
+    """Return the operations of a first pass, on CUDA the one that compiles, and the seconds of a second."""
+    with _flop_counter() as counter:
         way()
+    seconds = _timed(way, device)
+    return {
+        "seconds": round(seconds, 3),
+        "pictures_per_second": n_pictures / seconds,
+        "gflop_per_picture": counter.get_total_flops() / n_pictures / 1e9,
+    }
+
+
+def _flop_counter() -> FlopCounterMode:
+    """Return a counter that knows the CPU's attention too."""
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={cpu: attention})
+
+
+def _timed(way: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
     way()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
+
+
+def _write(config: Config, device: torch.device, rows: list[dict[str, Any]]) -> None:
+    hardware = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
+    )
+    out = config.out or REPOSITORY / "benchmarks" / "results" / f"evaluation_speed_{device.type}.json"
+    out.parent.mkdir(exist_ok=True)
+    setting = {"shape": config.shape, "n_pictures": config.n_pictures, "batch_size": config.batch_size}
+    out.write_text(json.dumps({"device": hardware, **setting, "rows": rows, **environment()}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
