@@ -30,8 +30,8 @@ from typing import Any, Final, Literal
 import torch
 import tyro
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from finetune_variants import flop_counter
 from full_size import REPOSITORY, full_size_model
 from skincare.batches import PromptEncoder
 from skincare.decoders import NAMES, DecoderName, make_decoder
@@ -154,7 +154,7 @@ def main() -> None:
 @torch.no_grad()
 def _measured(way: Callable[[], None], n_pictures: int, device: torch.device) -> dict[str, float]:
     """Return the operations of a first pass, on CUDA the one that compiles, and the seconds of a second."""
-    with _flop_counter() as counter:
+    with flop_counter() as counter:
         way()
     seconds = _timed(way, device)
     return {
@@ -162,16 +162,6 @@ def _measured(way: Callable[[], None], n_pictures: int, device: torch.device) ->
         "pictures_per_second": n_pictures / seconds,
         "gflop_per_picture": counter.get_total_flops() / n_pictures / 1e9,
     }
-
-
-def _flop_counter() -> FlopCounterMode:
-    """Return a counter that knows the CPU's attention too."""
-
-    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={cpu: attention})
 
 
 def _timed(way: Callable[[], None], device: torch.device) -> float:
