@@ -40,8 +40,8 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
 import clean
-from skincare import duplicates, hashes
 from skincare.categories import CATEGORIES
+from skincare.cleaning import duplicates, hashes
 from skincare.files import write_json
 from skincare.paths import Layout
 from skincare.runlog import environment

@@ -33,12 +33,12 @@ from PIL import Image
 
 from finetune_variants import flop_counter
 from full_size import REPOSITORY, full_size_model
-from skincare.batches import PromptEncoder
-from skincare.decoders import NAMES, DecoderName, make_decoder
-from skincare.model import PixelLimits, default_device, load_model, load_processor
+from skincare.answering.decoders import NAMES, DecoderName, make_decoder
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import PixelLimits, default_device, load_model, load_processor
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
-from skincare.pictures import PictureStates
-from skincare.recogniser import Recogniser
 from skincare.runlog import environment
 from skincare.sample import drawing
 

@@ -46,8 +46,8 @@ import tyro
 
 import finetune_variants as ways
 from full_size import REPOSITORY
-from skincare import device_memory
-from skincare.model import default_device
+from skincare.modelling import device_memory
+from skincare.modelling.model import default_device
 from skincare.runlog import environment
 
 logger = logging.getLogger("finetune_speed")

@@ -14,15 +14,15 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from full_size import full_size_model
-from skincare import finetuning, objectives
-from skincare.batches import PromptEncoder
-from skincare.freezing import Trainable, freeze, trainable_modules
-from skincare.model import PixelLimits, load_model, load_processor
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.freezing import Trainable, freeze, trainable_modules
+from skincare.modelling.model import PixelLimits, load_model, load_processor
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
-from skincare.pictures import PictureStates
 from skincare.prompts import user_messages
-from skincare.recogniser import Recogniser
 from skincare.sample import drawing
+from skincare.training import finetuning, objectives
 
 ANSWER: Final = "Moisturiser"
 

@@ -28,10 +28,11 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-from skincare import images, quality
-from skincare.foreground import Found, NoProductError, find_product
-from skincare.intervals import draw_products, percentile_interval
-from skincare.quality import Box
+from skincare import images
+from skincare.cleaning import quality
+from skincare.cleaning.foreground import Found, NoProductError, find_product
+from skincare.cleaning.quality import Box
+from skincare.evaluation.intervals import draw_products, percentile_interval
 from skincare.runlog import environment
 from skincare.sample import drawing, rendering
 from skincare.sample.products import Picture, Product, sample_products

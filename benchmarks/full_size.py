@@ -12,8 +12,8 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from skincare.batches import PromptEncoder
-from skincare.freezing import count
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.freezing import count
 
 
 def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEncoder) -> Any:

@@ -15,14 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from skincare import comparison, metrics, predictions, rankings, stage
+from skincare import stage
+from skincare.answering import predictions, rankings
+from skincare.answering.decoders import NAMES, DecoderName
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.answering.predictions import Prediction
 from skincare.categories import CATEGORIES
-from skincare.chat import read_dataset
-from skincare.decoders import NAMES, DecoderName
-from skincare.evaluated import EvaluatedModel
-from skincare.model import DEFAULT_MODEL, PixelLimits
+from skincare.dataset.chat import read_dataset
+from skincare.evaluation import comparison, metrics
+from skincare.modelling.model import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
-from skincare.predictions import Prediction
 from skincare.runlog import Summary
 
 logger = logging.getLogger(__name__)

@@ -29,19 +29,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skincare import comparison, metrics, names, predictions, splitting, stage
-from skincare.batches import PromptEncoder
-from skincare.calibration import with_temperature
+from skincare import stage
+from skincare.answering import predictions
+from skincare.answering.predictions import Prediction
 from skincare.catalogue import Product, read_products
 from skincare.categories import CATEGORIES
-from skincare.chat import Example, read_dataset
+from skincare.dataset import splitting
+from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import StageError
-from skincare.metrics import Scores
-from skincare.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
+from skincare.evaluation import comparison, metrics, names
+from skincare.evaluation.calibration import with_temperature
+from skincare.evaluation.metrics import Scores
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import SPLITS, Layout
-from skincare.pictures import PictureStates
-from skincare.predictions import Prediction
-from skincare.recogniser import Recogniser
 from skincare.runlog import Summary
 
 logger = logging.getLogger(__name__)

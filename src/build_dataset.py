@@ -22,14 +22,16 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from skincare import chat, duplicates, figures, images, quality, splitting, stage
+from skincare import figures, images, stage
 from skincare.catalogue import Product, name_family, read_products
 from skincare.categories import CATEGORIES
-from skincare.chat import Example
-from skincare.duplicates import Fingerprint
+from skincare.cleaning import duplicates, quality
+from skincare.cleaning.duplicates import Fingerprint
+from skincare.cleaning.picture_tables import FOCUSED
+from skincare.dataset import chat, splitting
+from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
-from skincare.picture_tables import FOCUSED
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, REJECTED, CleanRow, RejectedRow, SplitRow
 from skincare.tables import SPLITS as MANIFEST

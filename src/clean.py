@@ -10,9 +10,9 @@ Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300] [--skip da
          python src/clean.py --engine ray            on a cluster (RAY_ADDRESS), or on this machine's cores
 Time: 10 s for 1,000 pictures of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
 
-What is checked, against what limit and whether by default, is one table: skincare/checks.py. The first
+What is checked, against what limit and whether by default, is one table: skincare/cleaning/checks.py. The first
 check that fails is the picture's reason. A picture that two categories share is no good for either: all its copies go,
-as `category_conflict`; which of other copies stays is told in skincare/copies.py.
+as `category_conflict`; which of other copies stays is told in skincare/cleaning/copies.py.
 """
 
 import logging
@@ -26,26 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skincare import (
-    checks,
-    cleaning_report,
-    copies,
-    figures,
-    inspection,
-    measuring,
-    quality,
-    reference,
-    reviewing,
-    stage,
-)
+from skincare import figures, reference, stage
 from skincare.catalogue import read_products
-from skincare.checks import Choice, PictureReason, Reason, Rules
-from skincare.copies import Likeness
+from skincare.cleaning import checks, cleaning_report, copies, inspection, measuring, quality, reviewing
+from skincare.cleaning.checks import Choice, PictureReason, Reason, Rules
+from skincare.cleaning.copies import Likeness
+from skincare.cleaning.inspection import Inspection, Measures
+from skincare.cleaning.measure_store import MeasureStore
 from skincare.engines import Engine
 from skincare.errors import StageError
 from skincare.files import replacing, write_text
-from skincare.inspection import Inspection, Measures
-from skincare.measure_store import MeasureStore
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, IMAGES, REJECTED, CleanRow, ImageRow, RejectedRow, natural_key

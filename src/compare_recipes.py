@@ -18,18 +18,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from skincare import device_memory, figures, finetuning, metrics, sampling, stage
-from skincare.chat import Example
-from skincare.dataset_source import picture_files, read_parts
+from skincare import figures, stage
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.dataset.chat import Example
+from skincare.dataset.dataset_source import picture_files, read_parts
 from skincare.errors import StageError
-from skincare.evaluated import EvaluatedModel
+from skincare.evaluation import metrics
 from skincare.files import write_json
-from skincare.finetuning import RunSettings
+from skincare.modelling import device_memory
 from skincare.paths import Layout
-from skincare.recipes import recipe_named
 from skincare.runlog import Summary, to_plain
 from skincare.tables import COMPARISON, ComparisonRow
-from skincare.training import EpochResult
+from skincare.training import finetuning, sampling
+from skincare.training.finetuning import RunSettings
+from skincare.training.loop import EpochResult
+from skincare.training.recipes import recipe_named
 
 logger = logging.getLogger(__name__)
 

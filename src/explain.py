@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from skincare import images, intervals, predictions, saliency, stage
+from skincare import images, stage
+from skincare.answering import predictions, saliency
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.answering.predictions import Prediction
+from skincare.answering.saliency import Method, Saliency
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError
-from skincare.evaluated import EvaluatedModel
+from skincare.evaluation import intervals
 from skincare.files import write_bytes
 from skincare.paths import Layout
-from skincare.predictions import Prediction
 from skincare.runlog import Summary
-from skincare.saliency import Method, Saliency
 from skincare.sample.boxes import product_boxes
 
 logger = logging.getLogger(__name__)

@@ -22,15 +22,16 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from skincare import chat, stage
-from skincare.chat import Example
-from skincare.dataset_card import dataset_card
+from skincare import stage
+from skincare.dataset import chat
+from skincare.dataset.chat import Example
+from skincare.dataset.dataset_card import dataset_card
+from skincare.dataset.picture_files import FolderPictures
+from skincare.dataset.shard_formats import Format
+from skincare.dataset.shards import Shard, Storage, write_index, write_shards
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
-from skincare.picture_files import FolderPictures
 from skincare.runlog import Summary
-from skincare.shard_formats import Format
-from skincare.shards import Shard, Storage, write_index, write_shards
 from skincare.tables import IMAGES, ImageRow
 
 logger = logging.getLogger(__name__)

@@ -17,36 +17,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from skincare import (
-    comparison,
-    confidence,
-    distributed,
-    figures,
-    finetuning,
-    memory_plan,
-    metrics,
-    predictions,
-    sampling,
-    scoring,
-    stage,
-    tables,
-    tracking,
-)
-from skincare.batches import PromptEncoder
-from skincare.chat import Example
-from skincare.dataset_source import picture_files, read_parts
-from skincare.decoders import DecoderName
+from skincare import figures, stage, tables
+from skincare.answering import predictions
+from skincare.answering.decoders import DecoderName
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.dataset.chat import Example
+from skincare.dataset.dataset_source import picture_files, read_parts
 from skincare.errors import StageError
-from skincare.evaluated import EvaluatedModel
+from skincare.evaluation import comparison, confidence, metrics, scoring
+from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
-from skincare.finetuning import RunSettings
-from skincare.metrics import Scores
-from skincare.model import load_processor
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import load_processor
 from skincare.paths import Layout
-from skincare.recipes import RECIPES
 from skincare.runlog import Summary, to_plain
 from skincare.tables import HistoryRow
-from skincare.training import EpochResult, Training
+from skincare.training import distributed, finetuning, memory_plan, sampling, tracking
+from skincare.training.finetuning import RunSettings
+from skincare.training.loop import EpochResult, Training
+from skincare.training.recipes import RECIPES
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,13 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from skincare import engines, focusing, images, stage
+from skincare import engines, images, stage
+from skincare.cleaning import focusing
+from skincare.cleaning.foreground import METHODS, Method, NoProductError
+from skincare.cleaning.picture_tables import FOCUSED, FocusRow
 from skincare.errors import StageError
 from skincare.files import write_bytes
-from skincare.foreground import METHODS, Method, NoProductError
 from skincare.paths import Layout
-from skincare.picture_tables import FOCUSED, FocusRow
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, CleanRow
 

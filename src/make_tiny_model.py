@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from skincare import stage
-from skincare.batches import Pixels, PromptEncoder
 from skincare.files import write_text
+from skincare.modelling.batches import Pixels, PromptEncoder
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import QUESTION, SYSTEM_PROMPT
-from skincare.recogniser import Recogniser
 from skincare.runlog import Summary
 from skincare.sample import drawing, tiny
 

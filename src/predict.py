@@ -18,16 +18,17 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from skincare import answers, images, stage
-from skincare.batches import PromptEncoder
-from skincare.calibration import with_temperature
+from skincare import images, stage
+from skincare.answering import answers
+from skincare.answering.decoders import Answer, Decoder, DecoderName, make_decoder
 from skincare.categories import CATEGORIES, UNKNOWN
-from skincare.decoders import Answer, Decoder, DecoderName, make_decoder
 from skincare.errors import MissingInputError, StageError
+from skincare.evaluation.calibration import with_temperature
 from skincare.files import write_text
-from skincare.model import default_device, load_model, load_processor
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import default_device, load_model, load_processor
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import Layout
-from skincare.recogniser import Recogniser
 from skincare.runlog import Summary
 from skincare.tables import for_spreadsheet
 

@@ -13,10 +13,12 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from skincare import model_card, release_gate, report_data, report_pages, report_views, stage
+from skincare import stage
+from skincare.evaluation import release_gate
 from skincare.files import write_text
 from skincare.paths import Layout
-from skincare.report_data import ReportData
+from skincare.reporting import model_card, report_data, report_pages, report_views
+from skincare.reporting.report_data import ReportData
 from skincare.runlog import Summary
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,11 @@ from typing import Annotated, Final
 
 import tyro
 
-from skincare import answers, comparison, figures, merging, metrics, predictions, scoring, stage
+from skincare import figures, stage
+from skincare.answering import answers, predictions
 from skincare.errors import MissingInputError
-from skincare.metrics import Scores
+from skincare.evaluation import comparison, merging, metrics, scoring
+from skincare.evaluation.metrics import Scores
 from skincare.paths import Layout
 from skincare.runlog import Summary, to_plain
 

@@ -29,18 +29,19 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import listing, reference, scrape_refresh, scrape_tables, scrape_work, stage, urls
+from skincare import reference, stage
 from skincare.catalogue import Problem, read_products
-from skincare.collector import Collector, Shop
+from skincare.collecting import listing, scrape_refresh, scrape_tables, scrape_work, urls
+from skincare.collecting.collector import Collector, Shop
+from skincare.collecting.pools import Alarm, Pools
+from skincare.collecting.scrape_refresh import Refresher
+from skincare.collecting.scrape_state import ScrapeState
+from skincare.collecting.sources import DEFAULT_SOURCE, source_named
+from skincare.collecting.web import Web
 from skincare.errors import StageError
 from skincare.paths import Layout
-from skincare.pools import Alarm, Pools
 from skincare.runlog import Summary
-from skincare.scrape_refresh import Refresher
-from skincare.scrape_state import ScrapeState
-from skincare.sources import DEFAULT_SOURCE, source_named
 from skincare.tables import FAILURES, IMAGES, METADATA
-from skincare.web import Web
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skincare import scrape_log, scrape_tables, stage
+from skincare import stage
+from skincare.collecting import scrape_log, scrape_tables
+from skincare.collecting.scrape_log import FailureGroup, HostTime, Throughput
+from skincare.collecting.scrape_plot import draw_scrape_summary
+from skincare.collecting.scrape_state import ScrapeRecord
 from skincare.errors import MissingInputError
 from skincare.paths import Layout
 from skincare.runlog import Summary
-from skincare.scrape_log import FailureGroup, HostTime, Throughput
-from skincare.scrape_plot import draw_scrape_summary
-from skincare.scrape_state import ScrapeRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,15 @@ Time: 4 s for 80 pictures with the embedded tiny model on two cores.
 from dataclasses import dataclass
 from typing import Literal
 
-from skincare import figures, metrics, predictions, stage
-from skincare.chat import read_dataset
-from skincare.decoders import DecoderName
-from skincare.evaluated import EvaluatedModel
+from skincare import figures, stage
+from skincare.answering import predictions
+from skincare.answering.decoders import DecoderName
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.dataset.chat import read_dataset
+from skincare.evaluation import metrics
 from skincare.files import write_json
-from skincare.freezing import count
-from skincare.model import DEFAULT_MODEL, PixelLimits
+from skincare.modelling.freezing import count
+from skincare.modelling.model import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from skincare import chat
 from skincare.categories import CATEGORIES
-from skincare.chat import Example
+from skincare.dataset import chat
+from skincare.dataset.chat import Example
 from skincare.paths import Layout
 from skincare.sample import drawing
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow, ImageRow

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from skincare.batches import PromptEncoder
-from skincare.predictions import Prediction
+from skincare.answering.predictions import Prediction
+from skincare.modelling.batches import PromptEncoder
 
 
 def noise_picture(height: int, width: int, seed: int = 0) -> Image.Image:

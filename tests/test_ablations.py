@@ -5,10 +5,10 @@ import json
 import pytest
 
 import ablations
-from skincare import predictions
+from skincare.answering import predictions
+from skincare.answering.evaluated import EvaluatedModel
 from skincare.categories import CATEGORIES
-from skincare.evaluated import EvaluatedModel
-from skincare.model import PixelLimits
+from skincare.modelling.model import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import SYSTEM_PROMPT
 from tests.dataset_helpers import write_dataset_files

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skincare import answers
-from skincare.answers import ALIASES, Answer, parse
+from skincare.answering import answers
+from skincare.answering.answers import ALIASES, Answer, parse
 from skincare.categories import CATEGORIES
 from skincare.prompts import QUESTION, SYSTEM_PROMPT
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.answers import ALIASES, STATUSES, Answer, parse
+from skincare.answering.answers import ALIASES, STATUSES, Answer, parse
 from skincare.categories import CATEGORIES
 
 PACKAGING_WORDS = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from skincare.augmentation import Augmentation, augment
+from skincare.training.augmentation import Augmentation, augment
 from tests.dataset_helpers import pack
 
 KINDS = [kind for kind in get_args(Augmentation) if kind != "none"]

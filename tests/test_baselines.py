@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import baselines
-from skincare import chat, comparison, metrics, predictions
+from skincare.answering import predictions
 from skincare.categories import CATEGORIES
+from skincare.dataset import chat
 from skincare.errors import StageError
+from skincare.evaluation import comparison, metrics
 from skincare.paths import TINY_MODEL, Layout
 from tests.dataset_helpers import write_catalogue, write_dataset_files
 from tests.helpers import prediction

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from skincare.batches import IGNORED, PromptEncoder, multimodal_positions
 from skincare.errors import StageError
+from skincare.modelling.batches import IGNORED, PromptEncoder, multimodal_positions
 from skincare.prompts import QUESTION, user_messages
 from tests.helpers import mixed_pixels, noise_picture
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import brier_score_loss
 
-from skincare import calibration
 from skincare.errors import StageError
+from skincare.evaluation import calibration
 from tests.helpers import prediction
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from skincare import chat
+from skincare.dataset import chat
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
 

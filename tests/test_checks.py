@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from skincare import checks, inspection
+from skincare.cleaning import checks, inspection
 from skincare.errors import StageError
 from tests.dataset_helpers import jpeg, pack
 

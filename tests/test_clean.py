@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 import clean
+from skincare.cleaning.picture_tables import MARKS, REVIEW, MarkRow
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
-from skincare.picture_tables import MARKS, REVIEW, MarkRow
 from skincare.tables import CLEAN, IMAGES, REJECTED
 from tests.dataset_helpers import jpeg, pack, write_catalogue, write_pictures
 

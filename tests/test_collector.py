@@ -13,17 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skincare import scrape_tables
 from skincare.catalogue import Product
-from skincare.collector import MAX_IMAGES, MAX_PAGE_BYTES, Collector, Shop
-from skincare.fetch_errors import FetchError
+from skincare.collecting import scrape_tables
+from skincare.collecting.collector import MAX_IMAGES, MAX_PAGE_BYTES, Collector, Shop
+from skincare.collecting.fetch_errors import FetchError
+from skincare.collecting.scrape_state import ScrapeState
+from skincare.collecting.scrape_work import Work
+from skincare.collecting.visits import Visit
+from skincare.collecting.web import Answer
 from skincare.images import sniff_format
 from skincare.paths import Layout
-from skincare.scrape_state import ScrapeState
-from skincare.scrape_work import Work
 from skincare.tables import FAILURES, IMAGES, METADATA
-from skincare.visits import Visit
-from skincare.web import Answer
 from tests.helpers import noise_picture
 from tests.test_pages import PAGES, json_ld
 

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 import compare_recipes
-from skincare import figures, finetuning
+from skincare import figures
 from skincare.errors import StageError
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import COMPARISON, ComparisonRow
+from skincare.training import finetuning
 from tests.dataset_helpers import write_dataset_files
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from skincare import comparison, intervals, merging, metrics
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.evaluation import comparison, intervals, merging, metrics
 from tests.helpers import prediction
 
 rng = random.Random(7)

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from skincare import confidence
 from skincare.categories import CATEGORIES
+from skincare.evaluation import confidence
 from tests.helpers import prediction
 from tests.test_calibration import made
 

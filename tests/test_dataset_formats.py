@@ -5,7 +5,7 @@ import json
 import pytest
 
 import export_dataset
-from skincare import chat
+from skincare.dataset import chat
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import QUESTION
 from tests.dataset_helpers import write_dataset_files

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare import objectives
-from skincare.answer_tree import build_tree
-from skincare.batches import IGNORED
+from skincare.answering.decoders import NAMES, make_decoder
 from skincare.categories import CATEGORIES
-from skincare.decoders import NAMES, make_decoder
 from skincare.errors import StageError
-from skincare.freezing import Trainable, freeze
-from skincare.heads import ClassificationHead, load_head, save_head
-from skincare.recogniser import Recogniser
+from skincare.modelling.answer_tree import build_tree
+from skincare.modelling.batches import IGNORED
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.modelling.heads import ClassificationHead, load_head, save_head
+from skincare.modelling.recogniser import Recogniser
+from skincare.training import objectives
 from tests.helpers import mixed_pixels
 
 

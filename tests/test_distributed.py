@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from skincare import checkpoints
-from skincare.distributed import World
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
+from skincare.training import checkpoints
+from skincare.training.distributed import World
 from tests.dataset_helpers import write_dataset_files
 
 # One thread each: two processes share the cores.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skincare import duplicates
+from skincare.cleaning import duplicates
+from skincare.cleaning.quality import content_box
 from skincare.images import decode
-from skincare.quality import content_box
 from skincare.sample import drawing
 
 

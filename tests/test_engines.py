@@ -2,8 +2,9 @@
 
 import pytest
 
-from skincare import engines, measuring
-from skincare.measure_store import MeasureStore
+from skincare import engines
+from skincare.cleaning import measuring
+from skincare.cleaning.measure_store import MeasureStore
 from skincare.paths import Layout
 from skincare.tables import IMAGES
 from tests.dataset_helpers import jpeg, pack, write_pictures

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import zero_shot
-from skincare import predictions
-from skincare.decoders import Rank
-from skincare.evaluated import EvaluatedModel
-from skincare.heads import ClassificationHead
-from skincare.model import PixelLimits
+from skincare.answering import predictions
+from skincare.answering.decoders import Rank
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.modelling.heads import ClassificationHead
+from skincare.modelling.model import PixelLimits
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from tests.dataset_helpers import write_dataset_files
 

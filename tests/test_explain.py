@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import explain
-from skincare import predictions
+from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError
 from skincare.files import write_json

@@ -9,11 +9,11 @@ from PIL import Image
 
 import build_dataset
 import focus
-from skincare import chat
+from skincare.cleaning.picture_tables import FOCUSED
+from skincare.dataset import chat
 from skincare.errors import MissingInputError, StageError
 from skincare.images import decode
 from skincare.paths import SPLITS, Layout
-from skincare.picture_tables import FOCUSED
 from skincare.tables import CLEAN, REJECTED, CleanRow
 from tests.dataset_helpers import jpeg, pack, write_catalogue
 

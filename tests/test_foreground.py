@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from skincare import foreground
+from skincare.cleaning import foreground
+from skincare.cleaning.foreground import NoProductError, find_product
 from skincare.errors import MissingInputError
-from skincare.foreground import NoProductError, find_product
 from skincare.images import decode
 from skincare.sample import drawing
 from tests.dataset_helpers import jpeg

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 
 from skincare.errors import StageError
-from skincare.freezing import Trainable, count, freeze, trainable_modules
+from skincare.modelling.freezing import Trainable, count, freeze, trainable_modules
 
 
 @pytest.fixture(scope="module")

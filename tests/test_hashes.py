@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skincare import hashes
+from skincare.cleaning import hashes
 from tests.helpers import noise_picture
 
 

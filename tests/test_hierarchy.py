@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from skincare import calibration, hierarchy
 from skincare.categories import CATEGORIES, PARENTS
+from skincare.evaluation import calibration, hierarchy
 from tests.test_calibration import of_products
 
 

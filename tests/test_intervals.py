@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from skincare import intervals
+from skincare.evaluation import intervals
 
 
 @pytest.mark.parametrize(("n_right", "n"), [(0, 7), (60, 204), (102, 204), (3, 3), (1, 40)])

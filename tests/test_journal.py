@@ -2,8 +2,8 @@
 
 import pytest
 
-from skincare.decoders import Answer
-from skincare.journal import Entry, Journal
+from skincare.answering.decoders import Answer
+from skincare.answering.journal import Entry, Journal
 
 IDENTITY = {"weight_hash": "1", "decoder": "rank"}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, precision_score, recall_score
 
-from skincare import limits
-from skincare.limits import Marked
+from skincare.cleaning import limits
+from skincare.cleaning.limits import Marked
 
 
 def marked(n=80, middle=50.0, sign=1.0, seed=0):

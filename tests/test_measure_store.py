@@ -7,8 +7,8 @@ import sqlite3
 import numpy as np
 import pytest
 
-from skincare import inspection, measuring
-from skincare.measure_store import MeasureStore
+from skincare.cleaning import inspection, measuring
+from skincare.cleaning.measure_store import MeasureStore
 from skincare.paths import Layout
 from skincare.tables import IMAGES
 from tests.dataset_helpers import jpeg, pack, write_pictures
@@ -79,7 +79,7 @@ def test_a_file_that_is_too_young_to_tell_is_looked_at_again(layout, monkeypatch
 
 def test_other_code_or_libraries_measure_anew(layout, monkeypatch):
     _inspected(layout, monkeypatch)
-    monkeypatch.setattr("skincare.measure_store._made_by", lambda: "other")
+    monkeypatch.setattr("skincare.cleaning.measure_store._made_by", lambda: "other")
     assert len(_inspected(layout, monkeypatch)[1]) == 3
 
 

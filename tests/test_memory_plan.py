@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from skincare import memory_plan
-from skincare.freezing import Trainable, freeze
-from skincare.memory_plan import GIB
-from skincare.model import load_config
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.modelling.model import load_config
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
-from skincare.recogniser import Recogniser
+from skincare.training import memory_plan
+from skincare.training.memory_plan import GIB
 from tests.helpers import noise_picture
 
 GRID = (1, 12, 12)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from skincare import merging
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.evaluation import merging
 from tests.helpers import prediction
 
 GROUPS = (("Mist", "Toner"), ("Oil", "Bath Oil", "Balm"))

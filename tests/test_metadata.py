@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.metadata import FIELDS, LIMITS, Fact, clean, clean_currency, clean_price, clean_text, merge
+from skincare.collecting.metadata import FIELDS, LIMITS, Fact, clean, clean_currency, clean_price, clean_text, merge
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from skincare import intervals, metrics, reference
+from skincare import reference
 from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.errors import StageError
+from skincare.evaluation import intervals, metrics
 from tests.helpers import prediction
 
 rng = random.Random(5)

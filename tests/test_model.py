@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLForConditionalGeneration
 
-from skincare import model
 from skincare.errors import MissingInputError, StageError
+from skincare.modelling import model
 from skincare.paths import TINY_MODEL
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
@@ -30,7 +30,7 @@ def test_the_embedded_model_is_a_real_and_small_qwen2_vl():
 
 
 def test_the_pixel_limits_decide_the_number_of_visual_tokens(tiny_encoder):
-    from skincare.batches import PromptEncoder
+    from skincare.modelling.batches import PromptEncoder
     from tests.helpers import noise_picture
 
     for tokens in (36, 64, 100):

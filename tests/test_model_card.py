@@ -7,9 +7,10 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 
-from skincare import metrics, model_card, report_data
 from skincare.categories import CATEGORIES
+from skincare.evaluation import metrics
 from skincare.paths import TINY_MODEL
+from skincare.reporting import model_card, report_data
 from tests.dataset_helpers import jpeg, pack
 from tests.helpers import prediction
 

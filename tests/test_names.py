@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from skincare import metrics, names
 from skincare.catalogue import Product, read_products
 from skincare.categories import CATEGORIES
+from skincare.evaluation import metrics, names
 from tests.helpers import prediction
 
 WORDS = ("amber", "birch", "cedar", "daisy", "elder", "fern")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from skincare import optimizers
 from skincare.errors import StageError
-from skincare.freezing import Trainable, freeze
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.training import optimizers
 
 
 def test_parts_have_their_own_rates(tiny_model):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from skincare.metadata import Fact
-from skincare.pages import parse_product_page
+from skincare.collecting.metadata import Fact
+from skincare.collecting.pages import parse_product_page
 
 URL = "https://www.lookfantastic.com/p/weleda-skin-food/11111111/"
 

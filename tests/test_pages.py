@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skincare.metadata import LIMITS
-from skincare.pages import ProductPage, original_url, parse_product_page
+from skincare.collecting.metadata import LIMITS
+from skincare.collecting.pages import ProductPage, original_url, parse_product_page
 from skincare.paths import REPOSITORY
 
 PAGE_URL = "https://www.lookfantastic.com/weleda-skin-food/11111111.html"

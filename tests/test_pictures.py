@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from skincare.errors import StageError
-from skincare.freezing import Trainable, freeze
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.modelling.pictures import PictureStates, prefix_key
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import Layout
-from skincare.pictures import PictureStates, prefix_key
-from skincare.recogniser import Recogniser
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 
 

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from skincare.catalogue import Product
-from skincare.pools import MAX_TROUBLE_IN_A_ROW, TROUBLE_WINDOW, Alarm, Outcome, Pools
-from skincare.scrape_state import Failure
-from skincare.scrape_work import Work
+from skincare.collecting.pools import MAX_TROUBLE_IN_A_ROW, TROUBLE_WINDOW, Alarm, Outcome, Pools
+from skincare.collecting.scrape_state import Failure
+from skincare.collecting.scrape_work import Work
 
 
 def works(n: int, host: str = "a"):

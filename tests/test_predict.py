@@ -8,14 +8,14 @@ import pytest
 
 import predict
 from skincare import images
-from skincare.batches import PromptEncoder
+from skincare.answering.decoders import make_decoder
 from skincare.categories import CATEGORIES
-from skincare.decoders import make_decoder
 from skincare.errors import MissingInputError, StageError
-from skincare.heads import ClassificationHead, save_head
-from skincare.model import load_processor
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.heads import ClassificationHead, save_head
+from skincare.modelling.model import load_processor
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
-from skincare.recogniser import Recogniser
 from tests.dataset_helpers import jpeg, pack
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from skincare import predictions
+from skincare.answering import predictions
 from skincare.errors import MissingInputError, StageError
 from tests.helpers import prediction
 

@@ -5,13 +5,13 @@ import random
 import pytest
 import torch
 
-from skincare import preflight
-from skincare.batches import IGNORED
 from skincare.errors import StageError
-from skincare.freezing import Trainable, freeze
+from skincare.modelling.batches import IGNORED
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import Layout
-from skincare.pictures import PictureStates
-from skincare.recogniser import Recogniser
+from skincare.training import preflight
 from tests.dataset_helpers import write_dataset_files
 
 

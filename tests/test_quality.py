@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from skincare import quality
+from skincare.cleaning import quality
 from skincare.images import decode
 from skincare.sample import drawing
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from skincare import rankings
-from skincare.answer_tree import build_tree
-from skincare.answers import ALIASES
+from skincare.answering import rankings
+from skincare.answering.answers import ALIASES
 from skincare.categories import CATEGORIES
-from skincare.recogniser import Recogniser
+from skincare.modelling.answer_tree import build_tree
+from skincare.modelling.recogniser import Recogniser
 from tests.helpers import mixed_pixels
 from tests.test_decoders import plain_scores
 

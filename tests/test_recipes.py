@@ -8,15 +8,16 @@ import torch
 from safetensors.torch import load_file
 
 import finetune
-from skincare import adapters, checkpoints, figures
+from skincare import figures
 from skincare.errors import StageError
-from skincare.freezing import Trainable
-from skincare.model import load_model
+from skincare.modelling.freezing import Trainable
+from skincare.modelling.model import load_model
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
-from skincare.pictures import PictureStates
-from skincare.recipes import RECIPES, recipe_named
-from skincare.recogniser import Recogniser
-from skincare.training import Training
+from skincare.training import adapters, checkpoints
+from skincare.training.loop import Training
+from skincare.training.recipes import RECIPES, recipe_named
 from tests.dataset_helpers import write_dataset_files
 
 VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
@@ -100,7 +101,7 @@ def test_every_recipe_trains_and_loads(layout, monkeypatch, variation):
     ],
 )
 def test_what_trains_is_what_the_name_says(layout, monkeypatch, variation, expected):
-    from skincare.optimizers import part_of
+    from skincare.training.optimizers import part_of
 
     training = trained(layout, monkeypatch, f"sample-{variation}")
     assert {part_of(name) for name in training.parameters} == expected

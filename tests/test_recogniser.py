@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare.freezing import Trainable, freeze
-from skincare.recogniser import Recogniser
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.modelling.recogniser import Recogniser
 from tests.helpers import mixed_pixels
 
 ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]

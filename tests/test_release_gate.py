@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 import report
-from skincare import comparison, metrics, predictions, release_gate, stage
+from skincare import stage
+from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
+from skincare.evaluation import comparison, metrics, release_gate
 from skincare.files import write_json
 from skincare.paths import Layout
 from tests.helpers import prediction

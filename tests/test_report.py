@@ -7,11 +7,14 @@ import re
 import pytest
 
 import report
-from skincare import comparison, metrics, predictions, report_data, report_views, stage
+from skincare import stage
+from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
+from skincare.evaluation import comparison, metrics
 from skincare.files import write_json
 from skincare.paths import Layout
+from skincare.reporting import report_data, report_views
 from skincare.runlog import environment
 from skincare.tables import HISTORY, HistoryRow
 from tests.dataset_helpers import jpeg, pack

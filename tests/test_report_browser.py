@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from skincare import metrics, report_data, report_pages
 from skincare.categories import CATEGORIES
+from skincare.evaluation import metrics
+from skincare.reporting import report_data, report_pages
 from tests.browser import CONTRAST, UNNAMED
 from tests.helpers import prediction
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from skincare import review_sheet, reviewing
+from skincare.cleaning import review_sheet, reviewing
+from skincare.cleaning.picture_tables import MARKS
 from skincare.paths import Layout
-from skincare.picture_tables import MARKS
 from tests.browser import CONTRAST, UNNAMED
 from tests.test_review_sheet import HOSTILE, QUESTION, measured
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skincare import review_sheet, reviewing
+from skincare.cleaning import review_sheet, reviewing
+from skincare.cleaning.picture_tables import MARKS, REVIEW, MarkRow
+from skincare.cleaning.review_sheet import Measured, Question
 from skincare.errors import StageError
 from skincare.paths import Layout
-from skincare.picture_tables import MARKS, REVIEW, MarkRow
-from skincare.review_sheet import Measured, Question
 from tests.dataset_helpers import jpeg
 
 QUESTION = Question("blurred", "sharpness below the limit", 60.0, is_least=True)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from skincare import reviewing
+from skincare.cleaning import reviewing
+from skincare.cleaning.picture_tables import MARKS
 from skincare.errors import StageError
 from skincare.paths import Layout
-from skincare.picture_tables import MARKS
 from tests.test_review_sheet import QUESTION, marks_of, measured
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from skincare import saliency
+from skincare.answering import saliency
 from skincare.categories import CATEGORIES
-from skincare.recogniser import Recogniser
+from skincare.modelling.recogniser import Recogniser
 from tests.helpers import mixed_pixels
 
 

@@ -6,10 +6,11 @@ from collections import Counter
 import pytest
 import requests
 
-from skincare import answers, images
+from skincare import images
+from skincare.answering import answers
 from skincare.catalogue import read_products
 from skincare.categories import CATEGORIES
-from skincare.pages import parse_product_page
+from skincare.collecting.pages import parse_product_page
 from skincare.paths import Layout
 from skincare.sample import drawing, products, rendering, shop
 

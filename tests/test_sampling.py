@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from skincare import chat, sampling
+from skincare.dataset import chat
+from skincare.training import sampling
 
 CATEGORIES = ["Oil"] * 60 + ["Balm"] * 30 + ["Peel"] * 4
 EXAMPLES = [chat.example(f"clean_dataset/images/a_{i}_1.jpg", category) for i, category in enumerate(CATEGORIES)]

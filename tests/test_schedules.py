@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skincare import schedules
+from skincare.training import schedules
 
 
 def torch_rates(make, n_steps, peak=3e-4):

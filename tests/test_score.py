@@ -5,9 +5,11 @@ import json
 import pytest
 
 import score
-from skincare import answers, figures, metrics, predictions
-from skincare.comparison import compare
+from skincare import figures
+from skincare.answering import answers, predictions
 from skincare.errors import MissingInputError, StageError
+from skincare.evaluation import metrics
+from skincare.evaluation.comparison import compare
 from skincare.paths import Layout
 from tests.helpers import prediction
 

@@ -10,11 +10,11 @@ import pytest
 
 import scrape
 from skincare import images
+from skincare.collecting.scrape_state import ScrapeRecord, ScrapeState
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
 from skincare.sample import shop
 from skincare.sample.products import ORIGIN, sample_products
-from skincare.scrape_state import ScrapeRecord, ScrapeState
 from skincare.tables import CATALOGUE, FAILURES, IMAGES, CatalogueRow
 
 WANTED = ("fine", "moved", "no_script", "unavailable_twice", "gone", "not_found_with_status_200", "challenge",

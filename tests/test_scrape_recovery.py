@@ -20,10 +20,11 @@ import pytest
 from PIL import Image
 
 import scrape
-from skincare import collector, files, stage
+from skincare import files, stage
+from skincare.collecting import collector
+from skincare.collecting.scrape_state import ScrapeRecord
 from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
-from skincare.scrape_state import ScrapeRecord
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
 from tests.helpers import noise_picture
 from tests.local_server import Answer, LocalServer, Request, ok, serving, status

@@ -6,12 +6,12 @@ import json
 import pytest
 
 import scrape
-from skincare import scrape_refresh
+from skincare.collecting import scrape_refresh
+from skincare.collecting.scrape_state import ScrapeState
+from skincare.collecting.visits import Visit
 from skincare.errors import StageError
 from skincare.paths import Layout
-from skincare.scrape_state import ScrapeState
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
-from skincare.visits import Visit
 from tests.helpers import noise_picture
 from tests.local_server import Answer, Request, ok, serving, status
 

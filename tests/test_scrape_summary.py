@@ -7,11 +7,11 @@ import pytest
 import scrape_summary
 from skincare import stage
 from skincare.catalogue import Product
+from skincare.collecting.scrape_log import failure_groups, host_times, is_worth_a_retry, throughput
+from skincare.collecting.scrape_state import Failure, ListedImage, SavedImage, ScrapeState
+from skincare.collecting.visits import Visit
 from skincare.errors import MissingInputError
 from skincare.paths import Layout
-from skincare.scrape_log import failure_groups, host_times, is_worth_a_retry, throughput
-from skincare.scrape_state import Failure, ListedImage, SavedImage, ScrapeState
-from skincare.visits import Visit
 
 SAVED = SavedImage("product_images/a.jpg", 1, 1, 1, "0")
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import export_dataset
 import finetune
-from skincare import chat
+from skincare.dataset import chat
+from skincare.dataset.shard_formats import FORMATS, unpack
+from skincare.dataset.shards import INDEX, ShardedDataset
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import SPLITS, Layout
-from skincare.shard_formats import FORMATS, unpack
-from skincare.shards import INDEX, ShardedDataset
 from skincare.tables import IMAGES
 from tests.dataset_helpers import url as product_url
 from tests.dataset_helpers import write_dataset_files

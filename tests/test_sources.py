@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 import scrape
 from skincare.catalogue import Product
 from skincare.categories import CATEGORIES
+from skincare.collecting.sources import SOURCES, source_named
+from skincare.collecting.sources.open_beauty_facts import CATEGORY_TAGS, OpenBeautyFacts, image_folder
+from skincare.collecting.sources.source import PageRecord, category_of, page_record, read_page_record
+from skincare.collecting.sources.web_page import SHOP_TYPES
 from skincare.errors import StageError
 from skincare.paths import Layout
-from skincare.sources import SOURCES, source_named
-from skincare.sources.open_beauty_facts import CATEGORY_TAGS, OpenBeautyFacts, image_folder
-from skincare.sources.source import PageRecord, category_of, page_record, read_page_record
-from skincare.sources.web_page import SHOP_TYPES
 from skincare.tables import CATALOGUE, FAILURES, IMAGES, METADATA, CatalogueRow
 from tests.dataset_helpers import jpeg, pack
 from tests.local_server import ok, serving

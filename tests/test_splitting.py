@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare import splitting
 from skincare.categories import CATEGORIES
+from skincare.dataset import splitting
+from skincare.dataset.splitting import SHARES, Group
 from skincare.paths import SPLITS
-from skincare.splitting import SHARES, Group
 
 
 def shop(n_products: int, seed: int = 0) -> list[Group]:

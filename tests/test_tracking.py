@@ -3,8 +3,9 @@
 import pytest
 
 import finetune
-from skincare import figures, tracking
+from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
+from skincare.training import tracking
 from tests.dataset_helpers import write_dataset_files
 
 

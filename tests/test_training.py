@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import finetune
-from skincare import checkpoints, figures, stage
+from skincare import figures, stage
 from skincare.errors import StageError
-from skincare.model import load_model
+from skincare.modelling.model import load_model
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
-from skincare.recipes import RECIPES
 from skincare.tables import HISTORY
-from skincare.training import Training
+from skincare.training import checkpoints
+from skincare.training.loop import Training
+from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import write_dataset_files
 
 SIZES = {"train": 10, "val": 4, "test": 4}

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from skincare import vision
-from skincare.freezing import Trainable, freeze
+from skincare.modelling import vision
+from skincare.modelling.freezing import Trainable, freeze
 from tests.helpers import mixed_pixels
 
 

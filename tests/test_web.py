@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skincare import transport
-from skincare.fetch_errors import FetchError
-from skincare.gates import Gate, StoppedError, retry_after_s
-from skincare.transport import is_public
-from skincare.web import Limits, Web
+from skincare.collecting import transport
+from skincare.collecting.fetch_errors import FetchError
+from skincare.collecting.gates import Gate, StoppedError, retry_after_s
+from skincare.collecting.transport import is_public
+from skincare.collecting.web import Limits, Web
 from tests.local_server import Answer, LocalServer, Request, in_turn, ok, serving, status
 
 QUICK = Limits(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from skincare import urls
 from skincare.categories import CATEGORIES
+from skincare.collecting import urls
 from skincare.tables import CATALOGUE, CatalogueRow
 
 # "50ml", "(2 x 150 ml)", "118ml/4oz", "0.15oz.-4.2g", "Pack of 6", "60 Pads"; not "SPF 50", "72 Hour" or "3 L'Oréal".
@@ -35,7 +35,7 @@ class Product:
     category: str
     # The shop's `variation=` (a shade or size of the page) where the catalogue names one; not part of the identity.
     variation: str = ""
-    # The name of the source that is asked for it, see skincare.sources; empty where the run decides.
+    # The name of the source that is asked for it, see skincare.collecting.sources; empty where the run decides.
     source: str = ""
 
 

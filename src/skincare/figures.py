@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skincare.categories import CATEGORIES, UNKNOWN
+from skincare.cleaning.quality import Sharpness
+from skincare.evaluation.metrics import Scores
 from skincare.files import write_bytes
-from skincare.metrics import Scores
 from skincare.paths import SPLITS, Layout
-from skincare.quality import Sharpness
 from skincare.tables import HistoryRow
 
 # Before pyplot: without it matplotlib looks for a display.

@@ -53,7 +53,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """What is known of one product; an empty cell means that nobody stated it. See skincare.metadata."""
+    """What is known of one product; an empty cell means that nobody stated it. See skincare.collecting.metadata."""
 
     product_url: str
     product_id: str
@@ -96,11 +96,11 @@ class CleanRow:
     file: str
     width: int
     height: int
-    # See skincare.quality: of the content, which decides, and of the whole frame, the reference's measure.
+    # See skincare.cleaning.quality: of the content, which decides, and of the whole frame, the reference's measure.
     sharpness: float
     plain_sharpness: float
     sha256: str
-    # 256 bits each in hexadecimal digits, see skincare.hashes.
+    # 256 bits each in hexadecimal digits, see skincare.cleaning.hashes.
     dhash_16x16: str
     phash_16x16: str = ""
 

@@ -1,0 +1,1 @@
+"""Answers of a model: how they are got, kept, read and explained."""

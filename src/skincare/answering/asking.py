@@ -1,0 +1,96 @@
+"""Asking the model about pictures: one prediction per picture, and the loss on the true answers."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from tqdm import tqdm
+
+from skincare.answering.decoders import Decoder
+from skincare.answering.journal import Entry, Journal
+from skincare.answering.predictions import Prediction, parsed
+from skincare.dataset.chat import Example
+from skincare.modelling.pictures import PictureStates
+from skincare.training import objectives
+from skincare.training.objectives import HeadUse
+
+
+def predict(
+    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], split: str, batch_size: int, *,
+    journal: Journal | None = None, show_progress: bool = True,
+) -> list[Prediction]:  # fmt: skip
+    """Answer about each example and parse the answer; the result is sorted by image id.
+
+    With a journal each batch is written down when it is answered, and not asked again. A batch is taken from it as a
+    whole or asked as a whole, so that an evaluation which was killed ends with the bits of one which was not.
+    """
+    predictions: list[Prediction] = []
+    with tqdm(total=len(examples), unit="picture", desc=split, disable=None if show_progress else True) as bar:
+        for some in _batches(examples, batch_size):
+            hashes = [pictures.sha256(example.image) for example in some]
+            keys = [journal.key(one) if journal else "" for one in hashes]
+            entries = _entries(pictures, decoder, some, keys, journal)
+            for example, entry, picture_sha256, key in zip(some, entries, hashes, keys, strict=True):
+                predictions.append(_prediction(example, split, decoder.name, entry, picture_sha256, key))
+            bar.update(len(some))
+    return sorted(predictions, key=lambda prediction: prediction.image_id)
+
+
+def _entries(
+    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], keys: Sequence[str], journal: Journal | None
+) -> list[Entry]:
+    """Return the kept answers of a batch where there are all, else ask and keep them."""
+    kept = [entry for key in keys if journal and (entry := journal.get(key))]
+    if len(kept) == len(examples):
+        return kept
+    started = time.perf_counter()
+    found = decoder(*pictures.get([example.image for example in examples]))
+    latency_s = round((time.perf_counter() - started) / len(examples), 6)
+    entries = [Entry(answer, latency_s) for answer in found]
+    if journal:
+        journal.keep((key, entry) for key, entry in zip(keys, entries, strict=True) if not journal.get(key))
+    return entries
+
+
+@torch.no_grad()
+def total_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Example], batch_size: int) -> float:
+    """Return the sum over examples of what the recipe minimises, in nats."""
+    total = 0.0
+    for some in _batches(examples, batch_size):
+        grids, states = pictures.get([example.image for example in some])
+        categories = [example.category for example in some]
+        total += (
+            objectives.losses(pictures.recogniser, pictures.encoder, head_use, grids, states, categories).sum().item()
+        )
+    return total
+
+
+def _batches(examples: Sequence[Example], batch_size: int) -> Iterator[Sequence[Example]]:
+    for start in range(0, len(examples), batch_size):
+        yield examples[start : start + batch_size]
+
+
+def _prediction(
+    example: Example, split: str, decoder: str, entry: Entry, picture_sha256: str, cache_key: str
+) -> Prediction:
+    answer = entry.answer
+    return parsed(
+        Prediction(
+            image_id=example.image_id,
+            product_id=example.product_id,
+            file=example.image,
+            split=split,
+            truth=example.category,
+            decoder=decoder,
+            text=answer.text,
+            n_new_tokens=answer.n_new_tokens,
+            is_finished=answer.is_finished,
+            category=None,
+            status="",
+            candidates=(),
+            log_probabilities=answer.log_probabilities,
+            latency_s=entry.latency_s,
+            picture_sha256=picture_sha256,
+            cache_key=cache_key,
+        )
+    )

@@ -1,0 +1,125 @@
+"""A model that is asked about pictures, with all that is to be known about how: zero-shot, after training, ablations.
+
+Answers are kept under the root (`skincare.answering.journal`), and so is the output of the vision tower but for its
+last block: the reference recipe trains no more of the tower, so that training and the trained model find there what was
+computed.
+"""
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from skincare import runlog
+from skincare.answering import answers, decoders
+from skincare.answering import asking as evaluation
+from skincare.answering.decoders import Decoder, DecoderName, make_decoder
+from skincare.answering.journal import Journal
+from skincare.answering.predictions import Prediction
+from skincare.dataset.chat import Example
+from skincare.dataset.picture_files import PictureFiles
+from skincare.files import write_json
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.freezing import count
+from skincare.modelling.model import PixelLimits, default_device, load_model, load_processor, revision, weight_hash
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
+from skincare.paths import Layout
+from skincare.prompts import CHAT_TEMPLATE_FILE
+from skincare.tables import natural_key
+
+
+class EvaluatedModel:
+    """A folder's or the hub's model, loaded as a user would; without limits the pictures' are its own."""
+
+    def __init__(
+        self, source: str | Path, layout: Layout, limits: PixelLimits | None = None, *, cache_pictures: bool = True,
+        cache_answers: bool = True, files: PictureFiles | None = None,
+    ) -> None:  # fmt: skip
+        self.source = source
+        self.encoder = PromptEncoder(load_processor(source, limits))
+        self.recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False), n_live_blocks=1)
+        self.recogniser.load_head(Path(source))
+        self.pictures = PictureStates(
+            self.recogniser, self.encoder, files or layout.root, layout.vision_cache if cache_pictures else None
+        )
+        self._answer_folder = layout.answer_cache if cache_answers else None
+        self.description = self._describe()
+
+    def decoder(self, name: DecoderName) -> Decoder:
+        """Return a decoder of this model."""
+        return make_decoder(name, self.recogniser, self.encoder)
+
+    def listing(self, names: Sequence[str]) -> "EvaluatedModel":
+        """Return this model with a prompt that lists the categories in another order."""
+        other = copy.copy(self)
+        other.encoder = PromptEncoder(self.encoder.processor, names)
+        other.description = {**self.description, "prompt_hash": _hash(other.encoder.prompt_text)}
+        return other
+
+    def predict(
+        self, examples: Sequence[Example], split: str, decoder: Decoder, batch_size: int = 16
+    ) -> list[Prediction]:
+        """Return an answer about each example, asking only about pictures without a kept one."""
+        identity = {**self.description, "decoder": decoder.name, "decoder_version": decoders.VERSION}
+        journal = Journal(identity, self._answer_folder)
+        return evaluation.predict(self.pictures, decoder, examples, split, batch_size, journal=journal)
+
+    def write_manifest(self, folder: Path, config: Any, predictions: Mapping[str, Sequence[Prediction]]) -> None:
+        """Write folder/manifest.json: how the predictions, by the name of their file, were made and of what."""
+        write_json(
+            folder / "manifest.json",
+            {
+                **runlog.environment(),
+                "config": runlog.to_plain(config),
+                "model": {
+                    "source": runlog.to_plain(self.source),
+                    "revision": revision(self.source),
+                    "n_parameters": count(self.recogniser.model.parameters()),
+                },
+                "evaluation": self.description,
+                "prompt": self.encoder.prompt_text,
+                # Answers are greedy and need no seed; the intervals draw products, the training draws pictures.
+                "seeds": {"bootstrap": 0, "training": getattr(config, "seed", None)},
+                "decoder_version": decoders.VERSION,
+                "parser_version": answers.ALIASES_VERSION,
+                "predictions": {name: _data(some) for name, some in predictions.items()},
+            },
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        """Return all that decides an answer beside picture and decoder; what rounds is part of it."""
+        processor, model, head = self.encoder.processor.image_processor, self.recogniser.model, self.recogniser.head
+        return {
+            "weight_hash": weight_hash(model),
+            "head_hash": weight_hash(head) if head else "",
+            "dtype": str(model.dtype),
+            "device": self.recogniser.device.type,
+            "prompt_hash": _hash(self.encoder.prompt_text),
+            "template_hash": _hash(CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")),
+            "processor": type(processor).__name__,
+            "processor_hash": _hash(processor.to_json_string()),
+            "min_pixels": processor.size["shortest_edge"],
+            "max_pixels": processor.size["longest_edge"],
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+
+def _data(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return what was asked about, and how; the fingerprint is over pictures' bytes and categories."""
+    ordered = sorted(predictions, key=lambda one: natural_key(one.image_id))
+    return {
+        "split": ordered[0].split,
+        "decoder": ordered[0].decoder,
+        "n": len(ordered),
+        "data_fingerprint": _hash("\n".join(f"{one.image_id} {one.picture_sha256} {one.truth}" for one in ordered)),
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]

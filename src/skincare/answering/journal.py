@@ -1,0 +1,91 @@
+"""Answers as a model gives them, written down at once: an evaluation that is killed goes on where it was.
+
+One file per model, prompt, processor and decoder, one JSON line per picture, only ever appended to. An entry's key is
+a hash over all that decides an answer: the picture's bytes and what `identity` names. A line that a crash tore is as
+good as absent.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from skincare.answering.decoders import Answer
+from skincare.categories import CATEGORIES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An answer and the seconds that it took."""
+
+    answer: Answer
+    latency_s: float
+
+
+class Journal:
+    """The kept answers of what `identity` describes; without a folder it only names their keys."""
+
+    def __init__(self, identity: Mapping[str, Any], folder: Path | None) -> None:
+        self._identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.path = folder / f"{self._identity[:16]}.jsonl" if folder else None
+        self._entries = _read(self.path) if self.path else {}
+
+    def key(self, picture_sha256: str) -> str:
+        """Return the key of the answer about a picture: 32 hex digits."""
+        return hashlib.sha256(f"{self._identity} {picture_sha256}".encode()).hexdigest()[:32]
+
+    def get(self, key: str) -> Entry | None:
+        """Return a kept answer."""
+        return self._entries.get(key)
+
+    def keep(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        """Append answers by their keys; they survive what happens next."""
+        new = dict(entries)
+        if not self.path or not new:
+            return
+        self._entries |= new
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(
+            f"{json.dumps({'key': key, **asdict(entry)}, ensure_ascii=False)}\n" for key, entry in new.items()
+        )
+        with self.path.open("a+b") as file:
+            file.write((b"" if _ends_a_line(self.path) else b"\n") + lines.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ends_a_line(path: Path) -> bool:
+    """Tell whether a file is empty or ends with a whole line."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        return file.read() in (b"", b"\n")
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    if not path.is_file():
+        return {}
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    entries = dict(entry for line in lines if (entry := _entry(line)))
+    logger.info("%d answers are kept in %s", len(entries), path)
+    return entries
+
+
+def _entry(line: bytes) -> tuple[str, Entry] | None:
+    """Return key and entry of a line, None where it is torn or of another make."""
+    try:
+        value = json.loads(line)
+        given = value["answer"]
+        answer = Answer(str(given["text"]), int(given["n_new_tokens"]), bool(given["is_finished"]),
+                        tuple(float(one) for one in given["log_probabilities"]))  # fmt: skip
+        if len(answer.log_probabilities) not in (0, len(CATEGORIES)):
+            return None
+        return str(value["key"]), Entry(answer, float(value["latency_s"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,109 @@
+"""The model's answers, one per picture, and the JSON-lines files that keep them for ever."""
+
+import json
+import types
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+from skincare.answering import answers
+from skincare.categories import CATEGORIES
+from skincare.errors import MissingInputError, StageError
+from skincare.files import write_text
+from skincare.tables import natural_key
+
+_REMEDY: Final = "Make it with `python src/zero_shot.py`."
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer: the raw text stays, so that a better parser can read it again."""
+
+    image_id: str
+    product_id: str
+    file: str
+    split: str
+    truth: str
+    # How the answer was got, see skincare.answering.decoders.
+    decoder: str
+    text: str
+    n_new_tokens: int
+    # Whether the model ended by itself, or was cut off.
+    is_finished: bool
+    # What skincare.answering.answers made of the text; None is no category.
+    category: str | None
+    status: str
+    candidates: tuple[str, ...]
+    # Of the 14 categories, where the decoder gives them.
+    log_probabilities: tuple[float, ...]
+    # The share of its batch's time; the one field that another run does not repeat.
+    latency_s: float
+    # Of skincare.answering.answers, where category, status and candidates come from.
+    parser_version: int = 0
+    # Of the picture's bytes.
+    picture_sha256: str = ""
+    # Of all that decides the answer, see skincare.answering.journal; empty where answers are not kept.
+    cache_key: str = ""
+
+
+def parsed(prediction: Prediction) -> Prediction:
+    """Return a prediction with what today's parser makes of its text."""
+    answer = answers.parse(prediction.text, is_finished=prediction.is_finished)
+    return replace(
+        prediction, category=answer.category, status=answer.status, candidates=answer.candidates,
+        parser_version=answers.ALIASES_VERSION,
+    )  # fmt: skip
+
+
+_HINTS: Final = get_type_hints(Prediction)
+
+
+def write_jsonl(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Replace `path` by one JSON object a line, sorted by image id."""
+    ordered = sorted(predictions, key=lambda one: natural_key(one.image_id))
+    write_text(path, "".join(f"{json.dumps(asdict(one), ensure_ascii=False)}\n" for one in ordered))
+
+
+def read_jsonl(path: Path) -> list[Prediction]:
+    """Return the predictions of a file in its order.
+
+    Raises MissingInputError when it is absent, StageError naming the line that is malformed.
+    """
+    if not path.is_file():
+        raise MissingInputError("predictions", path, _REMEDY)
+    found = []
+    # Not splitlines: a model's text may hold characters that Python, but not JSON, takes for line ends.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line:
+            try:
+                found.append(_from_json(json.loads(line)))
+            except ValueError as error:
+                raise StageError(f"{path}, line {number}: {error}\n{_REMEDY}") from error
+    return found
+
+
+def _from_json(value: Any) -> Prediction:
+    names = [field.name for field in fields(Prediction)]
+    needed = [field.name for field in fields(Prediction) if field.default is MISSING]
+    if not isinstance(value, dict) or not set(needed) <= set(value) <= set(names):
+        raise ValueError(f"not an object with the keys {', '.join(names)}")
+    for name in ("candidates", "log_probabilities"):
+        if isinstance(value[name], list):
+            value[name] = tuple(value[name])
+    for name in value:
+        if not _fits(value[name], _HINTS[name]):
+            raise ValueError(f"{name} is {value[name]!r}")
+    if value["truth"] not in CATEGORIES or value["category"] not in (None, *CATEGORIES):
+        raise ValueError(f"{value['truth']!r} or {value['category']!r} is no category")
+    return Prediction(**value)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+    return isinstance(value, hint if isinstance(hint, type | types.UnionType) else object)

@@ -1,0 +1,55 @@
+"""Other ways to rank the 14 names than by the likelihood of each, to see what the choice is worth.
+
+rank            log p(name | picture), the likelihood of the whole name: what evaluation and calibration use
+rank_per_token  the mean over the name's tokens, end token included: long names are not punished
+rank_pmi        log p(name | picture) - log p(name | white picture): what the picture, not the habit, says for a name
+rank_synonyms   log of the sum over a category's name and its aliases: a model may mean Cleanser and say Face Wash
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import torch
+from PIL import Image
+
+from skincare.answering.answers import ALIASES
+from skincare.answering.decoders import Rank
+from skincare.categories import CATEGORIES
+from skincare.modelling.answer_tree import build_tree
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.recogniser import Recogniser
+
+_BLANK_SIDE_PX: Final = 448  # any square: the processor scales it to its limits
+
+
+def per_token(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
+    """Return the ranking by the mean log-likelihood of a name's tokens."""
+    n_tokens = torch.tensor([len(encoder.answer_tokens(name)) for name in CATEGORIES], device=recogniser.device)
+    return Rank(recogniser, encoder, "rank_per_token", combine=lambda scores: scores / n_tokens)
+
+
+def pmi(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
+    """Return the ranking by pointwise mutual information with the picture.
+
+    Source: Holtzman et al. 2021, "Surface form competition", with a white picture as the domain's premise.
+    """
+    blank = encoder.pixels(Image.new("RGB", (_BLANK_SIDE_PX, _BLANK_SIDE_PX), "white"))
+    tree = build_tree(encoder, CATEGORIES)
+    batch = encoder.questions([blank.grid]).to(recogniser.device)
+    prior = recogniser.score_tree(batch, recogniser.picture_states([blank]), tree)
+    return Rank(recogniser, encoder, "rank_pmi", tree, lambda scores: scores - prior)
+
+
+def synonyms(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
+    """Return the ranking by the likelihood of any of a category's names, written as the prompt writes them."""
+    phrases = {name: name for name in CATEGORIES}
+    phrases |= {phrase.title(): category for phrase, category in ALIASES.items() if category is not None}
+    groups = [[i for i, one in enumerate(phrases.values()) if one == category] for category in CATEGORIES]
+
+    def pooled(scores: torch.Tensor) -> torch.Tensor:
+        return torch.stack([scores[:, group].logsumexp(dim=1) for group in groups], dim=1)
+
+    return Rank(recogniser, encoder, "rank_synonyms", build_tree(encoder, list(phrases)), pooled)
+
+
+RANKINGS: Final[Sequence[Callable[[Recogniser, PromptEncoder], Rank]]] = (per_token, pmi, synonyms)

@@ -1,0 +1,1 @@
+"""Which pictures stay: measures, checks, copies; help to choose limits; the cut to the product."""

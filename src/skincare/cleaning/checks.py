@@ -1,0 +1,147 @@
+"""The one table of checks that a picture must pass to stay: what is measured, against what limit, whether it rejects.
+
+Three kinds, in the order in which they are asked: whether the file can be read at all (always on: without pixels there
+is nothing to keep), whether the picture is good, whether it is a copy. The first that fails is the picture's reason. A
+check that is off only counts what it would reject.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from skincare.cleaning.inspection import Measures
+from skincare.cleaning.quality import MIN_SHARPNESS
+from skincare.errors import StageError
+
+FileReason = Literal[
+    "missing_file", "unreadable_file", "bad_path", "empty", "not_an_image", "unsupported_format", "too_many_pixels",
+    "truncated", "corrupt",
+]  # fmt: skip
+PictureReason = Literal[
+    "too_small", "odd_shape", "blurred", "blurred_frame", "dark", "overexposed", "low_information", "greyscale",
+    "animated", "rotated", "transparent", "cmyk", "sixteen_bit", "profile_applied", "profile_ignored",
+]  # fmt: skip
+CopyReason = Literal[
+    "category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate", "equal_dhash", "equal_reference_hash"
+]
+Reason = Literal[PictureReason, CopyReason]
+Rules = Literal["content", "reference", "reference_mended"]
+
+MEANINGS: Final[dict[str, str]] = {
+    "missing_file": "listed, but not on disk",
+    "unreadable_file": "the file system refused to read it",
+    "bad_path": "not named or placed as a product's picture",
+    "empty": "no bytes",
+    "not_an_image": "something else, such as an error page",
+    "unsupported_format": "a picture format that is not read",
+    "too_many_pixels": "more pixels than any product photo has",
+    "truncated": "its end is missing",
+    "corrupt": "cannot be decoded",
+    "category_conflict": "the same picture in two categories: all copies go",
+    "duplicate_bytes": "the same file as the one that stays",
+    "duplicate_pixels": "the same pixels as the one that stays",
+    "near_duplicate": "a re-encoded or rescaled copy of the one that stays",
+    "equal_dhash": "the 64-bit difference hash of the one that stays",
+    "equal_reference_hash": "the reference's hash, as it ran, of the one that stays",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measured property of a picture with its limit: the least that passes or the most."""
+
+    reason: PictureReason
+    meaning: str
+    value: Callable[[Measures], float]
+    limit: float
+    is_least: bool
+    is_on: bool = True
+
+    def fails(self, measures: Measures) -> bool:
+        """Tell whether a picture does not pass."""
+        value = self.value(measures)
+        return value < self.limit if self.is_least else value > self.limit
+
+
+def _noted(reason: PictureReason, meaning: str) -> Check:
+    """Return a check for what the decoder dealt with: such pictures are good as they come out of it, so it is off."""
+    return Check(reason, meaning, lambda one: float(reason in one.notes), 0, is_least=False, is_on=False)
+
+
+CHECKS: Final = (
+    Check("too_small", "a side below the limit", lambda one: min(one.width, one.height), 300, is_least=True),
+    Check("odd_shape", "longer than a pack, such as a banner", lambda one: _elongation(one), 4, is_least=False),
+    Check("blurred", "sharpness of the content below the limit", lambda one: one.sharpness.content, MIN_SHARPNESS,
+          is_least=True),
+    Check("blurred_frame", "the reference's rule: sharpness of the whole frame below the limit",
+          lambda one: one.sharpness.plain, 60, is_least=True, is_on=False),
+    Check("dark", "even its bright parts are dark", lambda one: one.tones.brightest, 50, is_least=True),
+    Check("overexposed", "even its dark parts are bright", lambda one: one.tones.darkest, 235, is_least=False),
+    Check("low_information", "next to nothing in it", lambda one: one.tones.entropy, 1, is_least=True),
+    Check("greyscale", "no colour; many packs have none", lambda one: one.tones.colour, 8, is_least=True, is_on=False),
+    _noted("animated", "more than one frame; the first counts"),
+    _noted("rotated", "turned as its EXIF block says"),
+    _noted("transparent", "put on white"),
+    _noted("cmyk", "inks turned into sRGB"),
+    _noted("sixteen_bit", "scaled to 8 bits"),
+    _noted("profile_applied", "colours turned into sRGB as its profile says"),
+    _noted("profile_ignored", "with a colour profile that is broken, misfit or absurd"),
+)  # fmt: skip
+
+_COPY_REASONS: Final[tuple[CopyReason, ...]] = get_args(CopyReason)
+_PRESETS: Final[dict[Rules, frozenset[Reason]]] = {
+    "content": frozenset(
+        {check.reason for check in CHECKS if check.is_on}
+        | {"category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate"}
+    ),
+    "reference": frozenset({"too_small", "blurred_frame", "equal_reference_hash"}),
+    "reference_mended": frozenset({"too_small", "blurred_frame", "equal_dhash"}),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checks that reject, and the measured checks with their limits, on and off."""
+
+    on: frozenset[Reason]
+    checks: tuple[Check, ...]
+
+    @property
+    def copies(self) -> tuple[CopyReason, ...]:
+        """Return the checks for copies that reject, the surest first."""
+        return tuple(reason for reason in _COPY_REASONS if reason in self.on)
+
+    def check(self, reason: PictureReason) -> Check:
+        """Return a measured check, on or off."""
+        return next(check for check in self.checks if check.reason == reason)
+
+    def failing(self, measures: Measures) -> Check | None:
+        """Return the first check that rejects a picture by itself."""
+        return next((check for check in self.checks if check.reason in self.on and check.fails(measures)), None)
+
+
+def choose(
+    rules: Rules, limits: Mapping[str, float], *,
+    only: Sequence[Reason] = (), also: Sequence[Reason] = (), skip: Sequence[Reason] = (),
+) -> Choice:  # fmt: skip
+    """Return the checks of a set of rules, changed as asked; raises StageError for a limit that no check has."""
+    unknown = set(limits) - {check.reason for check in CHECKS}
+    if unknown:
+        known = ", ".join(check.reason for check in CHECKS)
+        raise StageError(f"--limits: no check is called {', '.join(sorted(unknown))}; there are {known}")
+    on = (frozenset(only) or _PRESETS[rules]) | set(also)
+    checks = tuple(_with_limit(check, limits.get(check.reason, check.limit)) for check in CHECKS)
+    return Choice(on - set(skip), checks)
+
+
+def meaning(reason: str) -> str:
+    """Return what a reason says about the picture, in words."""
+    return next((check.meaning for check in CHECKS if check.reason == reason), MEANINGS.get(reason, ""))
+
+
+def _with_limit(check: Check, limit: float) -> Check:
+    return Check(check.reason, check.meaning, check.value, limit, check.is_least, check.is_on)
+
+
+def _elongation(measures: Measures) -> float:
+    return max(measures.width, measures.height) / min(measures.width, measures.height)

@@ -1,0 +1,70 @@
+"""The cleaning report for people: what stayed, what went and why, and what to look at."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from skincare.cleaning import checks
+from skincare.tables import RejectedRow
+
+_MAX_LISTED: Final = 50
+
+
+def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequence[RejectedRow]) -> str:
+    """Return the report as plain text."""
+    seen, kept = results["seen"], counts["kept"]
+    lines = [
+        "CLEANING REPORT",
+        "",
+        f"{seen:6,} pictures of {results['products_seen']:,} products",
+        f"{kept:6,} kept ({kept / seen:.1%}), of {results['products_kept']:,} products",
+        f"{seen - kept:6,} rejected, one row each in rejected.csv:",
+        *(f"{n:10,} {reason:18} {checks.meaning(reason)}" for reason, n in counts.items() if reason != "kept"),
+        "",
+        "Sharpness: pictures that other limits would keep",
+        f"{'limit':>10} {'by content':>12} {'by whole frame, as the reference did':>40}",
+        *(
+            f"{limit:>10} {n:12,} {results['plain_sharp_at_limit'][limit]:40,}"
+            for limit, n in results["sharp_at_limit"].items()
+        ),
+        "",
+        f"Kept though the whole frame is below the limit (pale or small packs on white; worth a look): "
+        f"{_some(results['kept_against_plain_rule'])}",
+        f"Products that lost every picture: {_some(results['products_lost'])}",
+        f"Different pictures that share a 256-bit difference hash, all kept: {results['n_equal_hashes']}",
+        "",
+        "Pictures that two categories share:",
+        *([f"    {one} and {other}: {categories}" for one, other, categories in results["conflicts"]] or ["    none"]),
+        "",
+        "What each check finds, alone or with others, among the pictures that can be read:",
+        *(
+            f"{one['failing']:10,} {reason:18} limit {one['limit']:<5g}{'' if one['rejects'] else ' only counted;'} "
+            f"{checks.meaning(reason)}"
+            for reason, one in results["checks"].items()
+        ),
+        "",
+        *(line for name, other in results["against_reference"].items() for line in _comparison(name, other)),
+        "",
+        "Rejected:",
+        *(f"    {row.image_id:>14} {row.reason:18} {_why(row)}" for row in rejected),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _comparison(name: str, other: Mapping[str, Any]) -> list[str]:
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in other["rejected"].items()) or "nothing rejected"
+    return [
+        f"--rules {name} keeps {other['kept']:,}: {reasons}",
+        f"    rejected by them, not by content: {_some(other['only_they_reject'])}",
+        f"    rejected by content, not by them: {_some(other['only_they_keep'])}",
+    ]
+
+
+def _why(row: RejectedRow) -> str:
+    limit = f" (limit {row.limit})" if row.limit else ""
+    copy = f" of {row.duplicate_of}" if row.duplicate_of else ""
+    return f"{row.value}{limit}{copy}".strip()
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return f"{len(items)}" + (f": {', '.join(items[:_MAX_LISTED])}{more}" if items else "")

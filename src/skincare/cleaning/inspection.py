@@ -1,0 +1,139 @@
+"""Looking at one scraped picture: read once, decoded once, measured for every check, or rejected with a reason."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skincare import images
+from skincare.cleaning import duplicates, hashes, quality
+from skincare.cleaning.duplicates import Fingerprint, Thumbnails
+from skincare.cleaning.quality import Box, Sharpness, Tones
+from skincare.dataset import chat
+from skincare.images import BrokenImageError
+from skincare.paths import Layout
+from skincare.tables import ImageRow, RejectedRow
+
+# Boxes, thumbnails and hashes are taken from the picture halved until its longer side is just above; what an
+# imagehash of the whole picture gives differs by one bit of 256 on average, and costs as much as decoding.
+_REDUCED_SIDE_PX = 384
+_HASHED_SIDE_PX = 192
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is known about a picture that could be decoded; hashes and cells in hexadecimal digits.
+
+    format, notes: see skincare.images.Picture. box: of the content, in pixels of the upright picture.
+    look: a digest of the thumbnails, equal for equal pixels. cells: see skincare.cleaning.duplicates.cells, empty where
+    there is no contrast, so nothing to compare. dhash, phash: 16 x 16 bits; dhash_8x8, reference_hash: what the
+    reference meant and what it ran.
+    """
+
+    width: int
+    height: int
+    n_bytes: int
+    format: str
+    notes: tuple[str, ...]
+    box: Box
+    sharpness: Sharpness
+    tones: Tones
+    sha256: str
+    look: str
+    cells: str
+    dhash: str
+    phash: str
+    dhash_8x8: str
+    reference_hash: str
+
+    def fingerprint(self, thumbnails: Thumbnails) -> Fingerprint:
+        """Return what the picture is compared by."""
+        return Fingerprint(thumbnails, duplicates.aspects((self.width, self.height), self.box))
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why a file cannot be measured."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A picture with its measures; None and a rejection where it could not be read."""
+
+    row: ImageRow
+    measures: Measures | None
+    rejection: RejectedRow | None
+
+
+def look_at(path: Path) -> tuple[Measures | Broken, Thumbnails | None]:
+    """Return what the file of a picture gives, with its thumbnails where they are worth comparing."""
+    try:
+        return measure(path.read_bytes())
+    except FileNotFoundError:
+        return Broken("missing_file"), None
+    except OSError as error:
+        return Broken("unreadable_file", error.strerror or ""), None
+    except BrokenImageError as error:
+        return Broken(error.reason, str(error).partition(": ")[2]), None
+
+
+def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
+    """Return the measures of a picture and, where there is contrast, its thumbnails; raises BrokenImageError."""
+    picture = images.decode_with_notes(content)
+    image, small = picture.image, images.reduced(picture.image, _REDUCED_SIDE_PX)
+    box = quality.content_box(small)
+    thumbnails = duplicates.thumbnails(small, box)
+    has_contrast = duplicates.has_contrast(thumbnails)
+    full_box = _scaled(box, image.width / small.width, image.height / small.height, image.size)
+    grey = image.convert("L")
+    content_grey = quality.content_grey(grey, full_box)
+    hashed = images.reduced(small.convert("L"), _HASHED_SIDE_PX)
+    measures = Measures(
+        width=image.width,
+        height=image.height,
+        n_bytes=len(content),
+        format=picture.format,
+        notes=picture.notes,
+        box=full_box,
+        sharpness=quality.sharpness(grey, content_grey),
+        tones=quality.tones(content_grey, thumbnails[1]),
+        sha256=hashlib.sha256(content).hexdigest(),
+        look=hashlib.sha256(f"{image.size}".encode() + thumbnails.tobytes()).hexdigest()[:32],
+        cells=duplicates.cells(thumbnails).tobytes().hex() if has_contrast else "",
+        dhash=hashes.to_hex(hashes.difference_hash(hashed)),
+        phash=hashes.to_hex(hashes.perceptual_hash(hashed)),
+        dhash_8x8=hashes.to_hex(hashes.difference_hash(hashed, 8)),
+        reference_hash=hashes.to_hex(hashes.reference_hash(hashed)),
+    )
+    return measures, thumbnails if has_contrast else None
+
+
+def rejection(row: ImageRow, reason: str, value: str, limit: str, duplicate_of: str = "") -> RejectedRow:
+    """Return the row of a rejected picture."""
+    return RejectedRow(row.product_url, row.image_id, row.product_id, row.file, reason, value, limit, duplicate_of)
+
+
+def pixels_digest(path: Path) -> str:
+    """Return a digest of size and pixels as decoded; raises OSError and BrokenImageError."""
+    image = images.decode(path.read_bytes())
+    return hashlib.sha256(f"{image.size}".encode() + np.asarray(image).tobytes()).hexdigest()
+
+
+def checked_path(layout: Layout, row: ImageRow) -> Path:
+    """Return where a row's file is; ValueError for one that is not a product's picture of this layout."""
+    found = chat.example_ids(row.file)
+    if found != (row.product_id, row.image_id):
+        raise ValueError(f"the name does not end in _{row.image_id}.jpg")
+    path = (layout.root / row.file).resolve()
+    if path.parent != layout.product_images.resolve():
+        raise ValueError("not in product_images/")
+    return path
+
+
+def _scaled(box: Box, across: float, down: float, size: tuple[int, int]) -> Box:
+    left, top, right, bottom = (round(one * by) for one, by in zip(box, (across, down) * 2, strict=True))
+    return left, top, min(right, size[0]), min(bottom, size[1])

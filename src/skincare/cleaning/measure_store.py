@@ -1,0 +1,131 @@
+"""The measures of pictures that were looked at before: a picture is measured again only when its file changed.
+
+A file is known by its path below the root, its size and its time of change; the measures also by the code that made
+them, so that a changed program measures anew. The thumbnails lie here too, so that memory need not hold them.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+
+from skincare import colours, images
+from skincare.cleaning import duplicates, hashes, inspection, quality
+from skincare.cleaning.duplicates import THUMBNAIL_SIDE, Fingerprint, Thumbnails
+from skincare.cleaning.inspection import Broken, Measures
+from skincare.cleaning.quality import Sharpness, Tones
+
+logger = logging.getLogger(__name__)
+
+_MODULES: Final = (colours, duplicates, hashes, images, inspection, quality)
+_LIBRARIES: Final = ("pillow", "opencv-python-headless", "numpy", "scipy")
+_COMMIT_EVERY: Final = 500
+# A file that changes twice within the clock's step keeps its time: what is this young is looked at again next time.
+_SETTLED_AFTER_S: Final = 2.0
+_TABLE: Final = """
+create table if not exists measures (
+    file text primary key, n_bytes integer, changed_ns integer, made_by text, found text, thumbnails blob
+) without rowid
+"""
+
+
+class FileState(NamedTuple):
+    """What tells that a file is still the same."""
+
+    n_bytes: int
+    changed_ns: int
+
+
+class MeasureStore:
+    """A table of measures in one SQLite file, which may be deleted at any time."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._made_by = _made_by()
+        self._n_pending = 0
+        try:
+            self._database = _open(path)
+        except sqlite3.DatabaseError as error:
+            logger.warning("%s cannot be used (%s): everything is measured anew", path, error)
+            path.unlink()
+            self._database = _open(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._database.commit()
+        self._database.close()
+
+    def recall(self, file: str, state: FileState) -> Measures | Broken | None:
+        """Return what is known of a file in this state; None where it must be looked at."""
+        row = self._database.execute(
+            "select found from measures where file = ? and n_bytes = ? and changed_ns = ? and made_by = ?",
+            (file, *state, self._made_by),
+        ).fetchone()
+        return None if row is None else _from_json(row[0])
+
+    def keep(self, file: str, state: FileState, found: Measures | Broken, thumbnails: Thumbnails | None) -> None:
+        """Remember what was found."""
+        age_s = time.time() - state.changed_ns / 1e9
+        changed_ns = state.changed_ns if age_s > _SETTLED_AFTER_S else -1
+        blob = None if thumbnails is None else thumbnails.tobytes()
+        self._database.execute(
+            "insert or replace into measures values (?, ?, ?, ?, ?, ?)",
+            (file, state.n_bytes, changed_ns, self._made_by, _to_json(found), blob),
+        )
+        self._n_pending += 1
+        if self._n_pending % _COMMIT_EVERY == 0:
+            self._database.commit()
+
+    def fingerprint(self, file: str, measures: Measures) -> Fingerprint:
+        """Return what a picture with contrast is compared by."""
+        (blob,) = self._database.execute("select thumbnails from measures where file = ?", (file,)).fetchone()
+        shape = (2, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+        return measures.fingerprint(np.frombuffer(blob, np.uint8).reshape(shape))
+
+    def forget_all_but(self, files: Iterable[str]) -> None:
+        """Drop what belongs to no listed file."""
+        self._database.execute("create temporary table listed (file text primary key)")
+        self._database.executemany("insert or ignore into listed values (?)", ((file,) for file in files))
+        self._database.execute("delete from measures where file not in (select file from listed)")
+        self._database.execute("drop table listed")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path)
+    # A killed run leaves a whole table; only the last pictures are measured again.
+    database.execute("pragma journal_mode = wal")
+    database.execute("pragma synchronous = normal")
+    database.execute(_TABLE)
+    return database
+
+
+def _made_by() -> str:
+    """Return a digest of all that decides what is measured: our code and the libraries under it."""
+    digest = hashlib.sha256(" ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
+    for module in _MODULES:
+        assert module.__file__ is not None
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _to_json(found: Measures | Broken) -> str:
+    return json.dumps(dataclasses.asdict(found))
+
+
+def _from_json(text: str) -> Measures | Broken:
+    fields: dict[str, Any] = json.loads(text)
+    if "reason" in fields:
+        return Broken(**fields)
+    fields |= {"notes": tuple(fields["notes"]), "box": tuple(fields["box"])}
+    return Measures(**fields | {"sharpness": Sharpness(**fields["sharpness"]), "tones": Tones(**fields["tones"])})

@@ -1,0 +1,121 @@
+"""How sharp and how bright a picture is: on its content at one size, as we decide, and as the reference measured it.
+
+The variance of the Laplacian depends on scale, on how much white surrounds the pack and on contrast: one texture at
+200, 400, 800 and 1600 px scores 330, 71, 8 and 2.4, and a sharp pale bottle on white scores 2.6. Cut to the content,
+reduced to one size and divided by the strength of its edges, a limit means the same for every picture.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+# The published limit of the reference.
+MIN_SHARPNESS: Final = 60.0
+# What the model sees at its largest is 308 px on a side; one size above it, since detail beyond is lost on it.
+_CONTENT_SIDE_PX: Final = 384
+# In grey levels, and as a share of the border's pixels: a soft shadow may leave the frame.
+_BACKGROUND_TOLERANCE: Final = 14
+PLAIN_BORDER_SHARE: Final = 0.8
+# Chosen on 192 real product photos, all sharp to the eye, and blurred copies of them, so that the published limit of
+# 60 stays the limit: it keeps all 192 and drops 191 of the copies blurred by 2.5 px (of 384). The plain variance at
+# the same limit drops 9 of the sharp ones.
+_USUAL_SQUARED_GRADIENT: Final = 3600.0
+# Keeps the grain of an empty picture from counting as edges.
+_SQUARED_GRADIENT_FLOOR: Final = 1000.0
+
+Box = tuple[int, int, int, int]
+Grey = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Variances of the Laplacian in squared grey levels (0 to 255).
+
+    content: of the content at one size, as if its edges had the usual strength; this decides.
+    plain: of the whole frame as it is, the reference's measure.
+    """
+
+    content: float
+    plain: float
+
+
+@dataclass(frozen=True)
+class Tones:
+    """What light and colour there is in the content.
+
+    brightest, darkest: the grey levels that 1 % of it exceeds and falls below; entropy: of its grey levels, in bits;
+    colour: the difference of the strongest and the weakest colour that 5 % of it exceeds.
+    """
+
+    brightest: float
+    darkest: float
+    entropy: float
+    colour: float
+
+
+def content_grey(grey: Image.Image, box: Box) -> Grey:
+    """Return the content of a grey picture, reduced to one size; only ever reduced.
+
+    Enlarging adds no detail, and would call every small sharp picture blurred.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = _CONTENT_SIDE_PX / max(width, height)
+    if scale >= 1:
+        return np.asarray(grey.crop(box))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # As in skincare.cleaning.duplicates, whole blocks first; a box keeps sharp what is sharp.
+    return np.asarray(grey.resize(size, Image.Resampling.BOX, box=box, reducing_gap=2.0))
+
+
+def sharpness(grey: Image.Image, content: Grey) -> Sharpness:
+    """Measure a grey picture whose content `content_grey` gave."""
+    contrast = _USUAL_SQUARED_GRADIENT / (_squared_gradient(content) + _SQUARED_GRADIENT_FLOOR)
+    return Sharpness(contrast * _laplacian_variance(content), _laplacian_variance(np.asarray(grey)))
+
+
+def tones(content: Grey, colours: npt.NDArray[np.uint8]) -> Tones:
+    """Measure the content: its grey levels, and its colours reduced to (H, W, 3)."""
+    counts = np.bincount(content.ravel(), minlength=256)
+    shares = counts[counts > 0] / content.size
+    below = np.cumsum(counts) / content.size
+    return Tones(
+        brightest=float(np.searchsorted(below, 0.99)),
+        darkest=float(np.searchsorted(below, 0.01, side="right")),
+        entropy=float(-(shares * np.log2(shares)).sum()) + 0.0,
+        colour=float(np.percentile(np.ptp(colours, axis=2), 95)),
+    )
+
+
+def content_box(image: Image.Image) -> Box:
+    """Return (left, top, right, bottom) of what stands out from a plain background; the frame where there is none.
+
+    The background is the colour that the border of the picture has in common; a picture without a plain border, such
+    as a photo in a bathroom, is content as a whole.
+    """
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(np.int16)
+    background = np.median(border, axis=0)
+    if (np.abs(border - background).max(axis=1) <= _BACKGROUND_TOLERANCE).mean() < PLAIN_BORDER_SHARE:
+        return 0, 0, image.width, image.height
+    low, high = (background.round() + sign * _BACKGROUND_TOLERANCE for sign in (-1, 1))
+    stands_out = cv2.bitwise_not(cv2.inRange(pixels, low, high))
+    # Opening removes specks of compression, which would stretch the box.
+    left, top, width, height = cv2.boundingRect(cv2.morphologyEx(stands_out, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
+    return (left, top, left + width, top + height) if width else (0, 0, image.width, image.height)
+
+
+def _laplacian_variance(grey: Grey) -> float:
+    # Sixteen bits hold every value exactly; the sums are exact too, and five times faster than in floats.
+    laplacian = cv2.Laplacian(grey, cv2.CV_16S)
+    mean = cv2.sumElems(laplacian)[0] / laplacian.size
+    return max(0.0, cv2.norm(laplacian, cv2.NORM_L2SQR) / laplacian.size - mean**2)
+
+
+def _squared_gradient(grey: Grey) -> float:
+    """Return the mean squared length of the Sobel gradient."""
+    directions = (cv2.Sobel(grey, cv2.CV_16S, 1, 0), cv2.Sobel(grey, cv2.CV_16S, 0, 1))
+    return sum(cv2.norm(one, cv2.NORM_L2SQR) for one in directions) / grey.size

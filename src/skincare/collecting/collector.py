@@ -1,0 +1,164 @@
+"""One product at a time: its page is fetched and read, its pictures are fetched and put on disk.
+
+Everything learned goes to the ScrapeState, so that a product can be taken up where it was left.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from skincare.catalogue import Product
+from skincare.collecting import urls
+from skincare.collecting.fetch_errors import FetchError
+from skincare.collecting.scrape_state import Failure, SavedImage, ScrapeState
+from skincare.collecting.scrape_work import Work
+from skincare.collecting.sources import DEFAULT_SOURCE, source_named
+from skincare.collecting.sources.source import Reading, Source, page_record
+from skincare.collecting.visits import Visit
+from skincare.collecting.web import Answer, Web
+from skincare.files import write_bytes
+from skincare.images import BrokenImageError, decode, displayed_size, encode_jpeg, sniff_format
+from skincare.paths import Layout
+
+logger = logging.getLogger(__name__)
+
+# Some ten times what real pages and pictures have.
+MAX_PAGE_BYTES: Final = 16_000_000
+MAX_IMAGE_BYTES: Final = 32_000_000
+MAX_IMAGES: Final = 50
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where products are fetched from: at their own address, or at a stand-in's.
+
+    What is written down is always the product's own address, so that a stand-in's port leaves no trace.
+    """
+
+    stand_in: str | None = None
+    # Further addresses that it stands in for: those of sources that keep pages and pictures apart.
+    origins: tuple[str, ...] = ()
+
+    def to_fetch(self, url: str, product: Product | None = None) -> str:
+        """Return the address to ask for a page or picture, of the product where it is one's."""
+        origins = {*self.origins, urls.origin(product.url)} if product else set(self.origins)
+        if self.stand_in and urls.origin(url) in origins:
+            return urls.move(url, urls.origin(url), self.stand_in)
+        return url
+
+    def to_write(self, url: str, product: Product) -> str:
+        """Return the address as the tables have it."""
+        return urls.move(url, self.stand_in, urls.origin(product.url)) if self.stand_in else url
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Collects products into a layout; safe to use from many threads for different products."""
+
+    web: Web
+    state: ScrapeState
+    layout: Layout
+    shop: Shop
+    default_source: str = DEFAULT_SOURCE
+
+    def collect(self, work: Work) -> Failure | None:
+        """Bring one product to its end, from its page or, where that is already read, from its pending pictures."""
+        product = work.product
+        failure = None if work.is_listed else self._list_images(product)
+        if failure is None:
+            self.save_images(product)
+            if any(image.status == "scraped" for image in self.state.images(product.product_id)):
+                self.state.finish_product(product.product_id)
+                return None
+            failure = Failure("no_image_saved")
+        logger.info("%s: %s %s", product.url, failure.reason, failure.detail)
+        self.state.fail_product(product.product_id, failure)
+        return failure
+
+    def get_page(self, product: Product, since: Visit | None = None) -> Answer:
+        """Ask for the page of a product; raises FetchError."""
+        url = self.source_of(product).page_url(product)
+        return self.web.get(self.shop.to_fetch(url, product), MAX_PAGE_BYTES, since)
+
+    def get_image(self, product: Product, source_url: str, since: Visit | None = None) -> Answer:
+        """Ask for a picture of a product; raises FetchError."""
+        return self.web.get(self.shop.to_fetch(source_url, product), MAX_IMAGE_BYTES, since)
+
+    def _list_images(self, product: Product) -> Failure | None:
+        try:
+            answer = self.get_page(product)
+        except FetchError as error:
+            return failure_of(error)
+        found = self.read(product, answer)
+        if found.failure is None:
+            record = page_record(self.source_of(product).name, found)
+            self.state.list_images(product.product_id, found.images, record, answer.visit)
+        return found.failure
+
+    def read(self, product: Product, answer: Answer) -> Reading:
+        """Return what a page says of its product, with one picture more than are taken where there are more."""
+        found = self.source_of(product).read(answer.content, answer.url, product)
+        if found.failure:
+            is_elsewhere = found.failure.reason == "redirected_away"
+            detail = self.shop.to_write(answer.url, product) if is_elsewhere else found.failure.detail
+            return replace(found, failure=Failure(found.failure.reason, detail, answer.visit))
+        listed = (replace(one, url=self.shop.to_write(one.url, product)) for one in found.images[: MAX_IMAGES + 1])
+        return replace(found, images=tuple(listed))
+
+    def source_of(self, product: Product) -> Source:
+        """Return the source that knows the product."""
+        return source_named(product.source or self.default_source)
+
+    def save_images(self, product: Product) -> None:
+        """Fetch the pending pictures of a product."""
+        for image in self.state.images(product.product_id):
+            if image.status == "pending":
+                self._save_image(product, image.n, image.source_url)
+
+    def _save_image(self, product: Product, n: int, source_url: str) -> None:
+        if n > MAX_IMAGES:
+            too_many = Failure("too_many_images", f"only the first {MAX_IMAGES} are taken")
+            self.state.fail_image(product.product_id, n, too_many)
+            return
+        path = self.path(product, n)
+        try:
+            answer = self.get_image(product, source_url)
+            content, width, height = as_jpeg(answer)
+        except FetchError as error:
+            failure = failure_of(error)
+        except BrokenImageError as error:
+            failure = Failure(error.reason, answer.content_type[:100], answer.visit)
+        else:
+            saved = self.save(content, width, height, path)
+            self.state.save_image(product.product_id, n, saved, answer.visit)
+            return
+        # A process killed between file and row can have left one.
+        path.unlink(missing_ok=True)
+        self.state.fail_image(product.product_id, n, failure)
+
+    def path(self, product: Product, n: int) -> Path:
+        """Return where the n-th picture of a product lies."""
+        return self.layout.product_images / f"{product.slug}_{product.product_id}_{n}.jpg"
+
+    def save(self, content: bytes, width: int, height: int, path: Path) -> SavedImage:
+        """Put a picture on disk."""
+        write_bytes(path, content)
+        return SavedImage(self.layout.relative(path), width, height, len(content), hashlib.sha256(content).hexdigest())
+
+
+def as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
+    """Return the picture as JPEG with its width and height; raises BrokenImageError where it is none.
+
+    A JPEG stays as it was served, even if its end is missing: judging pictures is the work of clean.py.
+    """
+    if sniff_format(answer.content) == "JPEG":
+        return answer.content, *displayed_size(answer.content)
+    image = decode(answer.content)
+    return encode_jpeg(image), image.width, image.height
+
+
+def failure_of(error: FetchError) -> Failure:
+    """Return an error as the state keeps it."""
+    return Failure(error.reason, error.detail, error.visit)

@@ -1,0 +1,162 @@
+"""Asking again for what is already collected: an unchanged page or picture costs a line, a changed one is replaced.
+
+A server that gave an ETag or Last-Modified is asked whether that is still true. What it no longer has is counted as
+gone and kept here: a dead page is no reason to lose a product. Ids stay with their pictures; new pictures of a page
+get the next numbers. A refresh that is cut off goes on where it was; once complete, the next one asks for all again.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from skincare.catalogue import Product
+from skincare.collecting.collector import Collector, as_jpeg, failure_of
+from skincare.collecting.fetch_errors import FetchError
+from skincare.collecting.scrape_state import Change, Failure, ImageRecord, ListedImage, ScrapeRecord, ScrapeState
+from skincare.collecting.scrape_work import Work
+from skincare.collecting.sources.source import page_record
+from skincare.collecting.visits import Visit
+from skincare.images import BrokenImageError
+
+
+def begin(state: ScrapeState) -> None:
+    """Mark all that is collected as stale, unless an earlier refresh is still under way."""
+    if next(state.rows("SELECT 1 FROM products WHERE is_stale AND position IS NOT NULL LIMIT 1"), None):
+        return
+    with state.transaction() as connection:
+        connection.execute("UPDATE images SET change = '', is_stale = (status = 'scraped')")
+        connection.execute("UPDATE products SET change = '', is_stale = (status = 'scraped' AND position IS NOT NULL)")
+
+
+def figures(state: ScrapeRecord) -> dict[str, dict[str, int]]:
+    """Return how many products and pictures were unchanged, changed, gone or gave no answer."""
+    return {
+        table: dict(
+            state.rows(
+                f"SELECT {table}.change, COUNT(*) FROM {table} {joined} "
+                f"WHERE position IS NOT NULL AND {table}.change <> '' GROUP BY 1 ORDER BY 1"
+            )
+        )
+        for table, joined in (("products", ""), ("images", "JOIN products USING (product_id)"))
+    }
+
+
+@dataclass(frozen=True)
+class Refresher:
+    """Collects what is open and asks again for what is stale."""
+
+    collector: Collector
+
+    def work_on(self, work: Work) -> Failure | None:
+        """Bring one product to its end; the failure is that of the host's answer, not that something is gone."""
+        failure = self.collector.collect(work) if work.is_open else None
+        return self._refresh(work.product) if work.is_stale and failure is None else failure
+
+    def _refresh(self, product: Product) -> Failure | None:
+        change, failure = self._ask_for_page(product)
+        if change in ("unchanged", "changed"):
+            for image in self.collector.state.images(product.product_id):
+                if image.is_stale:
+                    self._ask_for_image(product, image)
+            self.collector.save_images(product)
+        _end_product(self.collector.state, product.product_id, change)
+        return failure
+
+    def _ask_for_page(self, product: Product) -> tuple[Change, Failure | None]:
+        collector, since = self.collector, _page_visit(self.collector.state, product.product_id)
+        try:
+            answer = collector.get_page(product, since)
+        except FetchError as error:
+            return _change_of(error)
+        if answer.is_unchanged:
+            return "unchanged", None
+        found = collector.read(product, answer)
+        if found.failure:
+            return ("failed", found.failure) if found.failure.reason == "challenge" else ("gone", None)
+        record = page_record(collector.source_of(product).name, found)
+        is_changed = _relist(collector.state, product.product_id, found.images, record, answer.visit)
+        return "changed" if is_changed else "unchanged", None
+
+    def _ask_for_image(self, product: Product, image: ImageRecord) -> None:
+        state, product_id = self.collector.state, product.product_id
+        try:
+            answer = self.collector.get_image(product, image.source_url, image.visit)
+            content, width, height = (b"", 0, 0) if answer.is_unchanged else as_jpeg(answer)
+        except FetchError as error:
+            _end_image(state, product_id, image.n, _change_of(error)[0], image.visit)
+            return
+        except BrokenImageError:
+            _end_image(state, product_id, image.n, "failed", image.visit)
+            return
+        is_same = answer.is_unchanged or hashlib.sha256(content).hexdigest() == image.saved.sha256
+        if not is_same:
+            # From here to the new row neither the old row nor the new file may be believed.
+            _reopen_image(state, product_id, image.n)
+            saved = self.collector.save(content, width, height, self.collector.path(product, image.n))
+            state.save_image(product_id, image.n, saved, answer.visit)
+        _end_image(state, product_id, image.n, "unchanged" if is_same else "changed", _newer(answer.visit, image.visit))
+
+
+def _change_of(error: FetchError) -> tuple[Change, Failure | None]:
+    """Tell what is gone from what gave no answer today; only the latter says something about the host."""
+    return ("gone", None) if error.status in (404, 410) else ("failed", failure_of(error))
+
+
+def _page_visit(state: ScrapeState, product_id: str) -> Visit:
+    query = "SELECT http_status, attempts, seconds, etag, last_modified FROM products WHERE product_id = ?"
+    return Visit(*next(state.rows(query, product_id)))
+
+
+def _relist(state: ScrapeState, product_id: str, listed: Iterable[ListedImage], record: str, visit: Visit) -> bool:
+    """Record what a page lists now; return whether that is anything else than before."""
+    known = {image.source_url: image.n for image in state.images(product_id)}
+    now = {one.url: one for one in listed}
+    new = [one for url, one in now.items() if url not in known]
+    gone = [n for url, n in known.items() if url not in now]
+    with state.transaction() as connection:
+        connection.executemany(
+            "UPDATE images SET is_stale = 0, change = 'gone' WHERE product_id = ? AND n = ?",
+            [(product_id, n) for n in gone],
+        )
+        connection.executemany(
+            "INSERT INTO images (product_id, n, source_url, licence, attribution) VALUES (?, ?, ?, ?, ?)",
+            [
+                (product_id, n, one.url, one.licence, one.attribution)
+                for n, one in enumerate(new, start=max(known.values(), default=0) + 1)
+            ],
+        )
+        # With new pictures the product is open again, also for a run that refreshes nothing.
+        old_record = connection.execute("SELECT page FROM products WHERE product_id = ?", (product_id,)).fetchone()[0]
+        connection.execute(
+            "UPDATE products SET status = ?, page = ?, etag = ?, last_modified = ? WHERE product_id = ?",
+            ("listed" if new else "scraped", record, visit.etag, visit.last_modified, product_id),
+        )
+    return bool(new or gone or old_record != record)
+
+
+def _reopen_image(state: ScrapeState, product_id: str, n: int) -> None:
+    with state.transaction() as connection:
+        connection.execute("UPDATE images SET status = 'pending' WHERE product_id = ? AND n = ?", (product_id, n))
+        connection.execute("UPDATE products SET status = 'listed' WHERE product_id = ?", (product_id,))
+
+
+def _end_image(state: ScrapeState, product_id: str, n: int, change: Change, marks: Visit) -> None:
+    with state.transaction() as connection:
+        connection.execute(
+            "UPDATE images SET is_stale = 0, change = ?, etag = ?, last_modified = ? WHERE product_id = ? AND n = ?",
+            (change, marks.etag, marks.last_modified, product_id, n),
+        )
+
+
+def _end_product(state: ScrapeState, product_id: str, change: Change) -> None:
+    with state.transaction() as connection:
+        connection.execute("UPDATE images SET is_stale = 0 WHERE product_id = ?", (product_id,))
+        connection.execute(
+            "UPDATE products SET status = 'scraped', is_stale = 0, change = ? WHERE product_id = ?",
+            (change, product_id),
+        )
+
+
+def _newer(new: Visit, old: Visit) -> Visit:
+    """Return the marks to ask with next time: an answer without any leaves the old ones."""
+    return new if new.conditions else old

@@ -1,0 +1,300 @@
+"""The one truth about a scrape: a SQLite file with one row per product and one per picture.
+
+    product  pending -> listed (its page is read, its pictures are known) -> scraped | failed
+    picture  pending -> scraped | failed
+
+Every change is one transaction, and a picture's file is on disk before its row says so: a process killed at any
+moment loses at most the requests that were under way. `csv_data/*.csv` are written from here, for people and stages.
+Anybody may read the file while a scraper writes it; a second writer is refused.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from skincare.catalogue import Product
+from skincare.collecting import urls
+from skincare.collecting.visits import Visit
+from skincare.errors import StageError
+
+Status = Literal["pending", "listed", "scraped", "failed"]
+# What asking again found, see skincare.collecting.scrape_refresh.
+Change = Literal["unchanged", "changed", "gone", "failed"]
+
+_PROGRESS: Final = {
+    "status": "TEXT NOT NULL DEFAULT 'pending'", "reason": "TEXT NOT NULL DEFAULT ''",
+    "detail": "TEXT NOT NULL DEFAULT ''", "http_status": "INTEGER", "attempts": "INTEGER NOT NULL DEFAULT 0",
+    "seconds": "REAL NOT NULL DEFAULT 0", "changed_at": "TEXT NOT NULL DEFAULT ''",
+    "etag": "TEXT NOT NULL DEFAULT ''", "last_modified": "TEXT NOT NULL DEFAULT ''",
+    "is_stale": "INTEGER NOT NULL DEFAULT 0", "change": "TEXT NOT NULL DEFAULT ''",
+}  # fmt: skip
+# The position is the product's place in the catalogue; what the catalogue has no longer keeps its row without one.
+_COLUMNS: Final = {
+    "products": {
+        "product_id": "TEXT NOT NULL", "position": "INTEGER", "host": "TEXT NOT NULL DEFAULT ''",
+        "url": "TEXT NOT NULL DEFAULT ''", "slug": "TEXT NOT NULL DEFAULT ''", "name": "TEXT NOT NULL DEFAULT ''",
+        "category": "TEXT NOT NULL DEFAULT ''", "variation": "TEXT NOT NULL DEFAULT ''",
+        "source": "TEXT NOT NULL DEFAULT ''", "page": "TEXT NOT NULL DEFAULT ''", **_PROGRESS,
+    },
+    "images": {
+        "product_id": "TEXT NOT NULL", "n": "INTEGER NOT NULL", "source_url": "TEXT NOT NULL",
+        "file": "TEXT NOT NULL DEFAULT ''", "width": "INTEGER NOT NULL DEFAULT 0",
+        "height": "INTEGER NOT NULL DEFAULT 0", "n_bytes": "INTEGER NOT NULL DEFAULT 0",
+        "sha256": "TEXT NOT NULL DEFAULT ''", "licence": "TEXT NOT NULL DEFAULT ''",
+        "attribution": "TEXT NOT NULL DEFAULT ''", **_PROGRESS,
+    },
+}  # fmt: skip
+_KEYS: Final = {"products": "product_id", "images": "product_id, n"}
+_VISIT: Final = "http_status = ?, attempts = ?, seconds = ?, etag = ?, last_modified = ?, changed_at = ?"
+_READ_ROWS: Final = 500
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a product or a picture was not scraped."""
+
+    reason: str
+    detail: str = ""
+    # None where nothing was asked for.
+    visit: Visit | None = None
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """A picture as a product's page lists it: under which licence it may be used, and whom to name."""
+
+    url: str
+    licence: str = ""
+    attribution: str = ""
+
+
+@dataclass(frozen=True)
+class SavedImage:
+    """A picture that is on disk; `file` is relative to the root."""
+
+    file: str
+    width: int
+    height: int
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What is known of one picture: `saved` counts when it is scraped, `visit` is the last one."""
+
+    n: int
+    source_url: str
+    status: Status
+    is_stale: bool
+    saved: SavedImage
+    visit: Visit
+
+
+class ScrapeRecord:
+    """The state file as a reader sees it; raises StageError where it cannot be read."""
+
+    def __init__(self, path: Path, *, is_writer: bool = False) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        mode = "rwc" if is_writer else "ro"
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=10, isolation_level=None,
+                check_same_thread=False,
+            )  # fmt: skip
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._connection.close()
+
+    def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Yield a query's rows, few in memory at a time; nothing may be written before the last."""
+        try:
+            with self._lock:
+                cursor = self._connection.execute(query, values)
+            while True:
+                with self._lock:
+                    some = cursor.fetchmany(_READ_ROWS)
+                yield from some
+                if len(some) < _READ_ROWS:
+                    return
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def images(self, product_id: str) -> list[ImageRecord]:
+        """Return the pictures of one product in order."""
+        rows = self.rows(
+            "SELECT n, source_url, status, is_stale, file, width, height, n_bytes, sha256, "
+            "http_status, attempts, seconds, etag, last_modified FROM images WHERE product_id = ? ORDER BY n",
+            product_id,
+        )
+        return [
+            ImageRecord(n, source_url, status, bool(is_stale), SavedImage(*rest[:5]), Visit(*rest[5:]))
+            for n, source_url, status, is_stale, *rest in rows
+        ]
+
+    def _unusable(self, error: sqlite3.Error) -> StageError:
+        return StageError(f"{self._path}: {error}\nNothing is lost: mend that and run the same command again to go on.")
+
+
+class ScrapeState(ScrapeRecord):
+    """The state file, open for one process; its methods may be called from any thread.
+
+    Every method raises StageError where the file cannot be read or written (disk full, read-only folder, in use).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._claim = self._claimed(path)
+        super().__init__(path, is_writer=True)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            for table, columns in _COLUMNS.items():
+                self._make(table, columns)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self._connection.close()
+        self._claim.close()
+
+    def _claimed(self, path: Path) -> sqlite3.Connection:
+        """Return a lock that no second scraper on the same folder gets; the system frees it when a process dies.
+
+        It is a database of its own, since a lock on the state itself would keep readers out.
+        """
+        try:
+            claim = sqlite3.connect(path.with_suffix(".lock"), timeout=1, isolation_level=None, check_same_thread=False)
+            claim.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise StageError(f"{path} is in use: another scrape.py is running on this folder") from error
+            raise self._unusable(error) from error
+        return claim
+
+    def _make(self, table: str, columns: dict[str, str]) -> None:
+        """Create the table, or add the columns that an earlier version did not have."""
+        declared = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        self._connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {table} ({declared}, PRIMARY KEY ({_KEYS[table]})) WITHOUT ROWID"
+        )
+        present = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+        for name in columns.keys() - present:
+            self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
+
+    def set_catalogue(self, products: Iterable[Product]) -> None:
+        """Take these products as the catalogue, in their order; those not known yet are pending."""
+        fields = ("url", "slug", "name", "category", "variation", "source", "host", "position")
+        marks = ", ".join("?" for _ in fields)
+        update = ", ".join(f"{field} = excluded.{field}" for field in fields)
+        with self.transaction() as connection:
+            connection.execute("UPDATE products SET position = NULL")
+            connection.executemany(
+                f"INSERT INTO products (product_id, {', '.join(fields)}) VALUES (?, {marks}) "
+                f"ON CONFLICT (product_id) DO UPDATE SET {update}",
+                (
+                    (
+                        one.product_id,
+                        one.url,
+                        one.slug,
+                        one.name,
+                        one.category,
+                        one.variation,
+                        one.source,
+                        urls.origin(one.url),
+                        i,
+                    )
+                    for i, one in enumerate(products)
+                ),
+            )
+
+    def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, visit: Visit) -> None:
+        """Record the pictures of a product's page, numbered from 1, and what else it says.
+
+        What was known of them before is forgotten.
+        """
+        rows = [(product_id, n, one.url, one.licence, one.attribution) for n, one in enumerate(images, start=1)]
+        columns = "product_id, n, source_url, licence, attribution"
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM images WHERE product_id = ?", (product_id,))
+            connection.executemany(f"INSERT INTO images ({columns}) VALUES (?, ?, ?, ?, ?)", rows)
+            connection.execute(
+                f"UPDATE products SET status = 'listed', page = ?, {_VISIT} WHERE product_id = ?",
+                (page, *_seen(visit), product_id),
+            )
+
+    def save_image(self, product_id: str, n: int, saved: SavedImage, visit: Visit) -> None:
+        """Record a picture whose file is on disk."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE images SET status = 'scraped', reason = '', detail = '', is_stale = 0, file = ?, width = ?, "
+                f"height = ?, n_bytes = ?, sha256 = ?, {_VISIT} WHERE product_id = ? AND n = ?",
+                (saved.file, saved.width, saved.height, saved.n_bytes, saved.sha256, *_seen(visit), product_id, n),
+            )
+
+    def fail_image(self, product_id: str, n: int, failure: Failure) -> None:
+        """Record a picture that could not be had."""
+        with self.transaction() as connection:
+            connection.execute(
+                f"UPDATE images SET status = 'failed', reason = ?, detail = ?, {_VISIT} WHERE product_id = ? AND n = ?",
+                (failure.reason, failure.detail, *_seen(failure.visit or Visit()), product_id, n),
+            )
+
+    def finish_product(self, product_id: str) -> None:
+        """Record that a product has at least one picture and none pending."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE products SET status = 'scraped', reason = '', detail = '', changed_at = ? WHERE product_id = ?",
+                (_now(), product_id),
+            )
+
+    def fail_product(self, product_id: str, failure: Failure) -> None:
+        """Record a product that could not be had; without a visit, that of its page stays."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE products SET status = 'failed', reason = ?, detail = ?, changed_at = ? WHERE product_id = ?",
+                (failure.reason, failure.detail, _now(), product_id),
+            )
+            if failure.visit:
+                connection.execute(
+                    f"UPDATE products SET {_VISIT} WHERE product_id = ?",
+                    (*_seen(failure.visit), product_id),
+                )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run the block's statements as one change, all or none."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                except BaseException:
+                    # A full disk has already rolled it back.
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._unusable(error) from error
+
+
+def _seen(visit: Visit) -> Sequence[object]:
+    return visit.http_status, visit.attempts, round(visit.seconds, 3), visit.etag, visit.last_modified, _now()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,268 @@
+"""One way to the web for all threads: an address in, the bytes of its answer or a FetchError with a reason out.
+
+A request waits at its host's gate, obeys robots.txt, follows a few redirects, each checked anew, and is bounded in
+size and time. What may pass is tried again (tenacity): 408, 425, 429, 5xx and broken connections, never 404 or 410.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urljoin
+
+import requests
+import urllib3
+from protego import Protego
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from skincare.collecting import urls
+from skincare.collecting.fetch_errors import FetchError, broken, too_slow
+from skincare.collecting.gates import Gate, Turn, pause, retry_after_s
+from skincare.collecting.transport import Guard, PrivateAddressError, guarded_session
+from skincare.collecting.visits import Visit
+
+logger = logging.getLogger(__name__)
+
+AGENT: Final = "skincare-collector"
+_TRANSIENT: Final = {408, 425, 429}
+# What RFC 9309 asks a crawler to read at least.
+_MAX_ROBOTS_BYTES: Final = 512_000
+_CHUNK_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how often to try. The issue's back-off: five tries, exponential from 1 to 10 seconds."""
+
+    attempts: int = 5
+    backoff_min_s: float = 1.0
+    backoff_max_s: float = 10.0
+    connect_timeout_s: float = 10.0
+    # Between two packets, and for the whole answer.
+    read_timeout_s: float = 30.0
+    total_timeout_s: float = 120.0
+    max_redirects: int = 5
+    # A host that asks for a longer pause does not want to be read today.
+    max_pause_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an address gave, and where it was found after redirects."""
+
+    url: str
+    content: bytes
+    content_type: str
+    visit: Visit
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Return whether the server says that what the asker had is still true; there is no content then."""
+        return self.visit.http_status == 304
+
+
+_UNMARKED: Final = Visit()
+
+
+@dataclass(frozen=True)
+class _Reply:
+    content: bytes = b""
+    content_type: str = ""
+    location: str | None = None
+    status: int = 200
+    marks: Visit = _UNMARKED
+
+
+@dataclass
+class _Errand:
+    """One address and what it has cost so far, over all tries and redirects."""
+
+    url: str
+    max_bytes: int
+    conditions: Mapping[str, str]
+    seconds: float = 0.0
+
+
+class Web:
+    """Fetches for any number of threads: sessions per thread, gates and robots.txt per host."""
+
+    def __init__(
+        self,
+        contact: str = "",
+        *,
+        delay_s: float = 0.0,
+        concurrency: int = 10,
+        allow_private: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
+        self.n_requests = 0
+        self._user_agent = f"{AGENT}/1.0 (product photo research; {contact or 'no contact given'})"
+        self._delay_s = delay_s
+        self._concurrency = concurrency
+        self._allow_private = allow_private
+        self._limits = limits or Limits()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._gates: dict[str, Gate] = {}
+        self._robots: dict[str, _Robots] = {}
+        self._thread = threading.local()
+        self._sessions: list[requests.Session] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        self.stop()
+        for session in self._sessions:
+            session.close()
+
+    def stop(self) -> None:
+        """End all waiting, in every thread, with StoppedError."""
+        self._stop.set()
+
+    def slow_down(self, host: str, delay_s: float) -> None:
+        """Space the requests to a host, given as its origin, at least that far apart."""
+        self._gate(host).slow_down(delay_s)
+
+    def get(self, url: str, max_bytes: int, since: Visit | None = None) -> Answer:
+        """Return the answer of a canonical address; of one that has not changed `since` a visit, just that.
+
+        Raises FetchError with a reason (http_404, timeout, too_slow, too_large, connection_error, private_address,
+        robots_disallowed, too_many_redirects, bad_redirect ...) or StoppedError.
+        """
+        limits = self._limits
+        errand = _Errand(url, max_bytes, since.conditions if since else {})
+        retrying = Retrying(
+            stop=stop_after_attempt(limits.attempts),
+            wait=wait_exponential(limits.backoff_min_s, min=limits.backoff_min_s, max=limits.backoff_max_s),
+            retry=retry_if_exception(lambda error: isinstance(error, FetchError) and error.is_transient),
+            sleep=lambda seconds: pause(seconds, self._stop),
+            reraise=True,
+        )
+        try:
+            final_url, reply = retrying(self._follow, errand)
+        except FetchError as error:
+            error.visit = Visit(error.status, retrying.statistics["attempt_number"], errand.seconds)
+            raise
+        cost = {"attempts": retrying.statistics["attempt_number"], "seconds": errand.seconds}
+        return Answer(
+            final_url, reply.content, reply.content_type, replace(reply.marks, http_status=reply.status, **cost)
+        )
+
+    def _follow(self, errand: _Errand, *, obey_robots: bool = True) -> tuple[str, _Reply]:
+        url = errand.url
+        for _ in range(self._limits.max_redirects + 1):
+            if obey_robots:
+                self._check_robots(url)
+            reply = self._request(url, errand)
+            if reply.location is None:
+                return url, reply
+            try:
+                url = urls.canonical_url(urljoin(url, reply.location), keep_query=True)
+            except ValueError as error:
+                raise FetchError("bad_redirect", "no usable web address") from error
+        raise FetchError("too_many_redirects", f"more than {self._limits.max_redirects}")
+
+    def _request(self, url: str, errand: _Errand) -> _Reply:
+        with self._gate(urls.origin(url)).turn() as turn:
+            with self._lock:
+                self.n_requests += 1
+            try:
+                return self._ask(url, errand, turn)
+            finally:
+                errand.seconds += turn.seconds
+
+    def _ask(self, url: str, errand: _Errand, turn: Turn) -> _Reply:
+        timeouts = (self._limits.connect_timeout_s, self._limits.read_timeout_s)
+        with Guard(self._limits.total_timeout_s, allow_private=self._allow_private) as guard:
+            try:
+                with self._session().get(
+                    url, stream=True, allow_redirects=False, timeout=timeouts, headers=errand.conditions
+                ) as response:
+                    turn.answered(response.status_code)
+                    reply = self._receive(response, urls.origin(url), errand)
+            except PrivateAddressError as error:
+                raise FetchError("private_address", "refused; see --allow-private") from error
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                raise (too_slow() if guard.is_expired else broken(error)) from error
+            if guard.is_expired:
+                raise too_slow()
+        return reply
+
+    def _receive(self, response: requests.Response, host: str, errand: _Errand) -> _Reply:
+        if location := self._session().get_redirect_target(response):
+            return _Reply(location=location)
+        if response.status_code == 304 and errand.conditions:
+            return _Reply(status=304, marks=Visit.marks(response.headers))
+        if response.status_code != 200:
+            raise self._refusal(response, host)
+        max_bytes = errand.max_bytes
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) > max_bytes:
+            raise FetchError("too_large", f"more than {max_bytes} bytes", status=200)
+        content = bytearray()
+        # read1 returns with each packet: read would wait for a full chunk.
+        while packet := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            content += packet
+            if len(content) > max_bytes:
+                raise FetchError("too_large", f"more than {max_bytes} bytes", status=200)
+        marks = Visit.marks(response.headers)
+        return _Reply(bytes(content), response.headers.get("Content-Type", ""), marks=marks)
+
+    def _refusal(self, response: requests.Response, host: str) -> FetchError:
+        """Close the host's gate for as long as it asks, and return the error that says what it answered."""
+        status = response.status_code
+        is_transient = status in _TRANSIENT or status >= 500
+        pause_s = retry_after_s(response.headers.get("Retry-After")) if is_transient else None
+        if pause_s is not None and pause_s > self._limits.max_pause_s:
+            return FetchError(f"http_{status}", "asks for too long a pause", status=status)
+        if pause_s:
+            logger.info("%s asks for a pause of %.0f s", host, pause_s)
+            self._gate(host).park(pause_s)
+        return FetchError(f"http_{status}", status=status, is_transient=is_transient)
+
+    def _check_robots(self, url: str) -> None:
+        host = urls.origin(url)
+        with self._lock:
+            robots = self._robots.setdefault(host, _Robots(threading.Lock()))
+        with robots.lock:
+            if robots.rules is None:
+                robots.rules = self._read_robots(host)
+        if not robots.rules.can_fetch(url, AGENT):
+            raise FetchError("robots_disallowed")
+        if (robots.rules.crawl_delay(AGENT) or 0) > self._limits.max_pause_s:
+            raise FetchError("robots_disallowed", "crawl-delay too long")
+
+    def _read_robots(self, host: str) -> Protego:
+        """Return a host's rules; a host without the file allows everything, one that fails to answer nothing."""
+        try:
+            _, reply = self._follow(_Errand(f"{host}/robots.txt", _MAX_ROBOTS_BYTES, {}), obey_robots=False)
+        except FetchError as error:
+            if error.is_transient or error.status is None or error.status >= 500:
+                raise
+            return Protego.parse("")
+        rules = Protego.parse(reply.content.decode("utf-8", errors="replace"))
+        self._gate(host).slow_down(min(rules.crawl_delay(AGENT) or 0.0, self._limits.max_pause_s))
+        return rules
+
+    def _gate(self, host: str) -> Gate:
+        with self._lock:
+            return self._gates.setdefault(host, Gate(self._delay_s, self._stop, self._concurrency))
+
+    def _session(self) -> requests.Session:
+        if not hasattr(self._thread, "session"):
+            self._thread.session = guarded_session(self._user_agent)
+            with self._lock:
+                self._sessions.append(self._thread.session)
+        session: requests.Session = self._thread.session
+        return session
+
+
+@dataclass
+class _Robots:
+    """The rules of one host; the lock lets one thread read them while the others wait."""
+
+    lock: threading.Lock
+    rules: Protego | None = None

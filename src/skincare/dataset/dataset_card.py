@@ -1,0 +1,63 @@
+"""The card of an exported dataset: Markdown that says what is in it, from where, under which licences."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from skincare.categories import CATEGORIES
+from skincare.dataset.chat import Example
+from skincare.tables import ImageRow
+
+NOT_RECORDED: Final = "not recorded"
+
+_LOADING: Final = {
+    "parquet": 'from datasets import load_dataset\n\ndataset = load_dataset("parquet", data_files={files})',
+    "webdataset": 'from datasets import load_dataset\n\ndataset = load_dataset("webdataset", data_files={files})',
+    "llamafactory": "llamafactory-cli train ... --dataset_dir <this folder> --dataset skincare_train",
+}
+_ENDINGS: Final = {"parquet": "parquet", "webdataset": "tar"}
+
+
+def dataset_card(
+    kind: str, parts: Mapping[str, Sequence[Example]], images: Mapping[str, ImageRow], fingerprint: str
+) -> str:
+    """Return the card; `images` are the scraped pictures by id, where they are known."""
+    everything = [one for part in parts.values() for one in part]
+    licences = Counter(_licence(images.get(one.image_id)) for one in everything)
+    sources = Counter(_source(images.get(one.image_id)) for one in everything)
+    header = " | ".join(parts)
+    counts = {split: Counter(one.category for one in part) for split, part in parts.items()}
+    rows = [f"| {name} | {' | '.join(str(counts[split][name]) for split in parts)} |" for name in CATEGORIES]
+    totals = " | ".join(str(len(part)) for part in parts.values())
+    products = " | ".join(str(len({one.product_id for one in part})) for part in parts.values())
+    data_files = {split: f"{split}-*.{_ENDINGS[kind]}" for split in parts} if kind in _ENDINGS else {}
+    lines = [
+        "# Photos of skincare products with their categories", "",
+        f"{len(everything):,} photos of {len({one.product_id for one in everything}):,} products; the question to each "
+        "is which of 14 categories it shows. Split by product: no product, size of it or shared photo is in two splits "
+        "unless it was built with `--split image`.", "",
+        f"Split fingerprint: `{fingerprint}` (SHA-256 over the sorted lines of split, picture and category).", "",
+        f"| Category | {header} |", f"|---|{'---:|' * len(parts)}", *rows,
+        f"| Photos | {totals} |", f"| Products | {products} |", "",
+        "## Sources", "", *_counted(sources), "",
+        "## Licences", "", *_counted(licences), "",
+        "`images.csv` says for each picture where it is from, its licence and whom to name. Photos without a stated "
+        "licence belong to their owners: do not publish them.", "",
+        "## Loading", "", f"```\n{_LOADING[kind].replace('{files}', repr(data_files))}\n```", "",
+    ]  # fmt: skip
+    if kind in _ENDINGS:
+        lines += ["`python src/finetune.py --dataset <this folder or its URL>` trains from it.", ""]
+    return "\n".join(lines)
+
+
+def _licence(row: ImageRow | None) -> str:
+    return (row.licence if row else "") or NOT_RECORDED
+
+
+def _source(row: ImageRow | None) -> str:
+    return (urlsplit(row.product_url).hostname if row else "") or NOT_RECORDED
+
+
+def _counted(counts: Counter[str]) -> list[str]:
+    return [f"- {name}: {n:,} photos" for name, n in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]

@@ -1,0 +1,205 @@
+"""A dataset as shards: some large files and an index, in a folder or any storage that fsspec knows (s3://, gs://, ...).
+
+    index.json                         what is in which shard, with hashes; written last, so that it names whole shards
+    train-00000-3f9a62c0d1b7.tar       called after its content: one that is there need not be written again
+
+Reading trusts the index alone: a shard must have its hash, a picture must have its own, and nothing in a shard decides
+where anything is written. A shard is fetched once, when its first picture is asked for; its pictures then lie in a
+cache, called after their content.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+
+from skincare.dataset import chat
+from skincare.dataset.chat import Example
+from skincare.dataset.shard_formats import FORMATS, Format, unpack
+from skincare.errors import MissingInputError, StageError
+from skincare.files import write_bytes
+from skincare.paths import SPLITS
+from skincare.prompts import QUESTION
+
+INDEX: Final = "index.json"
+_REMEDY: Final = "Make it with `python src/export_dataset.py`."
+_NAME: Final = re.compile(r"(train|val|test)-[0-9]{5}-[0-9a-f]{12}\.(tar|parquet)")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard's file and its hash."""
+
+    name: str
+    sha256: str
+    n_bytes: int
+    n_pictures: int
+
+
+class Storage:
+    """A folder by its path or URL; raises StageError where it cannot be reached, read or written."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._files, path = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise StageError(f"{url}: {error}") from error
+        self._folder = path.rstrip("/")
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes; raises FileNotFoundError where it is absent."""
+        try:
+            content: bytes = self._files.cat_file(f"{self._folder}/{name}")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StageError(f"{self.url}/{name}: {error}") from error
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file where readers see it whole or not at all, as far as the storage can."""
+        self._files.makedirs(self._folder, exist_ok=True)
+        with self._files.transaction, self._files.open(f"{self._folder}/{name}", "wb") as file:
+            file.write(content)
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size; None where it is absent."""
+        path = f"{self._folder}/{name}"
+        return int(self._files.size(path)) if self._files.exists(path) else None
+
+    def remove_shards_but(self, kept: set[str]) -> None:
+        """Remove earlier exports' shards, and nothing that is not called like one."""
+        for path in self._files.ls(self._folder, detail=False):
+            name = str(path).rpartition("/")[2]
+            if _NAME.fullmatch(name) and name not in kept:
+                self._files.rm_file(path)
+
+
+def write_shards(
+    storage: Storage, kind: Format, split: str, examples: Sequence[Example], bytes_of: Callable[[str], bytes],
+    max_bytes: int,
+) -> Iterator[tuple[Shard, list[list[str]]]]:  # fmt: skip
+    """Pack a split in its order; yield each shard with its part of the index. Those that are there are kept."""
+    for number, packed in enumerate(_filled(examples, bytes_of, max_bytes)):
+        content = FORMATS[kind].pack(packed)
+        sha256 = hashlib.sha256(content).hexdigest()
+        name = f"{split}-{number:05}-{sha256[:12]}.{FORMATS[kind].ending}"
+        if storage.size(name) != len(content):
+            storage.write(name, content)
+        entries = [[one.image, one.category, name, hashlib.sha256(picture).hexdigest()] for one, picture in packed]
+        yield Shard(name, sha256, len(content), len(packed)), entries
+
+
+def write_index(storage: Storage, kind: Format, shards: Sequence[Shard], pictures: dict[str, list[list[str]]]) -> None:
+    """Make an export valid: what it names is there."""
+    listed = [vars(shard) for shard in shards]
+    index = {"version": 1, "format": kind, "question": QUESTION, "shards": listed, "pictures": pictures}
+    storage.write(INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
+    storage.remove_shards_but({shard.name for shard in shards})
+
+
+class ShardedDataset:
+    """An export, opened by its index; gives examples by split and pictures' bytes (see picture_files).
+
+    Raises MissingInputError where there is none, StageError for an index or a shard that is not what it should be.
+    """
+
+    def __init__(self, url: str, cache: Path) -> None:
+        self._storage = Storage(url)
+        self._cache = cache
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        try:
+            index = json.loads(self._storage.read(INDEX))
+        except FileNotFoundError as error:
+            raise MissingInputError("index of shards", f"{url}/{INDEX}", _REMEDY) from error
+        except ValueError as error:
+            raise StageError(f"{url}/{INDEX}: no JSON ({error})\n{_REMEDY}") from error
+        try:
+            self._read_index(index)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StageError(f"{url}/{INDEX}: {error}\n{_REMEDY}") from error
+
+    def _read_index(self, index: Any) -> None:
+        self._format: Format = index["format"]
+        if self._format not in FORMATS or index["version"] != 1:
+            raise ValueError(f"of an unknown kind: {str(self._format)[:50]!r}")
+        if index["question"] != QUESTION:
+            raise ValueError("it asks another question than src/skincare/prompts.py")
+        self._shards = {one["name"]: Shard(**one) for one in index["shards"]}
+        if strange := [name for name in self._shards if not _NAME.fullmatch(name)]:
+            raise ValueError(f"no name of a shard: {strange[0][:100]!r}")
+        self.parts: dict[str, list[Example]] = {}
+        self._places: dict[str, tuple[str, str]] = {}
+        for split in SPLITS:
+            self.parts[split] = [chat.example(image, category) for image, category, _, _ in index["pictures"][split]]
+            for image, _, shard, sha256 in index["pictures"][split]:
+                if shard not in self._shards or not _SHA256.fullmatch(sha256):
+                    raise ValueError(f"{image}: in no shard, or without a hash")
+                self._places[image] = (shard, sha256)
+
+    def bytes_of(self, picture: str) -> bytes:
+        """Return a picture's bytes; its shard is fetched if need be."""
+        if picture not in self._places:
+            raise StageError(f"{picture} is not in {self._storage.url}")
+        shard, sha256 = self._places[picture]
+        if (content := self._cached(sha256)) is not None:
+            return content
+        with self._locks[shard]:
+            # Another thread may have been faster.
+            if self._cached(sha256) is None:
+                self._fetch(self._shards[shard])
+        if (content := self._cached(sha256)) is None:
+            raise StageError(f"{self._storage.url}/{shard}: {picture} is not in it, or is not what the index says")
+        return content
+
+    def _cached(self, sha256: str) -> bytes | None:
+        try:
+            content = (self._cache / sha256[:2] / sha256).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content if hashlib.sha256(content).hexdigest() == sha256 else None
+
+    def _fetch(self, shard: Shard) -> None:
+        """Put a shard's pictures into the cache; raises StageError where it is not the one that was written."""
+        where = f"{self._storage.url}/{shard.name}"
+        try:
+            content = self._storage.read(shard.name)
+        except FileNotFoundError as error:
+            raise MissingInputError("shard", where, _REMEDY) from error
+        if len(content) != shard.n_bytes:
+            raise StageError(f"{where}: {len(content)} bytes instead of {shard.n_bytes}: cut off, or another file")
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise StageError(f"{where}: its content is not what was written (wrong SHA-256)")
+        try:
+            pictures = unpack(self._format, content)
+        except ValueError as error:
+            raise StageError(f"{where}: {error}") from error
+        for picture in pictures.values():
+            sha256 = hashlib.sha256(picture).hexdigest()
+            write_bytes(self._cache / sha256[:2] / sha256, picture)
+
+
+def _filled(
+    examples: Sequence[Example], bytes_of: Callable[[str], bytes], max_bytes: int
+) -> Iterator[list[tuple[Example, bytes]]]:
+    """Yield as many examples at a time as a shard may hold, at least one."""
+    packed: list[tuple[Example, bytes]] = []
+    n_bytes = 0
+    for one in examples:
+        content = bytes_of(one.image)
+        if packed and n_bytes + len(content) > max_bytes:
+            yield packed
+            packed, n_bytes = [], 0
+        packed.append((one, content))
+        n_bytes += len(content)
+    if packed:
+        yield packed

@@ -1,0 +1,1 @@
+"""What answers are worth: scores, intervals, confidence, comparisons; pure functions without torch."""

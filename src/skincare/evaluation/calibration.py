@@ -1,0 +1,167 @@
+"""Whether probabilities mean what they say, and what it costs to answer only when sure; pure functions.
+
+Input throughout: (n, 14) log-probabilities and the places of the true categories. Only val may choose a temperature or
+a threshold; test is then read with them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+from skincare.answering.predictions import Prediction
+from skincare.categories import CATEGORIES
+from skincare.errors import StageError
+
+Table = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
+Rights = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Answers of about one confidence: their number, mean confidence and accuracy."""
+
+    n: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class RiskPoint:
+    """Answering only where the confidence reaches `threshold`: the share answered and the share of those wrong."""
+
+    threshold: float
+    coverage: float
+    risk: float
+
+
+@dataclass(frozen=True)
+class ChosenThreshold(RiskPoint):
+    """A point that was chosen for a wanted risk; `bound`: what the risk surely does not exceed."""
+
+    bound: float
+
+
+def with_temperature(log_probabilities: Table, temperature: float) -> Table:
+    """Return log-probabilities sharpened (below 1) or softened (above 1)."""
+    scaled = log_probabilities / temperature
+    return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+
+
+def fit_temperature(log_probabilities: Table, truths: Places) -> float:
+    """Return the temperature, 0.05 to 20, under which the truths are likeliest; 40 pictures are enough.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks".
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = with_temperature(log_probabilities, float(np.exp(log_temperature)))
+        return -float(scaled[np.arange(len(truths)), truths].mean())
+
+    found = optimize.minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def reliability(log_probabilities: Table, truths: Places, n_bins: int = 10) -> list[ReliabilityBin]:
+    """Return bins of equally many answers, by rising confidence; fewer than `n_bins` for fewer answers.
+
+    Equally sure answers share their accuracy: which of them falls into which bin must not depend on their order.
+    """
+    confidence, right = confidence_of(log_probabilities, truths)
+    _, place, n_equal = np.unique(confidence, return_inverse=True, return_counts=True)
+    shared = (np.bincount(place, weights=right) / n_equal)[place]
+    order = np.argsort(confidence, kind="stable")
+    return [
+        ReliabilityBin(len(part), float(confidence[part].mean()), float(shared[part].mean()))
+        for part in np.array_split(order, min(n_bins, len(order)))
+    ]
+
+
+def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
+    """Return the mean distance between confidence and accuracy over bins, by their size."""
+    n = sum(one.n for one in bins)
+    return sum(one.n * abs(one.confidence - one.accuracy) for one in bins) / n
+
+
+def brier_score(log_probabilities: Table, truths: Places) -> float:
+    """Return the mean squared distance between probabilities and the truth, 0 (right and sure) to 2."""
+    probabilities = np.exp(log_probabilities)
+    probabilities[np.arange(len(truths)), truths] -= 1
+    return float((probabilities**2).sum(axis=1).mean())
+
+
+def risk_coverage(log_probabilities: Table, truths: Places) -> list[RiskPoint]:
+    """Return a point per distinct confidence, from answering only where it is surest to answering always."""
+    confidence, right = confidence_of(log_probabilities, truths)
+    thresholds, n_equal = np.unique(-confidence, return_counts=True)
+    n_answered = np.cumsum(n_equal)
+    n_wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])[n_answered - 1]
+    return [
+        RiskPoint(-float(threshold), int(n) / len(truths), int(wrong) / int(n))
+        for threshold, n, wrong in zip(thresholds, n_answered, n_wrong, strict=True)
+    ]
+
+
+def area_under_risk_coverage(points: list[RiskPoint]) -> float:
+    """Return the mean risk over coverages (AURC): each point's, for the coverage since the point before it.
+
+    Without equal confidences that is the mean, over answers by falling confidence, of the risk down to each.
+    Source: Geifman and El-Yaniv 2017, "Selective classification for deep neural networks".
+    """
+    area, before = 0.0, 0.0
+    for point in points:
+        area += (point.coverage - before) * point.risk
+        before = point.coverage
+    return area
+
+
+def least_area(n_right: int, n: int) -> float:
+    """Return the AURC of a confidence that puts all right answers before all wrong ones: no ordering has less."""
+    return sum(max(0, k - n_right) / k for k in range(1, n + 1)) / n
+
+
+def threshold_for_risk(
+    confidence: Table, right: Rights, wanted_risk: float, confidence_level: float = 0.95
+) -> ChosenThreshold | None:
+    """Return the point of largest coverage whose risk is surely at most `wanted_risk`; None where there is none.
+
+    Surely: the one-sided upper Clopper-Pearson bound of the risk, at ten coverages fixed beforehand (10 %, 20 % ...)
+    and with a tenth of the error for each, so that the promise holds for the one that is taken.
+    """
+    if not len(confidence):
+        return None
+    ordered = np.sort(confidence)[::-1]
+    level = 1 - (1 - confidence_level) / 10
+    for tenths in range(10, 0, -1):
+        threshold = float(ordered[max(0, round(len(ordered) * tenths / 10) - 1)])
+        answered = confidence >= threshold
+        n, n_wrong = int(answered.sum()), int((~right[answered]).sum())
+        bound = upper_bound(n_wrong, n, level)
+        if bound <= wanted_risk:
+            return ChosenThreshold(threshold, n / len(right), n_wrong / n, bound)
+    return None
+
+
+def upper_bound(n_wrong: int, n: int, level: float) -> float:
+    """Return the one-sided upper Clopper-Pearson bound of a share."""
+    return 1.0 if n_wrong == n else float(stats.beta.ppf(level, n_wrong + 1, n - n_wrong))
+
+
+def confidence_of(log_probabilities: Table, truths: Places) -> tuple[Table, Rights]:
+    """Return each answer's probability and whether it is right."""
+    return np.exp(log_probabilities.max(axis=1)), log_probabilities.argmax(axis=1) == truths
+
+
+def table_of(predictions: Sequence[Prediction]) -> tuple[Table, Places]:
+    """Return (n, 14) log-probabilities that add up to 1, and (n,) places of the truths; StageError without them."""
+    if not predictions or any(len(one.log_probabilities) != len(CATEGORIES) for one in predictions):
+        raise StageError("These answers carry no probabilities; ask with --decoder rank or head")
+    # Sorted: another order of adding up is another last digit.
+    predictions = sorted(predictions, key=lambda one: one.image_id)
+    table = np.array([one.log_probabilities for one in predictions], dtype=np.float64)
+    if not np.isfinite(table).all():
+        raise StageError("These answers carry probabilities that are no numbers; ask again")
+    return with_temperature(table, 1.0), np.array([CATEGORIES.index(one.truth) for one in predictions])

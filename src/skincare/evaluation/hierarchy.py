@@ -1,0 +1,100 @@
+"""Answering with the category when sure, with its family when sure of that only, and else not at all; pure functions.
+
+Input as in `skincare.evaluation.calibration`: (n, 14) log-probabilities and the places of the true categories.
+A family's probability is the sum of its members'. Both thresholds are chosen on val; test is read with them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from skincare.categories import CATEGORIES, PARENTS, parent_of
+from skincare.evaluation import intervals
+from skincare.evaluation.calibration import Places, Rights, Table, confidence_of, threshold_for_risk
+
+FAMILIES: Final = tuple(PARENTS)
+_FAMILY_OF: Final = np.array([FAMILIES.index(parent_of(name)) for name in CATEGORIES])
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How sure one must be to name the category, or else the family; None: never."""
+
+    category_threshold: float | None
+    family_threshold: float | None
+
+
+def family_table(log_probabilities: Table) -> Table:
+    """Return (n, families) log-probabilities, in the order of FAMILIES."""
+    return np.stack(
+        [np.logaddexp.reduce(log_probabilities[:, np.equal(_FAMILY_OF, i)], axis=1) for i in range(len(FAMILIES))],
+        axis=1,
+    )
+
+
+def families_of(truths: Places) -> Places:
+    """Return the places in FAMILIES of places in CATEGORIES."""
+    return _FAMILY_OF[truths]
+
+
+def choose(log_probabilities: Table, truths: Places, wanted_risk: float) -> Policy:
+    """Return the thresholds under which both kinds of answer are surely wrong at most at `wanted_risk`.
+
+    The family's is chosen among the pictures whose category is not named; each promise has half of the 5 % of error.
+    """
+    confidence, right = confidence_of(log_probabilities, truths)
+    category = threshold_for_risk(confidence, right, wanted_risk, confidence_level=0.975)
+    rest = confidence < category.threshold if category else np.ones(len(right), dtype=bool)
+    of_families = confidence_of(family_table(log_probabilities)[rest], families_of(truths)[rest])
+    family = threshold_for_risk(*of_families, wanted_risk, confidence_level=0.975)
+    return Policy(category.threshold if category else None, family.threshold if family else None)
+
+
+def apply(policy: Policy, log_probabilities: Table) -> tuple[Rights, Rights]:
+    """Return, per picture, whether the category is named and whether the family is; neither means no answer."""
+    surest, surest_family = (np.exp(one.max(axis=1)) for one in (log_probabilities, family_table(log_probabilities)))
+    names_category, names_family = (
+        confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)
+        for confidence, threshold in (
+            (surest, policy.category_threshold),
+            (surest_family, policy.family_threshold),
+        )
+    )
+    return names_category, names_family & ~names_category
+
+
+def summarise(val: tuple[Table, Places], test: tuple[Table, Places], wanted_risks: Sequence[float]) -> dict[str, Any]:
+    """Return what families bring on test.
+
+    accuracy, family_accuracy: of the likeliest category and of the family with the largest sum; family_of_category: how
+    often the family of the likeliest category is right; policies: per wanted risk the thresholds (null: val vouches for
+    none), the shares of pictures answered by category, by family and not at all, and what of each is right.
+    """
+    table, truths = test
+    return {
+        "accuracy": float(confidence_of(table, truths)[1].mean()),
+        "family_accuracy": float(confidence_of(family_table(table), families_of(truths))[1].mean()),
+        "family_of_category": float((_FAMILY_OF[table.argmax(axis=1)] == families_of(truths)).mean()),
+        "policies": [{"wanted_risk": risk, **_judged(choose(*val, risk), table, truths)} for risk in wanted_risks],
+    }
+
+
+def _judged(policy: Policy, table: Table, truths: Places) -> dict[str, Any]:
+    names_category, names_family = apply(policy, table)
+    right = confidence_of(table, truths)[1]
+    family_right = confidence_of(family_table(table), families_of(truths))[1]
+    n_answered = int((names_category | names_family).sum())
+    n_wrong = int((names_category & ~right).sum() + (names_family & ~family_right).sum())
+    return {
+        "category_threshold": policy.category_threshold,
+        "family_threshold": policy.family_threshold,
+        "share_category": float(names_category.mean()),
+        "share_family": float(names_family.mean()),
+        "share_unanswered": 1 - n_answered / len(truths),
+        "accuracy_category": float(right[names_category].mean()) if names_category.any() else None,
+        "accuracy_family": float(family_right[names_family].mean()) if names_family.any() else None,
+        "risk": n_wrong / n_answered if n_answered else None,
+        "risk_interval": intervals.wilson_interval(n_wrong, n_answered) if n_answered else None,
+    }

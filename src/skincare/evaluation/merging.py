@@ -1,0 +1,75 @@
+"""Scoring with fewer categories: names that pictures hardly tell apart (Toner and Mist, say) count as one.
+
+    groups = merging.parse(["Toner+Mist"])
+    metrics.score(predictions, merged=groups)          # what the stages write, with 13 categories
+    comparison.compare(merging.merge(before, groups), merging.merge(after, groups))
+
+A choice of the reader's, made before looking at test: the plain scores always stand beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from skincare.answering.predictions import Prediction
+from skincare.categories import CATEGORIES
+from skincare.errors import StageError
+
+Group = tuple[str, ...]
+
+_JOINED_BY: Final = " + "
+
+
+def parse(texts: Sequence[str]) -> tuple[Group, ...]:
+    """Return the groups of texts such as "Toner+Mist"; StageError for unknown, repeated or lonely categories."""
+    groups = tuple(tuple(name.strip() for name in text.split("+")) for text in texts)
+    known = {name.casefold(): name for name in CATEGORIES}
+    unknown = sorted({name for group in groups for name in group if name.casefold() not in known})
+    if unknown:
+        raise StageError(f"{unknown[0]!r} is no category; there are {', '.join(CATEGORIES)}")
+    groups = tuple(tuple(known[name.casefold()] for name in group) for group in groups)
+    members = [name for group in groups for name in group]
+    if len(members) != len(set(members)) or any(len(group) < 2 for group in groups):
+        raise StageError("Merge two or more categories, each in one group only, as in Toner+Mist")
+    return groups
+
+
+def names(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Return the names that are left, a group as "Toner + Mist" at the place of its first category."""
+    return tuple(dict.fromkeys(_renamed(groups).values()))
+
+
+def merge(predictions: Sequence[Prediction], groups: Sequence[Group]) -> list[Prediction]:
+    """Return predictions whose truth, category, candidates and log-probabilities are of the groups.
+
+    A group's probability is the sum of its members'; an answer stays as it was given, also where another group has
+    become likelier than it by that sum.
+    """
+    if not groups:
+        return list(predictions)
+    renamed = _renamed(groups)
+    places = [[CATEGORIES.index(old) for old, new in renamed.items() if new == name] for name in names(groups)]
+    return [
+        replace(
+            one,
+            truth=renamed[one.truth],
+            category=None if one.category is None else renamed[one.category],
+            candidates=tuple(dict.fromkeys(renamed[name] for name in one.candidates)),
+            log_probabilities=_summed(one.log_probabilities, places),
+        )
+        for one in predictions
+    ]
+
+
+def _renamed(groups: Sequence[Group]) -> dict[str, str]:
+    """Return category -> name, in the order of CATEGORIES."""
+    joined = {name: _JOINED_BY.join(sorted(group, key=CATEGORIES.index)) for group in groups for name in group}
+    return {name: joined.get(name, name) for name in CATEGORIES}
+
+
+def _summed(log_probabilities: Sequence[float], places: Sequence[Sequence[int]]) -> tuple[float, ...]:
+    if not log_probabilities:
+        return ()
+    return tuple(float(np.logaddexp.reduce([log_probabilities[i] for i in some])) for some in places)

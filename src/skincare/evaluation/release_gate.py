@@ -1,0 +1,160 @@
+"""Whether a new model may take the place of an old one: paired on the same pictures, with an interval over products.
+
+    python src/report.py --write-gate-baseline baseline.json      once, after the run that others must not fall behind
+    python src/report.py --gate baseline.json                     after every later run on the same test pictures
+
+A baseline is one JSON object: `kind`, `version`, where it came from (`model`, `run`, `git_commit`), and
+`answers`, a list of {"image_id", "product_id", "truth", "category"}, category null where the answer named none.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from skincare.categories import CATEGORIES
+from skincare.errors import MissingInputError, StageError
+from skincare.evaluation.comparison import compare
+from skincare.evaluation.metrics import Judged
+from skincare.files import write_json
+
+_KIND: Final = "skincare gate baseline"
+_VERSION: Final = 1
+# A hundred thousand answers take 12 MB.
+_MAX_BYTES: Final = 64_000_000
+_REMEDY: Final = "Write it with `python src/report.py --write-gate-baseline FILE` after a finished run."
+
+
+class GateBaselineError(StageError):
+    """The baseline cannot be compared with; another must be provided."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class GateAnswer:
+    """What a baseline keeps of an answer."""
+
+    image_id: str
+    product_id: str
+    truth: str
+    category: str | None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The answers that a candidate is compared with, and where they came from."""
+
+    source: Mapping[str, str]
+    answers: tuple[GateAnswer, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The accuracy of a candidate against a baseline's; difference is candidate - baseline.
+
+    verdict: failed where the whole 95 % interval of the difference lies below `margin`, passed where none of it does,
+    inconclusive where the pictures cannot tell; only `failed` fails the gate.
+    """
+
+    verdict: Literal["passed", "inconclusive", "failed"]
+    margin: float
+    n: int
+    n_products: int
+    accuracy_baseline: float
+    accuracy_candidate: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    baseline: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return (
+            f"gate {self.verdict}: {self.accuracy_candidate:.1%} against {self.accuracy_baseline:.1%} of the baseline, "
+            f"difference {100 * self.difference:+.1f} points ({100 * self.difference_low:+.1f} to "
+            f"{100 * self.difference_high:+.1f}), margin {100 * self.margin:+.1f}, n = {self.n} pictures of "
+            f"{self.n_products} products; baseline: {dict(self.baseline)}"
+        )
+
+
+def judge(baseline: Baseline, candidate: Sequence[Judged], margin: float) -> Verdict:
+    """Compare a candidate's answers; raises GateBaselineError when they are about other pictures."""
+    if not (math.isfinite(margin) and -1 <= margin <= 1):
+        raise StageError(f"--gate-margin is a difference of shares, -1 to 1 (0.02 is two points), not {margin}")
+    try:
+        found = compare(baseline.answers, candidate)
+    except StageError as error:
+        raise GateBaselineError(_difference(baseline.answers, candidate)) from error
+    low, high = found.difference_low, found.difference_high
+    return Verdict(
+        verdict="failed" if high < margin else "passed" if low >= margin else "inconclusive",
+        margin=margin,
+        n=found.n,
+        n_products=found.n_products,
+        accuracy_baseline=found.accuracy_before,
+        accuracy_candidate=found.accuracy_after,
+        difference=found.difference,
+        difference_low=low,
+        difference_high=high,
+        baseline=baseline.source,
+    )
+
+
+def write_baseline(path: Path, answers: Sequence[Judged], source: Mapping[str, str]) -> None:
+    """Write answers, sorted by image id, for later gates."""
+    rows = [asdict(GateAnswer(one.image_id, one.product_id, one.truth, one.category)) for one in answers]
+    rows.sort(key=lambda row: row["image_id"])
+    write_json(path, {"kind": _KIND, "version": _VERSION, **source, "answers": rows})
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read what `write_baseline` wrote; raises MissingInputError or GateBaselineError."""
+    if not path.is_file():
+        raise MissingInputError("gate baseline", path, _REMEDY)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES // 10**6} MB")
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise GateBaselineError(f"{path} is no gate baseline: {error}\n{_REMEDY}") from error
+
+
+def _parse(value: Any) -> Baseline:
+    if not isinstance(value, dict) or value.get("kind") != _KIND or value.get("version") != _VERSION:
+        raise ValueError(f"not an object with kind {_KIND!r} and version {_VERSION}")
+    answers = value.pop("answers", None)
+    if not isinstance(answers, list) or not answers:
+        raise ValueError("no list of answers")
+    parsed = tuple(_answer(i, one) for i, one in enumerate(answers, start=1))
+    if len({one.image_id for one in parsed}) < len(parsed):
+        raise ValueError("a picture is answered twice")
+    # One line of it is shown; a file from elsewhere may hold anything.
+    source = {key: ascii(value[key])[1:-1][:100] for key in ("model", "run", "git_commit") if key in value}
+    return Baseline(source, parsed)
+
+
+def _answer(number: int, value: Any) -> GateAnswer:
+    names = [field.name for field in fields(GateAnswer)]
+    if not isinstance(value, dict) or sorted(value) != sorted(names):
+        raise ValueError(f"answer {number} is not an object with {', '.join(names)}")
+    if not isinstance(value["image_id"], str) or not isinstance(value["product_id"], str):
+        raise ValueError(f"answer {number}: ids must be text")
+    if value["truth"] not in CATEGORIES or value["category"] not in (None, *CATEGORIES):
+        raise ValueError(f"answer {number}: {value['truth']!r} or {value['category']!r} is no category")
+    return GateAnswer(**value)
+
+
+def _difference(baseline: Sequence[GateAnswer], candidate: Sequence[Judged]) -> str:
+    """Say how the pictures of two sets of answers differ."""
+    first, second = ({one.image_id: (one.truth, one.product_id) for one in part} for part in (baseline, candidate))
+    alone, new = sorted(first.keys() - second.keys()), sorted(second.keys() - first.keys())
+    other = sorted(i for i in first.keys() & second.keys() if first[i] != second[i])
+    parts = [
+        f"{len(ids)} {what}, such as {ids[0]!r}"
+        for ids, what in ((alone, "only in the baseline"), (new, "only in this run"),
+                          (other, "with another truth or product"))
+        if ids
+    ]  # fmt: skip
+    return f"The gate's baseline is of other pictures: {'; '.join(parts)}. One test set for both!\n{_REMEDY}"

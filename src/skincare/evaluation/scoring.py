@@ -1,0 +1,51 @@
+"""From kept answers to their scores, beside them; whoever asks, and whoever scores again, writes the same."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from skincare.answering import predictions
+from skincare.answering.predictions import Prediction
+from skincare.errors import StageError
+from skincare.evaluation import comparison, merging, metrics
+from skincare.evaluation.metrics import Scores
+from skincare.files import write_json
+from skincare.paths import Layout
+
+
+def metrics_file(file: Path) -> Path:
+    """Return where the scores of a file of predictions go: `test_metrics.json` for `test_predictions.jsonl`."""
+    name = file.stem.removesuffix("predictions").removesuffix("_")
+    return file.with_name(f"{name}_metrics.json" if name else "metrics.json")
+
+
+def score_again(file: Path) -> tuple[list[Prediction], list[Prediction], Scores]:
+    """Read kept texts with today's parser, write predictions and scores; return the old, the new and their scores.
+
+    Raises StageError for a file that holds two answers about one picture.
+    """
+    old = predictions.read_jsonl(file)
+    if len({one.image_id for one in old}) < len(old):
+        raise StageError(f"{file}: two answers about one picture; answers of different decoders are scored apart")
+    new = [predictions.parsed(one) for one in old]
+    scores = metrics.score(new)
+    predictions.write_jsonl(file, new)
+    write_json(metrics_file(file), metrics.to_json(scores))
+    return old, new, scores
+
+
+def score_merged(file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group]) -> Scores:
+    """Write and return the scores with categories merged, beside the plain ones."""
+    scores = metrics.score(answered, merged=groups)
+    plain = metrics_file(file)
+    write_json(plain.with_name(f"{plain.stem}_merged.json"), metrics.to_json(scores))
+    return scores
+
+
+def compare_with_zero_shot(layout: Layout, folder: Path, answered: Sequence[Prediction]) -> None:
+    """Write folder/comparison.json where the untrained model was asked about the same pictures."""
+    before = layout.zero_shot / "predictions.jsonl"
+    if not before.is_file():
+        return
+    zero_shot = predictions.read_jsonl(before)
+    if comparison.is_of_same_pictures(zero_shot, answered):
+        write_json(folder / "comparison.json", metrics.to_json(comparison.compare(zero_shot, answered)))

@@ -1,0 +1,134 @@
+"""From dataset examples to what the model sees of their pictures: decoded once, passed through the frozen prefix once.
+
+The output of the frozen vision prefix of a picture is always the same, so it is kept: in a folder when one is given,
+in memory else. A folder's entry is keyed by the picture's bytes, the pixel limits, the processor's class, the prefix's
+weights and its dtype; anything else in the folder is never read.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from skincare import images
+from skincare.dataset.picture_files import FolderPictures, PictureFiles
+from skincare.errors import StageError
+from skincare.files import replacing
+from skincare.modelling.batches import Grid, Pixels, PromptEncoder
+from skincare.modelling.recogniser import Recogniser
+
+logger = logging.getLogger(__name__)
+
+
+class PictureStates:
+    """Looks up, and computes where needed, the prefix states of pictures by their path in the dataset.
+
+    Raises StageError naming the picture that cannot be read or decoded.
+    """
+
+    def __init__(
+        self, recogniser: Recogniser, encoder: PromptEncoder, files: PictureFiles | Path,
+        cache_folder: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.recogniser = recogniser
+        self.encoder = encoder
+        self.files = FolderPictures(files) if isinstance(files, Path) else files
+        self.cache_folder = cache_folder / prefix_key(recogniser, encoder) if cache_folder else None
+        self._kept: dict[str, tuple[Grid, torch.Tensor]] = {}
+
+    def fill(self, pictures: Sequence[str], batch_size: int = 16) -> None:
+        """Compute the states of all pictures that are not kept yet, with a progress bar."""
+        missing = [picture for picture in dict.fromkeys(pictures) if not self._recall(picture)]
+        if missing and self.cache_folder:
+            self._announce(len(missing), self.cache_folder)
+        with tqdm(total=len(missing), unit="picture", desc="pictures", disable=None) as bar:
+            for start in range(0, len(missing), batch_size):
+                self._compute(missing[start : start + batch_size])
+                bar.update(len(missing[start : start + batch_size]))
+
+    def _announce(self, n_pictures: int, folder: Path) -> None:
+        """Say how much will be written; raises StageError where that does not fit on the disk."""
+        visual, processor = self.recogniser.model.model.visual, self.encoder.processor.image_processor
+        n_patches = processor.size["longest_edge"] // processor.patch_size**2
+        n_bytes = n_pictures * n_patches * visual.config.embed_dim * visual.get_dtype().itemsize
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        logger.info("%d pictures pass the frozen prefix once: at most %.1f MB in %s", n_pictures, n_bytes / 1e6, folder)
+        if n_bytes > free:
+            raise StageError(f"{folder}: only {free / 1e6:.1f} MB are free; go without by --no-cache-pictures")
+
+    def get(self, pictures: Sequence[str]) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return grids and (n_patches, width) states, on the model's device, in the order asked for."""
+        self._compute([picture for picture in dict.fromkeys(pictures) if not self._recall(picture)])
+        found = [self._kept[picture] for picture in pictures]
+        return [grid for grid, _ in found], [states.to(self.recogniser.device) for _, states in found]
+
+    def sha256(self, picture: str) -> str:
+        """Return the hash of a picture's bytes."""
+        return hashlib.sha256(self.files.bytes_of(picture)).hexdigest()
+
+    def views(
+        self, pictures: Sequence[str], changes: Sequence[Callable[[Image], Image]]
+    ) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return what `get` does for pictures that are changed after decoding; nothing of it is kept."""
+        with ThreadPoolExecutor() as pool:
+            pixels = list(pool.map(self._read_pixels, pictures, changes))
+        return [one.grid for one in pixels], self.recogniser.picture_states(pixels)
+
+    def _compute(self, pictures: list[str]) -> None:
+        if not pictures:
+            return
+        with ThreadPoolExecutor() as pool:
+            pixels = list(pool.map(self._read_pixels, pictures))
+        states = self.recogniser.picture_states(pixels)
+        for picture, picture_pixels, picture_states in zip(pictures, pixels, states, strict=True):
+            self._keep(picture, picture_pixels.grid, picture_states.cpu())
+
+    def _read_pixels(self, picture: str, change: Callable[[Image], Image] = lambda image: image) -> Pixels:
+        try:
+            return self.encoder.pixels(change(images.decode(self.files.bytes_of(picture))))
+        except (images.BrokenImageError, ValueError) as error:
+            raise StageError(f"{picture}: {error}\nRemove it with `python src/clean.py`.") from error
+
+    def _keep(self, picture: str, grid: Grid, states: torch.Tensor) -> None:
+        self._kept[picture] = (grid, states)
+        if self.cache_folder:
+            with replacing(self._entry(picture)) as temporary:
+                save_file({"states": states.contiguous(), "grid": torch.tensor(grid)}, temporary)
+
+    def _recall(self, picture: str) -> bool:
+        """Say whether a picture's states are at hand, fetching them from the folder."""
+        if picture not in self._kept and self.cache_folder and self._entry(picture).is_file():
+            try:
+                entry = load_file(self._entry(picture))
+            except SafetensorError:
+                return False  # torn by a crash of the machine: computed and written again
+            rows: Any = tuple(entry["grid"].tolist())
+            self._kept[picture] = (rows, entry["states"])
+        return picture in self._kept
+
+    def _entry(self, picture: str) -> Path:
+        assert self.cache_folder is not None
+        return self.cache_folder / f"{self.sha256(picture)}.safetensors"
+
+
+def prefix_key(recogniser: Recogniser, encoder: PromptEncoder) -> str:
+    """Return 16 hex digits over all that decides a picture's states but the picture: weights, dtype, processor."""
+    visual = recogniser.model.model.visual
+    processor = encoder.processor.image_processor
+    digest = hashlib.sha256(f"{type(processor).__name__} {processor.to_json_string()}".encode())
+    blocks = visual.blocks[: max(recogniser.n_prefix_blocks, 0)]
+    for module in (visual.patch_embed, *blocks):
+        for tensor in module.state_dict().values():
+            digest.update(str(tensor.dtype).encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,268 @@
+"""Qwen2-VL as a recogniser of one picture: picture states and a prompt in, scores of answer tokens out.
+
+The forward pass is the model's own, cut to what a short answer needs: the vision tower starts at the end of its
+frozen prefix (`skincare.modelling.vision`) and the language head sees only the places that predict the answer.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import DynamicCache
+
+from skincare.modelling import vision
+from skincare.modelling.answer_tree import AnswerTree
+from skincare.modelling.batches import IGNORED, Batch, Grid, Pixels, PromptEncoder
+from skincare.modelling.heads import ClassificationHead, load_head
+
+# Keys and values of each language layer, (1, heads, T, width) each.
+KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The new tokens of one answer, without the end token; not finished means cut off by the limit."""
+
+    tokens: tuple[int, ...]
+    is_finished: bool
+
+
+class Recogniser(nn.Module):
+    """A Qwen2VLForConditionalGeneration with the passes that training and evaluation need.
+
+    Where the frozen prefix of the vision tower ends is read from `requires_grad` here: freeze first. `n_live_blocks`
+    more blocks at its end are left out of the prefix.
+    """
+
+    def __init__(self, model: Any, n_live_blocks: int = 0) -> None:
+        super().__init__()
+        self.model = model
+        self.head: ClassificationHead | None = None
+        self.n_prefix_blocks = min(
+            vision.prefix_length(model.model.visual), len(model.model.visual.blocks) - n_live_blocks
+        )
+        self._openings: dict[tuple[int, ...], KeysValues] = {}
+
+    def add_head(self) -> dict[str, nn.Parameter]:
+        """Give the model a new classification head; return its parameters by name."""
+        self.head = ClassificationHead(self.model.config.text_config.hidden_size).to(self.device)
+        return {n: p for n, p in self.parameters_by_name().items() if n.startswith("classification_head.")}
+
+    def load_head(self, folder: Path) -> None:
+        """Take the classification head of a model's folder, where it has one."""
+        self.head = load_head(folder, self.model.config.text_config.hidden_size)
+        if self.head is not None:
+            self.head.to(self.device).requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights are."""
+        return self.model.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the checkpoint, whatever part of it learns in fp32."""
+        return self.model.config.dtype
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """Return the model's parameters and those of the head."""
+        of_head = dict(self.head.named_parameters()) if self.head is not None else {}
+        return dict(self.model.named_parameters()) | {f"classification_head.{name}": p for name, p in of_head.items()}
+
+    def autocast(self) -> AbstractContextManager:
+        """Compute in bf16 where the checkpoint is bf16, though trained tensors are kept in fp32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def picture_states(self, pictures: Sequence[Pixels]) -> list[torch.Tensor]:
+        """Return each picture's (n_patches, width) states at the end of the frozen prefix, without a graph."""
+        patches = [picture.patches.to(self.device) for picture in pictures]
+        if self.n_prefix_blocks < 0:
+            return patches
+        with self.autocast():
+            grids = [picture.grid for picture in pictures]
+            return vision.prefix_states(self.model.model.visual, patches, grids, self.n_prefix_blocks)
+
+    @torch.no_grad()
+    def visual_tokens(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (n_visual_tokens, width) tokens of pictures as the language model gets them, in order."""
+        with self.autocast():
+            return vision.embeddings(self.model.model.visual, states, grids, self.n_prefix_blocks)
+
+    def forward(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (B,) losses of the answers: each the mean over its tokens, so that long names weigh no more."""
+        return self._answer_losses(batch, self._hidden_states(batch, states))
+
+    def answer_losses_and_head_scores(
+        self, batch: Batch, states: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the (B,) losses of `forward` and the head's (B, 14) scores, which has not read the answer."""
+        assert self.head is not None
+        hidden = self._hidden_states(batch, states)
+        before_answer = (batch.labels[:, 1:] != IGNORED).int().argmax(dim=1)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self._answer_losses(batch, hidden), self.head(hidden[rows, before_answer])
+
+    def head_scores(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the head's (B, 14) scores of a left-padded batch without answers."""
+        assert self.head is not None
+        return self.head(self._hidden_states(batch, states)[:, -1])
+
+    def _answer_losses(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+        is_answer = batch.labels[:, 1:] != IGNORED
+        with self.autocast():
+            logits = self.model.lm_head(hidden[:, :-1][is_answer])
+        targets = batch.labels[:, 1:][is_answer]
+        token_losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+        rows = is_answer.nonzero()[:, 0]
+        sums = torch.zeros(len(batch.grids), device=token_losses.device).index_add(0, rows, token_losses)
+        return sums / is_answer.sum(dim=1)
+
+    @torch.no_grad()
+    def generate(
+        self, encoder: PromptEncoder, batch: Batch, states: Sequence[torch.Tensor], max_new_tokens: int = 30,
+        next_tokens: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    ) -> list[Generated]:  # fmt: skip
+        """Answer each prompt of a left-padded batch greedily, as `model.generate(do_sample=False)` would.
+
+        `next_tokens` tells which tokens may follow what an answer has said so far.
+        """
+        end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
+        position = batch.position_ids[0, :, -1:] + 1
+        attention_mask = _with_opening(batch)
+        is_running = torch.ones(len(batch.grids), dtype=torch.bool, device=self.device)
+        steps: list[torch.Tensor] = []
+        with self.autocast():
+            outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
+            while True:
+                logits = self.model.lm_head(outputs.last_hidden_state[:, -1])
+                if next_tokens is not None:
+                    logits = _keep_only(logits, [next_tokens(said) for said in _said(steps, len(logits))])
+                token = logits.argmax(dim=-1)
+                steps.append(token.where(is_running, end_tokens[0]))
+                is_running &= ~torch.isin(token, end_tokens)
+                if len(steps) == max_new_tokens or not is_running.any():
+                    break
+                attention_mask = functional.pad(attention_mask, (0, 1), value=1)
+                outputs = self.model.model.language_model(
+                    inputs_embeds=self.model.get_input_embeddings()(token[:, None]),
+                    attention_mask=attention_mask,
+                    position_ids=position.expand(3, -1, -1),
+                    past_key_values=outputs.past_key_values,
+                    use_cache=True,
+                )
+                position = position + 1
+        return [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
+
+    @torch.no_grad()
+    def score_tree(self, batch: Batch, states: Sequence[torch.Tensor], tree: AnswerTree) -> torch.Tensor:
+        """Return (B, n_names) log-likelihoods of whole answers, end token included, for a left-padded batch.
+
+        The prompt is read once; the places of the tree then follow it in one pass, each seeing the prompt and the
+        beginning of its own name only.
+        """
+        n_rows, n_places = len(batch.grids), len(tree.tokens)
+        tokens = tree.tokens.to(self.device).expand(n_rows, -1)
+        positions = batch.position_ids[0, :, -1:] + 1 + tree.depths.to(self.device)
+        sees_prompt = _with_opening(batch)[:, None, :].bool().expand(-1, n_places, -1)
+        sees_tree = tree.sees().to(self.device).expand(n_rows, -1, -1)
+        with self.autocast():
+            outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
+            behind = self.model.model.language_model(
+                inputs_embeds=self.model.get_input_embeddings()(tokens),
+                attention_mask=torch.cat([sees_prompt, sees_tree], dim=2)[:, None],
+                position_ids=positions.expand(3, -1, -1),
+                past_key_values=outputs.past_key_values,
+                use_cache=True,
+            ).last_hidden_state
+            logits = self.model.lm_head(torch.cat([outputs.last_hidden_state[:, -1:], behind], dim=1)).float()
+        # Row 0 stands at the end of the prompt, row i + 1 at place i.
+        totals = logits.logsumexp(dim=-1)
+        parents = (tree.parents + 1).to(self.device)
+        of_places = logits[:, parents, tree.tokens.to(self.device)] - totals[:, parents]
+        ends = (tree.leaves + 1).to(self.device)
+        of_ends = logits[:, ends, tree.end_token_id] - totals[:, ends]
+        return of_places @ tree.paths.T.to(of_places) + of_ends
+
+    def hidden_states(self, batch: Batch, visual: torch.Tensor) -> torch.Tensor:
+        """Return the (B, T, width) output of the language model for given (n_visual_tokens, width) visual tokens."""
+        with self.autocast():
+            return self._language_model(batch, self._with_pictures(batch, visual), use_cache=False).last_hidden_state
+
+    def _hidden_states(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (B, T, width) output of the language model."""
+        with self.autocast():
+            embeddings = self._prompt_embeddings(batch, states)
+            return self._language_model(batch, embeddings, use_cache=False).last_hidden_state
+
+    def _prompt_embeddings(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (B, T, width) input of the language model: word embeddings with the pictures in their places."""
+        if len(states) != len(batch.grids):
+            raise ValueError(f"states of {len(states)} pictures for {len(batch.grids)} prompts")
+        pictures = vision.embeddings(self.model.model.visual, states, batch.grids, self.n_prefix_blocks)
+        return self._with_pictures(batch, pictures)
+
+    def _with_pictures(self, batch: Batch, pictures: torch.Tensor) -> torch.Tensor:
+        words = self.model.get_input_embeddings()(batch.input_ids)
+        is_picture = batch.input_ids == self.model.config.image_token_id
+        if int(is_picture.sum()) != len(pictures):
+            raise ValueError(f"{len(pictures)} visual embeddings for {int(is_picture.sum())} places in the prompts")
+        return words.masked_scatter(is_picture[..., None], pictures.to(words.dtype))
+
+    def _language_model(self, batch: Batch, embeddings: torch.Tensor, *, use_cache: bool) -> Any:
+        return self.model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=_with_opening(batch),
+            position_ids=batch.position_ids,
+            past_key_values=self._opening(batch) if batch.opening else None,
+            use_cache=use_cache,
+        )
+
+    def _opening(self, batch: Batch) -> DynamicCache:
+        """Return what the language layers keep of a batch's opening, the same for all rows."""
+        # A model that learns reads it otherwise after the next step.
+        is_fixed = not any(parameter.requires_grad for parameter in self.model.parameters())
+        kept = self._openings.get(batch.opening, []) if is_fixed else []
+        kept = kept or self._read_opening(batch.opening)
+        if is_fixed:
+            self._openings[batch.opening] = kept
+        n_rows = len(batch.grids)
+        return DynamicCache([tuple(one.expand(n_rows, -1, -1, -1) for one in layer) for layer in kept])
+
+    @torch.no_grad()
+    def _read_opening(self, tokens: tuple[int, ...]) -> KeysValues:
+        read = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(torch.tensor([tokens], device=self.device)),
+            position_ids=torch.arange(len(tokens), device=self.device).expand(3, 1, -1),
+            use_cache=True,
+        )
+        return [(layer.keys, layer.values) for layer in read.past_key_values.layers]
+
+
+def _with_opening(batch: Batch) -> torch.Tensor:
+    """Return the attention mask of the rows with their opening before them, (B, opening + T)."""
+    return functional.pad(batch.attention_mask, (len(batch.opening), 0), value=1)
+
+
+def _said(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:
+    """Return what each row has said, from one (B,) tensor of tokens per step."""
+    return torch.stack(list(steps), dim=1).tolist() if steps else [[] for _ in range(n_rows)]
+
+
+def _keep_only(logits: torch.Tensor, allowed: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return (B, vocabulary) logits in which only the allowed tokens of each row are possible."""
+    kept = torch.full_like(logits, float("-inf"))
+    for row, tokens in enumerate(allowed):
+        kept[row, list(tokens)] = logits[row, list(tokens)]
+    return kept
+
+
+def _until_end(tokens: list[int], end_tokens: list[int]) -> Generated:
+    for i, token in enumerate(tokens):
+        if token in end_tokens:
+            return Generated(tuple(tokens[:i]), is_finished=True)
+    return Generated(tuple(tokens), is_finished=False)

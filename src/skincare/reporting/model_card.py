@@ -1,0 +1,75 @@
+"""The model card of a fine-tuned model: what the stages wrote in, the README.md of its folder out.
+
+The metadata in front are those that the Hugging Face hub reads; the text says what the numbers stand on.
+"""
+
+import re
+from typing import Any, Final
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from skincare.categories import CATEGORIES
+from skincare.evaluation.metrics import Scores
+from skincare.prompts import QUESTION
+from skincare.reporting import report_views
+from skincare.reporting.report_data import ReportData
+from skincare.reporting.report_pages import environment
+
+# Of its family, the sizes whose licence is Apache 2.0; a name that is none of them says nothing about a licence.
+_APACHE: Final = re.compile(r"Qwen/Qwen2-VL-[27]B(-Instruct)?")
+_HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def card(data: ReportData) -> str:
+    """Return the card of the run that finetune.py finished last."""
+    assert data.after is not None
+    finetune = data.stages["finetune"]
+    context = {
+        "data": data,
+        "scores": data.after,
+        "table": report_views.headline_table(data),
+        "categories": CATEGORIES,
+        "question": QUESTION,
+        "finetune": finetune,
+        "dataset": data.stages.get("build_dataset"),
+        "is_apache": bool(_APACHE.fullmatch(finetune["results"]["model"])),
+    }
+    text = environment(autoescape=False).get_template("model_card.md.j2").render(context)
+    return f"---\n{_metadata(data, data.after).to_yaml()}\n---\n\n{text}"
+
+
+def _metadata(data: ReportData, scores: Scores) -> ModelCardData:
+    base = data.stages["finetune"]["results"]["model"]
+    is_on_hub = bool(_HUB_NAME.fullmatch(base)) and not data.is_embedded_model
+    known: dict[str, Any] = {"base_model": base, "base_model_relation": "finetune"} if is_on_hub else {}
+    return ModelCardData(
+        **known,
+        language="en",
+        license="apache-2.0" if _APACHE.fullmatch(base) else "unknown",
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["qwen2_vl", "image-classification", "skincare", *(["test-model"] if data.is_embedded_model else [])],
+        model_name=f"skincare-{data.stages['finetune']['results']['run']}",
+        eval_results=[_result(scores, key, kind, name) for key, kind, name in _RESULTS],
+    )
+
+
+_RESULTS: Final = (
+    ("accuracy", "accuracy", "Accuracy"),
+    ("f1_macro", "f1", "Macro F1"),
+    ("coverage", "coverage", "Share of answers that name a category"),
+)
+
+
+def _result(scores: Scores, key: str, kind: str, name: str) -> EvalResult:
+    low, high = getattr(scores, f"{key}_low"), getattr(scores, f"{key}_high")
+    return EvalResult(
+        task_type="image-classification",
+        task_name="Naming the category of a skincare product",
+        dataset_type="skincare-products",
+        dataset_name=f"Test split: {scores.n} pictures of {scores.n_products} products",
+        dataset_split="test",
+        metric_type=kind,
+        metric_name=f"{name} (95 % interval {low:.3f} to {high:.3f})",
+        metric_value=round(getattr(scores, key), 4),
+    )

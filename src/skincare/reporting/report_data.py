@@ -1,0 +1,203 @@
+"""What the report shows, read from the files that the stages wrote; nothing is measured here."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from skincare import images, tables
+from skincare.answering import predictions
+from skincare.answering.predictions import Prediction
+from skincare.categories import CATEGORIES
+from skincare.errors import MissingInputError, StageError
+from skincare.evaluation import calibration, metrics
+from skincare.evaluation.metrics import Scores
+from skincare.paths import TINY_MODEL, Layout
+from skincare.tables import HistoryRow
+
+STAGES: Final = ("scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "explain", "ablations")
+# Of the gallery; at 6 kB each they stay far below 10 MB together.
+MAX_THUMBNAILS: Final = 600
+_THUMBNAIL_SIDE_PX: Final = 160
+# Least confidence and name, from the surest.
+CONFIDENCE_BANDS: Final = (
+    (0.9, "90 % or more"), (0.7, "70 to 90 %"), (0.5, "50 to 70 %"), (0.0, "under 50 %"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One test picture with the answers before and after training; `thumbnail` is a data URI or empty.
+
+    likeliest, confidence, truth_probability: the name that the last model gives the highest probability, and what it
+    gives to that name and to the true one; None where no probabilities were measured.
+    """
+
+    image_id: str
+    truth: str
+    before: Prediction | None
+    after: Prediction | None
+    thumbnail: str
+    likeliest: str | None = None
+    confidence: float | None = None
+    truth_probability: float | None = None
+
+    @property
+    def last(self) -> Prediction:
+        """Return the answer that counts: after training where there is one."""
+        answer = self.after or self.before
+        assert answer is not None
+        return answer
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether that answer is the true category."""
+        return self.last.category == self.truth
+
+    @property
+    def confidence_band(self) -> str:
+        """Return the name of the band that the confidence lies in."""
+        if self.confidence is None:
+            return ""
+        return next(name for low, name in CONFIDENCE_BANDS if self.confidence >= low)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the report shows; a stage that has not been run is absent from `stages`, its fields are empty."""
+
+    stages: Mapping[str, Mapping[str, Any]]
+    before: Scores | None
+    after: Scores | None
+    comparison: Mapping[str, Any]
+    confidence: Mapping[str, Any]
+    history: list[HistoryRow]
+    pictures: list[Answered]
+    plots: Mapping[str, Path]
+
+    @property
+    def last(self) -> Scores:
+        """Return the scores that count: after training where there are any."""
+        scores = self.after or self.before
+        assert scores is not None
+        return scores
+
+    @property
+    def is_embedded_model(self) -> bool:
+        """Tell whether the tiny stand-in model was asked: its results say nothing about the real one."""
+        models = {self.stages[name]["config"].get("model") for name in ("zero_shot", "finetune") if name in self.stages}
+        return not models.isdisjoint({f"{TINY_MODEL.parent.name}/{TINY_MODEL.name}", str(TINY_MODEL)})
+
+
+def gather(layout: Layout) -> ReportData:
+    """Read everything; raises MissingInputError when no stage that gives answers has been run."""
+    stages = {name: _read_json(layout.summary(name)) for name in STAGES if layout.summary(name).is_file()}
+    if not {"zero_shot", "finetune"} & stages.keys():
+        remedy = "Run `python src/zero_shot.py` or `python src/finetune.py` first, or `python src/run_all.py`."
+        raise MissingInputError("results to report", layout.summary("zero_shot"), remedy)
+    before, first = _answers(stages, "zero_shot", layout.zero_shot / "metrics.json", layout.zero_shot)
+    log = layout.finetune_log(stages["finetune"]["results"]["run"]) if "finetune" in stages else None
+    after: Scores | None = None
+    second: dict[str, Prediction] = {}
+    comparison: Mapping[str, Any] = {}
+    confidence: Mapping[str, Any] = {}
+    history: list[HistoryRow] = []
+    if log is not None:
+        after, second = _answers(stages, "finetune", log / "test_metrics.json", log, "test_predictions.jsonl")
+        comparison = _read_json(log / "comparison.json") if (log / "comparison.json").is_file() else {}
+        confidence = _read_json(log / "confidence.json") if (log / "confidence.json").is_file() else {}
+        history = tables.HISTORY.read(log / "history.csv")
+    if after is not None and second.keys() != first.keys():
+        # Asked on another split, say: answers about other pictures do not stand beside each other.
+        before, first, comparison = None, {}, {}
+    pictures = _pictures(first, second, _probabilities(log, second, confidence), layout)
+    return ReportData(
+        stages, before, after, comparison, confidence, history, pictures, _plots(layout) | _overlays(stages, layout)
+    )
+
+
+def _answers(
+    stages: Mapping[str, Any], stage: str, scores: Path, folder: Path, name: str = "predictions.jsonl"
+) -> tuple[Scores | None, dict[str, Prediction]]:
+    if stage not in stages:
+        return None, {}
+    answers = {one.image_id: one for one in predictions.read_jsonl(folder / name)}
+    return metrics.scores_from_json(_read_json(scores)), answers
+
+
+def _probabilities(
+    log: Path | None, asked: Mapping[str, Prediction], confidence: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Return picture -> category -> probability, with the temperature that was fitted on val."""
+    if log is None or not (log / "test_ranked.jsonl").is_file():
+        return {}
+    ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl") if one.image_id in asked]
+    if not ranked:
+        return {}
+    table, _ = calibration.table_of(ranked)
+    table = np.exp(calibration.with_temperature(table, confidence.get("temperature", 1.0)))
+    return {
+        one.image_id: dict(zip(CATEGORIES, row.tolist(), strict=True)) for one, row in zip(ranked, table, strict=True)
+    }
+
+
+def _pictures(
+    first: Mapping[str, Prediction], second: Mapping[str, Prediction],
+    probabilities: Mapping[str, Mapping[str, float]], layout: Layout,
+) -> list[Answered]:  # fmt: skip
+    """Return all test pictures, mistakes first, the surest of them first; only so many with a thumbnail."""
+    found = []
+    for image_id, one in (second or first).items():
+        chances = probabilities.get(image_id)
+        likeliest = max(chances, key=chances.__getitem__) if chances else None
+        found.append(
+            Answered(
+                image_id, one.truth, first.get(image_id), second.get(image_id), "", likeliest,
+                chances[likeliest] if chances and likeliest else None, chances[one.truth] if chances else None,
+            )
+        )  # fmt: skip
+    found.sort(key=lambda one: (one.is_right, -(one.confidence or 0.0), tables.natural_key(one.image_id)))
+    shown = [replace(one, thumbnail=_thumbnail(layout, one.last.file)) for one in found[:MAX_THUMBNAILS]]
+    return shown + found[MAX_THUMBNAILS:]
+
+
+def _thumbnail(layout: Layout, file: str) -> str:
+    """Return a small JPEG as a data URI; empty when the picture is gone, which is no reason to lose the report."""
+    path = (layout.root / file).resolve()
+    if not path.is_relative_to(layout.root):
+        return ""
+    try:
+        image = images.decode(path.read_bytes())
+    except (OSError, images.BrokenImageError):
+        return ""
+    image.thumbnail((_THUMBNAIL_SIDE_PX, _THUMBNAIL_SIDE_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _plots(layout: Layout) -> dict[str, Path]:
+    names = ("blur_histogram", "dataset_split", "lr", "val_loss", "val_accuracy", "val_f1", "val_precision",
+             "val_recall", "cm_before_training", "cm_after_training", "confidence")  # fmt: skip
+    return {name: layout.plot(name) for name in names if layout.plot(name).is_file()}
+
+
+def _overlays(stages: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
+    """Return image id -> overlay of what explain.py drew."""
+    pictures = stages["explain"]["results"]["pictures"] if "explain" in stages else []
+    paths = {one["image_id"]: layout.overlay(one["image_id"]) for one in pictures}
+    return {image_id: path for image_id, path in paths.items() if path.is_file()}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError("results", path, "Run the stage that writes it again.") from None
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path}: not readable ({error}); run the stage that writes it again") from error

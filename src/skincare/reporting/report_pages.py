@@ -1,0 +1,99 @@
+"""The report as one HTML page that needs nothing else, and as Markdown: data in, text out.
+
+Everything that came from a shop or a model is escaped. The templates stand in `templates/`.
+"""
+
+import base64
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
+
+from skincare import reference
+from skincare.categories import CATEGORIES, UNKNOWN
+from skincare.reporting import report_views
+from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
+
+_TEMPLATES: Final = Path(__file__).parents[1] / "templates"
+
+
+def html(data: ReportData) -> str:
+    """Return the page; the same data, the same text."""
+    return environment(autoescape=True).get_template("report.html.j2").render(_context(data))
+
+
+def markdown(data: ReportData, root: Path) -> str:
+    """Return the report as Markdown that shows the plots of `root` by relative paths."""
+    plots = {name: path.relative_to(root).as_posix() for name, path in data.plots.items()}
+    template = environment(autoescape=False).get_template("report.md.j2")
+    return template.render({**_context(data), "plots": plots})
+
+
+def environment(*, autoescape: bool) -> Environment:
+    """Return the templates with their filters; without escaping, for Markdown, `cell` and `fenced` do that."""
+    found = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=autoescape,  # noqa: S701  Markdown has its own filter, `cell`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "percent": report_views.percent, "data_uri": _data_uri, "cell": _markdown_cell, "fenced": _fenced,
+        "seconds": _duration,
+    }  # fmt: skip
+    return found
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    before = report_views.matrix(data.before) if data.before else []
+    after = report_views.matrix(data.after) if data.after else []
+    difference = report_views.difference_matrix(data.before, data.after) if data.before and data.after else []
+    return {
+        "data": data,
+        "last": data.last,
+        "stages": data.stages,
+        "stage_names": STAGES,
+        "plots": data.plots,
+        "scores": report_views.headline_table(data),
+        "contenders": report_views.contenders(data),
+        "categories": CATEGORIES,
+        "columns": (*CATEGORIES, UNKNOWN),
+        "unknown": UNKNOWN,
+        "no_answer": report_views.NO_ANSWER,
+        "confidence_bands": [name for _, name in CONFIDENCE_BANDS],
+        "before_matrix": before,
+        "after_matrix": after,
+        "difference_matrix": difference,
+        "category_rows": report_views.category_rows(data),
+        "family_rows": report_views.family_rows(data.last),
+        "statuses": report_views.status_rows(data),
+        "reference": {"before": reference.BEFORE, "after": reference.AFTER, "scraping": reference.SCRAPING,
+                      "cleaning": reference.CLEANING},
+    }  # fmt: skip
+
+
+def _data_uri(path: Path) -> str:
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _markdown_cell(value: object) -> str:
+    """Return text that stays text in a Markdown table."""
+    text = " ".join(str(escape(str(value))).split())
+    return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
+
+
+def _fenced(text: str) -> str:
+    """Return text as a Markdown code block that nothing in the text can end."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,217 @@
+"""The report's tables and charts as rows of text and shares: data in, what a template only has to write out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from skincare import reference
+from skincare.categories import CATEGORIES, PARENTS, UNKNOWN
+from skincare.evaluation.metrics import Scores
+from skincare.reporting.report_data import ReportData
+
+NOTHING: Final = "–"
+# How the last column of a matrix is headed: to a reader "Unknown" would be one more category.
+NO_ANSWER: Final = "no answer"
+_BLUE: Final = (0, 114, 178)
+_ORANGE: Final = (213, 94, 0)
+_PALEST: Final = 0.1
+
+
+def percent(value: float | None) -> str:
+    """Return a share as a percentage with one decimal."""
+    return NOTHING if value is None else f"{100 * value:.1f}%"
+
+
+class Score(NamedTuple):
+    """A row of the headline table, as text; empty where there is nothing to say."""
+
+    label: str
+    before: str
+    after: str
+    difference: str
+    published: str
+
+
+_SCORES: Final = (
+    ("accuracy", "Accuracy"),
+    ("f1_macro", "Macro F1"),
+    ("coverage", "Coverage (answers that name a category)"),
+    ("selective_accuracy", "Accuracy among those"),
+    ("parent_accuracy", "Right family of categories"),
+    ("precision_weighted", "Weighted precision"),
+    ("recall_weighted", "Weighted recall (is accuracy)"),
+    ("f1_weighted", "Weighted F1"),
+)
+_DIFFERENCES: Final = {"accuracy": "difference", "f1_macro": "f1_macro_difference"}
+
+
+def headline_table(data: ReportData) -> list[Score]:
+    """Return the scores before and after training beside the published ones of the reference."""
+    rows = [_score(data, key, label) for key, label in _SCORES]
+    published = f"{reference.N_TEST} (split by picture)"
+    return [*rows, Score("Test pictures (products)", _size(data.before), _size(data.after), "", published)]
+
+
+def _score(data: ReportData, key: str, label: str) -> Score:
+    before, after = (getattr(scores, key) if scores else None for scores in (data.before, data.after))
+    published = " → ".join(percent(side.get(key)) for side in (reference.BEFORE, reference.AFTER))
+    difference = f"{100 * (after - before):+.1f}" if before is not None and after is not None else ""
+    measured = _DIFFERENCES.get(key, "")
+    if difference and f"{measured}_low" in data.comparison:
+        low, high = (100 * data.comparison[f"{measured}_{end}"] for end in ("low", "high"))
+        difference += f" ({low:+.1f} to {high:+.1f})"
+    if key not in reference.BEFORE:
+        published = ""
+    return Score(label, _with_interval(data.before, key), _with_interval(data.after, key), difference, published)
+
+
+def _with_interval(scores: Scores | None, key: str) -> str:
+    if scores is None:
+        return NOTHING
+    ends = [getattr(scores, f"{key}_{end}", None) for end in ("low", "high")]
+    interval = "" if None in ends else f" ({percent(ends[0])} to {percent(ends[1])})"
+    return percent(getattr(scores, key)) + interval
+
+
+def _size(scores: Scores | None) -> str:
+    return f"{scores.n:,} ({scores.n_products:,})" if scores else NOTHING
+
+
+class Contender(NamedTuple):
+    """A line of the chart that sets the model beside the baselines; the interval is absent where none was measured."""
+
+    label: str
+    accuracy: float
+    low: float | None
+    high: float | None
+    f1_macro: float | None
+    is_model: bool
+
+
+def contenders(data: ReportData) -> list[Contender]:
+    """Return the baselines and the model, weakest first."""
+    found = data.stages["baselines"]["results"]["scores"] if "baselines" in data.stages else {}
+    rows = [_contender(one.get("label", name), one) for name, one in found.items()]
+    for label, scores in (("The model before training", data.before), ("The model after training", data.after)):
+        if scores:
+            rows.append(Contender(label, scores.accuracy, scores.accuracy_low, scores.accuracy_high, scores.f1_macro,
+                                  is_model=True))  # fmt: skip
+    return sorted(rows, key=lambda row: row.accuracy)
+
+
+def _contender(label: str, one: Mapping[str, Any]) -> Contender:
+    return Contender(
+        label, one["accuracy"], one.get("accuracy_low"), one.get("accuracy_high"), one.get("f1_macro"), is_model=False
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a matrix: what it shows, its colours (empty: none), and the answer that it counts."""
+
+    text: str
+    background: str
+    ink: str
+    answer: str
+    is_right: bool
+
+
+class MatrixRow(NamedTuple):
+    """One true category."""
+
+    category: str
+    n: int
+    cells: list[Cell]
+
+
+def matrix(scores: Scores) -> list[MatrixRow]:
+    """Return a confusion matrix as rows of cells, coloured by the share of the row."""
+    return _matrix_rows(scores.confusion, [sum(row) for row in scores.confusion])
+
+
+def difference_matrix(before: Scores, after: Scores) -> list[MatrixRow]:
+    """Return after - before; positive counts are answers that training added."""
+    counts = [
+        [b - a for a, b in zip(*rows, strict=True)] for rows in zip(before.confusion, after.confusion, strict=True)
+    ]
+    return _matrix_rows(counts, [sum(row) for row in after.confusion], signed=True)
+
+
+def _matrix_rows(counts: Sequence[Sequence[int]], totals: Sequence[int], *, signed: bool = False) -> list[MatrixRow]:
+    rows = []
+    for category, row, n in zip(CATEGORIES, counts, totals, strict=True):
+        cells = [
+            Cell(
+                (f"{count:+d}" if signed else str(count)) if count else "",
+                *(shade(count / max(n, 1)) if count else ("", "")),
+                answer,
+                answer == category,
+            )
+            for answer, count in zip((*CATEGORIES, UNKNOWN), row, strict=True)
+        ]
+        rows.append(MatrixRow(category, n, cells))
+    return rows
+
+
+def shade(share: float) -> tuple[str, str]:
+    """Return the colour of a share (blue, negative ones orange) and black or white, whichever is read better on it."""
+    depth = _PALEST + (1 - _PALEST) * min(abs(share), 1.0)
+    red, green, blue = (round(255 + (c - 255) * depth) for c in (_ORANGE if share < 0 else _BLUE))
+    # Of the two, one always has the contrast of 4.5 that WCAG asks for.
+    ink = "#000000" if luminance(red, green, blue) > 0.179 else "#ffffff"
+    return f"#{red:02x}{green:02x}{blue:02x}", ink
+
+
+def luminance(*colour: int) -> float:
+    """Return the relative luminance of an sRGB colour, 0 to 1. Source: WCAG 2.2."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def category_rows(data: ReportData) -> list[dict[str, Any]]:
+    """Return per category what changed; the numbers of the last model where there are two."""
+    last = data.last
+    earlier = data.before.categories if data.before and data.after else [None] * len(last.categories)
+    return [{"now": now, "before": before} for now, before in zip(last.categories, earlier, strict=True)]
+
+
+class StatusRow(NamedTuple):
+    """How many answers were read in one way, before and after training."""
+
+    status: str
+    before: int
+    after: int
+
+
+def status_rows(data: ReportData) -> list[StatusRow]:
+    """Return the ways in which answers were read, the most frequent first."""
+    counts = [scores.statuses if scores else {} for scores in (data.before, data.after)]
+    names = sorted({*counts[0], *counts[1]}, key=lambda name: (-counts[1].get(name, 0), -counts[0].get(name, 0), name))
+    return [StatusRow(name, counts[0].get(name, 0), counts[1].get(name, 0)) for name in names]
+
+
+class FamilyRow(NamedTuple):
+    """One family: the shares of its pictures answered rightly, within the family, beyond it, not at all."""
+
+    family: str
+    members: str
+    n: int
+    right: float
+    near: float
+    far: float
+    unanswered: float
+
+
+def family_rows(scores: Scores) -> list[FamilyRow]:
+    """Return where the answers about each family's pictures went."""
+    rows = []
+    for family, members in PARENTS.items():
+        places = [CATEGORIES.index(name) for name in members]
+        counts = [scores.confusion[place] for place in places]
+        n = sum(map(sum, counts))
+        right = sum(row[place] for row, place in zip(counts, places, strict=True))
+        inside = sum(row[place] for row in counts for place in places)
+        unanswered = sum(row[-1] for row in counts)
+        parts = (right, inside - right, n - inside - unanswered, unanswered)
+        rows.append(FamilyRow(family, ", ".join(members), n, *(part / max(n, 1) for part in parts)))
+    return rows

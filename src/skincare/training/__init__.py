@@ -1,0 +1,1 @@
+"""One fine-tuning run: recipes, memory plan, pre-flight, loop, states, several processes."""

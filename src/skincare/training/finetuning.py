@@ -1,0 +1,203 @@
+"""One training run from its settings to its tested model; finetune.py and compare_recipes.py are made of it."""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+
+from skincare.categories import CATEGORIES
+from skincare.dataset.chat import Example
+from skincare.dataset.dataset_source import picture_files
+from skincare.errors import StageError
+from skincare.modelling import freezing
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import (
+    DEFAULT_MODEL,
+    PixelLimits,
+    default_device,
+    load_config,
+    load_model,
+    load_processor,
+    memory_capacity,
+)
+from skincare.modelling.pictures import PictureStates, prefix_key
+from skincare.modelling.recogniser import Recogniser
+from skincare.paths import Layout
+from skincare.runlog import to_plain
+from skincare.training import adapters, memory_plan, optimizers, preflight
+from skincare.training.checkpoints import export_model, load_trained
+from skincare.training.distributed import World
+from skincare.training.loop import Speed, Training
+from skincare.training.memory_plan import MemoryPlan
+from skincare.training.recipes import Recipe, recipe_named
+
+logger = logging.getLogger(__name__)
+
+# Those that treat every weight alike, wherever it lies.
+_SHARDED_OPTIMIZERS: Final = ("adamw", "lion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run can be told beside its recipe."""
+
+    model: str = DEFAULT_MODEL
+    """Model of the Hugging Face hub, or a local folder."""
+    max_epochs: int | None = None
+    """Fewer or more epochs than the recipe's."""
+    learning_rate: float | None = None
+    """Another peak learning rate than the recipe's."""
+    min_tokens: int = 64
+    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    max_tokens: int = 128
+    """Most visual tokens of a picture."""
+    vram_gb: float | None = None
+    """Memory to plan for, in GiB; what the machine has if left out."""
+    micro_batch_size: int | None = None
+    """Pictures per forward pass, accumulated to the recipe's batch; the plan's choice if left out."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations instead of keeping them; the plan's choice if left out."""
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
+    """Kernel of the language layers; flash_attention_2 where flash-attn is installed."""
+    dataset: str = ""
+    """Folder or URL of shards that export_dataset.py wrote, to train from instead of clean_dataset/."""
+    cache_pictures: bool = True
+    """Keep the frozen vision prefix's output on disk (.cache/vision)."""
+
+    @property
+    def limits(self) -> PixelLimits:
+        """Return the limits of a picture's size."""
+        return PixelLimits(self.min_tokens, self.max_tokens)
+
+
+def adjusted_recipe(name: str, settings: RunSettings) -> Recipe:
+    """Return a recipe with what the settings change in it."""
+    changes = {key: getattr(settings, key) for key in ("max_epochs", "learning_rate")}
+    return dataclasses.replace(recipe_named(name), **{key: v for key, v in changes.items() if v is not None})
+
+
+def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder, n_shards: int = 1) -> MemoryPlan:
+    """Plan for the largest picture that the limits allow and a long answer, in one process of a run."""
+    grid = (1, encoder.merge_size, settings.max_tokens * encoder.merge_size)
+    n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)]).input_ids.shape[1]
+    capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
+    return memory_plan.plan(
+        load_config(settings.model), recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
+        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards,
+    )  # fmt: skip
+
+
+def prepare(
+    settings: RunSettings, recipe: Recipe, seed: int, layout: Layout, name: str, train: Sequence[Example],
+    val: Sequence[Example], world: World = World(),  # noqa: B008  frozen
+) -> Training:  # fmt: skip
+    """Load, freeze, fill the picture cache and prove on the first batch that the right things would be learnt."""
+    if world.is_sharded and (recipe.adapter or recipe.optimizer not in _SHARDED_OPTIMIZERS):
+        raise StageError(
+            f"--use_fsdp takes recipes without LoRA and with {' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
+        )
+    encoder = PromptEncoder(load_processor(settings.model, settings.limits))
+    device = default_device()
+    quantisation = adapters.quantisation(recipe.adapter)
+    model = load_model(settings.model, device, settings.attention, quantisation)
+    recogniser, parameters = _learner(model, recipe, seed)
+    plan = plan_memory(settings, recipe, encoder, world.size if world.is_sharded else 1)
+    if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
+        enable_checkpointing(model)
+    speed = Speed(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
+    logger.info(
+        "%s of %s parameters learn: %s",
+        f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
+    )  # fmt: skip
+    files = picture_files(settings.dataset, layout)
+    pictures = PictureStates(recogniser, encoder, files, layout.vision_cache if settings.cache_pictures else None)
+    if not world.is_writer:
+        world.wait()  # for the writer to have filled the folder
+    # Augmented pictures are new in every epoch: nothing of them is worth keeping.
+    pictures.fill([one.image for one in (*val, *(train if recipe.augmentation == "none" else ()))])
+    if world.is_writer:
+        world.wait()
+    identity = {
+        "recipe": to_plain(recipe),
+        "seed": seed,
+        "data": _fingerprint([*train, *val]),
+        "vision": prefix_key(recogniser, encoder),
+    }
+    # Not before the cache is filled and hashed, which one process does alone.
+    parameters = dict(world.shard(recogniser, parameters))
+    training = Training(
+        pictures, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity, world
+    )
+    first = train[: speed.micro_batch_size]
+    preflight.check(pictures, parameters, first, recipe.learning_rate, training.total_rate(), recipe.head)
+    return training
+
+
+def _learner(model: Any, recipe: Recipe, seed: int) -> tuple[Recogniser, dict[str, torch.nn.Parameter]]:
+    """Put in LoRA and head where the recipe has them, freeze the rest; return also what learns, by name."""
+    if recipe.adapter:
+        adapters.add_lora(model, recipe.adapter, seed)
+    parameters = freezing.freeze(model, recipe.trainable) | adapters.learn_lora(model)
+    recogniser = Recogniser(model)
+    if recipe.head != "none":
+        parameters |= recogniser.add_head()
+    if not parameters:
+        raise StageError("The recipe trains nothing")
+    return recogniser, parameters
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Recompute the language layers' activations in the backward pass.
+
+    transformers also hooks the embeddings of every nested model so that their outputs need gradients, which would
+    send the backward pass through all frozen vision blocks; the hooks are taken off again.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.disable_input_require_grads()
+    for nested in (model.model, model.model.visual, model.model.language_model):
+        nested.disable_input_require_grads()
+
+
+def export(training: Training, settings: RunSettings, folder: Path) -> None:
+    """Write the best epoch's model: the checkpoint anew with what was learnt put in, LoRA added into its weights.
+
+    Not the model that was trained: of that a process may hold a share, or a quantised form that rounds more than a
+    run of LoRA changes.
+    """
+    recogniser, parameters = _learner(load_model(settings.model, torch.device("cpu")), training.recipe, training.seed)
+    load_trained(training.best_state(), parameters)
+    adapters.merge_lora(recogniser.model)
+    export_model(folder, recogniser.model, recogniser.head, training.pictures.encoder.processor)
+
+
+def results(
+    training: Training, name: str, recipe_name: str, settings: RunSettings, stop_reason: str
+) -> Mapping[str, Any]:
+    """Return what is to be known about a finished run."""
+    recogniser, progress = training.pictures.recogniser, training.progress
+    return {
+        "run": name,
+        "recipe": recipe_name,
+        "model": settings.model,
+        "decoder": training.decoder_name,
+        "n_parameters": freezing.count(recogniser.model.parameters()),
+        "n_trainable": freezing.count(training.parameters.values()),
+        "trainable_modules": list(freezing.trainable_modules(recogniser.model, training.recipe.trainable)),
+        "best_epoch": progress.best_epoch,
+        "n_epochs": progress.epoch,
+        "stop_reason": stop_reason,
+        "training_seconds": round(sum(row["seconds"] for row in progress.history), 1),
+        "recipe_settings": to_plain(training.recipe),
+        "device": str(recogniser.device),
+    }
+
+
+def _fingerprint(examples: Sequence[Example]) -> str:
+    """Return 16 hex digits over pictures' names and categories."""
+    lines = sorted(f"{example.image}\t{example.category}" for example in examples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,29 @@
+"""What a recipe minimises: the loss on the answer's tokens, on the classification head's choice, or both."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from skincare.categories import CATEGORIES
+from skincare.modelling.batches import Grid, PromptEncoder
+from skincare.modelling.recogniser import Recogniser
+
+HeadUse = Literal["none", "alone", "joint"]
+
+
+def losses(
+    recogniser: Recogniser, encoder: PromptEncoder, head_use: HeadUse, grids: Sequence[Grid],
+    states: Sequence[torch.Tensor], categories: Sequence[str],
+) -> torch.Tensor:  # fmt: skip
+    """Return (B,) losses in nats: per answer token, per choice of a category, or the sum of both."""
+    places = torch.tensor([CATEGORIES.index(category) for category in categories], device=recogniser.device)
+    if head_use == "alone":
+        batch = encoder.batch(grids, padding_side="left").to(recogniser.device)
+        return functional.cross_entropy(recogniser.head_scores(batch, states), places, reduction="none")
+    batch = encoder.batch(grids, categories).to(recogniser.device)
+    if head_use == "none":
+        return recogniser(batch, states)
+    answer_losses, scores = recogniser.answer_losses_and_head_scores(batch, states)
+    return answer_losses + functional.cross_entropy(scores, places, reduction="none")

@@ -1,0 +1,137 @@
+"""Proofs on the real first batch, before any epoch: most failures of fine-tuning are silent, these are not.
+
+Each check raises StageError with what is wrong. Together they take one training step's time; weights and random
+state are as before when they return.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from skincare.dataset.chat import Example
+from skincare.errors import StageError
+from skincare.modelling.batches import IGNORED, Batch, PromptEncoder
+from skincare.modelling.pictures import PictureStates
+from skincare.prompts import QUESTION
+from skincare.training import objectives
+from skincare.training.distributed import whole
+from skincare.training.objectives import HeadUse
+
+logger = logging.getLogger(__name__)
+
+
+def check(
+    pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
+    learning_rate: float, total_rate: float, head_use: HeadUse = "none",
+) -> None:  # fmt: skip
+    """Prove that these examples would teach exactly `parameters`, and exactly their answers.
+
+    `total_rate` is the sum of the learning rates of all steps to come.
+    """
+    recogniser, encoder = pictures.recogniser, pictures.encoder
+    grids, states = pictures.get([example.image for example in examples])
+    if any(one.requires_grad for one in states):
+        raise StageError("The frozen prefix of the vision tower is in the backward graph")
+    categories = [example.category for example in examples]
+    batch = encoder.batch(grids, categories)
+    check_prompt(encoder, batch)
+    check_labels(encoder, batch, categories)
+    recogniser.train()
+    objectives.losses(recogniser, encoder, head_use, grids, states, categories).mean().backward()
+    check_gradients(recogniser.model, parameters)
+    check_step(parameters, learning_rate)
+    dtype = recogniser.dtype
+    of_model = {name: parameter for name, parameter in parameters.items() if not name.startswith("classification_head")}
+    share = check_export(of_model, total_rate, dtype)
+    recogniser.zero_grad(set_to_none=True)
+    logger.info(
+        "pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be; the run can move "
+        "%.1f %% of the weights far enough for the exported %s",
+        len(parameters), 100 * share, str(dtype).removeprefix("torch."),
+    )  # fmt: skip
+
+
+def check_prompt(encoder: PromptEncoder, batch: Batch) -> None:
+    """Prove that each prompt holds the question and as many image tokens as its picture's grid has."""
+    for ids, mask, grid in zip(batch.input_ids, batch.attention_mask, batch.grids, strict=True):
+        text = encoder.tokenizer.decode(ids[mask.bool()], skip_special_tokens=False)
+        if QUESTION not in text:
+            raise StageError(f"The prompt does not hold the question: {text[:200]!r}")
+        n_image_tokens = int((ids == encoder.image_token_id).sum())
+        if n_image_tokens != encoder.n_visual_tokens(grid) or n_image_tokens == 0:
+            raise StageError(f"{n_image_tokens} image tokens for a picture of {encoder.n_visual_tokens(grid)}")
+
+
+def check_labels(encoder: PromptEncoder, batch: Batch, answers: Sequence[str]) -> None:
+    """Prove that what is learnt decodes to exactly the answer and the end token."""
+    for labels, answer in zip(batch.labels, answers, strict=True):
+        learnt = encoder.tokenizer.decode(labels[labels != IGNORED], skip_special_tokens=False)
+        if learnt != f"{answer}<|im_end|>":
+            raise StageError(f"The labels teach {learnt!r} instead of {answer!r}")
+
+
+def check_gradients(model: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Prove that gradients are there and not zero in the promised modules, and nowhere else.
+
+    A tensor may have a zero gradient (a key projection's bias always has one); a module may not.
+    """
+    for name, parameter in model.named_parameters():
+        if name not in parameters and parameter.grad is not None:
+            raise StageError(f"{name} is frozen but has a gradient")
+    dead = [name for name, parameter in parameters.items() if parameter.grad is None]
+    if dead:
+        raise StageError(f"{len(dead)} trainable tensors have no gradient, such as {dead[0]}")
+    norms: dict[str, float] = {}
+    for name, parameter in parameters.items():
+        assert parameter.grad is not None
+        module = _owner(name)
+        norms[module] = norms.get(module, 0.0) + whole(parameter.grad.float().norm()).item()
+    for module, norm in norms.items():
+        if not norm > 0 or norm == float("inf"):
+            raise StageError(f"{module}: its gradient has norm {norm}")
+
+
+def check_step(parameters: Mapping[str, torch.nn.Parameter], learning_rate: float) -> None:
+    """Prove that an AdamW step changes every promised module, then put the weights back."""
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    torch.optim.AdamW(parameters.values(), lr=learning_rate).step()
+    changed = {_owner(name) for name, parameter in parameters.items() if whole((parameter != before[name]).sum()) > 0}
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(before[name])
+    unchanged = {_owner(name) for name in parameters} - changed
+    if unchanged:
+        raise StageError(f"A step of {learning_rate} changes nothing in {', '.join(sorted(unchanged))}")
+
+
+def check_export(parameters: Mapping[str, torch.nn.Parameter], total_rate: float, dtype: torch.dtype) -> float:
+    """Prove that what a run learns is not lost when it is rounded to the checkpoint's dtype.
+
+    AdamW moves a weight by no more than about the learning rate in a step, so by no more than `total_rate` in all; less
+    than half the distance to the next number of the dtype is rounded away. Returns the share of weights that can move
+    so far; raises StageError for a module in which none can.
+    """
+    if dtype == torch.float32:
+        return 1.0
+    mantissa_bits = -round(math.log2(torch.finfo(dtype).eps))
+    movable: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    for name, parameter in parameters.items():
+        _, exponents = torch.frexp(whole(parameter.detach()).float())
+        half_steps = torch.exp2(exponents.float() - 2 - mantissa_bits)
+        owner = _owner(name)
+        movable[owner] = movable.get(owner, 0) + int((half_steps <= total_rate).sum())
+        counts[owner] = counts.get(owner, 0) + parameter.numel()
+    stuck = sorted(owner for owner, n in movable.items() if n == 0)
+    if stuck:
+        raise StageError(f"All steps together, {total_rate:.1e}, would be rounded away in {', '.join(stuck)}")
+    return sum(movable.values()) / max(1, sum(counts.values()))
+
+
+def _owner(name: str) -> str:
+    """Return the block, layer or merger that a parameter belongs to."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: numbers[0] + 1] if numbers and "merger" not in parts else parts[:3])
