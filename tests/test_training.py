@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,7 @@ import finetune
 from skincare import figures, stage
 from skincare.errors import StageError
 from skincare.modelling.model import load_model
-from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import checkpoints
 from skincare.training.loop import Training
@@ -93,29 +89,6 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bits(layout, monkeypatc
         finetune.run(config(layout, run="torn"), layout)
     monkeypatch.setattr(Training, "_step", original)
     finetune.run(config(layout, run="torn", resume=True), layout)
-    assert_same_run(layout, "whole", "torn")
-
-
-@pytest.mark.slow
-def test_a_process_killed_at_any_moment_ends_with_the_same_bits(layout):
-    """kill -9 and SIGTERM, four times over one run, at moments that nobody chose."""
-    finetune.run(config(layout, run="whole", max_epochs=12), layout)
-    command = [sys.executable, str(REPOSITORY / "src" / "finetune.py"), "--root", str(layout.root), "--model",
-               str(TINY_MODEL), "--recipe", "sample", "--run", "torn", "--min-tokens", "36", "--max-tokens", "36",
-               "--max-epochs", "12", "--micro-batch-size", "4", "--resume"]  # fmt: skip
-    n_killed = 0
-    for wait_s, kill in ((0.4, signal.SIGKILL), (0.9, signal.SIGTERM), (0.1, signal.SIGKILL), (0.7, signal.SIGKILL)):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            # The interesting part begins here; before it lie seconds of imports.
-            if "pre-flight" in line:
-                break
-        time.sleep(wait_s)
-        process.send_signal(kill)
-        process.stderr.read()
-        n_killed += process.wait() != 0
-    assert n_killed >= 2
-    subprocess.run(command, check=True, capture_output=True)
     assert_same_run(layout, "whole", "torn")
 
 
