@@ -1,5 +1,6 @@
 """`python src/run_all.py --sample` as a newcomer runs it, checked against the shop's truth file."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_training_teaches_what_zero_shot_cannot_do(layout):
 def test_it_ends_with_the_headline_and_the_path_of_the_report(sample):
     layout, printed = sample
     assert "Accuracy" in printed
-    assert printed.strip().splitlines()[-1].startswith("run_all: 7 stages; open")
+    assert printed.strip().splitlines()[-1].startswith("run_all: 9 stages; open")
     assert str(layout.report_html) in printed.strip().splitlines()[-1]
     page = layout.report_html.read_text()
     assert summary(layout, "report")["results"]["scores"][0]["after"] in page
@@ -151,8 +152,8 @@ def test_the_exported_model_predicts_as_it_was_tested(layout, tmp_path):
     for line in (layout.finetune_log("sample") / "test_predictions.jsonl").read_text().splitlines():
         one = json.loads(line)
         tested[one["file"].rpartition("/")[2]] = one["text"]
-    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
-    assert {row[0].rpartition("/")[2]: row[3] for row in rows} == {
+    rows = csv.DictReader(out.read_text().splitlines())
+    assert {row["file"].rpartition("/")[2]: row["answer"] for row in rows} == {
         name: tested[name] for name in tested if (folder / name).exists()
     }
 
