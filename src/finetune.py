@@ -23,7 +23,7 @@ from skincare.answering.decoders import DecoderName
 from skincare.answering.evaluated import EvaluatedModel
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_source import picture_files, read_parts
-from skincare.errors import StageError
+from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import comparison, confidence, metrics, scoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
@@ -35,7 +35,7 @@ from skincare.tables import HistoryRow
 from skincare.training import distributed, finetuning, memory_plan, sampling, tracking
 from skincare.training.finetuning import RunSettings
 from skincare.training.loop import EpochResult, Training
-from skincare.training.recipes import RECIPES
+from skincare.training.recipes import RECIPES, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -170,10 +170,27 @@ def _show_plan(config: Config, layout: Layout) -> Summary:
     recipe = finetuning.adjusted_recipe(config.recipe, config)
     encoder = PromptEncoder(load_processor(config.model, config.limits))
     plan = finetuning.plan_memory(config, recipe, encoder)
-    write_json(layout.finetune_plan, dataclasses.asdict(plan))
+    on_disk = _plan_disk(config, recipe, layout, plan.cache_bytes_per_picture)
+    write_json(layout.finetune_plan, dataclasses.asdict(plan) | on_disk)
     for line in memory_plan.describe(plan):
         logger.info("%s", line)
+    if on_disk:
+        logger.info(
+            "for the %d pictures that this dataset's run keeps: at most %.2f GB",
+            on_disk["n_cached_pictures"], on_disk["cache_bytes"] / 1e9,
+        )  # fmt: skip
     return Summary(headline=f"{plan.total_bytes / memory_plan.GIB:.1f} GiB, written to {layout.finetune_plan}")
+
+
+def _plan_disk(config: Config, recipe: Recipe, layout: Layout, bytes_per_picture: int) -> dict[str, int]:
+    """Return what the picture cache will hold; empty where there is no dataset yet."""
+    try:
+        parts = read_parts(config.dataset, layout)
+    except MissingInputError:
+        return {}
+    parts["train"] = sampling.thin(parts["train"], recipe.data_share, config.seed)
+    n_pictures = finetuning.n_cached_pictures(recipe, **parts) if config.cache_pictures else 0
+    return {"n_cached_pictures": n_pictures, "cache_bytes": n_pictures * bytes_per_picture}
 
 
 def _list_recipes() -> Summary:

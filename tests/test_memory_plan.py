@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.model import load_config
+from skincare.modelling.model import load_config, load_model
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
-from skincare.training import memory_plan
+from skincare.training import adapters, memory_plan
+from skincare.training.adapters import Adapter
 from skincare.training.memory_plan import GIB
 from tests.helpers import noise_picture
 
 GRID = (1, 12, 12)
 
 
-def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150):  # noqa: B008
-    return memory_plan.plan(load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity)
+def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150, adapter=None):  # noqa: B008
+    return memory_plan.plan(load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity, adapter=adapter)
 
 
 def test_counts_are_those_of_the_loaded_model(tiny_model):
@@ -83,3 +84,26 @@ def test_what_cannot_fit_says_so():
 
 def test_a_plan_is_plain_json():
     assert all(isinstance(value, int | bool | dict) for value in dataclasses.asdict(planned()).values())
+
+
+def test_lora_is_counted_beside_the_modules_that_learn(tiny_model):
+    found = planned(trainable=Trainable(0, False, 0), adapter=Adapter())
+    adapters.add_lora(tiny_model, Adapter(), seed=0)
+    assert found.parameters_by_module == {"LoRA": sum(p.numel() for p in adapters.learn_lora(tiny_model).values())}
+    assert found.activation_bytes_per_picture > 0
+    both = planned(adapter=Adapter())
+    assert sum(both.parameters_by_module.values()) == both.n_trainable > planned().n_trainable
+
+
+@pytest.mark.parametrize("n_bits", [8, 4])
+def test_quantised_weights_count_as_what_they_take(n_bits):
+    pytest.importorskip("bitsandbytes")
+    few = Adapter(n_bits=n_bits)
+    state = load_model(TINY_MODEL, torch.device("cpu"), quantisation=adapters.quantisation(few)).state_dict()
+    kinds = ("_proj.weight", "absmax", "SCB")  # the weights and the factors of their blocks or rows
+    measured = sum(one.nbytes for name, one in state.items() if ".language_model." in name and name.endswith(kinds))
+    plain = memory_plan.meta_model(load_config(TINY_MODEL)).model.language_model.state_dict()
+    before = sum(one.nbytes for name, one in plain.items() if name.endswith(kinds))
+    of_adapter = [planned(trainable=Trainable(0, False, 0), adapter=one).weight_bytes for one in (Adapter(), few)]
+    spared = of_adapter[0] - of_adapter[1]
+    assert spared == pytest.approx(before - measured, rel=0.05)

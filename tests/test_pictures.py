@@ -112,3 +112,11 @@ def test_the_size_is_told_before_and_must_fit(layout, names, frozen, tiny_encode
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
     with pytest.raises(StageError, match="--no-cache-pictures"):
         PictureStates(frozen, tiny_encoder, layout.root, layout.root / "elsewhere").fill(names)
+
+
+def test_nothing_is_written_without_a_frozen_prefix(layout, names, tiny_model, tiny_encoder):
+    freeze(tiny_model, Trainable(everything=True))
+    pictures = PictureStates(Recogniser(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
+    pictures.fill(names)
+    assert len(pictures.get(names)[1]) == len(names)
+    assert not layout.vision_cache.exists()

@@ -231,3 +231,19 @@ def test_a_plan_or_a_list_does_not_touch_the_record_of_a_run(layout):
         assert stage.execute("finetune", settings, layout, finetune.run) == 0
     assert [path.read_bytes() for path in (layout.summary("finetune"), layout.stage_log("finetune"))] == record
     assert json.loads(layout.finetune_plan.read_text())["micro_batch_size"] == 8
+
+
+@pytest.mark.parametrize("recipe", ["sample", "sample-merger", "sample-all"])
+def test_a_plan_counts_the_pictures_that_a_run_leaves_on_disk(layout, recipe):
+    settings = config(layout, recipe=recipe, max_epochs=1, learning_rate=1e-4)
+    finetune.run(dataclasses.replace(settings, plan=True), layout)
+    planned = json.loads(layout.finetune_plan.read_text())
+    finetune.run(settings, layout)
+    assert planned["n_cached_pictures"] == len(list(layout.vision_cache.rglob("*.safetensors")))
+    assert planned["cache_bytes"] == planned["n_cached_pictures"] * planned["cache_bytes_per_picture"]
+
+
+def test_a_plan_needs_no_dataset(tmp_path):
+    empty = Layout(tmp_path)
+    finetune.run(config(empty, plan=True), empty)
+    assert "cache_bytes" not in json.loads(empty.finetune_plan.read_text())

@@ -1,8 +1,8 @@
 """From dataset examples to what the model sees of their pictures: decoded once, passed through the frozen prefix once.
 
-The output of the frozen vision prefix of a picture is always the same, so it is kept: in a folder when one is given,
-in memory else. A folder's entry is keyed by the picture's bytes, the pixel limits, the processor's class, the prefix's
-weights and its dtype; anything else in the folder is never read.
+The output of the frozen vision prefix of a picture is always the same, so it is kept: in a folder when one is given
+and there is a frozen prefix, in memory else. A folder's entry is keyed by the picture's bytes, the pixel limits, the
+processor's class, the prefix's weights and its dtype; anything else in the folder is never read.
 """
 
 import hashlib
@@ -42,7 +42,9 @@ class PictureStates:
         self.recogniser = recogniser
         self.encoder = encoder
         self.files = FolderPictures(files) if isinstance(files, Path) else files
-        self.cache_folder = cache_folder / prefix_key(recogniser, encoder) if cache_folder else None
+        # Without a frozen prefix the states are the patches: more to write than the picture, and little work to cut.
+        is_kept = cache_folder is not None and recogniser.n_prefix_blocks >= 0
+        self.cache_folder = cache_folder / prefix_key(recogniser, encoder) if cache_folder and is_kept else None
         self._kept: dict[str, tuple[Grid, torch.Tensor]] = {}
 
     def fill(self, pictures: Sequence[str], batch_size: int = 16) -> None:

@@ -88,8 +88,20 @@ def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder, n
     capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
     return memory_plan.plan(
         load_config(settings.model), recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
-        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards,
+        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards, recipe.adapter,
     )  # fmt: skip
+
+
+def n_cached_pictures(recipe: Recipe, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> int:
+    """Return how many pictures' states a run leaves on disk: in training and in its last test."""
+    trainable = recipe.trainable
+    asked = len(val) + len(test)
+    if trainable.everything:
+        return asked
+    # The exported model keeps what all but the last vision block give, and so does a run that trains only that block.
+    again = 0 if trainable.n_vision_blocks == 1 else len(val)
+    # Of augmented pictures only the few of the pre-flight are kept.
+    return asked + again + (len(train) if recipe.augmentation == "none" else 0)
 
 
 def prepare(

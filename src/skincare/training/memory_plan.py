@@ -16,6 +16,8 @@ from transformers import AutoModelForImageTextToText
 from skincare.modelling import vision
 from skincare.modelling.batches import Grid
 from skincare.modelling.freezing import Trainable, count, freeze, trainable_modules
+from skincare.training import adapters
+from skincare.training.adapters import Adapter
 
 GIB: Final = 2**30
 
@@ -54,7 +56,7 @@ class MemoryPlan:
 
 def plan(
     config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
-    optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1,
+    optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1, adapter: Adapter | None = None,
 ) -> MemoryPlan:  # fmt: skip
     """Plan for a model of this `config`, prompts of `n_tokens` and pictures of `grid`; AdamW keeps 8 bytes a weight.
 
@@ -63,13 +65,19 @@ def plan(
     where not even one picture fits without it.
     """
     model = meta_model(config)
-    parameters = freeze(model, trainable)
+    if adapter:
+        adapters.add_lora(model, adapter, seed=0)
+    parameters = freeze(model, trainable) | adapters.learn_lora(model)
     n_trainable = count(parameters.values())
+    by_module = {name: count(m.parameters()) for name, m in trainable_modules(model, trainable).items()}
+    if adapter:
+        by_module["LoRA"] = n_trainable - sum(by_module.values())
     one, two = (_kept_bytes(model, n_tokens, grid, n) for n in (1, 2))
     per_picture = two - one
     text = model.config.text_config
     checkpointed = text.num_hidden_layers * n_tokens * text.hidden_size * 2 + per_picture // text.num_hidden_layers
     weight_bytes = sum(p.numel() * p.element_size() for p in _unique(model))
+    weight_bytes -= adapters.bytes_spared(model, adapter) if adapter else 0
     sizes = {
         "weight_bytes": weight_bytes // n_shards,
         "gradient_bytes": 4 * n_trainable // n_shards,
@@ -88,7 +96,7 @@ def plan(
     return MemoryPlan(
         n_parameters=count(model.parameters()),
         n_trainable=n_trainable,
-        parameters_by_module={name: count(m.parameters()) for name, m in trainable_modules(model, trainable).items()},
+        parameters_by_module=by_module,
         **sizes,
         activation_bytes_per_picture=per_picture,
         checkpointed_bytes_per_picture=checkpointed,
