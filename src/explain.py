@@ -4,7 +4,7 @@ In: the run of log/finetune.json, its model and log/finetune/<run>/test_ranked.j
 Out: plots/explain/<picture>.jpg (mistakes first), log/explain.json; on the sample also how much of what speaks for the
 truth lies in the drawn product's box, for both methods and a shuffled control.
 Command: python src/explain.py [--method lens]
-Time: 15 s for the embedded sample on two cores.
+Time: 10 s for the embedded sample on two cores.
 """
 
 import io

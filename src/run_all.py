@@ -3,7 +3,7 @@
 In: the catalogue. Out: everything that the stages write; the report's headline is printed last.
 Command: python src/run_all.py --sample   (the embedded shop and model, under sample_run/)
          python src/run_all.py            (the real shop and Qwen/Qwen2-VL-2B, in the repository's own folders)
-Time: about 2 minutes for the sample on two cores.
+Time: about 5 minutes for the sample on two cores.
 
 Interrupted, the same command goes on: the scraper fetches nothing twice, the training continues where it was.
 """
