@@ -55,6 +55,13 @@ def test_labels_are_the_answer_and_its_end(tiny_encoder):
         assert tiny_encoder.tokenizer.decode(labels[learnt]) == f"{answer}<|im_end|>"
 
 
+def test_an_answer_is_tokenised_once(tiny_encoder, monkeypatch):
+    encoder = PromptEncoder(tiny_encoder.processor)
+    first = encoder.batch([(1, 12, 12)] * 2, ["Peel", "Mask"])
+    monkeypatch.setattr(encoder.tokenizer, "encode", lambda *_, **__: pytest.fail("tokenised again"))
+    assert torch.equal(encoder.batch([(1, 12, 12)] * 2, ["Peel", "Mask"]).labels, first.labels)
+
+
 def test_a_prompt_without_answer_teaches_nothing(tiny_encoder):
     assert (tiny_encoder.batch([(1, 12, 12)]).labels == IGNORED).all()
 

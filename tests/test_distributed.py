@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
-from skincare.training import checkpoints
+from skincare.training import checkpoints, distributed
 from skincare.training.distributed import World
 from tests.dataset_helpers import write_dataset_files
 
@@ -78,6 +80,19 @@ def test_alone_sums_and_lists_are_ones_own():
     alone.sum_gradients([parameter])
     assert parameter.grad is None
     assert alone.is_writer
+
+
+def test_processes_wait_for_the_writer_longer_than_any_test_set_takes(monkeypatch):
+    told = {}
+
+    def connected(**settings):
+        told.update(settings)
+        return SimpleNamespace(process_index=1, num_processes=2)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "PartialState", connected)
+    assert distributed.connect() == World(1, 2)
+    assert told["timeout"] >= timedelta(hours=24)
 
 
 @pytest.mark.slow

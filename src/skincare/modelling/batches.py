@@ -7,6 +7,7 @@ Every prompt is the same but for the number of its visual tokens, so the text ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import torch
@@ -87,6 +88,8 @@ class PromptEncoder:
             )
         self._before = self._tokens(before)
         self._after = self._tokens(after)
+        # Answers are names of categories, the same few in every batch.
+        self._name_tokens = lru_cache(maxsize=2 * len(CATEGORIES))(self._tokens)
 
     def pixels(self, image: Image.Image) -> Pixels:
         """Resize and normalise a picture and cut it into patches."""
@@ -96,7 +99,7 @@ class PromptEncoder:
 
     def answer_tokens(self, answer: str) -> list[int]:
         """Return the tokens of an answer and the end token that stops generation."""
-        return [*self._tokens(answer), self.end_token_id]
+        return [*self._name_tokens(answer), self.end_token_id]
 
     def batch(
         self,

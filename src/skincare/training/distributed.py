@@ -13,7 +13,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from datetime import timedelta
+from typing import Any, ClassVar, Final, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -28,6 +29,10 @@ from skincare.modelling.recogniser import Recogniser
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+# The others wait while the writer fills the picture cache, exports and tests; the backends' own 10 to 30 minutes would
+# end a run with many pictures. When a process dies, the launcher ends the others at once: none waits so long for it.
+_PATIENCE: Final = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def connect() -> World:
     """Join the other processes that the launcher started, if any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     kind = ShardedWorld if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" else World
     return kind(state.process_index, state.num_processes)
 
