@@ -26,49 +26,14 @@ from skincare.collecting.scrape_state import ScrapeRecord
 from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
+from tests.forker import Forker
 from tests.helpers import noise_picture
 from tests.local_server import Answer, LocalServer, Request, ok, serving, status
 
 SHOP = "https://shop.example"
 N_PRODUCTS = 40
 N_KILLS = 24
-_FORKER = """
-import os, sys
-import scrape
-from pathlib import Path
-from skincare import stage
-for line in sys.stdin:
-    root, url = line.split()
-    child = os.fork()
-    if not child:
-        config = scrape.Config(root=Path(root), shop_url=url, delay_s=0, workers=4)
-        os._exit(stage.execute("scrape", config, config.layout, scrape.run))
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Forker:
-    """Starts the stage as a process of its own, as often as asked."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _FORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env=environment,
-        )  # fmt: skip
-
-    def start(self, layout: Layout, server: LocalServer) -> int:
-        self._process.stdin.write(f"{layout.root} {server.url}\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def exit_code(self) -> int:
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
+_CONFIG = "scrape.Config(root=Path(arguments[0]), shop_url=arguments[1], delay_s=0, workers=4)"
 
 
 def slowly(answer: Answer) -> Answer:
@@ -103,7 +68,7 @@ def stocked() -> dict[str, Answer]:
 
 @pytest.fixture(scope="module")
 def forker():
-    with closing(Forker()) as found:
+    with closing(Forker("scrape", _CONFIG)) as found:
         yield found
 
 
@@ -123,7 +88,7 @@ def written(layout: Layout) -> dict[str, bytes]:
 def uninterrupted(tmp_path_factory, forker) -> dict[str, bytes]:
     layout = layout_with_catalogue(tmp_path_factory.mktemp("uninterrupted"))
     with serving(stocked()) as server:
-        forker.start(layout, server)
+        forker.start(layout.root, server.url)
         assert forker.exit_code() == 0
     assert set(server.count.values()) == {1}, "each address is asked once"
     return written(layout)
@@ -156,7 +121,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
                 counted.setdefault(path, server.count[path])
             for path in layout.product_images.glob("[!.]*"):
                 assert path.read_bytes() == uninterrupted[layout.relative(path)], "no picture is cut off"
-        forker.start(layout, server)
+        forker.start(layout.root, server.url)
         assert forker.exit_code() == 0
     assert written(layout) == uninterrupted
     assert {path: server.count[path] for path in counted} == counted, "what is done is never asked again"
@@ -166,7 +131,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
 def kill_at_some_point(chance: random.Random, layout: Layout, server: LocalServer, forker: Forker) -> None:
     """Kill a run a moment after some more requests, or early in its life; some end before."""
     wanted = server.count.total() + chance.choice([0, 5, 10, 15])
-    child = forker.start(layout, server)
+    child = forker.start(layout.root, server.url)
     give_up = time.monotonic() + 3
     while server.count.total() < wanted and time.monotonic() < give_up:
         time.sleep(0.0005)

@@ -8,65 +8,30 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing, suppress
 
 import pytest
 
-from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import checkpoints
 from tests.dataset_helpers import write_dataset_files
+from tests.forker import Forker
 
 N_KILLS = 3
-_FORKER = """
-import os, sys
-import finetune
-from pathlib import Path
-from skincare import figures, stage
+_CONFIG = """finetune.Config(
+    root=Path(arguments[0]), model=arguments[1], recipe="sample", run=arguments[2], min_tokens=36, max_tokens=36,
+    max_epochs=6, micro_batch_size=4, resume=True,
+)"""
+_NO_PLOTS = """from skincare import figures
 figures.draw_training_curves = figures.draw_confusion_matrix = figures.draw_confidence = lambda *_: None
-print(flush=True)
-for line in sys.stdin:
-    root, model, run = line.split()
-    child = os.fork()
-    if not child:
-        config = finetune.Config(root=Path(root), model=model, recipe="sample", run=run, min_tokens=36, max_tokens=36,
-                                 max_epochs=6, micro_batch_size=4, resume=True)
-        os._exit(stage.execute("finetune", config, config.layout, finetune.run))
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-
-
-class Forker:
-    """Starts the stage as a process of its own, as often as asked."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _FORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env=environment,
-        )  # fmt: skip
-        self._process.stdout.readline()  # it has imported what it needs
-
-    def start(self, layout: Layout, run: str) -> int:
-        self._process.stdin.write(f"{layout.root} {TINY_MODEL} {run}\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def exit_code(self) -> int:
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
 
 
 @pytest.fixture(scope="module")
 def forker():
-    with closing(Forker()) as found:
+    with closing(Forker("finetune", _CONFIG, _NO_PLOTS)) as found:
         yield found
 
 
@@ -79,7 +44,7 @@ def layout(tmp_path):
 
 def finished(layout, run, forker):
     """Let a run come to its end; return all that counts of it: not what time it took."""
-    forker.start(layout, run)
+    forker.start(layout.root, TINY_MODEL, run)
     assert forker.exit_code() == 0
     folder = layout.training_state(run)
     states = {kind: checkpoints.latest_state(folder, kind) for kind in ("last", "best")}
@@ -118,7 +83,7 @@ def kill(child, forker):
 def kill_while_it_writes(layout, run, kind, forker, wait_s):
     """Kill a run a moment after it began to write a checkpoint; return whether it was torn."""
     part = layout.training_state(run) / f".{kind}.part"
-    left_by_another, child = stamp(part), forker.start(layout, run)
+    left_by_another, child = stamp(part), forker.start(layout.root, TINY_MODEL, run)
     while stamp(part) in (None, left_by_another) and is_running(child):
         pass
     time.sleep(wait_s)
@@ -139,7 +104,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(layou
     assert any(torn), "no kill came while a checkpoint was written"
     n_killed = 0
     for _ in range(N_KILLS):
-        child = forker.start(layout, "torn")
+        child = forker.start(layout.root, TINY_MODEL, "torn")
         time.sleep(chance.uniform(0, seconds))
         n_killed += kill(child, forker)
     assert n_killed, "all kills came too late"
