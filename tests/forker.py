@@ -8,35 +8,35 @@ from skincare.paths import REPOSITORY
 
 _LOOP = """
 import os, sys
-from pathlib import Path
-from skincare import stage
 {imports}
 print(flush=True)
 for line in sys.stdin:
-    arguments = line.split()
     child = os.fork()
     if not child:
-        config = {config}
-        os._exit(stage.execute("{name}", config, config.layout, {name}.run))
+        sys.argv = ["{name}.py", *line.split()]
+        try:
+            {name}.main()
+        except SystemExit as end:
+            os._exit(end.code)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 class Forker:
-    """Starts the stage `name`; `config` is the expression for its Config, from the strings in `arguments`."""
+    """Starts the stage `name` with a command line; `imports` are more lines to run once."""
 
-    def __init__(self, name: str, config: str, imports: str = "") -> None:
-        program = _LOOP.format(name=name, config=config, imports=f"import {name}\n{imports}")
+    def __init__(self, name: str, imports: str = "") -> None:
+        program = _LOOP.format(name=name, imports=f"import {name}\n{imports}")
         self._process = subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
         )  # fmt: skip
         self._process.stdout.readline()  # it has imported what it needs
 
-    def start(self, *arguments: object) -> int:
-        """Start a process; return its id."""
-        self._process.stdin.write(" ".join(map(str, arguments)) + "\n")
+    def start(self, *options: object) -> int:
+        """Start a process with these options; return its id."""
+        self._process.stdin.write(" ".join(map(str, options)) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 

@@ -33,7 +33,10 @@ from tests.local_server import Answer, LocalServer, Request, ok, serving, status
 SHOP = "https://shop.example"
 N_PRODUCTS = 40
 N_KILLS = 24
-_CONFIG = "scrape.Config(root=Path(arguments[0]), shop_url=arguments[1], delay_s=0, workers=4)"
+
+
+def start(forker: Forker, layout: Layout, server: LocalServer) -> int:
+    return forker.start("--root", layout.root, "--shop-url", server.url, "--delay-s", 0, "--workers", 4)
 
 
 def slowly(answer: Answer) -> Answer:
@@ -68,7 +71,7 @@ def stocked() -> dict[str, Answer]:
 
 @pytest.fixture(scope="module")
 def forker():
-    with closing(Forker("scrape", _CONFIG)) as found:
+    with closing(Forker("scrape")) as found:
         yield found
 
 
@@ -88,7 +91,7 @@ def written(layout: Layout) -> dict[str, bytes]:
 def uninterrupted(tmp_path_factory, forker) -> dict[str, bytes]:
     layout = layout_with_catalogue(tmp_path_factory.mktemp("uninterrupted"))
     with serving(stocked()) as server:
-        forker.start(layout.root, server.url)
+        start(forker, layout, server)
         assert forker.exit_code() == 0
     assert set(server.count.values()) == {1}, "each address is asked once"
     return written(layout)
@@ -121,7 +124,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
                 counted.setdefault(path, server.count[path])
             for path in layout.product_images.glob("[!.]*"):
                 assert path.read_bytes() == uninterrupted[layout.relative(path)], "no picture is cut off"
-        forker.start(layout.root, server.url)
+        start(forker, layout, server)
         assert forker.exit_code() == 0
     assert written(layout) == uninterrupted
     assert {path: server.count[path] for path in counted} == counted, "what is done is never asked again"
@@ -131,7 +134,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
 def kill_at_some_point(chance: random.Random, layout: Layout, server: LocalServer, forker: Forker) -> None:
     """Kill a run a moment after some more requests, or early in its life; some end before."""
     wanted = server.count.total() + chance.choice([0, 5, 10, 15])
-    child = forker.start(layout.root, server.url)
+    child = start(forker, layout, server)
     give_up = time.monotonic() + 3
     while server.count.total() < wanted and time.monotonic() < give_up:
         time.sleep(0.0005)
