@@ -8,7 +8,7 @@ before: what the frozen prefix of the vision tower makes of them is at hand, as 
 Besides the seconds the floating-point operations of every way are counted (torch.utils.flop_counter), in an untimed
 pass: their ratio is what a machine that does nothing else could gain.
 
-Out: benchmarks/results/evaluation_speed_<device>.json and a table.
+Out: benchmarks/results/evaluation_speed_<device>_<dtype>.json and a table.
 Command: python benchmarks/evaluation_speed.py
          python benchmarks/evaluation_speed.py --shape tiny --out tried.json   (tries the script, measures nothing)
 Time: about 8 minutes on two CPU cores; seconds on a GPU.
@@ -17,8 +17,6 @@ Time: about 8 minutes on two CPU cores; seconds on a GPU.
 import io
 import json
 import logging
-import os
-import platform
 import random
 import time
 from collections.abc import Callable
@@ -32,7 +30,7 @@ import tyro
 from PIL import Image
 
 from finetune_variants import flop_counter
-from full_size import REPOSITORY, full_size_model
+from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype
 from skincare.answering.decoders import NAMES, DecoderName, make_decoder
 from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.model import PixelLimits, default_device, load_model, load_processor
@@ -55,6 +53,8 @@ class Config:
     """Pictures to ask about."""
     batch_size: int = 4
     """Pictures per pass of our decoders."""
+    dtype: Dtype | None = None
+    """What the full shape computes in; what the device is fastest in if left out."""
     shape: Literal["full", "tiny"] = "full"
     """Take the embedded model in place of the true shape."""
     out: Path | None = None
@@ -80,10 +80,10 @@ class DrawnPictures:
 class Asking:
     """A model and the ways to ask it about the same pictures."""
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    def __init__(self, config: Config, device: torch.device, dtype: Dtype) -> None:
         self.encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
         if config.shape == "full":
-            self.model = full_size_model(torch.bfloat16, device, self.encoder).requires_grad_(False).eval()
+            self.model = full_size_model(getattr(torch, dtype), device, self.encoder).requires_grad_(False).eval()
         else:
             self.model = load_model(TINY_MODEL, device).requires_grad_(False)
         # As every stage that asks: the last block of the vision tower is no part of the prefix.
@@ -136,7 +136,8 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
-    asking = Asking(config, device)
+    dtype = config.dtype or native_dtype(device)
+    asking = Asking(config, device, dtype)
     asking.warm_up()
     rows: list[dict[str, Any]] = []
     logger.info("%-20s %10s %8s %14s %17s", "way", "pictures/s", "ratio", "GFLOP/picture", "operations allow")
@@ -148,7 +149,7 @@ def main() -> None:
             "%-20s %10.3f %6.2f x %14.1f %15.2f x", name, rows[-1]["pictures_per_second"], rows[-1]["ratio"],
             rows[-1]["gflop_per_picture"], rows[-1]["operations_allow"],
         )  # fmt: skip
-    _write(config, device, rows)
+    _write(config, device, dtype, rows)
 
 
 @torch.no_grad()
@@ -174,14 +175,13 @@ def _timed(way: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _write(config: Config, device: torch.device, rows: list[dict[str, Any]]) -> None:
-    hardware = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
-    )
-    out = config.out or REPOSITORY / "benchmarks" / "results" / f"evaluation_speed_{device.type}.json"
+def _write(config: Config, device: torch.device, dtype: Dtype, rows: list[dict[str, Any]]) -> None:
+    out = config.out or REPOSITORY / "benchmarks" / "results" / f"evaluation_speed_{device.type}_{dtype}.json"
     out.parent.mkdir(exist_ok=True)
-    setting = {"shape": config.shape, "n_pictures": config.n_pictures, "batch_size": config.batch_size}
-    out.write_text(json.dumps({"device": hardware, **setting, "rows": rows, **environment()}, indent=2) + "\n")
+    setting = {"shape": config.shape, "dtype": dtype, "n_pictures": config.n_pictures, "batch_size": config.batch_size}
+    out.write_text(
+        json.dumps({"device": device_name(device), **setting, "rows": rows, **environment()}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

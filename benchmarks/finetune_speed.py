@@ -13,13 +13,15 @@ nothing else could gain.
     no_hooks          and no gradients for frozen towers     |  the one above
     no_checkpointing  and nothing computed twice             |
     answer_logits     and logits of the answer only         /
-    trainer           Hugging Face Trainer, the three modules trainable, bf16, its default for checkpointing (off)
+    trainer           Hugging Face Trainer, the three modules trainable, its default for checkpointing (off)
     sft_trainer       TRL SFTTrainer, the same, its default for checkpointing (on)
     ours              and the frozen prefix without a graph, pictures of one size in one call
     ours_cached       and the frozen prefix's output from the cache, as finetune.py runs
 
-Out: benchmarks/results/finetune_speed_<device>.json and a table. Variants that are there already for the same device
-and settings are kept: `--variants` may name the rest.
+All compute in bf16 where the device can, else in fp32 (`--dtype`), which leaves frozen_in_bf16 nothing to gain.
+
+Out: benchmarks/results/finetune_speed_<device>_<dtype>.json and a table. Variants that are there already for the same
+device and settings are kept: `--variants` may name the rest.
 Command: python benchmarks/finetune_speed.py   (pip install trl==1.16.0 for sft_trainer)
          python benchmarks/finetune_speed.py --cap-gb 16 --largest-batch   (on CUDA: a desktop card's share)
          python benchmarks/finetune_speed.py --tiny   (the embedded model: tries the script, measures nothing)
@@ -30,7 +32,6 @@ import dataclasses
 import json
 import logging
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -45,7 +46,7 @@ import torch
 import tyro
 
 import finetune_variants as ways
-from full_size import REPOSITORY
+from full_size import REPOSITORY, Dtype, device_name, native_dtype
 from skincare.modelling import device_memory
 from skincare.modelling.model import default_device
 from skincare.runlog import environment
@@ -68,6 +69,8 @@ class Config:
     """Pictures per optimizer step."""
     n_steps: int = 3
     """Steps that are timed, after one that is not."""
+    dtype: Dtype | None = None
+    """What all compute in; what the device is fastest in if left out."""
     cap_gb: float | None = None
     """On CUDA, let a process have no more than so many GiB."""
     largest_batch: bool = False
@@ -88,7 +91,7 @@ def measure(config: Config) -> dict[str, Any]:
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.cap_gb * 2**30 / total))
     with tempfile.TemporaryDirectory() as name:
         names = ways.pictures(Path(name), config.batch_size)
-        setting = ways.Setting(Path(name), names, device, config.n_steps, config.tiny)
+        setting = ways.Setting(Path(name), names, device, _torch_dtype(config, device), config.n_steps, config.tiny)
         seconds, n_flop = _run(config.child, setting)
     median = statistics.median(seconds)
     return {
@@ -100,6 +103,10 @@ def measure(config: Config) -> dict[str, Any]:
         "peak_gib": device_memory.peak_bytes(device) / 2**30,
         "minutes_per_epoch": _EPOCH_PICTURES * median / config.batch_size / 60,
     }
+
+
+def _torch_dtype(config: Config, device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if (config.dtype or native_dtype(device)) == "bfloat16" else torch.float32
 
 
 def _run(variant: str, setting: ways.Setting) -> tuple[list[float], int]:
@@ -130,6 +137,7 @@ def _timed(step: Callable[[], None], device: torch.device) -> float:
 def _in_child(config: Config, variant: str, batch_size: int) -> dict[str, Any]:
     """Measure in a process of its own; return its row, or one with what went wrong."""
     options = ["--batch-size", str(batch_size), "--n-steps", str(config.n_steps)]
+    options += ["--dtype", config.dtype] if config.dtype else []
     options += ["--cap-gb", str(config.cap_gb)] if config.cap_gb else []
     options += ["--tiny"] if config.tiny else []
     command = [sys.executable, __file__, "--child", variant, *options]
@@ -158,12 +166,12 @@ def main() -> None:
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
+    config = dataclasses.replace(config, dtype=config.dtype or native_dtype(device))
     settings = {
         key: value for key, value in dataclasses.asdict(config).items() if key not in ("variants", "out", "child")
     }
-    settings = {"device": name, **settings}
-    suffix = "tiny" if config.tiny else device.type
+    settings = {"device": device_name(device), **settings}
+    suffix = "tiny" if config.tiny else f"{device.type}_{config.dtype}"
     out = Path(config.out or REPOSITORY / "benchmarks" / "results" / f"finetune_speed_{suffix}.json")
     rows = _earlier(out, settings)
     for variant in config.variants.split(","):

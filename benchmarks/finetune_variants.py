@@ -34,6 +34,8 @@ class Setting:
     folder: Path
     names: list[str]
     device: torch.device
+    # What is computed in, and what weights that nobody trains are kept in where a way keeps them so.
+    dtype: torch.dtype
     n_steps: int
     is_tiny: bool
 
@@ -43,7 +45,7 @@ class Way:
     """How a plain training loop goes about it; the defaults are the reference's."""
 
     learns_embedding: bool = True
-    frozen_dtype: torch.dtype = torch.float32
+    frozen_in_fp32: bool = True
     one_at_a_time: bool = True
     checkpointing: bool = True
     hooks: bool = True
@@ -53,7 +55,7 @@ class Way:
 # Each changes one thing in the way before it, the first in the reference's.
 _STEPS: Final[dict[str, dict[str, Any]]] = {
     "frozen_embedding": {"learns_embedding": False},
-    "frozen_in_bf16": {"frozen_dtype": torch.bfloat16},
+    "frozen_in_bf16": {"frozen_in_fp32": False},
     "together": {"one_at_a_time": False},
     "no_hooks": {"hooks": False},
     "no_checkpointing": {"checkpointing": False},
@@ -103,7 +105,7 @@ def pictures(folder: Path, n_pictures: int) -> list[str]:
 
 def plain(setting: Setting, way: Way) -> Callable[[], None]:
     """Return a step of transformers' own forward pass."""
-    encoder, model = build(setting, way.frozen_dtype)
+    encoder, model = build(setting, torch.float32 if way.frozen_in_fp32 else setting.dtype)
     parameters = list(freeze(model, Trainable()).values())
     if way.learns_embedding:
         parameters.append(model.get_input_embeddings().weight.requires_grad_(True))
@@ -121,7 +123,7 @@ def plain(setting: Setting, way: Way) -> Callable[[], None]:
             if not way.all_logits:
                 inputs["logits_to_keep"] = n_answer + 1
                 inputs["shift_labels"] = functional.pad(inputs["labels"][:, -n_answer:], (0, 1), value=-100)
-            with torch.autocast(setting.device.type, torch.bfloat16):
+            with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.dtype == torch.bfloat16):
                 loss = model(**inputs).loss * len(names) / len(setting.names)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 0.5)
@@ -144,7 +146,7 @@ def _processed(encoder: PromptEncoder, images: list[Image.Image]) -> Any:
 
 def ours(setting: Setting, *, cached: bool) -> Callable[[], None]:
     """Return a step as finetune.py takes it, with pictures from the cache or looked at anew."""
-    encoder, model = build(setting, torch.bfloat16)
+    encoder, model = build(setting, setting.dtype)
     parameters = freeze(model, Trainable())
     recogniser = Recogniser(model)
     recogniser.train()
@@ -167,7 +169,7 @@ def trainer(setting: Setting) -> tuple[list[float], int]:
     """Run Hugging Face Trainer; return the seconds of its timed steps and the operations of the first."""
     from transformers import Trainer, TrainingArguments
 
-    encoder, model = build(setting, torch.bfloat16)
+    encoder, model = build(setting, setting.dtype)
     model, names, folder = _three_modules(model), setting.names, setting.folder
     rows = [{"name": names[i % len(names)]} for i in range(len(names) * (setting.n_steps + 1))]
     arguments = TrainingArguments(**_arguments(setting), remove_unused_columns=False)
@@ -184,7 +186,7 @@ def sft_trainer(setting: Setting) -> tuple[list[float], int]:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    encoder, model = build(setting, torch.bfloat16)
+    encoder, model = build(setting, setting.dtype)
     model, names = _three_modules(model), setting.names
     system, user = user_messages()
     user = {"role": "user", "content": [{"type": "image"}, user["content"][1]]}
@@ -212,8 +214,9 @@ def _three_modules(model: Any) -> Any:
 def _arguments(setting: Setting) -> dict[str, Any]:
     return {
         "output_dir": str(setting.folder / "out"), "per_device_train_batch_size": len(setting.names),
-        "max_steps": setting.n_steps + 1, "bf16": True, "use_cpu": setting.device.type == "cpu", "report_to": "none",
-        "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "dataloader_pin_memory": False,
+        "max_steps": setting.n_steps + 1, "bf16": setting.dtype == torch.bfloat16,
+        "use_cpu": setting.device.type == "cpu", "report_to": "none", "save_strategy": "no", "logging_strategy": "no",
+        "disable_tqdm": True, "dataloader_pin_memory": False,
     }  # fmt: skip
 
 

@@ -103,11 +103,14 @@ def run(config: Config, layout: Layout) -> Summary:
     rejected.sort(key=lambda row: natural_key(row.image_id))
     gone = {row.image_id for row in rejected}
     kept = [(row, measures) for row, measures in good if row.image_id not in gone]
-    _copy([row for row, _ in kept], layout)
+    limit = choice.check("blurred").limit
+    with ThreadPoolExecutor(1) as beside:
+        # The plot takes a core, the copies take the disk.
+        copying = beside.submit(_copy, [row for row, _ in kept], layout)
+        figures.draw_blur_histogram([one.sharpness for _, one in good], limit, layout.plot("blur_histogram"))
+        copying.result()
     CLEAN.write(layout.clean_table, [_clean_row(row, measures, layout) for row, measures in kept])
     REJECTED.write(layout.rejected_table, rejected)
-    limit = choice.check("blurred").limit
-    figures.draw_blur_histogram([one.sharpness for _, one in good], limit, layout.plot("blur_histogram"))
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
     results = _results(rows, kept, rejected, inspections, category_of, limit)
     results["checks"] = _failing(choice, [measures for _, measures in good])

@@ -14,7 +14,7 @@ from skincare.sample import drawing
 
 
 def _measure(image: Image.Image) -> quality.Sharpness:
-    grey = image.convert("L")
+    grey = np.asarray(image.convert("L"))
     return quality.sharpness(grey, quality.content_grey(grey, quality.content_box(image)))
 
 
@@ -78,3 +78,13 @@ def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
         n_blurred += _measure(image.filter(ImageFilter.GaussianBlur(radius))).content < quality.MIN_SHARPNESS
     assert n_sharp == len(rows)
     assert n_blurred >= 0.95 * len(rows)
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2001, 3), (769, 769), (1601, 901), (3, 3), (384, 10)])
+def test_any_shape_is_reduced_to_one_size_and_never_enlarged(size):
+    grey = np.asarray(Image.linear_gradient("L").resize(size))
+    content = quality.content_grey(grey, (0, 0, *size))
+    assert max(content.shape) == min(384, max(size))
+    assert min(content.shape) >= 1
+    if min(content.shape) > 10:
+        assert abs(float(content.mean()) - float(grey.mean())) < 1

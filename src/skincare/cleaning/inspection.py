@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from skincare import images
 from skincare.cleaning import duplicates, hashes, quality
@@ -17,8 +18,7 @@ from skincare.tables import ImageRow, RejectedRow
 
 # Boxes, thumbnails and hashes are taken from the picture halved until its longer side is just above; what an
 # imagehash of the whole picture gives differs by one bit of 256 on average, and costs as much as decoding.
-_REDUCED_SIDE_PX = 384
-_HASHED_SIDE_PX = 192
+_REDUCED_SIDE_PX = 192
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
     thumbnails = duplicates.thumbnails(small, box)
     has_contrast = duplicates.has_contrast(thumbnails)
     full_box = _scaled(box, image.width / small.width, image.height / small.height, image.size)
-    grey = image.convert("L")
+    grey = np.asarray(image.convert("L"))
     content_grey = quality.content_grey(grey, full_box)
-    hashed = images.reduced(small.convert("L"), _HASHED_SIDE_PX)
+    hashed = small.convert("L")
+    # What both hashes of 64 bits begin with.
+    rows_of_nine = hashed.resize((9, 8), Image.Resampling.LANCZOS)
     measures = Measures(
         width=image.width,
         height=image.height,
@@ -106,8 +108,8 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
         cells=duplicates.cells(thumbnails).tobytes().hex() if has_contrast else "",
         dhash=hashes.to_hex(hashes.difference_hash(hashed)),
         phash=hashes.to_hex(hashes.perceptual_hash(hashed)),
-        dhash_8x8=hashes.to_hex(hashes.difference_hash(hashed, 8)),
-        reference_hash=hashes.to_hex(hashes.reference_hash(hashed)),
+        dhash_8x8=hashes.to_hex(hashes.difference_hash(rows_of_nine, 8)),
+        reference_hash=hashes.to_hex(hashes.reference_hash(rows_of_nine)),
     )
     return measures, thumbnails if has_contrast else None
 

@@ -1,0 +1,268 @@
+"""Which copies are found and which look-alikes are taken for one, per threshold: ours beside the usual hashes.
+
+Of each drawn pack there are a photo, copies of it (smaller, compressed more, padded to another canvas, cut at the edge)
+and pictures that are no copies: the same pack in another shade, with another cap, another mark or another printed word,
+and photographed again. Everything is saved as JPEG and measured as the cleaning does. A method sees every photo against
+its copies, its look-alikes and the photos of all other packs; it takes two for one where their distance is at most the
+threshold: for hashes the bits that differ, for ours the largest difference of a cell, 1 being what the cleaning allows.
+
+Precision counts all pairs that a method takes for copies, so it depends on how many packs there are, as in a shop;
+recall and the share of look-alikes taken for copies do not. Intervals cover 95 % and draw packs.
+`--pairs` adds pairs of real photos that were judged by eye (columns verdict, file_a, file_b).
+
+Out: benchmarks/results/duplicate_quality.json and a table.
+Command: python benchmarks/duplicate_quality.py [--n-packs 200] [--pairs FILE.csv]
+Time: 30 seconds on two CPU cores.
+"""
+
+import csv
+import io
+import json
+import logging
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "src"))
+
+from skincare.cleaning import duplicates, hashes, inspection
+from skincare.cleaning.duplicates import Fingerprint
+from skincare.cleaning.inspection import Measures
+from skincare.evaluation.intervals import draw_products, share_interval
+from skincare.files import write_json
+from skincare.runlog import environment
+from skincare.sample import drawing
+
+logger = logging.getLogger("duplicate_quality")
+
+_SIDE_PX: Final = 800
+_ORIGINAL: Final = "original"
+COPIES: Final = ("halved", "recompressed", "padded", "edge cut 3 %", "edge cut 8 %")
+OTHERS: Final = ("other shade", "other cap", "other mark", "other word", "other photo")
+ANOTHER_PACK: Final = "another pack"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    n_packs: int = 200
+    """Different packs to draw."""
+    pairs: Path | None = None
+    """Table of judged pairs of real photos, whose files lie beside it."""
+    out: Path = REPOSITORY / "benchmarks" / "results" / "duplicate_quality.json"
+    """Where to write the JSON."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What methods compare pictures by."""
+
+    measures: Measures
+    fingerprint: Fingerprint | None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A distance of two pictures and the thresholds that it is tried with."""
+
+    distance: Callable[[Look, Look], float]
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures, how the second came about, and the pack of the first."""
+
+    one: Look
+    other: Look
+    kind: str
+    pack: int
+
+
+def main() -> None:
+    """Draw, compare, write."""
+    config = tyro.cli(Config, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    packs = different_packs(config.n_packs)
+    with ProcessPoolExecutor() as pool:
+        drawn = pool.map(looks_of_pack, packs, range(len(packs)))
+        looks = list(tqdm(drawn, "duplicate_quality", total=len(packs), unit="pack", disable=None))
+    pairs = list(labelled_pairs(looks))
+    rows = [row for name, method in METHODS.items() for row in rate(name, method, pairs, len(packs))]
+    result: dict[str, Any] = {"n_packs": len(packs), "rows": rows}
+    if config.pairs:
+        result["judged_pairs"] = judge(config.pairs)
+    write_json(config.out, result | environment())
+    for row in rows:
+        logger.info("%s", _line(row))
+    for method, thresholds in result.get("judged_pairs", {}).items():
+        logger.info("%-22s %s", method, json.dumps(thresholds))
+
+
+def different_packs(n_packs: int) -> list[drawing.Packaging]:
+    """Return packs no two of which are described alike."""
+    rng = random.Random(0)
+    found: dict[drawing.Packaging, None] = {}
+    while len(found) < n_packs:
+        found.setdefault(drawing.random_packaging(rng))
+    return list(found)
+
+
+def looks_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, Look]:
+    """Return what there is of one pack, by kind."""
+    rng = random.Random(number)
+    word = f"BRAND {number}"
+    image = _draw(packaging, word)
+    other = {
+        "body_colour": _another(packaging.body_colour, drawing.BODY_COLOURS, rng),
+        "cap_colour": _another(packaging.cap_colour, drawing.CAP_COLOURS, rng),
+        "mark": _another(packaging.mark, drawing.MARKS, rng),
+    }
+    pictures = {
+        _ORIGINAL: _jpeg(image),
+        "halved": _jpeg(image.resize((_SIDE_PX // 2, _SIDE_PX // 2), Image.Resampling.LANCZOS)),
+        "recompressed": _jpeg(image, quality=40),
+        "padded": _jpeg(_padded(image)),
+        "edge cut 3 %": _jpeg(_cut(image, 0.03)),
+        "edge cut 8 %": _jpeg(_cut(image, 0.08)),
+        "other shade": _jpeg(_draw(replace(packaging, body_colour=other["body_colour"]), word)),
+        "other cap": _jpeg(_draw(replace(packaging, cap_colour=other["cap_colour"]), word)),
+        "other mark": _jpeg(_draw(replace(packaging, mark=other["mark"]), word)),
+        "other word": _jpeg(_draw(packaging, f"BRAND {number + 500}")),
+        "other photo": _jpeg(drawing.draw(packaging, drawing.random_view(rng), _SIDE_PX, word).image),
+    }
+    return {kind: look(content) for kind, content in pictures.items()}
+
+
+def look(content: bytes) -> Look:
+    """Return what the cleaning measures of a picture."""
+    measures, thumbnails = inspection.measure(content)
+    return Look(measures, None if thumbnails is None else measures.fingerprint(thumbnails))
+
+
+def labelled_pairs(packs: Sequence[Mapping[str, Look]]) -> Iterator[Pair]:
+    """Yield each photo with its copies and look-alikes, and the photos of different packs with each other."""
+    for number, looks in enumerate(packs):
+        for kind in (*COPIES, *OTHERS):
+            yield Pair(looks[_ORIGINAL], looks[kind], kind, number)
+    for one, other in combinations(range(len(packs)), 2):
+        yield Pair(packs[one][_ORIGINAL], packs[other][_ORIGINAL], ANOTHER_PACK, one)
+
+
+def rate(name: str, method: Method, pairs: Sequence[Pair], n_packs: int) -> Iterator[dict[str, Any]]:
+    """Yield for each threshold what the method finds and what it takes for copies wrongly."""
+    distances = np.array([method.distance(pair.one, pair.other) for pair in pairs])
+    kinds = np.array([pair.kind for pair in pairs])
+    packs = np.array([pair.pack for pair in pairs])
+    is_copy = np.isin(kinds, COPIES)
+    draws = draw_products(n_packs, seed=0, n_resamples=2000)
+    among = np.bincount(packs[is_copy], minlength=n_packs).astype(np.float64)
+    for threshold in method.thresholds:
+        taken = distances <= threshold
+        hits = np.bincount(packs[taken & is_copy], minlength=n_packs).astype(np.float64)
+        interval = share_interval(hits, among, draws)
+        assert interval is not None
+        yield {
+            "method": name,
+            "threshold": threshold,
+            "precision": round(float(is_copy[taken].mean()), 4) if taken.any() else None,
+            "recall": round(float(taken[is_copy].mean()), 4),
+            "recall_interval": [round(end, 4) for end in interval],
+            "recall_by_kind": {kind: round(float(taken[kinds == kind].mean()), 4) for kind in COPIES},
+            "wrong_by_kind": {
+                kind: round(float(taken[kinds == kind].mean()), 4) for kind in (*OTHERS, ANOTHER_PACK)
+            },
+            "n_wrong": int((taken & ~is_copy).sum()),
+        }  # fmt: skip
+
+
+def judge(table: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Return for each method and threshold how many of the judged pairs of each verdict it takes for copies."""
+    by_verdict: dict[str, list[tuple[Look, Look]]] = defaultdict(list)
+    for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines()):
+        one, other = (look((table.parent / row[side]).read_bytes()) for side in ("file_a", "file_b"))
+        by_verdict[row["verdict"].partition(":")[0]].append((one, other))
+    return {
+        name: {
+            f"{threshold:g}": {
+                verdict: f"{sum(method.distance(*pair) <= threshold for pair in pairs)} of {len(pairs)}"
+                for verdict, pairs in by_verdict.items()
+            }
+            for threshold in method.thresholds
+        }
+        for name, method in METHODS.items()
+    }
+
+
+def _ours(one: Look, other: Look) -> float:
+    if one.fingerprint is None or other.fingerprint is None:
+        return float("inf")
+    return duplicates.difference(one.fingerprint, other.fingerprint)
+
+
+def _bits_apart(field: str, one: Look, other: Look) -> float:
+    words = hashes.to_words([getattr(each.measures, field) for each in (one, other)])
+    return float(np.bitwise_count(words[0] ^ words[1]).sum())
+
+
+METHODS: Final[dict[str, Method]] = {
+    "ours": Method(_ours, (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)),
+    "dhash, 256 bits": Method(partial(_bits_apart, "dhash"), (0, 5, 10, 20, 40)),
+    "phash, 256 bits": Method(partial(_bits_apart, "phash"), (0, 5, 10, 20, 40)),
+    "dhash, 64 bits": Method(partial(_bits_apart, "dhash_8x8"), (0, 2, 5, 10)),
+    "the reference's": Method(partial(_bits_apart, "reference_hash"), (0,)),
+}
+
+
+def _draw(packaging: drawing.Packaging, word: str) -> Image.Image:
+    return drawing.draw(packaging, drawing.View(), _SIDE_PX, word).image
+
+
+def _another(word: str, words: Mapping[str, Any] | Sequence[str], rng: random.Random) -> str:
+    return rng.choice([one for one in words if one != word])
+
+
+def _padded(image: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", (image.width * 3 // 2, image.height * 6 // 5), "white")
+    canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
+    return canvas
+
+
+def _cut(image: Image.Image, share: float) -> Image.Image:
+    """Cut so much of the width and height away, twice as much below as above, nothing on the right."""
+    width, height = image.size
+    return image.crop((round(width * share), round(height * share / 3), width, round(height * (1 - share * 2 / 3))))
+
+
+def _jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    shares = {**row["recall_by_kind"], **row["wrong_by_kind"]}
+    precision = "     -" if row["precision"] is None else f"{row['precision']:6.1%}"
+    return (
+        f"{row['method']:16} <= {row['threshold']:5g}: precision {precision}, recall {row['recall']:6.1%} "
+        f"({row['recall_interval'][0]:.1%} to {row['recall_interval'][1]:.1%}), wrong {row['n_wrong']:5}; "
+        + ", ".join(f"{kind} {share:.1%}" for kind, share in shares.items())
+    )
+
+
+if __name__ == "__main__":
+    main()
