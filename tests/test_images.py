@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from skincare.images import FORMATS, MAX_PIXELS, BrokenImageError, decode, displayed_size, encode_jpeg, sniff_format
+from skincare.images import (
+    FORMATS,
+    MAX_PIXELS,
+    BrokenImageError,
+    decode,
+    decode_with_notes,
+    displayed_size,
+    encode_jpeg,
+    sniff_format,
+)
 from tests.helpers import noise_picture
 
 
@@ -153,16 +162,55 @@ def test_encoding_is_reproducible_and_close():
     assert np.abs(np.asarray(decode(content), dtype=int) - np.asarray(image, dtype=int)).mean() < 2
 
 
+# What each of the real broken files must be called, by what is wrong with it.
+BROKEN_FILES = {
+    "apng__syntax_num_frames_zero.png": "corrupt",
+    "bmp__b__badheadersize.bmp": "corrupt",
+    "bmp__b__badwidth.bmp": "too_many_pixels",
+    "bmp__b__shortfile.bmp": "truncated",
+    "broken_data_stream.png": "corrupt",
+    "decompression_bomb.ico": "unsupported_format",
+    "fli_overrun2.bin": "not_an_image",
+    "hopper_webp.tif": "corrupt",
+    "pcx_overrun.bin": "not_an_image",
+    "png_decompression_dos.png": "corrupt",
+    "sgi_overrun.bin": "not_an_image",
+    "sgi_overrun_expandrow2.bin": "not_an_image",
+    "truncated_end_chunk.png": "truncated",
+    "truncated_jpeg.jpg": "truncated",
+    "zero_width.gif": "corrupt",
+    "aishwarya23s__hero23.jpg": "not_an_image",
+    "Vaibhav08080__coconut-butter.jpg": "not_an_image",
+    "16bit.cropped.jp2": "unsupported_format",
+}
+# And what must be noticed of the odd ones that are read; the others are plain.
+ODD_FILES = {
+    "12in16bit.tif": ("sixteen_bit",),
+    "16bit.MM.deflate.tif": ("sixteen_bit",),
+    "16bit.deflate.tif": ("sixteen_bit",),
+    "16bit.s.tif": ("sixteen_bit",),
+    "apng__blend_op_source_near_transparent.png": ("animated",),
+    "apng__mode_16bit.png": ("animated",),
+    "avif__transparency.avif": ("transparent",),
+    "different_transparency_merged.png": ("transparent",),
+    **{f"hopper_orientation_{n}.webp": ("rotated",) for n in range(2, 7)},
+}
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_real_broken_files_are_refused_and_real_odd_ones_are_read(real_data):
+def test_real_broken_files_are_refused_for_what_is_wrong_and_real_odd_ones_are_read(real_data):
+    refused, noticed = {}, {}
     for row in _rows(real_data / "broken.csv"):
-        content = (real_data / row["file"]).read_bytes()
-        is_ours = row["pillow_13_outcome"].startswith("ok") and "JPEG2000" not in row["pillow_13_outcome"]
+        path = real_data / row["file"]
         try:
-            assert decode(content).mode == "RGB"
-            assert is_ours, row
-        except BrokenImageError:
-            assert not is_ours, row
+            picture = decode_with_notes(path.read_bytes())
+        except BrokenImageError as error:
+            refused[path.name] = error.reason
+        else:
+            assert picture.image.mode == "RGB"
+            noticed[path.name] = picture.notes
+    assert refused == BROKEN_FILES
+    assert {name: notes for name, notes in noticed.items() if notes} == ODD_FILES
 
 
 def test_real_photos_are_all_read(real_data):
