@@ -136,7 +136,7 @@ def looks_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, Look]:
         _ORIGINAL: _jpeg(image),
         "halved": _jpeg(image.resize((_SIDE_PX // 2, _SIDE_PX // 2), Image.Resampling.LANCZOS)),
         "recompressed": _jpeg(image, quality=40),
-        "padded": _jpeg(_padded(image)),
+        "padded": _jpeg(_padded(image, rng)),
         "edge cut 3 %": _jpeg(_cut(image, 0.03)),
         "edge cut 8 %": _jpeg(_cut(image, 0.08)),
         "other shade": _jpeg(_draw(replace(packaging, body_colour=other["body_colour"]), word)),
@@ -236,9 +236,11 @@ def _another(word: str, words: Mapping[str, Any] | Sequence[str], rng: random.Ra
     return rng.choice([one for one in words if one != word])
 
 
-def _padded(image: Image.Image) -> Image.Image:
-    canvas = Image.new("RGB", (image.width * 3 // 2, image.height * 6 // 5), "white")
-    canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
+def _padded(image: Image.Image, rng: random.Random) -> Image.Image:
+    canvas = Image.new(
+        "RGB", (round(image.width * rng.uniform(1.1, 1.6)), round(image.height * rng.uniform(1, 1.5))), "white"
+    )
+    canvas.paste(image, (rng.randint(0, canvas.width - image.width), rng.randint(0, canvas.height - image.height)))
     return canvas
 
 

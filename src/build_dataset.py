@@ -12,21 +12,17 @@ The manifest freezes where a product is: pictures and products that come later n
 
 import dataclasses
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
-from skincare import figures, images, stage
+from skincare import figures, stage
 from skincare.catalogue import Product, name_family, read_products
 from skincare.categories import CATEGORIES
-from skincare.cleaning import duplicates, quality
-from skincare.cleaning.duplicates import Fingerprint
+from skincare.cleaning import duplicates, measuring
+from skincare.cleaning.measure_store import MeasureStore
 from skincare.cleaning.picture_tables import FOCUSED
 from skincare.dataset import chat, splitting
 from skincare.dataset.chat import Example
@@ -128,23 +124,18 @@ def _links(
         for row in rejected
         if row.duplicate_of and {row.product_id, row.duplicate_of.rpartition("_")[0]} <= products.keys()
     ]
-    prints = _fingerprints(rows, layout)
-    links += [(rows[i].product_id, rows[j].product_id) for i, j in duplicates.same_pictures(prints)]
+    links += [(rows[i].product_id, rows[j].product_id) for i, j in _alike(rows, layout)]
     return [(one, other) for one, other in links if one != other]
 
 
-def _fingerprints(rows: Sequence[CleanRow], layout: Layout) -> list[Fingerprint | None]:
-    """Look at the pictures themselves, so that the split does not rest on what the cleaning believed."""
-
-    def fingerprint(row: CleanRow) -> Fingerprint | None:
-        try:
-            image = images.decode((layout.root / row.file).read_bytes())
-        except (OSError, images.BrokenImageError) as error:
-            raise StageError(f"{row.file}: {error}\n{CLEAN.remedy}") from error
-        return duplicates.fingerprint(image, quality.content_box(image))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(fingerprint, rows), "build_dataset", len(rows), unit="picture", disable=None))
+def _alike(rows: Sequence[CleanRow], layout: Layout) -> list[tuple[int, int]]:
+    """Compare the pictures themselves, so that the split does not rest on what the cleaning decided."""
+    with MeasureStore(layout.measures_cache) as store:
+        measured = measuring.measures_of_kept(rows, layout, store)
+        places = [place for place, (_, measures) in enumerate(measured) if measures.cells]
+        cells = [duplicates.cells_from_hex(measured[place][1].cells) for place in places]
+        pairs = duplicates.search(cells, lambda i: store.fingerprint(*measured[places[i]]))
+    return [(places[i], places[j]) for i, j, _ in pairs]
 
 
 def _split_by_product(

@@ -8,6 +8,7 @@ import pytest
 import build_dataset
 import clean
 from skincare.categories import CATEGORIES
+from skincare.cleaning import inspection
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import QUESTION
@@ -154,4 +155,32 @@ def test_absent_inputs_name_their_stage(tmp_path):
         build(layout)
     write_catalogue(layout, {"10000001": "Oil"})
     with pytest.raises(MissingInputError, match=r"clean\.py"):
+        build(layout)
+
+
+def test_what_the_cleaning_measured_is_not_decoded_again(tmp_path, monkeypatch):
+    layout = Layout(tmp_path)
+    small_shop(layout, 12)
+    with_store, _ = build(layout)
+    layout.measures_cache.unlink()
+    anew, _ = build(layout)
+    assert anew == with_store
+    monkeypatch.setattr(inspection, "look_at", lambda path: pytest.fail(f"{path} was decoded"))
+    assert build(layout)[0] == anew, "what is measured here is remembered too"
+
+
+def test_a_kept_picture_that_was_changed_afterwards_is_compared_as_it_is(tmp_path):
+    layout = Layout(tmp_path)
+    ids = small_shop(layout, 12)
+    one, other = ids[0], ids[3]
+    (layout.clean_images / f"pack-{other}_{other}_1.jpg").write_bytes(jpeg(pack(1, 320), 80))
+    parts, _ = build(layout)
+    assert len([split for split in SPLITS if product_ids(parts[split]) & {one, other}]) == 1
+
+
+def test_a_kept_picture_that_is_broken_is_an_error(tmp_path):
+    layout = Layout(tmp_path)
+    ids = small_shop(layout, 12)
+    (layout.clean_images / f"pack-{ids[0]}_{ids[0]}_1.jpg").write_bytes(b"<html>")
+    with pytest.raises(StageError, match=r"not_an_image[\s\S]*clean\.py"):
         build(layout)

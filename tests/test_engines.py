@@ -5,7 +5,7 @@ import pytest
 from skincare import engines
 from skincare.cleaning import measuring
 from skincare.cleaning.measure_store import MeasureStore
-from skincare.paths import Layout
+from skincare.paths import REPOSITORY, Layout
 from skincare.tables import IMAGES
 from tests.dataset_helpers import jpeg, pack, write_pictures
 
@@ -25,7 +25,10 @@ def test_results_come_in_order_and_few_are_under_way():
 
 @pytest.mark.slow
 def test_ray_gives_the_rows_of_the_local_engine(tmp_path):
-    ray = pytest.importorskip("ray", reason="--engine ray is tested where Ray is installed (pip install ray)")
+    reason = "--engine ray is tested where Ray is installed (pip install 'ray[data]')"
+    ray = pytest.importorskip("ray", reason=reason)
+    pytest.importorskip("pandas", reason=reason)
+    ray.init(num_cpus=2, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY / "src")}})
     layout = Layout(tmp_path)
     write_pictures(layout, {f"10000001_{i}": jpeg(pack(i, 200)) for i in range(1, 40)} | {"10000001_40": b"<html>"})
     rows = IMAGES.read(layout.images_table)

@@ -26,7 +26,7 @@ def data_of(model):
                 "machine": HOSTILE}  # fmt: skip
     return report_data.ReportData(
         stages={"finetune": finetune}, before=None, after=metrics.score(answers), comparison={}, confidence={},
-        history=[], pictures=[], plots={},
+        history=[], pictures=[], plots={}, manifests={},
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from skincare.sample import drawing
 
 def _measure(image: Image.Image) -> quality.Sharpness:
     grey = np.asarray(image.convert("L"))
-    return quality.sharpness(grey, quality.content_grey(grey, quality.content_box(image)))
+    return quality.sharpness(grey, quality.content_grey(grey, quality.content_box(image, image)))
 
 
 def _pack(seed: int, side_px: int = 700) -> Image.Image:
@@ -51,20 +51,20 @@ def test_size_and_canvas_hardly_change_the_content_sharpness():
 def test_the_content_box_is_where_the_content_is():
     image = Image.new("RGB", (800, 600), (250, 250, 250))
     ImageDraw.Draw(image).rectangle((200, 100, 399, 499), fill=(30, 60, 90))
-    left, top, right, bottom = quality.content_box(image)
+    left, top, right, bottom = quality.content_box(image, image)
     assert all(abs(a - b) <= 4 for a, b in zip((left, top, right, bottom), (200, 100, 400, 500), strict=True))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2), (300, 300)])
 def test_a_uniform_picture_is_content_as_a_whole_and_not_sharp(size):
     image = Image.new("RGB", size, (200, 200, 200))
-    assert quality.content_box(image) == (0, 0, *size)
+    assert quality.content_box(image, image) == (0, 0, *size)
     assert _measure(image).content == 0
 
 
 def test_a_picture_without_a_plain_border_is_content_as_a_whole():
     pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
-    assert quality.content_box(Image.fromarray(pixels)) == (0, 0, 300, 300)
+    assert quality.content_box(Image.fromarray(pixels), Image.fromarray(pixels)) == (0, 0, 300, 300)
 
 
 def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
@@ -72,7 +72,7 @@ def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
     rows = list(csv.DictReader((real_data / "photos.csv").read_text(encoding="utf-8").splitlines()))[::4]
     for row in rows:
         image = decode((real_data / row["file"]).read_bytes())
-        left, top, right, bottom = quality.content_box(image)
+        left, top, right, bottom = quality.content_box(image, image)
         radius = 2.5 * max(0.5, max(right - left, bottom - top) / 384)
         n_sharp += _measure(image).content >= quality.MIN_SHARPNESS
         n_blurred += _measure(image.filter(ImageFilter.GaussianBlur(radius))).content < quality.MIN_SHARPNESS

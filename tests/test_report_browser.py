@@ -42,6 +42,7 @@ def page_of(n, thumbnail=PIXEL):
         report_data.ReportData(
             stages={"zero_shot": stage, "finetune": stage}, before=metrics.score(before), after=metrics.score(after),
             comparison={}, confidence=confidence, history=[], pictures=pictures, plots={},
+            manifests={HOSTILE: {"model": {"source": HOSTILE}, "predictions": {}}},
         )
     )  # fmt: skip
 

@@ -35,8 +35,8 @@ N_PRODUCTS = 40
 N_KILLS = 24
 
 
-def start(forker: Forker, layout: Layout, server: LocalServer) -> int:
-    return forker.start("--root", layout.root, "--shop-url", server.url, "--delay-s", 0, "--workers", 4)
+def start(forker: Forker, layout: Layout, server: LocalServer, *options: str) -> int:
+    return forker.start("--root", layout.root, "--shop-url", server.url, "--delay-s", 0, "--workers", 4, *options)
 
 
 def slowly(answer: Answer) -> Answer:
@@ -131,10 +131,47 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
     assert len(counted) > N_PRODUCTS, "the kills were spread over the run"
 
 
-def kill_at_some_point(chance: random.Random, layout: Layout, server: LocalServer, forker: Forker) -> None:
+def changed(answers: dict[str, Answer]) -> dict[str, Answer]:
+    """The same shop some weeks later: other pictures, fewer, more, a page that is gone and one that is back."""
+    found = dict(answers)
+    for i in range(2, N_PRODUCTS, 3):
+        found[f"/{i}/0.jpg"] = slowly(ok(picture(1000 + i, "JPEG")))
+        found[f"/{i}/3.jpg"] = slowly(ok(picture(2000 + i, "WEBP")))
+        listed = [f"/{i}/{n}.jpg" for n in ((0, 2) if i % 2 else (3, 0, 1, 2))]
+        block = json.dumps({"@type": "Product", "image": listed})
+        found[f"/p{i}.html"] = slowly(ok(f'<script type="application/ld+json">{block}</script>'.encode()))
+    return {**found, "/p3.html": status(404), "/p1.html": found["/p4.html"]}
+
+
+@pytest.mark.slow
+def test_a_refresh_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path, forker):
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201  shown when the test fails
+    chance = random.Random(seed)
+    old = layout_with_catalogue(tmp_path / "killed")
+    with serving(stocked()) as server:
+        start(forker, old, server)
+        assert forker.exit_code() == 0
+    before = written(old)
+    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
+    whole = Layout(tmp_path / "whole")
+    with serving(changed(stocked())) as server:
+        start(forker, whole, server, "--refresh")
+        assert forker.exit_code() == 0
+        for _ in range(8):
+            kill_at_some_point(chance, old, server, forker, "--refresh")
+        start(forker, old, server, "--refresh")
+        assert forker.exit_code() == 0
+    assert written(old) == written(whole)
+    assert written(whole) != before
+
+
+def kill_at_some_point(
+    chance: random.Random, layout: Layout, server: LocalServer, forker: Forker, *options: str
+) -> None:
     """Kill a run a moment after some more requests, or early in its life; some end before."""
     wanted = server.count.total() + chance.choice([0, 5, 10, 15])
-    child = start(forker, layout, server)
+    child = start(forker, layout, server, *options)
     give_up = time.monotonic() + 3
     while server.count.total() < wanted and time.monotonic() < give_up:
         time.sleep(0.0005)

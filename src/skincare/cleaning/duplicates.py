@@ -53,23 +53,22 @@ class Fingerprint:
     aspects: tuple[float, float]
 
 
-def thumbnails(image: Image.Image, box: Box) -> Thumbnails:
-    """Return (2, 64, 64, 3) of an RGB picture whose content lies in `box`: its frame and its content."""
+def thumbnails(image: Image.Image, small: Image.Image, box: Box) -> Thumbnails:
+    """Return (2, 64, 64, 3): the frame of an RGB picture, from itself reduced, and its content, which lies in `box`.
+
+    The content is taken from the picture as it is: blocks that begin elsewhere on another canvas would blur it
+    otherwise, and one copy in two with more white around it would be missed.
+    """
     size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     # First whole blocks of pixels are averaged, as long as twice the size is left: as good, and twice as fast.
-    views = [image.resize(size, Image.Resampling.HAMMING, box=one, reducing_gap=2.0) for one in (None, box)]
+    views = [one.resize(size, Image.Resampling.HAMMING, box=part, reducing_gap=2.0)
+             for one, part in ((small, None), (image, box))]  # fmt: skip
     return np.stack([np.asarray(view) for view in views])
 
 
 def has_contrast(found: Thumbnails) -> bool:
     """Tell whether there is something in the content to compare."""
     return float(found[1].std()) >= _MIN_CONTRAST
-
-
-def fingerprint(image: Image.Image, box: Box) -> Fingerprint | None:
-    """Return the fingerprint of an RGB picture whose content lies in `box`; None for one without contrast."""
-    found = thumbnails(image, box)
-    return Fingerprint(found, aspects(image.size, box)) if has_contrast(found) else None
 
 
 def aspects(size: tuple[int, int], box: Box) -> tuple[float, float]:
@@ -99,14 +98,6 @@ def difference(one: Fingerprint, other: Fingerprint) -> float:
 def cells_from_hex(digits: str) -> npt.NDArray[np.uint8]:
     """Return what `cells` gave from its bytes in hexadecimal digits."""
     return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(2, _CELLS**2)
-
-
-def same_pictures(fingerprints: Sequence[Fingerprint | None]) -> list[tuple[int, int]]:
-    """Return the pairs (i, j), i < j, of the same picture, sorted. Not transitive: a chain may drift."""
-    known = {i: one for i, one in enumerate(fingerprints) if one is not None}
-    places = list(known)
-    found = search([cells(one.thumbnails) for one in known.values()], lambda a: known[places[a]])
-    return [(places[a], places[b]) for a, b, _ in found]
 
 
 def search(

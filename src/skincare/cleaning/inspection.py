@@ -16,8 +16,8 @@ from skincare.images import BrokenImageError
 from skincare.paths import Layout
 from skincare.tables import ImageRow, RejectedRow
 
-# Boxes, thumbnails and hashes are taken from the picture halved until its longer side is just above; what an
-# imagehash of the whole picture gives differs by one bit of 256 on average, and costs as much as decoding.
+# What is about the whole frame is taken from the picture halved until its longer side is just above; what an imagehash
+# of the whole picture gives differs by one bit of 256 on average, and costs as much as decoding.
 _REDUCED_SIDE_PX = 192
 
 
@@ -85,12 +85,11 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
     """Return the measures of a picture and, where there is contrast, its thumbnails; raises BrokenImageError."""
     picture = images.decode_with_notes(content)
     image, small = picture.image, images.reduced(picture.image, _REDUCED_SIDE_PX)
-    box = quality.content_box(small)
-    thumbnails = duplicates.thumbnails(small, box)
+    box = quality.content_box(image, small)
+    thumbnails = duplicates.thumbnails(image, small, box)
     has_contrast = duplicates.has_contrast(thumbnails)
-    full_box = _scaled(box, image.width / small.width, image.height / small.height, image.size)
     grey = np.asarray(image.convert("L"))
-    content_grey = quality.content_grey(grey, full_box)
+    content_grey = quality.content_grey(grey, box)
     hashed = small.convert("L")
     # What both hashes of 64 bits begin with.
     rows_of_nine = hashed.resize((9, 8), Image.Resampling.LANCZOS)
@@ -100,7 +99,7 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
         n_bytes=len(content),
         format=picture.format,
         notes=picture.notes,
-        box=full_box,
+        box=box,
         sharpness=quality.sharpness(grey, content_grey),
         tones=quality.tones(content_grey, thumbnails[1]),
         sha256=hashlib.sha256(content).hexdigest(),
@@ -134,8 +133,3 @@ def checked_path(layout: Layout, row: ImageRow) -> Path:
     if path.parent != layout.product_images.resolve():
         raise ValueError("not in product_images/")
     return path
-
-
-def _scaled(box: Box, across: float, down: float, size: tuple[int, int]) -> Box:
-    left, top, right, bottom = (round(one * by) for one, by in zip(box, (across, down) * 2, strict=True))
-    return left, top, min(right, size[0]), min(bottom, size[1])

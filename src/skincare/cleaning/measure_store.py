@@ -74,6 +74,14 @@ class MeasureStore:
         ).fetchone()
         return None if row is None else _from_json(row[0])
 
+    def recall_content(self, file: str, sha256: str) -> Measures | None:
+        """Return the measures of a file where they are of these bytes, whenever they were taken."""
+        row = self._database.execute(
+            "select found from measures where file = ? and made_by = ?", (file, self._made_by)
+        ).fetchone()
+        found = None if row is None else _from_json(row[0])
+        return found if isinstance(found, Measures) and found.sha256 == sha256 else None
+
     def keep(self, file: str, state: FileState, found: Measures | Broken, thumbnails: Thumbnails | None) -> None:
         """Remember what was found."""
         age_s = time.time() - state.changed_ns / 1e9

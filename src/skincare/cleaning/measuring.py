@@ -1,5 +1,6 @@
 """All pictures of a table, looked at once: what changed since the last time is measured, the rest is remembered."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,14 @@ from skincare.cleaning import inspection
 from skincare.cleaning.inspection import Broken, Inspection, Measures
 from skincare.cleaning.measure_store import FileState, MeasureStore
 from skincare.engines import Engine
+from skincare.errors import StageError
 from skincare.paths import Layout
-from skincare.tables import ImageRow
+from skincare.tables import CLEAN, CleanRow, ImageRow
 
 # What is no property of the file's content, so may be otherwise next time.
 _PASSING = ("missing_file", "unreadable_file", "bad_path")
+# Measures that are kept with it are found by their bytes alone.
+_UNKNOWN_STATE = FileState(-1, -1)
 
 
 def inspect_all(
@@ -30,9 +34,46 @@ def inspect_all(
             known[row.file] = found
         else:
             changed[row.file] = found
-    known.update(_measure(changed, store, engine))
+    known.update(_measure(changed, store, engine, "clean"))
     store.forget_all_but(row.file for row in rows)
     return [_inspection(row, known[row.file]) for row in rows]
+
+
+def measures_of_kept(rows: Sequence[CleanRow], layout: Layout, store: MeasureStore) -> list[tuple[str, Measures]]:
+    """Return for each cleaned picture, in order, the name that the store has it under, and its measures.
+
+    What the cleaning measured counts for a file of the very same bytes; any other is measured anew. Raises StageError
+    for a file that is no picture.
+    """
+    path_of = {row.file: layout.root / row.file for row in rows}
+    digests = engines.in_order("local", _digest, path_of.values())
+    known = {
+        file: found
+        for file, sha256 in zip(path_of, digests, strict=True)
+        if sha256 and (found := _recall(file, sha256, layout, store))
+    }
+    unknown = {file: (path, _UNKNOWN_STATE) for file, path in path_of.items() if file not in known}
+    for file, measures in _measure(unknown, store, "local", "build_dataset"):
+        if isinstance(measures, Broken):
+            raise StageError(f"{file}: {measures.reason} {measures.detail}".rstrip() + f"\n{CLEAN.remedy}")
+        known[file] = file, measures
+    return [known[row.file] for row in rows]
+
+
+def _recall(file: str, sha256: str, layout: Layout, store: MeasureStore) -> tuple[str, Measures] | None:
+    """Return what is known of the picture that a cleaned one is a copy of, or of itself."""
+    original = layout.relative(layout.product_images / Path(file).name)
+    found = ((name, store.recall_content(name, sha256)) for name in (original, file))
+    return next(((name, measures) for name, measures in found if measures), None)
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _look_up(
@@ -53,10 +94,10 @@ def _look_up(
 
 
 def _measure(
-    changed: dict[str, tuple[Path, FileState]], store: MeasureStore, engine: Engine
+    changed: dict[str, tuple[Path, FileState]], store: MeasureStore, engine: Engine, stage: str
 ) -> Iterator[tuple[str, Measures | Broken]]:
     found = engines.in_order(engine, inspection.look_at, (path for path, _ in changed.values()))
-    bar = partial(tqdm, desc="clean", total=len(changed), unit="picture", disable=None)
+    bar = partial(tqdm, desc=stage, total=len(changed), unit="picture", disable=None if changed else True)
     for (file, (_, state)), (measures, thumbnails) in zip(changed.items(), bar(found), strict=True):
         if not (isinstance(measures, Broken) and measures.reason in _PASSING):
             store.keep(file, state, measures, thumbnails)

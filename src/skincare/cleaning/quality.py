@@ -5,8 +5,9 @@ The variance of the Laplacian depends on scale, on how much white surrounds the 
 reduced to one size and divided by the strength of its edges, a limit means the same for every picture.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -20,6 +21,9 @@ _CONTENT_SIDE_PX: Final = 384
 # In grey levels, and as a share of the border's pixels: a soft shadow may leave the frame.
 _BACKGROUND_TOLERANCE: Final = 14
 PLAIN_BORDER_SHARE: Final = 0.8
+# Of the content's longer side. Of 160 drawn packs, compressed on their own canvas and on a larger one, it has the
+# thumbnails of 99 % agree; with none it is 66 %, with half as much 94 %.
+_EDGE_BLUR_SHARE: Final = 0.02
 # Chosen on 192 real product photos, all sharp to the eye, and blurred copies of them, so that the published limit of
 # 60 stays the limit: it keeps all 192 and drops 191 of the copies blurred by 2.5 px (of 384). The plain variance at
 # the same limit drops 9 of the sharp ones.
@@ -93,22 +97,63 @@ def tones(content: Grey, colours: npt.NDArray[np.uint8]) -> Tones:
     )
 
 
-def content_box(image: Image.Image) -> Box:
+def content_box(image: Image.Image, small: Image.Image) -> Box:
     """Return (left, top, right, bottom) of what stands out from a plain background; the frame where there is none.
 
     The background is the colour that the border of the picture has in common; a picture without a plain border, such
-    as a photo in a bathroom, is content as a whole.
+    as a photo in a bathroom, is content as a whole. `small`, the picture reduced, tells where about the content lies;
+    where its sides are is looked up in the picture itself, so that they are the same on any canvas.
     """
-    pixels = np.asarray(image)
+    pixels = np.asarray(small)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(np.int16)
-    background = np.median(border, axis=0)
+    background = np.median(border, axis=0).round()
+    frame = 0, 0, image.width, image.height
     if (np.abs(border - background).max(axis=1) <= _BACKGROUND_TOLERANCE).mean() < PLAIN_BORDER_SHARE:
-        return 0, 0, image.width, image.height
-    low, high = (background.round() + sign * _BACKGROUND_TOLERANCE for sign in (-1, 1))
-    stands_out = cv2.bitwise_not(cv2.inRange(pixels, low, high))
+        return frame
     # Opening removes specks of compression, which would stretch the box.
-    left, top, width, height = cv2.boundingRect(cv2.morphologyEx(stands_out, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
-    return (left, top, left + width, top + height) if width else (0, 0, image.width, image.height)
+    standing_out = cv2.morphologyEx(_standing_out(pixels, background), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    left, top, width, height = cv2.boundingRect(standing_out)
+    if not width:
+        return frame
+    across, down = image.width / small.width, image.height / small.height
+    box = round(left * across), round(top * down), round((left + width) * across), round((top + height) * down)
+    # An odd number of pixels: wide enough to drown the rings of compression around an edge.
+    blur = 2 * round(_EDGE_BLUR_SHARE / 2 * max(width * across, height * down)) + 1
+    reach = blur // 2 + 2 * math.ceil(max(across, down))
+    found = _refined(image, box, background, blur, reach)
+    # What is too thin to be seen in the small picture, such as a spout, leads further out.
+    while any(abs(new - old) == reach for new, old in zip(found, box, strict=True)):
+        box, reach = found, 2 * reach
+        found = _refined(image, box, background, blur, reach)
+    return found
+
+
+def _standing_out(pixels: npt.NDArray[np.uint8], background: npt.NDArray[Any]) -> Grey:
+    """Return (H, W): 255 where (H, W, 3) differs from the background, else 0."""
+    low, high = background - _BACKGROUND_TOLERANCE, background + _BACKGROUND_TOLERANCE
+    return cv2.bitwise_not(cv2.inRange(pixels, low, high))  # type: ignore[return-value]
+
+
+def _refined(image: Image.Image, box: Box, background: npt.NDArray[Any], blur: int, reach: int) -> Box:
+    """Return the box with each side where the blurred picture first stands out, within `reach` pixels of its place."""
+    left, top, right, bottom = box
+    near = max(0, left - reach), max(0, top - reach), min(image.width, right + reach), min(image.height, bottom + reach)
+
+    def places(strip: Box, axis: int) -> npt.NDArray[np.intp]:
+        """Return the columns (axis 0) or rows (axis 1) of a strip in which something stands out."""
+        pixels = cv2.blur(np.asarray(image.crop(strip)), (blur, blur))
+        return strip[axis] + np.flatnonzero(_standing_out(pixels, background).any(axis=axis))  # type: ignore[arg-type]
+
+    lefts = places((near[0], near[1], min(left + reach, near[2]), near[3]), 0)
+    tops = places((near[0], near[1], near[2], min(top + reach, near[3])), 1)
+    rights = places((max(right - reach, near[0]), near[1], near[2], near[3]), 0)
+    bottoms = places((near[0], max(bottom - reach, near[1]), near[2], near[3]), 1)
+    return (
+        int(lefts[0]) if lefts.size else left,
+        int(tops[0]) if tops.size else top,
+        int(rights[-1]) + 1 if rights.size else min(right, image.width),
+        int(bottoms[-1]) + 1 if bottoms.size else min(bottom, image.height),
+    )
 
 
 def _halved(grey: Grey) -> Grey:

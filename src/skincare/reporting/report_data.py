@@ -79,6 +79,8 @@ class ReportData:
     history: list[HistoryRow]
     pictures: list[Answered]
     plots: Mapping[str, Path]
+    # When the answers were given -> manifest.json of that run.
+    manifests: Mapping[str, Mapping[str, Any]]
 
     @property
     def last(self) -> Scores:
@@ -116,9 +118,12 @@ def gather(layout: Layout) -> ReportData:
         # Asked on another split, say: answers about other pictures do not stand beside each other.
         before, first, comparison = None, {}, {}
     pictures = _pictures(first, second, _probabilities(log, second, confidence), layout)
+    folders = {"before training": layout.zero_shot if before else None, "after training": log}
+    manifests = {when: folder / "manifest.json" for when, folder in folders.items() if folder}
     return ReportData(
-        stages, before, after, comparison, confidence, history, pictures, _plots(layout) | _overlays(stages, layout)
-    )
+        stages, before, after, comparison, confidence, history, pictures, _plots(layout) | _overlays(stages, layout),
+        {when: _read_json(path) for when, path in manifests.items() if path.is_file()},
+    )  # fmt: skip
 
 
 def _answers(

@@ -215,3 +215,44 @@ def family_rows(scores: Scores) -> list[FamilyRow]:
         parts = (right, inside - right, n - inside - unanswered, unanswered)
         rows.append(FamilyRow(family, ", ".join(members), n, *(part / max(n, 1) for part in parts)))
     return rows
+
+
+# What a reader compares to know whether two results are of the same thing: a name and where a manifest has it.
+_PROVENANCE: Final[dict[str, tuple[str, ...]]] = {
+    "model": ("model", "source"),
+    "revision": ("model", "revision"),
+    "parameters": ("model", "n_parameters"),
+    "weight hash": ("evaluation", "weight_hash"),
+    "computed in": ("evaluation", "dtype"),
+    "device": ("evaluation", "device"),
+    "image processor": ("evaluation", "processor"),
+    "least pixels": ("evaluation", "min_pixels"),
+    "most pixels": ("evaluation", "max_pixels"),
+    "template hash": ("evaluation", "template_hash"),
+    "prompt hash": ("evaluation", "prompt_hash"),
+    "version of the decoders": ("decoder_version",),
+    "version of the parser": ("parser_version",),
+    "seed of the training": ("seeds", "training"),
+    "seed of the intervals": ("seeds", "bootstrap"),
+}
+
+
+def provenance(data: ReportData) -> dict[str, list[str]]:
+    """Return what gave the answers, one value for each manifest; what no manifest knows is left out."""
+    rows = {label: [_at(one, path) for one in data.manifests.values()] for label, path in _PROVENANCE.items()}
+    rows["pictures asked about"] = [_asked(one) for one in data.manifests.values()]
+    return {label: values for label, values in rows.items() if any(values)}
+
+
+def _asked(manifest: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{one['n']} of {one['split']} by {one['decoder']}, data {one['data_fingerprint']}"
+        for one in manifest.get("predictions", {}).values()
+    )
+
+
+def _at(manifest: Mapping[str, Any], path: Sequence[str]) -> str:
+    found: Any = manifest
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return "" if found is None else f"{found:,}" if path[-1] == "n_parameters" else str(found)
