@@ -15,7 +15,8 @@ nothing else could gain.
     answer_logits     and logits of the answer only         /
     trainer           Hugging Face Trainer, the three modules trainable, its default for checkpointing (off)
     sft_trainer       TRL SFTTrainer, the same, its default for checkpointing (on)
-    ours              and the frozen prefix without a graph, pictures of one size in one call
+    ours              and the frozen prefix without a graph, pictures of one size in one call, and the text before the
+                      picture read once for all
     ours_cached       and the frozen prefix's output from the cache, as finetune.py runs
 
 All compute in bf16 where the device can, else in fp32 (`--dtype`), which leaves frozen_in_bf16 nothing to gain.

@@ -177,7 +177,8 @@ def _copy_one(layout: Layout, row: ImageRow) -> None:
         if (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
             return
     with replacing(target) as temporary:
-        shutil.copy2(source, temporary)
+        shutil.copyfile(source, temporary)
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _clean_row(row: ImageRow, measures: Measures, layout: Layout) -> CleanRow:

@@ -97,6 +97,20 @@ def test_no_pair_is_missed_by_the_search():
     assert 0 < len(pairs) < 15
 
 
+@pytest.mark.parametrize("in_memory", [50_000_000, 10], ids=["in_one_go", "in_blocks"])
+def test_a_crowd_of_copies_costs_only_so_many_comparisons(monkeypatch, in_memory):
+    """All are still tied to the first, which is the one that stays."""
+    monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr(duplicates, "_MAX_PAIRS_IN_MEMORY", in_memory)
+    monkeypatch.setattr(duplicates, "_BLOCK_PICTURES", 7)
+    placeholder = [_fingerprint(_recompressed(_pack(3, 300), 40 + i)) for i in range(40)]
+    others = [_fingerprint(_pack(seed, 300)) for seed in range(10, 20)]
+    found = _same_pictures([others[0], *placeholder, *others[1:], others[0]])
+    assert {(i, j) for i, j in found if i == 1} == {(1, j) for j in range(2, 41)}
+    assert (0, 50) in found
+    assert len(found) <= 5 * 51
+
+
 def test_pictures_without_contrast_are_never_near_duplicates():
     blank = [Image.new("RGB", (400, 400), (value, value, value)) for value in (255, 254, 128)]
     assert [_fingerprint(image) for image in blank] == [None, None, None]

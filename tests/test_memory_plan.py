@@ -17,8 +17,10 @@ from tests.helpers import noise_picture
 GRID = (1, 12, 12)
 
 
-def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150, adapter=None):  # noqa: B008
-    return memory_plan.plan(load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity, adapter=adapter)
+def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150, adapter=None, n_opening=0):  # noqa: B008
+    return memory_plan.plan(
+        load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity, adapter=adapter, n_opening=n_opening
+    )
 
 
 def test_counts_are_those_of_the_loaded_model(tiny_model):
@@ -31,14 +33,15 @@ def test_counts_are_those_of_the_loaded_model(tiny_model):
     assert found.optimizer_bytes == 8 * found.n_trainable
 
 
-def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_encoder):
+@pytest.mark.parametrize("opening_apart", [False, True], ids=["whole", "opening_apart"])
+def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_encoder, opening_apart):
     """Measured on the same model in bf16 autocast; the head's and the loss's share is not in the plan."""
     freeze(tiny_model.to(torch.bfloat16), Trainable())
     tiny_model.config.dtype = torch.bfloat16
     recogniser = Recogniser(tiny_model)
     pixels = [tiny_encoder.pixels(noise_picture(168, 168, seed)) for seed in range(4)]
     states = recogniser.picture_states(pixels)
-    batch = tiny_encoder.batch([one.grid for one in pixels], ["Moisturiser"] * 4)
+    batch = tiny_encoder.batch([one.grid for one in pixels], ["Moisturiser"] * 4, opening_apart=opening_apart)
     weights = {parameter.untyped_storage().data_ptr() for parameter in tiny_model.parameters()}
     kept = {}
 
@@ -50,8 +53,16 @@ def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_enc
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         recogniser(batch, states).mean()
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    found = planned(n_tokens=batch.input_ids.shape[1])
+    n_opening = len(batch.opening)
+    found = planned(n_tokens=n_opening + batch.input_ids.shape[1], n_opening=n_opening)
     assert measured == pytest.approx(found.activation_bytes_per_step + 4 * found.activation_bytes_per_picture, rel=0.15)
+
+
+def test_an_opening_that_is_read_once_takes_less_and_only_where_it_is():
+    whole, apart = planned(), planned(n_opening=60)
+    assert apart.activation_bytes_per_picture < 0.8 * whole.activation_bytes_per_picture
+    everything = [planned(trainable=Trainable(everything=True), n_opening=n) for n in (0, 60)]
+    assert everything[0] == everything[1]
 
 
 def test_more_trained_layers_keep_more():

@@ -6,8 +6,11 @@ import random
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
+from skincare import images
 from skincare.cleaning import quality
 from skincare.images import decode
 from skincare.sample import drawing
@@ -88,3 +91,19 @@ def test_any_shape_is_reduced_to_one_size_and_never_enlarged(size):
     assert min(content.shape) >= 1
     if min(content.shape) > 10:
         assert abs(float(content.mean()) - float(grey.mean())) < 1
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 255), max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_the_box_of_any_picture_is_a_part_of_it(width, height, seed, levels):
+    """Specks, lines and blocks anywhere, also at the border and smaller than the blur."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    for level in levels:
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        down, across = rng.integers(1, 40, 2) if rng.random() < 0.7 else rng.integers(1, 700, 2)
+        pixels[top : top + down, left : left + across] = level
+    image = Image.fromarray(pixels)
+    left, top, right, bottom = quality.content_box(image, images.reduced(image, 192))
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height

@@ -4,6 +4,7 @@ from torch.nn import functional
 
 from skincare.modelling.freezing import Trainable, freeze
 from skincare.modelling.recogniser import Recogniser
+from skincare.training import finetuning
 from tests.helpers import mixed_pixels
 
 ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
@@ -49,6 +50,46 @@ def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, train
     for name, gradient in gradients(tiny_model).items():
         scale = expected_gradients[name].abs().max()
         assert (gradient - expected_gradients[name]).abs().max() <= 1e-5 * scale + 1e-9, name
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize(
+    "trainable",
+    [Trainable(), Trainable(2, True, 2), Trainable(0, True, 0), Trainable(1, True, 3)],
+    ids=["reference", "two", "merger", "three"],
+)
+def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_encoder, trainable, padding_side):
+    """In the first pass, and in one after a step, when what the frozen layers make of it is at hand."""
+    parameters = freeze(tiny_model, trainable)
+    recogniser = Recogniser(tiny_model)
+    assert recogniser.reads_opening_once
+    pixels = mixed_pixels(tiny_encoder)
+    grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+    for _ in range(2):
+        losses, found = [], []
+        for apart in (False, True):
+            batch = tiny_encoder.batch(grids, ANSWERS, padding_side, opening_apart=apart)
+            losses.append(recogniser(batch, states))
+            losses[-1].mean().backward()
+            found.append(gradients(tiny_model))
+            tiny_model.zero_grad()
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+        assert found[0].keys() == found[1].keys() == parameters.keys()
+        for name, expected in found[0].items():
+            assert (found[1][name] - expected).abs().max() <= 1e-5 * expected.abs().max() + 1e-9, name
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter -= 0.1 * found[0][name]
+
+
+def test_an_opening_is_not_read_once_where_that_would_be_wrong(tiny_model):
+    recogniser = Recogniser(tiny_model)
+    freeze(tiny_model, Trainable(everything=True))
+    assert not recogniser.reads_opening_once, "words learn"
+    freeze(tiny_model, Trainable())
+    assert recogniser.reads_opening_once
+    finetuning.enable_checkpointing(tiny_model)
+    assert not recogniser.reads_opening_once, "checkpointed layers forget it"
 
 
 def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):

@@ -43,7 +43,7 @@ def find_likeness(pictures: Pictures, store: MeasureStore, pixels_digest: Callab
     """Compare all pictures with each other."""
     by_look: dict[str, dict[str, ImageRow]] = defaultdict(dict)
     first: dict[str, tuple[ImageRow, Measures]] = {}
-    for row, measures in pictures:
+    for row, measures in sorted(pictures, key=lambda picture: _preference(*picture)):
         by_look[measures.look].setdefault(measures.sha256, row)
         if measures.cells:
             first.setdefault(measures.look, (row, measures))

@@ -6,7 +6,7 @@ drop 297), and plain areas make its bits toss a coin, so that a copy is missed. 
 of 8 x 8 cells: two copies' cannot differ by more than the copies may, so that the search misses none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -34,10 +34,17 @@ _MAX_ASPECT_DIFFERENCE: Final = 0.04
 # A picture without contrast has no fingerprint worth the name: all blank pages would be one.
 _MIN_CONTRAST: Final = 4.0
 
+# A picture is compared with so many at most, those that come first: a placeholder that a shop compresses anew for each
+# of 10,000 products would cost 50 million comparisons otherwise.
+MAX_CANDIDATES: Final = 200
+
 # For the search alone; they change its speed, not what it finds.
 _SAMPLED_PICTURES: Final = 500
 _TELLING_CELLS: Final = 8
 _BLOCK_PAIRS: Final = 100_000
+_BLOCK_PICTURES: Final = 256
+# 16 bytes each.
+_MAX_PAIRS_IN_MEMORY: Final = 50_000_000
 
 Thumbnails = npt.NDArray[np.uint8]
 
@@ -105,30 +112,53 @@ def search(
 ) -> list[tuple[int, int, float]]:
     """Return the pairs (i, j), i < j, of the same picture with their difference, sorted.
 
-    `all_cells` holds what `cells` gives; the fingerprint itself is asked for only where these are close.
+    `all_cells` holds what `cells` gives; the fingerprint itself is asked for only where these are close. Where more
+    than MAX_CANDIDATES are close to a picture, the first of them count: those that matter most must come first.
     """
     remembered = lru_cache(maxsize=1024)(fingerprint_of)
     candidates: set[tuple[int, int]] = set()
     for view, limit in enumerate((MAX_FRAME_DIFFERENCE, MAX_CONTENT_DIFFERENCE)):
-        candidates.update(_candidates([one[view] for one in all_cells], limit))
+        candidates.update((int(i), int(j)) for i, j in _candidates([one[view] for one in all_cells], limit))
     measured = ((i, j, difference(remembered(i), remembered(j))) for i, j in sorted(candidates))
     return [(i, j, value) for i, j, value in measured if value <= 1]
 
 
-def _candidates(points: Sequence[npt.NDArray[np.uint8]], limit: float) -> list[tuple[int, int]]:
-    """Return every pair (i, j), i < j, whose worst cell can differ by no more than `limit`, and some more.
+def _candidates(points: Sequence[npt.NDArray[np.uint8]], limit: float) -> npt.NDArray[np.intp]:
+    """Return the pairs (i, j), i < j, whose worst cell can differ by no more than `limit`, and some more.
 
     The difference of two means is at most the mean of the differences, and rounding moves each mean by up to a half.
     """
     if len(points) < 2:
-        return []
-    means = np.asarray(points, np.int16)
+        return np.empty((0, 2), np.intp)
+    means, reach = np.asarray(points, np.int16), limit + 1
     # A tree over all 64 cells prunes nothing; over the few that vary most, each in its own way, it leaves few pairs.
     sample = means[:: max(1, len(means) // _SAMPLED_PICTURES)].astype(np.float64)
     telling = qr(sample - sample.mean(axis=0), mode="r", pivoting=True)[1][:_TELLING_CELLS]
-    pairs = cKDTree(means[:, telling]).query_pairs(limit + 1, p=np.inf, output_type="ndarray")
-    found = []
-    for start in range(0, len(pairs), _BLOCK_PAIRS):
-        block = pairs[start : start + _BLOCK_PAIRS]
-        found.append(block[np.abs(means[block[:, 0]] - means[block[:, 1]]).max(axis=1) <= limit + 1])
-    return [(int(i), int(j)) for block in found for i, j in block]
+    blocks = _close_pairs(means[:, telling], reach)
+    close = [block[np.abs(means[block[:, 0]] - means[block[:, 1]]).max(axis=1) <= reach] for block in blocks]
+    return _first_of_each(np.concatenate([np.empty((0, 2), np.intp), *close]))
+
+
+def _close_pairs(points: npt.NDArray[np.int16], reach: float) -> Iterator[npt.NDArray[np.intp]]:
+    """Yield all pairs (i, j), i < j, of points that differ by at most `reach` in each place, some at a time."""
+    tree = cKDTree(points)
+    if len(points) ** 2 / 2 <= _MAX_PAIRS_IN_MEMORY or tree.count_neighbors(tree, reach, p=np.inf) / 2 <= (
+        _MAX_PAIRS_IN_MEMORY + len(points)
+    ):
+        pairs = tree.query_pairs(reach, p=np.inf, output_type="ndarray")
+        for start in range(0, len(pairs), _BLOCK_PAIRS):
+            yield pairs[start : start + _BLOCK_PAIRS]
+        return
+    for start in range(0, len(points), _BLOCK_PICTURES):
+        near = tree.query_ball_point(points[start : start + _BLOCK_PICTURES], reach, p=np.inf, workers=-1)
+        for j, some in enumerate(near, start):
+            before = np.array(some)
+            before = before[before < j]
+            yield np.stack([before, np.full_like(before, j)], axis=1)
+
+
+def _first_of_each(pairs: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return of all pairs (i, j) with the same j those with the MAX_CANDIDATES lowest i."""
+    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+    place = np.arange(len(pairs)) - np.searchsorted(pairs[:, 1], pairs[:, 1])
+    return pairs[place < MAX_CANDIDATES]

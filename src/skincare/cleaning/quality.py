@@ -125,7 +125,8 @@ def content_box(image: Image.Image, small: Image.Image) -> Box:
     while any(abs(new - old) == reach for new, old in zip(found, box, strict=True)):
         box, reach = found, 2 * reach
         found = _refined(image, box, background, blur, reach)
-    return found
+    is_a_box = found[0] < found[2] and found[1] < found[3]
+    return found if is_a_box else box
 
 
 def _standing_out(pixels: npt.NDArray[np.uint8], background: npt.NDArray[Any]) -> Grey:

@@ -86,7 +86,8 @@ class PromptEncoder:
                 "The chat template does not give a prompt with one picture and the question; it gave: "
                 f"{self.prompt_text[:200]!r}"
             )
-        self._before = self._tokens(before)
+        # The text before the picture, the same for all.
+        self.opening = tuple(self._tokens(before))
         self._after = self._tokens(after)
         # Answers are names of categories, the same few in every batch.
         self._name_tokens = lru_cache(maxsize=2 * len(CATEGORIES))(self._tokens)
@@ -102,20 +103,21 @@ class PromptEncoder:
         return [*self._name_tokens(answer), self.end_token_id]
 
     def batch(
-        self,
-        grids: Sequence[Grid],
-        answers: Sequence[str] | None = None,
-        padding_side: PaddingSide = "right",
-    ) -> Batch:
-        """Assemble the prompts of pictures with these grids, and their answers when they are to be learnt."""
-        return self._pad([self._row(grid, answers[i] if answers else None) for i, grid in enumerate(grids)],
-                         grids, padding_side)  # fmt: skip
+        self, grids: Sequence[Grid], answers: Sequence[str] | None = None, padding_side: PaddingSide = "right",
+        *, opening_apart: bool = False,
+    ) -> Batch:  # fmt: skip
+        """Assemble the prompts of pictures with these grids, and their answers when they are to be learnt.
+
+        With `opening_apart` the rows begin at the picture; what comes before is the batch's opening.
+        """
+        n_apart = len(self.opening) if opening_apart else 0
+        rows = [self._row(grid, answers[i] if answers else None) for i, grid in enumerate(grids)]
+        rows = [(ids[n_apart:], n_answer, positions[:, n_apart:]) for ids, n_answer, positions in rows]
+        return replace(self._pad(rows, grids, padding_side), opening=self.opening[:n_apart])
 
     def questions(self, grids: Sequence[Grid]) -> Batch:
-        """Assemble left-padded prompts from the picture on; the text before it, always the same, is their opening."""
-        n = len(self._before)
-        rows = [(ids[n:], 0, positions[:, n:]) for ids, _, positions in (self._row(grid, None) for grid in grids)]
-        return replace(self._pad(rows, grids, "left"), opening=tuple(self._before))
+        """Assemble left-padded prompts from the picture on."""
+        return self.batch(grids, padding_side="left", opening_apart=True)
 
     def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide) -> Batch:
         length = max(len(ids) for ids, _, _ in rows)
@@ -145,8 +147,8 @@ class PromptEncoder:
     def _row(self, grid: Grid, answer: str | None) -> Row:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []
         tail = [*self._after, *answer_tokens]
-        ids = [*self._before, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
-        positions = multimodal_positions(len(self._before), grid, len(tail), self.merge_size)
+        ids = [*self.opening, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
+        positions = multimodal_positions(len(self.opening), grid, len(tail), self.merge_size)
         return ids, len(answer_tokens), positions
 
     def _tokens(self, text: str) -> list[int]:

@@ -88,7 +88,7 @@ def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder, n
     capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
     return memory_plan.plan(
         load_config(settings.model), recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
-        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards, recipe.adapter,
+        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards, recipe.adapter, len(encoder.opening),
     )  # fmt: skip
 
 

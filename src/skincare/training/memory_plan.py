@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import torch
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, DynamicCache
 
 from skincare.modelling import vision
 from skincare.modelling.batches import Grid
 from skincare.modelling.freezing import Trainable, count, freeze, trainable_modules
+from skincare.modelling.recogniser import Recogniser
 from skincare.training import adapters
 from skincare.training.adapters import Adapter
 
@@ -56,9 +57,11 @@ class MemoryPlan:
 
 def plan(
     config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
-    optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1, adapter: Adapter | None = None,
+    optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1, adapter: Adapter | None = None, n_opening: int = 0,
 ) -> MemoryPlan:  # fmt: skip
     """Plan for a model of this `config`, prompts of `n_tokens` and pictures of `grid`; AdamW keeps 8 bytes a weight.
+
+    The first `n_opening` tokens are the same for all pictures; where training allows, they are not read again.
 
     Of `n_shards` processes each keeps its share, and has the whole model at hand in the checkpoint's dtype when it
     evaluates. The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only
@@ -72,7 +75,8 @@ def plan(
     by_module = {name: count(m.parameters()) for name, m in trainable_modules(model, trainable).items()}
     if adapter:
         by_module["LoRA"] = n_trainable - sum(by_module.values())
-    one, two = (_kept_bytes(model, n_tokens, grid, n) for n in (1, 2))
+    n_apart = n_opening if n_shards == 1 and Recogniser(model).reads_opening_once else 0
+    one, two = (_kept_bytes(model, n_tokens, n_apart, grid, n) for n in (1, 2))
     per_picture = two - one
     text = model.config.text_config
     checkpointed = text.num_hidden_layers * n_tokens * text.hidden_size * 2 + per_picture // text.num_hidden_layers
@@ -142,8 +146,11 @@ def meta_model(config: Any) -> Any:
     return model
 
 
-def _kept_bytes(model: Any, n_tokens: int, grid: Grid, n_pictures: int) -> int:
-    """Return the bytes that autograd keeps of one forward pass, weights left out."""
+def _kept_bytes(model: Any, n_tokens: int, n_apart: int, grid: Grid, n_pictures: int) -> int:
+    """Return the bytes that autograd keeps of one forward pass, weights left out.
+
+    Of the first `n_apart` tokens of each prompt just keys and values are there.
+    """
     weights = dict.fromkeys(parameter.untyped_storage()._cdata for parameter in model.parameters())
     kept: dict[int, torch.Tensor] = {}
 
@@ -155,15 +162,27 @@ def _kept_bytes(model: Any, n_tokens: int, grid: Grid, n_pictures: int) -> int:
 
     visual, n_prefix = model.model.visual, vision.prefix_length(model.model.visual)
     width = visual.config.embed_dim if n_prefix >= 0 else visual.patch_embed.proj.weight[0].numel()
+    text, n_own = model.config.text_config, n_tokens - n_apart
+    of_head = n_pictures, text.num_key_value_heads, n_apart, text.hidden_size // text.num_attention_heads
+    opening = DynamicCache()
     with torch.device("meta"):
+        for i in range(text.num_hidden_layers if n_apart else 0):
+            opening.update(torch.empty(of_head, dtype=torch.bfloat16), torch.empty(of_head, dtype=torch.bfloat16), i)
+        mask = torch.empty(n_pictures, 1, n_own, n_tokens, dtype=torch.bool)
         states = [torch.empty(grid[1] * grid[2], width, dtype=torch.bfloat16) for _ in range(n_pictures)]
-        words = torch.empty(n_pictures, n_tokens, model.config.text_config.hidden_size, dtype=torch.bfloat16)
-        positions = torch.empty(3, n_pictures, n_tokens, dtype=torch.int64)
+        words = torch.empty(n_pictures, n_own, text.hidden_size, dtype=torch.bfloat16)
+        positions = torch.empty(3, n_pictures, n_own, dtype=torch.int64)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16), _FusedAttention():
         pictures = vision.embeddings(visual, states, [grid] * n_pictures, n_prefix)
         embeddings = words + pictures.sum()
-        model.model.language_model(inputs_embeds=embeddings, position_ids=positions, use_cache=False)
+        model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask={"full_attention": mask},
+            position_ids=positions,
+            past_key_values=opening if n_apart else None,
+            use_cache=False,
+        )
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

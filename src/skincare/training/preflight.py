@@ -35,7 +35,7 @@ def check(
     if any(one.requires_grad for one in states):
         raise StageError("The frozen prefix of the vision tower is in the backward graph")
     categories = [example.category for example in examples]
-    batch = encoder.batch(grids, categories)
+    batch = encoder.batch(grids, categories, opening_apart=recogniser.reads_opening_once)
     check_prompt(encoder, batch)
     check_labels(encoder, batch, categories)
     recogniser.train()
