@@ -18,7 +18,6 @@ import io
 import json
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,7 @@ import tyro
 from PIL import Image
 
 from finetune_variants import flop_counter
-from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype
+from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
 from skincare.answering.decoders import NAMES, DecoderName, make_decoder
 from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.model import PixelLimits, default_device, load_model, load_processor
@@ -157,22 +156,12 @@ def _measured(way: Callable[[], None], n_pictures: int, device: torch.device) ->
     """Return the operations of a first pass, on CUDA the one that compiles, and the seconds of a second."""
     with flop_counter() as counter:
         way()
-    seconds = _timed(way, device)
+    seconds = timed(way, device)
     return {
         "seconds": round(seconds, 3),
         "pictures_per_second": n_pictures / seconds,
         "gflop_per_picture": counter.get_total_flops() / n_pictures / 1e9,
     }
-
-
-def _timed(way: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    way()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def _write(config: Config, device: torch.device, dtype: Dtype, rows: list[dict[str, Any]]) -> None:

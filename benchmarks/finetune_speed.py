@@ -37,8 +37,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +45,7 @@ import torch
 import tyro
 
 import finetune_variants as ways
-from full_size import REPOSITORY, Dtype, device_name, native_dtype
+from full_size import REPOSITORY, Dtype, device_name, native_dtype, timed
 from skincare.modelling import device_memory
 from skincare.modelling.model import default_device
 from skincare.runlog import environment
@@ -121,17 +119,7 @@ def _run(variant: str, setting: ways.Setting) -> tuple[list[float], int]:
         step()  # fills the cache and reads the text before the picture, which is no part of a step
     with ways.flop_counter() as counter:
         step()
-    return [_timed(step, setting.device) for _ in range(setting.n_steps)], counter.get_total_flops()
-
-
-def _timed(step: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return [timed(step, setting.device) for _ in range(setting.n_steps)], counter.get_total_flops()
 
 
 def _in_child(config: Config, variant: str, batch_size: int) -> dict[str, Any]:

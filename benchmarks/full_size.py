@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +31,17 @@ def native_dtype(device: torch.device) -> Dtype:
 def device_name(device: torch.device) -> str:
     """Return what a device is called in results."""
     return torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that a piece of work takes, what it leaves to the device included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEncoder) -> Any:

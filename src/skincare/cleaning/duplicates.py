@@ -135,16 +135,16 @@ def _candidates(points: Sequence[npt.NDArray[np.uint8]], limit: float) -> npt.ND
     sample = means[:: max(1, len(means) // _SAMPLED_PICTURES)].astype(np.float64)
     telling = qr(sample - sample.mean(axis=0), mode="r", pivoting=True)[1][:_TELLING_CELLS]
     blocks = _close_pairs(means[:, telling], reach)
-    close = [block[np.abs(means[block[:, 0]] - means[block[:, 1]]).max(axis=1) <= reach] for block in blocks]
-    return _first_of_each(np.concatenate([np.empty((0, 2), np.intp), *close]))
+    close = (block[np.abs(means[block[:, 0]] - means[block[:, 1]]).max(axis=1) <= reach] for block in blocks)
+    # Each block by itself, so that a crowd is never in memory as a whole; then over the blocks.
+    return _first_of_each(np.concatenate([np.empty((0, 2), np.intp), *map(_first_of_each, close)]))
 
 
 def _close_pairs(points: npt.NDArray[np.int16], reach: float) -> Iterator[npt.NDArray[np.intp]]:
     """Yield all pairs (i, j), i < j, of points that differ by at most `reach` in each place, some at a time."""
     tree = cKDTree(points)
-    if len(points) ** 2 / 2 <= _MAX_PAIRS_IN_MEMORY or tree.count_neighbors(tree, reach, p=np.inf) / 2 <= (
-        _MAX_PAIRS_IN_MEMORY + len(points)
-    ):
+    # Counted both ways round, and each point with itself.
+    if (tree.count_neighbors(tree, reach, p=np.inf) - len(points)) / 2 <= _MAX_PAIRS_IN_MEMORY:
         pairs = tree.query_pairs(reach, p=np.inf, output_type="ndarray")
         for start in range(0, len(pairs), _BLOCK_PAIRS):
             yield pairs[start : start + _BLOCK_PAIRS]

@@ -14,27 +14,12 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
-from transformers import DynamicCache
-from transformers.masking_utils import create_causal_mask
 
 from skincare.modelling import vision
 from skincare.modelling.answer_tree import AnswerTree
 from skincare.modelling.batches import IGNORED, Batch, Grid, Pixels, PromptEncoder
 from skincare.modelling.heads import ClassificationHead, load_head
-
-# Of language layers, (1, heads, T, width) each.
-KeysValues = tuple[tuple[torch.Tensor, torch.Tensor], ...]
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What the first language layers, which nobody trains, make of a text.
-
-    keys_values: what they keep of it; states: (1, T, width), what the next layer gets.
-    """
-
-    keys_values: KeysValues
-    states: torch.Tensor
+from skincare.modelling.openings import Openings
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,7 @@ class Recogniser(nn.Module):
         self.n_prefix_blocks = min(
             vision.prefix_length(model.model.visual), len(model.model.visual.blocks) - n_live_blocks
         )
-        self._openings: dict[tuple[int, ...], Opening] = {}
+        self._openings = Openings(model.model.language_model)
 
     def add_head(self) -> dict[str, nn.Parameter]:
         """Give the model a new classification head; return its parameters by name."""
@@ -83,21 +68,13 @@ class Recogniser(nn.Module):
         return self.model.config.dtype
 
     @property
-    def n_frozen_layers(self) -> int:
-        """Return how many language layers, from the first on, nobody trains; none where words learn."""
-        text = self.model.model.language_model
-        stages = [text.embed_tokens, *text.layers]
-        learns = (i for i, stage in enumerate(stages) if any(one.requires_grad for one in stage.parameters()))
-        return max(0, next(learns, len(stages)) - 1)
-
-    @property
     def reads_opening_once(self) -> bool:
         """Tell whether a training pass need not read the text before the picture again for each picture.
 
         Checkpointed layers forget what they have read, and sharded ones are only there during a pass of the whole.
         """
         is_sharded = isinstance(self, FSDPModule)
-        return self.n_frozen_layers > 0 and not self.model.is_activation_checkpointing and not is_sharded
+        return self._openings.n_frozen_layers > 0 and not self.model.is_activation_checkpointing and not is_sharded
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """Return the model's parameters and those of the head."""
@@ -248,52 +225,9 @@ class Recogniser(nn.Module):
             inputs_embeds=embeddings,
             attention_mask=_with_opening(batch),
             position_ids=batch.position_ids,
-            past_key_values=self._opening(batch) if batch.opening else None,
+            past_key_values=self._openings.read(batch.opening, len(batch.grids)) if batch.opening else None,
             use_cache=use_cache,
         )
-
-    def _opening(self, batch: Batch) -> DynamicCache:
-        """Return what the language layers keep of a batch's opening, the same for all rows.
-
-        Frozen layers read it once for ever, those that learn anew in every pass, as their gradients want it.
-        """
-        n_frozen = self.n_frozen_layers
-        kept = self._openings.get(batch.opening)
-        if kept is None or len(kept.keys_values) != n_frozen:
-            kept = self._read_opening(batch.opening, n_frozen)
-            if n_frozen:
-                self._openings[batch.opening] = kept
-        cache = DynamicCache()
-        for i, (keys, values) in enumerate(kept.keys_values):
-            cache.update(keys, values, i)
-        self._read_on(kept.states, slice(n_frozen, None), cache)
-        n_rows = len(batch.grids)
-        return DynamicCache([tuple(one.expand(n_rows, -1, -1, -1) for one in layer) for layer in _keys_values(cache)])
-
-    def _read_opening(self, tokens: tuple[int, ...], n_frozen: int) -> Opening:
-        words = self.model.get_input_embeddings()(torch.tensor([tokens], device=self.device))
-        if not n_frozen:
-            return Opening((), words)
-        cache = DynamicCache()
-        with torch.no_grad():
-            states = self._read_on(words, slice(n_frozen), cache)
-        return Opening(_keys_values(cache), states)
-
-    def _read_on(self, states: torch.Tensor, layers: slice, cache: DynamicCache) -> torch.Tensor:
-        """Take the (1, T, width) states of a text through some layers, which leave keys and values in the cache."""
-        text = self.model.model.language_model
-        positions = torch.arange(states.shape[1], device=self.device).expand(3, 1, -1)
-        turned = text.rotary_emb(states, positions)
-        mask = create_causal_mask(text.config, inputs_embeds=states, attention_mask=None, past_key_values=None)
-        for layer in text.layers[layers]:
-            states = layer(
-                states, attention_mask=mask, position_embeddings=turned, past_key_values=cache, use_cache=True
-            )
-        return states
-
-
-def _keys_values(cache: Any) -> KeysValues:
-    return tuple((layer.keys, layer.values) for layer in cache.layers)
 
 
 def _with_opening(batch: Batch) -> torch.Tensor:
