@@ -96,7 +96,8 @@ def measure(product: Product, picture: Picture) -> Measured:
     truth = np.asarray(drawn.mask) > 0
     found, outcome = _found(image)
     mask = found.alpha > 127 if found else np.ones_like(truth)
-    box, baseline = found.box if found else (0, 0, *image.size), quality.content_box(image, image)
+    pixels = np.asarray(image)
+    box, baseline = found.box if found else (0, 0, *image.size), quality.content_box(pixels, pixels)
     is_white = product.packaging.body_colour == "white"
     background = picture.view.background
     groups = ["all", f"on {background}", *(["white packs"] if is_white else [])]

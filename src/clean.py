@@ -17,16 +17,14 @@ as `category_conflict`; which of other copies stays is told in skincare/cleaning
 
 import logging
 import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skincare import figures, reference, stage
+from skincare import engines, figures, reference, stage
 from skincare.catalogue import read_products
 from skincare.cleaning import checks, cleaning_report, copies, inspection, measuring, quality, reviewing
 from skincare.cleaning.checks import Choice, PictureReason, Reason, Rules
@@ -35,7 +33,7 @@ from skincare.cleaning.inspection import Inspection, Measures
 from skincare.cleaning.measure_store import MeasureStore
 from skincare.engines import Engine
 from skincare.errors import StageError
-from skincare.files import replacing, write_text
+from skincare.files import copy_if_changed, write_text
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, IMAGES, REJECTED, CleanRow, ImageRow, RejectedRow, natural_key
@@ -104,19 +102,18 @@ def run(config: Config, layout: Layout) -> Summary:
     gone = {row.image_id for row in rejected}
     kept = [(row, measures) for row, measures in good if row.image_id not in gone]
     limit = choice.check("blurred").limit
-    with ThreadPoolExecutor(1) as beside:
-        # The plot takes a core, the copies take the disk.
-        copying = beside.submit(_copy, [row for row, _ in kept], layout)
-        figures.draw_blur_histogram([one.sharpness for _, one in good], limit, layout.plot("blur_histogram"))
-        copying.result()
+    counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
+    with engines.beside(
+        figures.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
+    ):
+        results = _results(rows, kept, rejected, inspections, category_of, limit)
+        results["checks"] = _failing(choice, [measures for _, measures in good])
+        results["against_reference"] = {
+            other: _compare(good, likeness, category_of, other) for other in ("reference", "reference_mended")
+        }
+        _copy([row for row, _ in kept], layout)
     CLEAN.write(layout.clean_table, [_clean_row(row, measures, layout) for row, measures in kept])
     REJECTED.write(layout.rejected_table, rejected)
-    counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
-    results = _results(rows, kept, rejected, inspections, category_of, limit)
-    results["checks"] = _failing(choice, [measures for _, measures in good])
-    results["against_reference"] = {
-        other: _compare(good, likeness, category_of, other) for other in ("reference", "reference_mended")
-    }
     write_text(layout.cleaning_report, cleaning_report.render(counts, results, rejected))
     return Summary(
         headline=f"read {len(rows):,} pictures, kept {len(kept):,}; {_listed(counts)}; "
@@ -163,22 +160,10 @@ def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
     for path in layout.clean_images.iterdir():
         if path.name not in wanted and path.suffix in (".jpg", ".part"):
             path.unlink()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(partial(_copy_one, layout), rows):
-            pass
-
-
-def _copy_one(layout: Layout, row: ImageRow) -> None:
-    """Copy a picture with its time of change, by which the next run knows that it is there already."""
-    source, target = layout.root / row.file, layout.clean_images / Path(row.file).name
-    status = source.stat()
-    if target.is_file():
-        there = target.stat()
-        if (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
-            return
-    with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
-        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for row in rows:
+        copy_if_changed(layout.root / row.file, layout.clean_images / Path(row.file).name)
+    # The table must not outlive the pictures.
+    os.sync()
 
 
 def _clean_row(row: ImageRow, measures: Measures, layout: Layout) -> CleanRow:

@@ -101,8 +101,7 @@ def _focus_all(rows: Sequence[CleanRow], done: dict[str, FocusRow], config: Conf
     """Focus pictures on all cores; add their rows to `done` and save these as time goes by and at the end."""
     saved = time.monotonic()
     try:
-        # Threads do: nearly all the time is OpenCV's, which runs beside Python.
-        focused = engines.in_order("local", partial(focus_picture, config, layout), rows)
+        focused = engines.on_threads(partial(focus_picture, config, layout), rows)
         for found in tqdm(focused, "focus", len(rows), unit="picture", disable=None):
             done[found.image_id] = found
             if time.monotonic() - saved > _SAVE_EVERY_S:

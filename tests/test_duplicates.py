@@ -90,7 +90,8 @@ def test_no_pair_is_missed_by_the_search():
         change = np.kron(rng.integers(-strength, strength + 1, (6, 6, 3)), np.ones((100, 100, 1), dtype=int))
         images.append(Image.fromarray(np.clip(np.asarray(base) + change, 0, 255).astype(np.uint8)))
     prints = [
-        duplicates.Fingerprint(duplicates.thumbnails(image, image, (0, 0, 600, 600)), (1.0, 1.0)) for image in images
+        duplicates.Fingerprint(duplicates.thumbnails(pixels, pixels, (0, 0, 600, 600)), (1.0, 1.0))
+        for pixels in map(np.asarray, images)
     ]
     pairs = [(i, j) for j in range(6) for i in range(j) if duplicates.difference(prints[i], prints[j]) <= 1]
     assert _same_pictures(prints) == sorted(pairs)

@@ -1,5 +1,13 @@
 """Results come in order, whatever works on them, and no more is under way than memory holds."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
 import pytest
 
 from skincare import engines
@@ -10,17 +18,68 @@ from skincare.tables import IMAGES
 from tests.dataset_helpers import jpeg, pack, write_pictures
 
 
-def test_results_come_in_order_and_few_are_under_way():
-    started = []
+def _double(value):
+    return 2 * value
 
-    def double(value):
-        started.append(value)
-        return 2 * value
 
-    found = engines.in_order("local", double, range(1000))
+def _double_or_die(value):
+    if value in (13, 20, 777):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if value == 500:
+        time.sleep(60)
+    if value == 900:
+        raise ValueError("an error is no death")
+    return 2 * value
+
+
+def _lost(value):
+    return f"lost {value}"
+
+
+@pytest.mark.parametrize("order", [partial(engines.in_order, "local", lost=_lost), engines.on_threads])
+def test_results_come_in_order_and_few_are_under_way(order):
+    taken = []
+    found = order(function=_double, items=(taken.append(value) or value for value in range(1000)))
     assert [next(found) for _ in range(3)] == [0, 2, 4]
-    assert len(started) < 900
+    assert len(taken) < 900
     assert list(found) == [2 * value for value in range(3, 1000)]
+
+
+def test_what_kills_its_process_or_hangs_is_lost_alone(monkeypatch):
+    monkeypatch.setattr(engines, "_PATIENCE_S", 1)
+    found = list(engines.in_order("local", _double_or_die, range(800), _lost))
+    lost = {13, 20, 500, 777}
+    assert found == [f"lost {value}" if value in lost else 2 * value for value in range(800)]
+
+
+def test_an_error_is_raised_where_the_results_are_taken():
+    found = engines.in_order("local", _double_or_die, range(892, 2000), _lost)
+    assert [next(found) for _ in range(8)] == [2 * value for value in range(892, 900)]
+    with pytest.raises(ValueError, match="no death"):
+        next(found)
+
+
+def test_nothing_is_left_running_when_the_program_is_killed():
+    code = (
+        "import time\nfrom skincare import engines\n"
+        "for one in engines.in_order('local', time.sleep, iter(lambda: 0.01, None), None): print(one, flush=True)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as program:
+        assert program.stdout.readline()
+        program.kill()
+        # The pipe ends when the last process that writes to it has.
+        program.communicate(timeout=20)
+
+
+def test_a_function_runs_beside_a_block_and_its_error_is_raised_at_the_end(tmp_path):
+    file = tmp_path / "written"
+    with engines.beside(file.write_text, "beside"):
+        pass
+    assert file.read_text(encoding="utf-8") == "beside"
+    with pytest.raises(FileNotFoundError), engines.beside(Path(tmp_path / "no" / "folder").write_text, ""):
+        file.unlink()
+    assert not file.exists()
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
+from skincare import images
 from skincare.images import (
     FORMATS,
     MAX_PIXELS,
@@ -155,6 +156,57 @@ def test_a_damaged_jpeg_is_decoded_or_refused_with_a_reason(data):
         assert error.reason
 
 
+_PLAIN_JPEGS = {
+    "half_colours": {"subsampling": "4:2:0"},
+    "all_colours": {"subsampling": "4:4:4"},
+    "progressive": {"progressive": True},
+    "colours_not_turned": {"keep_rgb": True},
+    "with_a_profile": {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()},
+}
+
+
+@pytest.mark.parametrize("options", _PLAIN_JPEGS.values(), ids=_PLAIN_JPEGS)
+@pytest.mark.parametrize("size", [(64, 48), (61, 47), (1, 1)])
+def test_a_plain_jpeg_comes_out_as_from_pil(monkeypatch, options, size):
+    content = _saved(noise_picture(*size), "JPEG", **options)
+    fast = images._plain_jpeg(Image.open(io.BytesIO(content)), content)
+    assert np.array_equal(fast, decode_with_notes(content).pixels)
+    monkeypatch.setattr(images, "_plain_jpeg", lambda *_: None)
+    assert np.array_equal(fast, decode_with_notes(content).pixels)
+
+
+@given(st.data())
+def test_a_damaged_jpeg_comes_out_as_from_pil(data):
+    """Whatever the fast decoder takes, PIL takes too, and sees the same in it."""
+    content = bytearray(_saved(noise_picture(40, 24), "JPEG", restart_marker_rows=data.draw(st.sampled_from([0, 1]))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(len(content) // 2, len(content)))
+    _outcome_is_pils(bytes(content[:end]) + data.draw(st.binary(max_size=4)))
+
+
+def _outcome_is_pils(content):
+    def outcome():
+        try:
+            return decode_with_notes(content).pixels.tolist()
+        except BrokenImageError as error:
+            return str(error)
+
+    found = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_plain_jpeg", lambda *_: None)
+        assert outcome() == found
+
+
+def test_a_second_header_cannot_promise_more_pixels_than_the_first():
+    """What was checked against the limit is what is decoded."""
+    small, huge = (_saved(Image.new("RGB", size), "JPEG") for size in ((16, 16), (16000, 16)))
+    start, end = (huge.index(b"\xff\xc0"), huge.index(b"\xff\xda"))
+    at = small.index(b"\xff\xc0")
+    for content in (small[:at] + huge[start:end] + small[at:], small[: small.index(b"\xff\xda")] + huge[start:]):
+        _outcome_is_pils(content)
+
+
 def test_encoding_is_reproducible_and_close():
     image = noise_picture(64, 48).resize((480, 640))
     content = encode_jpeg(image)
@@ -207,7 +259,7 @@ def test_real_broken_files_are_refused_for_what_is_wrong_and_real_odd_ones_are_r
         except BrokenImageError as error:
             refused[path.name] = error.reason
         else:
-            assert picture.image.mode == "RGB"
+            assert picture.pixels.shape[2:] == (3,)
             noticed[path.name] = picture.notes
     assert refused == BROKEN_FILES
     assert {name: notes for name, notes in noticed.items() if notes} == ODD_FILES

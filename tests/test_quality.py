@@ -16,9 +16,14 @@ from skincare.images import decode
 from skincare.sample import drawing
 
 
+def _box(image: Image.Image) -> quality.Box:
+    pixels = np.asarray(image)
+    return quality.content_box(pixels, pixels)
+
+
 def _measure(image: Image.Image) -> quality.Sharpness:
-    grey = np.asarray(image.convert("L"))
-    return quality.sharpness(grey, quality.content_grey(grey, quality.content_box(image, image)))
+    grey = quality.to_grey(np.asarray(image))
+    return quality.sharpness(grey, quality.content_grey(grey, _box(image)))
 
 
 def _pack(seed: int, side_px: int = 700) -> Image.Image:
@@ -28,7 +33,7 @@ def _pack(seed: int, side_px: int = 700) -> Image.Image:
 
 def test_plain_sharpness_is_the_variance_of_opencvs_laplacian():
     image = _pack(0)
-    grey = np.asarray(image.convert("L"))
+    grey = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)
     assert _measure(image).plain == pytest.approx(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 
@@ -54,20 +59,20 @@ def test_size_and_canvas_hardly_change_the_content_sharpness():
 def test_the_content_box_is_where_the_content_is():
     image = Image.new("RGB", (800, 600), (250, 250, 250))
     ImageDraw.Draw(image).rectangle((200, 100, 399, 499), fill=(30, 60, 90))
-    left, top, right, bottom = quality.content_box(image, image)
+    left, top, right, bottom = _box(image)
     assert all(abs(a - b) <= 4 for a, b in zip((left, top, right, bottom), (200, 100, 400, 500), strict=True))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2), (300, 300)])
 def test_a_uniform_picture_is_content_as_a_whole_and_not_sharp(size):
     image = Image.new("RGB", size, (200, 200, 200))
-    assert quality.content_box(image, image) == (0, 0, *size)
+    assert _box(image) == (0, 0, *size)
     assert _measure(image).content == 0
 
 
 def test_a_picture_without_a_plain_border_is_content_as_a_whole():
     pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
-    assert quality.content_box(Image.fromarray(pixels), Image.fromarray(pixels)) == (0, 0, 300, 300)
+    assert quality.content_box(pixels, pixels) == (0, 0, 300, 300)
 
 
 def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
@@ -75,7 +80,7 @@ def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
     rows = list(csv.DictReader((real_data / "photos.csv").read_text(encoding="utf-8").splitlines()))[::4]
     for row in rows:
         image = decode((real_data / row["file"]).read_bytes())
-        left, top, right, bottom = quality.content_box(image, image)
+        left, top, right, bottom = _box(image)
         radius = 2.5 * max(0.5, max(right - left, bottom - top) / 384)
         n_sharp += _measure(image).content >= quality.MIN_SHARPNESS
         n_blurred += _measure(image.filter(ImageFilter.GaussianBlur(radius))).content < quality.MIN_SHARPNESS
@@ -93,6 +98,14 @@ def test_any_shape_is_reduced_to_one_size_and_never_enlarged(size):
         assert abs(float(content.mean()) - float(grey.mean())) < 1
 
 
+@pytest.mark.parametrize("size", [(444, 352), (500, 700), (385, 385), (400, 399), (766, 3)])
+def test_the_content_is_resampled_as_by_pils_box_filter(size):
+    grey = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
+    content = quality.content_grey(grey, (0, 0, *size))
+    expected = Image.fromarray(grey).resize(content.shape[::-1], Image.Resampling.BOX)
+    assert np.abs(content.astype(int) - np.asarray(expected)).max() <= 1
+
+
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 255), max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_the_box_of_any_picture_is_a_part_of_it(width, height, seed, levels):
@@ -103,7 +116,6 @@ def test_the_box_of_any_picture_is_a_part_of_it(width, height, seed, levels):
         top, left = rng.integers(0, height), rng.integers(0, width)
         down, across = rng.integers(1, 40, 2) if rng.random() < 0.7 else rng.integers(1, 700, 2)
         pixels[top : top + down, left : left + across] = level
-    image = Image.fromarray(pixels)
-    left, top, right, bottom = quality.content_box(image, images.reduced(image, 192))
+    left, top, right, bottom = quality.content_box(pixels, images.reduced(pixels, 192))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height

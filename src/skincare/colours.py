@@ -44,6 +44,13 @@ def to_srgb_on_white(image: Image.Image) -> tuple[Image.Image, tuple[Note, ...]]
     return image if image.mode == "RGB" else image.convert("RGB"), (*notes, *applied)
 
 
+def is_srgb(image: Image.Image) -> bool:
+    """Tell whether `to_srgb_on_white` leaves a picture as it is, which its header and profile tell."""
+    profile = image.info.get("icc_profile")
+    is_plain = image.mode == "RGB" and not image.has_transparency_data
+    return is_plain and (not profile or _conversion(profile, "RGB") == "needless")
+
+
 def _apply_profile(image: Image.Image) -> tuple[Image.Image, tuple[Note, ...]]:
     profile = image.info.get("icc_profile")
     if not profile:

@@ -15,7 +15,7 @@ from skincare.errors import StageError
 
 FileReason = Literal[
     "missing_file", "unreadable_file", "bad_path", "empty", "not_an_image", "unsupported_format", "too_many_pixels",
-    "truncated", "corrupt",
+    "truncated", "corrupt", "kills_decoder",
 ]  # fmt: skip
 PictureReason = Literal[
     "too_small", "odd_shape", "blurred", "blurred_frame", "dark", "overexposed", "low_information", "greyscale",
@@ -37,6 +37,7 @@ MEANINGS: Final[dict[str, str]] = {
     "too_many_pixels": "more pixels than any product photo has",
     "truncated": "its end is missing",
     "corrupt": "cannot be decoded",
+    "kills_decoder": "its decoder crashed, or took longer than a minute",
     "category_conflict": "the same picture in two categories: all copies go",
     "duplicate_bytes": "the same file as the one that stays",
     "duplicate_pixels": "the same pixels as the one that stays",

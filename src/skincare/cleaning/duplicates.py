@@ -6,11 +6,13 @@ drop 297), and plain areas make its bits toss a coin, so that a copy is missed. 
 of 8 x 8 cells: two copies' cannot differ by more than the copies may, so that the search misses none.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -18,6 +20,7 @@ from scipy.linalg import qr
 from scipy.spatial import cKDTree
 
 from skincare.cleaning.quality import Box
+from skincare.images import Pixels
 
 THUMBNAIL_SIDE: Final = 64
 _CELLS: Final = 8
@@ -60,22 +63,27 @@ class Fingerprint:
     aspects: tuple[float, float]
 
 
-def thumbnails(image: Image.Image, small: Image.Image, box: Box) -> Thumbnails:
-    """Return (2, 64, 64, 3): the frame of an RGB picture, from itself reduced, and its content, which lies in `box`.
+def thumbnails(frame: Pixels, picture: Pixels, box: tuple[float, float, float, float]) -> Thumbnails:
+    """Return (2, 64, 64, 3): the frame of a picture, from itself reduced, and its content, which lies in `box`.
 
-    The content is taken from the picture as it is: blocks that begin elsewhere on another canvas would blur it
-    otherwise, and one copy in two with more white around it would be missed.
+    The content is taken from a larger `picture`, whose pixels `box` is in: blocks that begin elsewhere on another
+    canvas would blur it otherwise, and one copy in two with more white around it would be missed.
     """
-    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    left, top, right, bottom = box
+    content = picture[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
+    end_x, end_y = min(left % 1 + right - left, content.shape[1]), min(top % 1 + bottom - top, content.shape[0])
+    return np.stack([_thumbnail(frame, None), _thumbnail(content, (left % 1, top % 1, end_x, end_y))])
+
+
+def _thumbnail(pixels: Pixels, box: tuple[float, float, float, float] | None) -> npt.NDArray[np.uint8]:
     # First whole blocks of pixels are averaged, as long as twice the size is left: as good, and twice as fast.
-    views = [one.resize(size, Image.Resampling.HAMMING, box=part, reducing_gap=2.0)
-             for one, part in ((small, None), (image, box))]  # fmt: skip
-    return np.stack([np.asarray(view) for view in views])
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=2.0))
 
 
 def has_contrast(found: Thumbnails) -> bool:
     """Tell whether there is something in the content to compare."""
-    return float(found[1].std()) >= _MIN_CONTRAST
+    return float(cv2.meanStdDev(found[1].reshape(1, -1))[1][0, 0]) >= _MIN_CONTRAST
 
 
 def aspects(size: tuple[int, int], box: Box) -> tuple[float, float]:

@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from skincare import images
@@ -16,9 +15,12 @@ from skincare.images import BrokenImageError
 from skincare.paths import Layout
 from skincare.tables import ImageRow, RejectedRow
 
-# What is about the whole frame is taken from the picture halved until its longer side is just above; what an imagehash
-# of the whole picture gives differs by one bit of 256 on average, and costs as much as decoding.
-_REDUCED_SIDE_PX = 192
+# The picture is halved until its longer side is just above these: for the thumbnail of the content, to find it, and for
+# thumbnail and hashes of the frame. An imagehash of the whole picture differs from these by two to three bits of 256 on
+# average, and costs as much as decoding.
+_HALF_SIDE_PX = 384
+_SMALL_SIDE_PX = 192
+_TINY_SIDE_PX = 96
 
 
 @dataclass(frozen=True)
@@ -81,21 +83,30 @@ def look_at(path: Path) -> tuple[Measures | Broken, Thumbnails | None]:
         return Broken(error.reason, str(error).partition(": ")[2]), None
 
 
+def not_survived(path: Path) -> tuple[Broken, None]:
+    """Return what there is to say of a file that no process survived looking at."""
+    return Broken("kills_decoder", f"{path.stat().st_size:,} bytes"), None
+
+
 def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
     """Return the measures of a picture and, where there is contrast, its thumbnails; raises BrokenImageError."""
     picture = images.decode_with_notes(content)
-    image, small = picture.image, images.reduced(picture.image, _REDUCED_SIDE_PX)
-    box = quality.content_box(image, small)
-    thumbnails = duplicates.thumbnails(image, small, box)
+    pixels = picture.pixels
+    height, width = pixels.shape[:2]
+    half = images.reduced(pixels, _HALF_SIDE_PX)
+    small = images.reduced(half, _SMALL_SIDE_PX)
+    tiny = images.reduced(small, _TINY_SIDE_PX)
+    box = quality.content_box(pixels, small)
+    thumbnails = duplicates.thumbnails(tiny, half, _scaled(box, half.shape[1] / width, half.shape[0] / height))
     has_contrast = duplicates.has_contrast(thumbnails)
-    grey = np.asarray(image.convert("L"))
+    grey = quality.to_grey(pixels)
     content_grey = quality.content_grey(grey, box)
-    hashed = small.convert("L")
+    hashed = Image.fromarray(quality.to_grey(tiny))
     # What both hashes of 64 bits begin with.
     rows_of_nine = hashed.resize((9, 8), Image.Resampling.LANCZOS)
     measures = Measures(
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         n_bytes=len(content),
         format=picture.format,
         notes=picture.notes,
@@ -103,7 +114,7 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
         sharpness=quality.sharpness(grey, content_grey),
         tones=quality.tones(content_grey, thumbnails[1]),
         sha256=hashlib.sha256(content).hexdigest(),
-        look=hashlib.sha256(f"{image.size}".encode() + thumbnails.tobytes()).hexdigest()[:32],
+        look=hashlib.sha256(f"{(width, height)}".encode() + thumbnails.tobytes()).hexdigest()[:32],
         cells=duplicates.cells(thumbnails).tobytes().hex() if has_contrast else "",
         dhash=hashes.to_hex(hashes.difference_hash(hashed)),
         phash=hashes.to_hex(hashes.perceptual_hash(hashed)),
@@ -113,6 +124,10 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
     return measures, thumbnails if has_contrast else None
 
 
+def _scaled(box: Box, across: float, down: float) -> tuple[float, float, float, float]:
+    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+
 def rejection(row: ImageRow, reason: str, value: str, limit: str, duplicate_of: str = "") -> RejectedRow:
     """Return the row of a rejected picture."""
     return RejectedRow(row.product_url, row.image_id, row.product_id, row.file, reason, value, limit, duplicate_of)
@@ -120,8 +135,8 @@ def rejection(row: ImageRow, reason: str, value: str, limit: str, duplicate_of: 
 
 def pixels_digest(path: Path) -> str:
     """Return a digest of size and pixels as decoded; raises OSError and BrokenImageError."""
-    image = images.decode(path.read_bytes())
-    return hashlib.sha256(f"{image.size}".encode() + np.asarray(image).tobytes()).hexdigest()
+    pixels = images.decode_with_notes(path.read_bytes()).pixels
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
 
 def checked_path(layout: Layout, row: ImageRow) -> Path:
@@ -129,7 +144,8 @@ def checked_path(layout: Layout, row: ImageRow) -> Path:
     found = chat.example_ids(row.file)
     if found != (row.product_id, row.image_id):
         raise ValueError(f"the name does not end in _{row.image_id}.jpg")
-    path = (layout.root / row.file).resolve()
-    if path.parent != layout.product_images.resolve():
+    path = layout.root / row.file
+    is_inside = row.file == f"{layout.product_images.name}/{path.name}"
+    if not is_inside or (path.is_symlink() and path.resolve().parent != layout.product_images.resolve()):
         raise ValueError("not in product_images/")
     return path

@@ -4,7 +4,6 @@ A file is known by its path below the root, its size and its time of change; the
 them, so that a changed program measures anew. The thumbnails lie here too, so that memory need not hold them.
 """
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -27,14 +26,14 @@ from skincare.cleaning.quality import Sharpness, Tones
 logger = logging.getLogger(__name__)
 
 _MODULES: Final = (colours, duplicates, hashes, images, inspection, quality)
-_LIBRARIES: Final = ("pillow", "opencv-python-headless", "numpy", "scipy")
+_LIBRARIES: Final = ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "scipy")
 _COMMIT_EVERY: Final = 500
 # A file that changes twice within the clock's step keeps its time: what is this young is looked at again next time.
 _SETTLED_AFTER_S: Final = 2.0
 _TABLE: Final = """
 create table if not exists measures (
     file text primary key, n_bytes integer, changed_ns integer, made_by text, found text, thumbnails blob
-) without rowid
+)
 """
 
 
@@ -111,6 +110,8 @@ class MeasureStore:
 
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path)
+    # Thumbnails take 25 kB: whole pages instead of chains of small ones.
+    database.execute("pragma page_size = 32768")
     # A killed run leaves a whole table; only the last pictures are measured again.
     database.execute("pragma journal_mode = wal")
     database.execute("pragma synchronous = normal")
@@ -128,7 +129,7 @@ def _made_by() -> str:
 
 
 def _to_json(found: Measures | Broken) -> str:
-    return json.dumps(dataclasses.asdict(found))
+    return json.dumps(found, default=vars)
 
 
 def _from_json(text: str) -> Measures | Broken:

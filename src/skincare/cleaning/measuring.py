@@ -17,7 +17,7 @@ from skincare.paths import Layout
 from skincare.tables import CLEAN, CleanRow, ImageRow
 
 # What is no property of the file's content, so may be otherwise next time.
-_PASSING = ("missing_file", "unreadable_file", "bad_path")
+_PASSING = ("missing_file", "unreadable_file", "bad_path", "kills_decoder")
 # Measures that are kept with it are found by their bytes alone.
 _UNKNOWN_STATE = FileState(-1, -1)
 
@@ -46,7 +46,7 @@ def measures_of_kept(rows: Sequence[CleanRow], layout: Layout, store: MeasureSto
     for a file that is no picture.
     """
     path_of = {row.file: layout.root / row.file for row in rows}
-    digests = engines.in_order("local", _digest, path_of.values())
+    digests = engines.on_threads(_digest, path_of.values())
     known = {
         file: found
         for file, sha256 in zip(path_of, digests, strict=True)
@@ -96,7 +96,8 @@ def _look_up(
 def _measure(
     changed: dict[str, tuple[Path, FileState]], store: MeasureStore, engine: Engine, stage: str
 ) -> Iterator[tuple[str, Measures | Broken]]:
-    found = engines.in_order(engine, inspection.look_at, (path for path, _ in changed.values()))
+    paths = (path for path, _ in changed.values())
+    found = engines.in_order(engine, inspection.look_at, paths, inspection.not_survived)
     bar = partial(tqdm, desc=stage, total=len(changed), unit="picture", disable=None if changed else True)
     for (file, (_, state)), (measures, thumbnails) in zip(changed.items(), bar(found), strict=True):
         if not (isinstance(measures, Broken) and measures.reason in _PASSING):
