@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
 import cv2
@@ -44,10 +45,7 @@ MAX_CANDIDATES: Final = 200
 # For the search alone; they change its speed, not what it finds.
 _SAMPLED_PICTURES: Final = 500
 _TELLING_CELLS: Final = 8
-_BLOCK_PAIRS: Final = 100_000
 _BLOCK_PICTURES: Final = 256
-# 16 bytes each.
-_MAX_PAIRS_IN_MEMORY: Final = 50_000_000
 
 Thumbnails = npt.NDArray[np.uint8]
 
@@ -151,18 +149,12 @@ def _candidates(points: Sequence[npt.NDArray[np.uint8]], limit: float) -> npt.ND
 def _close_pairs(points: npt.NDArray[np.int16], reach: float) -> Iterator[npt.NDArray[np.intp]]:
     """Yield all pairs (i, j), i < j, of points that differ by at most `reach` in each place, some at a time."""
     tree = cKDTree(points)
-    # Counted both ways round, and each point with itself.
-    if (tree.count_neighbors(tree, reach, p=np.inf) - len(points)) / 2 <= _MAX_PAIRS_IN_MEMORY:
-        pairs = tree.query_pairs(reach, p=np.inf, output_type="ndarray")
-        for start in range(0, len(pairs), _BLOCK_PAIRS):
-            yield pairs[start : start + _BLOCK_PAIRS]
-        return
     for start in range(0, len(points), _BLOCK_PICTURES):
         near = tree.query_ball_point(points[start : start + _BLOCK_PICTURES], reach, p=np.inf, workers=-1)
-        for j, some in enumerate(near, start):
-            before = np.array(some)
-            before = before[before < j]
-            yield np.stack([before, np.full_like(before, j)], axis=1)
+        counts = np.fromiter(map(len, near), np.intp, len(near))
+        i = np.fromiter(chain.from_iterable(near), np.intp, counts.sum())
+        j = np.repeat(np.arange(start, start + len(near)), counts)
+        yield np.stack([i, j], axis=1)[i < j]
 
 
 def _first_of_each(pairs: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
