@@ -10,6 +10,8 @@ Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300] [--skip da
          python src/clean.py --engine ray            on a cluster (RAY_ADDRESS), or on this machine's cores
 Time: 4 s for 1,000 pictures of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
 
+Pictures are looked at by processes of their own: one that crashes or hangs its decoder is rejected, the rest go on.
+
 What is checked, against what limit and whether by default, is one table: skincare/cleaning/checks.py. The first
 check that fails is the picture's reason. A picture that two categories share is no good for either: all its copies go,
 as `category_conflict`; which of other copies stays is told in skincare/cleaning/copies.py.

@@ -87,7 +87,7 @@ def _on_processes(
     try:
         while True:
             for batch in islice(batches, n_workers * _AHEAD - len(under_way)):
-                under_way.append((batch, pool.submit(_work, function, batch)))
+                under_way.append((batch, _submit(pool, function, batch)))
             if not under_way:
                 return
             batch, future = under_way.popleft()
@@ -120,7 +120,17 @@ def _unless_broken(
 ) -> Future[list[Result]]:
     """Return the future of a batch that was done before its pool broke; otherwise hand the batch to a new pool."""
     is_lost = isinstance(old.exception(), BrokenProcessPool)
-    return pool.submit(_work, function, batch) if is_lost else old
+    return _submit(pool, function, batch) if is_lost else old
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], batch: list[Item]) -> Future[list[Result]]:
+    """Hand a batch over; to a pool that broke just now too, which its future tells like those of all others."""
+    try:
+        return pool.submit(_work, function, batch)
+    except BrokenProcessPool as error:
+        broken: Future[list[Result]] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 def _start(n_workers: int) -> ProcessPoolExecutor:

@@ -85,7 +85,7 @@ def look_at(path: Path) -> tuple[Measures | Broken, Thumbnails | None]:
 
 def not_survived(path: Path) -> tuple[Broken, None]:
     """Return what there is to say of a file that no process survived looking at."""
-    return Broken("kills_decoder", f"{path.stat().st_size:,} bytes"), None
+    return Broken("kills_decoder", path.name), None
 
 
 def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:

@@ -71,6 +71,11 @@ def add_lora(model: Any, adapter: Adapter, seed: int) -> None:
         inject_adapter_in_model(
             LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=_TARGETS, lora_dropout=0.0), model
         )
+    # On processors with AVX512-BF16 bitsandbytes packs 4-bit weights anew where a layer's input needs no gradient, as
+    # in an evaluation between two epochs, for a product that gradients cannot go through in the next.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def learn_lora(model: Any) -> dict[str, nn.Parameter]:
