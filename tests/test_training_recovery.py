@@ -108,10 +108,10 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(layou
     torn = [kill_while_it_writes(layout, "torn", kind, forker, chance.uniform(0, 0.003)) for kind in kinds]
     assert any(torn), "no kill came while a checkpoint was written"
     n_killed = 0
-    for by in SIGNALS:
+    # Part of the work is done already, so that without an early one all could come too late.
+    for by, latest_s in zip(SIGNALS, (seconds / 3, seconds, seconds), strict=True):
         child = start(forker, layout, "torn")
-        # Part of the work is done already.
-        time.sleep(chance.uniform(0, seconds / 3))
+        time.sleep(chance.uniform(0, latest_s))
         n_killed += kill(child, forker, by)
     assert n_killed, "all kills came too late"
     assert finished(layout, "torn", forker) == uninterrupted

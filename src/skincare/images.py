@@ -138,7 +138,7 @@ def _open(content: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BrokenImageError("too_many_pixels", str(error)) from error
     except Exception as error:
-        # See decode: there is no list of what a parser may raise.
+        # See decode_with_notes: there is no list of what a parser may raise.
         if announced:
             raise BrokenImageError("corrupt", f"unreadable {announced} header") from error
         raise BrokenImageError(_kind_of_stranger(content)) from error
@@ -151,13 +151,14 @@ def _open(content: bytes) -> Image.Image:
 
 def _plain_jpeg(opened: Image.Image, content: bytes) -> Pixels | None:
     """Return the pixels of a JPEG in which nothing has to be turned, converted or forgiven; None for all others."""
-    is_plain = opened.format == "JPEG" and colours.is_srgb(opened) and _orientation(opened) == 1
     try:
+        is_plain = opened.format == "JPEG" and colours.is_srgb(opened) and _orientation(opened) == 1
         # A second header could promise more pixels than the one that was checked.
         if not is_plain or simplejpeg.decode_jpeg_header(content)[:2] != (opened.height, opened.width):
             return None
         return simplejpeg.decode_jpeg(content, "RGB")
-    except ValueError:
+    except Exception:
+        # See decode_with_notes: there is no list of what a parser may raise. PIL gives the reason.
         return None
 
 
