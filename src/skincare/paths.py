@@ -90,6 +90,11 @@ class Layout:
     def focus_table(self) -> Path:
         return self.root / "clean_dataset" / "annotations" / "focused.csv"
 
+    # -- what read_text.py writes
+    @property
+    def pack_text(self) -> Path:
+        return self.root / "clean_dataset" / "annotations" / "pack_text.jsonl"
+
     # -- what build_dataset.py writes
     def dataset(self, split: str) -> Path:
         """Return the chat-format JSON of one of SPLITS."""
