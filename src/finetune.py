@@ -3,8 +3,9 @@
 In: clean_dataset/{train,val,test}.json and their pictures, a model of the hub or a folder.
 Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{history.csv,val_predictions.jsonl,
 test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,{comparison,baselines,confidence}.json},
-plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png.
+plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png (of a run under way in log/finetune/<run>/plots/).
 Command: python src/finetune.py [--recipe NAME] [--resume]
+         python src/finetune.py --run NAME --overwrite   (a finished run stays until the new one is trained and tested)
          python src/finetune.py --dataset s3://bucket/skincare   (from shards of export_dataset.py)
          python src/finetune.py --plan --vram-gb 16   (memory and batch size, without loading weights)
 Time: about a minute for the embedded sample on two cores.
@@ -12,18 +13,17 @@ Time: about a minute for the embedded sample on two cores.
 
 import dataclasses
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from skincare import figures, stage, tables
+from skincare import figures, runlog, stage, tables
 from skincare.answering import predictions
 from skincare.answering.decoders import DecoderName
 from skincare.answering.evaluated import EvaluatedModel
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_source import picture_files, read_parts
-from skincare.errors import MissingInputError, StageError
+from skincare.errors import MissingInputError
 from skincare.evaluation import comparison, confidence, metrics, scoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
@@ -32,10 +32,11 @@ from skincare.modelling.model import load_processor
 from skincare.paths import Layout
 from skincare.runlog import Summary, to_plain
 from skincare.tables import HistoryRow
-from skincare.training import distributed, finetuning, memory_plan, sampling, tracking
+from skincare.training import distributed, finetuning, memory_plan, run_folders, sampling, tracking
 from skincare.training.finetuning import RunSettings
 from skincare.training.loop import EpochResult, Training
 from skincare.training.recipes import RECIPES, Recipe
+from skincare.training.run_folders import RunFolders
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +50,15 @@ class Config(RunSettings, stage.StageConfig):
     recipe: str = "reference"
     """What trains and how; --list-recipes shows them."""
     run: str = ""
-    """Name of the run's folders; the recipe's name if left out."""
+    """Name of the run's folders; if left out the recipe's, with the seed unless 0 and a number where it is taken."""
     seed: int = 0
     """Seed of the order of the pictures."""
     resume: bool = False
     """Go on with a run that was interrupted."""
     restart: bool = False
     """Throw away what an interrupted run of this name has saved."""
+    overwrite: bool = False
+    """Take the place of a finished run of this name, once this one is finished."""
     list_recipes: bool = False
     """Show the recipes and stop."""
     plan: bool = False
@@ -68,6 +71,12 @@ class Config(RunSettings, stage.StageConfig):
         """Tell whether a model is trained: what only shows something must not speak for a run."""
         return not (self.plan or self.list_recipes)
 
+    def how_to_go_on(self, layout: Layout) -> str:
+        """Return what to do after an interruption: only what has been saved can be resumed."""
+        if run_folders.can_go_on(layout, self.run, self.recipe, self.seed):
+            return f"go on by `{runlog.command(leave_out=('--restart', '--overwrite'), add='--resume')}`"
+        return "nothing was saved yet: run the same command again"
+
 
 def run(config: Config, layout: Layout) -> Summary:
     """Train, choose, export, test."""
@@ -75,31 +84,37 @@ def run(config: Config, layout: Layout) -> Summary:
         return _list_recipes()
     if config.plan:
         return _show_plan(config, layout)
-    name, world = config.run or config.recipe, distributed.connect()
+    what = run_folders.earlier(resume=config.resume, restart=config.restart, overwrite=config.overwrite)
+    world = distributed.connect()
     recipe = finetuning.adjusted_recipe(config.recipe, config)
     train, val, test = read_parts(config.dataset, layout).values()
     train = sampling.thin(train, recipe.data_share, config.seed)
-    if world.is_writer:
-        _make_way(config, layout, name)
+    chosen = [run_folders.choose(layout, config.run, config.recipe, config.seed, what)] if world.is_writer else []
+    run = world.gather(chosen)[0]
+    training = finetuning.prepare(config, recipe, config.seed, layout, run.workplace, train, val, world)
+    # From here on the run can start: only now may an unfinished one go.
+    if world.is_writer and what in ("restart", "overwrite"):
+        run_folders.clear(layout, run)
     world.wait()
-    training = finetuning.prepare(config, recipe, config.seed, layout, name, train, val, world)
     if config.resume and not training.resume():
         logger.info("nothing saved to go on from: starting at the beginning")
     if not world.is_writer:
         training.run(lambda _: None)
         world.wait()
         return Summary(headline="the first process has written what there is")
-    tracker = tracking.tracker(config.wandb_project, name, to_plain(config), layout)
+    tracker = tracking.tracker(config.wandb_project, run.name, to_plain(config), layout)
 
     def on_epoch(result: EpochResult) -> None:
-        _record_epoch(training, result, layout, name)
+        _record_epoch(training, result, layout, run)
         tracker.epoch(result)
 
     stop_reason = training.run(on_epoch)
     training.release()
-    finetuning.export(training, config, layout.finetuned_model(name))
-    scores = _test(config, layout, name, val, test, training.decoder_name)
-    results = finetuning.results(training, name, config.recipe, config, stop_reason)
+    finetuning.export(training, config, layout.finetuned_model(run.workplace))
+    scores = _test(config, layout, run, val, test, training.decoder_name)
+    results = finetuning.results(training, run.name, config.recipe, config, stop_reason)
+    runlog.take_back_summary("finetune", layout)
+    run_folders.publish(layout, run)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
     world.wait()
     return Summary(
@@ -110,27 +125,14 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def _make_way(config: Config, layout: Layout, name: str) -> None:
-    """Remove what an earlier, finished run of this name left; refuse to throw an unfinished one away unasked."""
-    if config.resume:
-        return
-    if layout.is_interrupted(name) and not config.restart:
-        raise StageError(
-            f"Run {name!r} was interrupted. Go on with it by --resume, throw it away by --restart, "
-            "or give this one another name by --run."
-        )
-    for folder in (layout.finetuned_model(name), layout.finetune_log(name)):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _record_epoch(training: Training, result: EpochResult, layout: Layout, name: str) -> None:
+def _record_epoch(training: Training, result: EpochResult, layout: Layout, run: RunFolders) -> None:
     """Write history, curves, matrix and, for the best epoch, its answers."""
     history = [HistoryRow(**row) for row in training.progress.history]
-    folder = layout.finetune_log(name)
+    folder, plots = layout.finetune_log(run.workplace), layout.run_plots(run.workplace)
     tables.HISTORY.write(folder / "history.csv", history)
-    figures.draw_training_curves(history, training.progress.best_epoch, layout)
+    figures.draw_training_curves(history, training.progress.best_epoch, plots)
     epoch = result.row.epoch
-    figures.draw_confusion_matrix(result.scores, f"Validation, epoch {epoch}", layout.plot(f"cm_epoch_{epoch}"))
+    figures.draw_confusion_matrix(result.scores, f"Validation, epoch {epoch}", plots / f"cm_epoch_{epoch}.png")
     if result.is_best:
         predictions.write_jsonl(folder / "val_predictions.jsonl", result.predictions)
     logger.info(
@@ -140,14 +142,16 @@ def _record_epoch(training: Training, result: EpochResult, layout: Layout, name:
 
 
 def _test(
-    config: Config, layout: Layout, name: str, val: Sequence[Example], test: Sequence[Example], decoder: DecoderName
-) -> Scores:
+    config: Config, layout: Layout, run: RunFolders, val: Sequence[Example], test: Sequence[Example],
+    decoder: DecoderName,
+) -> Scores:  # fmt: skip
     """Ask the exported model about the test pictures: once, at the end; compare with zero-shot where it was run."""
-    files, folder = picture_files(config.dataset, layout), layout.finetuned_model(name)
+    files, folder = picture_files(config.dataset, layout), layout.finetuned_model(run.workplace)
     exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, files=files)
+    exported.source = layout.finetuned_model(run.name)  # what the manifest names: where the model will be
     answered = exported.predict(test, "test", exported.decoder(decoder))
     scores = metrics.score(answered)
-    log = layout.finetune_log(name)
+    log, plots = layout.finetune_log(run.workplace), layout.run_plots(run.workplace)
     # Free text carries no probabilities; the likelihood of all names does.
     sure = exported.decoder("rank" if decoder == "generate" else decoder)
     ranked = {split: exported.predict(part, split, sure) for split, part in (("val", val), ("test", test))}
@@ -155,9 +159,9 @@ def _test(
     exported.write_manifest(log, config, {"test_predictions.jsonl": answered, "test_ranked.jsonl": ranked["test"]})
     summary = confidence.summarise(ranked["val"], ranked["test"], _WANTED_RISKS)
     write_json(log / "confidence.json", summary)
-    figures.draw_confidence(summary, layout.plot("confidence"))
+    figures.draw_confidence(summary, plots / "confidence.png")
     predictions.write_jsonl(log / "test_predictions.jsonl", answered)
-    figures.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
+    figures.draw_confusion_matrix(scores, "After training", plots / "cm_after_training.png")
     scoring.compare_with_zero_shot(layout, log, answered)
     comparison.compare_with_baselines(layout, log)
     # Last: its presence says that the run is finished.

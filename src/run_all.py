@@ -8,6 +8,7 @@ Time: about 5 minutes for the sample on two cores.
 Interrupted, the same command goes on: the scraper fetches nothing twice, the training continues where it was.
 """
 
+import json
 import logging
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from skincare import stage
-from skincare.errors import StageError
+from skincare.errors import MissingInputError, StageError
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.runlog import Summary
 from skincare.sample.shop import serve, stock
+from skincare.training import run_folders
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +77,21 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
         "baselines": [*model, *pixels],
         "zero_shot": [*model, *pixels],
         "finetune": [*model, "--recipe", recipe, *pixels],
-        "ablations": ["--model", str(layout.finetuned_model(recipe)), *pixels],
     }
-    if layout.is_interrupted(recipe):
+    if name == "ablations":
+        # Asked for when the training is done: it alone knows what its run is called.
+        return ["--model", str(layout.finetuned_model(_last_run(layout))), *pixels]
+    if run_folders.can_go_on(layout, "", recipe, seed=0):
         options["finetune"].append("--resume")
     return options.get(name, [])
+
+
+def _last_run(layout: Layout) -> str:
+    """Return the name of the run that finetune.py has finished last."""
+    path = layout.summary("finetune")
+    if not path.is_file():
+        raise MissingInputError("finished run", path, "Run `python src/finetune.py` first, or begin with it: --first.")
+    return str(json.loads(path.read_text(encoding="utf-8"))["results"]["run"])
 
 
 def _run_stage(name: StageName, options: list[str]) -> None:

@@ -41,9 +41,42 @@ def test_the_exit_code_tells_how_it_ended(tmp_path, error, code):
     layout.summary("s").parent.mkdir()
     layout.summary("s").write_text("{}")
     assert stage.execute("s", Config(root=tmp_path), layout, run) == code
-    assert layout.summary("s").exists() == (code == 0), "a summary means done"
+    # A summary means done: one of an earlier run stays true until that run's results are touched.
+    assert (layout.summary("s").read_text() != "{}") == (code == 0)
     if error and str(error):
         assert str(error).splitlines()[0] in layout.stage_log("s").read_text()
+
+
+def test_a_summary_does_not_outlive_the_results_that_it_speaks_of(tmp_path):
+    def run(config, layout):
+        runlog.take_back_summary("s", layout)
+        raise StageError("half of it is replaced")
+
+    layout = Layout(tmp_path)
+    layout.summary("s").parent.mkdir()
+    layout.summary("s").write_text("{}")
+    assert stage.execute("s", Config(root=tmp_path), layout, run) == 1
+    assert not layout.summary("s").exists()
+
+
+def test_the_log_of_an_earlier_run_stays(tmp_path):
+    def run(config, layout):
+        logging.getLogger("skincare.x").info("run %d", config.n)
+        return Summary("fine")
+
+    for n in (1, 2):
+        stage.execute("s", Config(root=tmp_path, n=n), Layout(tmp_path), run)
+    log = Layout(tmp_path).stage_log("s").read_text()
+    assert log.index("run 1") < log.index("run 2")
+
+
+def test_a_command_is_named_as_it_can_be_typed(monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(REPOSITORY / "src" / "finetune.py"), "--run", "my run", "--restart"])
+    assert runlog.command() == "python src/finetune.py --run 'my run' --restart"
+    named = runlog.command(leave_out=("--restart",), add="--resume")
+    assert named == "python src/finetune.py --run 'my run' --resume"
+    monkeypatch.setattr("sys.argv", ["src/finetune.py", "--resume"])
+    assert runlog.command(add="--resume") == "python src/finetune.py --resume"
 
 
 def test_a_bug_keeps_its_traceback(tmp_path):

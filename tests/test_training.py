@@ -204,8 +204,6 @@ def test_retention_keeps_the_last_and_the_best_state(layout):
 
 def test_ctrl_c_exits_130_and_leaves_no_summary(layout, monkeypatch):
     monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
-    layout.summary("finetune").parent.mkdir(parents=True, exist_ok=True)
-    layout.summary("finetune").write_text("{}")
     assert stage.execute("finetune", config(layout), layout, finetune.run) == 130
     assert not layout.summary("finetune").exists()
 

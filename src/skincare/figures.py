@@ -16,7 +16,7 @@ from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.cleaning.quality import Sharpness
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_bytes
-from skincare.paths import SPLITS, Layout
+from skincare.paths import SPLITS
 from skincare.tables import HistoryRow
 
 # Before pyplot: without it matplotlib looks for a display.
@@ -132,8 +132,8 @@ def _write_cells(axes: Any, counts: npt.NDArray[Any], shares: npt.NDArray[Any]) 
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
 
 
-def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, layout: Layout) -> None:
-    """Draw learning rate, loss and scores per epoch into plots/{lr,val_*}.png, the chosen epoch marked."""
+def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, folder: Path) -> None:
+    """Draw learning rate, loss and scores per epoch into folder/{lr,val_*}.png, the chosen epoch marked."""
     epochs = [row.epoch for row in history]
     _draw_curve(
         "lr",
@@ -141,7 +141,7 @@ def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, layout:
         epochs,
         [row.learning_rate for row in history],
         best_epoch,
-        layout,
+        folder,
     )
     figure, axes = _new("Loss on the true answer")
     axes.plot(epochs, [row.val_loss for row in history], "o-", color=BLUE, label="validation, whole split")
@@ -150,10 +150,10 @@ def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, layout:
         [e for e, _ in trained], [loss for _, loss in trained], "s--", color=GREY, label="training, while learning"
     )
     _finish_curve(axes, "nats per token, mean over pictures", best_epoch)
-    save(figure, layout.plot("val_loss"))
+    save(figure, folder / "val_loss.png")
     for name, title in _CURVES.items():
         values = [getattr(row, name) for row in history]
-        _draw_curve(name, title, epochs, values, best_epoch, layout, is_share=True)
+        _draw_curve(name, title, epochs, values, best_epoch, folder, is_share=True)
 
 
 _CURVES: Final = {
@@ -214,7 +214,7 @@ def draw_recipe_comparison(table: Sequence[Mapping[str, Any]], n_test: int, path
 
 
 def _draw_curve(
-    name: str, title: str, epochs: Sequence[int], values: Sequence[float], best_epoch: int, layout: Layout,
+    name: str, title: str, epochs: Sequence[int], values: Sequence[float], best_epoch: int, folder: Path,
     *, is_share: bool = False,
 ) -> None:  # fmt: skip
     figure, axes = _new(title)
@@ -223,7 +223,7 @@ def _draw_curve(
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _finish_curve(axes, "", best_epoch)
-    save(figure, layout.plot(name))
+    save(figure, folder / f"{name}.png")
 
 
 def _finish_curve(axes: Any, label: str, best_epoch: int) -> None:

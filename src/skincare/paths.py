@@ -140,9 +140,28 @@ class Layout:
         """Return the folder of the states from which a run is resumed."""
         return self.finetuned_model(run) / "state"
 
+    def run_plots(self, run: str) -> Path:
+        """Return the folder of one run's figures; those of the last finished run are in plots/ too."""
+        return self.finetune_log(run) / "plots"
+
     def is_interrupted(self, run: str) -> bool:
         """Tell whether a training run has saved states but no result yet."""
         return self.training_state(run).exists() and not (self.finetune_log(run) / "test_metrics.json").is_file()
+
+    def is_finished(self, run: str) -> bool:
+        """Tell whether a run has its result, or somebody's model lies under its name."""
+        is_model = (self.finetuned_model(run) / "config.json").is_file() and not self.training_state(run).exists()
+        return is_model or (self.finetune_log(run) / "test_metrics.json").is_file()
+
+    @staticmethod
+    def replacement(run: str) -> str:
+        """Return the name under which a run works that is to replace a finished one; no run can be called so."""
+        return f".new/{run}"
+
+    @staticmethod
+    def replaced(run: str) -> str:
+        """Return the name under which a replaced run is for the moment of its removal."""
+        return f".old/{run}"
 
     @property
     def finetune_plan(self) -> Path:

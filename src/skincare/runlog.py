@@ -5,9 +5,10 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,12 +62,22 @@ def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
     if keep:
         path = layout.stage_log(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        # Appended to: a start that fails must not take the log of what an earlier run did.
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     # Their INFO lines tell of every connection and of every font; a reader looks for ours.
     for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def take_back_summary(stage: str, layout: Layout) -> None:
+    """Remove `log/<stage>.json`: it speaks of results that are about to be replaced.
+
+    A stage calls this before it first changes what an earlier run of it has made, and not before that.
+    """
+    if is_writer():
+        layout.summary(stage).unlink(missing_ok=True)
 
 
 def write_summary(stage: str, layout: Layout, config: Any, summary: Summary, started: datetime) -> None:
@@ -90,11 +101,18 @@ def environment() -> dict[str, Any]:
     """Return what the run stood on: commit, command, versions and machine."""
     return {
         "git_commit": git_commit(),
-        "command": " ".join(["python", *map(_repository_relative, sys.argv)]),
+        "command": command(),
         "python": platform.python_version(),
         "versions": {name: version for name in _VERSIONED if (version := _version(name))},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def command(leave_out: Collection[str] = (), add: str = "") -> str:
+    """Return the command line of this process, with other flags if so wanted."""
+    words = [_repository_relative(word) for word in sys.argv if word not in leave_out]
+    words += [add] if add and add not in words else []
+    return shlex.join(["python", *words])
 
 
 def git_commit() -> str:

@@ -46,6 +46,11 @@ class StageConfig:
         """Tell whether the run is the stage's work, with a log and a summary, or only shows something."""
         return True
 
+    def how_to_go_on(self, layout: Layout) -> str:
+        """Return what to do after an interruption; called when there was one."""
+        del layout
+        return "run the same command again to go on"
+
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
@@ -63,10 +68,7 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
     started = datetime.now(UTC)
     try:
         runlog.setup(stage, layout, keep=config.leaves_record)
-        # A summary means "done": an old one must not speak for a run that fails.
         leaves_summary = config.leaves_record and runlog.is_writer()
-        if leaves_summary:
-            layout.summary(stage).unlink(missing_ok=True)
         summary = run(config, layout)
         if leaves_summary:
             runlog.write_summary(stage, layout, config, summary, started)
@@ -77,7 +79,7 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
         logger.error("%s: %s", stage, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("%s: interrupted; run the same command again to go on", stage)
+        logger.error("%s: interrupted; %s", stage, config.how_to_go_on(layout))
         return 130
     seconds = (datetime.now(UTC) - started).total_seconds()
     written = f"; {layout.summary(stage)}" if leaves_summary else ""

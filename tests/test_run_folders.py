@@ -1,0 +1,139 @@
+"""A run's name is its own, and a finished run stays until another one that replaces it is finished too."""
+
+import pytest
+
+from skincare.errors import StageError
+from skincare.paths import Layout
+from skincare.training import run_folders
+from skincare.training.run_folders import RunFolders
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path)
+
+
+def leave(layout, run, content="", *, is_finished=True):
+    """Leave what a run leaves: states, and a model and results if it was finished."""
+    (layout.training_state(run) / "last-0001-0000000").mkdir(parents=True)
+    if is_finished:
+        layout.finetune_log(run).mkdir(parents=True)
+        (layout.finetuned_model(run) / "config.json").write_text(content)
+        (layout.finetune_log(run) / "test_metrics.json").write_text(content)
+
+
+def content(layout, run):
+    files = (layout.finetuned_model(run) / "config.json", layout.finetune_log(run) / "test_metrics.json")
+    return [file.read_text() if file.is_file() else None for file in files]
+
+
+def test_default_names_carry_recipe_and_seed_and_count_up(layout):
+    names = []
+    for seed in (0, 0, 1, 0, 1):
+        run = run_folders.choose(layout, "", "tuned", seed, "keep")
+        assert run.name == run.workplace
+        names.append(run.name)
+        leave(layout, run.name)
+    assert names == ["tuned", "tuned-2", "tuned-seed1", "tuned-3", "tuned-seed1-2"]
+
+
+def test_a_finished_run_is_not_overwritten_unasked(layout):
+    leave(layout, "r")
+    with pytest.raises(StageError, match="--overwrite"):
+        run_folders.choose(layout, "r", "tuned", 0, "keep")
+    with pytest.raises(StageError, match="--overwrite"):
+        run_folders.choose(layout, "r", "tuned", 0, "restart")
+    assert run_folders.choose(layout, "r", "tuned", 0, "overwrite") == RunFolders("r", layout.replacement("r"))
+
+
+def test_a_model_that_somebody_put_there_counts_as_finished(layout):
+    layout.finetuned_model("r").mkdir(parents=True)
+    (layout.finetuned_model("r") / "config.json").write_text("{}")
+    for what in ("keep", "resume"):
+        with pytest.raises(StageError, match="is finished"):
+            run_folders.choose(layout, "r", "tuned", 0, what)
+
+
+def test_an_interrupted_run_is_resumed_or_thrown_away_only_if_told(layout):
+    leave(layout, "tuned", is_finished=False)
+    for name in ("", "tuned"):
+        with pytest.raises(StageError, match="--resume"):
+            run_folders.choose(layout, name, "tuned", 0, "keep")
+        for what in ("resume", "restart"):
+            assert run_folders.choose(layout, name, "tuned", 0, what).workplace == "tuned"
+    assert layout.training_state("tuned").is_dir(), "choosing removes nothing"
+    run_folders.clear(layout, RunFolders("tuned", "tuned"))
+    assert not layout.training_state("tuned").exists()
+
+
+def test_an_interrupted_replacement_is_what_goes_on(layout):
+    leave(layout, "r", "old")
+    leave(layout, layout.replacement("r"), is_finished=False)
+    assert run_folders.can_go_on(layout, "r", "tuned", 0)
+    for what in ("resume", "restart"):
+        run = run_folders.choose(layout, "r", "tuned", 0, what)
+        assert run.workplace == layout.replacement("r")
+    run_folders.clear(layout, run)
+    assert content(layout, "r") == ["old", "old"]
+
+
+def test_nothing_finished_is_ever_cleared(layout):
+    leave(layout, "r", "old")
+    run_folders.clear(layout, RunFolders("r", "r"))
+    assert content(layout, "r") == ["old", "old"]
+
+
+def test_a_replacement_takes_the_place_and_leaves_nothing_behind(layout):
+    leave(layout, "r", "old")
+    leave(layout, layout.replacement("r"), "new")
+    run_folders.publish(layout, RunFolders("r", layout.replacement("r")))
+    assert content(layout, "r") == ["new", "new"]
+    for folder in (layout.finetuned_model(""), layout.finetune_log("")):
+        assert [path.name for path in folder.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize("n_renames", range(4))
+def test_a_swap_that_is_cut_off_anywhere_is_finished_by_the_next_start(layout, monkeypatch, n_renames):
+    leave(layout, "r", "old")
+    leave(layout, layout.replacement("r"), "new")
+    original, n_done = type(layout.root).rename, 0
+
+    def rename(self, target):
+        nonlocal n_done
+        if n_done == n_renames:
+            raise KeyboardInterrupt
+        n_done += 1
+        return original(self, target)
+
+    monkeypatch.setattr(type(layout.root), "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        run_folders.publish(layout, RunFolders("r", layout.replacement("r")))
+    monkeypatch.undo()
+    assert run_folders.can_go_on(layout, "r", "tuned", 0)
+    assert run_folders.choose(layout, "r", "tuned", 0, "resume") == RunFolders("r", "r")
+    assert content(layout, "r") == ["new", "new"]
+    assert [path.name for path in layout.finetuned_model("").iterdir()] == ["r"]
+
+
+def test_plots_are_those_of_the_run_that_was_finished_last(layout):
+    layout.plot("").parent.mkdir()
+    for name in ("cm_epoch_9", "lr", "cm_before_training"):
+        layout.plot(name).write_bytes(b"old")
+    layout.run_plots("r").mkdir(parents=True)
+    for name in ("cm_epoch_1", "lr"):
+        (layout.run_plots("r") / f"{name}.png").write_bytes(b"new")
+    run_folders.publish(layout, RunFolders("r", "r"))
+    found = {path.stem: path.read_bytes() for path in layout.plot("").parent.iterdir()}
+    assert found == {"cm_epoch_1": b"new", "lr": b"new", "cm_before_training": b"old"}
+
+
+@pytest.mark.parametrize("name", ["../r", ".new", "a/b", "-r", "r\n", " "])
+def test_a_name_that_is_no_folder_is_refused(layout, name):
+    with pytest.raises(StageError, match="names folders"):
+        run_folders.choose(layout, name, "tuned", 0, "overwrite")
+
+
+def test_options_that_contradict_are_refused():
+    with pytest.raises(StageError, match="--resume and --overwrite"):
+        run_folders.earlier(resume=True, restart=False, overwrite=True)
+    assert run_folders.earlier(resume=False, restart=False, overwrite=False) == "keep"

@@ -1,0 +1,136 @@
+"""Nothing that a training run made is lost: not by a start that fails, nor by another run of its name."""
+
+import importlib
+import json
+import shutil
+
+import pytest
+
+import finetune
+from skincare import figures, stage
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import TINY_MODEL, Layout
+from skincare.training.loop import Training
+from tests.dataset_helpers import write_dataset_files
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
+        monkeypatch.setattr(figures, name, lambda *given: _touch(given[-1]))
+    found = Layout(tmp_path / "root")
+    write_dataset_files(found, {"train": 8, "val": 4, "test": 4})
+    return found
+
+
+def _touch(path):
+    path = path if path.suffix else path / "lr.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(str(path.parent.parent.name).encode())
+
+
+def config(layout, **changes):
+    settings = {"model": str(TINY_MODEL), "recipe": "sample", "run": "r", "min_tokens": 36, "max_tokens": 36,
+                "max_epochs": 1, "micro_batch_size": 4}  # fmt: skip
+    return finetune.Config(root=layout.root, **{**settings, **changes})
+
+
+def execute(layout, **changes):
+    return stage.execute("finetune", config(layout, **changes), layout, finetune.run)
+
+
+def kept(layout):
+    """All that a run leaves for people: its two folders, the plots, the summary."""
+    folders = [layout.root / name for name in ("models", "log", "plots")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+    return {path.relative_to(layout.root).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def other_family(tmp_path):
+    folder = shutil.copytree(TINY_MODEL, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    return str(folder)
+
+
+@pytest.fixture
+def without_bitsandbytes(monkeypatch):
+    original = importlib.import_module
+
+    def absent(name, *given):
+        if name == "bitsandbytes":
+            raise ImportError(name)
+        return original(name, *given)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+
+
+def test_a_start_that_fails_leaves_a_finished_run_as_it_was(layout, other_family, without_bitsandbytes):
+    assert execute(layout) == 0
+    before = kept(layout)
+    assert "log/finetune.json" in before
+    failing = [
+        {"model": "no/such"}, {"model": other_family}, {"recipe": "sample-qlora4"}, {"recipe": "sample-adamw8bit"},
+        {"recipe": "nonsense"}, {"dataset": str(layout.root / "nowhere")},
+    ]  # fmt: skip
+    for changes in failing:
+        for also in ({}, {"overwrite": True}, {"restart": True}):
+            assert execute(layout, **changes, **also) in (1, 2)
+            assert kept(layout) == before, (changes, also)
+    assert execute(layout, seed=1) == 1, "another seed under the same name"
+    assert kept(layout) == before
+    assert layout.stage_log("finetune").read_text().count("on test") == 1, "the log of the finished run"
+
+
+def test_a_start_that_fails_leaves_an_interrupted_run_to_be_resumed(layout, monkeypatch):
+    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert execute(layout) == 130
+    monkeypatch.undo()
+    before = kept(layout)
+    with pytest.raises(MissingInputError):
+        finetune.run(config(layout, model="no/such", restart=True), layout)
+    assert kept(layout) == before
+
+
+def test_an_overwriting_run_takes_the_place_only_when_it_is_finished(layout, monkeypatch):
+    assert execute(layout) == 0
+    before = kept(layout)
+    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert execute(layout, overwrite=True, seed=1) == 130
+    monkeypatch.undo()
+    now = kept(layout)
+    assert {name: now[name] for name in before} == before
+    with pytest.raises(StageError, match="--resume"):
+        finetune.run(config(layout, overwrite=True, seed=1), layout)
+    assert execute(layout, resume=True, seed=1) == 0
+    after = kept(layout)
+    model = "models/finetuned/r/model.safetensors"
+    assert after[model] != before[model]
+    assert not [name for name in after if ".new" in name or ".old" in name]
+    manifest = json.loads(after["log/finetune/r/manifest.json"])
+    assert manifest["model"]["source"].endswith("models/finetuned/r")
+    assert json.loads(after["log/finetune.json"])["config"]["seed"] == 1
+    # What another run under that name from the start would have given.
+    assert execute(layout, run="other", seed=1) == 0
+    assert kept(layout)["models/finetuned/other/model.safetensors"] == after[model]
+
+
+def test_without_a_name_no_run_meets_another(layout):
+    for seed in (0, 1, 0):
+        assert execute(layout, run="", seed=seed) == 0
+    assert sorted(path.name for path in layout.finetuned_model("").iterdir()) == ["sample", "sample-2", "sample-seed1"]
+
+
+def test_ctrl_c_names_the_command_that_goes_on(layout, monkeypatch, caplog):
+    monkeypatch.setattr("sys.argv", ["src/finetune.py", "--run", "my run", "--overwrite"])
+    monkeypatch.setattr("skincare.runlog.setup", lambda *_, **__: None)
+    monkeypatch.setattr(Training, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert execute(layout) == 130
+    assert "nothing was saved yet: run the same command again" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setattr("sys.argv", ["src/finetune.py", "--run", "my run", "--restart"])
+    monkeypatch.setattr("skincare.runlog.setup", lambda *_, **__: None)
+    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert execute(layout) == 130
+    assert "go on by `python src/finetune.py --run 'my run' --resume`" in caplog.text
