@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.answering import predictions, rankings
 from skincare.answering.decoders import NAMES, DecoderName
 from skincare.answering.evaluated import EvaluatedModel
@@ -66,6 +66,7 @@ def run(config: Config, layout: Layout) -> Summary:
     for i in range(config.n_orders):
         other = model.listing(rng.sample(CATEGORIES, len(CATEGORIES)))
         asked[f"rank_order_{i + 1}"] = other.predict(examples, config.split, other.decoder("rank"), config.batch_size)
+    runlog.take_back_summary("ablations", layout)
     for name, answered in asked.items():
         predictions.write_jsonl(layout.ablations / f"{name}.jsonl", answered)
     model.write_manifest(layout.ablations, config, {f"{name}.jsonl": some for name, some in asked.items()})

@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.answering import predictions
 from skincare.answering.predictions import Prediction
 from skincare.catalogue import Product, read_products
@@ -97,6 +97,7 @@ def run(config: Config, layout: Layout) -> Summary:
     answers["product_lookup"] = _look_up(parts, config.seed)
     answers["name_folds"] = _name_folds(products, config.seed)
     scores = {name: metrics.score(some) for name, some in answers.items() if some}
+    runlog.take_back_summary("baselines", layout)
     for name, one in scores.items():
         predictions.write_jsonl(layout.baselines / f"{name}.jsonl", answers[name])
         logger.info("%-14s %s", name, metrics.headline(one))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from skincare import figures, stage
+from skincare import figures, runlog, stage
 from skincare.catalogue import Product, name_family, read_products
 from skincare.categories import CATEGORIES
 from skincare.cleaning import duplicates, measuring
@@ -71,16 +71,21 @@ def run(config: Config, layout: Layout) -> Summary:
     links = _links(rows, REJECTED.read(layout.rejected_table), products, layout)
     group_of = splitting.group_products(products, links)
     groups = splitting.make_groups(group_of, [(one.product_id, one.category) for one in examples])
+    manifest: list[SplitRow] = []
     if config.split == "product":
-        parts = _split_by_product(config, layout, groups, group_of, examples, products)
+        parts, manifest = _split_by_product(config, layout, groups, group_of, examples, products)
     else:
         parts = _split_by_picture(config, examples)
+    results = _results(config, parts, groups, group_of)
+    results["products_not_in_catalogue"] = strangers
+    # The earlier split stays until this one is proven not to leak.
+    runlog.take_back_summary("build_dataset", layout)
+    if manifest:
+        MANIFEST.write(layout.split_manifest, manifest)
     for split, part in parts.items():
         chat.write_dataset(layout, split, part)
     counts = {split: Counter(one.category for one in part) for split, part in parts.items()}
     figures.draw_dataset_split(counts, layout.plot("dataset_split"))
-    results = _results(config, parts, groups, group_of)
-    results["products_not_in_catalogue"] = strangers
     leak = results["leakage"]
     return Summary(
         headline=f"{', '.join(f'{split} {len(part):,}' for split, part in parts.items())} pictures of "
@@ -141,22 +146,18 @@ def _alike(rows: Sequence[CleanRow], layout: Layout) -> list[tuple[int, int]]:
 def _split_by_product(
     config: Config, layout: Layout, groups: Sequence[splitting.Group], group_of: Mapping[str, str],
     examples: Sequence[Example], products: Mapping[str, Product],
-) -> dict[str, list[Example]]:  # fmt: skip
-    """Split, respecting the manifest, and write it."""
+) -> tuple[dict[str, list[Example]], list[SplitRow]]:  # fmt: skip
+    """Split, respecting the manifest; return also the rows of the new one."""
     manifest = [] if config.resplit or not layout.split_manifest.is_file() else MANIFEST.read(layout.split_manifest)
     frozen = _frozen(manifest, group_of)
     split_of = splitting.assign(groups, config.seed, frozen)
     present = {product_id for group in groups for product_id in group.product_ids}
-    MANIFEST.write(
-        layout.split_manifest,
-        [row for row in manifest if row.product_id not in present]
-        + [
-            SplitRow(product_id, group.group_id, products[product_id].category, split_of[group.group_id])
-            for group in groups
-            for product_id in group.product_ids
-        ],
-    )
-    return {split: [one for one in examples if split_of[group_of[one.product_id]] == split] for split in SPLITS}
+    rows = [row for row in manifest if row.product_id not in present] + [
+        SplitRow(product_id, group.group_id, products[product_id].category, split_of[group.group_id])
+        for group in groups
+        for product_id in group.product_ids
+    ]
+    return {split: [one for one in examples if split_of[group_of[one.product_id]] == split] for split in SPLITS}, rows
 
 
 def _frozen(manifest: Sequence[SplitRow], group_of: Mapping[str, str]) -> dict[str, str]:

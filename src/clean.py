@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skincare import engines, figures, reference, stage
+from skincare import engines, figures, reference, runlog, stage
 from skincare.catalogue import read_products
 from skincare.cleaning import checks, cleaning_report, copies, inspection, measuring, quality, reviewing
 from skincare.cleaning.checks import Choice, PictureReason, Reason, Rules
@@ -105,6 +105,10 @@ def run(config: Config, layout: Layout) -> Summary:
     kept = [(row, measures) for row, measures in good if row.image_id not in gone]
     limit = choice.check("blurred").limit
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
+    if not kept:
+        # What an earlier run kept would go, and most likely the pictures are just not where they were.
+        raise StageError(f"Of {len(rows):,} pictures none would be kept ({_listed(counts)}); all stays as it was")
+    runlog.take_back_summary("clean", layout)
     with engines.beside(
         figures.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
     ):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from skincare import figures, stage
+from skincare import figures, runlog, stage
 from skincare.answering.evaluated import EvaluatedModel
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_source import picture_files, read_parts
@@ -65,6 +65,7 @@ def run(config: Config, layout: Layout) -> Summary:
             shutil.rmtree(folder, ignore_errors=True)
     parts = read_parts(config.dataset, layout)
     rows = [_result(config, layout, parts, name, seed) for name in names for seed in seeds]
+    runlog.take_back_summary("compare_recipes", layout)
     COMPARISON.write(layout.comparison_table, rows)
     table = summarise(rows)
     figures.draw_recipe_comparison(table, len(parts["test"]), layout.plot("recipe_comparison"))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from skincare import images, stage
+from skincare import images, runlog, stage
 from skincare.answering import predictions, saliency
 from skincare.answering.evaluated import EvaluatedModel
 from skincare.answering.predictions import Prediction
@@ -58,6 +58,7 @@ def run(config: Config, layout: Layout) -> Summary:
     asked = ranked if boxes else ranked[: config.n_pictures]
     found = _explain(EvaluatedModel(layout.finetuned_model(name), layout), asked, config.batch_size)
     shown = list(zip(asked, found, strict=True))[: config.n_pictures]
+    runlog.take_back_summary("explain", layout)
     for one, saliency_of in shown:
         _draw(layout, one, saliency_of, config.method)
     overlap = _overlap(asked, found, boxes, config.seed) if boxes else {}

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.dataset import chat
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_card import dataset_card
@@ -55,6 +55,7 @@ def run(config: Config, layout: Layout) -> Summary:
         raise StageError("--shard-mb must be at least 1")
     parts = {split: chat.read_dataset(layout, split) for split in SPLITS}
     storage = Storage(config.to or str(layout.export(config.format)))
+    runlog.take_back_summary("export_dataset", layout)
     shards = _write_llamafactory(storage, parts, layout) if config.format == "llamafactory" else _write_shards(
         storage, config.format, parts, layout, config.shard_mb * 1_000_000
     )  # fmt: skip

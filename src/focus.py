@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from skincare import engines, images, stage
+from skincare import engines, images, runlog, stage
 from skincare.cleaning import focusing
 from skincare.cleaning.foreground import METHODS, Method, NoProductError
 from skincare.cleaning.picture_tables import FOCUSED, FocusRow
@@ -63,6 +63,7 @@ def run(config: Config, layout: Layout) -> Summary:
     rows = CLEAN.read(layout.clean_table)
     done = _done(config, layout, rows)
     new = [row for row in rows if row.image_id not in done]
+    runlog.take_back_summary("focus", layout)
     _focus_all(new, done, config, layout)
     _remove_strangers(rows, layout)
     outcomes = Counter(row.outcome for row in done.values())

@@ -13,7 +13,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.evaluation import release_gate
 from skincare.files import write_text
 from skincare.paths import Layout
@@ -40,6 +40,7 @@ def run(config: Config, layout: Layout) -> Summary:
     """Read, render, write; then hold the answers against the gate's baseline."""
     baseline = release_gate.read_baseline(config.gate) if config.gate else None
     data = report_data.gather(layout)
+    runlog.take_back_summary("report", layout)
     write_text(layout.report_markdown, report_pages.markdown(data, layout.root))
     page = report_pages.html(data)
     write_text(layout.report_html, page)

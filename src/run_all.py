@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.runlog import Summary
@@ -55,6 +55,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Run the stages one after another, each in its own process."""
     stages = STAGES[STAGES.index(config.first) :]
+    runlog.take_back_summary("run_all", layout)
     shop = serve(stock(layout, seed=0)) if config.sample and "scrape" in stages else nullcontext("")
     with shop as shop_url:
         for name in stages:

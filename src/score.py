@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 import tyro
 
-from skincare import figures, stage
+from skincare import figures, runlog, stage
 from skincare.answering import answers, predictions
 from skincare.errors import MissingInputError
 from skincare.evaluation import comparison, merging, metrics, scoring
@@ -45,6 +45,7 @@ def run(config: Config, layout: Layout) -> Summary:
     files = config.files or _written(layout)
     if not files:
         raise MissingInputError("predictions", layout.zero_shot, "Make them with `python src/zero_shot.py`.")
+    runlog.take_back_summary("score", layout)
     n_answers = n_changed = 0
     accuracies = {}
     for file in files:

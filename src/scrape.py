@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import reference, stage
+from skincare import reference, runlog, stage
 from skincare.catalogue import Problem, read_products
 from skincare.collecting import listing, scrape_refresh, scrape_tables, scrape_work, urls
 from skincare.collecting.collector import Collector, Shop
@@ -93,6 +93,7 @@ def _run(config: Config, layout: Layout) -> Summary:
     _check_contact(config, sources)
     n_rows, problems, rejected = catalogue.n_rows, catalogue.problems, catalogue.rejected
     with ScrapeState(layout.scrape_state) as state:
+        runlog.take_back_summary("scrape", layout)
         _remove_leftovers(layout)
         state.set_catalogue(catalogue.products)
         # From here on the state holds it.

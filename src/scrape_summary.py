@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.collecting import scrape_log, scrape_tables
 from skincare.collecting.scrape_log import FailureGroup, HostTime, Throughput
 from skincare.collecting.scrape_plot import draw_scrape_summary
@@ -44,6 +44,7 @@ def run(config: Config, layout: Layout) -> Summary:
     )
     lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(counts, groups, retries))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+    runlog.take_back_summary("scrape_summary", layout)
     draw_scrape_summary(groups, coverage, speed, layout.plot("scrape_summary"))
     results = {
         "failures": [asdict(group) for group in groups],

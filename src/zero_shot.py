@@ -9,7 +9,7 @@ Time: 4 s for 80 pictures with the embedded tiny model on two cores.
 from dataclasses import dataclass
 from typing import Literal
 
-from skincare import figures, stage
+from skincare import figures, runlog, stage
 from skincare.answering import predictions
 from skincare.answering.decoders import DecoderName
 from skincare.answering.evaluated import EvaluatedModel
@@ -53,6 +53,7 @@ def run(config: Config, layout: Layout) -> Summary:
     )
     answered = asked.predict(examples, config.split, asked.decoder(config.decoder), config.batch_size)
     scores = metrics.score(answered)
+    runlog.take_back_summary("zero_shot", layout)
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
     asked.write_manifest(layout.zero_shot, config, {"predictions.jsonl": answered})
     write_json(layout.zero_shot / "metrics.json", metrics.to_json(scores))
