@@ -5,15 +5,19 @@ BIN := $(VENV)/bin
 # Test files side by side, one thread each: more threads than cores slow each other down many times over.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help sample test test-fast check lint types format clean
+.PHONY: help reader sample test test-fast check lint types format clean
 
 help:
+	@echo "make reader     install only what \`python src/predict.py IMAGE\` needs to read packs: no torch"
 	@echo "make sample     install, then run every stage on the embedded shop and model (sample_run/)"
 	@echo "make test       install, then run all tests"
 	@echo "make test-fast  the tests without those marked slow"
 	@echo "make check      ruff, mypy and all tests: what CI runs"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove sample_run/ and caches (never your data)"
+
+reader: $(VENV)/installed-reader
+	@echo "Ready: $(BIN)/python src/predict.py IMAGE|FOLDER"
 
 sample: $(VENV)/installed
 	$(BIN)/python src/run_all.py --sample
@@ -43,6 +47,10 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-reader: requirements-reader.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-reader.txt
+	touch $@
 
 $(VENV)/installed: requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

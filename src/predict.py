@@ -1,40 +1,45 @@
-"""Name the category of any picture, or of every picture in a folder.
+"""Name the category of any image, or of every image in a folder.
 
-In: a picture or a folder, a model folder or a hub name.
-Out: a table on standard output; with --csv a CSV file. A picture that cannot be read is a row with the reason.
-Command: python src/predict.py PICTURE|FOLDER [--csv answers.csv] [--min-confidence 0.9]
-Time: about 25 pictures a second with the embedded tiny model on two cores.
+By the text on the pack (--predictor text: OCR and the reader, no training, no torch), or by a fine-tuned model (model).
+By default a fine-tuned model answers where there is one, and the reader where there is none.
+
+In: an image or a folder; for a model its folder or hub name.
+Out: a table on standard output; with --csv a CSV file. A file that is no image is a row with the reason; an image that
+is not read surely enough is named Unknown, status abstained, no_text or other_script.
+Command: python src/predict.py IMAGE|FOLDER [--csv answers.csv] [--min-confidence 0.9]
+Time: the reader starts in 2 s and takes about a second an image on one core.
 """
 
-import csv
-import io
+import json
+import logging
+import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
-from skincare import images, stage
-from skincare.answering import answers
-from skincare.answering.decoders import Answer, Decoder, DecoderName, make_decoder
-from skincare.categories import CATEGORIES, UNKNOWN
+from skincare import stage
+from skincare.categories import UNKNOWN
 from skincare.errors import MissingInputError, StageError
-from skincare.evaluation.calibration import with_temperature
 from skincare.files import write_text
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import default_device, load_model, load_processor
-from skincare.modelling.recogniser import Recogniser
-from skincare.paths import Layout
+from skincare.inference.image_predictions import Predictor, Row, abstain_below, to_csv, to_table
+from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
-from skincare.tables import for_spreadsheet
+from skincare.text_reading.ocr import EngineName
+
+logger = logging.getLogger(__name__)
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
-# The decoders that say how sure they are.
-_SURE: Final[tuple[DecoderName, ...]] = ("rank", "head")
+
+PredictorName = Literal["auto", "text", "model"]
+# Those of skincare.answering.decoders, which imports torch.
+DecoderName = Literal["generate", "constrained", "rank", "head"]
+# The decoders that give probabilities.
+_WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,122 +47,111 @@ class Config(stage.StageConfig):
     """What the stage can be told."""
 
     pictures: Annotated[Path, tyro.conf.Positional]
-    """A picture, or a folder that is searched with all its subfolders."""
+    """An image, or a folder that is searched with all its subfolders."""
+    predictor: PredictorName = "auto"
+    """text: the pack's text; model: a fine-tuned model; auto: the model if there is one, or is named, else the text."""
     model: str = ""
     """A model folder or hub name; the newest run in models/finetuned/ if left out."""
     csv: Path | None = None
     """Write a CSV file instead of a table on standard output."""
-    decoder: DecoderName | None = None
-    """How answers are got; the classification head if left out and the model has one, or else free text (rank with
-    --min-confidence)."""
     min_confidence: float | None = None
-    """Answer Unknown, status unsure, where the category is less probable than this; needs the decoder rank or head."""
+    """Answer Unknown, status abstained, where the category is less probable than this; the reader's own threshold (0.5)
+    if left out. Of a model it needs the decoder rank or head."""
+    ocr: EngineName = "rapidocr"
+    """The OCR engine of the predictor text."""
+    decoder: DecoderName | None = None
+    """How a model answers; the classification head if left out and the model has one, or else free text (rank with
+    --min-confidence)."""
     temperature: float = 1.0
-    """Softens probabilities if above 1; the thresholds in a run's confidence.json hold with the temperature there."""
+    """Softens a model's probabilities if above 1; thresholds in a run's confidence.json hold with the one there."""
     batch_size: int = 16
-    """Pictures per forward pass."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is known about one picture."""
-
-    file: str
-    category: str
-    probability: float | None
-    status: str
-    answer: str
-
-    def cells(self) -> list[str]:
-        """Return the row as text; a picture whose decoder gives no probability has an empty cell."""
-        probability = "" if self.probability is None else f"{self.probability:.4f}"
-        return [self.file, self.category, probability, self.status, self.answer]
+    """Images per forward pass of a model."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Answer for every picture, in the order of their paths."""
+    """Predict every image, in the order of their paths."""
     _check(config)
     files = _files(config.pictures)
-    source = config.model or str(_newest_model(layout))
-    encoder = PromptEncoder(load_processor(source))
-    recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False))
-    recogniser.load_head(Path(source))
-    decoder = make_decoder(_decoder_name(config, recogniser), recogniser, encoder)
+    predictor, n_at_once = _predictor(config, layout)
     rows: list[Row] = []
-    with tqdm(total=len(files), unit="picture", disable=None) as bar:
-        for start in range(0, len(files), config.batch_size):
-            some = recognise(decoder, recogniser, encoder, files[start : start + config.batch_size], config.temperature)
-            rows += [_if_sure(row, config.min_confidence) for row in some]
-            bar.update(len(rows) - bar.n)
+    with tqdm(total=len(files), unit="image", disable=None) as bar:
+        for start in range(0, len(files), n_at_once):
+            some = predictor(files[start : start + n_at_once])
+            rows += [abstain_below(row, config.min_confidence) for row in some]
+            bar.update(len(some))
     if config.csv:
-        write_text(config.csv, _csv(rows))
+        write_text(config.csv, to_csv(rows))
     else:
-        sys.stdout.write(_table(rows))
-    n_named = sum(row.category != UNKNOWN for row in rows)
-    n_broken, n_unsure = (sum(row.status == status for row in rows) for status in ("unreadable", "unsure"))
-    n_unnamed = len(rows) - n_named - n_broken - n_unsure
+        sys.stdout.write(to_table(rows))
+    return _summary(rows, predictor)
+
+
+def _summary(rows: list[Row], predictor: Predictor) -> Summary:
+    counts = Counter("named" if row.category != UNKNOWN else row.status for row in rows)
+    without = ("abstained", "no_text", "other_script", "unreadable")
+    told = {"named": counts["named"], **{status: counts[status] for status in without}}
+    told["unnamed"] = len(rows) - sum(told.values())
+    rest = ", ".join(f"{n} {name}" for name, n in told.items() if n and name != "named")
     return Summary(
-        headline=f"{n_named} of {len(rows)} pictures named, {n_unsure} unsure, {n_broken} unreadable",
-        counts={"named": n_named, "unreadable": n_broken, "unsure": n_unsure, "unnamed": n_unnamed},
-        results={"model": source, "decoder": decoder.name},
+        headline=f"{told['named']} of {len(rows)} images named{', ' if rest else ''}{rest}",
+        counts=told,
+        results={"predictor": predictor.name},
     )
 
 
-def recognise(
-    decoder: Decoder, recogniser: Recogniser, encoder: PromptEncoder, files: Sequence[Path], temperature: float = 1.0
-) -> list[Row]:
-    """Return one row per file, in order."""
-    rows: dict[Path, Row] = {}
-    pixels = {}
-    for file in files:
-        try:
-            pixels[file] = encoder.pixels(images.decode(file.read_bytes()))
-        except (OSError, ValueError) as error:
-            rows[file] = Row(str(file), UNKNOWN, None, "unreadable", str(error))
-    if pixels:
-        states = recogniser.picture_states(list(pixels.values()))
-        found = decoder([one.grid for one in pixels.values()], states)
-        for file, answer in zip(pixels, found, strict=True):
-            parsed = answers.parse(answer.text, is_finished=answer.is_finished)
-            probability = _probability(answer, parsed.category, temperature)
-            rows[file] = Row(str(file), parsed.category or UNKNOWN, probability, parsed.status, answer.text)
-    return [rows[file] for file in files]
+def _predictor(config: Config, layout: Layout) -> tuple[Predictor, int]:
+    """Return the predictor and how many images it takes at once; only a model's imports torch."""
+    if _is_by_text(config, layout):
+        from skincare.inference.text_predictor import TextPredictor
+        from skincare.text_reading.reader_store import stored_reader
+
+        threshold = 0.0 if config.min_confidence is not None else None
+        return TextPredictor.of(stored_reader(layout, threshold=threshold), config.ocr), 1
+    from skincare.inference.model_predictor import ModelPredictor
+
+    source = config.model or str(_newest_model(layout))
+    if is_drawings_only(Path(source)):
+        logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
+    wants = config.min_confidence is not None
+    return ModelPredictor(source, config.decoder, config.temperature, needs_probabilities=wants), config.batch_size
+
+
+def _is_by_text(config: Config, layout: Layout) -> bool:
+    if config.predictor != "auto":
+        return config.predictor == "text"
+    if config.model or config.decoder:
+        return False
+    found = _newest_model(layout, is_needed=False)
+    if found and is_drawings_only(found):
+        logger.info("%s knows drawings of packs only; the reader answers (--predictor model asks it)", found)
+        return True
+    return found is None
+
+
+def is_drawings_only(source: Path) -> bool:
+    """Tell whether a model folder holds the embedded stand-in or what was trained from it."""
+    try:
+        widths = [json.loads((one / "config.json").read_text())["text_config"] for one in (source, TINY_MODEL)]
+        return bool(widths[0]["hidden_size"] == widths[1]["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check(config: Config) -> None:
-    """Raise StageError for numbers that make no sense, and where --min-confidence has nothing to be compared with."""
-    if not 0 < config.temperature < np.inf:
+    """Raise StageError for numbers that make no sense, and for options that contradict each other."""
+    if not 0 < config.temperature < math.inf:
         raise StageError(f"--temperature {config.temperature:g} is no number above 0")
+    if config.batch_size < 1:
+        raise StageError(f"--batch-size {config.batch_size} is below 1")
+    if config.predictor == "text" and (config.model or config.decoder):
+        raise StageError("--predictor text asks no model: leave --model and --decoder out")
     if config.min_confidence is None:
         return
     if not 0 <= config.min_confidence <= 1:
         raise StageError(f"--min-confidence {config.min_confidence:g} is no probability between 0 and 1")
-    if config.decoder not in (None, *_SURE):
-        raise StageError(
-            f"--min-confidence: the decoder {config.decoder} gives no probabilities; name {' or '.join(_SURE)}"
-        )
-
-
-def _decoder_name(config: Config, recogniser: Recogniser) -> DecoderName:
-    if config.decoder is not None:
-        return config.decoder
-    if recogniser.head is not None:
-        return "head"
-    return "generate" if config.min_confidence is None else "rank"
-
-
-def _probability(answer: Answer, category: str | None, temperature: float) -> float | None:
-    if category is None or not answer.log_probabilities:
-        return None
-    scaled = with_temperature(np.array([answer.log_probabilities]), temperature)
-    return float(np.exp(scaled[0, CATEGORIES.index(category)]))
-
-
-def _if_sure(row: Row, min_confidence: float | None) -> Row:
-    """Return the row, without its category where that is not probable enough; the answer stays to be read."""
-    if min_confidence is None or row.probability is None or row.probability >= min_confidence:
-        return row
-    return replace(row, category=UNKNOWN, status="unsure")
+    if config.decoder not in (None, *_WITH_PROBABILITIES):
+        names = " or ".join(_WITH_PROBABILITIES)
+        raise StageError(f"--min-confidence: the decoder {config.decoder} gives no probabilities; name {names}")
 
 
 def _files(path: Path) -> list[Path]:
@@ -167,39 +161,21 @@ def _files(path: Path) -> list[Path]:
             return found
     elif path.is_file():
         return [path]
-    raise MissingInputError("picture", path, "Name a picture, or a folder that holds some.")
+    raise MissingInputError("image", path, "Name an image, or a folder that holds some.")
 
 
-def _newest_model(layout: Layout) -> Path:
+def _newest_model(layout: Layout, *, is_needed: bool = True) -> Path | None:
     models = list(layout.finetuned_model("").glob("*/config.json"))
-    if not models:
+    if models:
+        return max(models, key=lambda config: config.stat().st_mtime).parent
+    if is_needed:
+        folder = layout.finetuned_model("")
         raise MissingInputError(
-            "fine-tuned model", layout.finetuned_model(""), "Make one with `python src/finetune.py` or name a --model."
+            "fine-tuned model",
+            folder,
+            "Make one with `python src/finetune.py`, name a --model or take --predictor text.",
         )
-    return max(models, key=lambda config: config.stat().st_mtime).parent
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Row))
-    # A model's words may be anything, also a formula.
-    writer.writerows([for_spreadsheet(cell) for cell in row.cells()] for row in rows)
-    return buffer.getvalue()
-
-
-def _table(rows: Sequence[Row]) -> str:
-    return "".join(f"{line}\n" for line in _lines(rows))
-
-
-def _lines(rows: Sequence[Row]) -> Iterator[str]:
-    width = max(len("file"), *(len(row.file) for row in rows))
-    for cells in ([field.name for field in fields(Row)], *(row.cells() for row in rows)):
-        # A model's words and a file's name may hold line ends or terminal escapes; one picture is one harmless line.
-        file, category, probability, status, answer = (
-            "".join(letter if letter.isprintable() else " " for letter in cell) for cell in cells
-        )
-        yield f"{file:{width}}  {category:12}  {probability:11}  {status:10}  {answer}"
+    return None
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ def test_the_exported_model_predicts_as_it_was_tested(layout, tmp_path):
     for one in test[:6]:
         name = one["messages"][0]["content"][0]["image"]
         (folder / name.rpartition("/")[2]).write_bytes((layout.root / name).read_bytes())
-    run_stage("predict", layout, str(folder), "--csv", str(out))
+    run_stage("predict", layout, str(folder), "--predictor", "model", "--csv", str(out))
     tested = {}
     for line in (layout.finetune_log("sample") / "test_predictions.jsonl").read_text().splitlines():
         one = json.loads(line)

@@ -1,21 +1,29 @@
 """Any picture or folder gets one row each, whatever is wrong with it."""
 
 import csv
+import json
 import math
 import shutil
+import subprocess
+import sys
+from typing import get_args
 
 import pytest
+from PIL import Image
 
 import predict
 from skincare import images
+from skincare.answering import decoders
 from skincare.answering.decoders import make_decoder
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
+from skincare.inference.image_predictions import Row, to_csv, to_table
 from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.heads import ClassificationHead, save_head
 from skincare.modelling.model import load_processor
 from skincare.modelling.recogniser import Recogniser
-from skincare.paths import TINY_MODEL, Layout
+from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.text_reading.pack_text import TextLine
 from tests.dataset_helpers import jpeg, pack
 
 
@@ -39,7 +47,14 @@ def test_a_folder_gives_a_row_per_picture(tmp_path, folder, capsys):
     summary = run(tmp_path, folder)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0].removeprefix(f"{folder}/") for line in lines[1:]] == ["a.jpg", "broken.png", "deeper/b.JPG"]
-    assert summary.counts == {"named": 0, "unreadable": 1, "unsure": 0, "unnamed": 2}
+    assert summary.counts == {
+        "named": 0,
+        "unreadable": 1,
+        "abstained": 0,
+        "no_text": 0,
+        "other_script": 0,
+        "unnamed": 2,
+    }
 
 
 def test_a_csv_says_the_same(tmp_path, folder):
@@ -77,10 +92,17 @@ def test_below_the_wanted_confidence_nothing_is_named(tmp_path, folder):
     between = (float(lower["probability"]) + float(higher["probability"])) / 2
 
     summary, rows = answered(tmp_path, folder, min_confidence=between)
-    assert summary.counts == {"named": 1, "unreadable": 1, "unsure": 1, "unnamed": 0}
-    assert summary.results["decoder"] == "rank"
-    unsure = {**lower, "category": "Unknown", "status": "unsure"}
-    assert sorted((rows[0], rows[2]), key=lambda row: float(row["probability"])) == [unsure, higher]
+    assert summary.counts == {
+        "named": 1,
+        "unreadable": 1,
+        "abstained": 1,
+        "no_text": 0,
+        "other_script": 0,
+        "unnamed": 0,
+    }
+    assert summary.results["predictor"].endswith("decoder rank")
+    withheld = {**lower, "category": "Unknown", "status": "abstained"}
+    assert sorted((rows[0], rows[2]), key=lambda row: float(row["probability"])) == [withheld, higher]
     assert rows[1]["status"] == "unreadable"
 
 
@@ -89,9 +111,9 @@ def test_a_models_head_says_how_sure_it_is(tmp_path, folder):
     shutil.copytree(TINY_MODEL, model)
     save_head(model, ClassificationHead(128))
     summary, rows = answered(tmp_path, folder, model=str(model), min_confidence=0.08)
-    assert summary.results["decoder"] == "head"
+    assert summary.results["predictor"].endswith("decoder head")
     assert [row["probability"] for row in rows] == ["0.0714", "", "0.0714"], "an untrained head finds all 14 alike"
-    assert [row["status"] for row in rows] == ["unsure", "unreadable", "unsure"]
+    assert [row["status"] for row in rows] == ["abstained", "unreadable", "abstained"]
 
 
 @pytest.mark.parametrize(
@@ -120,22 +142,118 @@ def test_one_picture_is_enough_and_batches_change_nothing(tmp_path, folder, caps
 @pytest.mark.parametrize("name", ["absent.jpg", "empty"])
 def test_nothing_to_look_at_is_explained(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingInputError, match="picture"):
+    with pytest.raises(MissingInputError, match="image"):
         run(tmp_path, tmp_path / name)
 
 
 def test_without_a_fine_tuned_model_the_stage_is_named(tmp_path, folder):
     with pytest.raises(MissingInputError, match=r"finetune\.py"):
-        predict.run(predict.Config(root=tmp_path, pictures=folder), Layout(tmp_path))
+        run(tmp_path, folder, model="", predictor="model")
 
 
 def test_words_of_a_model_cannot_control_the_terminal():
-    rows = [predict.Row("a\n.jpg", "Unknown", None, "offlist", "two\nlines \x1b[31mred")]
-    table = predict._table(rows)
+    rows = [Row("a\n.jpg", "Unknown", None, "offlist", "two\nlines \x1b[31mred")]
+    table = to_table(rows)
     assert len(table.splitlines()) == 2
     assert "\x1b" not in table
 
 
 def test_words_of_a_model_are_no_formula_in_a_spreadsheet():
-    text = predict._csv([predict.Row("a.jpg", "Unknown", None, "offlist", "=HYPERLINK(0)")])
+    text = to_csv([Row("a.jpg", "Unknown", None, "offlist", "=HYPERLINK(0)")])
     assert text.splitlines()[1] == "a.jpg,Unknown,,offlist,'=HYPERLINK(0)"
+
+
+class FakeEngine:
+    """Reads the name of the category that an image's red value stands for."""
+
+    name = "fake engine"
+
+    def read(self, image):
+        words = {200: ["ACME", "Face Wash"], 100: ["ACME"], 0: []}
+        return [TextLine(text, 0.9, BOX, 0.1) for text in words[int(image[0, 0, 0])]]
+
+
+BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
+
+
+@pytest.fixture
+def packs(tmp_path, monkeypatch):
+    monkeypatch.setattr("skincare.inference.text_predictor.make_engine", lambda name: FakeEngine())
+    found = tmp_path / "packs"
+    found.mkdir()
+    for name, red in (("a.png", 200), ("b.png", 100), ("c.png", 0)):
+        Image.new("RGB", (40, 40), (red, 0, 0)).save(found / name)
+    (found / "broken.jpg").write_bytes(b"no image")
+    return found
+
+
+def test_before_anything_is_trained_the_reader_answers(tmp_path, packs):
+    summary, rows = answered(tmp_path, packs, model="")
+    assert [row["status"] for row in rows] == ["read", "abstained", "unreadable", "no_text"]
+    assert [row["category"] for row in rows] == ["Cleanser", "Unknown", "Unknown", "Unknown"]
+    assert [row["answer"] for row in rows][:2] == ["face wash", ""]
+    assert float(rows[0]["probability"]) > 0.9 > 0.5 > float(rows[1]["probability"])
+    assert summary.counts["named"] == summary.counts["abstained"] == summary.counts["no_text"] == 1
+    assert summary.results["predictor"] == "reader, fake engine"
+
+
+def test_a_named_confidence_replaces_the_readers_own(tmp_path, packs):
+    _, rows = answered(tmp_path, packs, model="", min_confidence=0.1)
+    assert [row["status"] for row in rows] == ["read", "read", "unreadable", "no_text"], "no text is never an answer"
+    _, rows = answered(tmp_path, packs, model="", min_confidence=1.0)
+    assert [row["status"] for row in rows] == ["abstained", "abstained", "unreadable", "no_text"]
+
+
+def trained(tmp_path):
+    """Put what looks like a model that was trained from the embedded one where the newest is looked for."""
+    folder = Layout(tmp_path).finetuned_model("run")
+    folder.mkdir(parents=True)
+    shutil.copy(TINY_MODEL / "config.json", folder)
+    return folder
+
+
+def test_a_model_that_knows_drawings_only_answers_when_it_is_named_and_says_so(tmp_path, packs, caplog):
+    folder = trained(tmp_path)
+    summary, _ = answered(tmp_path, packs, model="")
+    assert summary.results["predictor"] == "reader, fake engine"
+    shutil.copytree(TINY_MODEL, folder, dirs_exist_ok=True)
+    summary, _ = answered(tmp_path, packs, model="", predictor="model")
+    assert summary.results["predictor"] == f"{folder}, decoder generate"
+    assert "knows drawings of packs, not photos" in caplog.text
+
+
+def test_a_real_fine_tuned_model_answers_by_itself(tmp_path, packs):
+    folder = trained(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["hidden_size"] = 1536
+    (folder / "config.json").write_text(json.dumps(config))
+    assert not predict._is_by_text(predict.Config(root=tmp_path, pictures=packs), Layout(tmp_path))
+    assert predict._is_by_text(predict.Config(root=tmp_path, pictures=packs, predictor="text"), Layout(tmp_path))
+
+
+def test_the_reader_asks_no_model(tmp_path, packs):
+    with pytest.raises(StageError, match="asks no model"):
+        run(tmp_path, packs, predictor="text")
+
+
+def test_an_absent_ocr_library_is_explained(tmp_path, packs, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with pytest.raises(MissingInputError, match="make reader"):
+        run(tmp_path, packs, model="")
+
+
+def test_the_reader_starts_without_torch_and_without_scikit_learn():
+    code = (
+        "import sys, predict, skincare.inference.text_predictor, skincare.text_reading.reader_store as store\n"
+        "store.Reader().predict(['Face Wash'])\n"
+        "print(sorted({'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "[]", said.stderr
+
+
+def test_the_decoders_are_those_of_the_model():
+    assert get_args(predict.DecoderName) == decoders.NAMES

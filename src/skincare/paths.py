@@ -185,6 +185,11 @@ class Layout:
         """Return the folder of answers that models have given, from which an evaluation goes on."""
         return self.root / ".cache" / "answers"
 
+    @property
+    def reader_cache(self) -> Path:
+        """Return the folder of the pack reader as it was fitted on what lies below the root."""
+        return self.root / ".cache" / "reader"
+
     # -- logs, plots, report
     def stage_log(self, stage: str) -> Path:
         """Return the log that a stage writes for people; the scraper's has a name of its own since ever."""

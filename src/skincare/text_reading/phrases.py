@@ -1,0 +1,140 @@
+"""The words that name a product's category on a pack, in sixteen languages: one table, `phrases.csv`.
+
+A row holds phrases of one category, language and strength, separated by `|`:
+
+    3  names the product by itself ("face wash", "sữa rửa mặt")
+    2  names it usually ("cream", "lotion")
+    1  only makes it likelier ("spf 50", "niacinamide")
+    0  belongs to no category and is consumed, so that the words in it name nothing ("oil control", "after toner")
+
+In a phrase `*` stands for one to three words ("eye * cream") and `#` for a number ("pack of #").
+
+Text and table are folded alike (`fold`): lower case, no accents, British spelling; words of Latin and Cyrillic letters
+are tokens, and of scripts that are written without spaces each character is one.
+"""
+
+import csv
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from skincare.categories import CATEGORIES
+from skincare.errors import StageError
+
+GAP: Final = "*"
+NUMBER: Final = "#"
+TABLE: Final = Path(__file__).with_name("phrases.csv")
+STRENGTHS: Final = (0, 1, 2, 3)
+
+# Letters that Unicode does not decompose.
+_LETTERS: Final = str.maketrans(
+    {
+        "đ": "d",
+        "ß": "ss",
+        "ø": "o",
+        "ł": "l",
+        "ı": "i",
+        "œ": "oe",
+        "æ": "ae",
+        "&": " and ",
+        "’": "'",
+        "ʼ": "'",
+        "´": "'",
+    }
+)
+# Of the Vietnamese letters with one mark those that such OCR does not know either.
+_DOTTED: Final = frozenset("ạảẹẻẽịỉĩọỏụủũỵỷỹ")
+_SPELLINGS: Final = (
+    (re.compile(r"(?<=moisturi)z(?=[aei])"), "s"),
+    (re.compile(r"\bmake[ -]up\b"), "makeup"),
+    (re.compile(r"\banti-? ?ag(?:e?ing|e)\b"), "antiageing"),
+    (re.compile(r"\bcolor"), "colour"),
+)
+_TOKEN: Final = re.compile(r"[a-z0-9]+|[\u0400-\u04ff]+|[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One phrase of the table, as tokens; `label` is None where it is consumed and names nothing."""
+
+    label: str | None
+    language: str
+    strength: int
+    text: str
+    # One tuple a word: how it is spelt and, where OCR leaves letters out, what is left of it.
+    words: tuple[tuple[str, ...], ...]
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Return the words as they are spelt."""
+        return tuple(forms[0] for forms in self.words)
+
+
+def fold(text: str) -> str:
+    """Return lower-case text without accents, in British spelling.
+
+    "Crème MOISTURIZING, Đất Sét" -> "creme moisturising, dat set"
+    """
+    lowered = unicodedata.normalize("NFKD", text.casefold()).translate(_LETTERS)
+    plain = "".join(letter for letter in lowered if unicodedata.category(letter) not in ("Mn", "Cf"))
+    # Korean syllables were taken apart together with the accents.
+    plain = unicodedata.normalize("NFC", plain)
+    for pattern, spelling in _SPELLINGS:
+        plain = pattern.sub(spelling, plain)
+    return plain
+
+
+def worn(text: str) -> str:
+    """Return Vietnamese text as OCR reads it that leaves letters with two marks out.
+
+    "tẩy tế bào chết" -> "ty t bào cht", "dưỡng ẩm" -> "dưng m"
+    """
+    letters = unicodedata.normalize("NFC", text)
+    return "".join(one for one in letters if len(unicodedata.normalize("NFD", one)) < 3 and one not in _DOTTED)
+
+
+def tokenise(text: str) -> list[str]:
+    """Return the tokens of a text.
+
+    "Skin1004 クリーム" -> ["skin1004", "ク", "リ", "ー", "ム"]
+    """
+    return _TOKEN.findall(fold(text))
+
+
+@lru_cache(maxsize=4)
+def read_phrases(path: Path = TABLE) -> tuple[Phrase, ...]:
+    """Return the table's phrases; raises StageError that names the row where it is malformed."""
+    found: dict[tuple[str, ...], Phrase] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for phrase in _phrases_of(row):
+                first = found.setdefault(phrase.tokens, phrase)
+                if first.label != phrase.label:
+                    raise StageError(f"{path}: {phrase.text!r} stands for {first.label} and for {phrase.label}")
+                if first.strength < phrase.strength:
+                    found[phrase.tokens] = phrase
+    return tuple(found.values())
+
+
+def _phrases_of(row: dict[str, str]) -> list[Phrase]:
+    label, strength = row["label"] or None, int(row["strength"])
+    if strength not in STRENGTHS or (label is None) != (strength == 0) or label not in (None, *CATEGORIES):
+        raise StageError(f"{TABLE}: no such label and strength: {row['label']!r}, {row['strength']}")
+    return [
+        Phrase(label, row["language"], strength, text, _words(text, row["language"]))
+        for text in row["phrases"].split("|")
+    ]
+
+
+def _words(text: str, language: str) -> tuple[tuple[str, ...], ...]:
+    """Return the words of a phrase, wildcards among them, each in its forms."""
+    parts = re.split(rf"([{GAP}{NUMBER}])", text)
+    words = [token for part in parts for token in ([part] if part in (GAP, NUMBER) else tokenise(part))]
+    # A single word with letters left out is anything.
+    left = [token for word in text.split() for token in tokenise(worn(word)) or [""]]
+    if language != "vi" or len(words) == 1 or len(left) != len(words):
+        return tuple((word,) for word in words)
+    return tuple((word, less) if less not in ("", word) else (word,) for word, less in zip(words, left, strict=True))

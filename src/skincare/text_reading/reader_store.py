@@ -1,0 +1,71 @@
+"""The reader of a root folder: fitted on what lies there, kept in `.cache/reader/`, made anew when that changes.
+
+It learns from the names of the catalogue and, where a dataset was built and its packs were read, from the texts of the
+training images; val and test are never looked at. Where neither is there, the phrase table reads alone.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from skincare.catalogue import read_products
+from skincare.categories import CATEGORIES
+from skincare.dataset.chat import read_dataset
+from skincare.paths import Layout
+from skincare.text_reading.pack_text import read_pack_text
+from skincare.text_reading.phrases import TABLE
+from skincare.text_reading.reader import THRESHOLD, VERSION, Reader, read_settings
+
+logger = logging.getLogger(__name__)
+
+
+def stored_reader(layout: Layout, *, threshold: float | None = None) -> Reader:
+    """Return the reader of a root folder, fitted first where that was not done yet (some seconds)."""
+    threshold = THRESHOLD if threshold is None else threshold
+    sources = _sources(layout)
+    if not sources:
+        return Reader(threshold=threshold)
+    key = _key(sources)
+    if read_settings(layout.reader_cache).get("key") != key:
+        texts, labels = _texts(layout)
+        if len(set(labels)) < 2:
+            logger.warning(
+                "The products of %s have fewer than two categories; the phrase table reads alone", layout.root
+            )
+            return Reader(threshold=threshold)
+        logger.info("The reader learns from %d texts of %s", len(texts), ", ".join(path.name for path in sources))
+        Reader.fit(texts, labels).save(layout.reader_cache, key=key, n_texts=len(texts))
+    return Reader(Reader.load(layout.reader_cache).classifier, threshold)
+
+
+def read_catalogue_names(path: Path) -> tuple[list[str], list[str]]:
+    """Return names and categories of a catalogue's products."""
+    products = read_products(path).products
+    return [one.name for one in products], [one.category for one in products]
+
+
+def _sources(layout: Layout) -> list[Path]:
+    """Return the files that there are to learn from."""
+    found = [layout.catalogue] if layout.catalogue.is_file() else []
+    packs = [layout.dataset("train"), layout.pack_text]
+    return found + (packs if all(path.is_file() for path in packs) else [])
+
+
+def _texts(layout: Layout) -> tuple[list[str], list[str]]:
+    sources = _sources(layout)
+    texts, labels = read_catalogue_names(layout.catalogue) if layout.catalogue in sources else ([], [])
+    if layout.pack_text in sources:
+        read = read_pack_text(layout.pack_text)
+        for example in read_dataset(layout, "train"):
+            pack = read.get(example.image_id)
+            if pack is not None and pack.lines and example.category in CATEGORIES:
+                texts.append(" ".join(pack.texts))
+                labels.append(example.category)
+    return texts, labels
+
+
+def _key(sources: list[Path]) -> str:
+    """Return what decides how a reader turns out."""
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (TABLE, *sources)]
+    return hashlib.sha256(json.dumps([VERSION, digests]).encode()).hexdigest()

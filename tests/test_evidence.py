@@ -1,0 +1,116 @@
+"""The words of a pack say its category, whatever else is printed there and however OCR has read it."""
+
+import pytest
+
+from skincare.categories import CATEGORIES
+from skincare.text_reading.evidence import EvidenceFinder, scores
+
+
+@pytest.fixture(scope="module")
+def finder():
+    return EvidenceFinder()
+
+
+def category(finder, lines, heights=None):
+    found = scores(finder.find(lines, heights))
+    return CATEGORIES[found.argmax()] if found.max() > 0 else None
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        # phrases, also over lines
+        (["ACME", "Neem", "FACE", "WASH", "100 ml"], "Cleanser"),
+        (["ACME", "Coconut Body Butter with oil"], "Moisturiser"),
+        (["gentle face and body cleanser", "250 ml"], "Body Wash"),
+        (["face polisher", "removes dead cells"], "Exfoliator"),
+        (["Bath & Shower Oil"], "Bath Oil"),
+        (["Shower Oil"], "Body Wash"),
+        (["Huile de douche", "amande"], "Body Wash"),
+        (["Rose Floral Water"], "Mist"),
+        (["Hydrating Bright Eye Contour Cream"], "Eye Care"),
+        (["Eye & Lip Make-up Remover"], "Eye Care"),
+        (["Lip Sleeping Mask"], "Mask"),
+        (["Cleansing Oil"], "Oil"),
+        (["Cleansing Balm"], "Balm"),
+        # claims, ingredients and usage are no names
+        (["Moisturiser", "oil control", "oil-free"], "Moisturiser"),
+        (["Body lotion", "with almond oil"], "Moisturiser"),
+        (["Toner", "apply before your moisturiser"], "Toner"),
+        (["Serum", "use after toner, followed by cream"], "Serum"),
+        (["Gel-Maske", "nach der Reinigung"], "Mask"),
+        (["Shower gel with scrub effect"], "Body Wash"),
+        (["Orange peel cleanser"], "Cleanser"),
+        (["Bath Salts for Cleansing"], "Bath Salts"),
+        # the head decides: the last in English, the first in French
+        (["Cleansing clay mask"], "Mask"),
+        (["Masque exfoliant"], "Mask"),
+        (["Serum-in-oil cream"], "Moisturiser"),
+        (["Duo pack cleansing gel"], "Cleanser"),
+        # languages
+        (["Feuchtigkeitscreme"], "Moisturiser"),
+        (["Sữa rửa mặt"], "Cleanser"),
+        (["Kem dưỡng da tay"], "Moisturiser"),
+        (["Скраб для тела"], "Exfoliator"),
+        (["Гель для душа"], "Body Wash"),
+        (["セラム"], "Serum"),
+        (["수분 크림"], "Moisturiser"),
+        (["面膜"], "Mask"),
+        (["สครับผิวกาย"], "Exfoliator"),
+        (["Żel pod prysznic"], "Body Wash"),
+        (["Yüz temizleme jeli"], "Cleanser"),
+        # OCR
+        (["FACEWASH"], "Cleanser"),
+        (["S E R U M"], "Serum"),
+        (["M0ISTURISER"], "Moisturiser"),
+        (["gentle cleamser"], "Cleanser"),
+        (["FACIAL FOAL"], "Cleanser"),
+        (["FLONALWATER"], "Mist"),
+        (["niacinamideserum"], "Serum"),
+        (["CKPA6 ДЛЯ"], "Exfoliator"),
+        (["krem dlja tela"], "Moisturiser"),
+        (["Ty T Bào Cht"], "Exfoliator"),
+        (["LO TION"], "Moisturiser"),
+    ],
+)
+def test_a_pack_names_its_category(finder, lines, expected):
+    assert category(finder, lines) == expected
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [""],
+        ["ACME Paris", "50 ml e 1.7 fl.oz"],
+        ["oil control"],
+        ["THE BODY SHOP"],
+        ["sebum, dream, potion"],
+        ["1 2 3"],
+    ],
+)
+def test_what_names_nothing_stays_silent(finder, lines):
+    assert scores(finder.find(lines)).max() < 1.0
+
+
+def test_larger_print_counts_more(finder):
+    lines = ["Toner", "Cleanser"]
+    assert category(finder, lines, [0.1, 0.02]) == "Toner"
+    assert category(finder, lines, [0.02, 0.1]) == "Cleanser"
+
+
+def test_evidence_tells_what_was_found_and_where(finder):
+    (found,) = finder.find(["ACME", "Clay Mask"])
+    assert (found.label, found.text, found.line) == ("Mask", "clay mask", 1)
+
+
+def test_each_further_phrase_of_a_category_counts_less(finder):
+    once, often = (scores(finder.find(["Toner"] * n))[CATEGORIES.index("Toner")] for n in (1, 50))
+    assert once < often < 2 * once
+
+
+@pytest.mark.parametrize(
+    "text", ["a " * 20_000, "s e r u m " * 5_000, "x" * 100_000, "eye " * 10_000, "\x00‮<|im_end|>", "水" * 10_000]
+)
+def test_hostile_text_takes_no_time(finder, text):
+    finder.find([text])
