@@ -66,6 +66,13 @@ def test_a_copy_with_more_white_around_it_is_found(seed):
     assert _same_pictures([_fingerprint(_recompressed(image, 90)), copy]) == [(0, 1)]
 
 
+def test_an_image_squeezed_to_another_shape_is_no_duplicate():
+    whole = _pack(3, 480)
+    squeezed = _fingerprint(whole.resize((480, 240)))
+    assert duplicates.difference(_fingerprint(whole), _fingerprint(whole)) <= 1
+    assert duplicates.difference(_fingerprint(whole), squeezed) > 1
+
+
 def test_400_different_packs_on_white_stay_400():
     seen = {}
     for seed in range(440):

@@ -1,12 +1,12 @@
 """Asking again: the unchanged costs a line, the changed is replaced, the gone is kept and counted."""
 
+import hashlib
 import io
 import json
 
 import pytest
 
 import scrape
-from skincare.collecting import scrape_refresh
 from skincare.collecting.scrape_state import ScrapeState
 from skincare.collecting.visits import Visit
 from skincare.errors import StageError
@@ -120,18 +120,33 @@ def test_a_refresh_that_was_cut_off_goes_on_and_the_next_asks_for_all(layout, an
         assert {server.count[path] - asked[path] for path in answers} == {2}
 
 
-def test_a_picture_that_is_being_replaced_is_fetched_whole_by_any_next_run(layout, answers):
-    """Killed between the new file and its row: the old row must not vouch for the new file."""
+@pytest.mark.parametrize("same_size", [True, False])
+def test_killed_between_file_and_row_no_row_vouches_for_another_file(layout, answers, monkeypatch, same_size):
+    old, new = jpeg(0), jpeg(100)
+    if same_size:
+        size = max(len(old), len(new))
+        old, new = old.ljust(size, b"\0"), new.ljust(size, b"\0")
+    answers["/0/a.jpg"] = tagged(old)
     with serving(answers) as server:
         run(layout, server)
-        first = layout.images_table.read_bytes()
-        with ScrapeState(layout.scrape_state) as state:
-            scrape_refresh.begin(state)
-            scrape_refresh._reopen_image(state, "0", 1)
-        (layout.product_images / "p_0_1.jpg").write_bytes(jpeg(100))
+        answers["/0/a.jpg"] = tagged(new)
+    with serving(answers) as server:
+        monkeypatch.setattr(ScrapeState, "save_image", _killed)
+        with pytest.raises(_KilledError):
+            run(layout, server, refresh=True)
+        assert (layout.product_images / "p_0_1.jpg").read_bytes() == new, "killed after the file, before its row"
+        monkeypatch.undo()
         run(layout, server)
-    assert layout.images_table.read_bytes() == first
-    assert (layout.product_images / "p_0_1.jpg").read_bytes() == jpeg(0)
+    for row in IMAGES.read(layout.images_table):
+        assert hashlib.sha256((layout.root / row.file).read_bytes()).hexdigest() == row.sha256, row.image_id
+
+
+class _KilledError(RuntimeError):
+    """What ends a run in the middle."""
+
+
+def _killed(*_, **__) -> None:
+    raise _KilledError
 
 
 def test_refresh_and_retry_are_one_after_the_other(layout):

@@ -151,6 +151,14 @@ def test_robots_are_read_once_and_obeyed() -> None:
     assert (server.count["/robots.txt"], server.count["/private"]) == (1, 0)
 
 
+def test_a_redirect_does_not_lead_to_what_robots_forbid() -> None:
+    rules = b"User-agent: *\nDisallow: /private\n"
+    answers = {"/robots.txt": ok(rules), "/x": status(302, Location="/private"), "/private": ok()}
+    with serving(answers) as server, local_web() as web, pytest.raises(FetchError, match="robots_disallowed"):
+        web.get(f"{server.url}/x", MAX_BYTES)
+    assert server.count["/private"] == 0
+
+
 def test_a_rule_for_this_agent_wins() -> None:
     rules = b"User-agent: *\nDisallow:\n\nUser-agent: Skincare-Collector\nDisallow: /\n"
     answers = {"/robots.txt": ok(rules), "/x": ok()}
