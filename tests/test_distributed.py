@@ -22,10 +22,14 @@ from tests.dataset_helpers import write_dataset_files
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def command(layout, run, *options, n_processes, kind="--cpu"):
-    launcher = ["-m", "accelerate.commands.launch", kind, "--num_processes", str(n_processes), "--num_machines", "1",
-                "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
-    return [sys.executable, *(launcher if n_processes > 1 else []), str(REPOSITORY / "src" / "finetune.py"),
+# Not accelerate's launcher, which starts a single process where it is told --cpu, whatever --num_processes says.
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"]
+FSDP_LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--num_processes", "2",
+                 "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+
+
+def command(layout, run, *options, launcher=()):
+    return [*(launcher or [sys.executable]), str(REPOSITORY / "src" / "finetune.py"),
             "--root", str(layout.root), "--model", str(TINY_MODEL), "--recipe", "sample", "--run", run,
             "--min-tokens", "36", "--max-tokens", "36", "--micro-batch-size", "4", *options]  # fmt: skip
 
@@ -33,6 +37,7 @@ def command(layout, run, *options, n_processes, kind="--cpu"):
 def launch(layout, run, *options, **how):
     found = subprocess.run(command(layout, run, *options, **how), capture_output=True, text=True, env=ENVIRONMENT)
     assert found.returncode == 0, found.stderr
+    assert ("this is process 1 of 2" in found.stderr) == bool(how), "as many processes as were meant"
     return found.stderr
 
 
@@ -49,6 +54,8 @@ def assert_alike(layout, one, other):
     assert [row.val_accuracy for row in first] == [row.val_accuracy for row in second]
     assert [row.val_loss for row in first] == pytest.approx([row.val_loss for row in second], rel=1e-3)
     assert [row.train_loss for row in first[1:]] == pytest.approx([row.train_loss for row in second[1:]], rel=1e-3)
+    # Before clipping: what the weights hide, since AdamW does not care how large a gradient is.
+    assert [row.grad_norm for row in first[1:]] == pytest.approx([row.grad_norm for row in second[1:]], rel=1e-2)
     tensors = [load_file(layout.finetuned_model(run) / "model.safetensors") for run in (one, other)]
     for name in tensors[0]:
         torch.testing.assert_close(tensors[0][name], tensors[1][name], rtol=1e-2, atol=2e-4)
@@ -56,8 +63,8 @@ def assert_alike(layout, one, other):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(layout):
-    launch(layout, "one", "--max-epochs", "2", n_processes=1)
-    said = launch(layout, "two", "--max-epochs", "2", n_processes=2)
+    launch(layout, "one", "--max-epochs", "2")
+    said = launch(layout, "two", "--max-epochs", "2", launcher=LAUNCHER)
     assert_alike(layout, "one", "two")
     assert said.count("finetune: best epoch") == 1, "one process writes"
     assert json.loads(layout.summary("finetune").read_text())["results"]["run"] == "two"
@@ -97,9 +104,12 @@ def test_processes_wait_for_the_writer_longer_than_any_test_set_takes(monkeypatc
 
 @pytest.mark.slow
 def test_a_run_of_two_is_finished_by_one(layout):
-    launch(layout, "whole", "--max-epochs", "6", n_processes=1)
+    launch(layout, "whole", "--max-epochs", "6")
     process = subprocess.Popen(
-        command(layout, "torn", "--max-epochs", "6", n_processes=2), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command(layout, "torn", "--max-epochs", "6", launcher=LAUNCHER),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     )
     for line in process.stderr:
         if line.startswith("epoch 2"):
@@ -107,7 +117,7 @@ def test_a_run_of_two_is_finished_by_one(layout):
             break
     process.wait()
     assert layout.is_interrupted("torn")
-    launch(layout, "torn", "--max-epochs", "6", "--resume", n_processes=1)
+    launch(layout, "torn", "--max-epochs", "6", "--resume")
     assert_alike(layout, "whole", "torn")
 
 
@@ -115,9 +125,9 @@ def test_a_run_of_two_is_finished_by_one(layout):
 def test_two_processes_that_share_the_weights_learn_what_one_does(layout):
     """Every tensor trained; the last step's 5 pictures make two passes in one process and one in the other."""
     options = ("--recipe", "sample-all", "--learning-rate", "1e-4", "--micro-batch-size", "2")
-    launch(layout, "one", *options, "--max-epochs", "2", n_processes=1)
+    launch(layout, "one", *options, "--max-epochs", "2")
     said = launch(layout, "two", *options, "--max-epochs", "2", "--gradient-checkpointing", "True",
-                  n_processes=2, kind="--use_fsdp")  # fmt: skip
+                  launcher=FSDP_LAUNCHER)  # fmt: skip
     assert_alike(layout, "one", "two")
     # States are whole, so that any number of processes goes on from them.
     for file in ("trained", "optimizer"):

@@ -1,8 +1,9 @@
 """Several processes that train one model: each takes its share of every step's pictures, one of them writes.
 
-`accelerate launch src/finetune.py ...` (or torchrun) starts them. Gradients are summed once per step over what learns,
-so that a step is that of one process with the same pictures, up to the order of additions; states hold whole tensors
-and do not depend on the number of processes, so a run may be resumed with another.
+`accelerate launch src/finetune.py ...` starts them on GPUs, `torchrun --nproc_per_node 2 -- src/finetune.py ...` on any
+machine. Gradients are summed once per step over what learns, so that a step is that of one process with the same
+pictures, up to the order of additions; states hold whole tensors and do not depend on the number of processes, so a run
+may be resumed with another.
 
 With `accelerate launch --use_fsdp` each process also keeps only its share of weights, gradients and optimizer states
 (torch's FSDP2, whatever --fsdp_version says): layers and vision blocks are gathered for the moment of their use.
@@ -154,6 +155,7 @@ def connect() -> World:
         return World()
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     kind = ShardedWorld if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" else World
+    logger.info("this is process %d of %d", state.process_index + 1, state.num_processes)
     return kind(state.process_index, state.num_processes)
 
 

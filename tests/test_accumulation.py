@@ -1,0 +1,124 @@
+"""However a step's images are passed, it is the step on the mean of their losses: the loss and every gradient.
+
+Weights after a step would not show it: AdamW and clipping hide a gradient that is too large by any factor.
+"""
+
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import finetune
+from skincare import figures
+from skincare.dataset.dataset_source import read_parts
+from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.tables import HISTORY
+from skincare.training import finetuning, objectives, sampling
+from skincare.training.distributed import World
+from skincare.training.loop import Training
+from tests.dataset_helpers import write_dataset_files
+from tests.test_distributed import ENVIRONMENT, LAUNCHER
+
+SIZES = {"train": 18, "val": 2, "test": 2}
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory):
+    found = Layout(tmp_path_factory.mktemp("accumulation"))
+    write_dataset_files(found, SIZES)
+    return found
+
+
+def config(layout, micro_batch_size, recipe="sample", **changes):
+    return finetune.Config(root=layout.root, model=str(TINY_MODEL), recipe=recipe, min_tokens=36, max_tokens=36,
+                           micro_batch_size=micro_batch_size, **changes)  # fmt: skip
+
+
+def make_training(layout, micro_batch_size, recipe="sample", world=World()) -> Training:  # noqa: B008  frozen
+    settings = config(layout, micro_batch_size, recipe)
+    train, val, _ = read_parts("", layout).values()
+    return finetuning.prepare(
+        settings, finetuning.adjusted_recipe(recipe, settings), 0, layout, "gradients", train, val, world
+    )
+
+
+def gradients(training) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in training.parameters.items()}
+
+
+def of_the_mean(training, examples) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss and gradients of one plain pass over all images, weighted by hand."""
+    recogniser, recipe = training.pictures.recogniser, training.recipe
+    recogniser.zero_grad(set_to_none=True)
+    grids, states = training.pictures.get([one.image for one in examples])
+    categories = [one.category for one in examples]
+    losses = objectives.losses(recogniser, training.pictures.encoder, recipe.head, grids, states, categories)
+    losses = sampling.focal(losses) if recipe.imbalance == "focal" else losses
+    weights = sampling.category_weights(training.categories) if recipe.imbalance == "class_balanced" else {}
+    loss = (losses * torch.tensor([weights.get(one, 1.0) for one in categories])).mean()
+    loss.backward()
+    found = gradients(training)
+    recogniser.zero_grad(set_to_none=True)
+    return loss.item(), found
+
+
+def assert_gradients_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max().item(), msg=name)
+
+
+@pytest.mark.parametrize("recipe", ["sample", "sample-weighted", "sample-focal", "sample-head"])
+def test_loss_and_gradients_are_those_of_the_mean_whatever_the_micro_batch(layout, recipe):
+    training = make_training(layout, 8, recipe)
+    # The last step of an epoch has fewer images than a batch: 5 make passes of 2, 2 and 1.
+    for n_images in (8, 5):
+        examples = training.train[:n_images]
+        loss, expected = of_the_mean(training, examples)
+        for size in (1, 2, 8):
+            training.progress.micro_batch_size = size
+            assert training._gradients(examples) == pytest.approx(loss, rel=1e-5)
+            assert_gradients_equal(gradients(training), expected)
+
+
+def test_the_history_tells_the_same_losses_and_norms_before_clipping(layout, monkeypatch):
+    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    rows = []
+    for size in (8, 2, 1):
+        finetune.run(config(layout, size, run=f"by{size}", max_epochs=1), layout)
+        rows.append(HISTORY.read(layout.finetune_log(f"by{size}") / "history.csv")[1])
+    assert rows[0].grad_norm > 2 * finetuning.recipe_named("sample").max_grad_norm, "clipping would hide the scale"
+    for row in rows[1:]:
+        assert row.train_loss == pytest.approx(rows[0].train_loss, rel=1e-3)
+        assert row.grad_norm == pytest.approx(rows[0].grad_norm, rel=1e-2)
+
+
+@pytest.mark.parametrize("n_images", [8, 5])
+def test_shares_of_processes_add_up_to_the_gradients_of_one(layout, n_images):
+    """What two processes would sum, taken one after the other; 5 images are shares of 3 and 2."""
+    training = make_training(layout, 2)
+    examples = training.train[:n_images]
+    loss, expected = of_the_mean(training, examples)
+    losses, parts = [], []
+    for rank in range(2):
+        training.world = World(rank, 2)
+        losses.append(training._gradients(examples))
+        parts.append(gradients(training))
+    assert sum(losses) == pytest.approx(loss, rel=1e-5)
+    assert_gradients_equal({name: parts[0][name] + parts[1][name] for name in parts[0]}, expected)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(layout, tmp_path):
+    worker = str(REPOSITORY / "tests" / "gradient_worker.py")
+    command = [*LAUNCHER, worker, str(layout.root), str(tmp_path / "gradients.safetensors"), "5"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    found = load_file(tmp_path / "gradients.safetensors")
+    assert found.pop("processes").item() == 2
+    training = make_training(layout, 8)
+    loss, expected = of_the_mean(training, training.train[:5])
+    assert found.pop("loss").item() == pytest.approx(loss, rel=1e-5)
+    assert_gradients_equal(found, expected)
