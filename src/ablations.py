@@ -1,18 +1,20 @@
-"""Ask in other ways, to see what each choice is worth: decoders, rankings, the order of the labels in the prompt.
+"""Ask in other ways, to see what each choice is worth: decoders, rankings, the order of the labels, hints.
 
 In: clean_dataset/val.json and its pictures, a model of the hub or a folder.
 Out: log/ablations.json, log/ablations/{<way>.jsonl,manifest.json}.
 Command: python src/ablations.py [--model models/finetuned/reference]
 Time: about a second a picture with the embedded tiny model on two cores.
 
-Choices are made on val; --split test is for a look back.
+Of a dataset with hints: rank_no_hint leaves them out, rank_other_hint gives each picture the hint of one of another
+category. A model that follows a wrong hint as readily as a right one does not look. Choices are made on val; --split
+test is for a look back.
 """
 
 import itertools
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from skincare import runlog, stage
@@ -21,7 +23,7 @@ from skincare.answering.decoders import NAMES, DecoderName
 from skincare.answering.evaluated import EvaluatedModel
 from skincare.answering.predictions import Prediction
 from skincare.categories import CATEGORIES
-from skincare.dataset.chat import read_dataset
+from skincare.dataset.chat import Example, read_dataset
 from skincare.evaluation import comparison, metrics
 from skincare.modelling.model import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
@@ -62,6 +64,8 @@ def run(config: Config, layout: Layout) -> Summary:
     for make in rankings.RANKINGS:
         decoder = make(model.recogniser, model.encoder)
         asked[decoder.name] = model.predict(examples, config.split, decoder, config.batch_size)
+    for name, changed in _other_hints(examples, config.seed).items():
+        asked[name] = model.predict(changed, config.split, model.decoder("rank"), config.batch_size)
     rng = random.Random(config.seed)
     for i in range(config.n_orders):
         other = model.listing(rng.sample(CATEGORIES, len(CATEGORIES)))
@@ -87,6 +91,20 @@ def run(config: Config, layout: Layout) -> Summary:
             "alike_in_all_orders": _share_alike(orders),
         },
     )
+
+
+def _other_hints(examples: Sequence[Example], seed: int) -> dict[str, list[Example]]:
+    """Return way -> the examples without their hints, and with hints of others; empty where there are no hints."""
+    hinted = [one for one in examples if one.hint]
+    if not hinted:
+        return {}
+    rng = random.Random(seed)
+    ways = {"rank_no_hint": [replace(one, hint="") for one in examples], "rank_other_hint": []}
+    for one in examples:
+        others = [other.hint for other in hinted if other.category != one.category]
+        # Where all are of one category no hint is a wrong one.
+        ways["rank_other_hint"].append(replace(one, hint=rng.choice(others)) if one.hint and others else one)
+    return ways
 
 
 def _decoders(model: EvaluatedModel) -> list[DecoderName]:

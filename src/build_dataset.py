@@ -1,10 +1,12 @@
 """Turn the cleaned pictures into chat-format train, val and test files, split by product.
 
-In: clean_dataset/annotations/{clean_annotations,rejected}.csv, clean_dataset/images/, the catalogue.
+In: clean_dataset/annotations/{clean_annotations,rejected}.csv, clean_dataset/images/, the catalogue; for hints
+clean_dataset/annotations/pack_text.jsonl or csv_data/products_metadata.csv.
 Out: clean_dataset/{train,val,test}.json, clean_dataset/split_manifest.csv, plots/dataset_split.png.
 Command: python src/build_dataset.py              70 / 15 / 15 %, no product, size of it or shared picture in two splits
          python src/build_dataset.py --split image   the reference's 80 / 20 % by picture, to see what leaks
          python src/build_dataset.py --focused       the same split of the pictures that focus.py made
+         python src/build_dataset.py --hint text     the question comes with what read_text.py read on the pack
 Time: 1 s for 1,000 pictures that clean.py has measured on two cores; 8 s for others.
 
 The manifest freezes where a product is: pictures and products that come later never move it. --resplit starts anew.
@@ -24,10 +26,11 @@ from skincare.categories import CATEGORIES
 from skincare.cleaning import duplicates, measuring
 from skincare.cleaning.measure_store import MeasureStore
 from skincare.cleaning.picture_tables import FOCUSED
-from skincare.dataset import chat, splitting
+from skincare.dataset import chat, hints, splitting
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
+from skincare.prompts import HintKind
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, REJECTED, CleanRow, RejectedRow, SplitRow
 from skincare.tables import SPLITS as MANIFEST
@@ -47,12 +50,19 @@ class Config(stage.StageConfig):
     """Forget the frozen split of earlier runs."""
     focused: bool = False
     """Take the pictures of clean_dataset/focused/ instead of clean_dataset/images/."""
+    hint: HintKind = "none"
+    """What comes with the question: text read on the pack, or the shop's metadata (brand, size, price, ingredients)."""
+    hint_bytes: int = hints.MAX_BYTES
+    """UTF-8 bytes that a hint may take: as many tokens at most, as a rule a quarter of it."""
+    hint_with_name: bool = False
+    """Let metadata hold the product's name, which as a rule says the category: the report warns of it."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
     """Join categories, group, split, prove that nothing leaks, write."""
+    _check(config)
     catalogue = read_products(config.catalogue or layout.catalogue)
     products = {product.product_id: product for product in catalogue.products}
     rows = CLEAN.read(layout.clean_table)
@@ -67,7 +77,10 @@ def run(config: Config, layout: Layout) -> Summary:
             f"{layout.clean_table}: {len(rows)} pictures are too few to split; see log/cleaning_report.log"
         )
     file_of = _focused_files(rows, layout) if config.focused else {row.image_id: row.file for row in rows}
-    examples = [chat.example(file_of[row.image_id], products[row.product_id].category) for row in rows]
+    hint_of = hints.hints_of(config.hint, rows, layout, config.hint_bytes, with_name=config.hint_with_name)
+    examples = [
+        chat.example(file_of[row.image_id], products[row.product_id].category, hint_of[row.image_id]) for row in rows
+    ]
     links = _links(rows, REJECTED.read(layout.rejected_table), products, layout)
     group_of = splitting.group_products(products, links)
     groups = splitting.make_groups(group_of, [(one.product_id, one.category) for one in examples])
@@ -94,6 +107,14 @@ def run(config: Config, layout: Layout) -> Summary:
         counts={split: len(part) for split, part in parts.items()},
         results=results,
     )
+
+
+def _check(config: Config) -> None:
+    """Raise StageError for options of hints that say nothing together."""
+    if config.hint_bytes < 1:
+        raise StageError("--hint-bytes must be at least 1; --hint none leaves hints out")
+    if config.hint_with_name and config.hint != "metadata":
+        raise StageError("--hint-with-name goes with --hint metadata")
 
 
 def _focused_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
@@ -214,6 +235,11 @@ def _results(
     return {
         "split": config.split,
         "focused": config.focused,
+        "hints": {
+            "kind": config.hint,
+            "with_name": config.hint_with_name,
+            "pictures_with_one": {split: sum(bool(one.hint) for one in part) for split, part in parts.items()},
+        },
         "pictures_and_products": table,
         "n_groups": len(groups),
         "n_groups_of_several_products": sum(len(group.product_ids) > 1 for group in groups),

@@ -95,7 +95,8 @@ def _explain(model: EvaluatedModel, asked: Sequence[Prediction], batch_size: int
             some = asked[start : start + batch_size]
             grids, states = pictures.get([one.file for one in some])
             truths, rivals = [one.truth for one in some], [_rival(one) for one in some]
-            found += saliency.explain(pictures.recogniser, pictures.encoder, grids, states, truths, rivals)
+            hints = [one.hint for one in some]
+            found += saliency.explain(pictures.recogniser, pictures.encoder, grids, states, truths, rivals, hints)
             bar.update(len(some))
     return found
 

@@ -80,12 +80,14 @@ def _write_shards(
     storage: Storage, kind: Format, parts: Mapping[str, Sequence[Example]], layout: Layout, max_bytes: int
 ) -> list[Shard]:
     files = FolderPictures(layout.root)
+    has_hints = any(one.hint for part in parts.values() for one in part)
     shards: list[Shard] = []
     pictures: dict[str, list[list[str]]] = {}
     with tqdm(total=sum(map(len, parts.values())), desc="export_dataset", unit="picture", disable=None) as bar:
         for split, part in parts.items():
             pictures[split] = []
-            for shard, entries in write_shards(storage, kind, split, part, files.bytes_of, max_bytes):
+            made = write_shards(storage, kind, split, part, files.bytes_of, max_bytes, has_hints=has_hints)
+            for shard, entries in made:
                 shards.append(shard)
                 pictures[split] += entries
                 bar.update(shard.n_pictures)

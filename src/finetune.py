@@ -29,7 +29,7 @@ from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.model import load_processor
-from skincare.paths import Layout
+from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary, to_plain
 from skincare.tables import HistoryRow
 from skincare.training import distributed, finetuning, memory_plan, run_folders, sampling, tracking
@@ -173,8 +173,9 @@ def _show_plan(config: Config, layout: Layout) -> Summary:
     """Log the plan and write it to log/finetune_plan.json."""
     recipe = finetuning.adjusted_recipe(config.recipe, config)
     encoder = PromptEncoder(load_processor(config.model, config.limits))
-    plan = finetuning.plan_memory(config, recipe, encoder)
-    on_disk = _plan_disk(config, recipe, layout, plan.cache_bytes_per_picture)
+    parts = _planned_parts(config, recipe, layout)
+    plan = finetuning.plan_memory(config, recipe, encoder, [*parts["train"], *parts["val"]])
+    on_disk = _plan_disk(config, recipe, parts, plan.cache_bytes_per_picture)
     write_json(layout.finetune_plan, dataclasses.asdict(plan) | on_disk)
     for line in memory_plan.describe(plan):
         logger.info("%s", line)
@@ -186,13 +187,21 @@ def _show_plan(config: Config, layout: Layout) -> Summary:
     return Summary(headline=f"{plan.total_bytes / memory_plan.GIB:.1f} GiB, written to {layout.finetune_plan}")
 
 
-def _plan_disk(config: Config, recipe: Recipe, layout: Layout, bytes_per_picture: int) -> dict[str, int]:
-    """Return what the picture cache will hold; empty where there is no dataset yet."""
+def _planned_parts(config: Config, recipe: Recipe, layout: Layout) -> dict[str, list[Example]]:
+    """Return the examples that a run would take; none where there is no dataset yet."""
     try:
         parts = read_parts(config.dataset, layout)
     except MissingInputError:
+        return {split: [] for split in SPLITS}
+    return parts | {"train": sampling.thin(parts["train"], recipe.data_share, config.seed)}
+
+
+def _plan_disk(
+    config: Config, recipe: Recipe, parts: dict[str, list[Example]], bytes_per_picture: int
+) -> dict[str, int]:
+    """Return what the picture cache will hold; empty where there is no dataset yet."""
+    if not any(parts.values()):
         return {}
-    parts["train"] = sampling.thin(parts["train"], recipe.data_share, config.seed)
     n_pictures = finetuning.n_cached_pictures(recipe, **parts) if config.cache_pictures else 0
     return {"n_cached_pictures": n_pictures, "cache_bytes": n_pictures * bytes_per_picture}
 

@@ -233,3 +233,20 @@ def test_ablations_stand_beside_ranking(layout):
     assert "<code>rank_sum</code>" in text
     assert Page(text).tags.count("script") == 1
     assert "| rank\\_sum | 25.0% (25.0% to 25.0%) | +25.0 (+25.0 to +25.0) | 100.0% | 50.0% |" in markdown
+
+
+@pytest.mark.parametrize("with_name", [False, True])
+def test_hints_are_named_and_the_products_name_in_a_prompt_is_warned_of(layout, with_name):
+    parts = {"pictures_and_products": {"test": {name: [1, 1] for name in CATEGORIES}}, "categories_absent": {}}
+    leak = {"same_group": 0.0, "lookup_accuracy": 0.0}
+    counts = {"train": 3, "val": 1, "test": 2}
+    summary(
+        layout, "build_dataset",
+        results={**parts, "split": "product", "leakage": leak, "leakage_if_split_by_picture": leak,
+                 "hints": {"kind": "metadata", "with_name": with_name, "pictures_with_one": counts}},
+    )  # fmt: skip
+    report.run(report.Config(root=layout.root), layout)
+    for path in (layout.report_html, layout.report_markdown):
+        text = path.read_text()
+        assert "what the shop's page says of the product" in text.replace("&#39;", "'")
+        assert ("name stands in the prompt" in text) == with_name

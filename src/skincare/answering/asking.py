@@ -28,7 +28,7 @@ def predict(
     with tqdm(total=len(examples), unit="picture", desc=split, disable=None if show_progress else True) as bar:
         for some in _batches(examples, batch_size):
             hashes = [pictures.sha256(example.image) for example in some]
-            keys = [journal.key(one) if journal else "" for one in hashes]
+            keys = [journal.key(sha256, one.hint) if journal else "" for sha256, one in zip(hashes, some, strict=True)]
             entries = _entries(pictures, decoder, some, keys, journal)
             for example, entry, picture_sha256, key in zip(some, entries, hashes, keys, strict=True):
                 predictions.append(_prediction(example, split, decoder.name, entry, picture_sha256, key))
@@ -44,7 +44,8 @@ def _entries(
     if len(kept) == len(examples):
         return kept
     started = time.perf_counter()
-    found = decoder(*pictures.get([example.image for example in examples]))
+    grids, states = pictures.get([example.image for example in examples])
+    found = decoder(grids, states, [example.hint for example in examples])
     latency_s = round((time.perf_counter() - started) / len(examples), 6)
     entries = [Entry(answer, latency_s) for answer in found]
     if journal:
@@ -58,10 +59,9 @@ def total_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Ex
     total = 0.0
     for some in _batches(examples, batch_size):
         grids, states = pictures.get([example.image for example in some])
-        categories = [example.category for example in some]
-        total += (
-            objectives.losses(pictures.recogniser, pictures.encoder, head_use, grids, states, categories).sum().item()
-        )
+        categories, hints = [example.category for example in some], [example.hint for example in some]
+        losses = objectives.losses(pictures.recogniser, pictures.encoder, head_use, grids, states, categories, hints)
+        total += losses.sum().item()
     return total
 
 
@@ -92,5 +92,6 @@ def _prediction(
             latency_s=entry.latency_s,
             picture_sha256=picture_sha256,
             cache_key=cache_key,
+            hint=example.hint,
         )
     )

@@ -41,8 +41,10 @@ class Decoder(Protocol):
 
     name: str
 
-    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
-        """Return an answer for each picture, given by its grid and prefix states."""
+    def __call__(
+        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[Answer]:
+        """Return an answer for each picture, given by its grid and prefix states, and by its hint where there are."""
 
 
 class Greedy:
@@ -54,9 +56,11 @@ class Greedy:
         self.encoder = encoder
         self.next_tokens = tree.next_tokens if tree else None
 
-    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+    def __call__(
+        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[Answer]:
         """Return the text up to the end token, or its first 30 tokens."""
-        batch = self.encoder.questions(grids).to(self.recogniser.device)
+        batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
         generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS, self.next_tokens)
         return [Answer(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
 
@@ -77,9 +81,11 @@ class Rank:
         self.tree = tree or build_tree(encoder, CATEGORIES)
         self.combine = combine
 
-    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+    def __call__(
+        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[Answer]:
         """Return the best name, with the log-probabilities of all names given that one of them is said."""
-        batch = self.encoder.questions(grids).to(self.recogniser.device)
+        batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
         scores = self.recogniser.score_tree(batch, states, self.tree)
         return _best(self.combine(scores))
 
@@ -96,9 +102,11 @@ class Head:
         self.encoder = encoder
 
     @torch.no_grad()
-    def __call__(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> list[Answer]:
+    def __call__(
+        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[Answer]:
         """Return the category of the highest score, with the log-probabilities of all."""
-        batch = self.encoder.questions(grids).to(self.recogniser.device)
+        batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
         return _best(self.recogniser.head_scores(batch, states))
 
 

@@ -20,6 +20,7 @@ from skincare.answering import asking as evaluation
 from skincare.answering.decoders import Decoder, DecoderName, make_decoder
 from skincare.answering.journal import Journal
 from skincare.answering.predictions import Prediction
+from skincare.dataset import hints
 from skincare.dataset.chat import Example
 from skincare.dataset.picture_files import PictureFiles
 from skincare.files import write_json
@@ -83,6 +84,7 @@ class EvaluatedModel:
                 },
                 "evaluation": self.description,
                 "prompt": self.encoder.prompt_text,
+                "hints": hints.kind_of(one.hint for some in predictions.values() for one in some),
                 # Answers are greedy and need no seed; the intervals draw products, the training draws pictures.
                 "seeds": {"bootstrap": 0, "training": getattr(config, "seed", None)},
                 "decoder_version": decoders.VERSION,
@@ -111,13 +113,15 @@ class EvaluatedModel:
 
 
 def _data(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Return what was asked about, and how; the fingerprint is over pictures' bytes and categories."""
+    """Return what was asked about, and how; the fingerprint is over pictures' bytes, categories and hints."""
     ordered = sorted(predictions, key=lambda one: natural_key(one.image_id))
     return {
         "split": ordered[0].split,
         "decoder": ordered[0].decoder,
         "n": len(ordered),
-        "data_fingerprint": _hash("\n".join(f"{one.image_id} {one.picture_sha256} {one.truth}" for one in ordered)),
+        "data_fingerprint": _hash(
+            "\n".join(f"{one.image_id} {one.picture_sha256} {one.truth} {one.hint}".rstrip() for one in ordered)
+        ),
     }
 
 

@@ -1,8 +1,8 @@
 """Answers as a model gives them, written down at once: an evaluation that is killed goes on where it was.
 
 One file per model, prompt, processor and decoder, one JSON line per picture, only ever appended to. An entry's key is
-a hash over all that decides an answer: the picture's bytes and what `identity` names. A line that a crash tore is as
-good as absent.
+a hash over all that decides an answer: the picture's bytes, its hint and what `identity` names. A line that a crash
+tore is as good as absent.
 """
 
 import hashlib
@@ -36,9 +36,10 @@ class Journal:
         self.path = folder / f"{self._identity[:16]}.jsonl" if folder else None
         self._entries = _read(self.path) if self.path else {}
 
-    def key(self, picture_sha256: str) -> str:
-        """Return the key of the answer about a picture: 32 hex digits."""
-        return hashlib.sha256(f"{self._identity} {picture_sha256}".encode()).hexdigest()[:32]
+    def key(self, picture_sha256: str, hint: str = "") -> str:
+        """Return the key of the answer about a picture with its hint: 32 hex digits."""
+        asked = f"{picture_sha256} {hint}" if hint else picture_sha256
+        return hashlib.sha256(f"{self._identity} {asked}".encode()).hexdigest()[:32]
 
     def get(self, key: str) -> Entry | None:
         """Return a kept answer."""

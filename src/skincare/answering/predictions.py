@@ -45,6 +45,8 @@ class Prediction:
     picture_sha256: str = ""
     # Of all that decides the answer, see skincare.answering.journal; empty where answers are not kept.
     cache_key: str = ""
+    # What was said with the question, see skincare.dataset.hints.
+    hint: str = ""
 
 
 def parsed(prediction: Prediction) -> Prediction:
@@ -62,7 +64,7 @@ _HINTS: Final = get_type_hints(Prediction)
 def write_jsonl(path: Path, predictions: Iterable[Prediction]) -> None:
     """Replace `path` by one JSON object a line, sorted by image id."""
     ordered = sorted(predictions, key=lambda one: natural_key(one.image_id))
-    write_text(path, "".join(f"{json.dumps(asdict(one), ensure_ascii=False)}\n" for one in ordered))
+    write_text(path, "".join(f"{json.dumps(_to_json(one), ensure_ascii=False)}\n" for one in ordered))
 
 
 def read_jsonl(path: Path) -> list[Prediction]:
@@ -81,6 +83,11 @@ def read_jsonl(path: Path) -> list[Prediction]:
             except ValueError as error:
                 raise StageError(f"{path}, line {number}: {error}\n{_REMEDY}") from error
     return found
+
+
+def _to_json(one: Prediction) -> dict[str, Any]:
+    """Return the object that is written; an answer without a hint does not speak of hints."""
+    return {name: value for name, value in asdict(one).items() if name != "hint" or value}
 
 
 def _from_json(value: Any) -> Prediction:

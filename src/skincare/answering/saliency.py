@@ -40,10 +40,10 @@ class Saliency:
 
 def explain(
     recogniser: Recogniser, encoder: PromptEncoder, grids: Sequence[Grid], states: Sequence[torch.Tensor],
-    truths: Sequence[str], rivals: Sequence[str],
+    truths: Sequence[str], rivals: Sequence[str], hints: Sequence[str] = (),
 ) -> list[Saliency]:  # fmt: skip
     """Return what speaks for each picture's true name (positive) and for its rival (negative)."""
-    batch = encoder.batch(grids, truths).to(recogniser.device)
+    batch = encoder.batch(grids, truths, hints=hints).to(recogniser.device)
     pairs = [_first_difference(encoder, *names) for names in zip(truths, rivals, strict=True)]
     first = (batch.labels != IGNORED).int().argmax(dim=1) - 1
     places = first + torch.tensor([n for n, _, _ in pairs], device=first.device)

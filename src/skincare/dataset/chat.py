@@ -6,7 +6,8 @@
 
 `datasets`, TRL and ms-swift read them as they are; LLaMA-Factory wants text with a mark for the picture, which
 `to_llamafactory` gives. Product and image id are part of the file name
-(`<slug>_<product-id>_<n>.jpg`), so an element needs no further keys.
+(`<slug>_<product-id>_<n>.jpg`), so an element needs no further keys. A hint (see `skincare.dataset.hints`) is a
+second line of the question's text.
 """
 
 import json
@@ -20,7 +21,7 @@ from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json
 from skincare.paths import Layout
-from skincare.prompts import QUESTION
+from skincare.prompts import hint_kind, hint_of, question
 from skincare.tables import natural_key
 
 # How LLaMA-Factory's dataset_info.json describes what `to_llamafactory` gives.
@@ -35,20 +36,22 @@ _FILE_NAME: Final = re.compile(r"[^/\\]*_(?P<product_id>[^/\\_]+)_(?P<n>[0-9]+)\
 
 @dataclass(frozen=True)
 class Example:
-    """One picture (its path below the root) and its category."""
+    """One picture (its path below the root), its category and what is said of it with the question."""
 
     image: str
     category: str
     image_id: str
     product_id: str
+    hint: str = ""
 
 
-def example(image: str, category: str) -> Example:
-    """Return the example of a picture's path below the root; ValueError for a path or category that cannot be."""
+def example(image: str, category: str, hint: str = "") -> Example:
+    """Return the example of a picture's path below the root; ValueError for a path, category or hint that cannot be."""
     product_id, image_id = example_ids(image)
     if category not in CATEGORIES:
         raise ValueError(f"{category!r} is none of the categories")
-    return Example(image, category, image_id, product_id)
+    hint_kind(hint)
+    return Example(image, category, image_id, product_id, hint)
 
 
 def example_ids(image: str) -> tuple[str, str]:
@@ -88,7 +91,10 @@ def to_element(one: Example) -> dict[str, Any]:
     """Return an example as the dataset files hold it."""
     return {
         "messages": [
-            {"role": "user", "content": [{"type": "image", "image": one.image}, {"type": "text", "text": QUESTION}]},
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": one.image}, {"type": "text", "text": question(one.hint)}],
+            },
             {"role": "assistant", "content": [{"type": "text", "text": one.category}]},
         ]
     }
@@ -101,7 +107,7 @@ def to_llamafactory(one: Example, image: str) -> dict[str, Any]:
     """
     return {
         "messages": [
-            {"role": "user", "content": f"<image>{QUESTION}"},
+            {"role": "user", "content": f"<image>{question(one.hint)}"},
             {"role": "assistant", "content": one.category},
         ],
         "images": [image],
@@ -111,11 +117,8 @@ def to_llamafactory(one: Example, image: str) -> dict[str, Any]:
 def _from_element(element: Any, where: str) -> Example:
     try:
         user, assistant = element["messages"]
-        picture, question = user["content"]
-        image, asked, category = picture["image"], question["text"], assistant["content"][0]["text"]
-        if asked != QUESTION:
-            raise ValueError(f"it asks {asked!r}, src/skincare/prompts.py asks {QUESTION!r}")
-        return example(image, category)
+        picture, asked = user["content"]
+        return example(picture["image"], assistant["content"][0]["text"], hint_of(asked["text"]))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise StageError(f"{where}: not a question about a picture with its answer\n{_REMEDY}") from error
     except ValueError as error:

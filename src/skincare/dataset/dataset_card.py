@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example
+from skincare.dataset.hints import kind_of
 from skincare.tables import ImageRow
 
 NOT_RECORDED: Final = "not recorded"
@@ -37,6 +38,7 @@ def dataset_card(
         f"{len(everything):,} photos of {len({one.product_id for one in everything}):,} products; the question to each "
         "is which of 14 categories it shows. Split by product: no product, size of it or shared photo is in two splits "
         "unless it was built with `--split image`.", "",
+        *_about_hints(everything),
         f"Split fingerprint: `{fingerprint}` (SHA-256 over the sorted lines of split, picture and category).", "",
         f"| Category | {header} |", f"|---|{'---:|' * len(parts)}", *rows,
         f"| Photos | {totals} |", f"| Products | {products} |", "",
@@ -49,6 +51,15 @@ def dataset_card(
     if kind in _ENDINGS:
         lines += ["`python src/finetune.py --dataset <this folder or its URL>` trains from it.", ""]
     return "\n".join(lines)
+
+
+def _about_hints(examples: Sequence[Example]) -> list[str]:
+    n_hints = sum(bool(one.hint) for one in examples)
+    if not n_hints:
+        return []
+    what = {"text": "text that OCR read on the pack", "metadata": "what the shop's page says of the product"}
+    kind = kind_of(one.hint for one in examples)
+    return [f"To {n_hints:,} of the questions belongs a hint in a second line: {what[kind]}.", ""]
 
 
 def _licence(row: ImageRow | None) -> str:

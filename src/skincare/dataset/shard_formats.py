@@ -22,7 +22,8 @@ class ShardFormat:
     """How shards of one kind are called, written and read."""
 
     ending: str
-    pack: Callable[[Packed], bytes]
+    # The flag: whether any example of the dataset carries a hint; hints then have a place in every shard.
+    pack: Callable[[Packed, bool], bytes]
     # Yields image id and bytes of each picture; any bytes give pictures or one of the errors that `unpack` names.
     unpack: Callable[[bytes], Iterator[tuple[str, bytes]]]
 
@@ -35,7 +36,7 @@ def unpack(kind: "Format", content: bytes) -> dict[str, bytes]:
         raise ValueError(f"no {kind} shard: {error}") from error
 
 
-def _pack_tar(packed: Packed) -> bytes:
+def _pack_tar(packed: Packed, _has_hints: bool) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for one, content in packed:
@@ -55,24 +56,23 @@ def _unpack_tar(content: bytes) -> Iterator[tuple[str, bytes]]:
                 yield info.name.removesuffix(".jpg"), member.read()
 
 
-def _pack_parquet(packed: Packed) -> bytes:
+def _pack_parquet(packed: Packed, has_hints: bool) -> bytes:
     arrow, parquet = _pyarrow()
+    texts = ("category", "image_id", "product_id", *(("hint",) if has_hints else ()))
     features = {
         "image": {"_type": "Image"},
-        **{name: {"dtype": "string", "_type": "Value"} for name in ("category", "image_id", "product_id")},
+        **{name: {"dtype": "string", "_type": "Value"} for name in texts},
     }
     picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     schema = arrow.schema(
-        [("image", picture), *((name, arrow.string()) for name in ("category", "image_id", "product_id"))],
+        [("image", picture), *((name, arrow.string()) for name in texts)],
         # By this `datasets` knows a picture from a record.
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     rows = [
         {
             "image": {"bytes": content, "path": one.image.rpartition("/")[2]},
-            "category": one.category,
-            "image_id": one.image_id,
-            "product_id": one.product_id,
+            **{name: getattr(one, name) for name in texts},
         }
         for one, content in packed
     ]

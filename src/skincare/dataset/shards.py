@@ -31,6 +31,8 @@ from skincare.prompts import QUESTION
 INDEX: Final = "index.json"
 _REMEDY: Final = "Make it with `python src/export_dataset.py`."
 _NAME: Final = re.compile(r"(train|val|test)-[0-9]{5}-[0-9a-f]{12}\.(tar|parquet)")
+# Path, category, shard and hash; a hint stands behind them where there is one, in an index of version 2.
+_N_PLAIN: Final = 4
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -86,23 +88,29 @@ class Storage:
 
 def write_shards(
     storage: Storage, kind: Format, split: str, examples: Sequence[Example], bytes_of: Callable[[str], bytes],
-    max_bytes: int,
+    max_bytes: int, *, has_hints: bool = False,
 ) -> Iterator[tuple[Shard, list[list[str]]]]:  # fmt: skip
     """Pack a split in its order; yield each shard with its part of the index. Those that are there are kept."""
     for number, packed in enumerate(_filled(examples, bytes_of, max_bytes)):
-        content = FORMATS[kind].pack(packed)
+        content = FORMATS[kind].pack(packed, has_hints)
         sha256 = hashlib.sha256(content).hexdigest()
         name = f"{split}-{number:05}-{sha256[:12]}.{FORMATS[kind].ending}"
         if storage.size(name) != len(content):
             storage.write(name, content)
-        entries = [[one.image, one.category, name, hashlib.sha256(picture).hexdigest()] for one, picture in packed]
+        entries = [_entry(one, name, hashlib.sha256(picture).hexdigest()) for one, picture in packed]
         yield Shard(name, sha256, len(content), len(packed)), entries
 
 
 def write_index(storage: Storage, kind: Format, shards: Sequence[Shard], pictures: dict[str, list[list[str]]]) -> None:
     """Make an export valid: what it names is there."""
     listed = [vars(shard) for shard in shards]
-    index = {"version": 1, "format": kind, "question": QUESTION, "shards": listed, "pictures": pictures}
+    index = {
+        "version": _version(pictures),
+        "format": kind,
+        "question": QUESTION,
+        "shards": listed,
+        "pictures": pictures,
+    }
     storage.write(INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     storage.remove_shards_but({shard.name for shard in shards})
 
@@ -130,7 +138,7 @@ class ShardedDataset:
 
     def _read_index(self, index: Any) -> None:
         self._format: Format = index["format"]
-        if self._format not in FORMATS or index["version"] != 1:
+        if self._format not in FORMATS or index["version"] != _version(index["pictures"]):
             raise ValueError(f"of an unknown kind: {str(self._format)[:50]!r}")
         if index["question"] != QUESTION:
             raise ValueError("it asks another question than src/skincare/prompts.py")
@@ -140,8 +148,9 @@ class ShardedDataset:
         self.parts: dict[str, list[Example]] = {}
         self._places: dict[str, tuple[str, str]] = {}
         for split in SPLITS:
-            self.parts[split] = [chat.example(image, category) for image, category, _, _ in index["pictures"][split]]
-            for image, _, shard, sha256 in index["pictures"][split]:
+            entries = index["pictures"][split]
+            self.parts[split] = [chat.example(image, category, *hint) for image, category, _, _, *hint in entries]
+            for image, _, shard, sha256, *_ in entries:
                 if shard not in self._shards or not _SHA256.fullmatch(sha256):
                     raise ValueError(f"{image}: in no shard, or without a hash")
                 self._places[image] = (shard, sha256)
@@ -186,6 +195,15 @@ class ShardedDataset:
         for picture in pictures.values():
             sha256 = hashlib.sha256(picture).hexdigest()
             write_bytes(self._cache / sha256[:2] / sha256, picture)
+
+
+def _version(pictures: dict[str, list[list[str]]]) -> int:
+    """Return 2 where an entry has a hint, which readers of version 1 would not look for, else 1."""
+    return 2 if any(len(entry) > _N_PLAIN for part in pictures.values() for entry in part) else 1
+
+
+def _entry(one: Example, shard: str, sha256: str) -> list[str]:
+    return [one.image, one.category, shard, sha256, *([one.hint] if one.hint else [])]
 
 
 def _filled(

@@ -1,8 +1,9 @@
 """From pictures and categories to the tensors that the model takes.
 
-Every prompt is the same but for the number of its visual tokens, so the text around the picture is tokenised once:
+Every prompt is the same but for the number of its visual tokens and its hint, so the text around the picture is
+tokenised once:
 
-    <system and user turn> <|image_pad|> * n <question, assistant header> [answer <|im_end|>]
+    <system and user turn> <|image_pad|> * n <question> [hint] <assistant header> [answer <|im_end|>]
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from PIL import Image
 
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
-from skincare.prompts import QUESTION, user_messages
+from skincare.prompts import QUESTION, question, user_messages
 
 IGNORED: Final = -100  # the label of a token that is not part of the answer
 
@@ -88,6 +89,8 @@ class PromptEncoder:
             )
         # The text before the picture, the same for all.
         self.opening = tuple(self._tokens(before))
+        # The question stands between two special tokens, so that it can be tokenised apart from them.
+        self._around_question = [self._tokens(text) for text in after.split(QUESTION, 1)]
         self._after = self._tokens(after)
         # Answers are names of categories, the same few in every batch.
         self._name_tokens = lru_cache(maxsize=2 * len(CATEGORIES))(self._tokens)
@@ -104,20 +107,24 @@ class PromptEncoder:
 
     def batch(
         self, grids: Sequence[Grid], answers: Sequence[str] | None = None, padding_side: PaddingSide = "right",
-        *, opening_apart: bool = False,
+        *, hints: Sequence[str] = (), opening_apart: bool = False,
     ) -> Batch:  # fmt: skip
         """Assemble the prompts of pictures with these grids, and their answers when they are to be learnt.
 
-        With `opening_apart` the rows begin at the picture; what comes before is the batch's opening.
+        `hints`: one per picture, or none at all. With `opening_apart` the rows begin at the picture; what comes before
+        is the batch's opening.
         """
         n_apart = len(self.opening) if opening_apart else 0
-        rows = [self._row(grid, answers[i] if answers else None) for i, grid in enumerate(grids)]
+        hints = hints or [""] * len(grids)
+        if len(hints) != len(grids):
+            raise ValueError(f"{len(hints)} hints for {len(grids)} pictures")
+        rows = [self._row(grid, hints[i], answers[i] if answers else None) for i, grid in enumerate(grids)]
         rows = [(ids[n_apart:], n_answer, positions[:, n_apart:]) for ids, n_answer, positions in rows]
         return replace(self._pad(rows, grids, padding_side), opening=self.opening[:n_apart])
 
-    def questions(self, grids: Sequence[Grid]) -> Batch:
+    def questions(self, grids: Sequence[Grid], hints: Sequence[str] = ()) -> Batch:
         """Assemble left-padded prompts from the picture on."""
-        return self.batch(grids, padding_side="left", opening_apart=True)
+        return self.batch(grids, padding_side="left", hints=hints, opening_apart=True)
 
     def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide) -> Batch:
         length = max(len(ids) for ids, _, _ in rows)
@@ -144,9 +151,14 @@ class PromptEncoder:
         frames, rows, columns = grid
         return frames * rows * columns // self.merge_size**2
 
-    def _row(self, grid: Grid, answer: str | None) -> Row:
+    def question_tokens(self, hint: str) -> list[int]:
+        """Return the tokens of question and hint, in which no text becomes a token of the template."""
+        return self.tokenizer.encode(question(hint), add_special_tokens=False, split_special_tokens=True)
+
+    def _row(self, grid: Grid, hint: str, answer: str | None) -> Row:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []
-        tail = [*self._after, *answer_tokens]
+        before, after = self._around_question
+        tail = [*([*before, *self.question_tokens(hint), *after] if hint else self._after), *answer_tokens]
         ids = [*self.opening, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
         positions = multimodal_positions(len(self.opening), grid, len(tail), self.merge_size)
         return ids, len(answer_tokens), positions

@@ -69,6 +69,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "category_rows": report_views.category_rows(data),
         "family_rows": report_views.family_rows(data.last),
         "statuses": report_views.status_rows(data),
+        "hint_sources": report_views.HINT_SOURCES,
         "provenance": report_views.provenance(data),
         "reference": {"before": reference.BEFORE, "after": reference.AFTER, "scraping": reference.SCRAPING,
                       "cleaning": reference.CLEANING},

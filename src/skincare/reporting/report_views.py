@@ -12,6 +12,11 @@ from skincare.reporting.report_data import ReportData
 NOTHING: Final = "–"
 # How the last column of a matrix is headed: to a reader "Unknown" would be one more category.
 NO_ANSWER: Final = "no answer"
+# What stands in a prompt that has a hint of this kind.
+HINT_SOURCES: Final = {
+    "text": "the text that OCR read on the pack",
+    "metadata": "what the shop's page says of the product",
+}
 _BLUE: Final = (0, 114, 178)
 _ORANGE: Final = (213, 94, 0)
 _PALEST: Final = 0.1

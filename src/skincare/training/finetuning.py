@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import torch
 
 from skincare.categories import CATEGORIES
+from skincare.dataset import hints
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_source import picture_files
 from skincare.errors import StageError
@@ -81,15 +82,24 @@ def adjusted_recipe(name: str, settings: RunSettings) -> Recipe:
     return dataclasses.replace(recipe_named(name), **{key: v for key, v in changes.items() if v is not None})
 
 
-def plan_memory(settings: RunSettings, recipe: Recipe, encoder: PromptEncoder, n_shards: int = 1) -> MemoryPlan:
-    """Plan for the largest picture that the limits allow and a long answer, in one process of a run."""
+def plan_memory(
+    settings: RunSettings, recipe: Recipe, encoder: PromptEncoder, examples: Sequence[Example] = (), n_shards: int = 1
+) -> MemoryPlan:
+    """Plan for the largest picture that the limits allow, the longest hint and a long answer, in one process."""
     grid = (1, encoder.merge_size, settings.max_tokens * encoder.merge_size)
-    n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)]).input_ids.shape[1]
+    hint = longest_hint(encoder, examples)
+    n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)], hints=[hint]).input_ids.shape[1]
     capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
     return memory_plan.plan(
         load_config(settings.model), recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
         optimizers.state_bytes_per_weight(recipe.optimizer), n_shards, recipe.adapter, len(encoder.opening),
     )  # fmt: skip
+
+
+def longest_hint(encoder: PromptEncoder, examples: Sequence[Example]) -> str:
+    """Return the examples' hint of most tokens."""
+    hints = sorted({one.hint for one in examples if one.hint})
+    return max(hints, key=lambda hint: len(encoder.question_tokens(hint)), default="")
 
 
 def n_cached_pictures(recipe: Recipe, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> int:
@@ -118,7 +128,7 @@ def prepare(
     quantisation = adapters.quantisation(recipe.adapter)
     model = load_model(settings.model, device, settings.attention, quantisation)
     recogniser, parameters = _learner(model, recipe, seed)
-    plan = plan_memory(settings, recipe, encoder, world.size if world.is_sharded else 1)
+    plan = plan_memory(settings, recipe, encoder, [*train, *val], world.size if world.is_sharded else 1)
     if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         enable_checkpointing(model)
     speed = Speed(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
@@ -145,7 +155,9 @@ def prepare(
     training = Training(
         pictures, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity, world
     )
-    first = train[: speed.micro_batch_size]
+    # With hints, also the longest of them: a prompt that is too long must not be met in the middle of a run.
+    longest = longest_hint(encoder, train)
+    first = sorted(train, key=lambda one: one.hint != longest)[: speed.micro_batch_size]
     preflight.check(pictures, parameters, first, recipe.learning_rate, training.total_rate(), recipe.head)
     return training
 
@@ -185,6 +197,7 @@ def export(training: Training, settings: RunSettings, folder: Path) -> None:
     load_trained(training.best_state(), parameters)
     adapters.merge_lora(recogniser.model)
     export_model(folder, recogniser.model, recogniser.head, training.pictures.encoder.processor)
+    hints.write_settings(folder, [one.hint for one in training.train])
 
 
 def results(
@@ -210,6 +223,6 @@ def results(
 
 
 def _fingerprint(examples: Sequence[Example]) -> str:
-    """Return 16 hex digits over pictures' names and categories."""
-    lines = sorted(f"{example.image}\t{example.category}" for example in examples)
+    """Return 16 hex digits over pictures' names, categories and hints."""
+    lines = sorted(f"{example.image}\t{example.category}\t{example.hint}".rstrip("\t") for example in examples)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

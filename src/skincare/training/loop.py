@@ -202,8 +202,8 @@ class Training:
             some, counts = mine[start : start + micro_batch_size], start < len(mine)
             some = some if counts else examples[:1]
             grids, states = self._look(some)
-            categories = [example.category for example in some]
-            losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, states, categories)
+            categories, hints = [example.category for example in some], [self._hint(example) for example in some]
+            losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, states, categories, hints)
             if self.recipe.imbalance == "focal":
                 losses = sampling.focal(losses)
             weights = torch.tensor([self.weight_of[example.image_id] for example in some], device=losses.device)
@@ -220,6 +220,11 @@ class Training:
             return self.pictures.get([example.image for example in examples])
         changes = [partial(augment, kind=kind, seed=self.seed, epoch=epoch, image_id=one.image_id) for one in examples]
         return self.pictures.views([example.image for example in examples], changes)
+
+    def _hint(self, example: Example) -> str:
+        """Return a training picture's hint, as this epoch shows it."""
+        is_kept = sampling.keeps_hint(self.recipe.hint_dropout, self.seed, self.progress.epoch, example.image_id)
+        return example.hint if is_kept else ""
 
     def _finish_epoch(self) -> EpochResult:
         """Evaluate on val, write the epoch into the history and save what must be kept."""

@@ -7,6 +7,7 @@ state are as before when they return.
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.modelling.batches import IGNORED, Batch, PromptEncoder
 from skincare.modelling.pictures import PictureStates
-from skincare.prompts import QUESTION
+from skincare.prompts import question
 from skincare.training import objectives
 from skincare.training.distributed import whole
 from skincare.training.objectives import HeadUse
@@ -34,12 +35,13 @@ def check(
     grids, states = pictures.get([example.image for example in examples])
     if any(one.requires_grad for one in states):
         raise StageError("The frozen prefix of the vision tower is in the backward graph")
-    categories = [example.category for example in examples]
-    batch = encoder.batch(grids, categories, opening_apart=recogniser.reads_opening_once)
-    check_prompt(encoder, batch)
+    categories, hints = [example.category for example in examples], [example.hint for example in examples]
+    batch = encoder.batch(grids, categories, hints=hints, opening_apart=recogniser.reads_opening_once)
+    check_prompt(encoder, batch, hints)
+    check_length(recogniser.model, batch)
     check_labels(encoder, batch, categories)
     recogniser.train()
-    objectives.losses(recogniser, encoder, head_use, grids, states, categories).mean().backward()
+    objectives.losses(recogniser, encoder, head_use, grids, states, categories, hints).mean().backward()
     check_gradients(recogniser.model, parameters)
     check_step(parameters, learning_rate)
     dtype = recogniser.dtype
@@ -53,15 +55,26 @@ def check(
     )  # fmt: skip
 
 
-def check_prompt(encoder: PromptEncoder, batch: Batch) -> None:
-    """Prove that each prompt holds the question and as many image tokens as its picture's grid has."""
-    for ids, mask, grid in zip(batch.input_ids, batch.attention_mask, batch.grids, strict=True):
+def check_prompt(encoder: PromptEncoder, batch: Batch, hints: Sequence[str] = ()) -> None:
+    """Prove that each prompt holds the question with its hint, and image tokens as its picture's grid asks for."""
+    asked = [question(hint) for hint in hints or [""] * len(batch.grids)]
+    for ids, mask, grid, text_asked in zip(batch.input_ids, batch.attention_mask, batch.grids, asked, strict=True):
         text = encoder.tokenizer.decode(ids[mask.bool()], skip_special_tokens=False)
-        if QUESTION not in text:
-            raise StageError(f"The prompt does not hold the question: {text[:200]!r}")
+        if text_asked not in text:
+            raise StageError(f"The prompt does not hold the question {text_asked!r}: {text[:200]!r}")
         n_image_tokens = int((ids == encoder.image_token_id).sum())
         if n_image_tokens != encoder.n_visual_tokens(grid) or n_image_tokens == 0:
             raise StageError(f"{n_image_tokens} image tokens for a picture of {encoder.n_visual_tokens(grid)}")
+
+
+def check_length(model: Any, batch: Batch) -> None:
+    """Prove that the prompts are no longer than what the model was made for."""
+    n_tokens, most = len(batch.opening) + batch.input_ids.shape[1], model.config.text_config.max_position_embeddings
+    if n_tokens > most:
+        raise StageError(
+            f"A prompt of {n_tokens} tokens is longer than the {most} that the model takes; allow fewer visual tokens, "
+            "or shorter hints with `python src/build_dataset.py --hint-bytes`"
+        )
 
 
 def check_labels(encoder: PromptEncoder, batch: Batch, answers: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Which training pictures a run takes, in what order, and what each weighs; rare categories may be helped."""
 
+import hashlib
 import math
 import random
 from collections import Counter, defaultdict
@@ -43,6 +44,12 @@ def epoch_order(categories: Sequence[str], imbalance: Imbalance, seed: int, epoc
     counts = Counter(categories)
     weights = torch.tensor([1 / counts[category] for category in categories], dtype=torch.float64)
     return torch.multinomial(weights, len(categories), replacement=True, generator=generator).tolist()
+
+
+def keeps_hint(dropout: float, seed: int, epoch: int, image_id: str) -> bool:
+    """Tell whether this epoch shows a picture with its hint; a function of the arguments, like `epoch_order`."""
+    digest = hashlib.sha256(f"hint {seed} {epoch} {image_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >= dropout * 2**64
 
 
 def category_weights(categories: Sequence[str]) -> dict[str, float]:

@@ -1,0 +1,261 @@
+"""Every stage follows the hints of the dataset: what is asked, kept, learnt, explained and exported."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import ablations
+import explain
+import finetune
+import score
+import zero_shot
+from skincare import figures
+from skincare.answering import predictions, saliency
+from skincare.answering.decoders import make_decoder
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.categories import CATEGORIES
+from skincare.dataset import chat, hints
+from skincare.errors import StageError
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import PixelLimits
+from skincare.modelling.recogniser import Recogniser
+from skincare.paths import TINY_MODEL, Layout
+from skincare.prompts import HINT_LABELS
+from skincare.training import finetuning, sampling
+from skincare.training.loop import Training
+from skincare.training.recipes import RECIPES
+from tests.dataset_helpers import write_dataset_files
+from tests.helpers import mixed_pixels
+from tests.test_hints import hinted_dataset
+from tests.test_training import assert_same_run, config
+
+OCR = HINT_LABELS["text"]
+LIMITS = PixelLimits(36, 36)
+SMALL = {"train": 4, "val": 3, "test": 3}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_plots():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
+            patch.setattr(figures, name, lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path / "root")
+    hinted_dataset(found, SMALL)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that leaves all hints out in training, and what was put into prompts: (with an answer, hints)."""
+    found = Layout(tmp_path_factory.mktemp("trained"))
+    hinted_dataset(found, SMALL)
+    asked = []
+    original = PromptEncoder.batch
+
+    def batch(self, grids, answers=None, *args, hints=(), **kwargs):
+        asked.append((answers is not None, tuple(hints)))
+        return original(self, grids, answers, *args, hints=hints, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PromptEncoder, "batch", batch)
+        patch.setitem(RECIPES, "sample", dataclasses.replace(RECIPES["sample"], hint_dropout=1.0))
+        finetune.run(config(found, max_epochs=2), found)
+    return found, asked
+
+
+@pytest.mark.parametrize("name", ["generate", "constrained", "rank"])
+def test_prompts_of_different_length_are_answered_together_as_alone(tiny_model, tiny_encoder, name):
+    recogniser = Recogniser(tiny_model.float().requires_grad_(False))
+    pixels = mixed_pixels(tiny_encoder)
+    grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+    some = ["", f"{OCR}NOOR", f"{OCR}Clay Mask, 50 ml, NOOR", f"{OCR}Peel"]
+    decoder = make_decoder(name, recogniser, tiny_encoder)
+    together = decoder(grids, states, some)
+    alone = [decoder([grid], [state], [hint])[0] for grid, state, hint in zip(grids, states, some, strict=True)]
+    assert [one.text for one in together] == [one.text for one in alone]
+    assert torch.allclose(
+        *(torch.tensor([one.log_probabilities for one in answers]) for answers in (together, alone)), atol=1e-3
+    )
+
+
+def test_the_scores_of_a_hinted_prompt_are_those_of_its_whole_sequence(tiny_model, tiny_encoder):
+    """One prefill from the kept opening and a pass over the tree, against each name after the whole prompt."""
+    recogniser = Recogniser(tiny_model.float().requires_grad_(False))
+    pixels = mixed_pixels(tiny_encoder)[:1]
+    grids, states, hint = [pixels[0].grid], recogniser.picture_states(pixels), f"{OCR}Clay Mask, 50 ml"
+    ranked = make_decoder("rank", recogniser, tiny_encoder)(grids, states, [hint])[0].log_probabilities
+    batch = tiny_encoder.batch(grids * 14, CATEGORIES, hints=[hint] * 14)
+    n_tokens = torch.tensor([len(tiny_encoder.answer_tokens(name)) for name in CATEGORIES])
+    whole = torch.log_softmax(-recogniser(batch, states * 14) * n_tokens, dim=0)
+    assert torch.allclose(torch.tensor(ranked), whole.detach(), atol=1e-3)
+    other = make_decoder("rank", recogniser, tiny_encoder)(grids, states, [f"{OCR}Peel"])[0].log_probabilities
+    assert max(abs(a - b) for a, b in zip(ranked, other, strict=True)) > 0.01
+
+
+def ask(layout):
+    settings = zero_shot.Config(
+        root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, decoder="rank", batch_size=4
+    )
+    zero_shot.run(settings, layout)
+    return predictions.read_jsonl(layout.zero_shot / "predictions.jsonl")
+
+
+def test_zero_shot_asks_with_the_hint_and_keeps_its_answer_under_it(layout):
+    first = ask(layout)
+    manifest = json.loads((layout.zero_shot / "manifest.json").read_text())
+    assert [one.hint for one in first] == [one.hint for one in chat.read_dataset(layout, "test")]
+    assert manifest["hints"] == "text"
+    assert ask(layout) == first
+    write_dataset_files(layout, SMALL)
+    plain = ask(layout)
+    assert "hint" not in json.loads((layout.zero_shot / "predictions.jsonl").read_text().splitlines()[0])
+    # The first has no hint in either: the same key, the same answer.
+    assert [one.cache_key == other.cache_key for one, other in zip(first, plain, strict=True)] == [
+        True, *[False] * (len(first) - 1)
+    ]  # fmt: skip
+    assert first[1].log_probabilities != plain[1].log_probabilities
+    again = json.loads((layout.zero_shot / "manifest.json").read_text())
+    assert again["hints"] == "none"
+    name = "predictions.jsonl"
+    assert again["predictions"][name]["data_fingerprint"] != manifest["predictions"][name]["data_fingerprint"]
+
+
+def test_scoring_again_keeps_the_hints(layout):
+    first = ask(layout)
+    score.run(score.Config(root=layout.root), layout)
+    assert predictions.read_jsonl(layout.zero_shot / "predictions.jsonl") == first
+
+
+def test_the_ablations_take_hints_away_and_exchange_them(layout):
+    settings = ablations.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, n_orders=0)
+    ways = {row["way"] for row in ablations.run(settings, layout).results["ways"]}
+    asked = {way: predictions.read_jsonl(layout.ablations / f"{way}.jsonl") for way in ways}
+    assert {"rank", "rank_no_hint", "rank_other_hint"} <= ways
+    assert not any(one.hint for one in asked["rank_no_hint"])
+    truth_of = {one.hint: one.truth for one in asked["rank"] if one.hint}
+    for own, other in zip(asked["rank"], asked["rank_other_hint"], strict=True):
+        assert bool(own.hint) == bool(other.hint)
+        assert not own.hint or truth_of[other.hint] != own.truth
+
+
+@pytest.mark.slow
+def test_a_run_with_hints_that_was_stopped_ends_with_the_same_bits(layout, monkeypatch):
+    finetune.run(config(layout, run="whole", max_epochs=2), layout)
+    original, n_taken = Training._step, 0
+
+    def step(self, examples):
+        nonlocal n_taken
+        n_taken += 1
+        if n_taken > 1:
+            raise KeyboardInterrupt
+        return original(self, examples)
+
+    monkeypatch.setattr(Training, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(config(layout, run="torn", max_epochs=2), layout)
+    monkeypatch.setattr(Training, "_step", original)
+    finetune.run(config(layout, run="torn", max_epochs=2, resume=True), layout)
+    assert_same_run(layout, "whole", "torn")
+
+
+def test_a_run_goes_on_only_with_the_hints_it_began_with(layout, monkeypatch):
+    monkeypatch.setattr(Training, "_step", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(config(layout), layout)
+    write_dataset_files(layout, SMALL)
+    with pytest.raises(StageError, match="data"):
+        finetune.run(config(layout, resume=True), layout)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_hints_are_left_out_by_seed_epoch_and_image_alone():
+    ids = [f"{i}_1" for i in range(4000)]
+    shown = {(seed, epoch): [sampling.keeps_hint(0.3, seed, epoch, one) for one in ids]
+             for seed in (0, 1) for epoch in (0, 1)}  # fmt: skip
+    assert all(abs(sum(some) / len(ids) - 0.7) < 0.03 for some in shown.values())
+    assert len({tuple(some) for some in shown.values()}) == 4
+    # Whichever process has the image, and in whatever order.
+    assert [sampling.keeps_hint(0.3, 0, 1, one) for one in reversed(ids)] == shown[0, 1][::-1]
+    assert all(sampling.keeps_hint(0.0, 0, 0, one) for one in ids)
+    assert not any(sampling.keeps_hint(1.0, 0, 0, one) for one in ids)
+
+
+def test_training_shows_what_dropout_leaves_and_val_is_asked_in_full(trained):
+    layout, asked = trained
+    train, val = ([one.hint for one in chat.read_dataset(layout, split)] for split in ("train", "val"))
+    assert (True, tuple(val)) in asked  # the loss
+    assert (False, tuple(val)) in asked  # the answers
+    # The memory plan, and the pre-flight's checks and pass; the two epochs' steps are without.
+    assert sum(bool(set(some) & set(train) - {""}) for _, some in asked) == 3
+    assert sum(is_answered and some == ("",) * 4 for is_answered, some in asked) == 2
+
+
+def test_plan_and_preflight_know_the_longest_hint(layout, tiny_encoder):
+    train = chat.read_dataset(layout, "train")
+    long = dataclasses.replace(train[-1], hint=OCR + "word " * 60 + "end")
+    settings, recipe = config(layout), RECIPES["sample"]
+    plans = [finetuning.plan_memory(settings, recipe, tiny_encoder, some) for some in ((), train, [*train[:-1], long])]
+    per_picture = [one.activation_bytes_per_picture for one in plans]
+    assert per_picture[0] < per_picture[1] < per_picture[2]
+    chat.write_dataset(layout, "train", [*train[:-1], dataclasses.replace(long, hint=OCR + "word " * 400 + "end")])
+    with pytest.raises(StageError, match=r"longer than the 1024 (.|\n)*--hint-bytes"):
+        finetune.run(config(layout, micro_batch_size=1), layout)
+
+
+def test_a_plan_counts_the_hints_of_the_dataset(layout):
+    finetune.run(config(layout, plan=True), layout)
+    hinted = json.loads(layout.finetune_plan.read_text())["activation_bytes_per_picture"]
+    write_dataset_files(layout, SMALL)
+    finetune.run(config(layout, plan=True), layout)
+    assert json.loads(layout.finetune_plan.read_text())["activation_bytes_per_picture"] < hinted
+
+
+def test_the_model_says_which_hints_it_learnt_with(trained, tmp_path):
+    layout, _ = trained
+    longest = max(len(one.hint) for one in chat.read_dataset(layout, "train")) - len(OCR)
+    assert hints.read_settings(layout.finetuned_model("r")) == hints.HintSettings("text", longest)
+    hints.write_settings(tmp_path, ["", ""])
+    assert list(tmp_path.iterdir()) == []
+    assert hints.read_settings(tmp_path) == hints.HintSettings()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"kind": "text"}', '{"kind": "no", "max_bytes": 3}',
+                                     '{"kind": "text", "max_bytes": 0}'])  # fmt: skip
+def test_settings_that_say_nothing_are_an_error(tmp_path, content):
+    (tmp_path / hints.SETTINGS_FILE).write_text(content)
+    with pytest.raises(StageError, match="export the model again"):
+        hints.read_settings(tmp_path)
+
+
+def test_what_is_explained_is_the_prompt_with_its_hint(trained):
+    layout, _ = trained
+    (layout.root / "log" / "finetune.json").write_text(json.dumps({"results": {"run": "r"}}))
+    explained = explain.run(explain.Config(root=layout.root), layout).results["pictures"]
+    ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl")
+    assert [one.hint for one in ranked] == [one.hint for one in chat.read_dataset(layout, "test")]
+    model = EvaluatedModel(layout.finetuned_model("r"), layout, LIMITS)
+    one = next(one for one in ranked if one.hint)
+    row = next(row for row in explained if row["image_id"] == one.image_id)
+    grids, states = model.pictures.get([one.file])
+
+    def contrast(*some):
+        found = saliency.explain(model.recogniser, model.encoder, grids, states, [one.truth], [row["rival"]], *some)
+        return found[0].contrast
+
+    assert contrast([one.hint]) == pytest.approx(row["contrast"], abs=1e-3)
+    assert contrast() != pytest.approx(row["contrast"], abs=1e-3)
+
+
+def test_hints_of_two_kinds_are_no_dataset():
+    with pytest.raises(StageError, match="several kinds"):
+        hints.kind_of([f"{OCR}a", f"{HINT_LABELS['metadata']}b"])
