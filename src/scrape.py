@@ -4,7 +4,7 @@
     python src/scrape.py --shop-url http://127.0.0.1:8000      from a stand-in, such as the sample shop
 
     python src/scrape.py --source open_beauty_facts --query en:face-creams,en:shower-gels --contact you@example.org
-    python src/scrape.py --source json_ld --catalogue my_products.csv --contact you@example.org
+    python src/scrape.py --source web_page --catalogue my_products.csv --contact you@example.org
 
 Reads csv_data/skincare_products_clean.csv; with --source, another catalogue or a list that the source gives, written
 to csv_data/products_<source>*.csv, which is then the --catalogue of the stages that follow. Writes product_images/,
@@ -17,6 +17,7 @@ Time: with the default delay about half an hour for the 1,126 pages of the real 
 sample's 200 products take seconds.
 """
 
+import dataclasses
 import ipaddress
 import logging
 from collections import defaultdict
@@ -53,7 +54,7 @@ class Config(stage.StageConfig):
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
     source: str = ""
-    """Where products come from: lookfantastic (as without it), json_ld or open_beauty_facts."""
+    """Where products come from: lookfantastic (as without it), web_page or open_beauty_facts."""
     query: str = ""
     """What to list of a source that can be searched: its own category tags, separated by commas."""
     shop_url: str = ""
@@ -107,7 +108,8 @@ def _run(config: Config, layout: Layout) -> Summary:
                 "\n".join(trouble) + ": the shop or the network is down, or it does not want to be read.\n"
                 "Later: `python src/scrape.py --retry-failed`, then without."
             )
-        return _summary(state, problems, n_rows, n_requests, is_refresh=config.refresh)
+        summary = _summary(state, problems, n_rows, n_requests, is_refresh=config.refresh)
+        return _compared(summary) if sources == [DEFAULT_SOURCE] else summary
 
 
 def _check(config: Config) -> None:
@@ -225,7 +227,6 @@ def _summary(
         **scrape_tables.figures(problems, state),
         "metadata_coverage": scrape_tables.metadata_coverage(state),
         "catalogue_rows": n_rows,
-        "reference": reference.SCRAPING,
     }
     headline = _headline(counts, results)
     if is_refresh:
@@ -235,13 +236,21 @@ def _summary(
 
 
 def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:
-    published = f"{reference.SCRAPING['scraped']} of {reference.SCRAPING['products']:,} published for the reference"
     return (
-        f"scraped {counts['scraped']:,} of {results['n_products']:,} products ({results['coverage']:.1%}; "
-        f"{published}), "
+        f"scraped {counts['scraped']:,} of {results['n_products']:,} products ({results['coverage']:.1%}), "
         f"{results['n_images']:,} pictures; not scraped: {_listed(results['failures_by_reason'])}; "
         f"failed pictures: {_listed(results['image_failures_by_reason'])}"
     )
+
+
+def _compared(summary: Summary) -> Summary:
+    """Return a summary with what was published, if it is of as many products; of another catalogue nothing was."""
+    published = reference.SCRAPING
+    if summary.results["n_products"] != published["products"]:
+        return summary
+    beside = f"{published['scraped']} of {published['products']:,} published for the reference"
+    headline = summary.headline.replace("%),", f"%; {beside}),", 1)
+    return dataclasses.replace(summary, headline=headline, results={**summary.results, "reference": published})
 
 
 def _listed(counts: Mapping[str, int]) -> str:

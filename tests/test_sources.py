@@ -12,8 +12,8 @@ from skincare.catalogue import Product
 from skincare.categories import CATEGORIES
 from skincare.collecting.sources import SOURCES, source_named
 from skincare.collecting.sources.open_beauty_facts import CATEGORY_TAGS, OpenBeautyFacts, image_folder
+from skincare.collecting.sources.shop_pages import SHOP_TYPES
 from skincare.collecting.sources.source import PageRecord, category_of, page_record, read_page_record
-from skincare.collecting.sources.web_page import SHOP_TYPES
 from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.tables import CATALOGUE, FAILURES, IMAGES, METADATA, CatalogueRow
@@ -83,10 +83,11 @@ def test_metadata_is_written_from_the_state_without_asking_again(tmp_path):
     assert layout.metadata_table.read_bytes() == first
 
 
-# -- any shop with JSON-LD
+# -- any shop
 
 
-def test_a_shop_without_ids_is_read_by_its_json_ld(tmp_path):
+@pytest.mark.parametrize("source", ["web_page", "json_ld"])
+def test_a_shop_without_ids_is_read_by_its_pages(tmp_path, source):
     layout, shop = Layout(tmp_path), "https://shop.example"
     given = tmp_path / "mine.csv"
     CATALOGUE.write(given, [
@@ -101,7 +102,7 @@ def test_a_shop_without_ids_is_read_by_its_json_ld(tmp_path):
         "/r.jpg": PICTURE,
     }
     with serving(answers) as server:
-        summary = run(layout, server, source="json_ld", catalogue=given)
+        summary = run(layout, server, source=source, catalogue=given)
     assert summary.counts == {"scraped": 1, "failed": 1, "not_tried": 0}
     (picture,) = IMAGES.read(layout.images_table)
     assert picture.file.startswith("product_images/rose-50ml_")
@@ -109,7 +110,7 @@ def test_a_shop_without_ids_is_read_by_its_json_ld(tmp_path):
     reasons = {row.product_url.rpartition("/")[2]: row.reason for row in FAILURES.read(layout.failures_table)}
     assert reasons == {"lily-50ml": "redirected_away", "gift": "unknown_category", "javascript:alert(1)": "bad_url"}
     # What the next stages take as their catalogue has the same ids and the 14 categories.
-    rows = {row.product_name: row for row in CATALOGUE.read(layout.listed_products("json_ld"))}
+    rows = {row.product_name: row for row in CATALOGUE.read(layout.listed_products("web_page"))}
     assert rows["Rose 50ml"].product_id == picture.product_id
     assert rows["Rose 50ml"].product_type == "Moisturiser"
 
@@ -119,7 +120,7 @@ def test_a_real_sister_shop_page_gives_its_pictures_and_facts(real_data):
     for block in blocks:
         url = f"https://www.cultbeauty.co.uk/x/{block['sku']}.html"
         product = Product(block["sku"], url, "x", block["name"], "Exfoliator")
-        reading = source_named("json_ld").read(json_ld(**block).encode(), url, product)
+        reading = source_named("web_page").read(json_ld(**block).encode(), url, product)
         assert reading.images[0].url.startswith("https://static.thcdn.com/productimg/original/")
         assert reading.metadata["brand"].value == block["brand"]["name"]
 
@@ -262,7 +263,7 @@ def test_lists_of_many_pages_are_read_to_the_end(tmp_path):
     [
         ({"source": "open_beauty_facts", "query": "en:serums"}, "--contact"),
         ({"source": "json_ld", "query": "x"}, "cannot be searched"),
-        ({"source": "ebay"}, "no source; there are lookfantastic, json_ld, open_beauty_facts"),
+        ({"source": "ebay"}, "no source; there are lookfantastic, web_page, open_beauty_facts"),
     ],
 )
 def test_what_a_source_cannot_do_is_said(tmp_path, config, message):

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from skincare.collecting.amounts import MAX_AMOUNT, amount_of, amounts_in, currency_in
+
 # In the order of the table's columns. Price and currency always come from one place.
 LIMITS: Final[dict[str, int]] = {
     "name": 300,
@@ -29,17 +31,14 @@ LIMITS: Final[dict[str, int]] = {
 }
 FIELDS: Final = tuple(LIMITS)
 
-_MAX_PRICE: Final = 100_000
 _MAX_READ: Final = 100_000  # characters of one value that are looked at
 _HIDING: Final = re.compile(r"(?i)<(script|style)\b[^<>]*>|</(script|style)\s*>|<!--|-->")
 _TAG: Final = re.compile(r"<[a-zA-Z/!?][^<>]*>")
-_AMOUNT: Final = re.compile(r"[0-9]{1,3}(?:[ ,.'][0-9]{3})+(?:[.,][0-9]{1,2})?(?![0-9])|[0-9]+(?:[.,][0-9]{1,2})?")
-_SYMBOLS: Final = {"£": "GBP", "€": "EUR", "zł": "PLN", "₹": "INR"}  # a bare $ or ¥ is money of several countries
 
 
 @dataclass(frozen=True)
 class Fact:
-    """The value of one field and where it was read: json_ld, page, open_graph, name or api."""
+    """The value of one field and where it was read: json_ld, microdata, rdfa, open_graph, state, page, name or api."""
 
     value: str
     source: str
@@ -100,7 +99,7 @@ def clean_price(value: Any) -> str:
     ('1299.00', '12.50', '')
     """
     amount = value if isinstance(value, int | float) and not isinstance(value, bool) else _amount_in(value)
-    return f"{amount:.2f}" if amount is not None and 0.005 <= amount < _MAX_PRICE else ""
+    return f"{amount:.2f}" if amount is not None and 0.005 <= amount < MAX_AMOUNT else ""
 
 
 def clean_currency(value: Any) -> str:
@@ -110,21 +109,20 @@ def clean_currency(value: Any) -> str:
 
 
 def _currency_of(values: Mapping[str, Any]) -> str:
-    """Return the stated currency, or the one whose symbol stands beside the price."""
-    price = str(values.get("price"))[:200]
-    beside = (code for sign, code in _SYMBOLS.items() if sign in price)
-    return clean_currency(values.get("currency")) or next(beside, "")
+    """Return the stated currency, or the one whose sign stands beside the price."""
+    return clean_currency(values.get("currency")) or currency_in(clean_text(values.get("price"), 200))
 
 
 def _amount_in(value: Any) -> float | None:
-    """Read 1,299.00, 1.299,00, 12,50 and 1 299: the last separator is the decimal point if one or two digits follow."""
+    """Return the one amount of a text; None where there are more digits than its own, or a minus before it."""
     text = clean_text(value, 100)
-    amounts = _AMOUNT.findall(text)
-    if len(amounts) != 1 or "-" in text.partition(amounts[0])[0]:
+    found = amounts_in(text)
+    if len(found) != 1 or "-" in text[: found[0].start()]:
         return None
-    head, _, tail = re.sub(r"[.,]([0-9]{1,2})$", r"|\1", amounts[0]).partition("|")
-    digits = re.sub(r"[^0-9]", "", head)
-    return float(f"{digits}.{tail or 0}") if len(digits) < 10 else None
+    if re.search("[0-9]", text[: found[0].start()] + text[found[0].end() :]):
+        return None
+    amount = amount_of(found[0].group())
+    return float(amount) if amount is not None else None
 
 
 def _digits(number: float) -> str:

@@ -7,8 +7,8 @@ from typing import Final
 from skincare.catalogue import Product
 from skincare.collecting import urls
 from skincare.collecting.scrape_state import Failure
+from skincare.collecting.sources.shop_pages import SHOP_TYPES, read_web_page
 from skincare.collecting.sources.source import Reading, category_of
-from skincare.collecting.sources.web_page import SHOP_TYPES, read_web_page
 from skincare.tables import CatalogueRow
 
 

@@ -1,50 +1,45 @@
-"""What all shops have in common: a product's page is HTML, and its pictures belong to the shop."""
+"""Any shop: its pages state their product for machines, by whichever syntax, or only show it.
 
+Shops have no ids in common: a product is its page's address, from which an id of 12 hexadecimal digits is made.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from skincare.catalogue import Product
-from skincare.collecting.pages import parse_product_page
-from skincare.collecting.scrape_state import Failure, ListedImage
-from skincare.collecting.sources.source import Reading
-
-NO_LICENCE: Final = "none stated"
-
-# How English-speaking shops call what the 14 categories mean, in lower case. Types that mean several of them ("body
-# lotion or oil", "gift set") are left out on purpose: their products are reported as of unknown category.
-SHOP_TYPES: Final[dict[str, str]] = {
-    **dict.fromkeys(
-        ("moisturiser", "moisturisers", "moisturizer", "moisturizers", "face cream", "face creams", "day cream",
-         "night cream", "night creams", "face moisturisers", "face moisturizers", "body lotion", "body lotions",
-         "body moisturisers"), "Moisturiser"),
-    **dict.fromkeys(
-        ("exfoliator", "exfoliators", "exfoliant", "exfoliants", "face scrub", "face scrubs", "body scrub",
-         "body scrubs", "scrub", "scrubs"), "Exfoliator"),
-    **dict.fromkeys(("bath salts", "bath salt", "bath soak", "bath soaks"), "Bath Salts"),
-    **dict.fromkeys(("body wash", "body washes", "shower gel", "shower gels", "shower cream"), "Body Wash"),
-    **dict.fromkeys(("eye care", "eye cream", "eye creams", "eye serum", "eye gel", "eye masks"), "Eye Care"),
-    **dict.fromkeys(
-        ("cleanser", "cleansers", "face wash", "face washes", "cleansing gel", "micellar water", "micellar waters",
-         "face cleansers"), "Cleanser"),
-    **dict.fromkeys(("bath oil", "bath oils"), "Bath Oil"),
-    **dict.fromkeys(("serum", "serums", "face serum", "face serums"), "Serum"),
-    **dict.fromkeys(("toner", "toners", "tonic", "face toners"), "Toner"),
-    **dict.fromkeys(("mist", "mists", "face mist", "face mists", "facial spray"), "Mist"),
-    **dict.fromkeys(("balm", "balms", "lip balm", "lip balms"), "Balm"),
-    **dict.fromkeys(("mask", "masks", "face mask", "face masks", "sheet mask", "sheet masks"), "Mask"),
-    **dict.fromkeys(("peel", "peels", "face peel", "face peels", "chemical peel"), "Peel"),
-    **dict.fromkeys(("oil", "oils", "face oil", "face oils", "body oil", "body oils"), "Oil"),
-}  # fmt: skip
+from skincare.collecting import urls
+from skincare.collecting.scrape_state import Failure
+from skincare.collecting.sources.shop_pages import SHOP_TYPES, read_web_page
+from skincare.collecting.sources.source import Reading, category_of
+from skincare.tables import CatalogueRow
 
 
-def read_web_page(content: bytes, url: str, product: Product) -> Reading:
-    """Read a shop's page that was found at `url`."""
-    page = parse_product_page(content, url)
-    if not page.is_product_page:
-        reason = "challenge" if page.kind == "challenge" else "not_a_product_page"
-        return Reading(failure=Failure(reason, page.title[:100]))
-    if not page.image_urls:
-        return Reading(metadata=page.metadata, failure=Failure("no_images"))
-    shop = urlsplit(product.url).hostname or ""
-    images = tuple(ListedImage(image_url, NO_LICENCE, shop) for image_url in page.image_urls)
-    return Reading(images, page.metadata, NO_LICENCE)
+class WebPage:
+    """Products by the addresses of their pages, of any shop."""
+
+    name: Final = "web_page"
+    delays_s: Final[Mapping[str, float]] = {}
+    needs_contact: Final = False
+
+    def page_url(self, product: Product) -> str:
+        """Return the page's address."""
+        return product.url
+
+    def read(self, content: bytes, url: str, product: Product) -> Reading:
+        """Read a page; after a redirect the last part of its address must be the product's own."""
+        if urls.last_words(url) != urls.last_words(product.url):
+            return Reading(failure=Failure("redirected_away"))
+        return read_web_page(content, url, product)
+
+    def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:
+        """Return the row with an id made from its address; one without a usable address stays for the report."""
+        category = category_of(row.product_type, SHOP_TYPES)
+        row = dataclasses.replace(row, product_type=category, source=self.name)
+        try:
+            address = urls.canonical_url(row.product_url)
+        except ValueError:
+            return row
+        digest = hashlib.sha256(address.partition("://")[2].encode()).hexdigest()
+        return dataclasses.replace(row, product_id=row.product_id or digest[:12])

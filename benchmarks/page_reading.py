@@ -1,0 +1,210 @@
+"""How well and how fast real product pages of many shops are read, beside what was published for the same task.
+
+The pages are those of the public product-extraction-benchmark of Scrapinghub (now Zyte), or any folder like it: a
+pages.csv with the columns file, url, price and brand (several right values separated by `|`, empty = not stated) and
+the pages it names, gzipped or plain. Rated as published: a page counts for precision where something is read, for
+recall where something is stated; prices are compared as numbers, brands without case.
+
+The published truth writes prices as its annotators typed them from the page, so 24.990 Chilean pesos stand as 24.99.
+We read what the shop asks for, 24990. The strict figure counts that as wrong; the other counts it as right, where the
+truth has three digits less and the page's currency has no smaller coin in use.
+
+Out: benchmarks/results/page_reading.json and a table; with --show also every page that is read otherwise than stated.
+Command: python benchmarks/page_reading.py --pages FOLDER [--show]
+Time: 10 seconds for 71 pages.
+"""
+
+import csv
+import gzip
+import logging
+import resource
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+import tyro
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "src"))
+
+from skincare.collecting.pages import ProductPage, parse_product_page
+from skincare.files import write_json
+from skincare.runlog import environment
+
+logger = logging.getLogger("page_reading")
+
+# Source: README of the benchmark, 140 pages; and its published outputs scored on the 71 pages of 26 of its sites.
+PUBLISHED: Final = {
+    "140 pages": {"price": {"extruct": 0.685, "Diffbot": 0.824, "Zyte": 0.918}},
+    "71 pages": {
+        "price": {"extruct": 0.50, "Diffbot": 0.79, "Zyte": 0.91},
+        "brand": {"Diffbot": 0.63, "Zyte": 0.73},
+    },
+}
+# Currencies without a smaller coin in use, whose shops write 24.990.
+_WHOLE: Final = frozenset(["CLP", "COP", "PYG", "IDR", "VND", "KRW", "ISK"])
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to read."""
+
+    pages: Path
+    """Folder with pages.csv and the pages that it names."""
+    show: bool = False
+    """Also list the pages that are read otherwise than stated."""
+    repeats: int = 3
+    """How often each page is read; the fastest counts."""
+    out: Path = REPOSITORY / "benchmarks" / "results" / "page_reading.json"
+    """Where to write the JSON."""
+
+
+@dataclass
+class Score:
+    """Counts of one field: read rightly, read wrongly, and stated but not read rightly."""
+
+    right: int = 0
+    wrong: int = 0
+    missed: int = 0
+
+    def add(self, read: Any, stated: set[Any]) -> bool:
+        """Count a page; return whether nothing is wrong with it."""
+        is_right = read in stated
+        self.right += is_right
+        self.wrong += read is not None and not is_right
+        self.missed += bool(stated) and not is_right
+        return is_right or (read is None and not stated)
+
+    def figures(self) -> dict[str, float]:
+        """Return precision, recall and F1."""
+        precision = self.right / (self.right + self.wrong) if self.right + self.wrong else 1.0
+        recall = self.right / (self.right + self.missed) if self.right + self.missed else 1.0
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        return {"precision": round(precision, 3), "recall": round(recall, 3), "f1": round(f1, 3)}
+
+
+@dataclass
+class Tally:
+    """What came of all pages."""
+
+    price: Score = field(default_factory=Score)
+    price_strict: Score = field(default_factory=Score)
+    brand: Score = field(default_factory=Score)
+    kinds: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    n_with_image: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    """Read, rate, write."""
+    config = tyro.cli(Config, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    tally = Tally()
+    for row, content in read_rows(config.pages):
+        page, seconds = timed(content, row["url"], config.repeats)
+        tally.seconds.append(seconds)
+        wrong = rate(tally, row, page)
+        if config.show and wrong:
+            logger.info("%s %s", row["url"][:90], "; ".join(wrong))
+    result = figures(tally)
+    write_json(config.out, {"pages": result, "published": PUBLISHED, **environment()})
+    for line in table(result):
+        logger.info("%s", line)
+
+
+def read_rows(folder: Path) -> Iterator[tuple[dict[str, str], bytes]]:
+    """Yield the rows of a folder's pages.csv, each with the bytes of its page."""
+    with (folder / "pages.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            content = (folder / row["file"]).read_bytes()
+            yield row, gzip.decompress(content) if row["file"].endswith(".gz") else content
+
+
+def timed(content: bytes, url: str, repeats: int) -> tuple[ProductPage, float]:
+    """Return what is read of a page and the processor seconds of the fastest reading."""
+    seconds = []
+    for _ in range(max(1, repeats)):
+        started = time.process_time()
+        page = parse_product_page(content, url)
+        seconds.append(time.process_time() - started)
+    return page, min(seconds)
+
+
+def rate(tally: Tally, row: dict[str, str], page: ProductPage) -> list[str]:
+    """Count a page; return what is wrong with it, in words."""
+    tally.kinds[page.kind] += 1
+    tally.n_with_image += bool(page.is_product_page and page.image_urls)
+    facts = page.metadata
+    wrong = [] if page.image_urls else [f"{page.kind}, no image"]
+    stated = {Decimal(value) for value in _values(row["price"]) if _is_number(value)}
+    read = Decimal(facts["price"].value) if "price" in facts else None
+    tally.price_strict.add(read, stated)
+    # A page without a stated currency is taken for one of whole amounts: its price ends in three zeros or digits.
+    may_be_whole = "currency" not in facts or facts["currency"].value in _WHOLE
+    meant = stated | ({value * 1000 for value in stated} if may_be_whole else set())
+    if not tally.price.add(read, meant):
+        wrong.append(f"price {row['price'] or 'none'}, read {facts.get('price')}")
+    brand = _plain(facts["brand"].value) if "brand" in facts else None
+    if not tally.brand.add(brand, {_plain(value) for value in _values(row["brand"])}):
+        wrong.append(f"brand {row['brand'] or 'none'}, read {facts.get('brand')}")
+    for name in ("price", "brand"):
+        tally.sources[f"{name}: {facts[name].source if name in facts else 'none'}"] += 1
+    tally.sources[f"image: {page.source}"] += 1
+    return wrong
+
+
+def figures(tally: Tally) -> dict[str, Any]:
+    """Return the counts as figures."""
+    n = len(tally.seconds)
+    return {
+        "n_pages": n,
+        "read_with_image": round(tally.n_with_image / n, 3) if n else 0.0,
+        "kinds": dict(sorted(tally.kinds.items())),
+        "price": tally.price.figures(),
+        "price_strict": tally.price_strict.figures(),
+        "brand": tally.brand.figures(),
+        "sources": dict(sorted(tally.sources.items())),
+        "median_ms": round(1000 * statistics.median(tally.seconds), 1) if n else 0.0,
+        "slowest_ms": round(1000 * max(tally.seconds), 1) if n else 0.0,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def table(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table: ours beside what was published."""
+    yield f"{result['n_pages']} pages: {result['read_with_image']:.1%} read as product pages with an image"
+    yield f"{'':24}{'precision':>10}{'recall':>8}{'F1':>8}"
+    for name, label in (("price", "price"), ("price_strict", "price, strict"), ("brand", "brand")):
+        row = result[name]
+        yield f"{label:24}{row['precision']:>10.3f}{row['recall']:>8.3f}{row['f1']:>8.3f}"
+    for pages, fields in PUBLISHED.items():
+        for name, systems in fields.items():
+            said = ", ".join(f"{system} {f1}" for system, f1 in systems.items())
+            yield f"published, {name}, {pages}: {said}"
+    yield f"median {result['median_ms']} ms a page on one core, slowest {result['slowest_ms']} ms"
+
+
+def _values(text: str) -> list[str]:
+    return [value.strip() for value in text.split("|") if value.strip()]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return Decimal(text).is_finite()
+    except InvalidOperation:
+        return False
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+if __name__ == "__main__":
+    main()

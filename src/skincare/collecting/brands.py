@@ -1,0 +1,133 @@
+"""The brand of the product that a page shows, where it is not stated for machines: by a label or by a name beside it.
+
+`Brand: X` in a table or a list of properties, in a dozen languages; an element or a link that calls itself a brand and
+stands by the title; the picture of a brand's logo there, by its alternative text.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+from urllib.parse import unquote
+
+from skincare.collecting.html_page import Area, Element, HtmlPage, words_of
+from skincare.collecting.visible_prices import closeness, joined_text
+
+MAX_BRAND: Final = 50
+
+_MAX_CANDIDATES: Final = 200
+_MIN_SCORE: Final = 3.0
+_LABELS: Final = (
+    "brand|brand name|marke|markenname|marque|marca|merk|merknaam|marka|brend|značka|znacka|blagovna znamka|"
+    "robna marka|márka|brand/manufacturer|manufacturer|hersteller|fabricant|fabbricante|produttore|fabricante|"
+    "producent|výrobca|výrobce|proizvajalec|proizvođač|producător|gyártó|üretici|tillverkare|märke|varemerke|"
+    "бренд|марка|производитель|виробник|ブランド|メーカー|品牌|廠牌|厂牌|"
+    "制造商|브랜드|제조사|מותג|יצרן|العلامة التجارية|"
+    "make|make / manufacturer|label|etichetta|vydavatel"
+)
+_LABEL: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]?\W*$", re.IGNORECASE)
+_LABELLED: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]\s*(\S.{{0,{MAX_BRAND}}})$", re.IGNORECASE)
+_LABEL_TAGS: Final = frozenset(
+    {"th", "td", "dt", "span", "div", "p", "li", "b", "strong", "label", "h3", "h4", "h5", "a"}
+)
+_BRAND_WORDS: Final = frozenset({
+    "brand", "brands", "manufacturer", "marque", "marke", "marca", "merk", "byline", "designer", "vendor",
+})  # fmt: skip
+_BRAND_DATA: Final = ("data-brand", "data-brand-name", "data-product-brand")
+_NOT_BRANDS: Final = frozenset({
+    "brand", "brands", "all", "n/a", "na", "none", "0", "-", "generic", "unbranded", "unknown", "other", "null",
+    "undefined", "no-name", "noname", "home", "shop",
+})  # fmt: skip
+_BRAND_LINK: Final = re.compile(
+    r"/(brands?|marques?|marken?|marcas?|merk(en)?|manufacturers?|designers?|hersteller|znacka|znacky|brend|vyrobca)[/=-]"
+    r"|[?&](brand|marca|marque|manufacturer)=",
+    re.IGNORECASE,
+)
+# What shops put around a brand's name.
+_AROUND: Final = re.compile(
+    rf"^\W*(?:(?:{_LABELS})\s*[:：]\s*|by\s+|von\s+|par\s+|di\s+|de\s+|from\s+|more from\s+|shop( all)?\s+|see all\s+|"
+    r"visit the\s+|besuche(n sie)? den\s+|visita lo store di\s+|visiter la boutique\s+|visita la tienda de\s+)"
+    r"|(?:[ -]store|[ -]shop| boutique)\W*$",
+    re.IGNORECASE,
+)
+
+
+def visible_brand(page: HtmlPage) -> str:
+    """Return the brand that a page shows; empty where it shows none plainly."""
+    best = (_MIN_SCORE, "")
+    title = page.title.casefold()
+    for score, element, text in islice(_candidates(page), _MAX_CANDIDATES):
+        brand = plain_brand(text)
+        if not brand:
+            continue
+        if element.area & (Area.ASIDE | Area.CHROME | Area.CARD):
+            score -= 3.0
+        if element.area & Area.HIDDEN:
+            score -= 1.0
+        score += 1.5 if brand.casefold() in title else 0.0
+        score += 2.0 * closeness(page, element.place, page.title_at) if page.title_at >= 0 else 0.0
+        if score > best[0]:
+            best = (score, brand)
+    return best[1]
+
+
+def plain_brand(text: str) -> str:
+    """Return a brand without the words that shops put around it; empty for what is no name.
+
+    >>> plain_brand("Visit the Weleda Store"), plain_brand("by Weleda"), plain_brand("N/A")
+    ('Weleda', 'Weleda', '')
+    """
+    brand = " ".join(text.split())
+    for _ in range(2):
+        brand = _AROUND.sub("", brand).strip(" :：\u200e\u200f|›>»-")
+    is_name = 1 < len(brand) <= MAX_BRAND and re.search(r"[^\W\d_]", brand)
+    return brand if is_name and brand.casefold() not in _NOT_BRANDS and not _LABEL.match(brand) else ""
+
+
+def _candidates(page: HtmlPage) -> Iterator[tuple[float, Element, str]]:
+    """Yield score, element and text of what may be the brand."""
+    for i, (text, owner) in enumerate(zip(page.texts, page.owners, strict=True)):
+        element = page.elements[owner]
+        if len(text) > 200 or element.area & Area.UNSEEN or element.tag not in _LABEL_TAGS:
+            continue
+        own = " ".join(text.split())
+        if _LABEL.match(own):
+            if value := _beside(page, element, i):
+                yield 5.0, element, value
+        elif labelled := _LABELLED.match(own):
+            yield 4.5, element, labelled[1]
+    for element in page.elements:
+        if element.attrib and not element.area & Area.UNSEEN:
+            yield from _called(page, element)
+
+
+def _called(page: HtmlPage, element: Element) -> Iterator[tuple[float, Element, str]]:
+    attributes = element.attrib
+    if element.tag == "img":
+        if words_of(element) & _BRAND_WORDS or _BRAND_LINK.search(element.get("src")):
+            yield 2.0, element, element.get("alt") or element.get("title")
+        return
+    for name in _BRAND_DATA:
+        if attributes.get(name):
+            yield 2.5, element, attributes[name]
+    score = 0.0
+    if words_of(element) & _BRAND_WORDS or attributes.get("itemprop") == "brand":
+        score = 3.0
+    elif element.tag == "a" and _BRAND_LINK.search(unquote(element.get("href"))):
+        score = 2.5
+    if score:
+        text = joined_text(page, element, MAX_BRAND + 30)
+        if text and len(text) <= MAX_BRAND + 30:
+            yield score, element, text
+        else:
+            yield from ((2.0, element, one.get("alt")) for one in islice(page.inside(element, "img"), 1))
+
+
+def _beside(page: HtmlPage, element: Element, at: int) -> str:
+    """Return the text that follows a label: after it in its element, or in what is next to it."""
+    *_, outer = page.around(element, 4)
+    for i in range(at + 1, min(at + 3, outer.texts_end)):
+        text = " ".join(page.texts[i].split()).strip(" :：")
+        if text:
+            return text if len(text) <= MAX_BRAND else ""
+    return ""

@@ -1,0 +1,333 @@
+"""A page's HTML as one tree and what one walk over it finds: elements in order, texts, meta values, title, areas.
+
+Total: any bytes give an HtmlPage. lxml's parser tells of each tag and text, and nothing else is kept of it: a tree of
+its own would cost a minute for a tag of 50,000 attributes. An element knows where its part of the page begins and
+ends, in the list of elements and in that of texts, so what lies inside it is a slice, however deep it is.
+"""
+
+import contextlib
+import html as html_entities
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urljoin
+
+from bs4.dammit import EncodingDetector
+from lxml import etree
+
+# Real pages are below 2 MB and 10,000 elements.
+MAX_CHARACTERS: Final = 4_000_000
+MAX_ELEMENTS: Final = 150_000
+MAX_ATTRIBUTES: Final = 200
+
+UNSEEN_TAGS: Final = frozenset({"script", "style", "noscript", "template", "svg", "head", "iframe", "option"})
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_SPACES: Final = re.compile(r"\s+")
+_STRUCK: Final = re.compile(r"line-through")
+_HIDDEN_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
+_WORDS: Final = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+")
+_ASIDE_WORDS: Final = frozenset({
+    "related", "recommend", "recommended", "recommendation", "recommendations", "similar", "also", "upsell",
+    "upsells", "crosssell", "sponsored", "recently", "viewed", "frequently", "bundle", "comparison",
+    "suggested", "suggestion", "suggestions", "sims", "alternative", "alternatives",
+    "advertisement", "minicart", "flyout", "megamenu", "reviews", "review", "comments", "testimonials",
+    "accessories", "newsletter", "login", "cookie", "cookies",
+})  # fmt: skip
+_CARD_WORDS: Final = frozenset(["card", "tile", "teaser", "carousel", "slide", "slider", "swiper", "slick"])
+_CHROME_WORDS: Final = frozenset({
+    "nav", "navbar", "navigation", "menu", "submenu", "footer", "breadcrumb", "breadcrumbs", "sitemap",
+})  # fmt: skip
+
+
+class Area:
+    """What surrounds an element, itself included: bits, plain integers because enum's own cost a quarter of a page."""
+
+    UNSEEN: Final = 1  # scripts, styles, templates: not text that a visitor reads
+    HIDDEN: Final = 2
+    STRUCK: Final = 4
+    ASIDE: Final = 8  # other products, reviews, advertisements
+    CHROME: Final = 16  # navigation and footer
+    LINKED: Final = 32  # inside a link to another page
+    CARD: Final = 64  # one of a row of cards or slides
+
+
+_NO_WORDS: Final[frozenset[str]] = frozenset()
+_TAG_AREAS: Final[dict[str, int]] = {
+    **dict.fromkeys(("nav", "footer", "aside"), Area.CHROME),
+    **dict.fromkeys(("del", "s", "strike"), Area.STRUCK),
+}
+
+
+@dataclass(slots=True)
+class Element:
+    """One element; `end` and `texts_end` are the first that is no longer inside it."""
+
+    tag: str
+    attrib: dict[str, str]
+    place: int
+    parent: int  # -1 for the root
+    area: int
+    texts_at: int
+    end: int = 0
+    texts_end: int = 0
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return an attribute's value."""
+        return self.attrib.get(name, default)
+
+
+@dataclass
+class HtmlPage:
+    """The page in document order: `texts` with the place of the element that each lies in directly."""
+
+    url: str
+    base_url: str = ""
+    elements: list[Element] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    by_tag: dict[str, list[Element]] = field(default_factory=dict)
+    by_id: dict[str, Element] = field(default_factory=dict)
+    meta: dict[str, list[str]] = field(default_factory=dict)  # by lower-case property or name
+    title: str = ""
+    title_at: int = -1
+
+    def tagged(self, *names: str) -> Iterator[Element]:
+        """Yield the elements of some tags, one tag after the other."""
+        for name in names:
+            yield from self.by_tag.get(name, ())
+
+    def inside(self, element: Element, tag: str = "") -> Iterator[Element]:
+        """Yield the elements below an element in order, those of one tag if it is given."""
+        for place in range(element.place + 1, element.end):
+            if not tag or self.elements[place].tag == tag:
+                yield self.elements[place]
+
+    def around(self, element: Element, n: int) -> Iterator[Element]:
+        """Yield an element and the next `n` - 1 around it."""
+        for _ in range(n):
+            yield element
+            if element.parent < 0:
+                return
+            element = self.elements[element.parent]
+
+    def first_meta(self, *names: str) -> str:
+        """Return the first value that is not empty of the meta elements with these names."""
+        return next((value for name in names for value in self.meta.get(name, ()) if value.strip()), "")
+
+    def source_of(self, script: Element) -> str:
+        """Return a script's own text."""
+        return "".join(self.texts[script.texts_at : script.texts_end])
+
+    def pieces(self, element: Element, max_pieces: int = 2000) -> Iterator[str]:
+        """Yield the texts below an element that a visitor may read."""
+        for i in range(element.texts_at, min(element.texts_end, element.texts_at + max_pieces)):
+            if not self.elements[self.owners[i]].area & Area.UNSEEN:
+                yield self.texts[i]
+
+    def text_of(self, element: Element, max_pieces: int = 2000, max_length: int = 100_000) -> str:
+        """Return the text that a visitor may read of an element, on one line."""
+        pieces, length = [], 0
+        for piece in self.pieces(element, max_pieces):
+            pieces.append(piece)
+            length += len(piece)
+            if length > max_length:
+                break
+        return _SPACES.sub(" ", " ".join(pieces)).strip()
+
+
+class _Builder:
+    """What lxml's parser tells, made an HtmlPage."""
+
+    def __init__(self, url: str) -> None:
+        self.page = HtmlPage(url)
+        self._own_path = url.partition("#")[0].partition("?")[0]
+        self._open: list[Element] = []
+        self._n_ignored = 0
+        self._goes_on = False
+
+    def start(self, tag: str, attrib: dict[str, str]) -> None:
+        """Add an element, and its areas to those around it."""
+        self._goes_on = False
+        page = self.page
+        place = len(page.elements)
+        if self._n_ignored or place >= MAX_ELEMENTS:
+            self._n_ignored += 1
+            return
+        attributes = dict(attrib) if len(attrib) <= MAX_ATTRIBUTES else dict(list(attrib.items())[:MAX_ATTRIBUTES])
+        parent, area = (self._open[-1].place, self._open[-1].area) if self._open else (-1, 0)
+        area |= _own_area(tag, attributes, self._own_path)
+        element = Element(tag, attributes, place, parent, area, len(page.texts))
+        page.elements.append(element)
+        self._open.append(element)
+        page.by_tag.setdefault(tag, []).append(element)
+        if not attributes:
+            return
+        if "id" in attributes:
+            page.by_id.setdefault(attributes["id"], element)
+        if tag == "meta" and (name := attributes.get("property") or attributes.get("name")):
+            page.meta.setdefault(name.lower().strip(), []).append(attributes.get("content", ""))
+
+    def end(self, tag: str) -> None:  # noqa: ARG002 - the parser closes in order
+        """Close the innermost open element."""
+        self._goes_on = False
+        if self._n_ignored:
+            self._n_ignored -= 1
+        elif self._open:
+            self._close(self._open.pop())
+
+    def data(self, text: str) -> None:
+        """Add a text; the parser may tell of one in parts."""
+        if self._n_ignored or not self._open:
+            return
+        texts = self.page.texts
+        if self._goes_on:
+            texts[-1] += text
+        elif text.strip():
+            texts.append(text)
+            self.page.owners.append(self._open[-1].place)
+            self._goes_on = True
+
+    def close(self) -> HtmlPage:
+        """Close what is still open."""
+        while self._open:
+            self._close(self._open.pop())
+        return self.page
+
+    def _close(self, element: Element) -> None:
+        element.end, element.texts_end = len(self.page.elements), len(self.page.texts)
+
+
+def read_page(html: bytes | str, url: str) -> HtmlPage:
+    """Parse a page that was found at `url`; what cannot be parsed is a page without elements."""
+    text = (html if isinstance(html, str) else decode(html[: 4 * MAX_CHARACTERS]))[:MAX_CHARACTERS]
+    builder = _Builder(url)
+    parser = etree.HTMLParser(target=builder, huge_tree=True, encoding="utf-8")
+    with contextlib.suppress(etree.LxmlError, ValueError):
+        # NUL ends libxml2's input.
+        etree.fromstring(_utf8(text).replace(b"\0", b" "), parser=parser)
+    page = builder.close()
+    page.base_url = _base(page)
+    page.title, page.title_at = _main_title(page)
+    return page
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        # Half of a surrogate pair has no UTF-8.
+        return _SURROGATE.sub("\ufffd", text).encode("utf-8")
+
+
+def decode(content: bytes) -> str:
+    """Return a page's text: by its byte-order mark, as UTF-8, as declared, else as Windows-1252."""
+    content, byte_order = EncodingDetector.strip_byte_order_mark(content)
+    declared = EncodingDetector.find_declared_encoding(content, is_html=True)
+    for encoding in (byte_order or "utf-8", declared):
+        try:
+            return content.decode(encoding or "ascii")
+        except (LookupError, ValueError):
+            continue
+    return content.decode("windows-1252", errors="replace")
+
+
+def words_of(element: Element) -> frozenset[str]:
+    """Return the lower-case words of an element's id and classes: `productPrice_old` has product, price, old."""
+    attributes = element.attrib
+    if not attributes:
+        return _NO_WORDS
+    return _words(f"{attributes.get('id', '')} {attributes.get('class', '')}"[:500])
+
+
+@lru_cache(maxsize=4096)
+def _words(names: str) -> frozenset[str]:
+    return frozenset(word.lower() for word in _WORDS.findall(names))
+
+
+def _own_area(tag: str, attributes: dict[str, str], own_path: str) -> int:
+    if tag in UNSEEN_TAGS:
+        return Area.UNSEEN
+    area = _TAG_AREAS.get(tag, 0)
+    if not attributes or tag in ("html", "body"):
+        # Everything is inside these two.
+        return area
+    if "class" in attributes or "id" in attributes:
+        area |= _area_of(f"{attributes.get('id', '')} {attributes.get('class', '')}"[:500])
+    if "style" in attributes:
+        style = attributes["style"]
+        area |= (Area.HIDDEN if _HIDDEN_STYLE.search(style) else 0) | (Area.STRUCK if _STRUCK.search(style) else 0)
+    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
+        area |= Area.HIDDEN
+    if tag == "a" and _leads_away(attributes.get("href", ""), own_path):
+        area |= Area.LINKED
+    return area
+
+
+@lru_cache(maxsize=4096)
+def _area_of(names: str) -> int:
+    words = _words(names)
+    area = Area.ASIDE if words & _ASIDE_WORDS or {"cross", "sell"} <= words else 0
+    area |= Area.CARD if words & _CARD_WORDS else 0
+    return area | (Area.CHROME if words & _CHROME_WORDS else 0)
+
+
+def _leads_away(href: str, own_path: str) -> bool:
+    """Say whether a link leads to another page: not to a part of this one, and to no script."""
+    href = href.strip()
+    if not href or href.startswith(("#", "javascript:")):
+        return False
+    path = href.partition("#")[0].partition("?")[0]
+    return not own_path.endswith(path)
+
+
+def _base(page: HtmlPage) -> str:
+    for base in page.tagged("base"):
+        if href := base.get("href"):
+            try:
+                return urljoin(page.url, href.strip())
+            except ValueError:
+                break
+    return page.url
+
+
+def _main_title(page: HtmlPage) -> tuple[str, int]:
+    """Return the heading that names the page, and its place: the one that says most of what the head says."""
+    titles = [text for one in list(page.tagged("title"))[:1] if (text := _SPACES.sub(" ", page.source_of(one)).strip())]
+    wanted = _lower_words(" ".join([page.first_meta("og:title"), *titles])[:1000])
+    best: tuple[float, str, int] = (0.0, "", -1)
+    for tag, weight in (("h1", 1.0), ("h2", 0.3), ("h3", 0.2)):
+        for element in page.by_tag.get(tag, ())[:60]:
+            if element.area & Area.UNSEEN:
+                continue
+            text = html_entities.unescape(page.text_of(element, 50, 500))[:500]
+            words = _lower_words(text)
+            if not words or (tag != "h1" and not words & wanted):
+                continue
+            score = weight * (0.1 + len(words & wanted) ** 2 / (len(words) + 1) / (len(wanted) + 1))
+            if element.area & (Area.ASIDE | Area.CHROME | Area.HIDDEN | Area.LINKED):
+                score *= 0.1
+            if score > best[0] + 1e-9:
+                best = (score, text, element.place)
+    if best[2] >= 0:
+        return best[1], best[2]
+    marked = _named_element(page)
+    title = (page.text_of(marked, 50, 500) if marked else "") or next(iter(titles), "")
+    return html_entities.unescape(title)[:500], marked.place if marked else -1
+
+
+def _lower_words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def _named_element(page: HtmlPage) -> Element | None:
+    """Return what is marked as the product's name, on pages without a main heading."""
+    for element in page.elements:
+        if not element.attrib or element.area & (Area.UNSEEN | Area.CHROME | Area.ASIDE):
+            continue
+        words = words_of(element)
+        is_title = "product" in words and not words.isdisjoint(("title", "name")) and not element.area & Area.LINKED
+        if is_title or element.get("itemprop") == "name":
+            return element
+    return None

@@ -1,0 +1,256 @@
+"""The addresses of a product's images on any shop's page, the surest way first, each image once at its largest.
+
+In order: what the page states for machines, og:image, the gallery of the page. An image in the gallery may be named by
+src, srcset, <picture>, a lazy loader's data attribute (also as JSON of sizes), or the link around it. Thumbnails,
+logos, icons, pixels and the images of other products are left out.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit, urlunsplit
+
+from skincare.collecting import urls
+from skincare.collecting.html_page import Area, Element, HtmlPage, words_of
+from skincare.collecting.script_data import variants
+from skincare.collecting.stated_products import Stated
+from skincare.collecting.visible_prices import closeness
+
+ImageSource = Literal["script", "carousel", "json_ld", "microdata", "rdfa", "state", "open_graph", "page", "none"]
+
+_MAX_GALLERY: Final = 400
+_MAX_STATED: Final = 20_000
+_MIN_SIDE_PX: Final = 150
+_IMAGE_KEYS: Final = ("original", "zoom", "large", "url", "contentUrl", "src", "href", "@id")
+_NO_PRODUCT: Final = re.compile(
+    r"logo|sprite|pixel|spacer|blank|placeholder|loading|loader|spinner|1x1|transparent|icon|favicon|badge|flag|avatar|"
+    r"captcha|payment|visa|mastercard|paypal|no[-_]?image|noimage|no[-_]?photo|not[-_]?available|default[-_]|button|"
+    r"arrow|star|rating|social|facebook|twitter|banner|tracking|beacon|/ads?/",
+    re.IGNORECASE,
+)
+_EXTENSION: Final = re.compile(r"\.(jpe?g|png|webp|avif|gif|svg|bmp|tiff?|ico)(?=$|[?&#/:;])", re.IGNORECASE)
+_NOT_PHOTOS: Final = frozenset({"svg", "gif", "ico", "bmp"})
+# Ways in which an address says the size of its image; without them both sizes read the same.
+_SIZE_QUERY: Final = frozenset({
+    "w", "h", "width", "height", "wid", "hei", "size", "sz", "q", "quality", "qlt", "fmt", "format", "fm",
+    "auto", "fit", "dpr", "scale", "resize", "imwidth", "imheight", "sw", "sh", "sm", "odnheight", "odnwidth",
+    "odnbg", "op_sharpen", "resmode", "im", "impolicy", "crop", "bg", "bg-color", "strip", "v", "$",
+})  # fmt: skip
+_SIZE_IN_PATH: Final = re.compile(
+    r"\._[A-Z0-9,_%+-]+_(?=\.)|(?<=[/_.-])(?:[wh]_?)?\d{2,4}x\d{0,4}(?=[/_.-])|(?<=[/_-])x\d{2,4}(?=[/_.-])"
+    r"|[_-](?:thumb(?:nail)?|small|medium|large|xl|xxl|zoom|grande|mini|big|full|orig(?:inal)?|master|\d{2,4}px)(?=\.)"
+    r"|(?<=/)(?:[a-z]{1,2}_[a-z0-9.]+,?)+(?=/)|(?<=/)(?:thumb(?:nail)?s?|small|medium|large|zoom|original|\d{2,4})(?=/)"
+)
+_SIZE: Final = re.compile(r"(?<![0-9a-z])(?:[wh]_?|s[lxys]|u[sx]|ac_s[lxy])?(\d{2,4})(?![0-9a-z])", re.IGNORECASE)
+_LAZY: Final = (
+    "data-zoom-image", "data-old-hires", "data-large", "data-large-image", "data-large_image", "data-hires",
+    "data-full", "data-zoom", "data-image", "data-original", "data-lazy-src", "data-lazy", "data-src",
+    "data-original-src", "data-echo",
+)  # fmt: skip
+_GALLERY_WORDS: Final = frozenset({
+    "product", "gallery", "main", "zoom", "image", "images", "photo", "photos", "picture", "pictures", "hero",
+    "primary", "media", "pdp",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Named:
+    """One address of an image, with the width that the page says it has, 0 where it says none."""
+
+    address: str
+    width: int = 0
+
+
+def page_images(page: HtmlPage, products: Iterable[Stated]) -> tuple[tuple[str, ...], ImageSource]:
+    """Return the addresses of the product's images and the way by which they were found."""
+    ways: list[tuple[ImageSource, list[_Named]]] = [
+        (_way(stated.source), [_Named(one) for one in islice(stated_references(stated.block), _MAX_STATED)])
+        for stated in products
+    ]
+    metas = ("og:image:secure_url", "og:image", "og:image:url", "twitter:image", "twitter:image:src")
+    stated = [_Named(value) for name in metas for value in page.meta.get(name, ())[:20]]
+    links = [_Named(one.get("href")) for one in page.tagged("link") if one.get("rel") == "image_src"]
+    ways += [("open_graph", stated + links), ("page", list(_gallery(page)))]
+    every = [named for _, names in ways for named in names]
+    for source, names in ways:
+        if found := _distinct(names, every, page):
+            return found, source
+    return (), "none"
+
+
+def stated_references(block: dict[str, Any]) -> Iterator[str]:
+    """Yield the image references of a product and of its variants."""
+    yield from references(block.get("image"))
+    yield from references(block.get("photo"))
+    for variant in variants(block):
+        yield from references(variant.get("image"))
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield the image references of a decoded literal in order: of an object its best key, else all its values."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) and item.strip():
+            yield item
+        elif isinstance(item, list):
+            waiting.extend(reversed(item))
+        elif isinstance(item, dict):
+            best = next((item[key] for key in _IMAGE_KEYS if item.get(key)), None)
+            waiting.extend([best] if best else reversed([v for v in item.values() if _may_refer(v)]))
+
+
+def absolute(reference: str, page: HtmlPage) -> str | None:
+    """Return the web address behind a reference, by the page's base; None where it is none."""
+    if "\ufffd" in reference:
+        return None
+    try:
+        joined = urljoin(page.base_url, reference.strip().replace("&amp;", "&"))
+        return urls.canonical_url(joined, keep_query=True)
+    except ValueError:
+        return None
+
+
+def same_image(address: str) -> str:
+    """Return an address without what it says of the image's size, so that two sizes of one image read the same."""
+    parts = urlsplit(address)
+    kept = [(key, value) for key, value in parse_qsl(parts.query) if key.lower() not in _SIZE_QUERY]
+    path = _SIZE_IN_PATH.sub("", unquote(parts.path))
+    return urlunsplit(
+        ("", parts.netloc.removeprefix("www."), re.sub(r"\.(jpe?g|png|webp|avif)$", "", path), urlencode(kept), "")
+    )
+
+
+def _way(source: str) -> ImageSource:
+    ways: dict[str, ImageSource] = {"json_ld": "json_ld", "microdata": "microdata", "rdfa": "rdfa"}
+    return ways.get(source, "state")
+
+
+def _may_refer(value: Any) -> bool:
+    return value.startswith(("http", "/")) if isinstance(value, str) else isinstance(value, list | dict)
+
+
+def _distinct(names: list[_Named], every: list[_Named], page: HtmlPage) -> tuple[str, ...]:
+    """Return each image once, at the largest size that any way names."""
+    largest: dict[str, tuple[int, str]] = {}
+    wanted: dict[str, None] = {}
+    for named, is_own in [*((one, True) for one in names), *((one, False) for one in every)]:
+        address = absolute(named.address, page)
+        if not address or not _is_photo(address):
+            continue
+        image = same_image(address)
+        if is_own:
+            wanted.setdefault(image)
+        if image in wanted:
+            size = named.width or _size_in(address)
+            if image not in largest or size > largest[image][0]:
+                largest[image] = (size, address)
+    return tuple(largest[image][1] for image in wanted if not 0 < largest[image][0] < _MIN_SIDE_PX)
+
+
+def _is_photo(address: str) -> bool:
+    path = unquote(urlsplit(address).path)
+    extension = _EXTENSION.findall(path)
+    if extension and extension[-1].lower() in _NOT_PHOTOS:
+        return False
+    return not _NO_PRODUCT.search(path.rpartition("/")[2]) and len(path) > 1
+
+
+def _size_in(address: str) -> int:
+    """Return the side in pixels that an address names; 0 where it names none, and for a full-size original."""
+    parts = urlsplit(address)
+    named = (
+        " ".join(_SIZE_IN_PATH.findall(parts.path))
+        + " "
+        + " ".join(f"{key}={value}" for key, value in parse_qsl(parts.query) if key.lower() in _SIZE_QUERY)
+    )
+    if re.search(r"orig|zoom|full|master|large|big", named, re.IGNORECASE):
+        return 3000
+    if re.search(r"thumb|small|mini", named, re.IGNORECASE):
+        return 100
+    sides = [int(side) for side in _SIZE.findall(named)]
+    return max(sides, default=0)
+
+
+def _gallery(page: HtmlPage) -> Iterator[_Named]:
+    """Yield the images of the page by how likely they are the product's, each at all its sizes."""
+    rated = []
+    for element in page.by_tag.get("img", ())[:_MAX_GALLERY]:
+        names = list(_sizes_of(page, element))
+        if names and (score := _likely(page, element, names)) > 0:
+            rated.append((-score, element.place, names))
+    rated.sort(key=lambda one: one[:2])
+    best = -rated[0][0] if rated else 0.0
+    for score, _, names in rated[:12]:
+        if -score >= best - 2.5:
+            yield max(names, key=lambda named: named.width or _size_in(named.address))
+
+
+def _sizes_of(page: HtmlPage, element: Element) -> Iterator[_Named]:
+    """Yield the addresses of one image element at its sizes."""
+    attributes = element.attrib
+    width = _pixels(attributes.get("width"))
+    for name in _LAZY:
+        value = attributes.get(name, "").strip()
+        if value and not value.startswith(("data:", "{", "[")):
+            yield _Named(value, 0)
+    for name in ("data-a-dynamic-image", "data-dynamic-image", "data-srcs", "data-images"):
+        yield from _sizes_in_json(attributes.get(name, ""))
+    for name in ("srcset", "data-srcset", "data-lazy-srcset"):
+        yield from _srcset(attributes.get(name, ""))
+    *_, parent = page.around(element, 2)
+    if parent.tag == "picture":
+        for source in islice(page.inside(parent, "source"), 10):
+            yield from _srcset(source.get("srcset") or source.get("data-srcset"))
+    if parent.tag == "a" and _EXTENSION.search(parent.get("href")):
+        yield _Named(parent.get("href"), 1200)
+    if not attributes.get("src", "data:").startswith("data:"):
+        yield _Named(attributes["src"], width)
+
+
+def _sizes_in_json(text: str) -> Iterator[_Named]:
+    try:
+        sizes = json.loads(text) if text.startswith(("{", "[")) else {}
+    except (ValueError, RecursionError):
+        return
+    for address, sides in islice(sizes.items(), 20) if isinstance(sizes, dict) else ():
+        side = max((one for one in sides if isinstance(one, int)), default=0) if isinstance(sides, list) else 0
+        yield _Named(str(address), side)
+
+
+def _srcset(text: str) -> Iterator[_Named]:
+    """Yield the addresses of a srcset; `2x` counts as twice 400 pixels."""
+    for candidate in islice(re.finditer(r"(\S+[^\s,])\s*(?:([0-9.]{1,8})([wx]))?\s*(?:,|$)", text[:20_000]), 30):
+        address, number, unit = candidate.groups()
+        value = float(number) if number and number.count(".") < 2 and number != "." else 0.0
+        yield _Named(address, int(value if unit == "w" else 400 * value))
+
+
+def _pixels(text: str | None) -> int:
+    found = re.match(r"\s*([0-9]{1,5})", text or "")
+    return int(found[1]) if found else 0
+
+
+def _likely(page: HtmlPage, element: Element, names: list[_Named]) -> float:
+    """Return how likely an image is the product's: by its size, its names, and where it stands."""
+    area = element.area
+    if area & (Area.UNSEEN | Area.ASIDE | Area.CHROME):
+        return 0.0
+    sides = [_pixels(element.get("width")), _pixels(element.get("height"))]
+    if any(0 < side < 60 for side in sides):
+        return 0.0
+    score = 1.0
+    largest = max(max(named.width or _size_in(named.address) for named in names), *sides)
+    score += 2.0 if largest >= 400 else 1.0 if largest >= 200 else -1.0 if 0 < largest < 100 else 0.0
+    score -= 2.0 if area & Area.LINKED else 0.0
+    score -= 1.0 if area & Area.HIDDEN else 0.0
+    said = frozenset().union(*(words_of(one) for one in page.around(element, 4)))
+    score += min(2.0, 0.7 * len(said & _GALLERY_WORDS)) - (1.0 if said & {"thumb", "thumbs", "thumbnail"} else 0.0)
+    words = set(re.findall(r"\w+", element.get("alt")[:300].lower()))
+    title = set(re.findall(r"\w+", page.title.lower()))
+    score += 3.0 * len(words & title) / len(title | words) if words and title else 0.0
+    score += 2.0 * closeness(page, element.place, page.title_at) if page.title_at >= 0 else 0.0
+    return score

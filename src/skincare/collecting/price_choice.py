@@ -1,0 +1,82 @@
+"""The price of a page's product: what the page states for machines and what it shows, weighed against each other.
+
+Stated prices are often the regular one while the page shows a lower, or are missing; shown ones may be another
+product's. An amount that is stated and shown wins; else the stated one, unless something is shown that can hardly be
+anything but the price.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from skincare.collecting.amounts import currency_in
+from skincare.collecting.html_page import HtmlPage
+from skincare.collecting.metadata import clean_currency, clean_price
+from skincare.collecting.stated_products import Stated, all_offers, stated_facts
+from skincare.collecting.visible_prices import MIN_SCORE, VisiblePrice
+
+_WEIGHTS: Final = {"json_ld": 5.0, "microdata": 5.0, "rdfa": 4.5, "open_graph": 4.0, "state": 3.0}
+_OTHER_OFFER: Final = 2.0
+_AGREEING: Final = 1.0
+_SHOWN: Final = 0.6
+_OPEN_GRAPH: Final = ("product:sale_price:amount", "product:price:amount", "og:price:amount", "og:price")
+_OPEN_GRAPH_CURRENCY: Final = ("product:price:currency", "og:price:currency", "og:price:standard_currency")
+
+
+@dataclass
+class _Vote:
+    weight: float = 0.0
+    source: str = ""
+    currency: str = ""
+
+
+@dataclass(frozen=True)
+class Price:
+    """A price as it may be kept, its currency where that is known, and where it was read."""
+
+    amount: str
+    currency: str
+    source: str
+
+
+def choose_price(page: HtmlPage, products: tuple[Stated, ...], shown: list[VisiblePrice]) -> Price | None:
+    """Return the price of the page's product; None where nothing is stated or shown that may be it."""
+    votes: dict[str, _Vote] = {}
+    for stated in products:
+        facts = stated_facts(stated.block, page.url)
+        _add(votes, facts.get("price"), facts.get("currency"), stated.source, _WEIGHTS[stated.source])
+        for price, currency in all_offers(stated.block):
+            _add(votes, price, currency, stated.source, _OTHER_OFFER)
+    currency = page.first_meta(*_OPEN_GRAPH_CURRENCY)
+    for name in _OPEN_GRAPH:
+        if price := page.first_meta(name):
+            _add(votes, price, currency or currency_in(price), "open_graph", _WEIGHTS["open_graph"])
+            break
+    currencies = {vote.currency for vote in votes.values() if vote.currency}
+    for one in shown:
+        amount = f"{one.amount:.2f}"
+        if amount in votes and one.score > 2.0:
+            vote = votes[amount]
+            vote.weight += _SHOWN * one.score
+            vote.currency = vote.currency or one.currency
+        elif amount not in votes and one.score >= MIN_SCORE:
+            own = one.currency or (currencies.copy().pop() if len(currencies) == 1 else "")
+            votes[amount] = _Vote(_SHOWN * one.score, "page", own)
+    if not votes:
+        return None
+    amount, vote = max(votes.items(), key=lambda item: item[1].weight)
+    return Price(amount, vote.currency, vote.source)
+
+
+def _add(votes: dict[str, _Vote], price: Any, currency: Any, source: str, weight: float) -> None:
+    amount = clean_price(price)
+    if not amount:
+        return
+    vote = votes.setdefault(amount, _Vote())
+    code = clean_currency(currency) or currency_in(str(price)[:40])
+    if vote.source in ("", source):
+        vote.weight = max(vote.weight, weight)
+    elif weight > vote.weight:
+        vote.weight = weight + _AGREEING
+    elif weight > _OTHER_OFFER:
+        vote.weight += _AGREEING
+    vote.source, vote.currency = vote.source or source, vote.currency or code

@@ -1,0 +1,165 @@
+"""What a page states for machines in schema.org's words, by whichever syntax: JSON-LD, microdata, RDFa, OpenGraph.
+
+Each syntax gives the same shape: dictionaries with `@type` and properties, as JSON-LD has them. Types and the names of
+attributes are compared without case. Microdata and RDFa are read in one walk each, linear in the page: extruct, the
+library for it, takes minutes for 40 KB of nested items, and rdflib's RDFa reader needs a browser's document object.
+"""
+
+import html as html_entities
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from skincare.collecting.html_page import Element, HtmlPage
+from skincare.collecting.script_data import literal
+
+Block = dict[str, Any]
+
+_MAX_JSON: Final = 2_000_000
+_MAX_VALUES: Final = 500  # of one JSON-LD script
+_MAX_BLOCKS: Final = 5_000
+_MAX_TEXT: Final = 8_000
+_START: Final = re.compile(r"[\[{]")
+# Where one list or product names others, they are not what the page is about.
+_DESCENDED: Final = ("mainEntity", "mainEntityOfPage", "@graph", "about")
+_PRODUCT_TYPES: Final = frozenset({"product", "productgroup", "productmodel", "individualproduct", "someproducts"})
+_LINK_TAGS: Final = frozenset({"a", "area", "link"})
+_SOURCE_TAGS: Final = frozenset({"img", "audio", "video", "embed", "iframe", "source", "track"})
+
+
+def types_of(block: Block) -> set[str]:
+    """Return the last words of a block's types in lower case: `http://schema.org/Product` is a product."""
+    types = block.get("@type")
+    listed = types if isinstance(types, list) else [types]
+    return {re.split(r"[/#:]", one.strip())[-1].lower() for one in listed[:20] if isinstance(one, str)}
+
+
+def is_product(block: Block) -> bool:
+    """Say whether a block is typed as a product."""
+    return bool(types_of(block) & _PRODUCT_TYPES)
+
+
+def json_ld_blocks(page: HtmlPage) -> list[Block]:
+    """Return the JSON-LD blocks that the page is about, with references inside one script's graph filled in."""
+    blocks: list[Block] = []
+    for script in page.tagged("script"):
+        if script.get("type").partition(";")[0].strip().lower() != "application/ld+json":
+            continue
+        values = list(_json_values(page.source_of(script)))
+        by_id = _identified(values)
+        waiting = values[::-1]
+        while waiting and len(blocks) < _MAX_BLOCKS:
+            value = waiting.pop()
+            if isinstance(value, list):
+                waiting.extend(reversed(value[:_MAX_BLOCKS]))
+            elif isinstance(value, dict):
+                blocks.append(_filled(value, by_id))
+                waiting.extend(value[key] for key in _DESCENDED if isinstance(value.get(key), dict | list))
+    return blocks
+
+
+def microdata_blocks(page: HtmlPage) -> list[Block]:
+    """Return the top-level items of microdata."""
+    return _items(page, "itemscope", "itemtype", "itemprop")
+
+
+def rdfa_blocks(page: HtmlPage) -> list[Block]:
+    """Return the top-level items of RDFa Lite."""
+    return _items(page, "typeof", "typeof", "property")
+
+
+def _json_values(text: str) -> Iterator[Any]:
+    """Yield the JSON values of a script, whatever comment or CDATA marks stand around them."""
+    text = text[:_MAX_JSON]
+    if text.lstrip()[:10].startswith(("{&quot;", "[{&quot;")):
+        text = html_entities.unescape(text)
+    decoder = json.JSONDecoder(strict=False)
+    place = 0
+    for _ in range(_MAX_VALUES):
+        start = _START.search(text, place)
+        if not start:
+            return
+        try:
+            value, place = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            yield literal(text, start.start())
+            return
+        yield value
+
+
+def _identified(values: list[Any]) -> dict[str, Block]:
+    """Return the blocks of one script's graphs by their @id."""
+    found: dict[str, Block] = {}
+    for value in values:
+        graph = value.get("@graph") if isinstance(value, dict) else value
+        for block in graph[:_MAX_BLOCKS] if isinstance(graph, list) else []:
+            if isinstance(block, dict) and isinstance(block.get("@id"), str) and len(block) > 1:
+                found.setdefault(block["@id"], block)
+    return found
+
+
+def _filled(block: Block, by_id: dict[str, Block]) -> Block:
+    if not by_id:
+        return block
+    return {key: _referred(value, by_id) for key, value in block.items()}
+
+
+def _referred(value: Any, by_id: dict[str, Block]) -> Any:
+    if isinstance(value, list):
+        return [_referred(one, {}) if isinstance(one, list) else _one_referred(one, by_id) for one in value]
+    return _one_referred(value, by_id)
+
+
+def _one_referred(value: Any, by_id: dict[str, Block]) -> Any:
+    is_reference = isinstance(value, dict) and set(value) == {"@id"} and isinstance(value["@id"], str)
+    return by_id.get(value["@id"], value) if is_reference else value
+
+
+def _items(page: HtmlPage, scope: str, kind: str, prop: str) -> list[Block]:
+    """Return the top-level items; a property belongs to the nearest item around it."""
+    items: dict[int, Block] = {}
+    owners: list[int] = []  # by element: the place of the item that it lies in or is
+    top: list[Block] = []
+    for place, element in enumerate(page.elements):
+        owner = owners[element.parent] if element.parent >= 0 else -1
+        attributes = element.attrib
+        is_item = scope in attributes and len(items) < _MAX_BLOCKS
+        names = attributes[prop].split()[:5] if prop in attributes else []
+        if is_item:
+            items[place] = {"@type": attributes.get(kind, "").split()[:5]}
+        if names and owner >= 0:
+            value: Any = items[place] if is_item else _value(page, element)
+            for name in names:
+                _add(items[owner], name.rpartition(":")[2], value)
+        elif is_item:
+            top.append(items[place])
+        owners.append(place if is_item else owner)
+    return top
+
+
+def _add(item: Block, name: str, value: Any) -> None:
+    known = item.get(name)
+    if known in (None, ""):
+        item[name] = value
+    elif isinstance(known, list):
+        if len(known) < _MAX_VALUES:
+            known.append(value)
+    else:
+        item[name] = [known, value]
+
+
+def _value(page: HtmlPage, element: Element) -> str:
+    """Return a property's value: its content, else what it links to, else its text."""
+    attributes, tag = element.attrib, element.tag
+    if "content" in attributes:
+        return str(attributes["content"])[:_MAX_TEXT]
+    if tag in _SOURCE_TAGS:
+        return str(attributes.get("src") or attributes.get("data-src") or "")
+    if tag in _LINK_TAGS:
+        return str(attributes.get("href") or attributes.get("resource") or "")
+    if tag in ("data", "meter") and "value" in attributes:
+        return str(attributes["value"])
+    if tag == "time" and "datetime" in attributes:
+        return str(attributes["datetime"])
+    return page.text_of(element, 400, _MAX_TEXT)
