@@ -20,6 +20,7 @@ from skincare.text_reading.cyrillic import is_cyrillic, latin_spellings, skeleto
 from skincare.text_reading.phrases import Phrase
 
 _LONGEST_TOKEN: Final = 40  # letters; longer ones are no words, and hostile text must not cost time
+_SHORTEST_CONFUSED: Final = 3
 _SHORTEST_REPAIRED: Final = 5
 _SHORTEST_GUESSED: Final = 4
 _SHORTEST_HEAD: Final = 5
@@ -32,7 +33,7 @@ _COMPOUND: Final = 0.8
 _MISREAD: Final = 0.75
 _LOOK_ALIKE: Final = 0.85
 
-_DIGITS: Final = str.maketrans("013568", "olessb")
+_OUTLINES: Final = str.maketrans("0135689i", "olesbbgl")
 _CONFUSED: Final = ("ceoagqd", "iltfj", "nmurhw", "vyuwr", "sgz", "bhk", "prf", "dlo")
 
 
@@ -59,6 +60,7 @@ class OcrRepair:
         heads = (phrase for phrase in phrases if phrase.strength >= 2 and len(phrase.tokens) == 1)
         self._heads = {phrase.tokens[0] for phrase in heads if len(phrase.tokens[0]) >= _SHORTEST_HEAD}
         latin = [phrase for phrase in phrases if len(phrase.tokens) > 1 and phrase.tokens[0].isascii()]
+        self._confused = {_outline(word): word for word in sorted(self._english, key=lambda one: (one in self._heads, one))}
         self._compact = {"".join(one.tokens): one.tokens for one in latin}
         self._near: dict[str, set[str]] = defaultdict(set)
         self._near_compact: dict[str, set[str]] = defaultdict(set)
@@ -106,15 +108,12 @@ class OcrRepair:
 
     def _repair(self, word: str) -> tuple[tuple[str, float], ...]:
         known = self._known(word)
-        if known or not word.isascii() or len(word) < 4:
+        if known or not word.isascii() or word.isdigit() or len(word) < _SHORTEST_CONFUSED:
             return ((known or word, 1.0),)
+        if confused := self._confused.get(_outline(word)):
+            return ((confused, _JOINED),)
         if spelt := self._cyrillic(word):
             return spelt
-        as_letters = word.translate(_DIGITS)
-        if as_letters != word and not word.isdigit():
-            for letters in (as_letters, word.translate(str.maketrans("013568", "oiessb"))):
-                if self._known(letters):
-                    return ((letters, _JOINED),)
         if not word.isalpha():
             return self._split_off_digits(word)
         return self._spaced(word) or self._misread(word) or self._head(word) or ((word, 1.0),)
@@ -176,6 +175,11 @@ class OcrRepair:
             if word[:length] in self._heads:
                 return ((word[:length], _COMPOUND), (word[length:], 1.0))
         return ()
+
+
+def _outline(word: str) -> str:
+    """Return one spelling for words that differ in digits and letters of the same outline: "oi1", "0il" and "oil"."""
+    return word.replace("rn", "m").replace("vv", "w").translate(_OUTLINES)
 
 
 def _segment(word: str, vocabulary: set[str]) -> tuple[str, ...]:

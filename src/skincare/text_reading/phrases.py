@@ -53,6 +53,8 @@ _SPELLINGS: Final = (
     (re.compile(r"\banti-? ?ag(?:e?ing|e)\b"), "antiageing"),
     (re.compile(r"\bcolor"), "colour"),
 )
+# Between a small letter and the capital of a further word.
+_LOST_SPACE: Final = re.compile(r"(?<=[a-zß-ÿ]{2})(?=[A-ZÀ-Þ][a-zß-ÿ]{2})")
 _TOKEN: Final = re.compile(r"[a-z0-9]+|[\u0400-\u04ff]+|[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 
 
@@ -99,9 +101,9 @@ def worn(text: str) -> str:
 def tokenise(text: str) -> list[str]:
     """Return the tokens of a text.
 
-    "Skin1004 クリーム" -> ["skin1004", "ク", "リ", "ー", "ム"]
+    "Skin1004 クリーム" -> ["skin1004", "ク", "リ", "ー", "ム"], "LightBodyWash" -> ["light", "body", "wash"]
     """
-    return _TOKEN.findall(fold(text))
+    return _TOKEN.findall(fold(_LOST_SPACE.sub(" ", text)))
 
 
 @lru_cache(maxsize=4)
