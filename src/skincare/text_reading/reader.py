@@ -25,7 +25,7 @@ from skincare.files import write_bytes, write_json
 from skincare.text_reading import text_classifier
 from skincare.text_reading.evidence import Evidence, EvidenceFinder, scores
 from skincare.text_reading.pack_text import TextLine
-from skincare.text_reading.scripts import unread_script
+from skincare.text_reading.unread_script import unread_script
 from skincare.text_reading.text_classifier import TextClassifier
 
 Table = npt.NDArray[np.float64]
