@@ -60,7 +60,8 @@ class OcrRepair:
         heads = (phrase for phrase in phrases if phrase.strength >= 2 and len(phrase.tokens) == 1)
         self._heads = {phrase.tokens[0] for phrase in heads if len(phrase.tokens[0]) >= _SHORTEST_HEAD}
         latin = [phrase for phrase in phrases if len(phrase.tokens) > 1 and phrase.tokens[0].isascii()]
-        self._confused = {_outline(word): word for word in sorted(self._english, key=lambda one: (one in self._heads, one))}
+        heads_last = sorted(self._english, key=lambda word: (word in self._heads, word))
+        self._confused = {_outline(word): word for word in heads_last}
         self._compact = {"".join(one.tokens): one.tokens for one in latin}
         self._near: dict[str, set[str]] = defaultdict(set)
         self._near_compact: dict[str, set[str]] = defaultdict(set)

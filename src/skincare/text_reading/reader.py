@@ -25,8 +25,8 @@ from skincare.files import write_bytes, write_json
 from skincare.text_reading import text_classifier
 from skincare.text_reading.evidence import Evidence, EvidenceFinder, scores
 from skincare.text_reading.pack_text import TextLine
-from skincare.text_reading.unread_script import unread_script
 from skincare.text_reading.text_classifier import TextClassifier
+from skincare.text_reading.unread_script import unread_script
 
 Table = npt.NDArray[np.float64]
 Status = Literal["read", "abstained", "no_text", "other_script"]

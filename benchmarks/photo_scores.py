@@ -1,0 +1,105 @@
+"""Scores of labelled photos: answers in, accuracy, macro F1, risk and coverage out, intervals by product."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from skincare.categories import CATEGORIES
+from skincare.evaluation import calibration, intervals, metrics
+
+_N_RESAMPLES: Final = 5000
+_SURE_SHARE: Final = 0.6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader made of a photo. `category`: the likeliest, None without text; as `metrics.Judged` wants it."""
+
+    image_id: str
+    product_id: str
+    truth: str
+    category: str | None
+    is_answered: bool
+    confidence: float
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether the likeliest category is the true one."""
+        return self.category == self.truth
+
+
+def score(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return all scores of a reader, intervals by product."""
+    products = {product_id: i for i, product_id in enumerate(sorted({one.product_id for one in answers}))}
+    draws = intervals.draw_products(len(products), 0, _N_RESAMPLES)
+
+    def share(some: Sequence[Answer], is_hit: Callable[[Answer], bool]) -> dict[str, Any]:
+        hits, among = np.zeros(len(products)), np.zeros(len(products))
+        for one in some:
+            among[products[one.product_id]] += 1
+            hits[products[one.product_id]] += is_hit(one)
+        return {"value": share_of(int(hits.sum()), len(some)), "interval": intervals.share_interval(hits, among, draws)}
+
+    ordered = sorted(answers, key=lambda one: (-one.confidence, one.image_id))
+    answered = [one for one in answers if one.is_answered]
+    counts = metrics.count_by_product(answers, CATEGORIES)
+    f1 = float(metrics.macro_f1(counts.sum(axis=0)))
+    drawn_f1 = metrics.macro_f1(np.tensordot(draws, counts, axes=1))
+    return {
+        "accuracy": share(answers, lambda one: one.is_right),
+        "macro_f1": {"value": f1, "interval": intervals.interval_of_draws(f1, drawn_f1, len(products))},
+        "answered": share(answers, lambda one: one.is_answered),
+        "accuracy_of_answered": share(answered, lambda one: one.is_right),
+        "accuracy_of_surest_60": share(ordered[: round(_SURE_SHARE * len(ordered))], lambda one: one.is_right),
+        "expected_calibration_error": _calibration_error(answers),
+        "risk_coverage": [_risk_point(ordered, tenth) for tenth in range(1, 11)],
+    }
+
+
+def counts_by(keys: Sequence[str], answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+    """Return counts and accuracy of each key's answers."""
+    groups: dict[str, list[Answer]] = defaultdict(list)
+    for key, answer in zip(keys, answers, strict=True):
+        groups[key].append(answer)
+    return {
+        key: {
+            "n": len(some),
+            "n_products": len({one.product_id for one in some}),
+            "accuracy": share_of(sum(one.is_right for one in some), len(some)),
+            "n_answered": sum(one.is_answered for one in some),
+            "n_answered_right": sum(one.is_answered and one.is_right for one in some),
+        }
+        for key, some in sorted(groups.items())
+    }
+
+
+def _calibration_error(answers: Sequence[Answer]) -> float:
+    """Return the expected calibration error over ten bins of equally many answers."""
+    bins = np.array_split(np.argsort([one.confidence for one in answers], kind="stable"), 10)
+    mean = [
+        calibration.ReliabilityBin(
+            len(part),
+            float(np.mean([answers[i].confidence for i in part])),
+            float(np.mean([answers[i].is_right for i in part])),
+        )
+        for part in bins
+        if len(part)
+    ]
+    return round(calibration.expected_calibration_error(mean), 4)
+
+
+def _risk_point(ordered: Sequence[Answer], tenth: int) -> dict[str, Any]:
+    some = ordered[: max(1, round(len(ordered) * tenth / 10))]
+    return {
+        "coverage": tenth / 10,
+        "accuracy": share_of(sum(one.is_right for one in some), len(some)),
+        "threshold": round(some[-1].confidence, 4),
+    }
+
+
+def share_of(hits: int, n: int) -> float | None:
+    """Return a share, None of nothing."""
+    return round(hits / n, 4) if n else None

@@ -1,0 +1,239 @@
+"""How well real packs are read: OCR and the reader on photos whose categories are known. No label is learnt from.
+
+`--photos` is a CSV with the columns file (below the CSV's folder), category and product_key, or the folder that it lies
+in. Columns kind, and shop or repo (else what stands before `::` in product_key), group the results. The reader is the
+one of `predict.py`, twice: by the phrase table alone, as on a fresh clone, and with the names of a catalogue learnt
+(--catalogue; csv_data/skincare_products_clean.csv if left out, else a file of that name beside the CSV).
+
+accuracy    the likeliest category is the right one; an image without text counts as wrong
+answered    only where the reader itself answers (predict.py names the others Unknown)
+surest      the most confident 10 %, 20 % ... 100 %
+
+Intervals cover 95 % and draw products. The photos stay where they are: the JSON holds counts and shares, no file name.
+
+Out: benchmarks/results/real_photos.json and a table.
+Command: python benchmarks/real_photos.py --photos FOLDER|FILE.csv
+Time: about a second a photo and core.
+"""
+
+import csv
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
+
+from benchmarks.photo_scores import Answer, counts_by, score
+
+from skincare import images
+from skincare.categories import CATEGORIES
+from skincare.errors import MissingInputError, StageError
+from skincare.files import write_json, write_text
+from skincare.paths import Layout
+from skincare.runlog import environment
+from skincare.text_reading.ocr import EngineName, OcrEngine, make_engine
+from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading.reader import Reader, ReaderPrediction
+from skincare.text_reading.reader_store import read_catalogue_names
+
+logger = logging.getLogger("real_photos")
+
+_COLUMNS: Final = ("file", "category", "product_key")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    photos: Path
+    """A CSV of photos, or the folder that it lies in."""
+    catalogue: Path | None = None
+    """Catalogue whose names the second reader learns."""
+    ocr: EngineName = "rapidocr"
+    """The OCR engine."""
+    failures: Path | None = None
+    """Write a CSV of what was not read rightly, to be looked at."""
+    out: Path = REPOSITORY / "benchmarks" / "results" / "real_photos.json"
+    """Where to write the JSON."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One labelled photo."""
+
+    path: Path
+    category: str
+    product_key: str
+    shop: str
+    kind: str
+
+
+def main() -> None:
+    """Read all photos, score both readers, write the JSON, show a table."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config = tyro.cli(Config, description=__doc__)
+    try:
+        result = run(config)
+    except StageError as error:
+        logger.error("%s", error)
+        sys.exit(error.exit_code)
+    write_json(config.out, result)
+    logger.info("%s\n%s", _table(result), config.out)
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Return what is written to the JSON."""
+    table = find_table(config.photos)
+    photos = read_photos(table)
+    engine = make_engine(config.ocr)
+    texts, seconds = _read_all(photos, engine)
+    readers: dict[str, Reader] = {"table": Reader()}
+    catalogue = _catalogue(config.catalogue, table)
+    if catalogue:
+        readers["table and names"] = Reader.fit(*read_catalogue_names(catalogue))
+    answers = {name: _answers(photos, texts, reader) for name, reader in readers.items()}
+    if config.failures:
+        write_text(config.failures, _failures(photos, texts, readers["table"]))
+    return {
+        "photos": {"n": len(photos), "n_products": len({one.product_key for one in photos})},
+        "catalogue": f"{catalogue.name}, {_n_names(catalogue)} names" if catalogue else None,
+        "engine": engine.name,
+        "most_frequent_category": max(map([one.category for one in photos].count, CATEGORIES)) / len(photos),
+        "seconds_a_photo": _timing(seconds),
+        "readers": {name: {**score(some), **_groups(photos, some)} for name, some in answers.items()},
+        **environment(),
+    }
+
+
+def find_table(path: Path) -> Path:
+    """Return the CSV that `--photos` means; MissingInputError where there is none."""
+    if path.is_file():
+        return path
+    # The folder of the images lies beside the table as often as around it.
+    for place in (*sorted(path.glob("*.csv")), path.with_name(f"{path.name}.csv")):
+        if place.is_file() and set(_COLUMNS) <= set(_header(place)):
+            return place
+    raise MissingInputError(
+        "table of photos", path, f"Name a CSV with the columns {', '.join(_COLUMNS)}, or its folder."
+    )
+
+
+def read_photos(table: Path) -> list[Photo]:
+    """Return the photos of a table; StageError that names the row where it is malformed."""
+    photos = []
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        absent = set(_COLUMNS) - set(rows.fieldnames or ())
+        if absent:
+            raise StageError(f"{table} has no column {', '.join(sorted(absent))}")
+        for number, row in enumerate(rows, start=2):
+            path = table.parent / row["file"]
+            if row["category"] not in CATEGORIES:
+                raise StageError(f"{table}, row {number}: {row['category']!r} is none of the categories")
+            if not path.is_file():
+                raise StageError(f"{table}, row {number}: there is no {path}")
+            shop = row.get("shop") or row.get("repo") or row["product_key"].partition("::")[0]
+            photos.append(Photo(path, row["category"], row["product_key"], shop, row.get("kind") or "unknown"))
+    if not photos:
+        raise StageError(f"{table} lists no photos")
+    return photos
+
+
+def _read_all(photos: Sequence[Photo], engine: OcrEngine) -> tuple[list[list[TextLine] | None], list[float]]:
+    """Return the lines of each photo, None where it cannot be decoded, and the seconds each took."""
+    texts: list[list[TextLine] | None] = []
+    seconds = []
+    for photo in tqdm(photos, unit="photo", disable=None):
+        started = time.perf_counter()
+        try:
+            texts.append(engine.read(images.decode_with_notes(photo.path.read_bytes()).pixels))
+        except (OSError, ValueError) as error:
+            logger.warning("%s: %s", photo.path, error)
+            texts.append(None)
+        seconds.append(time.perf_counter() - started)
+    return texts, seconds
+
+
+def _answers(photos: Sequence[Photo], texts: Sequence[list[TextLine] | None], reader: Reader) -> list[Answer]:
+    found = []
+    for number, (photo, lines) in enumerate(zip(photos, texts, strict=True)):
+        said = reader.predict(lines or [])
+        likeliest = None if said.status == "no_text" else CATEGORIES[int(np.argmax(said.log_probabilities))]
+        confidence = 0.0 if likeliest is None else said.confidence
+        is_answered = said.status == "read"
+        found.append(Answer(str(number), photo.product_key, photo.category, likeliest, is_answered, confidence))
+    return found
+
+
+def _groups(photos: Sequence[Photo], answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return counts by category, shop and kind."""
+    return {
+        f"by_{name}": counts_by([getattr(photo, name) for photo in photos], answers)
+        for name in ("category", "shop", "kind")
+    }
+
+
+def _timing(seconds: Sequence[float]) -> dict[str, float]:
+    named = {"mean": np.mean(seconds), "median": np.median(seconds), "p95": np.quantile(seconds, 0.95)}
+    return {name: round(float(value), 2) for name, value in named.items()}
+
+
+def _failures(photos: Sequence[Photo], texts: Sequence[list[TextLine] | None], reader: Reader) -> str:
+    """Return a CSV of the photos whose likeliest category is wrong, with what was read."""
+    lines = [["file", "truth", "category", "confidence", "status", "evidence", "text"]]
+    for photo, text in zip(photos, texts, strict=True):
+        said: ReaderPrediction = reader.predict(text or [])
+        likeliest = CATEGORIES[int(np.argmax(said.log_probabilities))]
+        if said.status != "read" or likeliest != photo.category:
+            words = " / ".join(line.text for line in text or [])
+            evidence = "; ".join(said.evidence)
+            lines.append(
+                [photo.path.name, photo.category, likeliest, f"{said.confidence:.2f}", said.status, evidence, words]
+            )
+    return "".join(",".join(json.dumps(cell, ensure_ascii=False) for cell in line) + "\n" for line in lines)
+
+
+def _catalogue(named: Path | None, table: Path) -> Path | None:
+    if named is not None:
+        if not named.is_file():
+            raise MissingInputError("catalogue", named, "Name another --catalogue, or leave it out.")
+        return named
+    own = Layout(REPOSITORY).catalogue
+    return next((path for path in (own, table.parent / own.name) if path.is_file()), None)
+
+
+def _n_names(catalogue: Path) -> int:
+    return len(read_catalogue_names(catalogue)[0])
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['photos']['n']} photos of {result['photos']['n_products']} products; {result['engine']}"]
+    lines.append(f"catalogue: {result['catalogue']}; seconds a photo: {result['seconds_a_photo']}")
+    lines.append(f"{'most frequent category':24} accuracy {result['most_frequent_category']:.1%}")
+    for name, one in result["readers"].items():
+        for key in ("accuracy", "macro_f1", "accuracy_of_surest_60", "answered", "accuracy_of_answered"):
+            value, interval = one[key]["value"], one[key]["interval"]
+            shown = "" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})"
+            lines.append(f"{name:24} {key:22} {math.nan if value is None else value:.1%}{shown}")
+        lines.append(f"{name:24} expected calibration error {one['expected_calibration_error']:.3f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

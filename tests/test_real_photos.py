@@ -1,0 +1,113 @@
+"""The benchmark of real photos counts what it says, and refuses tables that it cannot trust."""
+
+import json
+
+import numpy as np
+import pytest
+from benchmarks import real_photos
+from benchmarks.photo_scores import Answer, score
+from PIL import Image
+
+from skincare.errors import MissingInputError, StageError
+from skincare.text_reading.pack_text import TextLine
+
+BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
+WORDS = {250: ["Face Wash"], 200: ["Toner"], 150: ["ACME"], 0: []}
+
+
+class FakeEngine:
+    name = "fake engine"
+
+    def read(self, image):
+        return [TextLine(text, 0.9, BOX, 0.1) for text in WORDS[int(image[0, 0, 0])]]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Two of a product that is read, one read wrongly, one that says nothing, one without text, one broken."""
+    monkeypatch.setattr(real_photos, "make_engine", lambda name: FakeEngine())
+    rows = ["file,category,product_key,kind"]
+    for name, red, category, product in (
+        ("a", 250, "Cleanser", "shop one::a"),
+        ("b", 250, "Cleanser", "shop one::a"),
+        ("c", 200, "Mist", "shop two::c"),
+        ("d", 150, "Oil", "shop two::d"),
+        ("e", 0, "Moisturiser", "shop two::e"),
+    ):
+        Image.new("RGB", (40, 40), (red, 0, 0)).save(tmp_path / f"{name}.png")
+        rows.append(f"{name}.png,{category},{product},packshot")
+    (tmp_path / "f.png").write_bytes(b"no image")
+    (tmp_path / "photos.csv").write_text("\n".join([*rows, "f.png,Mask,shop two::f,texture"]))
+    return tmp_path
+
+
+def test_it_counts_by_hand(photos):
+    result = real_photos.run(real_photos.Config(photos=photos, failures=photos / "failures.csv"))
+    one = result["readers"]["table"]
+    assert result["photos"] == {"n": 6, "n_products": 5}
+    assert result["catalogue"] is None
+    assert one["accuracy"]["value"] == pytest.approx(2 / 6, abs=1e-4), "no text is wrong, whatever the prior says"
+    assert one["answered"]["value"] == pytest.approx(3 / 6)
+    assert one["accuracy_of_answered"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    low, high = one["accuracy"]["interval"]
+    assert low < 2 / 6 < high
+    assert one["by_shop"]["shop one"]["accuracy"] == 1.0
+    assert one["by_kind"]["texture"] == {
+        "n": 1, "n_products": 1, "accuracy": 0.0, "n_answered": 0, "n_answered_right": 0
+    }  # fmt: skip
+    assert one["risk_coverage"][-1]["accuracy"] == pytest.approx(2 / 6, abs=1e-4)
+    assert (photos / "failures.csv").read_text().count("\n") == 5, "a header and four photos"
+    assert not any(name in json.dumps(result) for name in ("a.png", "shop one::a"))
+
+
+def test_names_beside_the_photos_are_learnt_too(photos):
+    names = "product_name,product_url,product_type,clean_ingreds,price\n" + "".join(
+        f"acme {word} {n},https://shop.example/{word}-{n}/{code}{n}.html,{label},[],1\n"
+        for code, (word, label) in enumerate((("zorp", "Peel"), ("quib", "Oil")), start=1000)
+        for n in range(1, 4)
+    )
+    (photos / "skincare_products_clean.csv").write_text(names)
+    result = real_photos.run(real_photos.Config(photos=photos))
+    assert result["catalogue"] == "skincare_products_clean.csv, 6 names"
+    assert set(result["readers"]) == {"table", "table and names"}
+
+
+def test_the_surest_are_the_surest():
+    def answer(number, confidence, is_right):
+        category = "Mask" if is_right else "Peel"
+        return Answer(str(number), f"p{number}", "Mask", category, confidence > 0.5, confidence)
+
+    answers = [answer(n, 0.9 - n / 100, n < 6) for n in range(10)]
+    found = score(answers)
+    assert found["accuracy_of_surest_60"]["value"] == 1.0
+    assert found["accuracy"]["value"] == 0.6
+    assert [point["accuracy"] for point in found["risk_coverage"]][5:7] == [1.0, 0.8571]
+    mean = np.mean([one.confidence for one in answers])
+    assert found["expected_calibration_error"] >= abs(mean - 0.6) - 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,category\na.png,Mask\n", "no column product_key"),
+        ("file,category,product_key\na.png,Shampoo,x\n", "row 2: 'Shampoo'"),
+        ("file,category,product_key\nabsent.png,Mask,x\n", "row 2: there is no"),
+        ("file,category,product_key\n", "lists no photos"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(StageError, match=message):
+        real_photos.read_photos(tmp_path / "t.csv")
+
+
+def test_the_table_is_found_in_the_folder_or_beside_it(photos):
+    (photos / "photos").mkdir()
+    for path in (photos, photos / "photos", photos / "photos.csv"):
+        assert real_photos.find_table(path) == photos / "photos.csv"
+    with pytest.raises(MissingInputError):
+        real_photos.find_table(photos / "absent")
+
+
+def test_the_shared_table_can_be_read(real_data):
+    assert len(real_photos.read_photos(real_photos.find_table(real_data))) == 192
