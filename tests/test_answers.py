@@ -82,7 +82,7 @@ FINISHED = [
     ("make-up remover", "Cleanser", "alias"),
     ("Exfoliating cleanser", "Cleanser", "alias"),
     ("Tonic", "Toner", "alias"),
-    ("Bath soak", "Bath Salts", "alias"),
+    ("Bath soak", "Bath Oil", "alias"),
     ("Bath Salt", "Bath Salts", "alias"),
     ("Epsom salts", "Bath Salts", "alias"),
     ("Bath & Shower Oil", "Bath Oil", "alias"),
