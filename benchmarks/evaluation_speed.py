@@ -14,6 +14,7 @@ Command: python benchmarks/evaluation_speed.py
 Time: about 8 minutes on two CPU cores; seconds on a GPU.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -68,6 +69,10 @@ class DrawnPictures:
         for i in range(n_pictures):
             packaging = drawing.random_packaging(random.Random(i))
             self.images[str(i)] = drawing.draw(packaging, drawing.View(), 600, "BENCH").image
+
+    def sha256_of(self, picture: str) -> str:
+        """Return the hash of the bytes."""
+        return hashlib.sha256(self.bytes_of(picture)).hexdigest()
 
     def bytes_of(self, picture: str) -> bytes:
         """Return the bytes of a lossless file, so that the model sees the same either way."""

@@ -6,6 +6,8 @@ plots/recipe_comparison.png. Models are not kept.
 Command: python src/compare_recipes.py --recipes reference,reference-k2,reference-merger --seeds 0,1,2
 Time: a finetune.py run per recipe and seed. Interrupted, the same command goes on where it was.
 
+A result counts only for what it was measured on: other data, another model or other settings are trained anew.
+
 Recipes are chosen by val; test stands beside it to show what that choice is worth, not to choose by.
 """
 
@@ -14,11 +16,13 @@ import logging
 import shutil
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from skincare import figures, runlog, stage
+from skincare.answering import answers, decoders
 from skincare.answering.evaluated import EvaluatedModel
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_source import picture_files, read_parts
@@ -26,17 +30,20 @@ from skincare.errors import StageError
 from skincare.evaluation import metrics
 from skincare.files import write_json
 from skincare.modelling import device_memory
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import load_processor
 from skincare.paths import Layout
-from skincare.runlog import Summary, to_plain
+from skincare.runlog import Summary
 from skincare.tables import COMPARISON, ComparisonRow
-from skincare.training import finetuning, sampling
+from skincare.training import finetuning, run_identity, sampling
 from skincare.training.finetuning import RunSettings
 from skincare.training.loop import EpochResult
-from skincare.training.recipes import recipe_named
+from skincare.training.recipes import Recipe, recipe_named
 
 logger = logging.getLogger(__name__)
 
-_RUN_PREFIX: Final = "compare-"
+# Of the settings: what changes how long a run takes, or how much memory; what it learns is in its identity.
+_COSTS: Final = ("vram_gb", "micro_batch_size", "gradient_checkpointing", "attention", "cache_pictures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,27 @@ class Config(RunSettings, stage.StageConfig):
     restart: bool = False
     """Forget results of earlier comparisons."""
 
+    def how_to_go_on(self, layout: Layout) -> str:
+        """Return what to do after an interruption; --restart once more would forget what this comparison has done."""
+        del layout
+        return f"go on by `{runlog.command(leave_out=('--restart',))}`"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run of the comparison: a recipe and a seed, on this data."""
+
+    recipe_name: str
+    seed: int
+    recipe: Recipe
+    parts: Mapping[str, Sequence[Example]]
+    identity: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return a name that no other run has."""
+        return f"{self.recipe_name}-seed{self.seed}-{run_identity.key(self.identity)}"
+
 
 def run(config: Config, layout: Layout) -> Summary:
     """Train what is not trained yet, then write the table and draw it."""
@@ -59,12 +87,14 @@ def run(config: Config, layout: Layout) -> Summary:
     except ValueError as error:
         raise StageError(f"--seeds must be whole numbers separated by commas, not {config.seeds!r}") from error
     for name in names:
-        recipe_named(name)  # all of them before the first hour of training
+        finetuning.require_all(config, recipe_named(name))  # all of them before the first hour of training
+    parts, encoder = read_parts(config.dataset, layout), PromptEncoder(load_processor(config.model, config.limits))
+    runs = [_compared(config, layout, encoder, parts, name, seed) for name in names for seed in seeds]
     if config.restart:
-        for folder in (layout.comparison_results, *layout.finetuned_model("").glob(f"{_RUN_PREFIX}*")):
+        for folder in (layout.comparison_results, layout.finetuned_model(layout.compared_run(""))):
             shutil.rmtree(folder, ignore_errors=True)
-    parts = read_parts(config.dataset, layout)
-    rows = [_result(config, layout, parts, name, seed) for name in names for seed in seeds]
+    rows = [_result(config, layout, one) for one in runs]
+    _name_unfinished(layout)
     runlog.take_back_summary("compare_recipes", layout)
     COMPARISON.write(layout.comparison_table, rows)
     table = summarise(rows)
@@ -80,26 +110,54 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def _result(config: Config, layout: Layout, parts: dict[str, list[Example]], name: str, seed: int) -> ComparisonRow:
+def _compared(
+    config: Config, layout: Layout, encoder: PromptEncoder, parts: dict[str, list[Example]], name: str, seed: int
+) -> Compared:
+    """Return a run with all that decides its row."""
+    recipe, files = finetuning.adjusted_recipe(name, config), picture_files(config.dataset, layout)
+    train = sampling.thin(parts["train"], recipe.data_share, seed)
+    identity = run_identity.of_run(config.model, encoder, recipe, seed, train, parts["val"], files)
+    identity["test"] = run_identity.fingerprint(parts["test"], files)
+    identity["settings"] = {key: getattr(config, key) for key in _COSTS}
+    identity["versions"] = {"decoder": decoders.VERSION, "parser": answers.ALIASES_VERSION}
+    return Compared(name, seed, recipe, {**parts, "train": train}, identity)
+
+
+def _result(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
     """Return a run's row, from its file where the same run has been made before."""
-    path = layout.comparison_results / f"{name}-{seed}.json"
-    identity = {"settings": to_plain(config) | {"recipes": "", "seeds": "", "restart": False, "root": ""},
-                "recipe": to_plain(recipe_named(name))}  # fmt: skip
-    if path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["identity"] == identity:
-            return ComparisonRow(**saved["row"])
-    row = _train(config, layout, parts, name, seed)
-    write_json(path, {"identity": identity, "row": asdict(row)})
+    path = layout.comparison_results / f"{one.label}.json"
+    saved = _saved(layout)
+    if path in saved and saved[path]["identity"] == one.identity:
+        return ComparisonRow(**saved[path]["row"])
+    for file, other in saved.items():
+        if (other["row"]["recipe"], other["row"]["seed"]) == (one.recipe_name, one.seed):
+            changed = ", ".join(run_identity.differences(other["identity"], one.identity))
+            logger.info("%s, seed %d is trained anew: %s is of other %s", one.recipe_name, one.seed, file.name, changed)
+    row = _train(config, layout, one)
+    write_json(path, {"identity": one.identity, "row": asdict(row)})
     return row
 
 
-def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name: str, seed: int) -> ComparisonRow:
-    run_name = f"{_RUN_PREFIX}{name}-{seed}"
-    recipe = finetuning.adjusted_recipe(name, config)
-    train = sampling.thin(parts["train"], recipe.data_share, seed)
-    training = finetuning.prepare(config, recipe, seed, layout, run_name, train, parts["val"])
-    training.resume()
+def _saved(layout: Layout) -> dict[Path, dict[str, Any]]:
+    """Return the results of all comparisons by their files."""
+    found = {file: json.loads(file.read_text(encoding="utf-8")) for file in layout.comparison_results.glob("*.json")}
+    return {file: one for file, one in sorted(found.items()) if {"identity", "row"} <= one.keys()}
+
+
+def _name_unfinished(layout: Layout) -> None:
+    """Say what runs of other comparisons have left unfinished: nothing is removed unasked."""
+    folder = layout.finetuned_model(layout.compared_run(""))
+    left = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if left:
+        logger.info("unfinished under other settings or data: %s; --restart removes them", ", ".join(left))
+    elif folder.is_dir():
+        folder.rmdir()
+
+
+def _train(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
+    name, seed, run_name = one.recipe_name, one.seed, layout.compared_run(one.label)
+    training = finetuning.prepare(config, one.recipe, seed, layout, run_name, one.parts["train"], one.parts["val"])
+    training.resume(config.micro_batch_size)
     device = training.pictures.recogniser.device
     device_memory.reset_peak(device)
 
@@ -114,7 +172,7 @@ def _train(config: Config, layout: Layout, parts: dict[str, list[Example]], name
     finetuning.export(training, config, folder)
     files = picture_files(config.dataset, layout)
     exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, cache_answers=False, files=files)
-    scores = metrics.score(exported.predict(parts["test"], "test", exported.decoder(training.decoder_name)))
+    scores = metrics.score(exported.predict(one.parts["test"], "test", exported.decoder(training.decoder_name)))
     shutil.rmtree(folder)
     progress = training.progress
     return ComparisonRow(

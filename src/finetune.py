@@ -87,6 +87,7 @@ def run(config: Config, layout: Layout) -> Summary:
     what = run_folders.earlier(resume=config.resume, restart=config.restart, overwrite=config.overwrite)
     world = distributed.connect()
     recipe = finetuning.adjusted_recipe(config.recipe, config)
+    finetuning.require_all(config, recipe)
     train, val, test = read_parts(config.dataset, layout).values()
     train = sampling.thin(train, recipe.data_share, config.seed)
     chosen = [run_folders.choose(layout, config.run, config.recipe, config.seed, what)] if world.is_writer else []
@@ -96,13 +97,15 @@ def run(config: Config, layout: Layout) -> Summary:
     if world.is_writer and what in ("restart", "overwrite"):
         run_folders.clear(layout, run)
     world.wait()
-    if config.resume and not training.resume():
+    if config.resume and not training.resume(config.micro_batch_size):
         logger.info("nothing saved to go on from: starting at the beginning")
     if not world.is_writer:
         training.run(lambda _: None)
         world.wait()
         return Summary(headline="the first process has written what there is")
-    tracker = tracking.tracker(config.wandb_project, run.name, to_plain(config), layout)
+    known_as = training.progress.tracking_id
+    tracker = tracking.tracker(config.wandb_project, run.name, to_plain(config), layout, known_as)
+    training.progress.tracking_id = tracker.run_id or known_as
 
     def on_epoch(result: EpochResult) -> None:
         _record_epoch(training, result, layout, run)

@@ -1,6 +1,7 @@
 """Recipes are compared on the same split, go on where they were, and are chosen by val."""
 
 import dataclasses
+import shutil
 
 import pytest
 
@@ -10,6 +11,7 @@ from skincare.errors import StageError
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import COMPARISON, ComparisonRow
 from skincare.training import finetuning
+from skincare.training.loop import Training
 from tests.dataset_helpers import write_dataset_files
 
 
@@ -56,6 +58,86 @@ def test_what_is_trained_already_is_not_trained_again(layout, monkeypatch):
     assert prepared == [2], "just the new seed"
     compare_recipes.run(config(layout, recipes="sample", seeds="0", learning_rate=1e-4), layout)
     assert prepared == [2, 0], "other settings are another run"
+    compare_recipes.run(config(layout), layout)
+    assert prepared == [2, 0], "the first results are kept beside them"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What is trained: (recipe name, seed, val examples); the training itself is left out."""
+    found = []
+
+    def train(config, layout, one):
+        found.append((one.recipe_name, one.seed, [example.image_id for example in one.parts["val"]]))
+        row = ComparisonRow(one.recipe_name, one.seed, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
+        return dataclasses.replace(row, test_accuracy=0.01 * len(found))
+
+    monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
+    monkeypatch.setattr(compare_recipes, "_train", train)
+    return found
+
+
+def test_results_of_another_data_set_are_named_and_trained_anew(layout, trained, caplog):
+    caplog.set_level("INFO")
+    settings = config(layout, recipes="sample", seeds="0")
+    compare_recipes.run(settings, layout)
+    compare_recipes.run(settings, layout)
+    assert len(trained) == 1
+    write_dataset_files(layout, {"train": 8, "val": 4, "test": 4}, first=40)
+    compare_recipes.run(settings, layout)
+    assert len(trained) == 2
+    assert "trained anew" in caplog.text
+    assert "of other data (train, val), test" in caplog.text
+    assert COMPARISON.read(layout.comparison_table)[0].test_accuracy == 0.02
+
+
+def test_an_image_that_has_changed_under_its_name_is_other_data(layout, trained):
+    settings = config(layout, recipes="sample", seeds="0")
+    compare_recipes.run(settings, layout)
+    first, second, *_ = sorted(layout.clean_images.iterdir())
+    first.write_bytes(second.read_bytes())
+    compare_recipes.run(settings, layout)
+    assert len(trained) == 2
+
+
+def test_the_same_data_and_model_elsewhere_are_the_same(layout, trained, tmp_path):
+    settings = config(layout, recipes="sample", seeds="0")
+    compare_recipes.run(settings, layout)
+    elsewhere = shutil.copytree(TINY_MODEL, tmp_path / "copy")
+    compare_recipes.run(dataclasses.replace(settings, model=str(elsewhere)), layout)
+    assert len(trained) == 1
+
+
+def test_an_interrupted_comparison_does_not_stop_one_with_other_settings(layout, monkeypatch, caplog):
+    """It stopped at `was written with other recipe`."""
+    caplog.set_level("INFO")
+    settings = config(layout, recipes="sample", seeds="0", max_epochs=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            compare_recipes.run(settings, layout)
+    monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
+    compare_recipes.run(dataclasses.replace(settings, max_epochs=1), layout)
+    assert "unfinished under other settings or data: sample-seed0-" in caplog.text
+    compare_recipes.run(settings, layout)
+    assert "going on after epoch 0" in caplog.text
+
+
+def test_restart_removes_what_comparisons_made_and_nothing_else(layout, trained):
+    compare_recipes.run(config(layout, recipes="sample", seeds="0"), layout)
+    users = layout.finetuned_model("compare-mine")
+    users.mkdir(parents=True)
+    with pytest.raises(StageError):
+        compare_recipes.run(config(layout, recipes="sample", seeds="0", restart=True, model="no/such"), layout)
+    assert list(layout.comparison_results.iterdir()), "a start that fails removes nothing"
+    compare_recipes.run(config(layout, recipes="sample", seeds="0", restart=True), layout)
+    assert len(trained) == 2
+    assert users.is_dir()
+
+
+def test_after_ctrl_c_restart_is_not_advised_again(layout, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["src/compare_recipes.py", "--restart", "--seeds", "0"])
+    assert config(layout).how_to_go_on(layout) == "go on by `python src/compare_recipes.py --seeds 0`"
 
 
 def test_means_and_spreads_are_over_seeds():

@@ -3,6 +3,7 @@ import torch
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 
 from skincare.errors import StageError
+from skincare.modelling import freezing
 from skincare.modelling.freezing import Trainable, count, freeze, trainable_modules
 
 
@@ -53,6 +54,29 @@ def test_the_tied_embedding_never_learns_by_accident(tiny_model):
 
 def test_everything_includes_the_embedding(tiny_model):
     assert count(freeze(tiny_model, Trainable(everything=True)).values()) == count(tiny_model.parameters())
+
+
+@pytest.fixture
+def untied_model(tiny_model):
+    """A model whose output layer is not its embedding, as those above 2B are."""
+    tiny_model.config.tie_word_embeddings = tiny_model.config.text_config.tie_word_embeddings = False
+    tiny_model.lm_head.weight = torch.nn.Parameter(tiny_model.lm_head.weight.detach().clone())
+    return tiny_model
+
+
+def test_everything_includes_an_output_layer_of_its_own(untied_model):
+    parameters = freeze(untied_model, Trainable(everything=True))
+    assert parameters.keys() == dict(untied_model.named_parameters()).keys()
+    assert "lm_head.weight" in parameters
+    assert count(parameters.values()) == count(untied_model.parameters())
+    assert list(trainable_modules(untied_model, Trainable(everything=True))) == ["model", "lm_head"]
+    assert freeze(untied_model, Trainable()).keys().isdisjoint({"lm_head.weight"})
+
+
+def test_less_than_everything_is_noticed(untied_model, monkeypatch):
+    monkeypatch.setattr(freezing, "trainable_modules", lambda model, _: {"model": model.model})
+    with pytest.raises(StageError, match="not everything"):
+        freeze(untied_model, Trainable(everything=True))
 
 
 @pytest.mark.parametrize("trainable", [Trainable(n_vision_blocks=5), Trainable(n_language_layers=-1)])

@@ -98,6 +98,42 @@ def test_pickled_weights_are_never_unpickled(copy):
         model.load_model(copy, CPU)
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_float16_checkpoint_is_converted_and_says_so(copy, caplog, is_told):
+    tensors = {name: tensor.half() for name, tensor in load_file(copy / "model.safetensors").items()}
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((copy / "config.json").read_text())
+    for part in (config, config["text_config"], config["vision_config"]):
+        part["dtype"] = "float16"
+        if not is_told:
+            del part["dtype"]
+    (copy / "config.json").write_text(json.dumps(config))
+    loaded = model.load_model(copy, CPU)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    assert loaded.config.dtype == torch.bfloat16
+    assert "saved in float16; loaded as bfloat16" in caplog.text
+
+
+def test_a_checkpoint_that_is_quantised_already_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "awq", "bits": 4}}))
+    with pytest.raises(StageError, match="quantised already"):
+        model.load_config(copy)
+
+
+def test_flash_attention_that_is_absent_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StageError, match="pip install flash-attn --no-build-isolation"):
+        model.load_model(TINY_MODEL, CPU, "flash_attention_2")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: "there")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(StageError, match="needs an NVIDIA GPU"):
+        model.load_config(TINY_MODEL, "flash_attention_2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(StageError, match="float32"):
+        model.load_config(TINY_MODEL, "flash_attention_2")
+
+
 def test_a_broken_processor_is_an_error(copy):
     (copy / "tokenizer.json").write_text("{")
     with pytest.raises(StageError, match="processor"):

@@ -1,6 +1,7 @@
 """Each recipe changes what its name says, and nothing else, on the tiny model."""
 
 import dataclasses
+import shutil
 import sys
 
 import pytest
@@ -53,6 +54,28 @@ def test_a_variation_changes_few_things_and_says_which(variation):
 def test_an_unknown_recipe_lists_those_there_are():
     with pytest.raises(StageError, match="sample-k2"):
         recipe_named("sample-k9")
+
+
+@pytest.fixture
+def half_model(tmp_path):
+    """The tiny model in float16, as some checkpoints are."""
+    model = load_model(TINY_MODEL, torch.device("cpu")).half()
+    folder = tmp_path / "half"
+    model.save_pretrained(folder)
+    for file in TINY_MODEL.iterdir():
+        if not (folder / file.name).exists():
+            shutil.copy(file, folder)
+    return folder
+
+
+def test_a_float16_checkpoint_trains(layout, monkeypatch, half_model):
+    monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
+    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+    monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
+    settings = finetune.Config(root=layout.root, model=str(half_model), recipe="sample", run="r", min_tokens=36,
+                               max_tokens=36, max_epochs=1)  # fmt: skip
+    finetune.run(settings, layout)
+    assert load_model(layout.finetuned_model("r"), torch.device("cpu")).dtype == torch.bfloat16
 
 
 def trained(layout, monkeypatch, recipe, max_epochs=1, *, released=True):

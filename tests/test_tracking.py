@@ -1,13 +1,17 @@
 """Weights & Biases gets what the user asked for, under log/, and nothing where nobody asked."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
+import wandb
 
 import finetune
 from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training import tracking
+from skincare.training.loop import Training
 from tests.dataset_helpers import write_dataset_files
 
 
@@ -53,3 +57,36 @@ def test_an_offline_run_is_kept_under_log(tmp_path, monkeypatch):
     assert all(sorted(row[1] for row in rows) == truths for rows in answers)
     assert matrices
     assert all(sum(n for _, _, n in rows) == len(truths) for rows in matrices)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_same_run_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    layout = Layout(tmp_path)
+    write_dataset_files(layout, {"train": 6, "val": 3, "test": 3})
+    settings = finetune.Config(
+        root=tmp_path, model=str(TINY_MODEL), recipe="sample", run="r", min_tokens=36, max_tokens=36, max_epochs=1
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(settings, layout)
+    wandb.finish()
+    finetune.run(dataclasses.replace(settings, resume=True), layout)
+    runs = sorted((tmp_path / "log" / "wandb").glob("offline-run-*"))
+    assert len({path.name.rpartition("-")[2] for path in runs}) == 1
+    assert len(runs) == 2
+    finetune.run(dataclasses.replace(settings, run="other"), layout)
+    runs = sorted((tmp_path / "log" / "wandb").glob("offline-run-*"))
+    assert len({path.name.rpartition("-")[2] for path in runs}) == 2
+
+
+def test_the_id_of_a_run_is_given_to_wandb(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    monkeypatch.setattr(wandb, "init", lambda **settings: given.append(settings) or SimpleNamespace(id="abc"))
+    assert tracking.tracker("p", "r", {}, Layout(tmp_path)).run_id == "abc"
+    tracking.tracker("p", "r", {}, Layout(tmp_path), "abc")
+    assert [(one["id"], one["resume"]) for one in given] == [(None, None), ("abc", "allow")]

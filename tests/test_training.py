@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import finetune
@@ -183,6 +184,50 @@ def test_a_state_of_other_data_or_recipe_is_refused(layout, monkeypatch):
     write_dataset_files(layout, SIZES, first=40)
     with pytest.raises(StageError, match="other data"):
         finetune.run(config(layout, resume=True), layout)
+
+
+@pytest.fixture
+def other_language_model(tmp_path):
+    """The same model but for one tensor of a frozen language layer, as base and Instruct differ."""
+    folder = shutil.copytree(TINY_MODEL, tmp_path / "other")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "layers.0.mlp" in name)
+    tensors[name] *= 1.01
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_run_does_not_go_on_with_another_model_or_processor(layout, monkeypatch, other_language_model):
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune, "_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(config(layout), layout)
+    with pytest.raises(StageError, match=r"other model \(weights\)\. "):
+        finetune.run(config(layout, resume=True, model=str(other_language_model)), layout)
+    with pytest.raises(StageError, match=r"other processor \(size"):
+        finetune.run(config(layout, resume=True, max_tokens=49), layout)
+    with pytest.raises(StageError, match=r"other recipe \(max_epochs 3, now 4\), seed 0, now 1\. "):
+        finetune.run(config(layout, resume=True, max_epochs=4, seed=1), layout)
+    copy = shutil.copytree(TINY_MODEL, other_language_model.parent / "copy")
+    finetune.run(config(layout, resume=True, model=str(copy)), layout)
+
+
+def test_a_given_micro_batch_size_counts_when_a_run_goes_on(layout, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(config(layout, micro_batch_size=8), layout)
+    sizes, original = set(), Training._accumulate
+
+    def accumulate(self, examples, micro_batch_size):
+        sizes.add(micro_batch_size)
+        return original(self, examples, micro_batch_size)
+
+    monkeypatch.setattr(Training, "_accumulate", accumulate)
+    finetune.run(config(layout, resume=True, micro_batch_size=1), layout)
+    assert sizes == {1}
+    assert "1 picture(s) a pass instead of the saved 8" in caplog.text
 
 
 def test_a_damaged_state_is_named(layout, monkeypatch):

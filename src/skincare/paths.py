@@ -176,6 +176,10 @@ class Layout:
         """Return the folder of the single runs of a comparison, from which it goes on."""
         return self.root / "log" / "recipe_comparison"
 
+    def compared_run(self, name: str) -> str:
+        """Return the name under which a run of a comparison works, out of the way of all runs of finetune.py."""
+        return f".compared/{name}"
+
     @property
     def vision_cache(self) -> Path:
         return self.root / ".cache" / "vision"

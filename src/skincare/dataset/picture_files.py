@@ -1,5 +1,6 @@
 """Where the bytes of a dataset's pictures come from: files below a folder, or shards (skincare.dataset.shards)."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,10 @@ class PictureFiles(Protocol):
 
     def bytes_of(self, picture: str) -> bytes:
         """Return the bytes; raises StageError where they cannot be had."""
+        ...
+
+    def sha256_of(self, picture: str) -> str:
+        """Return the hash of the bytes, if need be without having them; raises StageError as `bytes_of` does."""
         ...
 
 
@@ -27,3 +32,7 @@ class FolderPictures:
             return (self.root / picture).read_bytes()
         except OSError as error:
             raise StageError(f"{picture}: {error.strerror}\nRun `python src/build_dataset.py` again.") from error
+
+    def sha256_of(self, picture: str) -> str:
+        """Return the hash of a file's bytes; raises StageError where it cannot be read."""
+        return hashlib.sha256(self.bytes_of(picture)).hexdigest()

@@ -170,6 +170,12 @@ class ShardedDataset:
             raise StageError(f"{self._storage.url}/{shard}: {picture} is not in it, or is not what the index says")
         return content
 
+    def sha256_of(self, picture: str) -> str:
+        """Return the hash that a picture's bytes must have; nothing is fetched."""
+        if picture not in self._places:
+            raise StageError(f"{picture} is not in {self._storage.url}")
+        return self._places[picture][1]
+
     def _cached(self, sha256: str) -> bytes | None:
         try:
             content = (self._cache / sha256[:2] / sha256).read_bytes()

@@ -142,6 +142,11 @@ class PromptEncoder:
                 labels[i, place][-n_answer:] = torch.tensor(ids[-n_answer:])
         return Batch(input_ids, attention_mask, position_ids, labels, tuple(grids))
 
+    @property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """Return the tokens of the prompt without those of the picture."""
+        return (*self.opening, *self._after)
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of generated tokens without special ones."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)

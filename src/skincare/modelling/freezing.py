@@ -28,12 +28,13 @@ _DEFAULT_2B_TRAINABLE: Final = 100_563_200
 
 
 def trainable_modules(model: Any, trainable: Trainable) -> dict[str, nn.Module]:
-    """Return the modules that learn, by their path in the model.
+    """Return the modules that learn, by their path in the model; an output layer of its own is part of everything.
 
     Raises StageError when the model has fewer blocks or layers than are asked for.
     """
     if trainable.everything:
-        return {"model": model.model}
+        is_tied = model.lm_head.weight is model.get_input_embeddings().weight
+        return {"model": model.model} | ({} if is_tied else {"lm_head": model.lm_head})
     blocks, layers = model.model.visual.blocks, model.model.language_model.layers
     if not 0 <= trainable.n_vision_blocks <= len(blocks) or not 0 <= trainable.n_language_layers <= len(layers):
         raise StageError(f"{trainable} does not fit a model of {len(blocks)} vision blocks, {len(layers)} layers")
@@ -51,7 +52,7 @@ def freeze(model: Any, trainable: Trainable) -> dict[str, nn.Parameter]:
     """Leave only the chosen modules trainable, in fp32, and return their parameters by name.
 
     Frozen weights keep the checkpoint's dtype. Steps of 5e-7 vanish in bf16, so what learns must be fp32.
-    Raises StageError when the count is not what Qwen2-VL-2B must give.
+    Raises StageError when the count is not what Qwen2-VL-2B must give, or not all where everything is to learn.
     """
     model.requires_grad_(False)
     for module in trainable_modules(model, trainable).values():
@@ -59,6 +60,8 @@ def freeze(model: Any, trainable: Trainable) -> dict[str, nn.Parameter]:
         module.to(torch.float32)
     chosen = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     n_trainable, n_parameters = count(chosen.values()), count(model.parameters())
+    if trainable.everything and n_trainable != n_parameters:
+        raise StageError(f"{n_trainable:,} of {n_parameters:,} parameters would learn, not everything")
     if n_parameters == _MODEL_2B_PARAMETERS and trainable == Trainable() and n_trainable != _DEFAULT_2B_TRAINABLE:
         raise StageError(f"{n_trainable:,} parameters would learn, not {_DEFAULT_2B_TRAINABLE:,}: is this Qwen2-VL-2B?")
     return chosen

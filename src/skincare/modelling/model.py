@@ -5,9 +5,13 @@ environment by huggingface_hub and is never read or logged here.
 """
 
 import hashlib
+import importlib.util
+import json
 import logging
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +20,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from requests import RequestException
 from requests import head as http_head
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
@@ -67,29 +71,57 @@ def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any
     return processor
 
 
-def load_config(source: str | Path) -> Any:
-    """Return the checkpoint's configuration, without its weights; raises as `load_model` does."""
+def load_config(source: str | Path, attention: str = "sdpa") -> Any:
+    """Return the checkpoint's configuration, without its weights; raises as `load_model` does.
+
+    Raises StageError also for a checkpoint that is quantised already and for `attention` that cannot be had.
+    """
     try:
         config = AutoConfig.from_pretrained(_local_folder(source), local_files_only=True)
     except (OSError, ValueError) as error:
         raise StageError(f"{source}: its configuration cannot be loaded ({_first_line(error)})") from error
     if config.model_type != "qwen2_vl":
         raise StageError(f"{source}: a model of type {config.model_type}, not qwen2_vl")
+    if getattr(config, "quantization_config", None):
+        raise StageError(
+            f"{source}: its weights are quantised already; name the checkpoint that it was made from (recipes ending "
+            "in -qlora4 or -qlora8 quantise that themselves)"
+        )
+    if attention == "flash_attention_2":
+        _require_flash_attention(config)
     return config
+
+
+def _require_flash_attention(config: Any) -> None:
+    otherwise = "or leave --attention out: sdpa needs nothing"
+    if importlib.util.find_spec("flash_attn") is None:
+        raise StageError(
+            "--attention flash_attention_2 needs flash-attn, which is not installed: `pip install flash-attn "
+            f"--no-build-isolation` (it wants an NVIDIA GPU and the CUDA toolkit of this torch), {otherwise}"
+        )
+    if not torch.cuda.is_available():
+        raise StageError(
+            f"--attention flash_attention_2 needs an NVIDIA GPU, which torch does not see; use one, {otherwise}"
+        )
+    if config.dtype == torch.float32:
+        raise StageError(f"flash_attention_2 cannot compute in float32; take a bfloat16 checkpoint, {otherwise}")
 
 
 def load_model(source: str | Path, device: torch.device, attention: str = "sdpa", quantisation: Any = None) -> Any:
     """Return the checkpoint's Qwen2VLForConditionalGeneration in the dtype it was saved in, in evaluation mode.
 
+    But float16 becomes bfloat16: what learns is float32 and computes under autocast, which float16 overflows.
     Raises MissingInputError when the source is nowhere to be had, StageError when its weights do not fit.
     """
-    load_config(source)
-    folder = _local_folder(source)
+    config, folder = load_config(source, attention), _local_folder(source)
+    is_half = _is_half(config, folder)
+    if is_half:
+        logger.warning("%s is saved in float16; loaded as bfloat16, which has the range that training needs", source)
     disable_progress_bar()  # ours is the one bar of a stage
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
-            dtype="auto",
+            dtype=torch.bfloat16 if is_half else "auto",
             attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
@@ -104,6 +136,20 @@ def load_model(source: str | Path, device: torch.device, attention: str = "sdpa"
         raise StageError(f"{source}: the checkpoint lacks {len(loading['missing_keys'])} of the model's tensors")
     # A quantised model is where it was loaded to.
     return (model if quantisation else model.to(device)).eval()
+
+
+def _is_half(config: Any, folder: Path) -> bool:
+    """Tell whether a checkpoint is in float16; where its configuration does not say, its first tensor does."""
+    if config.dtype is not None:
+        return bool(config.dtype == torch.float16)
+    file = next(iter(sorted(folder.glob("*.safetensors"))), None)
+    if file is None:
+        return False
+    try:
+        with safe_open(file, "pt") as reader:
+            return any(reader.get_slice(name).get_dtype() == "F16" for name in list(reader.keys())[:1])
+    except (OSError, SafetensorError):
+        return False  # loading says what is wrong with it
 
 
 def memory_capacity(device: torch.device) -> int:
@@ -125,6 +171,37 @@ def weight_hash(model: torch.nn.Module) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def checkpoint_hashes(source: str | Path) -> dict[str, str]:
+    """Return 16 hex digits over all weights of a checkpoint, however they are sharded, and over its configuration.
+
+    Raises as `load_model` does, StageError for files that are no safetensors.
+    """
+    folder = _local_folder(source)
+    states = [(file.name, file.stat()) for file in sorted(folder.glob("*.safetensors"))]
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = _weights_in_files(folder, tuple((name, one.st_size, one.st_mtime_ns) for name, one in states))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise StageError(f"{source}: its weights cannot be read ({_first_line(error)})") from error
+    # Written by whichever version saved it last; it decides nothing.
+    plain = json.dumps({key: value for key, value in config.items() if key != "transformers_version"}, sort_keys=True)
+    return {"weights": weights, "configuration": hashlib.sha256(plain.encode()).hexdigest()[:16]}
+
+
+@lru_cache(maxsize=8)
+def _weights_in_files(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash the tensors of some files, each given with its size and time, once in a process: it takes seconds."""
+    digest = hashlib.sha256()
+    with ExitStack() as opened:
+        readers: list[Any] = [opened.enter_context(safe_open(folder / name, "pt")) for name, _, _ in files]
+        place_of = {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118  no mapping
+        for name in sorted(place_of):
+            tensor = place_of[name].get_tensor(name)
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.modelling.heads import ClassificationHead, save_head
+from skincare.training import run_identity
 from skincare.training.distributed import put, whole
 
 
@@ -39,6 +40,8 @@ class Progress:
     loss_sum: float = 0.0
     grad_norm_sum: float = 0.0
     epoch_seconds: float = 0.0
+    # What Weights & Biases knows the run by, so that it stays one run there.
+    tracking_id: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -87,9 +90,10 @@ def load_state(
         tensors = load_file(folder / "optimizer.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise StageError(f"{folder}: the saved state cannot be read ({error})") from error
-    changed = [key for key, value in identity.items() if saved["identity"].get(key) != value]
-    if changed:
-        raise StageError(f"{folder}: was written with other {', '.join(changed)}; start a new --run instead")
+    if changed := run_identity.differences(saved["identity"], identity):
+        raise StageError(
+            f"{folder}: was written with other {', '.join(changed)}. Go on as it was begun, or start a new --run."
+        )
     for name, parameter in parameters.items():
         put(trained[name], parameter)
     _restore_optimizer(parameters, optimizer, tensors)

@@ -1,7 +1,6 @@
 """One training run from its settings to its tested model; finetune.py and compare_recipes.py are made of it."""
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +25,11 @@ from skincare.modelling.model import (
     load_processor,
     memory_capacity,
 )
-from skincare.modelling.pictures import PictureStates, prefix_key
+from skincare.modelling.pictures import PictureStates
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import Layout
 from skincare.runlog import to_plain
-from skincare.training import adapters, memory_plan, optimizers, preflight
+from skincare.training import adapters, memory_plan, optimizers, preflight, run_identity
 from skincare.training.checkpoints import export_model, load_trained
 from skincare.training.distributed import World
 from skincare.training.loop import Speed, Training
@@ -80,6 +79,13 @@ def adjusted_recipe(name: str, settings: RunSettings) -> Recipe:
     """Return a recipe with what the settings change in it."""
     changes = {key: getattr(settings, key) for key in ("max_epochs", "learning_rate")}
     return dataclasses.replace(recipe_named(name), **{key: v for key, v in changes.items() if v is not None})
+
+
+def require_all(settings: RunSettings, recipe: Recipe) -> None:
+    """Raise StageError, before anything is loaded, where a recipe's libraries or the model are not to be had."""
+    load_config(settings.model, settings.attention)
+    adapters.quantisation(recipe.adapter)
+    optimizers.require(recipe.optimizer)
 
 
 def plan_memory(
@@ -144,12 +150,7 @@ def prepare(
     pictures.fill([one.image for one in (*val, *(train if recipe.augmentation == "none" else ()))])
     if world.is_writer:
         world.wait()
-    identity = {
-        "recipe": to_plain(recipe),
-        "seed": seed,
-        "data": _fingerprint([*train, *val]),
-        "vision": prefix_key(recogniser, encoder),
-    }
+    identity = run_identity.of_run(settings.model, encoder, recipe, seed, train, val, files)
     # Not before the cache is filled and hashed, which one process does alone.
     parameters = dict(world.shard(recogniser, parameters))
     training = Training(
@@ -181,7 +182,10 @@ def enable_checkpointing(model: Any) -> None:
     transformers also hooks the embeddings of every nested model so that their outputs need gradients, which would
     send the backward pass through all frozen vision blocks; the hooks are taken off again.
     """
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:  # older transformers, such as 5.17
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.disable_input_require_grads()
     for nested in (model.model, model.model.visual, model.model.language_model):
         nested.disable_input_require_grads()
@@ -220,9 +224,3 @@ def results(
         "recipe_settings": to_plain(training.recipe),
         "device": str(recogniser.device),
     }
-
-
-def _fingerprint(examples: Sequence[Example]) -> str:
-    """Return 16 hex digits over pictures' names, categories and hints."""
-    lines = sorted(f"{example.image}\t{example.category}\t{example.hint}".rstrip("\t") for example in examples)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

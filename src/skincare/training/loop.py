@@ -84,12 +84,20 @@ class Training:
         self.weight_of = {one.image_id: weights.get(one.category, 1.0) for one in self.train}
         self.n_steps_per_epoch = -(-len(train) // recipe.effective_batch_size)
 
-    def resume(self) -> bool:
-        """Go on from the newest saved state; False when there is none."""
+    def resume(self, micro_batch_size: int | None = None) -> bool:
+        """Go on from the newest saved state; False when there is none.
+
+        A given `micro_batch_size` counts before the saved one: the steps are the same up to the order of additions.
+        """
         state = checkpoints.latest_state(self.state_folder, "last")
         if state is None:
             return False
         self.progress = checkpoints.load_state(state, self.parameters, self.optimizer, self.identity)
+        if micro_batch_size and micro_batch_size != self.progress.micro_batch_size:
+            logger.info(
+                "%d picture(s) a pass instead of the saved %d", micro_batch_size, self.progress.micro_batch_size
+            )
+            self.progress.micro_batch_size = micro_batch_size
         logger.info("going on after epoch %d, step %d", self.progress.epoch, self.progress.step)
         return True
 

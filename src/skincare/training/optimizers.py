@@ -73,6 +73,18 @@ def state_bytes_per_weight(name: OptimizerName) -> float:
     return {"adamw": 8.0, "adafactor": 0.1, "lion": 4.0, "adamw_8bit": 2.0}[name]
 
 
+def require(name: OptimizerName) -> Any:
+    """Return the library of an optimizer that torch and this module lack; raises StageError where it is absent."""
+    if name != "adamw_8bit":
+        return None
+    try:
+        return importlib.import_module("bitsandbytes")  # only some platforms have it
+    except ImportError as error:
+        raise StageError(
+            "This recipe needs bitsandbytes: `pip install bitsandbytes`, or choose another recipe."
+        ) from error
+
+
 def _build(name: OptimizerName, settings: Iterable[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
     if name == "adamw":
         return torch.optim.AdamW(settings, lr=learning_rate)
@@ -80,10 +92,4 @@ def _build(name: OptimizerName, settings: Iterable[dict[str, Any]], learning_rat
         return torch.optim.Adafactor(settings, lr=learning_rate)
     if name == "lion":
         return Lion(settings, lr=learning_rate)
-    try:
-        bitsandbytes: Any = importlib.import_module("bitsandbytes")  # only some platforms have it
-    except ImportError as error:
-        raise StageError(
-            "This recipe needs bitsandbytes: `pip install bitsandbytes`, or choose another recipe."
-        ) from error
-    return bitsandbytes.optim.AdamW8bit(settings, lr=learning_rate)
+    return require(name).optim.AdamW8bit(settings, lr=learning_rate)

@@ -14,7 +14,9 @@ from skincare.training.loop import EpochResult
 
 
 class Tracker(Protocol):
-    """What a training run reports to."""
+    """What a training run reports to; `run_id` is what it knows the run by."""
+
+    run_id: str
 
     def epoch(self, result: EpochResult) -> None:
         """Report one epoch."""
@@ -26,6 +28,8 @@ class Tracker(Protocol):
 class NoTracker:
     """Reports nothing."""
 
+    run_id = ""
+
     def epoch(self, result: EpochResult) -> None:
         """Do nothing."""
 
@@ -36,13 +40,19 @@ class NoTracker:
 class WandbTracker:
     """Reports curves, one confusion matrix and sample answers per epoch."""
 
-    def __init__(self, project: str, run: str, config: Mapping[str, Any], layout: Layout, mode: str) -> None:
+    def __init__(
+        self, project: str, run: str, config: Mapping[str, Any], layout: Layout, mode: str, run_id: str
+    ) -> None:  # fmt: skip
         import wandb  # takes seconds to import, and most runs are without it
 
         self._wandb = wandb
         folder = layout.root / "log"
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(project=project, name=run, config=dict(config), dir=folder, mode=mode)  # type: ignore[arg-type]
+        self._run = wandb.init(
+            project=project, name=run, config=dict(config), dir=folder, mode=mode,  # type: ignore[arg-type]
+            id=run_id or None, resume="allow" if run_id else None,
+        )  # fmt: skip
+        self.run_id = str(self._run.id)
 
     def epoch(self, result: EpochResult) -> None:
         """Log the epoch's row, its confusion matrix and its answers."""
@@ -64,10 +74,10 @@ class WandbTracker:
         self._run.finish()
 
 
-def tracker(project: str, run: str, config: Mapping[str, Any], layout: Layout) -> Tracker:
-    """Return the tracker that the environment asks for."""
+def tracker(project: str, run: str, config: Mapping[str, Any], layout: Layout, run_id: str = "") -> Tracker:
+    """Return the tracker that the environment asks for; a `run_id` of earlier goes on as the same run there."""
     if os.environ.get("WANDB_MODE") == "offline":
-        return WandbTracker(project, run, config, layout, "offline")
+        return WandbTracker(project, run, config, layout, "offline", run_id)
     if os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE", "online") == "online":
-        return WandbTracker(project, run, config, layout, "online")
+        return WandbTracker(project, run, config, layout, "online", run_id)
     return NoTracker()

@@ -1,0 +1,31 @@
+"""Activation checkpointing is switched on by the name that the installed transformers knows it by."""
+
+import warnings
+from types import SimpleNamespace
+
+import torch
+
+from skincare.training import finetuning
+
+
+def test_checkpointing_is_switched_on_without_a_deprecation(tiny_model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        finetuning.enable_checkpointing(tiny_model)
+    assert all(layer.gradient_checkpointing for layer in tiny_model.model.language_model.layers)
+
+
+def test_older_transformers_know_it_by_another_name():
+    called = []
+    part = SimpleNamespace(disable_input_require_grads=lambda: called.append("hooks off"))
+    old = SimpleNamespace(
+        gradient_checkpointing_enable=lambda gradient_checkpointing_kwargs: called.append(
+            gradient_checkpointing_kwargs
+        ),
+        disable_input_require_grads=part.disable_input_require_grads,
+        model=torch.nn.Module(),
+    )
+    old.model.disable_input_require_grads = part.disable_input_require_grads
+    old.model.visual = old.model.language_model = part
+    finetuning.enable_checkpointing(old)
+    assert called == [{"use_reentrant": False}, *["hooks off"] * 4]

@@ -1,0 +1,112 @@
+"""What decides a run is told from what does not, and what differs is named."""
+
+import dataclasses
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from skincare.dataset import chat
+from skincare.dataset.picture_files import FolderPictures
+from skincare.errors import StageError
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import PixelLimits, checkpoint_hashes, load_processor
+from skincare.paths import TINY_MODEL
+from skincare.training import run_identity
+from skincare.training.recipes import RECIPES
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(TINY_MODEL, tmp_path / "model")
+
+
+@pytest.fixture
+def files(tmp_path):
+    for n in range(3):
+        (tmp_path / f"pack_2000000{n}_1.jpg").write_bytes(bytes([n]))
+    return FolderPictures(tmp_path)
+
+
+EXAMPLES = [chat.example(f"pack_2000000{n}_1.jpg", category) for n, category in enumerate(("Peel", "Oil", "Balm"))]
+
+
+def identity(files, encoder=None, model=TINY_MODEL, recipe=RECIPES["sample"], seed=0, train=EXAMPLES):
+    encoder = encoder or PromptEncoder(load_processor(model, PixelLimits(36, 36)))
+    return run_identity.of_run(str(model), encoder, recipe, seed, train, EXAMPLES, files)
+
+
+def test_the_same_run_is_the_same_whatever_order_and_words(files, copy):
+    one = identity(files)
+    other = identity(
+        files, model=copy, recipe=dataclasses.replace(RECIPES["sample"], description="better words"),
+        train=EXAMPLES[::-1],
+    )  # fmt: skip
+    assert one == other == json.loads(json.dumps(one))
+    assert run_identity.differences(one, other) == []
+    assert run_identity.key(one) == run_identity.key(other)
+
+
+def test_what_differs_is_named_with_its_values_where_they_are_short(files):
+    one = identity(files)
+    recipe = dataclasses.replace(RECIPES["sample"], learning_rate=0.5, max_epochs=7)
+    other = identity(files, recipe=recipe, seed=3)
+    assert run_identity.differences(one, other) == [
+        "recipe (learning_rate 0.002, now 0.5, max_epochs 16, now 7)", "seed 0, now 3"
+    ]  # fmt: skip
+    assert run_identity.key(one) != run_identity.key(other)
+    assert run_identity.differences(one, identity(files, train=EXAMPLES[:2])) == ["data (train)"]
+    del one["template"]
+    assert run_identity.differences(one, identity(files)) == ["template (not recorded)"]
+
+
+def test_template_prompt_and_labels_decide(files):
+    processor = load_processor(TINY_MODEL, PixelLimits(36, 36))
+    one = identity(files, PromptEncoder(processor))
+    processor.chat_template = processor.chat_template.replace("assistant", "helper")
+    assert run_identity.differences(one, identity(files, PromptEncoder(processor))) == [
+        "template", "prompt (text, tokens)"
+    ]  # fmt: skip
+    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(36, 36)))
+    encoder.answer_tokens = lambda name: [1, 2]
+    assert run_identity.differences(one, identity(files, encoder))[0].startswith("labels (Moisturiser [44, ")
+
+
+def test_an_image_counts_by_its_content(files):
+    before = run_identity.fingerprint(EXAMPLES, files)
+    (files.root / EXAMPLES[1].image).write_bytes(b"another image under the old name")
+    assert run_identity.fingerprint(EXAMPLES, files) != before
+
+
+def test_shards_need_not_be_fetched_to_be_known():
+    known = SimpleNamespace(sha256_of=lambda image: image * 2)
+    assert len(run_identity.fingerprint(EXAMPLES, known)) == 16
+
+
+def test_weights_are_the_same_however_they_are_sharded(copy):
+    whole = checkpoint_hashes(TINY_MODEL)
+    tensors = load_file(copy / "model.safetensors")
+    names = sorted(tensors)
+    (copy / "model.safetensors").unlink()
+    for i, part in enumerate((names[::2], names[1::2])):
+        save_file({name: tensors[name] for name in part}, copy / f"model-{i}.safetensors", metadata={"format": "pt"})
+    assert checkpoint_hashes(copy) == whole
+    tensors[names[0]].view(-1)[-1] += 1
+    save_file({name: tensors[name] for name in names[::2]}, copy / "model-0.safetensors", metadata={"format": "pt"})
+    assert checkpoint_hashes(copy)["weights"] != whole["weights"]
+
+
+def test_a_configuration_counts_but_for_the_version_that_wrote_it(copy):
+    whole, config = checkpoint_hashes(TINY_MODEL), json.loads((copy / "config.json").read_text())
+    for change, is_same in (({"transformers_version": "9"}, True), ({"rms_norm_eps": 1.0}, False)):
+        other = shutil.copytree(copy, copy.parent / str(is_same))
+        (other / "config.json").write_text(json.dumps({**config, **change}))
+        assert (checkpoint_hashes(other) == whole) == is_same
+
+
+def test_damaged_weights_are_named(copy):
+    (copy / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(StageError, match="cannot be read"):
+        checkpoint_hashes(copy)
