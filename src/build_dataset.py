@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from skincare import figures, runlog, stage
 from skincare.catalogue import Product, name_family, read_products
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
     """What the stage can be told."""
+
+    goes_on: ClassVar[bool] = False
 
     split: Literal["product", "image"] = "product"
     """Split by product, or by picture as the reference did (leaky, to compare)."""

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tqdm import tqdm
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
     """What the stage can be told."""
+
+    goes_on: ClassVar[bool] = False
 
     method: Method = "gradient"
     """What the overlays show; both are measured."""

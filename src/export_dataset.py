@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Final, Literal
 
 from tqdm import tqdm
 
@@ -28,13 +28,16 @@ from skincare.dataset.chat import Example
 from skincare.dataset.dataset_card import dataset_card
 from skincare.dataset.picture_files import FolderPictures
 from skincare.dataset.shard_formats import Format
-from skincare.dataset.shards import Shard, Storage, write_index, write_shards
+from skincare.dataset.shards import INDEX, Shard, Storage, write_index, write_shards
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
 from skincare.tables import IMAGES, ImageRow
 
 logger = logging.getLogger(__name__)
+
+_DATASET_INFO: Final = "dataset_info.json"
+_CREDITS: Final = "images.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +57,15 @@ def run(config: Config, layout: Layout) -> Summary:
     if config.shard_mb < 1:
         raise StageError("--shard-mb must be at least 1")
     parts = {split: chat.read_dataset(layout, split) for split in SPLITS}
+    images = _credits(parts, layout)
     storage = Storage(config.to or str(layout.export(config.format)))
+    _refuse_foreign(storage)
     runlog.take_back_summary("export_dataset", layout)
     shards = _write_llamafactory(storage, parts, layout) if config.format == "llamafactory" else _write_shards(
         storage, config.format, parts, layout, config.shard_mb * 1_000_000
     )  # fmt: skip
     fingerprint = _fingerprint(parts)
-    images = _write_credits(storage, parts, layout)
+    _write_credits(storage, images)
     storage.write("dataset_card.md", dataset_card(config.format, parts, images, fingerprint).encode())
     n_bytes = sum(shard.n_bytes for shard in shards)
     return Summary(
@@ -97,25 +102,35 @@ def _write_shards(
 
 def _write_llamafactory(storage: Storage, parts: Mapping[str, Sequence[Example]], layout: Layout) -> list[Shard]:
     """Write one file a split and their description; pictures stay where they are, named by their whole path."""
-    described: dict[str, Any] = {}
+    described = {f"skincare_{split}": {"file_name": f"{split}.json", **chat.LLAMAFACTORY_COLUMNS} for split in parts}
+    # First, so that an export that was cut off is known as one.
+    storage.write(_DATASET_INFO, (json.dumps(described, indent=2) + "\n").encode())
     for split, part in parts.items():
         elements = [chat.to_llamafactory(one, str(layout.root / one.image)) for one in part]
         storage.write(f"{split}.json", (json.dumps(elements, indent=1, ensure_ascii=False) + "\n").encode())
-        described[f"skincare_{split}"] = {"file_name": f"{split}.json", **chat.LLAMAFACTORY_COLUMNS}
-    storage.write("dataset_info.json", (json.dumps(described, indent=2) + "\n").encode())
     return []
 
 
-def _write_credits(storage: Storage, parts: Mapping[str, Sequence[Example]], layout: Layout) -> dict[str, ImageRow]:
-    """Write where each picture is from, its licence and whom to name, as far as known; return that by image id."""
+def _refuse_foreign(storage: Storage) -> None:
+    """Raise StageError for a folder that holds files called as ours, but no export: clean_dataset/, say."""
+    marks = (INDEX, _DATASET_INFO, "dataset_card.md")
+    in_the_way = [name for name in (_CREDITS, *(f"{split}.json" for split in SPLITS)) if storage.size(name) is not None]
+    if in_the_way and all(storage.size(name) is None for name in marks):
+        raise StageError(f"{storage.url} holds {', '.join(in_the_way)} and is no earlier export; name another --to")
+
+
+def _credits(parts: Mapping[str, Sequence[Example]], layout: Layout) -> dict[str, ImageRow]:
+    """Return by image id where each picture is from, its licence and whom to name, as far as known."""
     exported = {one.image_id for part in parts.values() for one in part}
     rows = IMAGES.read(layout.images_table) if layout.images_table.is_file() else []
-    images = {row.image_id: row for row in rows if row.image_id in exported}
+    return {row.image_id: row for row in rows if row.image_id in exported}
+
+
+def _write_credits(storage: Storage, images: Mapping[str, ImageRow]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.csv"
+        path = Path(folder) / _CREDITS
         IMAGES.write(path, images.values())
         storage.write(path.name, path.read_bytes())
-    return images
 
 
 def _fingerprint(parts: Mapping[str, Sequence[Example]]) -> str:

@@ -15,14 +15,15 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from skincare import stage
-from skincare.files import write_text
+from skincare.errors import StageError
+from skincare.files import replacing_folder, write_text
 from skincare.modelling.batches import Pixels, PromptEncoder
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
@@ -40,6 +41,8 @@ _N_TEST = 500
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
     """What the stage can be told."""
+
+    goes_on: ClassVar[bool] = False
 
     out: Path = TINY_MODEL
     """Folder of the model."""
@@ -77,7 +80,9 @@ class Drawings(Dataset):
 
 
 def run(config: Config, _layout: Layout) -> Summary:
-    """Train, measure on held-out drawings and save."""
+    """Train, measure on held-out drawings and save; a model that is there stays until then."""
+    if config.out.is_dir() and any(config.out.iterdir()) and not (config.out / "config.json").is_file():
+        raise StageError(f"--out {config.out} holds other things than a model; name a folder of its own")
     rng = random.Random(config.seed)
     descriptions = [drawing.describe(drawing.random_packaging(rng)) for _ in range(2000)]
     # The instruction stands in the corpus a few times only: category names stay several tokens long, as in Qwen2-VL.
@@ -86,10 +91,11 @@ def run(config: Config, _layout: Layout) -> Summary:
     recogniser = Recogniser(tiny.build_model(processor.tokenizer, config.seed))
     final_loss = _train(recogniser, encoder, config)
     exact = _share_exact(recogniser.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))
-    recogniser.model.save_pretrained(config.out)
-    processor.save_pretrained(config.out)
     n_parameters = sum(parameter.numel() for parameter in recogniser.parameters())
-    write_text(config.out / "README.md", _card(config, n_parameters, exact))
+    with replacing_folder(config.out) as building:
+        recogniser.model.save_pretrained(building)
+        processor.save_pretrained(building)
+        write_text(building / "README.md", _card(config, n_parameters, exact))
     return Summary(
         headline=f"{exact:.1%} of {_N_TEST} new drawings described exactly",
         counts={"drawings": config.n_drawings},

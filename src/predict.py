@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import tyro
 from tqdm import tqdm
@@ -45,6 +45,8 @@ _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
     """What the stage can be told."""
+
+    goes_on: ClassVar[bool] = False
 
     pictures: Annotated[Path, tyro.conf.Positional]
     """An image, or a folder that is searched with all its subfolders."""

@@ -12,6 +12,7 @@ Time: 3 s.
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from skincare import runlog, stage
 from skincare.evaluation import release_gate
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
     """What the stage can be told."""
+
+    goes_on: ClassVar[bool] = False
 
     gate: Path | None = None
     """Baseline to hold the answers against; the report is written all the same."""
@@ -53,7 +56,9 @@ def run(config: Config, layout: Layout) -> Summary:
     verdict = release_gate.judge(baseline, answers, config.gate_margin) if baseline else None
     if verdict:
         logger.info("%s", verdict)
-    if config.write_gate_baseline:
+    if config.write_gate_baseline and verdict and verdict.verdict == "failed":
+        logger.error("%s: not written, for the gate has failed", config.write_gate_baseline)
+    elif config.write_gate_baseline:
         release_gate.write_baseline(config.write_gate_baseline, answers, _source(data))
     return Summary(
         headline=f"{layout.report_html.name} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}"

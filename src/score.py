@@ -12,7 +12,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import tyro
 
@@ -32,6 +32,8 @@ _TRAINED: Final = "*/test_predictions.jsonl"
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
     """What the stage can be told."""
+
+    goes_on: ClassVar[bool] = False
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Files of predictions; those of zero_shot.py and finetune.py if left out."""

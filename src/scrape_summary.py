@@ -9,7 +9,7 @@ Time: seconds.
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from skincare import runlog, stage
 from skincare.collecting import scrape_log, scrape_tables
@@ -24,6 +24,8 @@ from skincare.runlog import Summary
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
     """What the stage can be told."""
+
+    goes_on: ClassVar[bool] = False
 
     max_groups: int = 20
     """Kinds of failures in the text; the JSON has all."""

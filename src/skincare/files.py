@@ -29,6 +29,24 @@ def replacing(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` which takes its place, with all that was in it, when the block ends well."""
+    building, old = (path.parent / f".{uuid4().hex}.part" for _ in range(2))
+    building.mkdir(parents=True)
+    try:
+        yield building
+        if path.exists():
+            path.rename(old)
+        building.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def copy_if_changed(source: Path, target: Path) -> None:
     """Copy a file with its time of change, by which the next call knows that it is there already.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import ClassVar, NoReturn, TypeVar
 
 import tyro
 
@@ -36,6 +36,9 @@ class StageConfig:
     root: Path = REPOSITORY
     """Folder that holds csv_data/, product_images/, clean_dataset/, log/ and plots/."""
 
+    # Whether a run that was interrupted goes on where it was, or begins anew.
+    goes_on: ClassVar[bool] = True
+
     @property
     def layout(self) -> Layout:
         """Return the layout below the root."""
@@ -49,6 +52,8 @@ class StageConfig:
     def how_to_go_on(self, layout: Layout) -> str:
         """Return what to do after an interruption; called when there was one."""
         del layout
+        if not self.goes_on:
+            return "nothing was changed; the same command begins anew"
         return "run the same command again to go on"
 
 

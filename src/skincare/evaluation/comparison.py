@@ -106,7 +106,9 @@ def compare_with_baselines(layout: Layout, run_log: Path) -> None:
         for name, some in found.items()
         if is_of_same_pictures(some, answered)
     }
-    write_json(run_log / "baselines.json", compared)
+    # What baselines of a later data set cannot be compared with keeps its comparison with those of its own.
+    if compared or not (run_log / "baselines.json").is_file():
+        write_json(run_log / "baselines.json", compared)
 
 
 def _paired(before: Sequence[Judged], after: Sequence[Judged]) -> list[tuple[Judged, Judged]]:

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.paths import Layout
 from skincare.sample import rendering
@@ -156,11 +157,27 @@ def serve(products: Sequence[Product], port: int = 0) -> Iterator[str]:
 
 
 def stock(layout: Layout, seed: int) -> list[Product]:
-    """Make the shop's products; write their catalogue and the truth about them where the stages look."""
+    """Make the shop's products; write their catalogue and the truth about them where the stages look.
+
+    Raises StageError where another catalogue lies there: somebody put it there, and it may be the only copy.
+    """
+    if layout.catalogue.is_file() and not _is_ours(layout):
+        raise StageError(
+            f"{layout.catalogue} is not the sample shop's: take another --root, or move it away if you do not need it"
+        )
     products = sample_products(seed)
-    CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
+    # The truth comes first: a catalogue without it counts as somebody's.
     write_json(layout.shop_truth, {"seed": seed, "origin": ORIGIN, **truth(products)})
+    CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
     return products
+
+
+def _is_ours(layout: Layout) -> bool:
+    """Tell whether the catalogue is one that `stock` wrote: all its products are on the shop's own host."""
+    if not layout.shop_truth.is_file():
+        return False
+    lines = layout.catalogue.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    return all(ORIGIN in line for line in lines)
 
 
 def truth(products: Sequence[Product]) -> dict[str, Any]:

@@ -1,0 +1,188 @@
+"""A stage that cannot do its work leaves what an earlier run of it made, whatever was typed."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+import baselines
+import build_dataset
+import clean
+import export_dataset
+import make_tiny_model
+import report
+import sample_shop
+import scrape
+import zero_shot
+from skincare import stage
+from skincare.answering import predictions
+from skincare.categories import CATEGORIES
+from skincare.dataset import splitting
+from skincare.errors import StageError
+from skincare.evaluation import comparison
+from skincare.files import replacing_folder
+from skincare.paths import SPLITS, Layout
+from skincare.sample import shop
+from skincare.tables import CATALOGUE, CatalogueRow
+from tests.dataset_helpers import jpeg, pack, url, write_catalogue, write_dataset_files, write_pictures
+from tests.helpers import prediction
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "root")
+
+
+def content(layout):
+    """All files but the logs for people."""
+    files = [path for path in layout.root.rglob("*") if path.is_file() and path.suffix not in (".log", ".sqlite")]
+    return {path.relative_to(layout.root).as_posix(): path.read_bytes() for path in files}
+
+
+def cleaned(layout):
+    ids = [str(10_000_000 + i) for i in range(9)]
+    write_catalogue(layout, {one: CATEGORIES[i % 3] for i, one in enumerate(ids)})
+    write_pictures(layout, {f"{one}_1": jpeg(pack(i, 320)) for i, one in enumerate(ids)})
+    assert stage.execute("clean", clean.Config(root=layout.root), layout, clean.run) == 0
+
+
+def test_pictures_that_are_not_where_they_were_are_not_cleaned_away(layout):
+    cleaned(layout)
+    before = content(layout)
+    layout.product_images.rename(layout.root / "elsewhere")
+    assert stage.execute("clean", clean.Config(root=layout.root), layout, clean.run) == 1
+    (layout.root / "elsewhere").rename(layout.product_images)
+    assert content(layout) == before
+    for typo in ({"catalogue": layout.root / "no.csv"}, {"limits": {"nonsense": 3.0}}):
+        assert stage.execute("clean", clean.Config(root=layout.root, **typo), layout, clean.run) in (1, 2)
+        assert content(layout) == before
+
+
+def test_a_split_that_leaks_replaces_no_manifest_and_no_dataset(layout, monkeypatch):
+    cleaned(layout)
+    settings = build_dataset.Config(root=layout.root)
+    assert stage.execute("build_dataset", settings, layout, build_dataset.run) == 0
+    before = content(layout)
+    original = splitting.leakage
+    monkeypatch.setattr(splitting, "leakage", lambda *some: dataclasses.replace(original(*some), same_group=0.5))
+    for seed in (1, 2):
+        other = dataclasses.replace(settings, seed=seed, resplit=True)
+        assert stage.execute("build_dataset", other, layout, build_dataset.run) == 1
+        assert content(layout) == before
+
+
+def test_a_catalogue_that_somebody_put_there_is_not_the_sample_shops_to_replace(layout):
+    CATALOGUE.write(layout.catalogue, [CatalogueRow("Mine", url("10000001"), "Oil")])
+    before = content(layout)
+    with pytest.raises(StageError, match="not the sample shop's"):
+        sample_shop.run(sample_shop.Config(root=layout.root, port=0), layout)
+    assert content(layout) == before
+    layout.catalogue.unlink()
+    shop.stock(layout, seed=0)
+    first = content(layout)
+    shop.stock(layout, seed=1)
+    assert content(layout) != first, "its own it replaces"
+    CATALOGUE.write(layout.catalogue, [CatalogueRow("Mine", "https://www.lookfantastic.com/a/10000001.html", "Oil")])
+    with pytest.raises(StageError, match="not the sample shop's"):
+        shop.stock(layout, seed=0)
+
+
+def test_an_export_does_not_replace_the_dataset_that_it_is_made_of(layout):
+    write_dataset_files(layout, dict.fromkeys(SPLITS, 2))
+    before = content(layout)
+    for kind in ("llamafactory", "webdataset"):
+        for folder in (layout.dataset("train").parent, layout.root / "csv_data"):
+            (layout.root / "csv_data").mkdir(exist_ok=True)
+            (layout.root / "csv_data" / "images.csv").write_text("mine")
+            settings = export_dataset.Config(root=layout.root, format=kind, to=str(folder))
+            with pytest.raises(StageError, match="no earlier export"):
+                export_dataset.run(settings, layout)
+    assert content(layout) == {**before, "csv_data/images.csv": b"mine"}
+
+
+@pytest.mark.parametrize("kind", ["llamafactory", "webdataset"])
+def test_an_export_that_was_cut_off_goes_on(layout, monkeypatch, kind):
+    write_dataset_files(layout, dict.fromkeys(SPLITS, 2))
+    settings = export_dataset.Config(root=layout.root, format=kind)
+    with monkeypatch.context() as patched:
+        patched.setattr(export_dataset, "_write_credits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            export_dataset.run(settings, layout)
+    for _ in range(2):
+        export_dataset.run(settings, layout)
+    assert (layout.export(kind) / "dataset_card.md").is_file()
+
+
+def test_a_gate_that_fails_keeps_its_baseline(layout, tmp_path, monkeypatch):
+    file, written = tmp_path / "baseline.json", []
+    monkeypatch.setattr(report.release_gate, "read_baseline", lambda path: "baseline")
+    monkeypatch.setattr(report.release_gate, "write_baseline", lambda *given: written.append(given))
+    for name in ("gather", "markdown", "html", "_table", "_source", "headline_table"):
+        for module in (report, report.report_data, report.report_pages, report.report_views):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, lambda *_: "")
+    monkeypatch.setattr(report.report_data, "gather", lambda _: SimpleNamespace(after=None, pictures=[], stages={}))
+    for verdict in ("failed", "passed"):
+        judged = report.release_gate.Verdict(verdict, 0.0, 1, 1, *[0.5] * 5, {})
+        monkeypatch.setattr(report.release_gate, "judge", lambda *_, judged=judged: judged)
+        report.run(report.Config(root=layout.root, gate=file, write_gate_baseline=file), layout)
+        assert len(written) == (verdict == "passed")
+
+
+def test_a_comparison_with_baselines_outlives_baselines_of_other_pictures(layout):
+    run = layout.finetune_log("r")
+    one, other = ([prediction(f"{i}_1", "Oil", "Oil")] for i in (1, 2))
+    predictions.write_jsonl(run / "test_predictions.jsonl", one)
+    predictions.write_jsonl(layout.baselines / "majority.jsonl", one)
+    comparison.compare_with_baselines(layout, run)
+    before = (run / "baselines.json").read_bytes()
+    assert b"majority" in before
+    predictions.write_jsonl(layout.baselines / "majority.jsonl", other)
+    comparison.compare_with_baselines(layout, run)
+    assert (run / "baselines.json").read_bytes() == before
+
+
+def test_a_tiny_model_is_not_put_among_other_things(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(StageError, match="folder of its own"):
+        make_tiny_model.run(make_tiny_model.Config(out=tmp_path), Layout(tmp_path))
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+    with replacing_folder(folder) as building:
+        (building / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder) as building:
+        (building / "b").write_text("half")
+        raise KeyboardInterrupt
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+    assert {path.name for path in folder.iterdir()} == {"a"}
+    with replacing_folder(folder) as building:
+        (building / "b").write_text("new")
+    assert {path.name for path in folder.iterdir()} == {"b"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+STAGES = {
+    "scrape": (scrape, {"catalogue": "no.csv"}), "clean": (clean, {"catalogue": "no.csv"}),
+    "zero_shot": (zero_shot, {"model": "no/such"}), "baselines": (baselines, {"model": "no/such"}),
+    "build_dataset": (build_dataset, {"catalogue": "no.csv"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_start_that_fails_leaves_the_summary_and_all_else(layout, name):
+    module, typo = STAGES[name]
+    typo = {key: layout.root / value if key == "catalogue" else value for key, value in typo.items()}
+    write_dataset_files(layout, dict.fromkeys(SPLITS, 1))
+    write_catalogue(layout, {"20000000": "Oil"})
+    layout.summary(name).parent.mkdir(parents=True, exist_ok=True)
+    layout.summary(name).write_text("{}")
+    before = content(layout)
+    assert stage.execute(name, module.Config(root=layout.root, **typo), layout, module.run) in (1, 2)
+    assert content(layout) == before
+
+
+def test_what_to_do_after_an_interruption_is_true_of_each_stage(layout):
+    assert "to go on" in clean.Config().how_to_go_on(layout)
+    assert "begins anew" in build_dataset.Config().how_to_go_on(layout)
