@@ -2,7 +2,8 @@
 
 The weights are random, the pictures drawn and the same for all. The reference asks one picture at a time by
 `model.generate` with at most 30 new tokens. Random weights never say the end token, so it pays for all 30; a trained
-model ends a name after about 4, which is measured too (`reference_4_tokens`). Rows `_seen` are of pictures asked about
+model ends a name after about 4, which is measured too (`reference_4_tokens`). `batched` is the same `generate` over
+whole batches, the obvious thing to do about it. Rows `_seen` are of pictures asked about
 before: what the frozen prefix of the vision tower makes of them is at hand, as in a stage that has a cache.
 
 Besides the seconds the floating-point operations of every way are counted (torch.utils.flop_counter), in an untimed
@@ -19,7 +20,7 @@ import io
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,8 +52,10 @@ class Config:
 
     n_pictures: int = 4
     """Pictures to ask about."""
+    n_reference: int | None = None
+    """Pictures that the ways which ask one at a time are timed on; all if left out."""
     batch_size: int = 4
-    """Pictures per pass of our decoders."""
+    """Pictures per pass of all other ways."""
     dtype: Dtype | None = None
     """What the full shape computes in; what the device is fastest in if left out."""
     shape: Literal["full", "tiny"] = "full"
@@ -98,36 +101,41 @@ class Asking:
         self.seen = PictureStates(self.recogniser, self.encoder, self.drawn)
         self.batch_size = config.batch_size
 
-    def ways(self) -> dict[str, Callable[[], None]]:
-        """Return all ways by name, the reference's first."""
+    def ways(self) -> dict[str, Callable[[Sequence[str]], None]]:
+        """Return all ways to ask about some pictures, by name, the reference's first."""
         return {
-            "reference": partial(self.plain, 30),
-            "reference_4_tokens": partial(self.plain, 4),
+            "reference": partial(self.plain, 30, 1),
+            "reference_4_tokens": partial(self.plain, 4, 1),
+            "batched": partial(self.plain, 30, self.batch_size),
             **{name: partial(self.decode, name, self.look) for name in NAMES},
             **{f"{name}_seen": partial(self.decode, name, self.seen.get) for name in _SEEN},
         }
 
     def warm_up(self) -> None:
         """Do what a run does once: see each picture, and read the part of the prompt that is the same for all."""
-        self.seen.fill(list(self.drawn.images), self.batch_size)
-        self.decode("head", self.seen.get)
+        pictures = list(self.drawn.images)
+        self.seen.fill(pictures, self.batch_size)
+        self.decode("head", self.seen.get, pictures)
 
-    def plain(self, n_tokens: int) -> None:
-        """Ask as the reference does."""
+    def plain(self, n_tokens: int, batch_size: int, pictures: Sequence[str]) -> None:
+        """Ask by transformers' own `generate`; with a batch size of 1, as the reference does."""
         encoder = self.encoder
-        for image in self.drawn.images.values():
-            inputs = encoder.processor(text=[encoder.prompt_text], images=[image], return_tensors="pt")
+        for start in range(0, len(pictures), batch_size):
+            images = [self.drawn.images[picture] for picture in pictures[start : start + batch_size]]
+            # All are of one size, so nothing is padded.
+            inputs = encoder.processor(text=[encoder.prompt_text] * len(images), images=images, return_tensors="pt")
             self.model.generate(
                 **inputs.to(self.recogniser.device), max_new_tokens=n_tokens, do_sample=False,
                 pad_token_id=encoder.pad_token_id,
             )  # fmt: skip
 
-    def decode(self, name: DecoderName, states_of: Callable[[list[str]], tuple[list, list]]) -> None:
+    def decode(
+        self, name: DecoderName, states_of: Callable[[list[str]], tuple[list, list]], pictures: Sequence[str]
+    ) -> None:
         """Ask by a decoder about the states that a batch of pictures has."""
         decoder = make_decoder(name, self.recogniser, self.encoder)
-        pictures = list(self.drawn.images)
         for start in range(0, len(pictures), self.batch_size):
-            decoder(*states_of(pictures[start : start + self.batch_size]))
+            decoder(*states_of(list(pictures[start : start + self.batch_size])))
 
     def look(self, pictures: list[str]) -> tuple[list, list]:
         """Return grids and states of pictures that were never seen."""
@@ -143,35 +151,40 @@ def main() -> None:
     dtype = config.dtype or native_dtype(device)
     asking = Asking(config, device, dtype)
     asking.warm_up()
+    pictures = list(asking.drawn.images)
     rows: list[dict[str, Any]] = []
     logger.info("%-20s %10s %8s %14s %17s", "way", "pictures/s", "ratio", "GFLOP/picture", "operations allow")
     for name, way in asking.ways().items():
-        rows.append({"way": name, **_measured(way, config.n_pictures, device)})
+        some = pictures[: config.n_reference] if name.startswith("reference") else pictures
+        rows.append({"way": name, "n_pictures": len(some), **_measured(way, some, config.batch_size, device)})
         rows[-1]["ratio"] = rows[-1]["pictures_per_second"] / rows[0]["pictures_per_second"]
         rows[-1]["operations_allow"] = rows[0]["gflop_per_picture"] / rows[-1]["gflop_per_picture"]
         logger.info(
             "%-20s %10.3f %6.2f x %14.1f %15.2f x", name, rows[-1]["pictures_per_second"], rows[-1]["ratio"],
             rows[-1]["gflop_per_picture"], rows[-1]["operations_allow"],
         )  # fmt: skip
-    _write(config, device, dtype, rows)
+        _write(config, device, dtype, rows)
 
 
 @torch.no_grad()
-def _measured(way: Callable[[], None], n_pictures: int, device: torch.device) -> dict[str, float]:
-    """Return the operations of a first pass, on CUDA the one that compiles, and the seconds of a second."""
+def _measured(
+    way: Callable[[Sequence[str]], None], pictures: Sequence[str], batch_size: int, device: torch.device
+) -> dict[str, float]:
+    """Return the operations of a first pass over one batch, on CUDA the one that compiles, and the seconds of all."""
+    counted = pictures[:batch_size]
     with flop_counter() as counter:
-        way()
-    seconds = timed(way, device)
+        way(counted)
+    seconds = timed(partial(way, pictures), device)
     return {
         "seconds": round(seconds, 3),
-        "pictures_per_second": n_pictures / seconds,
-        "gflop_per_picture": counter.get_total_flops() / n_pictures / 1e9,
+        "pictures_per_second": len(pictures) / seconds,
+        "gflop_per_picture": counter.get_total_flops() / len(counted) / 1e9,
     }
 
 
 def _write(config: Config, device: torch.device, dtype: Dtype, rows: list[dict[str, Any]]) -> None:
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"evaluation_speed_{device.type}_{dtype}.json"
-    out.parent.mkdir(exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     setting = {"shape": config.shape, "dtype": dtype, "n_pictures": config.n_pictures, "batch_size": config.batch_size}
     out.write_text(
         json.dumps({"device": device_name(device), **setting, "rows": rows, **environment()}, indent=2) + "\n"

@@ -24,19 +24,22 @@ All compute in bf16 where the device can, else in fp32 (`--dtype`), which leaves
 Out: benchmarks/results/finetune_speed_<device>_<dtype>.json and a table. Variants that are there already for the same
 device and settings are kept: `--variants` may name the rest.
 Command: python benchmarks/finetune_speed.py   (pip install trl==1.16.0 for sft_trainer)
-         python benchmarks/finetune_speed.py --cap-gb 16 --largest-batch   (on CUDA: a desktop card's share)
+         python benchmarks/finetune_speed.py --cap-gb 16 --largest-batch   (on CUDA: a desktop card's share; a second
+         table, `largest`, has each variant at the largest batch that fits)
          python benchmarks/finetune_speed.py --tiny   (the embedded model: tries the script, measures nothing)
 Time: 20 minutes on two CPU cores; minutes on a GPU. Needs 20 GB of memory.
 """
 
 import dataclasses
+import gc
 import json
 import logging
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,28 +76,31 @@ class Config:
     cap_gb: float | None = None
     """On CUDA, let a process have no more than so many GiB."""
     largest_batch: bool = False
-    """Double the pictures per step for as long as they fit, and measure with the most that do."""
+    """Also measure with the most pictures per step that fit, found by doubling."""
+    max_batch_size: int = 64
+    """Where the doubling ends."""
+    timeout_s: float = 3600.0
+    """A variant that takes longer is ended; what it has measured by then counts."""
     tiny: bool = False
     """Take the embedded model in place of the true shape."""
     out: str = ""
     """Where to write the JSON; below benchmarks/results/ if left out."""
-    child: str = ""
-    """Run one variant in this process (used by the script itself)."""
 
 
-def measure(config: Config) -> dict[str, Any]:
+def measure(config: Config, variant: str) -> dict[str, Any]:
     """Run one variant; return seconds per step, pictures per second, operations and peak memory."""
     device = default_device()
     if config.cap_gb and device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.cap_gb * 2**30 / total))
+    device_memory.reset_peak(device)
     with tempfile.TemporaryDirectory() as name:
         names = ways.pictures(Path(name), config.batch_size)
         setting = ways.Setting(Path(name), names, device, _torch_dtype(config, device), config.n_steps, config.tiny)
-        seconds, n_flop = _run(config.child, setting)
+        seconds, n_flop = _run(variant, setting)
     median = statistics.median(seconds)
     return {
-        "variant": config.child,
+        "variant": variant,
         "batch_size": config.batch_size,
         "step_seconds": [round(value, 3) for value in seconds],
         "pictures_per_second": config.batch_size / median,
@@ -122,63 +128,97 @@ def _run(variant: str, setting: ways.Setting) -> tuple[list[float], int]:
     return [timed(step, setting.device) for _ in range(setting.n_steps)], counter.get_total_flops()
 
 
-def _in_child(config: Config, variant: str, batch_size: int) -> dict[str, Any]:
-    """Measure in a process of its own; return its row, or one with what went wrong."""
-    options = ["--batch-size", str(batch_size), "--n-steps", str(config.n_steps)]
-    options += ["--dtype", config.dtype] if config.dtype else []
-    options += ["--cap-gb", str(config.cap_gb)] if config.cap_gb else []
-    options += ["--tiny"] if config.tiny else []
-    command = [sys.executable, __file__, "--child", variant, *options]
-    found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "WANDB_MODE": "disabled"})
-    if found.returncode:
-        last = (found.stderr.strip().splitlines() or ["killed"])[-1][:300]
-        return {"variant": variant, "batch_size": batch_size, "error": last}
-    return json.loads(found.stdout.strip().splitlines()[-1])
+def _batch_sizes(config: Config, variant: str) -> list[int]:
+    """Return the batch sizes to try; what passes one picture at a time needs no more memory for more of them."""
+    sizes = [config.batch_size]
+    is_one_at_a_time = variant in ways.LADDER and ways.LADDER[variant].one_at_a_time
+    while config.largest_batch and not is_one_at_a_time and 2 * sizes[-1] <= config.max_batch_size:
+        sizes.append(2 * sizes[-1])
+    return sizes
 
 
-def _row(config: Config, variant: str) -> dict[str, Any]:
-    row = _in_child(config, variant, config.batch_size)
-    while config.largest_batch and "error" not in row:
-        more = _in_child(config, variant, 2 * row["batch_size"])
-        if "error" in more:
-            return {**row, "does_not_fit": more["batch_size"], "why": more["error"]}
-        row = more
-    return row
+def _measure_sizes(config: Config, variant: str, sender: Any) -> None:
+    """Send a row for each batch size, the last perhaps with what went wrong; runs in a process of its own."""
+    os.environ["WANDB_MODE"] = "disabled"
+    for size in _batch_sizes(config, variant):
+        try:
+            row = measure(dataclasses.replace(config, batch_size=size), variant)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            sender.send({"variant": variant, "batch_size": size, "error": f"{type(error).__name__}: {lines[0][:300]}"})
+            raise
+        sender.send(row)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def measure_apart(config: Config, variant: str, work: Callable[..., None] = _measure_sizes) -> list[dict[str, Any]]:
+    """Return the rows of a variant, measured in a new process; the last may be one with what went wrong."""
+    # A fork saves the imports, but CUDA forbids it once anything has asked for a device, as libraries do when imported.
+    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(config, variant, sender))
+    process.start()
+    sender.close()
+    rows, deadline = [], time.monotonic() + config.timeout_s
+    try:
+        while receiver.poll(max(0.0, deadline - time.monotonic())):
+            rows.append(receiver.recv())
+        error = f"took longer than {config.timeout_s:g} s"
+    except EOFError:
+        process.join()
+        error = f"ended with exit code {process.exitcode}" if process.exitcode else ""
+    process.kill()
+    process.join()
+    if error and not (rows and "error" in rows[-1]):
+        n_tried = len(rows)
+        rows.append({"variant": variant, "batch_size": config.batch_size * 2**n_tried, "error": error})
+    return rows
+
+
+def first_and_largest(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the row of the smallest batch, and that of the largest which fits with what keeps more from fitting."""
+    good = [row for row in rows if "error" not in row]
+    if not good:
+        return rows[0], dict(rows[0])
+    last = rows[-1]
+    limit = {"does_not_fit": last["batch_size"], "why": last["error"]} if "error" in last else {}
+    return good[0], {**good[-1], **limit}
 
 
 def main() -> None:
     """Run every variant in a process of its own and set them side by side."""
     config = tyro.cli(Config, description=__doc__)
-    if config.child:
-        sys.stdout.write(json.dumps(measure(config)) + "\n")
-        return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
     config = dataclasses.replace(config, dtype=config.dtype or native_dtype(device))
     settings = {
-        key: value for key, value in dataclasses.asdict(config).items() if key not in ("variants", "out", "child")
+        key: value for key, value in dataclasses.asdict(config).items() if key not in ("variants", "out", "timeout_s")
     }
     settings = {"device": device_name(device), **settings}
     suffix = "tiny" if config.tiny else f"{device.type}_{config.dtype}"
     out = Path(config.out or REPOSITORY / "benchmarks" / "results" / f"finetune_speed_{suffix}.json")
-    rows = _earlier(out, settings)
+    tables = _earlier(out, settings)
     for variant in config.variants.split(","):
-        rows[variant] = _row(config, variant)
-        logger.info("%s", rows[variant])
-        compare(rows)
+        for rows, row in zip(tables.values(), first_and_largest(measure_apart(config, variant)), strict=False):
+            rows[variant] = row
+            compare(rows)
+        logger.info("%s", {name: rows[variant] for name, rows in tables.items()})
         out.parent.mkdir(parents=True, exist_ok=True)
-        ordered = [rows[one] for one in VARIANTS if one in rows]
-        plain = {**settings, "reference_published_minutes_per_epoch": round(_REFERENCE_MINUTES, 1), "rows": ordered}
-        out.write_text(json.dumps({**plain, **environment()}, indent=2) + "\n")
-    for line in table([rows[one] for one in VARIANTS if one in rows]):
-        logger.info("%s", line)
+        plain = {**settings, "reference_published_minutes_per_epoch": round(_REFERENCE_MINUTES, 1)}
+        ordered = {name: [rows[one] for one in VARIANTS if one in rows] for name, rows in tables.items()}
+        out.write_text(json.dumps({**plain, **ordered, **environment()}, indent=2) + "\n")
+    for rows in ordered.values():
+        logger.info("%s", "\n".join(table(rows)))
 
 
-def _earlier(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the rows of an earlier run with the same settings on the same device."""
+def _earlier(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the rows of an earlier run with the same settings on the same device, for either table."""
     found = json.loads(out.read_text()) if out.is_file() else {}
     is_same = all(found.get(key) == value for key, value in settings.items())
-    return {row["variant"]: row for row in found["rows"]} if is_same else {}
+    names = ("rows", "largest") if settings["largest_batch"] else ("rows",)
+    return {name: {row["variant"]: row for row in found[name]} if is_same else {} for name in names}
 
 
 def compare(rows: dict[str, dict[str, Any]]) -> None:

@@ -60,17 +60,18 @@ def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEnc
     )  # fmt: skip
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    # A block of random numbers over and over: drawing 2.2 billion takes minutes.
-    block = (torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02).to(dtype)
+    # A block of random numbers over and over: drawing 2.2 billion takes minutes. Filled where they will be used.
+    block = (torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02).to(device, dtype)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             is_gain = parameter.ndim == 1 and name == "weight"
-            values = torch.ones(parameter.shape, dtype=dtype) if is_gain else torch.empty(parameter.shape, dtype=dtype)
+            fill = torch.ones if is_gain else torch.empty
+            values = fill(parameter.shape, dtype=dtype, device=device)
             if not is_gain:
                 flat = values.view(-1)
                 for start in range(0, flat.numel(), block.numel()):
                     flat[start : start + block.numel()] = block[: flat.numel() - start]
-            module.register_parameter(name, nn.Parameter(values.to(device)))
+            module.register_parameter(name, nn.Parameter(values))
     model.tie_weights()
     assert count(model.parameters()) == 2_208_985_600
     return model.to(device)

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.recogniser import Recogniser
+from skincare.modelling.recogniser import Recogniser, _is_checkpointing
 from skincare.training import finetuning
 from tests.helpers import mixed_pixels
 
@@ -90,6 +90,12 @@ def test_an_opening_is_not_read_once_where_that_would_be_wrong(tiny_model):
     assert recogniser.reads_opening_once
     finetuning.enable_checkpointing(tiny_model)
     assert not recogniser.reads_opening_once, "checkpointed layers forget it"
+
+
+@pytest.mark.parametrize("name", ["is_activation_checkpointing", "is_gradient_checkpointing"])
+def test_newer_and_older_transformers_tell_of_checkpointing(name):
+    for value in (True, False):
+        assert _is_checkpointing(type("Model", (), {name: value})()) is value
 
 
 def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):

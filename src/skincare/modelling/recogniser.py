@@ -74,7 +74,7 @@ class Recogniser(nn.Module):
         Checkpointed layers forget what they have read, and sharded ones are only there during a pass of the whole.
         """
         is_sharded = isinstance(self, FSDPModule)
-        return self._openings.n_frozen_layers > 0 and not self.model.is_activation_checkpointing and not is_sharded
+        return self._openings.n_frozen_layers > 0 and not _is_checkpointing(self.model) and not is_sharded
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """Return the model's parameters and those of the head."""
@@ -228,6 +228,12 @@ class Recogniser(nn.Module):
             past_key_values=self._openings.read(batch.opening, len(batch.grids)) if batch.opening else None,
             use_cache=use_cache,
         )
+
+
+def _is_checkpointing(model: Any) -> bool:
+    """Tell whether layers forget their activations; older transformers know it by another name."""
+    is_new = hasattr(type(model), "is_activation_checkpointing")
+    return model.is_activation_checkpointing if is_new else model.is_gradient_checkpointing
 
 
 def _with_opening(batch: Batch) -> torch.Tensor:

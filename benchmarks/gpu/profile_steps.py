@@ -1,0 +1,167 @@
+"""Where the time of ten training steps goes on the device: in kernels, in copies, waiting; and what to mend.
+
+The steps are those of finetune.py with the features of the frozen blocks from the cache, at Qwen2-VL-2B's shape with
+random weights. The wall time is that of ten steps without the profiler, which itself takes some; kernels and copies are
+its records of ten more. Kernels that overlap count once.
+
+Out: profile.json in the folder that is named.
+Command: python benchmarks/gpu/profile_steps.py FOLDER [--tiny] [--batch-sizes 4 16]
+Time: half a minute on a GPU.
+"""
+
+import json
+import logging
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import tyro
+from torch.profiler import ProfilerActivity, profile
+
+import finetune_variants as ways
+from full_size import device_name, native_dtype, timed
+from skincare.files import write_json
+from skincare.modelling.model import default_device
+from skincare.runlog import environment
+
+logger = logging.getLogger("profile_steps")
+
+_COPIES: Final = ("gpu_memcpy", "gpu_memset")
+# What the names of matrix products' and attention's kernels hold, cuBLAS's, CUTLASS's and flash attention's.
+_KINDS: Final = {
+    "attention": ("flash", "fmha", "attention", "softmax"),
+    "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "xmma"),
+    "optimizer": ("adam", "multi_tensor", "foreach"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to profile."""
+
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for profile.json."""
+    batch_sizes: tuple[int, ...] = (4, 16)
+    """Images per step, one profile each."""
+    n_steps: int = 10
+    """Steps of a profile."""
+    tiny: bool = False
+    """Take the embedded model in place of the true shape."""
+
+
+def main() -> None:
+    """Profile each batch size; write after each."""
+    config = tyro.cli(Config, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    device = default_device()
+    rows: list[dict[str, Any]] = []
+    for batch_size in config.batch_sizes:
+        rows.append({"batch_size": batch_size, "n_steps": config.n_steps, **_profiled(config, batch_size, device)})
+        logger.info("%d images a step: %s", batch_size, rows[-1]["verdict"])
+        write_json(config.out / "profile.json", {"device": device_name(device), "rows": rows, **environment()})
+
+
+def _profiled(config: Config, batch_size: int, device: torch.device) -> dict[str, Any]:
+    dtype = getattr(torch, native_dtype(device))
+    with tempfile.TemporaryDirectory() as name:
+        names = ways.pictures(Path(name), batch_size)
+        step = ways.ours(ways.Setting(Path(name), names, device, dtype, config.n_steps, config.tiny), cached=True)
+        for _ in range(3):
+            step()
+        seconds = timed(lambda: _repeat(step, config.n_steps), device)
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+        with profile(activities=activities) as profiler:
+            timed(lambda: _repeat(step, config.n_steps), device)
+        trace = Path(name) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    return summarise(events, seconds)
+
+
+def _repeat(work: Callable[[], object], n: int) -> None:
+    for _ in range(n):
+        work()
+
+
+def summarise(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """Return shares of the wall time, the ten longest kernels and a verdict, from the events of a Chrome trace.
+
+    Without any event of a device, as on a CPU, the operators of the host are named in place of its kernels.
+    """
+    timed_events = [event for event in events if event.get("ph") == "X" and event.get("dur", 0) > 0]
+    kernels = [event for event in timed_events if event.get("cat") == "kernel"]
+    copies = [event for event in timed_events if event.get("cat") in _COPIES]
+    shares = {
+        "kernels": _union_us(kernels) / 1e6 / seconds,
+        "copies": _union_us(copies) / 1e6 / seconds,
+        "idle": max(0.0, 1 - _union_us([*kernels, *copies]) / 1e6 / seconds),
+    }
+    kinds: dict[str, float] = defaultdict(float)
+    total = sum(event["dur"] for event in kernels)
+    for event in kernels:
+        kinds[_kind(event["name"])] += event["dur"] / total
+    found: dict[str, Any] = {"wall_seconds": seconds, "n_kernels": len(kernels)}
+    if not kernels:
+        operators = [event for event in timed_events if event.get("cat") == "cpu_op"]
+        verdict = "no device was seen: nothing to say about one"
+        return {**found, "longest_operators": _longest(operators, seconds), "verdict": verdict}
+    return {
+        **found,
+        "shares_of_wall_time": {name: round(share, 4) for name, share in shares.items()},
+        "shares_of_kernel_time": {name: round(share, 4) for name, share in sorted(kinds.items())},
+        "longest_kernels": _longest(kernels, seconds),
+        "verdict": _verdict(shares, kinds),
+    }
+
+
+def _union_us(events: Sequence[Mapping[str, Any]]) -> float:
+    """Return the microseconds in which at least one of the events was under way."""
+    total, end = 0.0, float("-inf")
+    for event in sorted(events, key=lambda one: one["ts"]):
+        stop = event["ts"] + event["dur"]
+        total += max(0.0, stop - max(end, event["ts"]))
+        end = max(end, stop)
+    return total
+
+
+def _longest(events: Sequence[Mapping[str, Any]], seconds: float, n: int = 10) -> list[dict[str, Any]]:
+    """Return the names that took longest in all, with their calls and their share of the wall time."""
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        by_name[event["name"]].append(event["dur"])
+    ordered = sorted(by_name.items(), key=lambda one: -sum(one[1]))[:n]
+    return [
+        {"name": name[:120], "n_calls": len(us), "share": round(sum(us) / 1e6 / seconds, 4)} for name, us in ordered
+    ]
+
+
+def _kind(kernel: str) -> str:
+    name = kernel.lower()
+    return next((kind for kind, parts in _KINDS.items() if any(part in name for part in parts)), "everything else")
+
+
+def _verdict(shares: Mapping[str, float], kinds: Mapping[str, float]) -> str:
+    """Say in one line what would gain most, by limits that are rules of thumb."""
+    if shares["idle"] > 0.3:
+        return f"the device waits {shares['idle']:.0%} of the time: larger micro-batches, or CUDA graphs for the layers"
+    if shares["copies"] > 0.1:
+        return f"copies take {shares['copies']:.0%}: keep the cached features on the device, or pin them"
+    kind = max(kinds, key=lambda one: kinds[one])
+    advice = {
+        "matrix products": "little to mend but to compute less",
+        "attention": "another attention kernel",
+        "optimizer": "a fused optimizer",
+        "everything else": "fuse the elementwise kernels (torch.compile)",
+    }
+    return f"{kind} take {kinds[kind]:.0%} of the kernels' time: {advice[kind]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The memory plan against what a step really takes, at the true shape."""
+
+import pytest
+import torch
+from benchmarks.full_size import full_size_model
+
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.modelling.model import load_processor
+from skincare.modelling.recogniser import Recogniser
+from skincare.paths import TINY_MODEL
+from skincare.training import finetuning, memory_plan, objectives
+
+pytestmark = pytest.mark.gpu
+
+N_IMAGES, N_VISUAL_TOKENS = 4, 128
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+def test_the_plan_is_within_15_percent_of_torchs_peak(cuda, checkpointing):
+    """what torch's allocator takes at its peak is known on CUDA only."""
+    encoder = PromptEncoder(load_processor(TINY_MODEL))
+    model = full_size_model(torch.bfloat16, cuda, encoder)
+    model.config.dtype = torch.bfloat16
+    parameters = freeze(model, Trainable())
+    recogniser = Recogniser(model).train()
+    if checkpointing:
+        finetuning.enable_checkpointing(model)
+    grid = (1, encoder.merge_size, N_VISUAL_TOKENS * encoder.merge_size)
+    n_patches = grid[1] * grid[2]
+    states = [torch.randn(n_patches, 1280, dtype=torch.bfloat16, device=cuda) for _ in range(N_IMAGES)]
+    optimizer = torch.optim.AdamW(parameters.values(), lr=5e-7)
+    answers = ["Moisturiser"] * N_IMAGES
+    for _ in range(2):  # the second has the optimizer's states
+        torch.cuda.reset_peak_memory_stats(cuda)
+        objectives.losses(recogniser, encoder, "none", [grid] * N_IMAGES, states, answers).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    n_tokens = encoder.batch([grid], answers[:1]).input_ids.shape[1]
+    found = memory_plan.plan(
+        model.config, Trainable(), n_tokens, grid, N_IMAGES, 80 * memory_plan.GIB, n_opening=len(encoder.opening)
+    )
+    kind = "checkpointed" if checkpointing else "activation"
+    per_image = getattr(found, f"{kind}_bytes_per_picture")
+    planned = found.fixed_bytes + N_IMAGES * per_image
+    assert planned == pytest.approx(torch.cuda.max_memory_allocated(cuda), rel=0.15)

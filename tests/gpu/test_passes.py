@@ -1,0 +1,149 @@
+"""On the device, ours is what transformers' own forward and backward pass is, in fp32 and in bf16."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch.nn import functional
+
+from skincare.answering.decoders import make_decoder
+from skincare.categories import CATEGORIES
+from skincare.modelling.batches import IGNORED
+from skincare.modelling.freezing import Trainable, freeze
+from skincare.modelling.model import load_model
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
+from skincare.paths import TINY_MODEL
+from skincare.training import objectives
+from tests.helpers import mixed_pixels, noise_picture
+
+pytestmark = pytest.mark.gpu
+
+ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
+# Of the loss, and of a gradient as a share of its norm; bf16 has 8 bits, and a pass rounds a hundred times.
+TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (5e-3, 5e-2)}
+
+
+@pytest.fixture(autouse=True)
+def exact_fp32(monkeypatch):
+    """Convolutions of fp32 tensors are TF32 on CUDA by default: three digits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def loaded(device, dtype=torch.float32, attention="sdpa"):
+    model = load_model(TINY_MODEL, device, attention).to(dtype)
+    model.config.dtype = dtype
+    return model
+
+
+def plain_logits(model, batch, pixels):
+    """All logits by transformers' own pass, which sees every image and computes every token."""
+    device = model.lm_head.weight.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=model.config.dtype == torch.bfloat16):
+        return model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            pixel_values=torch.cat([one.patches for one in pixels]).to(device),
+            image_grid_thw=torch.tensor([one.grid for one in pixels], device=device),
+        ).logits.float()
+
+
+def plain_losses(model, batch, pixels):
+    logits = plain_logits(model, batch, pixels)
+    losses = functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch.labels[:, 1:], reduction="none")
+    return losses.sum(1) / (batch.labels[:, 1:] != IGNORED).sum(1)
+
+
+def gradients(parameters):
+    return {name: parameter.grad.double().cpu() for name, parameter in parameters.items()}
+
+
+def assert_close(found, expected, dtype):
+    """Compare losses, the norm of all gradients and each module's gradients, given as (losses, gradients)."""
+    of_loss, of_gradient = TOLERANCES[dtype]
+    torch.testing.assert_close(found[0], expected[0], rtol=of_loss, atol=of_loss)
+    assert found[1].keys() == expected[1].keys()
+    norms = [torch.stack([one.norm() for one in grads.values()]).norm() for _, grads in (found, expected)]
+    torch.testing.assert_close(norms[0], norms[1], rtol=of_gradient, atol=0)
+    for name, gradient in expected[1].items():
+        difference = (found[1][name] - gradient).norm()
+        # A key's bias has no influence: its gradient is what rounding leaves.
+        assert difference <= of_gradient * gradient.norm() + 1e-3 * of_gradient * norms[1], name
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=["fp32", "bf16"])
+def test_a_step_from_cached_features_equals_the_plain_step(device, tiny_encoder, tmp_path, dtype):
+    model = loaded(device, dtype)
+    parameters = freeze(model, Trainable())
+    recogniser = Recogniser(model).train()
+    names = [f"{i}.png" for i in range(4)]
+    for i, name in enumerate(names):
+        noise_picture(168, 168, seed=i).save(tmp_path / name)
+    PictureStates(recogniser, tiny_encoder, tmp_path, tmp_path / "cache").fill(names)
+    kept = PictureStates(recogniser, tiny_encoder, tmp_path, tmp_path / "cache")
+    assert len(list(tmp_path.glob("cache/*/*.safetensors"))) == len(names)
+    losses = objectives.losses(recogniser, tiny_encoder, "none", *kept.get(names), ANSWERS)
+    losses.mean().backward()
+    found = losses.detach(), gradients(parameters)
+    model.zero_grad()
+
+    pixels = [tiny_encoder.pixels(noise_picture(168, 168, seed=i)) for i in range(4)]
+    batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS).to(device)
+    expected = plain_losses(model, batch, pixels)
+    expected.mean().backward()
+    assert_close(found, (expected.detach(), gradients(parameters)), dtype)
+
+
+@pytest.mark.parametrize("n_micro", [1, 2])
+def test_images_of_several_shapes_are_learnt_alike_together_and_apart(device, tiny_encoder, n_micro):
+    model = loaded(device)
+    parameters = freeze(model, Trainable())
+    recogniser = Recogniser(model).train()
+    pixels = mixed_pixels(tiny_encoder)
+    grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+    found = []
+    for size in (4, n_micro):
+        losses = []
+        for start in range(0, 4, size):
+            some = slice(start, start + size)
+            part = objectives.losses(recogniser, tiny_encoder, "none", grids[some], states[some], ANSWERS[some])
+            (part.sum() / 4).backward()
+            losses.append(part.detach())
+        found.append((torch.cat(losses), gradients(parameters)))
+        model.zero_grad()
+    assert_close(found[1], found[0], torch.float32)
+
+
+def test_label_ranking_equals_the_plain_full_sequence_score(device, tiny_encoder):
+    model = loaded(device).requires_grad_(False)
+    recogniser = Recogniser(model)
+    pixels = mixed_pixels(tiny_encoder)
+    answers = make_decoder("rank", recogniser, tiny_encoder)(
+        [one.grid for one in pixels], recogniser.picture_states(pixels)
+    )
+    for answer, one in zip(answers, pixels, strict=True):
+        batch = tiny_encoder.batch([one.grid] * len(CATEGORIES), CATEGORIES).to(device)
+        logits = plain_logits(model, batch, [one] * len(CATEGORIES))
+        losses = functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch.labels[:, 1:], reduction="none")
+        expected = torch.log_softmax(-losses.sum(1), dim=0)
+        torch.testing.assert_close(torch.tensor(answer.log_probabilities), expected.cpu(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("attention", "dtype"), [("eager", torch.float32), ("flash_attention_2", torch.bfloat16)], ids=["eager", "flash"]
+)
+def test_other_attention_kernels_agree_with_sdpa(device, tiny_encoder, attention, dtype):
+    if attention == "flash_attention_2" and (device.type != "cuda" or not importlib.util.find_spec("flash_attn")):
+        pytest.skip("needs a CUDA GPU and flash-attn")
+    pixels = mixed_pixels(tiny_encoder)
+    found = []
+    for kernel in (attention, "sdpa"):
+        model = loaded(device, dtype, kernel)
+        parameters = freeze(model, Trainable())
+        recogniser = Recogniser(model).train()
+        grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+        losses = objectives.losses(recogniser, tiny_encoder, "none", grids, states, ANSWERS)
+        losses.mean().backward()
+        found.append((losses.detach(), gradients(parameters)))
+    assert_close(*found, dtype)

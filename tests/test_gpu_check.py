@@ -1,0 +1,111 @@
+"""The GPU check works when a GPU is at hand: every step of run.sh on a CPU, and the arithmetic of its figures."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from skincare.paths import REPOSITORY
+
+FOLDER = REPOSITORY / "benchmarks" / "gpu"
+STEPS = ["environment", "tests", "finetune_speed", "evaluation_speed", "profile"]
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a script of the benchmarks by its name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    return importlib.import_module
+
+
+def run(out, *options, **environment):
+    return subprocess.run(
+        [str(FOLDER / "run.sh"), *options], capture_output=True, text=True,
+        env={**os.environ, "PYTHON": sys.executable, "OUT": str(out), **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_step_runs_on_a_cpu_and_its_result_is_shown(tmp_path):
+    found = run(tmp_path, "--tiny")
+    log = (tmp_path / "run.log").read_text()
+    assert found.returncode == 0, found.stdout + log
+    steps = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == STEPS
+    tests = json.loads((tmp_path / "tests.json").read_text())["tests"]
+    assert {test["outcome"] for test in tests} == {"passed", "skipped"}
+    assert all(test["reason"].startswith("needs a CUDA GPU") for test in tests if test["outcome"] == "skipped")
+    training = json.loads((tmp_path / "finetune_speed.json").read_text())
+    assert not any("error" in row for row in training["rows"] + training["largest"])
+    assert {row["variant"]: row["batch_size"] for row in training["largest"]} == {
+        "reference": 1, "trainer": 2, "sft_trainer": 2, "ours": 2, "ours_cached": 2,
+    }  # fmt: skip
+    shown = ("ours_cached", "batched", "head_seen", "aten::", "no GPU", "10 passed")
+    assert not [word for word in shown if word not in found.stdout]
+    # What comes back from a lent machine: few files, none of them large.
+    assert len(list(tmp_path.iterdir())) <= 8
+
+
+@pytest.mark.slow
+def test_a_failing_step_stops_no_other_and_is_told(tmp_path):
+    """Python is one that fails at the first step and has nothing to do in the others."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$*" in *environment.py*) exit 3;; *table.py*) echo tables;; esac\n')
+    python.chmod(0o755)
+    found = run(tmp_path / "out", "--tiny", PYTHON=str(python))
+    steps = [json.loads(line) for line in (tmp_path / "out" / "steps.jsonl").read_text().splitlines()]
+    assert [(step["step"], step["exit_code"]) for step in steps] == [(name, 3 * (name == STEPS[0])) for name in STEPS]
+    assert found.returncode == 1
+    assert "tables" in found.stdout
+
+
+def test_tables_of_an_empty_folder_say_what_is_missing(tmp_path, load):
+    text = "\n".join(load("table").lines(tmp_path))
+    assert all(f"No {name}.json" in text for name in STEPS[1:])
+
+
+def test_shares_of_a_trace_count_overlaps_once_and_leave_out_annotations(load):
+    def event(category, start, microseconds, name="sm90_xmma_gemm_bf16"):
+        return {"ph": "X", "cat": category, "ts": start, "dur": microseconds, "name": name}
+
+    trace = [
+        event("kernel", 0, 300_000), event("kernel", 200_000, 200_000, "vectorized_elementwise_kernel"),
+        event("gpu_memcpy", 500_000, 100_000), event("gpu_user_annotation", 0, 1_000_000), event("cpu_op", 0, 900_000),
+    ]  # fmt: skip
+    found = load("profile_steps").summarise(trace, seconds=1.0)
+    assert found["shares_of_wall_time"] == {"kernels": 0.4, "copies": 0.1, "idle": 0.5}
+    assert found["shares_of_kernel_time"] == {"everything else": 0.4, "matrix products": 0.6}
+    assert found["longest_kernels"][0] == {"name": "sm90_xmma_gemm_bf16", "n_calls": 1, "share": 0.3}
+    assert "waits 50%" in found["verdict"]
+
+
+def test_a_variant_keeps_what_it_measured_before_it_failed(load):
+    speed = load("finetune_speed")
+    good = {"variant": "ours", "batch_size": 4, "pictures_per_second": 1.0}
+    failed = {"variant": "ours", "batch_size": 8, "error": "OutOfMemoryError: so"}
+    assert speed.first_and_largest([good, failed]) == (
+        good, {**good, "does_not_fit": 8, "why": "OutOfMemoryError: so"},
+    )  # fmt: skip
+    assert speed.first_and_largest([failed]) == (failed, failed)
+
+
+def dies(config, variant, sender):
+    sender.send({"variant": variant, "batch_size": 2})
+    os._exit(7)
+
+
+def hangs(config, variant, sender):
+    sender.send({"variant": variant, "batch_size": 2})
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(("work", "error"), [(dies, "ended with exit code 7"), (hangs, "took longer than 0.5 s")])
+def test_a_process_that_dies_or_hangs_leaves_a_row_that_says_so(load, work, error):
+    speed = load("finetune_speed")
+    rows = speed.measure_apart(speed.Config(timeout_s=0.5), "ours", work)
+    assert rows == [{"variant": "ours", "batch_size": 2}, {"variant": "ours", "batch_size": 4, "error": error}]
