@@ -5,6 +5,8 @@ On the test pictures, learnt from the training pictures, strengths and weights c
     name            the product's name alone (TF-IDF of letters and words, logistic regression)
     vision_probe    the untrained model's visual tokens, averaged (logistic regression)
     name_picture    the weighted mean of the log-probabilities of the last two
+    pack_text       the text on the pack as read_text.py read it, by the reader of `predict.py` (where that was done)
+    pack_text_image the weighted mean of the log-probabilities of pack_text and vision_probe
 On other test sets, and marked so:
     product_lookup  the category of the same product's other pictures, on a split by picture: what that gives away
     name_folds      the name alone for every product of the catalogue, in five folds that no size of a product crosses
@@ -46,6 +48,8 @@ from skincare.modelling.pictures import PictureStates
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
+from skincare.text_reading import split_reader
+from skincare.text_reading.pack_text import read_pack_text
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,8 @@ _LABELS: Final = {
     "name": "Product name alone, without the picture",
     "vision_probe": "Linear probe on the untrained model's visual tokens",
     "name_picture": "Name and probe together",
+    "pack_text": "Text on the pack alone, read by OCR",
+    "pack_text_image": "Text on the pack and probe together",
     "product_lookup": "Product looked up, on other test pictures: a split by picture",
     "name_folds": "Product name alone, on the whole catalogue: five folds by product",
 }
@@ -95,6 +101,13 @@ def run(config: Config, layout: Layout) -> Summary:
         "vision_probe": probed["test"],
         "name_picture": _fuse(weight, named["test"], probed["test"]),
     }
+    if layout.pack_text.is_file():
+        read = _read_packs(layout, parts, products)
+        weight_of_text = _choose_weight(read["val"], probed["val"], parts["val"])
+        tables["pack_text"] = read["test"]
+        tables["pack_text_image"] = _fuse(weight_of_text, read["test"], probed["test"])
+    else:
+        logger.info("pack_text left out: `python src/read_text.py` was not run")
     answers = {name: _predictions(parts["test"], name, table) for name, table in tables.items()}
     answers["product_lookup"] = _look_up(parts, config.seed)
     answers["name_folds"] = _name_folds(products, config.seed)
@@ -123,6 +136,17 @@ def _texts(parts: dict[str, list[Example]], name_of: dict[str, str]) -> dict[str
     if unknown:
         raise StageError(f"{len(unknown)} products are not in the catalogue, such as {unknown[0]}; run clean.py again")
     return {split: [name_of[one.product_id] for one in part] for split, part in parts.items()}
+
+
+def _read_packs(layout: Layout, parts: dict[str, list[Example]], products: Sequence[Product]) -> dict[str, Table]:
+    """Return, for val and test, what a reader says that has learnt from train; even odds for packs without text."""
+    texts = read_pack_text(layout.pack_text)
+    reader = split_reader.fit_on_train(parts, products, texts)
+    tables = {}
+    for split in ("val", "test"):
+        table, is_read = split_reader.read_packs(reader, parts[split], texts)
+        tables[split] = np.where(is_read[:, None], table, -np.log(len(CATEGORIES)))
+    return tables
 
 
 def _figures(name: str, scores: Scores, *, is_of_test: bool) -> dict[str, Any]:
@@ -203,16 +227,18 @@ def _name_folds(products: Sequence[Product], seed: int) -> list[Prediction]:
 
 def _predictions(examples: Sequence[Example], name: str, table: Table) -> list[Prediction]:
     return [
-        _prediction(one, name, CATEGORIES[int(row.argmax())], row) for one, row in zip(examples, table, strict=True)
+        # Even odds, as of a pack without text, are no answer.
+        _prediction(one, name, CATEGORIES[int(row.argmax())] if np.ptp(row) else None, row)
+        for one, row in zip(examples, table, strict=True)
     ]
 
 
-def _prediction(one: Example, name: str, category: str, row: Sequence[float] | Table) -> Prediction:
+def _prediction(one: Example, name: str, category: str | None, row: Sequence[float] | Table) -> Prediction:
     return Prediction(
         image_id=one.image_id, product_id=one.product_id, file=one.image, split="test", truth=one.category,
-        decoder=f"baseline:{name}", text=category, n_new_tokens=0, is_finished=True, category=category,
-        status="exact", candidates=(category,), log_probabilities=tuple(round(float(v), 6) for v in row),
-        latency_s=0.0,
+        decoder=f"baseline:{name}", text=category or "", n_new_tokens=0, is_finished=True, category=category,
+        status="exact" if category else "empty", candidates=(category,) if category else (),
+        log_probabilities=tuple(round(float(v), 6) for v in row), latency_s=0.0,
     )  # fmt: skip
 
 

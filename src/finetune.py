@@ -158,7 +158,8 @@ def _test(
     # Free text carries no probabilities; the likelihood of all names does.
     sure = exported.decoder("rank" if decoder == "generate" else decoder)
     ranked = {split: exported.predict(part, split, sure) for split, part in (("val", val), ("test", test))}
-    predictions.write_jsonl(log / "test_ranked.jsonl", ranked["test"])
+    for split, some in ranked.items():
+        predictions.write_jsonl(log / f"{split}_ranked.jsonl", some)
     exported.write_manifest(log, config, {"test_predictions.jsonl": answered, "test_ranked.jsonl": ranked["test"]})
     summary = confidence.summarise(ranked["val"], ranked["test"], _WANTED_RISKS)
     write_json(log / "confidence.json", summary)

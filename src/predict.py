@@ -1,7 +1,8 @@
 """Name the category of any image, or of every image in a folder.
 
-By the text on the pack (--predictor text: OCR and the reader, no training, no torch), or by a fine-tuned model (model).
-By default a fine-tuned model answers where there is one, and the reader where there is none.
+By the text on the pack (--predictor text: OCR and the reader, no training, no torch), by a fine-tuned model (model), or
+by both (fused, after fuse.py). By default a fine-tuned model answers where there is one, fused with the reader where
+that was fitted, and the reader alone where there is none.
 
 In: an image or a folder; for a model its folder or hub name.
 Out: a table on standard output; with --csv a CSV file. A file that is no image is a row with the reason; an image that
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
 
-PredictorName = Literal["auto", "text", "model"]
+PredictorName = Literal["auto", "text", "model", "fused"]
 # Those of skincare.answering.decoders, which imports torch.
 DecoderName = Literal["generate", "constrained", "rank", "head"]
 # The decoders that give probabilities.
@@ -51,7 +52,8 @@ class Config(stage.StageConfig):
     pictures: Annotated[Path, tyro.conf.Positional]
     """An image, or a folder that is searched with all its subfolders."""
     predictor: PredictorName = "auto"
-    """text: the pack's text; model: a fine-tuned model; auto: the model if there is one, or is named, else the text."""
+    """text: the pack's text; model: a fine-tuned model; fused: both, as fuse.py weighs them; auto: the model if there
+    is one, or is named, fused where that was fitted, else the text."""
     model: str = ""
     """A model folder or hub name; the newest run in models/finetuned/ if left out."""
     csv: Path | None = None
@@ -60,7 +62,7 @@ class Config(stage.StageConfig):
     """Answer Unknown, status abstained, where the category is less probable than this; the reader's own threshold (0.5)
     if left out. Of a model it needs the decoder rank or head."""
     ocr: EngineName = "rapidocr"
-    """The OCR engine of the predictor text."""
+    """The OCR engine, for the predictors text and fused, and for models that learnt with the pack's text as a hint."""
     decoder: DecoderName | None = None
     """How a model answers; the classification head if left out and the model has one, or else free text (rank with
     --min-confidence)."""
@@ -114,8 +116,22 @@ def _predictor(config: Config, layout: Layout) -> tuple[Predictor, int]:
     source = config.model or str(_newest_model(layout))
     if is_drawings_only(Path(source)):
         logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
+    if _is_fused(config, Path(source)):
+        from skincare.inference.fused_predictor import FusedPredictor
+
+        return FusedPredictor(Path(source), config.ocr), config.batch_size
     wants = config.min_confidence is not None
-    return ModelPredictor(source, config.decoder, config.temperature, needs_probabilities=wants), config.batch_size
+    model = ModelPredictor(source, config.decoder, config.temperature, needs_probabilities=wants, ocr=config.ocr)
+    return model, config.batch_size
+
+
+def _is_fused(config: Config, source: Path) -> bool:
+    """Tell whether the reader has a say beside the model; a decoder or a temperature that is named is the model's."""
+    if config.predictor != "auto":
+        return config.predictor == "fused"
+    from skincare.evaluation import fusion  # scipy's optimizers would slow the reader's start
+
+    return config.decoder is None and config.temperature == 1 and (source / fusion.FILE).is_file()
 
 
 def _is_by_text(config: Config, layout: Layout) -> bool:
@@ -147,6 +163,8 @@ def _check(config: Config) -> None:
         raise StageError(f"--batch-size {config.batch_size} is below 1")
     if config.predictor == "text" and (config.model or config.decoder):
         raise StageError("--predictor text asks no model: leave --model and --decoder out")
+    if config.predictor == "fused" and (config.decoder or config.temperature != 1):
+        raise StageError("--predictor fused has a decoder and a temperature of its own: leave those out")
     if config.min_confidence is None:
         return
     if not 0 <= config.min_confidence <= 1:

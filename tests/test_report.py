@@ -250,3 +250,24 @@ def test_hints_are_named_and_the_products_name_in_a_prompt_is_warned_of(layout, 
         text = path.read_text()
         assert "what the shop's page says of the product" in text.replace("&#39;", "'")
         assert ("name stands in the prompt" in text) == with_name
+
+
+def test_a_model_that_does_not_beat_the_reader_is_told_so_first(layout):
+    row = {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "f1_macro": 0.5, "coverage": 1.0}
+    pair = {"n": 42, "difference": -0.1, "difference_low": -0.2, "difference_high": -0.01, "mcnemar_p": 0.04,
+            "products_p": 0.03}  # fmt: skip
+    write_json(
+        layout.finetune_log("sample") / "fusion.json",
+        {"weights": {"model": 0.25, "reader": 1.75, "model_alone": 1.0}, "n_val": 30, "n_test_read": 40,
+         "expected_calibration_error": {"model": 0.1, "fused": 0.05},
+         "rows": [{"name": name, "label": f"The {name}, {HOSTILE}", **row} for name in ("reader", "model", "fused")],
+         "comparisons": [{"before": "reader", "after": "model", **pair}]},
+    )  # fmt: skip
+    report.run(report.Config(root=layout.root), layout)
+    markdown, page = layout.report_markdown.read_text(), layout.report_html.read_text()
+    for text in (markdown, page):
+        assert "1.75 of the reader" in text
+        verdict = text.index("The model is worse than reading the text on the pack")
+        assert verdict < text.index("Macro F1")
+        assert "-20.0 to -1.0" in text
+        assert f"The reader, {HOSTILE}" not in text

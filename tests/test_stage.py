@@ -144,7 +144,7 @@ def test_every_stage_explains_itself(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["scrape.py", "clean.py", "build_dataset.py", "report.py"])
+@pytest.mark.parametrize("script", ["scrape.py", "clean.py", "build_dataset.py", "fuse.py", "report.py"])
 def test_the_data_stages_never_load_torch(script, tmp_path):
     """They start in a second."""
     code = (

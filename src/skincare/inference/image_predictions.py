@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
+from skincare import images
 from skincare.categories import UNKNOWN
+from skincare.images import Pixels
 from skincare.tables import for_spreadsheet
 
 
@@ -25,6 +27,14 @@ class Row:
         """Return the row as text; an image whose predictor gives no probability has an empty cell."""
         probability = "" if self.probability is None else f"{self.probability:.4f}"
         return [self.file, self.category, probability, self.status, self.answer]
+
+
+def open_image(file: Path) -> Pixels | Row:
+    """Return the image of a file, or the row that says why there is none."""
+    try:
+        return images.decode_with_notes(file.read_bytes()).pixels
+    except (OSError, ValueError) as error:
+        return Row(str(file), UNKNOWN, None, "unreadable", str(error))
 
 
 class Predictor(Protocol):

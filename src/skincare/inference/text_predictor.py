@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from skincare import images
 from skincare.categories import UNKNOWN
-from skincare.inference.image_predictions import Row
+from skincare.inference.image_predictions import Row, open_image
 from skincare.text_reading.ocr import EngineName, OcrEngine, make_engine
 from skincare.text_reading.reader import Reader
 
@@ -28,10 +27,9 @@ class TextPredictor:
         return [self._row(file) for file in files]
 
     def _row(self, file: Path) -> Row:
-        try:
-            pixels = images.decode_with_notes(file.read_bytes()).pixels
-        except (OSError, ValueError) as error:
-            return Row(str(file), UNKNOWN, None, "unreadable", str(error))
+        pixels = open_image(file)
+        if isinstance(pixels, Row):
+            return pixels
         found = self._reader.predict(self._engine.read(pixels))
         probability = found.confidence if found.status in ("read", "abstained") else None
         return Row(str(file), found.label or UNKNOWN, probability, found.status, "; ".join(found.evidence))

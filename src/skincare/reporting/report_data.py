@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,9 @@ from skincare.evaluation.metrics import Scores
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HistoryRow
 
-STAGES: Final = ("scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "explain", "ablations")
+STAGES: Final = (
+    "scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain", "ablations",
+)  # fmt: skip
 # Of the gallery; at 6 kB each they stay far below 10 MB together.
 MAX_THUMBNAILS: Final = 600
 _THUMBNAIL_SIDE_PX: Final = 160
@@ -81,6 +83,8 @@ class ReportData:
     plots: Mapping[str, Path]
     # When the answers were given -> manifest.json of that run.
     manifests: Mapping[str, Mapping[str, Any]]
+    # What fuse.py found: reader, model and both on the same test images; empty where it was not run.
+    fusion: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def last(self) -> Scores:
@@ -123,6 +127,7 @@ def gather(layout: Layout) -> ReportData:
     return ReportData(
         stages, before, after, comparison, confidence, history, pictures, _plots(layout) | _overlays(stages, layout),
         {when: _read_json(path) for when, path in manifests.items() if path.is_file()},
+        _read_json(log / "fusion.json") if log and (log / "fusion.json").is_file() else {},
     )  # fmt: skip
 
 

@@ -1,0 +1,183 @@
+"""Fuse what a fine-tuned model and the reader of packs say; hold both, the fusion and the name against each other.
+
+In: a run of finetune.py (log/finetune/<run>/{val_ranked,test_ranked,test_predictions}.jsonl), the dataset, the
+catalogue, clean_dataset/annotations/pack_text.jsonl.
+Out: models/finetuned/<run>/{fusion.json,reader/}, from which `predict.py --predictor fused` answers;
+log/finetune/<run>/{test_reader.jsonl,test_fused.jsonl,fusion.json}, which the report shows.
+Command: python src/fuse.py [--run NAME]
+Time: some seconds; no model is loaded.
+
+The weights are fitted on val, test is read once. The reader has learnt from no name and no text of a product of val or
+test, so it is not the one that answers users before anything is trained: that one knows the whole catalogue.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from skincare import stage
+from skincare.answering import predictions
+from skincare.answering.predictions import Prediction
+from skincare.catalogue import read_products
+from skincare.categories import CATEGORIES
+from skincare.dataset.chat import Example, read_dataset
+from skincare.errors import MissingInputError, StageError
+from skincare.evaluation import calibration, comparison, fusion, metrics
+from skincare.evaluation.calibration import Rights, Table
+from skincare.files import write_json
+from skincare.paths import SPLITS, Layout
+from skincare.runlog import Summary
+from skincare.text_reading import split_reader
+from skincare.text_reading.pack_text import PackText, read_pack_text
+from skincare.text_reading.reader import Reader
+
+logger = logging.getLogger(__name__)
+
+_LABELS: Final = {
+    "reader": "The reader alone: text on the pack",
+    "model": "The model alone",
+    "fused": "Model and reader fused",
+    "name": "The product's name in the catalogue alone",
+}
+_INTERVAL: Final = ("accuracy", "accuracy_low", "accuracy_high")
+# Read as: what the second adds to the first, on the same images.
+_COMPARED: Final = (("reader", "model"), ("model", "fused"), ("reader", "fused"), ("reader", "name"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(stage.StageConfig):
+    """What the stage can be told."""
+
+    run: str = ""
+    """Run of finetune.py; the one that was trained last if left out."""
+    catalogue: Path | None = None
+    """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What both say of the images of a split; the model's predictions in the order of the rows."""
+
+    ranked: list[Prediction]
+    model: Table
+    reader: Table
+    is_read: Rights
+    truths: calibration.Places
+
+
+def run(config: Config, layout: Layout) -> Summary:
+    """Fit on val, score on test, write the weights into the model's folder."""
+    name = config.run or _last_run(layout)
+    log, folder = layout.finetune_log(name), layout.finetuned_model(name)
+    parts = {split: read_dataset(layout, split) for split in SPLITS}
+    texts = read_pack_text(layout.pack_text)
+    reader = split_reader.fit_on_train(parts, read_products(config.catalogue or layout.catalogue).products, texts)
+    told = {split: _told(log / f"{split}_ranked.jsonl", parts[split], reader, texts) for split in ("val", "test")}
+    val, test = told["val"], told["test"]
+    weights = fusion.fit(val.model, val.reader, val.is_read, val.truths)
+    fused = fusion.fuse(weights, test.model, test.reader, test.is_read)
+    answers = {
+        "reader": _answers(test.ranked, "reader", test.reader, test.is_read),
+        "model": predictions.read_jsonl(log / "test_predictions.jsonl"),
+        "fused": _answers(test.ranked, "fused", fused),
+        **_named(layout, test.ranked),
+    }
+    for kind in ("reader", "fused"):
+        predictions.write_jsonl(log / f"test_{kind}.jsonl", answers[kind])
+    results = _results(answers, val, test, fused)
+    reader.save(folder / fusion.READER_FOLDER)
+    fusion.write(folder, weights, decoder=test.ranked[0].decoder, n_val=len(val.truths), ocr=_engine(texts))
+    write_json(log / "fusion.json", {"run": name, "weights": vars(weights), **results})
+    for row in results["rows"]:
+        logger.info("%-45s %5.1f %% (%.1f to %.1f)", row["label"], *(100 * row[key] for key in _INTERVAL))
+    accuracy = {row["name"]: row["accuracy"] for row in results["rows"]}
+    return Summary(
+        headline=f"fused {accuracy['fused']:.1%} on test, model {accuracy['model']:.1%}, "
+        f"reader {accuracy['reader']:.1%}; weights of model {weights.model:.2f} and reader {weights.reader:.2f}, "
+        f"of the model where nothing is read {weights.model_alone:.2f}",
+        counts={"test images read": int(test.is_read.sum()), "test images not read": int((~test.is_read).sum())},
+        results={"run": name, "weights": vars(weights)},
+    )
+
+
+def _last_run(layout: Layout) -> str:
+    summary = layout.summary("finetune")
+    if not summary.is_file():
+        raise MissingInputError("finished run", summary, "Run `python src/finetune.py` first.")
+    return str(json.loads(summary.read_text(encoding="utf-8"))["results"]["run"])
+
+
+def _told(file: Path, examples: Sequence[Example], reader: Reader, texts: Mapping[str, PackText]) -> _Told:
+    """Return what model and reader say of a split's images; StageError where the run was asked about others."""
+    if not file.is_file():
+        raise MissingInputError("ranked answers of the run", file, "Train it again with `python src/finetune.py`.")
+    # Sorted, as `table_of` sorts.
+    ranked = sorted(predictions.read_jsonl(file), key=lambda one: one.image_id)
+    examples = sorted(examples, key=lambda one: one.image_id)
+    if [(one.image_id, one.truth) for one in ranked] != [(one.image_id, one.category) for one in examples]:
+        raise StageError(f"{file}: answers about other images than the dataset's; run `python src/finetune.py` again")
+    table, truths = calibration.table_of(ranked)
+    return _Told(ranked, table, *split_reader.read_packs(reader, examples, texts), truths)
+
+
+def _answers(ranked: Sequence[Prediction], kind: str, table: Table, is_read: Rights | None = None) -> list[Prediction]:
+    """Return an answer about each image: the likeliest category, none where nothing was read."""
+    answers = []
+    for i, (one, row) in enumerate(zip(ranked, table, strict=True)):
+        category = CATEGORIES[int(row.argmax())] if is_read is None or is_read[i] else None
+        answers.append(
+            replace(
+                one, decoder=kind, text=category or "", category=category, status="exact" if category else "empty",
+                candidates=(category,) if category else (), log_probabilities=tuple(round(float(v), 6) for v in row),
+                n_new_tokens=0, latency_s=0.0, cache_key="", hint="",
+            )
+        )  # fmt: skip
+    return answers
+
+
+def _named(layout: Layout, ranked: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """Return what the name alone answers about the same images, where baselines.py has asked it."""
+    file = layout.baselines / "name.jsonl"
+    found = predictions.read_jsonl(file) if file.is_file() else []
+    return {"name": found} if found and comparison.is_of_same_pictures(found, ranked) else {}
+
+
+def _results(answers: Mapping[str, list[Prediction]], val: _Told, test: _Told, fused: Table) -> dict[str, Any]:
+    """Return the table and the paired comparisons as the report shows them."""
+    scores = {name: metrics.score(some) for name, some in answers.items()}
+    keys = ("n", "n_products", *_INTERVAL, "f1_macro", "f1_macro_low", "f1_macro_high", "coverage")
+    bins = {"model": test.model, "fused": fused}
+    return {
+        "n_val": len(val.truths),
+        "n_test_read": int(test.is_read.sum()),
+        "rows": [
+            {"name": name, "label": _LABELS[name], **{key: getattr(one, key) for key in keys}}
+            for name, one in scores.items()
+        ],
+        "comparisons": [
+            {"before": before, "after": after, **metrics.to_json(comparison.compare(answers[before], answers[after]))}
+            for before, after in _COMPARED
+            if after in answers
+        ],
+        "expected_calibration_error": {
+            name: calibration.expected_calibration_error(calibration.reliability(table, test.truths))
+            for name, table in bins.items()
+        },
+    }
+
+
+def _engine(texts: Mapping[str, PackText]) -> str:
+    """Return the OCR engine that read the packs; several where that was changed in between."""
+    return "; ".join(sorted({one.engine for one in texts.values()}))
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    stage.main("fuse", Config, run)
+
+
+if __name__ == "__main__":
+    main()
