@@ -59,8 +59,8 @@ class Config(stage.StageConfig):
     csv: Path | None = None
     """Write a CSV file instead of a table on standard output."""
     min_confidence: float | None = None
-    """Answer Unknown, status abstained, where the category is less probable than this; the reader's own threshold (0.5)
-    if left out. Of a model it needs the decoder rank or head."""
+    """Answer Unknown, status abstained, where the category is less probable than this; the reader's own threshold
+    (0.6: 96 % of its answers should be right) if left out. Of a model it needs the decoder rank or head."""
     ocr: EngineName = "rapidocr"
     """The OCR engine, for the predictors text and fused, and for models that learnt with the pack's text as a hint."""
     decoder: DecoderName | None = None

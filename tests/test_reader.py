@@ -8,7 +8,8 @@ import pytest
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.text_reading.pack_text import TextLine
-from skincare.text_reading.reader import Reader
+from skincare.text_reading.reader import EXPECTED_ACCURACY, THRESHOLD, Reader
+from skincare.text_reading.reader_store import read_catalogue_names
 
 BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
 
@@ -108,3 +109,15 @@ def test_a_damaged_or_foreign_reader_is_refused(tmp_path, fitted):
 def test_it_does_not_learn_from_one_category():
     with pytest.raises(StageError, match="two categories"):
         Reader.fit(["a serum", "b serum"], ["Serum", "Serum"])
+
+
+def test_the_stated_numbers_are_those_of_the_catalogue(reader, real_data):
+    """The prior, the weight of the rules, and what an answer above the threshold is worth."""
+    names, labels = read_catalogue_names(real_data / "skincare_products_clean.csv")
+    truths = np.array([CATEGORIES.index(label) for label in labels])
+    table = reader.log_probabilities([[name] for name in names])
+    is_right = table.argmax(axis=1) == truths
+    assert is_right.mean() > 0.93
+    is_answered = np.exp(table.max(axis=1)) >= THRESHOLD
+    assert is_answered.mean() == pytest.approx(0.91, abs=0.01)
+    assert is_right[is_answered].mean() == pytest.approx(EXPECTED_ACCURACY, abs=0.01)

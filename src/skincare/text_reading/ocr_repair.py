@@ -10,19 +10,19 @@
 A word that the table knows stays as it is, so that nothing is repaired that was read well.
 """
 
-from collections import defaultdict
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from skincare.text_reading.cyrillic import is_cyrillic, latin_spellings, skeleton
+from skincare.text_reading.misreadings import Misreadings
 from skincare.text_reading.phrases import Phrase
 
 _LONGEST_TOKEN: Final = 40  # letters; longer ones are no words, and hostile text must not cost time
+# Letters from which on a word is repaired in a way; shorter ones are too easily another word.
 _SHORTEST_CONFUSED: Final = 3
-_SHORTEST_REPAIRED: Final = 5
-_SHORTEST_GUESSED: Final = 4
 _SHORTEST_HEAD: Final = 5
 _SHORTEST_COMPACT: Final = 7
 _SHORTEST_COMPACT_MISREAD: Final = 9
@@ -33,8 +33,9 @@ _COMPOUND: Final = 0.8
 _MISREAD: Final = 0.75
 _LOOK_ALIKE: Final = 0.85
 
+_LETTERS_FIRST: Final = re.compile(r"[a-z]{4,}(?=[0-9])")
+# Digits and letters of the outline of another letter.
 _OUTLINES: Final = str.maketrans("0135689i", "olesbbgl")
-_CONFUSED: Final = ("ceoagqd", "iltfj", "nmurhw", "vyuwr", "sgz", "bhk", "prf", "dlo")
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,10 @@ class OcrRepair:
         heads_last = sorted(self._english, key=lambda word: (word in self._heads, word))
         self._confused = {_outline(word): word for word in heads_last}
         self._compact = {"".join(one.tokens): one.tokens for one in latin}
-        self._near: dict[str, set[str]] = defaultdict(set)
-        self._near_compact: dict[str, set[str]] = defaultdict(set)
-        for word in self._words:
-            if len(word) >= _SHORTEST_GUESSED and word.isascii() and word.isalpha():
-                for stump in _stumps(word):
-                    self._near[stump].add(word)
-        for word in self._compact:
-            if len(word) >= _SHORTEST_COMPACT_MISREAD:
-                for stump in _stumps(word):
-                    self._near_compact[stump].add(word)
+        plain = sorted(word for word in self._words if word.isascii() and word.isalpha())
+        self._outlined = {_outline(word): word for word in sorted(plain, key=self._heads.__contains__)}
+        self._misreadings = Misreadings(self._outlined)
+        self._misread_compact = Misreadings(self._compact, n_taken=1)
         self._spelt = latin_spellings(word for word in self._words if is_cyrillic(word))
         self._repaired = lru_cache(maxsize=20_000)(self._repair)
         self._others = lru_cache(maxsize=20_000)(self._guess)
@@ -128,10 +123,8 @@ class OcrRepair:
 
     def _split_off_digits(self, word: str) -> tuple[tuple[str, float], ...]:
         """Return "serum30ml" as serum and the rest."""
-        letters = word.rstrip("0123456789ml").rstrip("0123456789")
-        if len(letters) >= 4 and letters.isalpha() and letters != word:
-            return self._repair(letters)
-        return ((word, 1.0),)
+        letters = _LETTERS_FIRST.match(word)
+        return self._repair(letters.group()) if letters else ((word, 1.0),)
 
     def _cyrillic(self, word: str) -> tuple[tuple[str, float], ...]:
         spelt = self._spelt.get(skeleton(word)) or self._spelt.get(word)
@@ -145,28 +138,20 @@ class OcrRepair:
             return tuple((part, _JOINED) for part in self._compact[word])
         if parts := _segment(word, self._english):
             return tuple((part, _JOINED) for part in parts)
-        near = {one for stump in _stumps(word) for one in self._near_compact.get(stump, ())}
-        return tuple((part, _MISREAD) for part in self._compact[min(near)]) if near else ()
+        near = self._misread_compact.alone(word) if len(word) >= _SHORTEST_COMPACT_MISREAD else []
+        return tuple((part, _MISREAD) for part in self._compact[near[0]]) if near else ()
+
+    def _misread(self, word: str) -> tuple[tuple[str, float], ...]:
+        """Return the one word that was misread as `word`, a category's word rather than another."""
+        near = [self._outlined[one] for one in self._misreadings.alone(_outline(word))]
+        best = next((one for one in near if one in self._heads), near[0] if near else None)
+        return ((best, _MISREAD),) if best else ()
 
     def _guess(self, word: str) -> tuple[str, ...]:
         """Return the words that may have been read as `word`, too far from it to stand for it alone."""
-        if not (word.isascii() and word.isalpha()) or len(word) < _SHORTEST_GUESSED or word in self._words:
-            return ()
-        stumps = _stumps(word)
-        if len(word) < _SHORTEST_GUESSED + 2:
-            near = {one for stump in stumps for one in self._near.get(stump, ()) if len(one) == len(word)}
-            return tuple(sorted(one for one in near if _n_differing(one, word) == 1))
-        stumps |= {shorter for stump in stumps for shorter in _stumps(stump)}
-        return tuple(sorted({one for stump in stumps for one in self._near.get(stump, ())}))
-
-    def _misread(self, word: str) -> tuple[tuple[str, float], ...]:
-        if len(word) < _SHORTEST_REPAIRED:
-            return ()
-        near = {one for stump in _stumps(word) for one in self._near.get(stump, ()) if len(one) >= _SHORTEST_REPAIRED}
-        best = sorted(
-            (one for one in near if _may_be_read_as(one, word)), key=lambda one: (one not in self._heads, one)
-        )
-        return ((best[0], _MISREAD),) if best else ()
+        is_word = word.isascii() and word.isalpha() and word not in self._words
+        near = self._misreadings.beside_others(_outline(word)) if is_word else []
+        return tuple(self._outlined[one] for one in near)
 
     def _head(self, word: str) -> tuple[tuple[str, float], ...]:
         """Return the last part of a compound that names the product, or the first part of what lost its spaces."""
@@ -196,22 +181,3 @@ def _segment(word: str, vocabulary: set[str]) -> tuple[str, ...]:
             ):
                 best[end] = (*before, part)
     return best[-1] or ()
-
-
-def _stumps(word: str) -> set[str]:
-    """Return the word, and the word without each of its letters."""
-    return {word, *(word[:i] + word[i + 1 :] for i in range(len(word)))}
-
-
-def _may_be_read_as(word: str, read: str) -> bool:
-    """Tell whether OCR may have read `word` as `read`: one letter confused; of long words one also lost or added."""
-    if len(word) != len(read):
-        return len(word) >= 7 and len(read) >= 7
-    differing = [(one, other) for one, other in zip(word, read, strict=True) if one != other]
-    if len(differing) != 1:
-        return False
-    return len(word) >= 8 or any(differing[0][0] in group and differing[0][1] in group for group in _CONFUSED)
-
-
-def _n_differing(one: str, other: str) -> int:
-    return sum(letter != its for letter, its in zip(one, other, strict=True))

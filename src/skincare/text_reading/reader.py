@@ -43,8 +43,9 @@ _UNLEARNT: Final = 0.1
 # Of the 24 names in which the table finds nothing, one added to each category; half a vote, too.
 _SILENT_NAMES: Final = {"Moisturiser": 10, "Serum": 6, "Eye Care": 3, "Oil": 2, "Mist": 2, "Cleanser": 1}
 _PRIOR: Final = 0.5
-# Answers below it are withheld. See the risk-coverage table of `benchmarks/results/real_photos.json`.
-THRESHOLD: Final = 0.5
+# Less sure answers are withheld. Of the catalogue's names 91 % reach it, and 96 % of those are read rightly.
+THRESHOLD: Final = 0.6
+EXPECTED_ACCURACY: Final = 0.96
 
 _MOST_LINES: Final = 300
 _MOST_WORDS: Final = 8  # shown as the words that decided
@@ -135,7 +136,8 @@ class Reader:
         np.savez_compressed(arrays, **named)
         write_bytes(folder / _ARRAYS, arrays.getvalue())
         # Last: its presence means that the arrays are there.
-        write_json(folder / _SETTINGS, {"version": VERSION, "threshold": self.threshold, **notes})
+        settings = {"version": VERSION, "threshold": self.threshold, "expected_accuracy": EXPECTED_ACCURACY, **notes}
+        write_json(folder / _SETTINGS, settings)
 
     @classmethod
     def load(cls, folder: Path) -> "Reader":

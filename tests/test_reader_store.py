@@ -1,0 +1,78 @@
+"""The reader of a root folder is fitted once, on what may be learnt from, and anew when that changes."""
+
+import numpy as np
+import pytest
+
+from skincare.categories import CATEGORIES
+from skincare.dataset.chat import example, write_dataset
+from skincare.paths import Layout
+from skincare.text_reading import reader_store
+from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
+from skincare.text_reading.reader import Reader, read_settings
+
+BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
+HEADER = "product_name,product_url,product_type,clean_ingreds,price\n"
+
+
+def write_catalogue(layout, *rows):
+    layout.catalogue.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{name},https://shop.example/a-{i}/1000{i}.html,{label},[],1\n" for i, (name, label) in enumerate(rows)]
+    layout.catalogue.write_text(HEADER + "".join(lines))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    found = Layout(tmp_path)
+    write_catalogue(found, ("acme zorp", "Peel"), ("bolt zorp", "Peel"), ("acme quib", "Oil"), ("bolt quib", "Oil"))
+    return found
+
+
+def likeliest(reader, text):
+    return CATEGORIES[int(reader.log_probabilities([[text]]).argmax())]
+
+
+def test_without_anything_the_table_reads_alone(tmp_path):
+    assert reader_store.stored_reader(Layout(tmp_path)).classifier is None
+    assert not Layout(tmp_path).reader_cache.exists()
+
+
+def test_it_learns_the_catalogue_once(layout, monkeypatch):
+    assert likeliest(reader_store.stored_reader(layout), "zorp") == "Peel"
+    monkeypatch.setattr(Reader, "fit", None)
+    again = reader_store.stored_reader(layout, threshold=0.1)
+    assert (likeliest(again, "zorp"), again.threshold) == ("Peel", 0.1)
+
+
+def test_it_learns_anew_when_the_catalogue_changes(layout):
+    reader_store.stored_reader(layout)
+    key = read_settings(layout.reader_cache)["key"]
+    write_catalogue(layout, ("acme zorp", "Balm"), ("bolt zorp", "Balm"), ("acme quib", "Oil"), ("bolt quib", "Oil"))
+    assert likeliest(reader_store.stored_reader(layout), "zorp") == "Balm"
+    assert read_settings(layout.reader_cache)["key"] != key
+
+
+def test_it_learns_the_packs_of_the_training_images_and_of_no_other(layout):
+    packs = {"train": ("1_1", "vrum", "Mist"), "val": ("2_1", "plix", "Mask"), "test": ("3_1", "plix", "Mask")}
+    rows = []
+    for split, (image_id, word, label) in packs.items():
+        file = f"clean_dataset/images/a_{image_id}.jpg"
+        write_dataset(layout, split, [example(file, label)])
+        rows.append(PackText(image_id, file, "", "engine", "read", lines=(TextLine(word, 1.0, BOX, 0.1),)))
+    write_pack_text(layout.pack_text, rows)
+    reader = reader_store.stored_reader(layout)
+    assert likeliest(reader, "vrum") == "Mist"
+    assert "vrum" in str(sorted(reader.classifier.terms))
+    assert "plix" not in str(sorted(reader.classifier.terms))
+    assert read_settings(layout.reader_cache)["n_texts"] == 5
+
+
+def test_one_category_is_nothing_to_learn(layout, caplog):
+    write_catalogue(layout, ("acme", "Oil"), ("bolt", "Oil"))
+    assert reader_store.stored_reader(layout).classifier is None
+    assert "fewer than two categories" in caplog.text
+
+
+def test_a_damaged_store_is_made_anew(layout):
+    reader_store.stored_reader(layout)
+    (layout.reader_cache / "reader.json").write_text("{")
+    assert np.isfinite(reader_store.stored_reader(layout).log_probabilities([["zorp"]])).all()

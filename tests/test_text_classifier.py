@@ -1,0 +1,62 @@
+"""The linear classifier is scikit-learn's, kept as plain arrays."""
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
+
+from skincare.categories import CATEGORIES
+from skincare.text_reading import text_classifier
+from skincare.text_reading.text_classifier import TextClassifier
+
+TEXTS = [
+    "rose body wash",
+    "mint body wash",
+    "rose day cream",
+    "night cream",
+    "clay mask",
+    "a rose clay face mask",
+    "mask",
+]
+LABELS = ["Body Wash", "Body Wash", "Moisturiser", "Moisturiser", "Mask", "Mask", "Mask"]
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return text_classifier.fit(TEXTS, LABELS)
+
+
+def test_it_says_what_scikit_learn_says(classifier):
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"[a-z]+")
+    theirs = make_pipeline(make_union(letters, words), LogisticRegression(C=10, max_iter=1000)).fit(TEXTS, LABELS)
+    for text in [*TEXTS, "rose body mask", "cream wash"]:
+        ours = np.exp(classifier.log_probabilities(text))[[CATEGORIES.index(name) for name in theirs.classes_]]
+        np.testing.assert_allclose(ours, theirs.predict_proba([text])[0], atol=2e-3)
+
+
+def test_two_categories_are_enough_and_the_others_are_as_good_as_impossible():
+    found = text_classifier.fit(TEXTS[:4], LABELS[:4]).log_probabilities("day cream")
+    assert CATEGORIES[found.argmax()] == "Moisturiser"
+    assert np.exp(found).sum() == pytest.approx(1)
+    assert found[CATEGORIES.index("Peel")] < -20
+
+
+def test_arrays_give_the_same_classifier_again(classifier):
+    again = TextClassifier.from_arrays(classifier.arrays())
+    for text in (*TEXTS, "", "unknown"):
+        np.testing.assert_allclose(again.log_probabilities(text), classifier.log_probabilities(text), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["terms", "idf", "weights"])
+def test_arrays_that_do_not_fit_together_are_refused(classifier, name):
+    arrays = classifier.arrays()
+    with pytest.raises(ValueError, match="terms, but"):
+        TextClassifier.from_arrays({**arrays, name: arrays[name][:-9]})
+
+
+def test_no_text_gives_the_biases_alone(classifier):
+    np.testing.assert_allclose(
+        classifier.log_probabilities(""), classifier.biases - np.logaddexp.reduce(classifier.biases)
+    )
