@@ -130,40 +130,6 @@ def test_patience_ends_a_run(layout, monkeypatch):
     assert summary.results["n_epochs"] < 9
 
 
-def test_accumulation_does_not_change_what_is_learnt(layout):
-    finetune.run(config(layout, run="a", micro_batch_size=8, max_epochs=1), layout)
-    finetune.run(config(layout, run="b", micro_batch_size=1, max_epochs=1), layout)
-    first, second = weights(layout, "a"), weights(layout, "b")
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=2e-4)
-
-
-def test_running_out_of_memory_halves_the_pass_and_keeps_the_batch(layout, monkeypatch, caplog):
-    original = Training._accumulate
-
-    def accumulate(self, examples, micro_batch_size):
-        if micro_batch_size > 2:
-            raise torch.OutOfMemoryError
-        return original(self, examples, micro_batch_size)
-
-    monkeypatch.setattr(Training, "_accumulate", accumulate)
-    with caplog.at_level("WARNING"):
-        finetune.run(config(layout, run="small", micro_batch_size=8, max_epochs=1), layout)
-    assert "2 picture(s) a pass; the batch of a step stays 8" in caplog.text
-    monkeypatch.setattr(Training, "_accumulate", original)
-    finetune.run(config(layout, run="two", micro_batch_size=2, max_epochs=1), layout)
-    assert_same_run(layout, "small", "two")
-
-
-def test_not_even_one_picture_fits_is_an_error(layout, monkeypatch):
-    def accumulate(self, examples, micro_batch_size):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(Training, "_accumulate", accumulate)
-    with pytest.raises(StageError, match="Not even one picture"):
-        finetune.run(config(layout), layout)
-
-
 def test_an_interrupted_run_is_not_thrown_away_unasked(layout, monkeypatch):
     monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

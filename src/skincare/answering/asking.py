@@ -6,30 +6,33 @@ from collections.abc import Iterator, Sequence
 import torch
 from tqdm import tqdm
 
-from skincare.answering.decoders import Decoder
+from skincare.answering.decoders import Answer, Decoder
 from skincare.answering.journal import Entry, Journal
 from skincare.answering.predictions import Prediction, parsed
 from skincare.dataset.chat import Example
+from skincare.modelling.out_of_memory import Passes
 from skincare.modelling.pictures import PictureStates
 from skincare.training import objectives
 from skincare.training.objectives import HeadUse
 
 
 def predict(
-    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], split: str, batch_size: int, *,
+    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], split: str, passes: Passes, *,
     journal: Journal | None = None, show_progress: bool = True,
 ) -> list[Prediction]:  # fmt: skip
     """Answer about each example and parse the answer; the result is sorted by image id.
+
+    Where a pass runs out of memory, what others have answered is kept.
 
     With a journal each batch is written down when it is answered, and not asked again. A batch is taken from it as a
     whole or asked as a whole, so that an evaluation which was killed ends with the bits of one which was not.
     """
     predictions: list[Prediction] = []
     with tqdm(total=len(examples), unit="picture", desc=split, disable=None if show_progress else True) as bar:
-        for some in _batches(examples, batch_size):
+        for some in _batches(examples, passes.size):
             hashes = [pictures.sha256(example.image) for example in some]
             keys = [journal.key(sha256, one.hint) if journal else "" for sha256, one in zip(hashes, some, strict=True)]
-            entries = _entries(pictures, decoder, some, keys, journal)
+            entries = _entries(pictures, decoder, some, keys, journal, passes)
             for example, entry, picture_sha256, key in zip(some, entries, hashes, keys, strict=True):
                 predictions.append(_prediction(example, split, decoder.name, entry, picture_sha256, key))
             bar.update(len(some))
@@ -37,15 +40,19 @@ def predict(
 
 
 def _entries(
-    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], keys: Sequence[str], journal: Journal | None
-) -> list[Entry]:
+    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], keys: Sequence[str],
+    journal: Journal | None, passes: Passes,
+) -> list[Entry]:  # fmt: skip
     """Return the kept answers of a batch where there are all, else ask and keep them."""
     kept = [entry for key in keys if journal and (entry := journal.get(key))]
     if len(kept) == len(examples):
         return kept
     started = time.perf_counter()
-    grids, states = pictures.get([example.image for example in examples])
-    found = decoder(grids, states, [example.hint for example in examples])
+
+    def answer(some: Sequence[Example]) -> list[Answer]:
+        return decoder(*pictures.get([example.image for example in some]), [example.hint for example in some])
+
+    found = [answer for part in passes.over(examples, answer) for answer in part]
     latency_s = round((time.perf_counter() - started) / len(examples), 6)
     entries = [Entry(answer, latency_s) for answer in found]
     if journal:
@@ -54,15 +61,21 @@ def _entries(
 
 
 @torch.no_grad()
-def total_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Example], batch_size: int) -> float:
+def total_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Example], passes: Passes) -> float:
     """Return the sum over examples of what the recipe minimises, in nats."""
-    total = 0.0
-    for some in _batches(examples, batch_size):
+
+    def loss(some: Sequence[Example]) -> float:
         grids, states = pictures.get([example.image for example in some])
         categories, hints = [example.category for example in some], [example.hint for example in some]
         losses = objectives.losses(pictures.recogniser, pictures.encoder, head_use, grids, states, categories, hints)
-        total += losses.sum().item()
-    return total
+        return losses.sum().item()
+
+    return sum(passes.over(examples, loss), 0.0)
+
+
+def inference_passes(batch_size: int) -> Passes:
+    """Return passes of `batch_size` images; where that is too many for the memory, of fewer."""
+    return Passes(batch_size, "inference", "allow fewer visual tokens (--max-tokens), or free memory of the device")
 
 
 def _batches(examples: Sequence[Example], batch_size: int) -> Iterator[Sequence[Example]]:

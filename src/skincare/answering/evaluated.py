@@ -68,7 +68,8 @@ class EvaluatedModel:
         """Return an answer about each example, asking only about pictures without a kept one."""
         identity = {**self.description, "decoder": decoder.name, "decoder_version": decoders.VERSION}
         journal = Journal(identity, self._answer_folder)
-        return evaluation.predict(self.pictures, decoder, examples, split, batch_size, journal=journal)
+        passes = evaluation.inference_passes(batch_size)
+        return evaluation.predict(self.pictures, decoder, examples, split, passes, journal=journal)
 
     def write_manifest(self, folder: Path, config: Any, predictions: Mapping[str, Sequence[Prediction]]) -> None:
         """Write folder/manifest.json: how the predictions, by the name of their file, were made and of what."""

@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from skincare.errors import MissingInputError, StageError
+from skincare.modelling.out_of_memory import explained
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,8 @@ def load_model(source: str | Path, device: torch.device, attention: str = "sdpa"
         # transformers would fill them with random numbers and only warn.
         raise StageError(f"{source}: the checkpoint lacks {len(loading['missing_keys'])} of the model's tensors")
     # A quantised model is where it was loaded to.
-    return (model if quantisation else model.to(device)).eval()
+    with explained("loading the weights", "this device does not hold the model; take another, or a -qlora4 recipe"):
+        return (model if quantisation else model.to(device)).eval()
 
 
 def _is_half(config: Any, folder: Path) -> bool:

@@ -8,6 +8,7 @@ processor's class, the prefix's weights and its dtype; anything else in the fold
 import hashlib
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from skincare.dataset.picture_files import FolderPictures, PictureFiles
 from skincare.errors import StageError
 from skincare.files import replacing
 from skincare.modelling.batches import Grid, Pixels, PromptEncoder
+from skincare.modelling.out_of_memory import Passes
 from skincare.modelling.recogniser import Recogniser
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class PictureStates:
         is_kept = cache_folder is not None and recogniser.n_prefix_blocks >= 0
         self.cache_folder = cache_folder / prefix_key(recogniser, encoder) if cache_folder and is_kept else None
         self._kept: dict[str, tuple[Grid, torch.Tensor]] = {}
+        # As many as are asked for together, until memory runs out.
+        self._passes = Passes(sys.maxsize, "the frozen vision blocks", "allow fewer visual tokens (--max-tokens)")
 
     def fill(self, pictures: Sequence[str], batch_size: int = 16) -> None:
         """Compute the states of all pictures that are not kept yet, with a progress bar."""
@@ -91,7 +95,8 @@ class PictureStates:
             return
         with ThreadPoolExecutor() as pool:
             pixels = list(pool.map(self._read_pixels, pictures))
-        states = self.recogniser.picture_states(pixels)
+        parts = self._passes.over(pixels, self.recogniser.picture_states)
+        states = [states for part in parts for states in part]
         for picture, picture_pixels, picture_states in zip(pictures, pixels, states, strict=True):
             self._keep(picture, picture_pixels.grid, picture_states.cpu())
 

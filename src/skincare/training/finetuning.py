@@ -29,7 +29,7 @@ from skincare.modelling.pictures import PictureStates
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import Layout
 from skincare.runlog import to_plain
-from skincare.training import adapters, memory_plan, optimizers, preflight, run_identity
+from skincare.training import adapters, memory_plan, optimizers, run_identity
 from skincare.training.checkpoints import export_model, load_trained
 from skincare.training.distributed import World
 from skincare.training.loop import Speed, Training
@@ -158,8 +158,7 @@ def prepare(
     )
     # With hints, also the longest of them: a prompt that is too long must not be met in the middle of a run.
     longest = longest_hint(encoder, train)
-    first = sorted(train, key=lambda one: one.hint != longest)[: speed.micro_batch_size]
-    preflight.check(pictures, parameters, first, recipe.learning_rate, training.total_rate(), recipe.head)
+    training.check(sorted(train, key=lambda one: one.hint != longest))
     return training
 
 

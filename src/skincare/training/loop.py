@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -23,15 +23,21 @@ from skincare.errors import StageError
 from skincare.evaluation import metrics
 from skincare.evaluation.metrics import Scores
 from skincare.modelling.batches import Grid
+from skincare.modelling.out_of_memory import explained, halving
 from skincare.modelling.pictures import PictureStates
 from skincare.tables import HistoryRow
-from skincare.training import checkpoints, objectives, optimizers, sampling, schedules
+from skincare.training import checkpoints, objectives, optimizers, preflight, sampling
 from skincare.training.augmentation import augment
 from skincare.training.checkpoints import Progress
 from skincare.training.distributed import World, whole
 from skincare.training.recipes import Recipe
+from skincare.training.updates import TRAIN_LESS, Updates
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_FEWER_ACTIVATIONS: Final = f"take --gradient-checkpointing True, fewer --max-tokens or {TRAIN_LESS}"
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,12 @@ class Training:
         self.decoder_name: DecoderName = "generate" if recipe.head == "none" else "head"
         self.decoder = make_decoder(self.decoder_name, pictures.recogniser, pictures.encoder)
         self.progress = Progress(micro_batch_size=speed.micro_batch_size)
+        self.inference_passes = evaluation.inference_passes(speed.eval_batch_size)
         self.optimizer = optimizers.make(
             recipe.optimizer, parameters, recipe.learning_rate, recipe.rate_by_part, recipe.weight_decay,
             decays_everything=recipe.decays_everything,
         )  # fmt: skip
+        self.updates = Updates(self.optimizer, parameters, state_folder, identity)
         self.categories = [one.category for one in self.train]
         weights = sampling.category_weights(self.categories) if recipe.imbalance == "class_balanced" else {}
         self.weight_of = {one.image_id: weights.get(one.category, 1.0) for one in self.train}
@@ -128,19 +136,7 @@ class Training:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of an optimizer step, 0 being the first."""
-        recipe, floor = self.recipe, self.recipe.final_rate_share
-        n_steps = recipe.max_epochs * self.n_steps_per_epoch
-        n_rise = recipe.warmup_share * n_steps
-        if recipe.schedule == "cosine_restarts":
-            period = recipe.restart_period_epochs * self.n_steps_per_epoch
-            share = schedules.cosine_warm_restarts(step, period, recipe.restart_multiplier, floor)
-        elif recipe.schedule == "warmup_cosine":
-            share = schedules.warmup_cosine(step, n_rise, n_steps, floor)
-        elif recipe.schedule == "one_cycle":
-            share = schedules.one_cycle(step, n_rise, n_steps, floor)
-        else:
-            share = 1.0
-        return recipe.learning_rate * share
+        return self.recipe.rate(step, self.n_steps_per_epoch)
 
     def total_rate(self) -> float:
         """Return the sum of the learning rates of all steps that a whole run takes."""
@@ -172,32 +168,38 @@ class Training:
         grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not torch.isfinite(grad_norm):
             raise StageError(f"Step {self.progress.step}: the gradient is not finite; try a smaller learning rate")
-        self.optimizer.step()
+        self.updates.step(self.progress.step)
         return loss, grad_norm.item()
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Prove on the first images that they would teach what they should; fewer a pass where memory runs out."""
+        first = examples[: self.progress.micro_batch_size]
+
+        def check(n_images: int) -> None:
+            preflight.check(
+                self.pictures, self.parameters, first[:n_images], self.recipe.learning_rate, self.total_rate(),
+                self.recipe.head,
+            )  # fmt: skip
+
+        _, fitted = self._halving(check, len(first), "the pre-flight")
+        if fitted < len(first):
+            self.progress.micro_batch_size = fitted
 
     def _gradients(self, examples: Sequence[Example]) -> float:
         """Leave this process's part of the mean loss's gradients; halve the micro-batch if it must be."""
-        while True:
-            try:
-                return self._accumulate(examples, self.progress.micro_batch_size)
-            except torch.OutOfMemoryError:
-                if self.world.is_sharded:
-                    # The other processes wait for this one inside the pass that it has left.
-                    raise StageError(
-                        f"{self.progress.micro_batch_size} picture(s) a pass do not fit into memory; take a smaller "
-                        "--micro-batch-size or --gradient-checkpointing True, with --restart"
-                    ) from None
-                if self.progress.micro_batch_size == 1:
-                    raise StageError(
-                        "Not even one picture fits into memory; try --gradient-checkpointing True"
-                    ) from None
-            # Outside the handler: its traceback would hold the tensors of the failed pass.
-            self.progress.micro_batch_size = -(-self.progress.micro_batch_size // 2)
-            torch.cuda.empty_cache()
-            logger.warning(
-                "out of memory: going on with %d picture(s) a pass; the batch of a step stays %d",
-                self.progress.micro_batch_size, self.recipe.effective_batch_size,
-            )  # fmt: skip
+        size = self.progress.micro_batch_size
+        loss, fitted = self._halving(partial(self._accumulate, examples), size, "training")
+        if fitted < size:
+            self.progress.micro_batch_size = fitted
+            logger.warning("the batch of a step stays %d image(s)", self.recipe.effective_batch_size)
+        return loss
+
+    def _halving(self, work: Callable[[int], Result], size: int, where: str) -> tuple[Result, int]:
+        if not self.world.is_sharded:
+            return halving(work, size, where, _FEWER_ACTIVATIONS)
+        # The other processes would wait for this one inside the pass that it has left.
+        with explained(f"{where} with {size} image(s) a pass", f"take a smaller --micro-batch-size, or {TRAIN_LESS}"):
+            return work(size), size
 
     def _accumulate(self, examples: Sequence[Example], micro_batch_size: int) -> float:
         recogniser, encoder = self.pictures.recogniser, self.pictures.encoder
@@ -239,11 +241,10 @@ class Training:
         progress = self.progress
         self.pictures.recogniser.eval()
         self.optimizer.zero_grad(set_to_none=True)
-        size = self.speed.eval_batch_size
-        mine = self.world.share(self.val)
+        passes, mine = self.inference_passes, self.world.share(self.val)
         with self.world.gathered(self.pictures.recogniser):
-            total = evaluation.total_loss(self.pictures, self.recipe.head, mine, size)
-            answered = evaluation.predict(self.pictures, self.decoder, mine, "val", size, show_progress=False)
+            total = evaluation.total_loss(self.pictures, self.recipe.head, mine, passes)
+            answered = evaluation.predict(self.pictures, self.decoder, mine, "val", passes, show_progress=False)
         loss, predictions = self.world.sum_number(total) / len(self.val), self.world.gather(answered)
         scores = metrics.score(predictions)
         row = self._history_row(loss, scores)

@@ -59,6 +59,25 @@ def make(
     return _build(name, settings, learning_rate)
 
 
+def step(optimizer: torch.optim.Optimizer, n_tensors: int) -> None:
+    """Take a step, `n_tensors` at a time: none depends on another, and fewer need fewer temporary tensors."""
+    members = [group["params"] for group in optimizer.param_groups]
+    if n_tensors >= sum(map(len, members)):
+        optimizer.step()
+        return
+    try:
+        for group in optimizer.param_groups:
+            group["params"] = []
+        for group, parameters in zip(optimizer.param_groups, members, strict=True):
+            for start in range(0, len(parameters), n_tensors):
+                group["params"] = parameters[start : start + n_tensors]
+                optimizer.step()
+            group["params"] = []
+    finally:
+        for group, parameters in zip(optimizer.param_groups, members, strict=True):
+            group["params"] = parameters
+
+
 def part_of(parameter_name: str) -> str:
     """Return which part of the model a parameter belongs to: vision, merger, language or head."""
     if "visual.merger" in parameter_name:

@@ -32,6 +32,7 @@ def check(
     `total_rate` is the sum of the learning rates of all steps to come.
     """
     recogniser, encoder = pictures.recogniser, pictures.encoder
+    recogniser.zero_grad(set_to_none=True)  # a check that ran out of memory may have left some
     grids, states = pictures.get([example.image for example in examples])
     if any(one.requires_grad for one in states):
         raise StageError("The frozen prefix of the vision tower is in the backward graph")
@@ -107,16 +108,24 @@ def check_gradients(model: torch.nn.Module, parameters: Mapping[str, torch.nn.Pa
 
 
 def check_step(parameters: Mapping[str, torch.nn.Parameter], learning_rate: float) -> None:
-    """Prove that an AdamW step changes every promised module, then put the weights back."""
-    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    torch.optim.AdamW(parameters.values(), lr=learning_rate).step()
-    changed = {_owner(name) for name, parameter in parameters.items() if whole((parameter != before[name]).sum()) > 0}
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(before[name])
+    """Prove that an AdamW step changes every promised module, then put the weights back.
+
+    One tensor after the other, so that no room for copies and states of all is needed.
+    """
+    changed = {_owner(name) for name, parameter in parameters.items() if _step_changes(parameter, learning_rate)}
     unchanged = {_owner(name) for name in parameters} - changed
     if unchanged:
         raise StageError(f"A step of {learning_rate} changes nothing in {', '.join(sorted(unchanged))}")
+
+
+def _step_changes(parameter: torch.nn.Parameter, learning_rate: float) -> bool:
+    before = parameter.detach().clone()
+    try:
+        torch.optim.AdamW([parameter], lr=learning_rate).step()
+        return bool(whole((parameter != before).sum()) > 0)
+    finally:
+        with torch.no_grad():
+            parameter.copy_(before)
 
 
 def check_export(parameters: Mapping[str, torch.nn.Parameter], total_rate: float, dtype: torch.dtype) -> float:

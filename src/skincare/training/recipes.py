@@ -11,6 +11,7 @@ from typing import Final
 
 from skincare.errors import StageError
 from skincare.modelling.freezing import Trainable
+from skincare.training import schedules
 from skincare.training.adapters import Adapter
 from skincare.training.augmentation import Augmentation
 from skincare.training.objectives import HeadUse
@@ -57,6 +58,21 @@ class Recipe:
     # The share of training pictures whose hint is left out, others in every epoch: a model that always sees one trusts
     # it also where it is wrong, and knows nothing without it. Of a dataset without hints it changes nothing.
     hint_dropout: float = 0.3
+
+    def rate(self, step: int, n_steps_per_epoch: int) -> float:
+        """Return the learning rate of an optimizer step, 0 being the first."""
+        floor, n_steps = self.final_rate_share, self.max_epochs * n_steps_per_epoch
+        n_rise = self.warmup_share * n_steps
+        if self.schedule == "cosine_restarts":
+            period = self.restart_period_epochs * n_steps_per_epoch
+            share = schedules.cosine_warm_restarts(step, period, self.restart_multiplier, floor)
+        elif self.schedule == "warmup_cosine":
+            share = schedules.warmup_cosine(step, n_rise, n_steps, floor)
+        elif self.schedule == "one_cycle":
+            share = schedules.one_cycle(step, n_rise, n_steps, floor)
+        else:
+            share = 1.0
+        return self.learning_rate * share
 
 
 _REFERENCE: Final = Recipe(

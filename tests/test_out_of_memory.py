@@ -1,0 +1,249 @@
+"""Wherever memory runs out: half as many at a time, nothing lost, and the same results; else a word on what to change.
+
+torch's own exception is raised by hand, in the middle of the work.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import finetune
+from skincare import figures
+from skincare.answering import asking, decoders
+from skincare.errors import StageError
+from skincare.modelling import out_of_memory
+from skincare.modelling.out_of_memory import Passes, halving
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
+from skincare.paths import TINY_MODEL, Layout
+from skincare.tables import HISTORY
+from skincare.training import objectives, preflight
+from skincare.training.loop import Training
+from tests.dataset_helpers import write_dataset_files
+
+SIZES = {"train": 10, "val": 4, "test": 4}
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError(),
+]
+
+
+def refusing(function, largest, size_of, error=ERRORS[0]):
+    """Return the function, out of memory after its work where what it is given is larger."""
+
+    def run(*arguments, **named):
+        found = function(*arguments, **named)
+        if size_of(*arguments, **named) > largest:
+            raise error
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_half_is_tried_until_it_fits(error):
+    tried = []
+
+    def work(size):
+        tried.append(size)
+        if size > 2:
+            raise error
+        return "done"
+
+    assert halving(work, 9, "testing", "advice") == ("done", 2)
+    assert tried == [9, 5, 3, 2]
+
+
+def test_where_one_is_too_many_the_error_says_what_to_change():
+    with pytest.raises(StageError, match=r"Out of memory in testing with a single image at a time: buy more"):
+        halving(refusing(int, 0, int), 4, "testing", "buy more")
+
+
+def test_another_error_is_no_reason_to_try_again():
+    with pytest.raises(RuntimeError, match="shapes"):
+        halving(refusing(int, 0, int, RuntimeError("shapes differ")), 4, "testing", "advice")
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory.explained("testing", "advice"):
+        raise RuntimeError("shapes differ")
+
+
+def test_what_earlier_passes_gave_is_kept_and_later_ones_stay_small(caplog):
+    done = []
+
+    def work(some):
+        if len(some) > 3 and len(done) > 0:
+            raise torch.OutOfMemoryError
+        done.append(list(some))
+        return some
+
+    passes = Passes(4, "testing", "advice")
+    found = [item for part in passes.over(range(10), work) for item in part]
+    assert found == list(range(10))
+    assert done == [[0, 1, 2, 3], [4, 5], [6, 7], [8, 9]]
+    assert caplog.text.count("going on with 2 image(s) at a time") == 1
+
+
+def test_a_last_short_pass_does_not_make_all_passes_short():
+    passes = Passes(4, "testing", "advice")
+    assert [len(part) for part in passes.over(range(5), list)] == [4, 1]
+    assert passes.size == 4
+
+
+@pytest.fixture
+def ready(tiny_model, tiny_encoder, tmp_path):
+    """Images, examples and a decoder of the tiny model, nothing computed yet."""
+    layout = Layout(tmp_path)
+    examples = write_dataset_files(layout, {"val": 7})["val"]
+    recogniser = Recogniser(tiny_model.requires_grad_(False), n_live_blocks=1)
+    return PictureStates(recogniser, tiny_encoder, layout.root), decoders.Rank(recogniser, tiny_encoder), examples
+
+
+def predicted(pictures, decoder, examples, batch_size):
+    found = asking.predict(pictures, decoder, examples, "val", asking.inference_passes(batch_size), show_progress=False)
+    return [dataclasses.replace(one, latency_s=0.0) for one in found]
+
+
+def test_predictions_are_those_of_smaller_batches(ready, monkeypatch):
+    pictures, decoder, examples = ready
+    expected = predicted(pictures, decoder, examples, 2)
+    called = []
+    monkeypatch.setattr(decoders.Rank, "__call__", refusing(type(decoder).__call__, 2, lambda _, grids, *__: (
+        called.append(len(grids)) or len(grids))))  # fmt: skip
+    assert predicted(pictures, decoder, examples, 7) == expected
+    assert called == [7, 4, 2, 2, 2, 1]
+
+
+def test_the_loss_is_that_of_smaller_batches(ready, monkeypatch):
+    pictures, _, examples = ready
+    expected = asking.total_loss(pictures, "none", examples, asking.inference_passes(2))
+    monkeypatch.setattr(objectives, "losses", refusing(objectives.losses, 2, lambda *all: len(all[-1])))
+    assert asking.total_loss(pictures, "none", examples, asking.inference_passes(7)) == expected
+
+
+def test_the_frozen_blocks_are_passed_in_smaller_batches(ready, monkeypatch):
+    pictures, _, examples = ready
+    names = [one.image for one in examples]
+    called = []
+    original = Recogniser.picture_states
+    monkeypatch.setattr(Recogniser, "picture_states", refusing(original, 3, lambda _, some: (
+        called.append(len(some)) or len(some))))  # fmt: skip
+    pictures.fill(names, batch_size=7)
+    assert called == [7, 4, 2, 2, 2, 1]
+    monkeypatch.setattr(Recogniser, "picture_states", original)
+    other = PictureStates(pictures.recogniser, pictures.encoder, pictures.files)
+    for found, expected in zip(pictures.get(names)[1], other.get(names)[1], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    found = Layout(tmp_path / "root")
+    write_dataset_files(found, SIZES)
+    return found
+
+
+def config(layout, **changes):
+    settings = {"model": str(TINY_MODEL), "recipe": "sample", "min_tokens": 36, "max_tokens": 36, "max_epochs": 1,
+                "micro_batch_size": 8}  # fmt: skip
+    return finetune.Config(root=layout.root, **{**settings, **changes})
+
+
+def result(layout, run):
+    rows = HISTORY.read(layout.finetune_log(run) / "history.csv")
+    metrics = (layout.finetune_log(run) / "test_metrics.json").read_text()
+    return (
+        [dataclasses.replace(row, seconds=0.0) for row in rows],
+        load_file(layout.finetuned_model(run) / "model.safetensors"),
+        metrics,
+    )
+
+
+def assert_same_result(layout, one, other):
+    (rows, weights, metrics), (other_rows, other_weights, other_metrics) = (result(layout, run) for run in (one, other))
+    assert (rows, metrics) == (other_rows, other_metrics)
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, other_weights[name]), name
+
+
+def test_training_halves_the_pass_and_keeps_the_batch(layout, monkeypatch, caplog):
+    with monkeypatch.context() as patched, caplog.at_level("WARNING"):
+        # After the backward pass: what it has left in the gradients must not count twice.
+        patched.setattr(Training, "_accumulate", refusing(Training._accumulate, 2, lambda *all: all[-1]))
+        finetune.run(config(layout, run="small"), layout)
+    assert "out of memory in training: going on with 2 image(s) at a time" in caplog.text
+    assert "the batch of a step stays 8 image(s)" in caplog.text
+    finetune.run(config(layout, run="two", micro_batch_size=2), layout)
+    assert_same_result(layout, "small", "two")
+
+
+def test_the_preflight_halves_the_pass_and_training_starts_with_it(layout, monkeypatch, caplog):
+    with monkeypatch.context() as patched, caplog.at_level("WARNING"):
+        patched.setattr(preflight, "check", refusing(preflight.check, 2, lambda *all: len(all[2])))
+        finetune.run(config(layout, run="small"), layout)
+    assert "out of memory in the pre-flight: going on with 2 image(s)" in caplog.text
+    finetune.run(config(layout, run="two", micro_batch_size=2), layout)
+    assert_same_result(layout, "small", "two")
+
+
+@pytest.mark.parametrize("recipe", ["sample", "sample-lion", "sample-adafactor"])
+def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(layout, monkeypatch, caplog, recipe):
+    """Torn after weights have moved and states were made, three times; in all the run nothing is different."""
+    finetune.run(config(layout, run="whole", recipe=recipe), layout)
+    kind = {"sample": torch.optim.AdamW, "sample-adafactor": torch.optim.Adafactor}.get(recipe)
+    kind = kind or finetune.finetuning.optimizers.Lion
+    torn = refusing(kind.step, 5, lambda optimizer: sum(len(group["params"]) for group in optimizer.param_groups))
+    with monkeypatch.context() as patched, caplog.at_level("WARNING"):
+        patched.setattr(preflight, "check", lambda *_: None)
+        patched.setattr(kind, "step", torn)
+        finetune.run(config(layout, run="torn", recipe=recipe), layout)
+    assert "out of memory in the optimizer's step: going on with 4 tensor(s)" in caplog.text
+    assert_same_result(layout, "whole", "torn")
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "says"),
+    [
+        (Training, "_accumulate", "training with a single image.*--gradient-checkpointing True"),
+        (preflight, "check", "pre-flight with a single image.*--max-tokens"),
+        (torch.optim.AdamW, "step", "pre-flight with a single image"),
+        (Recogniser, "picture_states", "frozen vision blocks with a single image.*--max-tokens"),
+        (decoders.Greedy, "__call__", "inference with a single image.*--max-tokens"),
+    ],
+)
+def test_not_even_one_is_an_error_that_says_what_to_change(layout, monkeypatch, place, name, says):
+    monkeypatch.setattr(place, name, refusing(lambda *_, **__: None, 0, lambda *_, **__: 1))
+    with pytest.raises(StageError, match=f"(?s){says}"):
+        finetune.run(config(layout), layout)
+
+
+def test_optimizer_states_that_never_fit_name_other_recipes(layout, monkeypatch):
+    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    monkeypatch.setattr(torch.optim.AdamW, "step", refusing(torch.optim.AdamW.step, 0, lambda *_: 1))
+    with pytest.raises(StageError, match=r"optimizer's step with a single tensor.*-adamw8bit.*-lora"):
+        finetune.run(config(layout), layout)
+
+
+def test_a_later_step_that_memory_tears_names_resume(layout, monkeypatch):
+    """Between two saved states there is none to take the step back to."""
+    original, n_steps = torch.optim.AdamW.step, []
+
+    def step(optimizer):
+        n_steps.append(1)
+        if len(n_steps) == 2:
+            raise torch.OutOfMemoryError
+        return original(optimizer)
+
+    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(StageError, match="step 1: go on by --resume"):
+        finetune.run(config(layout), layout)
+    monkeypatch.undo()
+    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    finetune.run(config(layout, resume=True), layout)
+    assert layout.finetuned_model("sample").is_dir()
