@@ -190,7 +190,9 @@ def test_the_preflight_halves_the_pass_and_training_starts_with_it(layout, monke
     assert_same_result(layout, "small", "two")
 
 
-@pytest.mark.parametrize("recipe", ["sample", "sample-lion", "sample-adafactor"])
+@pytest.mark.parametrize(
+    "recipe", ["sample", *(pytest.param(f"sample-{kind}", marks=pytest.mark.slow) for kind in ("lion", "adafactor"))]
+)
 def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(layout, monkeypatch, caplog, recipe):
     """Torn after weights have moved and states were made, three times; in all the run nothing is different."""
     finetune.run(config(layout, run="whole", recipe=recipe), layout)
