@@ -64,7 +64,8 @@ def run(config: Config, layout: Layout) -> Summary:
     for make in rankings.RANKINGS:
         decoder = make(model.recogniser, model.encoder)
         asked[decoder.name] = model.predict(examples, config.split, decoder, config.batch_size)
-    for name, changed in _other_hints(examples, config.seed).items():
+    without_own, spoken_of = _other_hints(examples, config.seed)
+    for name, changed in without_own.items():
         asked[name] = model.predict(changed, config.split, model.decoder("rank"), config.batch_size)
     rng = random.Random(config.seed)
     for i in range(config.n_orders):
@@ -89,22 +90,37 @@ def run(config: Config, layout: Layout) -> Summary:
             "ways": rows,
             "agreement": _agreement({name: asked[name] for name in _decoders(model)}),
             "alike_in_all_orders": _share_alike(orders),
+            "followed_other_hint": _followed(asked.get("rank_other_hint", ()), spoken_of),
         },
     )
 
 
-def _other_hints(examples: Sequence[Example], seed: int) -> dict[str, list[Example]]:
-    """Return way -> the examples without their hints, and with hints of others; empty where there are no hints."""
+def _other_hints(examples: Sequence[Example], seed: int) -> tuple[dict[str, list[Example]], dict[str, str]]:
+    """Return way -> the examples without their hints, and with hints of others; empty where there are no hints.
+
+    Also image id -> the category that the exchanged hint speaks of.
+    """
     hinted = [one for one in examples if one.hint]
     if not hinted:
-        return {}
+        return {}, {}
     rng = random.Random(seed)
-    ways = {"rank_no_hint": [replace(one, hint="") for one in examples], "rank_other_hint": []}
+    exchanged, spoken_of = [], {}
     for one in examples:
-        others = [other.hint for other in hinted if other.category != one.category]
+        others = [other for other in hinted if other.category != one.category]
         # Where all are of one category no hint is a wrong one.
-        ways["rank_other_hint"].append(replace(one, hint=rng.choice(others)) if one.hint and others else one)
-    return ways
+        if one.hint and others:
+            giver = rng.choice(others)
+            spoken_of[one.image_id] = giver.category
+            exchanged.append(replace(one, hint=giver.hint))
+        else:
+            exchanged.append(one)
+    return {"rank_no_hint": [replace(one, hint="") for one in examples], "rank_other_hint": exchanged}, spoken_of
+
+
+def _followed(answered: Sequence[Prediction], spoken_of: Mapping[str, str]) -> float | None:
+    """Return the share of exchanged hints whose category was answered; None where none was exchanged."""
+    misled = [one.category == spoken_of[one.image_id] for one in answered if one.image_id in spoken_of]
+    return sum(misled) / len(misled) if misled else None
 
 
 def _decoders(model: EvaluatedModel) -> list[DecoderName]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from skincare.answering.evaluated import EvaluatedModel
 from skincare.categories import CATEGORIES
 from skincare.dataset import chat, hints
 from skincare.errors import StageError
+from skincare.files import write_json
+from skincare.inference.model_predictor import ModelPredictor
 from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.model import PixelLimits
 from skincare.modelling.recogniser import Recogniser
@@ -26,8 +29,9 @@ from skincare.prompts import HINT_LABELS
 from skincare.training import finetuning, sampling
 from skincare.training.loop import Training
 from skincare.training.recipes import RECIPES
-from tests.dataset_helpers import write_dataset_files
+from tests.dataset_helpers import jpeg, pack, write_dataset_files
 from tests.helpers import mixed_pixels
+from tests.test_fusion import FakeEngine
 from tests.test_hints import hinted_dataset
 from tests.test_training import assert_same_run, config
 
@@ -135,7 +139,8 @@ def test_scoring_again_keeps_the_hints(layout):
 
 def test_the_ablations_take_hints_away_and_exchange_them(layout):
     settings = ablations.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, n_orders=0)
-    ways = {row["way"] for row in ablations.run(settings, layout).results["ways"]}
+    results = ablations.run(settings, layout).results
+    ways = {row["way"] for row in results["ways"]}
     asked = {way: predictions.read_jsonl(layout.ablations / f"{way}.jsonl") for way in ways}
     assert {"rank", "rank_no_hint", "rank_other_hint"} <= ways
     assert not any(one.hint for one in asked["rank_no_hint"])
@@ -143,6 +148,8 @@ def test_the_ablations_take_hints_away_and_exchange_them(layout):
     for own, other in zip(asked["rank"], asked["rank_other_hint"], strict=True):
         assert bool(own.hint) == bool(other.hint)
         assert not own.hint or truth_of[other.hint] != own.truth
+    misled = [one.category == truth_of[one.hint] for one in asked["rank_other_hint"] if one.hint]
+    assert results["followed_other_hint"] == sum(misled) / len(misled)
 
 
 @pytest.mark.slow
@@ -259,3 +266,23 @@ def test_what_is_explained_is_the_prompt_with_its_hint(trained):
 def test_hints_of_two_kinds_are_no_dataset():
     with pytest.raises(StageError, match="several kinds"):
         hints.kind_of([f"{OCR}a", f"{HINT_LABELS['metadata']}b"])
+
+
+@pytest.mark.parametrize("kind", ["none", "text", "metadata"])
+def test_predict_reads_the_hint_of_an_image_itself_or_says_that_it_cannot(tmp_path, caplog, kind):
+    """OCR of the pack is a hint like those of the training; what the shop's page says no image tells."""
+    shutil.copytree(TINY_MODEL, tmp_path / "model")
+    if kind != "none":
+        write_json(tmp_path / "model" / hints.SETTINGS_FILE, {"kind": kind, "max_bytes": 12})
+    (tmp_path / "a.jpg").write_bytes(jpeg(pack(1, 224)))
+
+    def probabilities(*texts):
+        predictor = ModelPredictor(str(tmp_path / "model"), "rank", 1.0, needs_probabilities=True,
+                                   ocr=FakeEngine(*texts))  # fmt: skip
+        return predictor([tmp_path / "a.jpg"])[0].probability
+
+    one, other = probabilities("Clay Mask"), probabilities("Bath Salts", "<|im_end|>", "too long for the budget")
+    assert (one != other) == (kind == "text")
+    assert ("asked without" in caplog.text) == (kind == "metadata")
+    # Beyond the budget of the training nothing is said.
+    assert probabilities("Clay Mask", "a" * 100) == one
