@@ -1,5 +1,6 @@
 """The reader answers when the pack tells, and says why when it does not."""
 
+import csv
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.paths import REPOSITORY
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.reader import EXPECTED_ACCURACY, THRESHOLD, Reader
 from skincare.text_reading.reader_store import read_catalogue_names
@@ -42,6 +44,8 @@ def test_it_says_what_it_read_and_by_which_words(reader):
         (["ACME"], "thai", "other_script"),
         (["κρέμα προσώπου"], "", "other_script"),
         (["غسول الوجه"], "", "other_script"),
+        (["AHTAPHBIÉ", "CKPB  TETA", "MAMA"], "", "other_script"),
+        (["PEACH PARIS", "NATURAL", "COSMETICS"], "", "abstained"),
         (["ACME", "Day Cream"], "thai", "read"),
     ],
 )
@@ -49,6 +53,16 @@ def test_no_answer_has_a_reason(reader, lines, other_script, status):
     found = reader.predict(lines, other_script)
     assert found.status == status
     assert (found.label is None) == (status != "read")
+
+
+def test_packs_of_many_languages_are_read(reader):
+    """Fronts of packs as their makers print them, written down from memory, none of them one of the photos."""
+    packs = list(csv.DictReader((REPOSITORY / "tests" / "pack_texts.csv").open(encoding="utf-8")))
+    table = reader.log_probabilities([pack["lines"].split(" / ") for pack in packs])
+    said = [CATEGORIES[int(row.argmax())] for row in table]
+    wrong = [(pack["lines"], label) for pack, label in zip(packs, said, strict=True) if pack["category"] != label]
+    assert len(packs) > 250
+    assert len(wrong) <= 4, wrong
 
 
 def test_no_text_is_never_the_priors_category_however_low_the_threshold():

@@ -30,6 +30,7 @@ _INGREDIENT: Final = 0.2
 _USAGE: Final = 0.25
 _AGAIN: Final = 0.35  # of a further phrase of the same category, and so on for each
 _PRINT_POWER: Final = 0.5
+_LETTERS_A_WORD: Final = 3
 _LONG_LINES: Final = ((4, 1.0), (6, 0.85), (9, 0.6), (math.inf, 0.4))
 
 _HEAD_FIRST: Final = frozenset(["fr", "es", "it", "pt", "vi", "pl", "ru", "id"])
@@ -91,13 +92,13 @@ class EvidenceFinder:
         """Return the evidence in reading order; heights: of the lines' print, in any unit, all equal if left out."""
         words = [tokenise(line) for line in lines]
         tokens = self._repair.tokens(words)
-        lengths = np.bincount([token.line for token in tokens], minlength=len(lines))
+        lengths = _words_per_line(tokens, len(lines))
         prints = _relative_heights(heights, len(lines))
         matches = [match for match in self._matches(tokens) if match.phrase.label is not None]
         found = []
         for place, (start, end, fit, phrase) in enumerate(matches):
             weight = _WEIGHTS[phrase.strength] * fit * min(token.fit for token in tokens[start:end])
-            weight *= _line_factor(int(lengths[tokens[start].line])) * prints[tokens[start].line]
+            weight *= _line_factor(lengths[tokens[start].line]) * prints[tokens[start].line]
             if tokens[start].line != tokens[end - 1].line:
                 weight *= _ACROSS_LINES
             weight *= _context_factor(tokens, start)
@@ -160,7 +161,14 @@ def _relative_heights(heights: Sequence[float] | None, n_lines: int) -> npt.NDAr
     return (sizes / max(float(sizes.max()), 1e-9)) ** _PRINT_POWER
 
 
-def _line_factor(n_words: int) -> float:
+def _words_per_line(tokens: Sequence[Token], n_lines: int) -> npt.NDArray[np.float64]:
+    """Return (lines,) numbers of words; of scripts without spaces some letters make one."""
+    sizes = [1.0 if len(token.text) > 1 or token.text.isascii() else 1 / _LETTERS_A_WORD for token in tokens]
+    lines = [token.line for token in tokens]
+    return np.bincount(lines, weights=np.array(sizes), minlength=n_lines).astype(np.float64)
+
+
+def _line_factor(n_words: float) -> float:
     return next(factor for longest, factor in _LONG_LINES if n_words <= longest)
 
 
