@@ -92,7 +92,7 @@ def main() -> None:
 def measure(product: Product, picture: Picture) -> Measured:
     """Compare what is found in a served picture with what was drawn."""
     image = images.decode(rendering.picture(product, picture, {}))
-    drawn = drawing.draw(product.packaging, picture.view, picture.side_px, product.brand)
+    drawn = drawing.draw(product.packaging, picture.view, picture.side_px, *product.printed)
     truth = np.asarray(drawn.mask) > 0
     found, outcome = _found(image)
     mask = found.alpha > 127 if found else np.ones_like(truth)

@@ -5,7 +5,9 @@ angle, size, light). `describe` puts a packaging into one sentence, `draw` into 
 arguments alone.
 """
 
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
@@ -124,9 +126,9 @@ def _a(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def draw(packaging: Packaging, view: View, side_px: int, brand_text: str = "") -> Drawing:
-    """Draw a pack as a photo of `side_px` x `side_px`."""
-    pack = _draw_pack(packaging, round(side_px * view.size), brand_text if view.has_text else "")
+def draw(packaging: Packaging, view: View, side_px: int, *printed: str) -> Drawing:
+    """Draw a pack as a photo of `side_px` x `side_px`; `printed` are the lines on it, the brand first."""
+    pack = _draw_pack(packaging, round(side_px * view.size), printed if view.has_text else ())
     pack = pack.rotate(view.angle_degrees, Image.Resampling.BICUBIC, expand=True)
     left = round((side_px - pack.width) / 2 + view.shift_x * side_px)
     top = round((side_px - pack.height) / 2 + view.shift_y * side_px)
@@ -140,7 +142,7 @@ def draw(packaging: Packaging, view: View, side_px: int, brand_text: str = "") -
     return Drawing(canvas, mask)
 
 
-def _draw_pack(packaging: Packaging, extent_px: int, brand_text: str) -> Image.Image:
+def _draw_pack(packaging: Packaging, extent_px: int, printed: Sequence[str]) -> Image.Image:
     """Draw the pack alone, upright, on a transparent ground; its longer side is `extent_px`."""
     container = CONTAINERS[packaging.container]
     width = round(extent_px * min(1.0, container.aspect))
@@ -152,7 +154,7 @@ def _draw_pack(packaging: Packaging, extent_px: int, brand_text: str) -> Image.I
         x0, x1 = round(part.box[0] * width), round(part.box[2] * width)
         pack.paste(_shaded(colours[part.role], width, height, x0, x1), (0, 0), mask)
     body = pack.getchannel("A")
-    _draw_label(pack, packaging, container.label, brand_text)
+    _draw_label(pack, packaging, container.label, printed)
     pack.putalpha(body)
     return pack
 
@@ -197,7 +199,7 @@ def _shaded(colour: Colour, width: int, height: int, x0: int, x1: int) -> Image.
     return Image.fromarray(row[None]).resize((width, height), Image.Resampling.NEAREST)
 
 
-def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, brand_text: str) -> None:
+def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, printed: Sequence[str]) -> None:
     width, height = pack.size
     x0, y0, x1, y1 = area[0] * width, area[1] * height, area[2] * width, area[3] * height
     pen = ImageDraw.Draw(pack)
@@ -210,23 +212,35 @@ def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, brand_text: 
     is_bare = packaging.label == "bare"
     text_ink = _PAPER if is_bare and sum(BODY_COLOURS[packaging.body_colour]) < 3 * 150 else INK
     mark_ink = text_ink if is_bare else MARKS[packaging.mark].ink
-    side = min((x1 - x0) * 0.84, (y1 - y0) * 0.64)
+    # One line leaves the mark more room than several do.
+    mark_share, text_top = (0.64, 0.76) if len(printed) < 2 else (0.52, 0.66)
+    side = min((x1 - x0) * 0.84, (y1 - y0) * mark_share)
     mark = mark_mask(packaging.mark, max(8, round(side)))
     pack.paste(mark_ink, (round((x0 + x1 - mark.width) / 2), round(y0 + (y1 - y0) * 0.1)), mark)
-    _print_lines(pen, (x0, y0 + (y1 - y0) * 0.76, x1, y1), brand_text, text_ink)
+    _print_lines(pen, (x0, y0, x1, y1), text_top, printed, text_ink, is_oval=packaging.label == "oval")
 
 
-def _print_lines(pen: ImageDraw.ImageDraw, area: Box, brand_text: str, ink: Colour) -> None:
-    """Print the brand and a line of small print, as every pack has."""
-    x0, y0, x1, y1 = area
-    size = (y1 - y0) * 0.5
-    if size < 5 or not brand_text:
+def _print_lines(
+    pen: ImageDraw.ImageDraw, label: Box, top: float, printed: Sequence[str], ink: Colour, *, is_oval: bool
+) -> None:  # fmt: skip
+    """Print the lines below the mark, from `top` (a share of the label's height), each within the label's outline."""
+    x0, y0, x1, y1 = label
+    # A brand alone leaves half a line free below it.
+    size = round((y1 - y0) * (0.94 - top) / max(1.5, len(printed)))
+    if size < 5:
         return
-    font = _font(round(size))
-    text = brand_text
-    while text and pen.textlength(text, font) > (x1 - x0) * 0.9:
-        text = text[:-1]
-    pen.text(((x0 + x1) / 2, y0), text, ink, font, anchor="ma")
+    for i, text in enumerate(printed):
+        y = y0 + (y1 - y0) * top + i * size
+        half_chord = math.sqrt(max(0.04, 1 - (2 * (y + size - y0) / (y1 - y0) - 1) ** 2)) if is_oval else 1.0
+        font = _fitting_font(pen, text, size, (x1 - x0) * 0.94 * half_chord)
+        pen.text(((x0 + x1) / 2, y), text, ink, font, anchor="ma")
+
+
+def _fitting_font(
+    pen: ImageDraw.ImageDraw, text: str, size_px: int, width_px: float
+) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the font at `size_px`, or smaller where the text would be wider than `width_px`."""
+    return _font(max(5, min(size_px, int(size_px * width_px / max(1.0, pen.textlength(text, _font(size_px)))))))
 
 
 @cache

@@ -15,6 +15,7 @@ from skincare.sample import drawing
 from skincare.sample.containers import CONTAINERS
 from skincare.sample.drawing import Packaging, View
 from skincare.sample.marks import MARKS
+from skincare.sample.printing import lines_of_name, printed_lines
 
 ORIGIN: Final = "https://www.sample-shop.example"
 _FIRST_ID: Final = 10_000_000
@@ -131,6 +132,8 @@ class Product:
     packaging: Packaging
     pictures: tuple[Picture, ...]
     behaviour: PageBehaviour = "fine"
+    printed: tuple[str, ...] = ()
+    """Lines on the pack, the brand first."""
 
 
 def sample_products(seed: int) -> list[Product]:
@@ -154,7 +157,10 @@ def sample_products(seed: int) -> list[Product]:
 def dressed(product_id: str, name: str, category: str, path: str) -> Product:
     """Return the product that the shop shows for a row of somebody else's catalogue: nothing is wrong with it."""
     rng = random.Random(product_id)
-    return Product(product_id, name, name.split()[0][:12], category, path, _packaging(category, rng), _photos(rng))
+    packaging, photos = _packaging(category, rng), _photos(rng)
+    return Product(
+        product_id, name, name.split()[0][:12], category, path, packaging, photos, printed=lines_of_name(name)
+    )
 
 
 def expected_endings(products: Sequence[Product]) -> dict[str, str]:
@@ -179,7 +185,10 @@ def _product(product_id: str, category: str, used: set[Packaging], rng: random.R
     brand = rng.choice(_BRANDS)
     words = " ".join(rng.sample(_WORDS, 2))
     name = f"{brand} {words} {rng.choice(_USUAL[category].nouns)} {rng.choice((30, 50, 75, 100, 200))}ml"
-    return Product(product_id, name, brand, category, _path(name, product_id), packaging, _photos(rng))
+    printed = printed_lines(brand, category, {key: usual.nouns for key, usual in _USUAL.items()}, product_id)
+    return Product(
+        product_id, name, brand, category, _path(name, product_id), packaging, _photos(rng), printed=printed
+    )  # fmt: skip
 
 
 def _is_first_size(product: Product, products: Sequence[Product]) -> bool:

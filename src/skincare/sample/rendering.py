@@ -60,7 +60,7 @@ def picture(product: Product, one: Picture, products: Mapping[str, Product]) -> 
         return _copied(original, one)
     if one.kind == "html":
         return ERROR_PAGE
-    image = drawing.draw(product.packaging, one.view, one.side_px, product.brand).image
+    image = drawing.draw(product.packaging, one.view, one.side_px, *product.printed).image
     if one.kind == "blurred":
         image = image.filter(ImageFilter.GaussianBlur(one.side_px / 40))
     elif one.kind == "small":
