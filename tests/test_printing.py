@@ -65,6 +65,6 @@ def test_print_stays_on_the_pack_and_shows(label):
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_reader_knows_the_foreign_words(category):
-    reader = Reader.fit()
+    reader = Reader()
     for word in printing._FOREIGN[category]:
         assert reader.predict([word]).label == category
