@@ -33,7 +33,7 @@ MAX_LINES: Final = 4
 
 
 def printed_lines(brand: str, category: str, nouns: Mapping[str, Sequence[str]], seed: str) -> tuple[str, ...]:
-    """Return the lines on a pack from top to bottom, the brand first; `nouns` are what a category's products are called.
+    """Return the lines on a pack from top to bottom, the brand first; `nouns`: a category's words for it.
 
     The same seed gives the same lines; the caller's other random choices are left alone.
     """
