@@ -13,6 +13,7 @@ Time: about a minute for the embedded sample on two cores.
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -74,7 +75,10 @@ class Config(RunSettings, stage.StageConfig):
     def how_to_go_on(self, layout: Layout) -> str:
         """Return what to do after an interruption: only what has been saved can be resumed."""
         if run_folders.can_go_on(layout, self.run, self.recipe, self.seed):
-            return f"go on by `{runlog.command(leave_out=('--restart', '--overwrite'), add='--resume')}`"
+            typed = runlog.command(leave_out=("--restart", "--overwrite"), add="--resume")
+            # What launched several processes is not known here.
+            launcher = "your `accelerate launch` in place of python: " if "WORLD_SIZE" in os.environ else ""
+            return f"go on by {launcher}`{typed}`"
         return "nothing was saved yet: run the same command again"
 
 
@@ -92,6 +96,7 @@ def run(config: Config, layout: Layout) -> Summary:
     train = sampling.thin(train, recipe.data_share, config.seed)
     chosen = [run_folders.choose(layout, config.run, config.recipe, config.seed, what)] if world.is_writer else []
     run = world.gather(chosen)[0]
+    logger.info("run %s", run.name)
     training = finetuning.prepare(config, recipe, config.seed, layout, run.workplace, train, val, world)
     # From here on the run can start: only now may an unfinished one go.
     if world.is_writer and what in ("restart", "overwrite"):
