@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.files import replacing_folder, write_text
 from skincare.modelling.batches import Pixels, PromptEncoder
@@ -79,7 +79,7 @@ class Drawings(Dataset):
         return self.encoder.pixels(image), drawing.describe(packaging)
 
 
-def run(config: Config, _layout: Layout) -> Summary:
+def run(config: Config, layout: Layout) -> Summary:
     """Train, measure on held-out drawings and save; a model that is there stays until then."""
     if config.out.is_dir() and any(config.out.iterdir()) and not (config.out / "config.json").is_file():
         raise StageError(f"--out {config.out} holds other things than a model; name a folder of its own")
@@ -92,6 +92,7 @@ def run(config: Config, _layout: Layout) -> Summary:
     final_loss = _train(recogniser, encoder, config)
     exact = _share_exact(recogniser.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))
     n_parameters = sum(parameter.numel() for parameter in recogniser.parameters())
+    runlog.take_back_summary("make_tiny_model", layout)
     with replacing_folder(config.out) as building:
         recogniser.model.save_pretrained(building)
         processor.save_pretrained(building)

@@ -153,9 +153,10 @@ def _catalogue_path(config: Config, layout: Layout) -> Path:
     if not config.source:
         return given
     source = source_named(config.source)
+    # Before the list of an earlier run is replaced.
+    _check_contact(config, [config.source])
     if not config.query:
         return listing.adopt_catalogue(source, given, layout)
-    _check_contact(config, [config.source])
     delay_s = config.delay_s if config.shop_url else max(config.delay_s, listing.delay_s(source))
     with _web(config, delay_s) as web:
         return listing.list_products(source, config.query, Shop(_stand_in(config), tuple(source.delays_s)), web, layout)
