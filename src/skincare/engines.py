@@ -40,15 +40,17 @@ _PATIENCE_S: Final = 60
 
 
 def in_order(
-    engine: Engine, function: Callable[[Item], Result], items: Iterable[Item], lost: Callable[[Item], Result]
-) -> Iterator[Result]:
+    engine: Engine, function: Callable[[Item], Result], items: Iterable[Item], lost: Callable[[Item], Result],
+    batch_size: int = _BATCH,
+) -> Iterator[Result]:  # fmt: skip
     """Yield `function` of each item, worked out by other processes; what they cannot bear, they alone die of.
 
     `lost` gives the result for an item that crashes its process, or takes longer than a minute (on this machine; Ray
-    tells of such an item and stops). `function` must be a module's function, items and results plain data. Raises
-    StageError where Ray is asked for and not installed.
+    tells of such an item and stops). `batch_size` items are handed over at a time: one where each takes long.
+    `function` must be a module's function, items and results plain data. Raises StageError where Ray is asked for and
+    not installed.
     """
-    return _on_ray(function, items) if engine == "ray" else _on_processes(function, items, lost)
+    return _on_ray(function, items) if engine == "ray" else _on_processes(function, items, lost, batch_size)
 
 
 def on_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -77,10 +79,10 @@ def beside(function: Callable[..., object], *arguments: object) -> Iterator[None
 
 
 def _on_processes(
-    function: Callable[[Item], Result], items: Iterable[Item], lost: Callable[[Item], Result]
+    function: Callable[[Item], Result], items: Iterable[Item], lost: Callable[[Item], Result], batch_size: int
 ) -> Iterator[Result]:
     waiting = iter(items)
-    batches = iter(lambda: list(islice(waiting, _BATCH)), [])
+    batches = iter(lambda: list(islice(waiting, batch_size)), [])
     n_workers = os.cpu_count() or 1
     under_way: deque[tuple[list[Item], Future[list[Result]]]] = deque()
     pool = _start(n_workers)

@@ -30,6 +30,9 @@ Note = Literal["animated", "rotated"] | colours.Note
 # What shops serve. Every further format is one more parser that hostile bytes can reach.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 
+# What files of these are called; what they are, their first bytes tell.
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"})
+
 # Eight times a 2,500 x 2,500 packshot; a header that promises more is a mistake or a decompression bomb.
 MAX_PIXELS: Final = 50_000_000
 

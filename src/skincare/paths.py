@@ -95,6 +95,11 @@ class Layout:
     def pack_text(self) -> Path:
         return self.root / "clean_dataset" / "annotations" / "pack_text.jsonl"
 
+    @property
+    def ocr_cache(self) -> Path:
+        """Return what OCR has read before, from which a killed run goes on."""
+        return self.root / ".cache" / "ocr.sqlite"
+
     # -- what build_dataset.py writes
     def dataset(self, split: str) -> Path:
         """Return the chat-format JSON of one of SPLITS."""

@@ -1,0 +1,124 @@
+"""The text of many images: what is new is read by worker processes, the rest is remembered."""
+
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+from tqdm import tqdm
+
+from skincare import engines, images
+from skincare.engines import Engine
+from skincare.errors import StageError
+from skincare.images import BrokenImageError
+from skincare.text_reading import ocr, scripts
+from skincare.text_reading.ocr import EngineName, OcrEngine
+from skincare.text_reading.ocr_cache import OcrCache
+from skincare.text_reading.pack_text import PackText, Status
+
+
+class ImageFile(NamedTuple):
+    """An image to read. `file`: its path below the root, as the row names it."""
+
+    image_id: str
+    file: str
+    path: Path
+
+
+class Task(NamedTuple):
+    """An image for a worker process, with the engine that shall read it and that engine's full name."""
+
+    image: ImageFile
+    sha256: str
+    ocr: EngineName
+    engine: str
+
+
+def extract_all(
+    files: Sequence[ImageFile], cache: OcrCache, name: EngineName, engine: Engine = "local", *, anew: bool = False
+) -> tuple[list[PackText], int]:
+    """Return the text of each image, in order, and how many were read just now; `anew` trusts nothing remembered.
+
+    Images of the same bytes are read once. Raises MissingInputError where the OCR engine is not installed.
+    """
+    label = ocr.engine_label(name)
+    digests = list(engines.on_threads(_digest, (file.path for file in files)))
+    known: dict[str, PackText] = {}
+    new: dict[str, Task] = {}
+    for file, sha256 in zip(files, digests, strict=True):
+        key = sha256 or file.file
+        found = cache.recall(sha256, label) if sha256 and not anew and key not in known else None
+        if found:
+            known[key] = found
+        elif key not in known:
+            new.setdefault(key, Task(file, sha256, name, label))
+    for key, found in _read(new, engine):
+        # A crash or a missing file may be no property of the content.
+        if found.status != "failed" and found.sha256 == key:
+            cache.keep(found)
+        known[key] = found
+    rows = (known[sha256 or file.file] for file, sha256 in zip(files, digests, strict=True))
+    named = [replace(row, image_id=file.image_id, file=file.file) for row, file in zip(rows, files, strict=True)]
+    return named, len(new)
+
+
+def _read(new: dict[str, Task], engine: Engine) -> Iterator[tuple[str, PackText]]:
+    # One at a time: an image takes a second, beside which the hand-over is nothing and a lost batch is much.
+    found = engines.in_order(engine, extract, new.values(), lost, batch_size=1)
+    bar = partial(tqdm, desc="read_text", total=len(new), unit="image", disable=None if new else True)
+    return zip(new, bar(found), strict=True)
+
+
+def extract(task: Task) -> PackText:
+    """Return the text of one image; whatever is wrong with it is told by status and reason.
+
+    Raises StageError where no engine can be made.
+    """
+    row = PackText(task.image.image_id, task.image.file, task.sha256, task.engine, "unreadable")
+    try:
+        content = task.image.path.read_bytes()
+        pixels = images.decode_with_notes(content).pixels
+    except FileNotFoundError:
+        return replace(row, reason="missing_file")
+    except OSError as error:
+        return replace(row, reason=f"unreadable_file: {error.strerror}")
+    except BrokenImageError as error:
+        return replace(row, reason=str(error))
+    reader = _engine(task.ocr)
+    try:
+        lines = tuple(reader.read(pixels))
+    except Exception as error:
+        # Its models and its geometry raise whatever they stumble over; the next image is none the worse.
+        return replace(row, status="failed", reason=f"{type(error).__name__}: {error}"[:200])
+    status: Status = "read" if lines else "no_text"
+    return replace(row, status=status, lines=lines, other_script=scripts.misread_script(lines))
+
+
+def lost(task: Task) -> PackText:
+    """Return what there is to say of an image that no process survived reading."""
+    row = PackText(task.image.image_id, task.image.file, task.sha256, task.engine, "failed")
+    return replace(row, reason="crashed the reader or took too long")
+
+
+@functools.cache
+def _engine(name: EngineName) -> OcrEngine:
+    """Make the engine once a process; what is missing ends the stage."""
+    cv2.setNumThreads(1)
+    try:
+        return ocr.make_engine(name)
+    except StageError as error:
+        # MissingInputError does not travel between processes.
+        raise StageError(str(error)) from error
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,85 @@
+"""What OCR has read before, by the content of the image: nothing is read twice, and a killed run goes on.
+
+One SQLite file for all folders; it may be deleted at any time. An entry also names the code and the libraries that
+read it, so that a changed program reads anew.
+"""
+
+import hashlib
+import importlib.metadata
+import logging
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from skincare import colours, images
+from skincare.cleaning import quality
+from skincare.text_reading import line_boxes, pack_text, rapid_ocr, reading_order, scripts, tesseract_ocr
+from skincare.text_reading.pack_text import PackText
+
+logger = logging.getLogger(__name__)
+
+_MODULES: Final = (
+    colours, images, quality, line_boxes, pack_text, rapid_ocr, reading_order, scripts, tesseract_ocr,
+)  # fmt: skip
+_LIBRARIES: Final = ("pillow", "simplejpeg", "opencv-python-headless", "numpy")
+_TABLE: Final = """
+create table if not exists pack_text (
+    sha256 text, engine text, made_by text, found text, primary key (sha256, engine)
+)
+"""
+
+
+class OcrCache:
+    """A table of pack texts in one SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._made_by = _made_by()
+        try:
+            self._database = _open(path)
+        except sqlite3.DatabaseError as error:
+            logger.warning("%s cannot be used (%s): everything is read anew", path, error)
+            path.unlink()
+            self._database = _open(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._database.close()
+
+    def recall(self, sha256: str, engine: str) -> PackText | None:
+        """Return what this engine found on an image of these bytes, its id and file left empty; None if unknown."""
+        row = self._database.execute(
+            "select found from pack_text where sha256 = ? and engine = ? and made_by = ?",
+            (sha256, engine, self._made_by),
+        ).fetchone()
+        return None if row is None else pack_text.from_json(row[0])
+
+    def keep(self, found: PackText) -> None:
+        """Remember what was found, at once: a kill costs only what is under way."""
+        text = pack_text.to_json(replace(found, image_id="", file=""))
+        with self._database:
+            self._database.execute(
+                "insert or replace into pack_text values (?, ?, ?, ?)",
+                (found.sha256, found.engine, self._made_by, text),
+            )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path)
+    database.execute("pragma journal_mode = wal")
+    database.execute("pragma synchronous = normal")
+    database.execute(_TABLE)
+    return database
+
+
+def _made_by() -> str:
+    """Return a digest of all that decides what is read beside the engine: our code and the libraries under it."""
+    digest = hashlib.sha256(" ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
+    for module in _MODULES:
+        assert module.__file__ is not None
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()[:16]

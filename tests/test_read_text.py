@@ -1,0 +1,213 @@
+"""The stage that reads packs: one row an image, nothing read twice, whatever an image does to its reader."""
+
+import hashlib
+import os
+import signal
+import time
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import read_text
+from skincare import engines
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import Layout
+from skincare.tables import CLEAN, CleanRow
+from skincare.text_reading import extraction, ocr
+from skincare.text_reading.pack_text import TextLine, read_pack_text
+from tests.dataset_helpers import jpeg
+
+BOX = ((0.1, 0.2), (0.5, 0.2), (0.5, 0.3), (0.1, 0.3))
+# What the drawn engine below does with an image of this grey.
+KILLS, HANGS, RAISES, BLANK = 10, 20, 30, 40
+
+
+class DrawnEngine:
+    """Reads the grey of an image and writes down that it did."""
+
+    name = "drawn"
+
+    def __init__(self, log):
+        self._log = log
+
+    def read(self, image):
+        grey = int(image[0, 0, 0])
+        with self._log.open("a") as file:
+            file.write(f"{grey}\n")
+        if grey == KILLS:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if grey == HANGS:
+            time.sleep(60)
+        if grey == RAISES:
+            raise cv2.error("no such line")
+        return [] if grey == BLANK else [TextLine(f"grey {grey}", 0.9, BOX, 0.1)]
+
+
+def image_of(grey: int) -> bytes:
+    return jpeg(Image.fromarray(np.full((40, 40, 3), grey, np.uint8)))
+
+
+def write_clean(layout: Layout, pictures: dict[str, bytes]) -> None:
+    layout.clean_images.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for image_id, content in pictures.items():
+        file = layout.clean_images / f"pack_{image_id}.jpg"
+        file.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        rows.append(CleanRow("", image_id, "1", layout.relative(file), 0, 0, 0.0, 0.0, digest, ""))
+    CLEAN.write(layout.clean_table, rows)
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    """The greys that were read, in a file that all processes share."""
+    file = tmp_path / "greys"
+    file.touch()
+    monkeypatch.setattr(ocr, "make_engine", lambda name: DrawnEngine(file))
+    monkeypatch.setattr(ocr, "engine_label", lambda name: "drawn")
+    extraction._engine.cache_clear()
+    yield file
+    extraction._engine.cache_clear()
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "root")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plugins():
+    """PIL looks for its plugins at the first stranger; on a busy machine that takes longer than a test's patience."""
+    Image.init()
+
+
+def run(layout, **config):
+    return read_text.run(read_text.Config(root=layout.root, **config), layout)
+
+
+def greys(log):
+    found = Counter(int(line) for line in log.read_text().split())
+    log.write_text("")
+    return found
+
+
+def test_every_image_is_a_row_and_a_second_run_reads_only_what_is_new(layout, log):
+    write_clean(layout, {"1_1": image_of(100), "1_2": image_of(BLANK), "1_10": image_of(120)})
+    summary = run(layout)
+    assert summary.counts == {"read": 2, "no_text": 1, "unreadable": 0, "failed": 0}
+    rows = read_pack_text(layout.pack_text)
+    assert [(key, row.status, row.texts) for key, row in rows.items()] == [
+        ("1_1", "read", ("grey 100",)), ("1_2", "no_text", ()), ("1_10", "read", ("grey 120",))
+    ]  # fmt: skip
+    assert rows["1_1"].file == "clean_dataset/images/pack_1_1.jpg"
+    assert rows["1_1"].sha256 == hashlib.sha256(image_of(100)).hexdigest()
+    assert greys(log) == {100: 1, BLANK: 1, 120: 1}
+    first = layout.pack_text.read_bytes()
+    # Same content under another name, one image gone, one new.
+    assert run(layout).results["new"] == 0
+    assert layout.pack_text.read_bytes() == first
+    write_clean(layout, {"1_1": image_of(100), "2_1": image_of(120), "2_2": image_of(130)})
+    assert run(layout).results["new"] == 1
+    assert list(read_pack_text(layout.pack_text)) == ["1_1", "2_1", "2_2"]
+    assert greys(log) == {130: 1}
+    assert run(layout, reread=True).results["new"] == 3
+
+
+def test_images_of_the_same_bytes_are_read_once(layout, log):
+    write_clean(layout, {f"1_{n}": image_of(100) for n in range(1, 5)})
+    assert run(layout).counts["read"] == 4
+    assert greys(log) == {100: 1}
+
+
+def test_an_image_that_kills_hangs_or_fails_its_reader_is_a_row_and_the_rest_go_on(layout, log, monkeypatch):
+    monkeypatch.setattr(engines, "_PATIENCE_S", 2)
+    write_clean(layout, {
+        "1_1": image_of(KILLS), "1_2": image_of(100), "1_3": image_of(HANGS), "1_4": image_of(RAISES),
+        "1_5": b"<html>", "1_6": b"", "1_7": image_of(110)[:-20], "1_8": image_of(120),
+    })  # fmt: skip
+    (layout.clean_images / "pack_1_8.jpg").unlink()
+    summary = run(layout)
+    rows = read_pack_text(layout.pack_text)
+    assert {key: (row.status, row.reason) for key, row in rows.items()} == {
+        "1_1": ("failed", "crashed the reader or took too long"),
+        "1_2": ("read", ""),
+        "1_3": ("failed", "crashed the reader or took too long"),
+        "1_4": ("failed", "error: no such line"),
+        "1_5": ("unreadable", "not_an_image"),
+        "1_6": ("unreadable", "empty"),
+        "1_7": ("unreadable", rows["1_7"].reason),
+        "1_8": ("unreadable", "missing_file"),
+    }
+    assert rows["1_7"].reason.startswith("truncated")
+    assert summary.counts == {"read": 1, "no_text": 0, "unreadable": 4, "failed": 3}
+    assert sum(summary.counts.values()) == summary.results["seen"] == 8
+    greys(log)
+    # What failed is tried again, since the next machine may bear it; what is broken, or missing, costs nothing.
+    run(layout)
+    assert set(greys(log)) == {KILLS, HANGS, RAISES}
+
+
+def test_what_was_read_before_a_kill_is_not_read_again(layout, log, monkeypatch):
+    write_clean(layout, {f"1_{n}": image_of(100 + n) for n in range(30)})
+    kept = []
+    keep = extraction.OcrCache.keep
+
+    def keep_some(self, found):
+        if len(kept) == 11:
+            raise KeyboardInterrupt
+        kept.append(found)
+        keep(self, found)
+
+    monkeypatch.setattr(extraction.OcrCache, "keep", keep_some)
+    with pytest.raises(KeyboardInterrupt):
+        run(layout)
+    assert not layout.pack_text.exists()
+    monkeypatch.setattr(extraction.OcrCache, "keep", keep)
+    greys(log)
+    assert run(layout).results["new"] == 19
+    assert not set(greys(log)) & {100 + int(one.image_id.partition("_")[2]) for one in kept}
+    assert len(read_pack_text(layout.pack_text)) == 30
+
+
+def test_a_folder_is_read_with_its_subfolders_to_where_one_says(layout, log, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "b.JPG").write_bytes(image_of(100))
+    (folder / "deep" / "a.png").write_bytes(image_of(110))
+    (folder / "notes.txt").write_text("no image")
+    summary = run(layout, images=folder, output=tmp_path / "texts.jsonl")
+    assert summary.counts["read"] == 2
+    assert list(read_pack_text(tmp_path / "texts.jsonl")) == ["b.JPG", "deep/a.png"]
+    assert not layout.pack_text.exists()
+    assert not read_text.Config(images=folder).leaves_record
+    with pytest.raises(StageError, match="needs --output"):
+        run(layout, images=folder)
+    with pytest.raises(MissingInputError, match="folder of images"):
+        run(layout, images=tmp_path / "none", output=tmp_path / "texts.jsonl")
+    with pytest.raises(StageError, match="no images"):
+        run(layout, images=(folder / "deep" / "a.png").parent.parent.parent / "root", output=tmp_path / "t.jsonl")
+
+
+def test_missing_table_names_the_stage_before(layout, log):
+    with pytest.raises(MissingInputError, match=r"src/clean\.py"):
+        run(layout)
+
+
+def test_a_broken_cache_is_made_anew(layout, log, caplog):
+    write_clean(layout, {"1_1": image_of(100)})
+    layout.ocr_cache.parent.mkdir(parents=True)
+    layout.ocr_cache.write_bytes(b"no database at all, but long enough to be looked at" * 20)
+    assert run(layout).results["new"] == 1
+    assert "everything is read anew" in caplog.text
+    assert run(layout).results["new"] == 0
+
+
+def test_another_engine_reads_anew(layout, log, monkeypatch):
+    write_clean(layout, {"1_1": image_of(100)})
+    run(layout)
+    monkeypatch.setattr(ocr, "engine_label", lambda name: f"drawn by {name}")
+    assert run(layout, ocr="tesseract").results["new"] == 1
+    assert read_pack_text(layout.pack_text)["1_1"].engine == "drawn by tesseract"
