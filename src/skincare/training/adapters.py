@@ -4,6 +4,7 @@ Only the small matrices learn; an exported model has them added into its own wei
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -87,9 +88,15 @@ def learn_lora(model: Any) -> dict[str, nn.Parameter]:
     return chosen
 
 
-def merge_lora(model: Any) -> None:
-    """Add the matrices into the weights beside them and take them out again, in place."""
+def merge_lora(model: Any, on_merge: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+    """Add the matrices into the weights beside them, which become fp32, and take them out again, in place.
+
+    `on_merge` gets each weight as it was and as it is then.
+    """
     for name, module in [pair for pair in model.named_modules() if isinstance(pair[1], LoraLayer)]:
+        base: Any = module.get_base_layer()
+        before, base.weight.data = base.weight.data, base.weight.data.float()
         module.merge()
+        on_merge(before, base.weight.data)
         parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, module.get_base_layer())
+        setattr(model.get_submodule(parent), attribute, base)

@@ -29,9 +29,10 @@ from skincare.modelling.pictures import PictureStates
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import Layout
 from skincare.runlog import to_plain
-from skincare.training import adapters, memory_plan, optimizers, run_identity
-from skincare.training.checkpoints import export_model, load_trained
-from skincare.training.distributed import World
+from skincare.training import adapters, exporting, memory_plan, optimizers, run_identity
+from skincare.training.checkpoints import trained_tensors
+from skincare.training.distributed import World, put
+from skincare.training.exporting import Export
 from skincare.training.loop import Speed, Training
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.recipes import Recipe, recipe_named
@@ -190,17 +191,25 @@ def enable_checkpointing(model: Any) -> None:
         nested.disable_input_require_grads()
 
 
-def export(training: Training, settings: RunSettings, folder: Path) -> None:
+def export(training: Training, settings: RunSettings, folder: Path) -> Export:
     """Write the best epoch's model: the checkpoint anew with what was learnt put in, LoRA added into its weights.
 
     Not the model that was trained: of that a process may hold a share, or a quantised form that rounds more than a
     run of LoRA changes.
     """
-    recogniser, parameters = _learner(load_model(settings.model, torch.device("cpu")), training.recipe, training.seed)
-    load_trained(training.best_state(), parameters)
-    adapters.merge_lora(recogniser.model)
-    export_model(folder, recogniser.model, recogniser.head, training.pictures.encoder.processor)
+    model = load_model(settings.model, torch.device("cpu"))
+    found = Export(model.config.dtype)
+    recogniser, parameters = _learner(model, training.recipe, training.seed)
+    for name, tensor in trained_tensors(training.best_state()):
+        # A weight under LoRA is counted when that is merged.
+        if not name.startswith("classification_head.") and ".lora_" not in name and ".base_layer.weight" not in name:
+            found.count(parameters[name].detach(), tensor)
+        put(tensor, parameters[name])
+    adapters.merge_lora(model, found.count)
+    processor = load_processor(settings.model, settings.limits)
+    found.is_fp32 = exporting.write_model(folder, model, recogniser.head, processor)
     hints.write_settings(folder, [one.hint for one in training.train])
+    return found
 
 
 def results(
