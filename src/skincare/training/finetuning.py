@@ -206,6 +206,11 @@ def export(training: Training, settings: RunSettings, folder: Path) -> Export:
             found.count(parameters[name].detach(), tensor)
         put(tensor, parameters[name])
     adapters.merge_lora(model, found.count)
+    if training.recipe.adapter:
+        matrices = {name: parameter for name, parameter in parameters.items() if ".lora_" in name}
+        modules = freezing.trainable_modules(model, training.recipe.trainable)
+        base = to_plain(settings.model)
+        adapters.save_adapter(folder / "adapter", training.recipe.adapter, matrices, modules, base)
     processor = load_processor(settings.model, settings.limits)
     found.is_fp32 = exporting.write_model(folder, model, recogniser.head, processor)
     hints.write_settings(folder, [one.hint for one in training.train])
