@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 import finetune
 from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
+from skincare.tables import HISTORY
 from skincare.training import checkpoints
 from tests.dataset_helpers import write_dataset_files
 
@@ -45,7 +46,7 @@ def best(layout):
 
 
 def test_steps_smaller_than_bf16_numbers_are_in_the_export(layout):
-    found = run(layout, "reference", learning_rate=5e-6)
+    found = run(layout, "reference", learning_rate=2e-5, max_epochs=2)
     folder, trained = layout.finetuned_model("r"), best(layout)
     parameters = dict(loaded(folder).named_parameters())
     for name, tensor in trained.items():
@@ -54,7 +55,7 @@ def test_steps_smaller_than_bf16_numbers_are_in_the_export(layout):
     assert found["checkpoint_dtype"] == "bfloat16"
     assert found["n_weights"] == sum(map(torch.numel, trained.values()))
     # What a bf16 file would hold of it; nearly every weight has moved.
-    assert found["n_changed_rounded"] < 0.3 * found["n_weights"] < 0.9 * found["n_weights"] < found["n_changed"]
+    assert found["n_changed_rounded"] < 0.6 * found["n_weights"] < 0.9 * found["n_weights"] < found["n_changed"]
     stored = load_file(folder / "model.safetensors")
     assert stored["model.layers.3.mlp.up_proj.weight"].dtype == torch.float32
     frozen = [one for name, one in stored.items() if name.startswith("model.layers.0.")]
@@ -66,8 +67,8 @@ def test_val_is_measured_on_the_folder_and_on_its_rounded_weights(layout):
     assert json.loads((layout.finetune_log("r") / "export.json").read_text()) == found
     rows = found["val"]
     assert list(rows) == ["in training", "exported", "rounded"]
-    history = [row for row in (layout.finetune_log("r") / "history.csv").read_text().splitlines()[1:]]
-    assert any(f",{rows['in training']['loss']}," in row for row in history)
+    losses = [row.val_loss for row in HISTORY.read(layout.finetune_log("r") / "history.csv")]
+    assert rows["in training"]["loss"] in losses
     for row in rows.values():
         # Beside 12.9 before training: what remains between them is rounding.
         assert row["loss"] == pytest.approx(rows["in training"]["loss"], abs=0.02)

@@ -125,6 +125,6 @@ def save_adapter(
         adapter, inference_mode=True, base_model_name_or_path=base, modules_to_save=list(modules) or None,
         exclude_modules=f"({'|'.join(map(re.escape, own))}).*" if own else None,
     )  # fmt: skip
-    config.save_pretrained(folder)
+    config.save_pretrained(str(folder))
     prefixed = {f"base_model.model.{name}": one.detach().contiguous() for name, one in tensors.items()}
     save_file(prefixed, folder / "adapter_model.safetensors", metadata={"format": "pt"})
