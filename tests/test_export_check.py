@@ -13,7 +13,7 @@ import finetune
 from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
-from skincare.training import checkpoints
+from skincare.training import checkpoints, finetuning
 from tests.dataset_helpers import write_dataset_files
 
 
@@ -76,12 +76,10 @@ def test_val_is_measured_on_the_folder_and_on_its_rounded_weights(layout):
 
 
 def test_an_export_that_lost_what_was_learnt_shows_in_its_loss(layout, monkeypatch):
-    from skincare.training import finetuning
-
     monkeypatch.setattr(finetuning, "put", lambda *_: None)
-    rows = run(layout, "sample")["val"]
+    rows = run(layout, "sample", max_epochs=4)["val"]
     assert rows["exported"]["loss"] > rows["in training"]["loss"] + 1
-    assert rows["exported"]["n_other_answers"] == 8
+    assert rows["exported"]["n_other_answers"] > 0
 
 
 def test_nothing_learnt_is_exported_as_it_came(layout):
@@ -92,7 +90,7 @@ def test_nothing_learnt_is_exported_as_it_came(layout):
 
 @pytest.mark.parametrize("recipe", ["tuned-lora", "tuned-lora-parts"])
 def test_lora_is_merged_without_rounding_and_kept_for_peft(layout, recipe):
-    found = run(layout, recipe, learning_rate=1e-4)
+    found = run(layout, recipe, learning_rate=1e-4, max_epochs=3)
     folder = layout.finetuned_model("r")
     assert found["n_changed_rounded"] < 0.9 * found["n_changed"]
     merged = loaded(folder)
