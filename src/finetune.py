@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from skincare import figures, runlog, stage, tables
 from skincare.answering import predictions
 from skincare.answering.evaluated import EvaluatedModel
@@ -30,7 +32,7 @@ from skincare.evaluation import comparison, confidence, metrics, scoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import load_processor
+from skincare.modelling.model import load_config, load_processor
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary, to_plain
 from skincare.tables import HistoryRow
@@ -233,8 +235,12 @@ def _plan_disk(
     """Return what the picture cache will hold; empty where there is no dataset yet."""
     if not any(parts.values()):
         return {}
-    n_pictures = finetuning.n_cached_pictures(recipe, **parts) if config.cache_pictures else 0
-    return {"n_cached_pictures": n_pictures, "cache_bytes": n_pictures * bytes_per_picture}
+    if not config.cache_pictures:
+        return {"n_cached_pictures": 0, "cache_bytes": 0}
+    is_fp32 = load_config(config.model).dtype == torch.float32
+    by_training, by_export = finetuning.n_cached_pictures(recipe, **parts, is_fp32=is_fp32)
+    n_as_large = by_training + by_export * (1 if is_fp32 else 2)
+    return {"n_cached_pictures": by_training + by_export, "cache_bytes": n_as_large * bytes_per_picture}
 
 
 def _list_recipes() -> Summary:

@@ -34,7 +34,7 @@ def layout(tmp_path, monkeypatch):
 def run(layout, recipe, **changes):
     settings = {"model": str(layout.root / "base"), "recipe": recipe, "run": "r", "min_tokens": 36, "max_tokens": 36,
                 "max_epochs": 1, "micro_batch_size": 8}  # fmt: skip
-    return finetune.run(finetune.Config(root=layout.root, **{**settings, **changes}), layout).results["export"]
+    return finetune.run(finetune.Config(root=layout.root, **{**settings, **changes}), layout).results.get("export")
 
 
 def loaded(folder, **settings):
@@ -60,6 +60,15 @@ def test_steps_smaller_than_bf16_numbers_are_in_the_export(layout):
     assert stored["model.layers.3.mlp.up_proj.weight"].dtype == torch.float32
     frozen = [one for name, one in stored.items() if name.startswith("model.layers.0.")]
     assert {one.dtype for one in frozen} == {torch.bfloat16}
+
+
+def test_the_plan_counts_what_an_export_in_fp32_leaves_on_disk(layout):
+    run(layout, "sample", plan=True)
+    planned = json.loads(layout.finetune_plan.read_text())
+    run(layout, "sample", max_epochs=2)
+    assert planned["n_cached_pictures"] == len(list(layout.vision_cache.rglob("*.safetensors")))
+    # 16 of the training, and 12 of val and test in fp32.
+    assert planned["cache_bytes"] == (16 + 2 * 12) * planned["cache_bytes_per_picture"]
 
 
 def test_val_is_measured_on_the_folder_and_on_its_rounded_weights(layout):

@@ -109,16 +109,21 @@ def longest_hint(encoder: PromptEncoder, examples: Sequence[Example]) -> str:
     return max(hints, key=lambda hint: len(encoder.question_tokens(hint)), default="")
 
 
-def n_cached_pictures(recipe: Recipe, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> int:
-    """Return how many pictures' states a run leaves on disk: in training and in its last test."""
+def n_cached_pictures(
+    recipe: Recipe, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example], *, is_fp32: bool
+) -> tuple[int, int]:
+    """Return how many images' states a run leaves on disk, in training and of the exported model.
+
+    That is loaded in fp32, so that its states are other ones, twice as large, unless the checkpoint `is_fp32` itself.
+    """
     trainable = recipe.trainable
-    asked = len(val) + len(test)
     if trainable.everything:
-        return asked
-    # The exported model keeps what all but the last vision block give, and so does a run that trains only that block.
-    again = 0 if trainable.n_vision_blocks == 1 else len(val)
+        return 0, len(val) + len(test)
     # Of augmented pictures only the few of the pre-flight are kept.
-    return asked + again + (len(train) if recipe.augmentation == "none" else 0)
+    by_training = len(val) + (len(train) if recipe.augmentation == "none" else 0)
+    # The exported model keeps what all but the last vision block give, and so does a run that trains only that block.
+    is_shared = is_fp32 and trainable.n_vision_blocks == 1
+    return by_training, len(test) + (0 if is_shared else len(val))
 
 
 def prepare(
