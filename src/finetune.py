@@ -129,10 +129,11 @@ def run(config: Config, layout: Layout) -> Summary:
         tracker.epoch(result)
 
     stop_reason = training.run(on_epoch)
+    results = finetuning.results(training, run.name, config.recipe, config, stop_reason)
     training.release()
     export = finetuning.export(training, config, layout.finetuned_model(run.workplace))
     check, scores = _test(config, layout, run, test, training, export)
-    results = {**finetuning.results(training, run.name, config.recipe, config, stop_reason), "export": check}
+    results = {**results, "export": check}
     runlog.take_back_summary("finetune", layout)
     run_folders.publish(layout, run)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
