@@ -16,6 +16,8 @@ from skincare.tables import HISTORY
 from skincare.training import checkpoints, finetuning
 from tests.dataset_helpers import write_dataset_files
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
