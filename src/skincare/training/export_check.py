@@ -22,8 +22,6 @@ from skincare.training.loop import Training
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZE = 16
-
 
 def measure(
     training: Training, export: Export, exported: EvaluatedModel, in_training: Sequence[Prediction] = ()
@@ -63,8 +61,9 @@ def _val(
     training: Training, recogniser: Recogniser, pictures: PictureStates, in_training: Sequence[Prediction]
 ) -> dict[str, Any]:
     decoder = make_decoder(training.decoder_name, recogniser, pictures.encoder)
-    loss = asking.total_loss(pictures, training.recipe.head, training.val, _BATCH_SIZE) / len(training.val)
-    answered = asking.predict(pictures, decoder, training.val, "val", _BATCH_SIZE, show_progress=False)
+    passes = asking.inference_passes(training.speed.eval_batch_size)
+    loss = asking.total_loss(pictures, training.recipe.head, training.val, passes) / len(training.val)
+    answered = asking.predict(pictures, decoder, training.val, "val", passes, show_progress=False)
     accuracy = metrics.score(answered).accuracy
     before = {one.image_id: one.text for one in in_training}
     other = sum(one.text != before[one.image_id] for one in answered) if before else None
