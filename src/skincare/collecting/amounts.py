@@ -1,22 +1,29 @@
 """Amounts of money in text: where they stand, what they say, and in which currency.
 
 An amount groups its digits by threes with any separator, and one or two digits after the last separator are decimals:
-`1.299,00`, `1,299.00`, `12,5`, `44 890`; so `24.990` is twenty-four thousand, as it is wherever shops write it.
+`1.299,00`, `1,299.00`, `12,5`, `44 890`, in India `1,29,999`; so `24.990` is twenty-four thousand, as it is wherever
+shops write it, but for money of a thousandth part. In France a sign may stand for the point: `12€99`.
 """
 
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from price_parser import Price
 
 AMOUNT: Final = re.compile(
     r"(?<![\w.,])"
-    r"(?:[0-9]{1,3}(?:[ ,.'’\u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]{1,2})?|[0-9]{1,9}(?:[.,][0-9]{1,2})?)"
+    r"(?:[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]{1,2})?"
+    r"|[0-9]{1,3}(?:[ ,.'’\u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]{1,2})?"
+    r"|[0-9]{1,9}(?:[.,][0-9]{1,2})?)"
     r"(?![0-9]|[.,][0-9])"
 )
 MAX_AMOUNT: Final = Decimal(1_000_000_000)
+# Money without a smaller coin in use, and money of which a thousand make one.
+WHOLE: Final = frozenset({"CLP", "COP", "PYG", "IDR", "VND", "KRW", "ISK", "HUF", "JPY"})
+_THOUSANDTHS: Final = frozenset({"KWD", "BHD", "OMR", "JOD", "TND", "IQD", "LYD"})
+_SIGN_AS_POINT: Final = re.compile(r"(?<![0-9.,])([0-9]{1,4}) ?([€£$]) ?([0-9]{2})(?![0-9.,])")
 
 # Signs of one country's money. A bare $, kr or ¥ is money of several.
 _SIGNS: Final[dict[str, str]] = {
@@ -58,15 +65,50 @@ def amounts_in(text: str) -> list[re.Match[str]]:
     return list(AMOUNT.finditer(text))
 
 
-def amount_of(text: str) -> Decimal | None:
+def amount_of(text: str, currency: str = "") -> Decimal | None:
     """Return the first amount of a text; None for none, and for what no product costs.
 
     >>> amount_of("24.990"), amount_of("1.299,00 €"), amount_of("free")
     (Decimal('24990'), Decimal('1299.00'), None)
     """
     found = AMOUNT.search(text)
-    parsed = Price.fromstring(found.group().replace("’", "'")).amount if found else None
-    return parsed if parsed is not None and Decimal("0.005") <= parsed < MAX_AMOUNT else None
+    if not found:
+        return None
+    said = found.group().replace("’", "'")
+    point = "." if currency in _THOUSANDTHS and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", said) else None
+    return _possible(Price.fromstring(said, decimal_separator=point).amount)
+
+
+def stated_amount(value: Any, currency: str) -> Decimal | None:
+    """Return an amount that is written for machines, which put a point before decimals, however many, and no other.
+
+    Shops of money without a smaller coin write `24.990` there too.
+
+    >>> stated_amount("49.9900", "EUR"), stated_amount("24.990", "EUR"), stated_amount("24.990", "CLP")
+    (Decimal('49.9900'), Decimal('24.990'), Decimal('24990'))
+    """
+    text = str(value).strip()[:40]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    is_grouped = currency in WHOLE and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", text)
+    if not isinstance(value, str) or (currency and not is_grouped and re.fullmatch(r"[0-9]{1,12}\.[0-9]{3,8}", text)):
+        return _possible(Decimal(text) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", text) else None)
+    if re.fullmatch(r"[0-9]{1,12}\.[0-9]{4,8}", text):
+        return _possible(Decimal(text))
+    return amount_of(text, currency) if len(amounts_in(text)) == 1 else None
+
+
+def tidy(text: str) -> str:
+    """Return a text on one line, with a point where a sign stands for it.
+
+    >>> tidy("12€99"), tidy("12 €")
+    ('12.99 €', '12 €')
+    """
+    return _SIGN_AS_POINT.sub(r"\1.\3 \2", " ".join(text.split()))
+
+
+def _possible(amount: Decimal | None) -> Decimal | None:
+    return amount if amount is not None and Decimal("0.005") <= amount < MAX_AMOUNT else None
 
 
 def has_sign(text: str) -> bool:

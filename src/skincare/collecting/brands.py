@@ -27,6 +27,9 @@ _LABELS: Final = (
 )
 _LABEL: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]?\W*$", re.IGNORECASE)
 _LABELLED: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]\s*(\S.{{0,{MAX_BRAND}}})$", re.IGNORECASE)
+_LED_BY_LABEL: Final = re.compile(rf"^.{{0,60}}?\b(?:{_LABELS})\s*[:：]\s*(?=\S)", re.IGNORECASE)
+# Left in by a template, or a sentence.
+_NO_NAME: Final = re.compile(r"^[\[{$%<(#]|[{}<>|]|https?:|\S+(\s+\S+){6}|\b(manufacturer|brands?|hersteller)\b", re.I)
 _LABEL_TAGS: Final = frozenset(
     {"th", "td", "dt", "span", "div", "p", "li", "b", "strong", "label", "h3", "h4", "h5", "a"}
 )
@@ -77,10 +80,11 @@ def plain_brand(text: str) -> str:
     >>> plain_brand("Visit the Weleda Store"), plain_brand("by Weleda"), plain_brand("N/A")
     ('Weleda', 'Weleda', '')
     """
-    brand = " ".join(text.split())
+    brand = _LED_BY_LABEL.sub("", " ".join(text.split())[: 4 * MAX_BRAND])
     for _ in range(2):
         brand = _AROUND.sub("", brand).strip(" :：\u200e\u200f|›>»-")
-    is_name = 1 < len(brand) <= MAX_BRAND and re.search(r"[^\W\d_]", brand)
+    letters, digits = (len(re.findall(kind, brand)) for kind in (r"[^\W\d_]", r"\d"))
+    is_name = 1 < len(brand) <= MAX_BRAND and letters >= max(1, digits) and not _NO_NAME.search(brand)
     return brand if is_name and brand.casefold() not in _NOT_BRANDS and not _LABEL.match(brand) else ""
 
 

@@ -23,6 +23,7 @@ ImageSource = Literal["script", "carousel", "json_ld", "microdata", "rdfa", "sta
 
 _MAX_GALLERY: Final = 400
 _MAX_STATED: Final = 20_000
+_TOGETHER: Final = 0.35  # closeness of the images of one gallery
 _MIN_SIDE_PX: Final = 150
 _IMAGE_KEYS: Final = ("original", "zoom", "large", "url", "contentUrl", "src", "href", "@id")
 _NO_PRODUCT: Final = re.compile(
@@ -42,7 +43,7 @@ _SIZE_QUERY: Final = frozenset({
 _SIZE_IN_PATH: Final = re.compile(
     r"\._[A-Z0-9,_%+-]+_(?=\.)|(?<=[/_.-])(?:[wh]_?)?\d{2,4}x\d{0,4}(?=[/_.-])|(?<=[/_-])x\d{2,4}(?=[/_.-])"
     r"|[_-](?:thumb(?:nail)?|small|medium|large|xl|xxl|zoom|grande|mini|big|full|orig(?:inal)?|master|\d{2,4}px)(?=\.)"
-    r"|(?<=/)(?:[a-z]{1,2}_[a-z0-9.]+,?)+(?=/)|(?<=/)(?:thumb(?:nail)?s?|small|medium|large|zoom|original|\d{2,4})(?=/)"
+    r"|(?<=/)(?:[a-z]{1,2}_[a-z0-9.]+,?)+(?=/)|(?<=/)(?:thumb(?:nail)?s?|small|medium|large|zoom|original)(?=/)"
 )
 _SIZE: Final = re.compile(r"(?<![0-9a-z])(?:[wh]_?|s[lxys]|u[sx]|ac_s[lxy])?(\d{2,4})(?![0-9a-z])", re.IGNORECASE)
 _LAZY: Final = (
@@ -183,9 +184,9 @@ def _gallery(page: HtmlPage) -> Iterator[_Named]:
         if names and (score := _likely(page, element, names)) > 0:
             rated.append((-score, element.place, names))
     rated.sort(key=lambda one: one[:2])
-    best = -rated[0][0] if rated else 0.0
-    for score, _, names in rated[:12]:
-        if -score >= best - 2.5:
+    for score, place, names in rated[:12]:
+        best_score, best_place, _ = rated[0]
+        if place == best_place or (score <= best_score + 2.5 and closeness(page, place, best_place) >= _TOGETHER):
             yield max(names, key=lambda named: named.width or _size_in(named.address))
 
 
@@ -230,7 +231,7 @@ def _srcset(text: str) -> Iterator[_Named]:
 
 
 def _pixels(text: str | None) -> int:
-    found = re.match(r"\s*([0-9]{1,5})", text or "")
+    found = re.fullmatch(r"\s*([0-9]{1,5})(?:px)?\s*", text or "")
     return int(found[1]) if found else 0
 
 
@@ -245,7 +246,11 @@ def _likely(page: HtmlPage, element: Element, names: list[_Named]) -> float:
     score = 1.0
     largest = max(max(named.width or _size_in(named.address) for named in names), *sides)
     score += 2.0 if largest >= 400 else 1.0 if largest >= 200 else -1.0 if 0 < largest < 100 else 0.0
-    score -= 2.0 if area & Area.LINKED else 0.0
+    *_, parent = page.around(element, 2)
+    score -= 2.0 if area & Area.LINKED and not _EXTENSION.search(parent.get("href")) else 0.0
+    # A long number of the page's address is the product's.
+    numbers = re.findall(r"[0-9]{5,}", page.url.partition("?")[0])
+    score += 1.5 if any(number in named.address for number in numbers for named in names) else 0.0
     score -= 1.0 if area & Area.HIDDEN else 0.0
     said = frozenset().union(*(words_of(one) for one in page.around(element, 4)))
     score += min(2.0, 0.7 * len(said & _GALLERY_WORDS)) - (1.0 if said & {"thumb", "thumbs", "thumbnail"} else 0.0)

@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Final, Literal
 
 from skincare.collecting.html_page import Area, HtmlPage, words_of
-from skincare.collecting.stated_products import Statements
-from skincare.collecting.visible_prices import VisiblePrice, closeness
+from skincare.collecting.metadata import clean
+from skincare.collecting.stated_products import Statements, all_offers
+from skincare.collecting.visible_prices import MIN_SCORE, VisiblePrice, closeness
 
 Kind = Literal["product", "challenge", "other"]
 
@@ -50,6 +51,9 @@ _DETAIL_WORDS: Final = (
     {"product", "info"}, {"product", "view"}, {"product", "title"}, {"product", "single"},
 )  # fmt: skip
 _OTHER_TYPES: Final = ("article", "blog", "profile", "video.other", "video.movie")
+_OTHER_STATED: Final = frozenset({
+    "article", "newsarticle", "blogposting", "recipe", "collectionpage", "searchresultspage",
+})  # fmt: skip
 
 
 def is_challenge(page: HtmlPage) -> bool:
@@ -63,18 +67,17 @@ def is_challenge(page: HtmlPage) -> bool:
 
 def is_product_page(page: HtmlPage, statements: Statements, shown: list[VisiblePrice], buttons: list[int]) -> bool:
     """Say whether a page shows one product."""
-    og_type = page.first_meta("og:type").lower().strip()
-    if any(one.source != "state" for one in statements.products):
-        return True
-    if "product" in og_type and not og_type.endswith("group"):
-        return True
-    score = _for_product(page, statements, shown, buttons) - _for_list(page, statements, shown)
-    score -= 4.0 if og_type in _OTHER_TYPES else 0.0
-    return score >= _MIN_SCORE
+    return _for_product(page, statements, shown, buttons) - _for_other(page, statements, shown) >= _MIN_SCORE
 
 
 def _for_product(page: HtmlPage, statements: Statements, shown: list[VisiblePrice], buttons: list[int]) -> float:
+    og_type = page.first_meta("og:type").lower().strip()
+    is_stated = any(one.source != "state" for one in statements.products)
     score = 2.0 if statements.products else 0.0
+    score += 4.0 if is_stated or ("product" in og_type and not og_type.endswith("group")) else 0.0
+    agreed = {f"{one.amount:.2f}" for one in shown if one.score >= MIN_SCORE}
+    for state in statements.products:
+        score += 2.0 if any(clean("price", price) in agreed for price, _ in all_offers(state.block)) else 0.0
     best = shown[0].score if shown else 0.0
     score += 3.0 if best >= 8.0 else 2.0 if best >= 5.0 else 0.0
     score += 2.0 if page.first_meta("product:price:amount", "og:price:amount", "og:price") else 0.0
@@ -85,8 +88,10 @@ def _for_product(page: HtmlPage, statements: Statements, shown: list[VisiblePric
     return score + (1.0 if _has_choice(page) else 0.0)
 
 
-def _for_list(page: HtmlPage, statements: Statements, shown: list[VisiblePrice]) -> float:
+def _for_other(page: HtmlPage, statements: Statements, shown: list[VisiblePrice]) -> float:
     score = 3.0 if statements.is_list else 0.0
+    is_said = statements.types & _OTHER_STATED or page.first_meta("og:type").lower().strip() in _OTHER_TYPES
+    score += 4.0 if is_said else 0.0
     score += 6.0 if _LIST_TITLE.search(page.title) or _LIST_TITLE.search(_head_title(page)) else 0.0
     near = [one for one in shown if one.score > 3.0]
     linked = [one for one in near if page.elements[one.place].area & (Area.LINKED | Area.CARD)]
@@ -95,7 +100,7 @@ def _for_list(page: HtmlPage, statements: Statements, shown: list[VisiblePrice])
     score += 1.0 if after_title > 40 and not _is_detail(page) else 0.0
     paging = any(one.get("rel") in ("next", "prev") for one in page.tagged("link", "a"))
     listing = any(words_of(element) & _LIST_WORDS for element in page.elements[:30_000])
-    return score + (3.0 if paging else 0.0) + (1.5 if listing else 0.0)
+    return score + (3.0 if paging else 0.0) + (1.5 if listing and not _is_detail(page) else 0.0)
 
 
 def _head_title(page: HtmlPage) -> str:

@@ -53,10 +53,10 @@ def read_metadata(page: HtmlPage, products: tuple[Stated, ...], shown: list[Visi
     if explicit and _is_cut(clean("name", explicit[0][1].get("name")), page.title):
         del explicit[0][1]["name"]
     own = {"name": page.title, **_from_blocks(page)}
-    offers = [*explicit, ("page", own), ("open_graph", _open_graph(page)), *state]
-    facts = merge(offers)
+    facts = merge([*explicit, ("page", own), ("open_graph", _open_graph(page))])
     if "brand" not in facts and (brand := visible_brand(page)):
         facts["brand"] = Fact(clean("brand", brand), "page")
+    facts |= merge(state) | facts
     if price := choose_price(page, products, shown):
         facts["price"] = Fact(price.amount, price.source)
         if price.currency:

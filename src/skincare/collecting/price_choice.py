@@ -8,16 +8,16 @@ anything but the price.
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skincare.collecting.amounts import currency_in
+from skincare.collecting.amounts import currency_in, stated_amount
 from skincare.collecting.html_page import HtmlPage
-from skincare.collecting.metadata import clean_currency, clean_price
+from skincare.collecting.metadata import clean_currency
 from skincare.collecting.stated_products import Stated, all_offers, stated_facts
 from skincare.collecting.visible_prices import MIN_SCORE, VisiblePrice
 
 _WEIGHTS: Final = {"json_ld": 5.0, "microdata": 5.0, "rdfa": 4.5, "open_graph": 4.0, "state": 3.0}
-_OTHER_OFFER: Final = 2.0
+_OTHER_OFFER: Final = 2.5
 _AGREEING: Final = 1.0
-_SHOWN: Final = 0.6
+_SHOWN: Final = 0.8
 _OPEN_GRAPH: Final = ("product:sale_price:amount", "product:price:amount", "og:price:amount", "og:price")
 _OPEN_GRAPH_CURRENCY: Final = ("product:price:currency", "og:price:currency", "og:price:standard_currency")
 
@@ -42,9 +42,12 @@ def choose_price(page: HtmlPage, products: tuple[Stated, ...], shown: list[Visib
     """Return the price of the page's product; None where nothing is stated or shown that may be it."""
     votes: dict[str, _Vote] = {}
     for stated in products:
-        facts = stated_facts(stated.block, page.url)
-        _add(votes, facts.get("price"), facts.get("currency"), stated.source, _WEIGHTS[stated.source])
-        for price, currency in all_offers(stated.block):
+        facts, offers = stated_facts(stated.block, page.url), list(all_offers(stated.block))
+        # Of several prices the first may be any.
+        is_one = len({str(price) for price, _ in offers if price}) < 2
+        weight = _WEIGHTS[stated.source] - (0.0 if is_one else 1.0)
+        _add(votes, facts.get("price"), facts.get("currency"), stated.source, weight)
+        for price, currency in offers:
             _add(votes, price, currency, stated.source, _OTHER_OFFER)
     currency = page.first_meta(*_OPEN_GRAPH_CURRENCY)
     for name in _OPEN_GRAPH:
@@ -54,7 +57,7 @@ def choose_price(page: HtmlPage, products: tuple[Stated, ...], shown: list[Visib
     currencies = {vote.currency for vote in votes.values() if vote.currency}
     for one in shown:
         amount = f"{one.amount:.2f}"
-        if amount in votes and one.score > 2.0:
+        if amount in votes and one.score > 3.0:
             vote = votes[amount]
             vote.weight += _SHOWN * one.score
             vote.currency = vote.currency or one.currency
@@ -68,11 +71,11 @@ def choose_price(page: HtmlPage, products: tuple[Stated, ...], shown: list[Visib
 
 
 def _add(votes: dict[str, _Vote], price: Any, currency: Any, source: str, weight: float) -> None:
-    amount = clean_price(price)
-    if not amount:
-        return
-    vote = votes.setdefault(amount, _Vote())
     code = clean_currency(currency) or currency_in(str(price)[:40])
+    number = stated_amount(price, code)
+    if number is None:
+        return
+    vote = votes.setdefault(f"{number:.2f}", _Vote())
     if vote.source in ("", source):
         vote.weight = max(vote.weight, weight)
     elif weight > vote.weight:

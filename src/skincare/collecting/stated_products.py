@@ -48,28 +48,30 @@ class Stated:
 
 @dataclass(frozen=True)
 class Statements:
-    """The page's own product by each syntax, and whether some syntax states several and none of them as its own."""
+    """The page's own product by each syntax, whether some syntax states several and none as its own, and all types."""
 
     products: tuple[Stated, ...]
-    is_list: bool
+    is_list: bool = False
+    types: frozenset[str] = frozenset()
 
 
 def read_statements(page: HtmlPage) -> Statements:
     """Return what the page states of its product, the most explicit syntax first."""
-    found, is_list = [], False
+    found, is_list, types = [], False, set()
     for source, blocks in (
         ("json_ld", json_ld_blocks(page)),
         ("microdata", microdata_blocks(page)),
         ("rdfa", rdfa_blocks(page)),
     ):
         products = list(islice(_sold(blocks), _MAX_PRODUCTS))
+        types.update(*(types_of(block) for block in blocks))
         own = _own(page, source, products)
         if own:
             found.append(own)
         elif products:
             is_list = True
     found += [Stated("state", block, match) for block, match in state_products(page, match_of)]
-    return Statements(tuple(found), is_list)
+    return Statements(tuple(found), is_list, frozenset(types))
 
 
 def match_of(page: HtmlPage, block: Block) -> float:
@@ -80,7 +82,9 @@ def match_of(page: HtmlPage, block: Block) -> float:
     name, title = _words(block.get("name")), _words(page.title)
     if not name or not title:
         return 0.0
-    return len(name & title) / min(len(name), len(title))
+    fewer, more = sorted((len(name), len(title)))
+    # One word in common with a heading of several is no name.
+    return len(name & title) / fewer if fewer > 1 or more == 1 else 0.4 * len(name & title)
 
 
 def stated_facts(block: Block, url: str) -> dict[str, Any]:

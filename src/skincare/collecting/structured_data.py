@@ -21,6 +21,8 @@ _MAX_VALUES: Final = 500  # of one JSON-LD script
 _MAX_BLOCKS: Final = 5_000
 _MAX_TEXT: Final = 8_000
 _START: Final = re.compile(r"[\[{]")
+# Comment and CDATA marks around JSON, from the times of XHTML.
+_MARKS: Final = re.compile(r"(?:/\*|//)?\s*(?:<!\[CDATA\[|\]\]>|<!--|-->)\s*(?:\*/)?")
 # Where one list or product names others, they are not what the page is about.
 _DESCENDED: Final = ("mainEntity", "mainEntityOfPage", "@graph", "about")
 _PRODUCT_TYPES: Final = frozenset({"product", "productgroup", "productmodel", "individualproduct", "someproducts"})
@@ -72,6 +74,8 @@ def rdfa_blocks(page: HtmlPage) -> list[Block]:
 def _json_values(text: str) -> Iterator[Any]:
     """Yield the JSON values of a script, whatever comment or CDATA marks stand around them."""
     text = text[:_MAX_JSON]
+    if mark := _MARKS.match(text.lstrip()):
+        text = text.lstrip()[mark.end() :]
     if text.lstrip()[:10].startswith(("{&quot;", "[{&quot;")):
         text = html_entities.unescape(text)
     decoder = json.JSONDecoder(strict=False)

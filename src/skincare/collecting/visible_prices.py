@@ -8,13 +8,14 @@ to a button that buys. Weights were chosen by hand on real pages of 26 sites; no
 import math
 import re
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
 from typing import Final
 
-from skincare.collecting.amounts import amount_of, amounts_in, currency_in, has_sign
+from skincare.collecting.amounts import amount_of, amounts_in, currency_in, has_sign, tidy
 from skincare.collecting.html_page import Area, Element, HtmlPage, words_of
 
 MIN_SCORE: Final = 5.0
@@ -23,24 +24,30 @@ _MAX_UNITS: Final = 600
 _MAX_UNIT: Final = 60  # characters of a text that may be a price's own
 _MAX_CONTEXT: Final = 90  # characters around it that may say what it is
 _DIGIT: Final = re.compile("[0-9]")
+_LARGE: Final = re.compile(r"font[^;]*?:[^;]*?\b(1[89]|[2-5][0-9])px")
 _DECIMALS: Final = re.compile(r"[.,][0-9]{2}$")
 _MAX_CLIMB: Final = 4
+_MANY: Final = 4  # amounts in elements of one shape
 _PRICE_WORDS: Final = frozenset({
     "price", "prices", "pricing", "prix", "preis", "preise", "precio", "precios", "preco", "preço", "prezzo",
     "prezzi", "prijs", "cena", "ceny", "cijena", "pret", "fiyat", "hinta", "pris", "ar", "amount", "offer",
 })  # fmt: skip
 _OLD_WORDS: Final = frozenset({
-    "old", "was", "list", "regular", "rrp", "msrp", "strike", "striked", "strikethrough", "crossed", "through",
-    "before", "original", "compare", "retail", "standard", "uvp", "ancien", "barre", "vecchio", "antes", "alt",
-    "base", "full", "high",
+    "old", "was", "list", "barred", "slashed", "regular", "rrp", "msrp", "strike", "striked", "strikethrough",
+    "crossed", "through", "before", "original", "compare", "retail", "standard", "uvp", "ancien", "barre",
+    "vecchio", "antes", "alt", "base", "full", "high",
 })  # fmt: skip
 _OTHER_WORDS: Final = frozenset({
-    "save", "saving", "savings", "saved", "discount", "discounts", "ship", "shipping", "delivery", "postage",
-    "installment", "installments", "instalment", "instalments", "month", "monthly", "finance", "financing",
-    "credit", "loan", "klarna", "unit", "per", "points", "cashback", "coupon", "voucher", "promo", "tax",
-    "deposit", "warranty", "protection", "insurance", "rating", "ratings", "review", "reviews", "stars",
-    "count", "quantity", "qty", "stock", "sku", "swatch", "variant", "tooltip", "filter", "facet", "threshold",
-    "used", "refurbished", "gift", "card", "table", "comparison", "parcelas", "parcela",
+    "save", "saving", "savings", "saved", "ship", "shipping", "delivery", "postage", "installment", "installments",
+    "instalment", "instalments", "month", "monthly", "finance", "financing", "credit", "loan", "klarna", "unit", "per",
+    "points", "cashback", "coupon", "voucher", "tax", "deposit", "warranty", "protection", "insurance", "swatch",
+    "variant", "tooltip", "filter", "facet", "threshold", "used", "refurbished", "parcelas", "parcela", "versand",
+    "livraison", "spedizione", "envio", "frete", "rate",
+})  # fmt: skip
+# These call a lower price, too: `discount-price`.
+_MAYBE_OTHER_WORDS: Final = frozenset({
+    "discount", "discounts", "promo", "gift", "card", "table", "comparison", "rating", "ratings", "review", "reviews",
+    "stars", "count", "quantity", "qty", "stock", "sku", "payments", "payment", "max", "min",
 })  # fmt: skip
 _NEW_WORDS: Final = frozenset({
     "sale", "special", "now", "current", "final", "new", "our", "selling", "actual", "today", "deal", "main",
@@ -91,8 +98,12 @@ class VisiblePrice:
 def visible_prices(page: HtmlPage, buttons: list[int]) -> list[VisiblePrice]:
     """Return the amounts of a page that may be its price, the best occurrence of each, best first."""
     best: dict[Decimal, VisiblePrice] = {}
-    for unit in islice(_units(page), _MAX_UNITS):
+    units = list(islice(_units(page), _MAX_UNITS))
+    shapes = _shapes(page, units)
+    for unit in units:
         rated = _rated(page, unit, buttons)
+        if rated and len(shapes[_shape(page, unit.element)]) >= _MANY:
+            rated = replace(rated, score=rated.score - 2.0)
         if rated and (rated.amount not in best or best[rated.amount].score < rated.score):
             best[rated.amount] = rated
     return sorted(best.values(), key=lambda one: (-one.score, one.place))
@@ -135,7 +146,7 @@ def joined_text(page: HtmlPage, element: Element, limit: int) -> str:
         text += _joint(text, piece) + piece
         if len(text) > 4 * limit:
             break
-    return " ".join(text.split())
+    return tidy(text)
 
 
 def _joint(text: str, piece: str) -> str:
@@ -153,7 +164,7 @@ def _units(page: HtmlPage) -> Iterator[_Unit]:
         if len(text) < 400 and _DIGIT.search(text):
             element = page.elements[owner]
             if not element.area & Area.UNSEEN and element.tag not in ("select", "textarea"):
-                yield from _around(page, element, " ".join(text.split()), seen)
+                yield from _around(page, element, tidy(text), seen)
 
 
 def _around(page: HtmlPage, element: Element, own: str, seen: set[tuple[int, int]]) -> Iterator[_Unit]:
@@ -187,15 +198,27 @@ def _widened(page: HtmlPage, element: Element, own: str, found: re.Match[str]) -
     return holder, text, start, end
 
 
+def _shapes(page: HtmlPage, units: list[_Unit]) -> dict[str, set[str]]:
+    """Return by shape the amounts that stand in elements of it: many of one shape are a list's."""
+    shapes: dict[str, set[str]] = defaultdict(set)
+    for unit in units:
+        shapes[_shape(page, unit.element)].add(unit.text[unit.start : unit.end])
+    return shapes
+
+
+def _shape(page: HtmlPage, element: Element) -> str:
+    return ">".join(f"{one.tag}.{one.get('class')}" for one in page.around(element, 3))
+
+
 def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | None:
     said, element = unit.text[unit.start : unit.end], unit.element
-    amount = amount_of(said)
-    if amount is None:
-        return None
     named = _called(page, element)
     others = [one.end() for one in amounts_in(unit.text[: unit.start])]
     before, after = unit.text[max([0, *others]) : unit.start], unit.text[unit.end :]
     beside = f"{before[-6:]} {after[:6]}"
+    amount = amount_of(said, currency_in(beside))
+    if amount is None:
+        return None
     is_signed = has_sign(beside)
     score = named + (2.5 if is_signed else 0.0) + (0.5 if _DECIMALS.search(said) else 0.0)
     score -= 0.0 if is_signed or named > 1.5 else 4.0
@@ -205,6 +228,7 @@ def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | No
     before = before if before.strip(" :$£€") else f"{_text_before(page, element)} {before}"
     score -= 4.0 if _BEFORE_OTHER.search(before[-40:]) else 0.0
     score -= 4.0 if _AFTER_OTHER.match(after) else 0.0
+    score += 1.5 if _LARGE.search(element.get("style")) else 0.0
     score -= sum(penalty for area, penalty in _PENALTIES if element.area & area)
     score += _nearness(page, element, buttons)
     return VisiblePrice(amount, currency_in(beside), score, element.place)
@@ -218,13 +242,14 @@ def _called(page: HtmlPage, element: Element) -> float:
         words = words_of(one)
         if one.get("itemprop") in ("price", "lowPrice"):
             score += 2.5 * weight
-        if not said_price and words & _PRICE_WORDS:
+        is_price = bool(words & _PRICE_WORDS)
+        if words & _OTHER_WORDS or (words & _MAYBE_OTHER_WORDS and not is_price):
+            score -= 4.0 * weight
+        elif is_price and not said_price:
             score += 3.0 * weight
             said_price = True
         if words & _OLD_WORDS and not words & _NEW_WORDS:
             score -= 3.5 * weight
-        if words & _OTHER_WORDS:
-            score -= 2.5 * weight
         if words & _NEW_WORDS and words & _PRICE_WORDS:
             score += 1.0 * weight
         weight *= 0.7
