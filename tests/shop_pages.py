@@ -134,3 +134,46 @@ STATED = {
         + json.dumps({"ecommerce": {"detail": {"products": [{"name": "Rose Serum 30ml", "brand": "Acme", "price": "15.00"}]}}})
         + ");</script>"), currency=None, brand="Acme"),
 }  # fmt: skip
+
+
+def small(image: object, **changes: object) -> str:
+    block = {"@context": "https://schema.org", "@type": "Product", "name": "Rose", "image": image, **changes}
+    return json.dumps(block)
+
+
+def script(text: str, kind: str = "application/ld+json") -> str:
+    return f"<html><head><script type='{kind}'>{text}</script></head><body><h1>Rose</h1></body></html>"
+
+
+# What an odd page holds, and the images that are to be read of it.
+ODD: dict[str, tuple[str | bytes, list[str]]] = {
+    "relative": (script(small("/img/a.jpg")), ["/img/a.jpg"]),
+    "protocol-relative": (script(small("//shop.example/img/a.jpg")), ["/img/a.jpg"]),
+    "objects": (script(small([{"@type": "ImageObject", "url": "/img/a.jpg"}, {"contentUrl": "/img/b.jpg"}])),
+                ["/img/a.jpg", "/img/b.jpg"]),
+    "two sizes": (script(small(["/img/a.jpg?w=200", "/img/a.jpg", "/img/a.jpg?w=50"])), ["/img/a.jpg"]),
+    "sizes in the name": (script(small(["/img/a_100x100.jpg", "/img/a_800x800.jpg"])), ["/img/a_800x800.jpg"]),
+    "cdata": (script("/*<![CDATA[*/" + small("/img/a.jpg") + "/*]]>*/"), ["/img/a.jpg"]),
+    "cdata in line comments": (script("//<![CDATA[\n" + small("/img/a.jpg") + "\n//]]>"), ["/img/a.jpg"]),
+    "comment": (script("<!-- " + small("/img/a.jpg") + " -->"), ["/img/a.jpg"]),
+    "control characters": (script('{"@type":"Product","name":"Rose\nSerum","image":"/img/a.jpg"}'), ["/img/a.jpg"]),
+    "trailing comma": (script('{"@type":"Product","name":"Rose","image":"/img/a.jpg",}'), ["/img/a.jpg"]),
+    "type in capitals": (script(small("/img/a.jpg"), "Application/LD+JSON"), ["/img/a.jpg"]),
+    "type with a charset": (script(small("/img/a.jpg"), "application/ld+json; charset=utf-8"), ["/img/a.jpg"]),
+    "two in one script": (script('{"@type":"WebPage"}\n' + small("/img/a.jpg")), ["/img/a.jpg"]),
+    "typed by address": (script(small("/img/a.jpg", **{"@type": "http://schema.org/Product"})), ["/img/a.jpg"]),
+    "entities": (script(small("/img/a.jpg?x=1&amp;y=2")), ["/img/a.jpg?x=1&y=2"]),
+    "spaces": (script(small("/img/a b.jpg")), ["/img/a%20b.jpg"]),
+    "base": ("<base href='https://shop.example/img/'>" + script(small("a.jpg")), ["/img/a.jpg"]),
+    "lazy": (script(small([])) + "<img class=product data-src='/img/a.jpg' src='data:image/gif;base64,R0'>", ["/img/a.jpg"]),
+    "largest of srcset": (script(small([])) + "<img class=product srcset='/img/s.jpg 400w, /img/l.jpg 800w'>", ["/img/l.jpg"]),
+    "picture": (script(small([])) + "<picture><source srcset='/img/l.webp 900w'><img src='/img/s.jpg'></picture>", ["/img/l.webp"]),
+    "link around": (script(small([])) + "<a href='/img/full.jpg'><img src='/img/s.jpg' width=300></a>", ["/img/full.jpg"]),
+    "json of sizes": (script(small([])) + """<img class=product data-a-dynamic-image='{"/s.jpg":[300,300],"/l.jpg":[900,900]}'>""",
+                      ["/l.jpg"]),
+    "og before the page": ("<meta property='og:image' content='/img/og.jpg'>" + script(small([])) + "<img src='/img/a.jpg'>",
+                           ["/img/og.jpg"]),
+    "no logos, pixels, icons": (script(small(["/img/logo.png", "/img/pixel.gif", "/img/cart-icon.svg"]))
+                                + "<img src='/img/a.jpg' width=600 height=600><img src='/t.jpg' width=1 height=1>", ["/img/a.jpg"]),
+    "utf-16": (script(small("/img/a.jpg")).encode("utf-16"), ["/img/a.jpg"]),
+}  # fmt: skip

@@ -1,6 +1,9 @@
 """Each source end to end against a local server with its shapes, and what its answers mean."""
 
+import gzip
 import json
+import zlib
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -16,9 +19,11 @@ from skincare.collecting.sources.shop_pages import SHOP_TYPES
 from skincare.collecting.sources.source import PageRecord, category_of, page_record, read_page_record
 from skincare.errors import StageError
 from skincare.paths import Layout
+from skincare.runlog import Summary
 from skincare.tables import CATALOGUE, FAILURES, IMAGES, METADATA, CatalogueRow
 from tests.dataset_helpers import jpeg, pack
 from tests.local_server import ok, serving
+from tests.other_pages import CHALLENGES, LISTS
 from tests.test_page_metadata import VARIANT_A, VARIANT_B, json_ld
 
 LOOKFANTASTIC = "https://www.lookfantastic.com"
@@ -113,6 +118,46 @@ def test_a_shop_without_ids_is_read_by_its_pages(tmp_path, source):
     rows = {row.product_name: row for row in CATALOGUE.read(layout.listed_products("web_page"))}
     assert rows["Rose 50ml"].product_id == picture.product_id
     assert rows["Rose 50ml"].product_type == "Moisturiser"
+
+
+def test_pages_are_read_however_they_are_sent(tmp_path):
+    layout, shop = Layout(tmp_path), "https://shop.example"
+    page = f"{json_ld(name='Rose', image=['/r.jpg'])}<h1>Rose</h1>"
+    raw = zlib.compressobj(wbits=-15)
+    answers = {
+        "/p/gzip": ok(gzip.compress(page.encode()), Content_Encoding="gzip"),
+        "/p/deflate": ok(raw.compress(page.encode()) + raw.flush(), Content_Encoding="deflate"),
+        "/p/utf16": ok(page.encode("utf-16"), content_type="text/html; charset=utf-16"),
+        "/p/loop": lambda request: request.reply(b"", 302, Location="/p/loop"),
+        "/p/list": ok(LISTS["cards with buttons"].encode()),
+        "/p/wall": ok(CHALLENGES["perimeter"].encode()),
+        "/p/bare": ok(json_ld(name="Rose", image=[]).encode()),
+        "/r.jpg": PICTURE,
+    }
+    kinds = [path.removeprefix("/p/") for path in answers if path.startswith("/p/")]
+    CATALOGUE.write(layout.catalogue, [CatalogueRow(kind, f"{shop}/p/{kind}", "Serum") for kind in kinds])
+    with serving(answers) as server:
+        summary = run(layout, server, source="web_page")
+    assert summary.counts == {"scraped": 3, "failed": 4, "not_tried": 0}
+    reasons = {row.product_url.rpartition("/")[2]: row.reason for row in FAILURES.read(layout.failures_table)}
+    assert reasons == {
+        "loop": "too_many_redirects",
+        "list": "not_a_product_page",
+        "wall": "challenge",
+        "bare": "no_images",
+    }
+
+
+def test_only_the_reference_catalogue_is_compared_with_the_reference(tmp_path):
+    summary = Summary("scraped 2 of 1,126 products (0.2%), 0 pictures", {}, {"n_products": 1126})
+    assert "990 of 1,126 published" in scrape._compared(summary).headline
+    assert scrape._compared(replace(summary, results={"n_products": 1127})).headline == summary.headline
+    layout = Layout(tmp_path)
+    CATALOGUE.write(layout.catalogue, [CatalogueRow("A", "https://shop.example/p/a", "Serum")])
+    with serving({}) as server:
+        found = run(layout, server, source="web_page")
+    assert "published" not in found.headline
+    assert "reference" not in found.results
 
 
 def test_a_real_sister_shop_page_gives_its_pictures_and_facts(real_data):

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from skincare.collecting.pages import parse_product_page
 from tests import other_pages
-from tests.shop_pages import SHOWN_ONLY, STATED, URL
+from tests.shop_pages import ODD, SHOWN_ONLY, STATED, URL
 
 PRODUCTS = {**SHOWN_ONLY, **STATED}
 OTHERS = {**other_pages.LISTS, **other_pages.SEARCHES, **other_pages.EDITORIALS, **other_pages.ERRORS}
@@ -43,3 +44,96 @@ def test_other_pages_are_no_products(name, address):
 @pytest.mark.parametrize("name", other_pages.CHALLENGES)
 def test_a_challenge_is_told_from_a_page(name):
     assert parse_product_page(other_pages.CHALLENGES[name], URL).kind == "challenge"
+
+
+# -- the kinds of odd pages that a shop may serve
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_pages_are_read(name):
+    html, images = ODD[name]
+    page = parse_product_page(html, URL)
+    assert page.kind == "product"
+    assert [url.removeprefix("https://shop.example") for url in page.image_urls] == images
+
+
+# -- what no page may do
+
+
+HOSTILE = {
+    "nested items": "<div itemscope itemtype='http://schema.org/Product' itemprop=x>t" * 60_000,
+    "nested properties": "<div itemscope itemtype='http://schema.org/Product'>" + "<div itemprop=x>t1" * 60_000,
+    "prices": "<h1>Rose</h1>" + "".join(f"<p class=price>£{i}.50</p>" for i in range(60_000)),
+    "texts of digits": "<h1>Rose</h1>" + ("<p>" + "1 " * 190) * 8_000,
+    "images": "<h1>Rose</h1>" + "".join(f"<img src=/i{i}.jpg width=500>" for i in range(60_000)),
+    "srcset": "<h1>Rose</h1><img srcset='" + "/a.jpg 1w, " * 200_000 + "'>",
+    "open states": "<h1>Rose</h1><script>price: 1; " + "var a = {" * 200_000 + "</script>",
+    "deep state": "<h1>Rose</h1><script>price: 1; var a = " + "[" * 1_000_000 + "</script>",
+    "many states": "<h1>Rose</h1>" + "<script>var a = {price: 1, name: 'x'}</script>" * 40_000,
+    "deep json-ld": "<script type=application/ld+json>" + "[{" * 500_000 + "</script>",
+    "offers": '<script type=application/ld+json>{"@type":"Product","name":"R","offers":['
+    + ",".join(['{"price":1}'] * 100_000) + "]}</script>",
+    "attributes": "<p " + " ".join(f'a{n}="<"' for n in range(200_000)) + ">",
+    "style": "<h1>x</h1><p style='" + "font:" * 500_000 + "'>£1.00</p>",
+    "entities": "<h1>x</h1><p>" + "&amp;" * 400_000,
+    "labels": "<h1>x</h1>" + "<b>Brand</b>" * 100_000,
+    "brands": "<h1>x</h1>" + ("<b class=brand>" + "by " * 25) * 20_000,
+    "buttons": "<h1>x</h1>" + "<button>add to</button>" * 80_000,
+    "comments": "<!--" * 500_000,
+    "marks": "<script type=application/ld+json>" + "/*" * 1_000_000 + "</script>",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_page_costs_seconds_at_most(name):
+    started = time.process_time()
+    parse_product_page(HOSTILE[name], URL)
+    assert time.process_time() - started < 10
+
+
+WORDS = st.sampled_from(
+    ["£15.00", "15", "€", "Brand:", "Acme", "Add to cart", "1.299,00 €", "12€99", "Rose", "", "$", "-", "00"]
+)
+TAGS = st.sampled_from(["div", "p", "span class=price", "del", "b class=brand", "button", "sup", "a href=/x", "h1", "td", "form",
+                        "div itemscope itemtype=http://schema.org/Product", "span itemprop=price", "i itemprop=brand",
+                        "div typeof=Product", "b property=name", "img src=/a.jpg", "script type=application/ld+json", "form",
+                        "meta property=og:type content=product", "meta property=og:price:amount content=99"])  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(TAGS, WORDS), max_size=40))
+def test_any_nesting_gives_clean_facts(pieces):
+    page = parse_product_page("".join(f"<{tag}>{word}" for tag, word in pieces), URL)
+    check(page)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400), st.sampled_from(["utf-8", "utf-16", "shift_jis", "euc-kr", "klingon", ""]))
+def test_any_bytes_in_any_encoding_give_a_page(content, encoding):
+    check(parse_product_page(f"<meta charset='{encoding}'><h1>A</h1><p class=price>".encode() + content, URL))
+
+
+def check(page):
+    assert (page.kind == "product") or not (page.image_urls or page.metadata)
+    if price := value(page, "price"):
+        assert 0 < float(price) < 1e9
+    if currency := value(page, "currency"):
+        assert price
+        assert len(currency) == 3
+
+
+# -- real pages
+
+
+@pytest.mark.slow
+def test_real_pages_of_many_shops_are_read(real_data):
+    """Floors below what is measured; benchmarks/page_reading.py tells the figures."""
+    with (real_data / "pages.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    pages = [parse_product_page(gzip.decompress((real_data / row["file"]).read_bytes()), row["url"]) for row in rows]
+    assert sum(page.is_product_page and bool(page.image_urls) for page in pages) >= 0.9 * len(pages)
+    stated = [(row, page) for row, page in zip(rows, pages, strict=True) if row["price"]]
+    right = sum(
+        any(float(one) == float(value(page, "price") or 0) for one in row["price"].split("|")) for row, page in stated
+    )
+    assert right >= 0.85 * len(stated)

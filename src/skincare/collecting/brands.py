@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Final
 from urllib.parse import unquote
 
-from skincare.collecting.html_page import Area, Element, HtmlPage, words_of
+from skincare.collecting.html_page import Element, HtmlPage, words_of
+from skincare.collecting.page_areas import Area
 from skincare.collecting.visible_prices import closeness, joined_text
 
 MAX_BRAND: Final = 50

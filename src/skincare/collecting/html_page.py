@@ -10,54 +10,22 @@ import html as html_entities
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 from urllib.parse import urljoin
 
 from bs4.dammit import EncodingDetector
 from lxml import etree
 
+from skincare.collecting.page_areas import Area, area_of, words_in
+
 # Real pages are below 2 MB and 10,000 elements.
 MAX_CHARACTERS: Final = 4_000_000
 MAX_ELEMENTS: Final = 150_000
 MAX_ATTRIBUTES: Final = 200
 
-UNSEEN_TAGS: Final = frozenset({"script", "style", "noscript", "template", "svg", "head", "iframe", "option"})
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPACES: Final = re.compile(r"\s+")
-_STRUCK: Final = re.compile(r"line-through")
-_HIDDEN_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
-_WORDS: Final = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+")
-_ASIDE_WORDS: Final = frozenset({
-    "related", "recommend", "recommended", "recommendation", "recommendations", "similar", "also", "upsell",
-    "upsells", "crosssell", "sponsored", "recently", "viewed", "frequently", "bundle", "comparison",
-    "suggested", "suggestion", "suggestions", "sims", "alternative", "alternatives",
-    "advertisement", "minicart", "flyout", "megamenu", "reviews", "review", "comments", "testimonials",
-    "accessories", "newsletter", "login", "cookie", "cookies",
-})  # fmt: skip
-_CARD_WORDS: Final = frozenset(["card", "tile", "teaser", "carousel", "slide", "slider", "swiper", "slick"])
-_CHROME_WORDS: Final = frozenset({
-    "nav", "navbar", "navigation", "menu", "submenu", "footer", "breadcrumb", "breadcrumbs", "sitemap",
-})  # fmt: skip
-
-
-class Area:
-    """What surrounds an element, itself included: bits, plain integers because enum's own cost a quarter of a page."""
-
-    UNSEEN: Final = 1  # scripts, styles, templates: not text that a visitor reads
-    HIDDEN: Final = 2
-    STRUCK: Final = 4
-    ASIDE: Final = 8  # other products, reviews, advertisements
-    CHROME: Final = 16  # navigation and footer
-    LINKED: Final = 32  # inside a link to another page
-    CARD: Final = 64  # one of a row of cards or slides
-
-
 _NO_WORDS: Final[frozenset[str]] = frozenset()
-_TAG_AREAS: Final[dict[str, int]] = {
-    **dict.fromkeys(("nav", "footer", "aside"), Area.CHROME),
-    **dict.fromkeys(("del", "s", "strike"), Area.STRUCK),
-}
 
 
 @dataclass(slots=True)
@@ -145,11 +113,11 @@ class _Builder:
         self._own_path = url.partition("#")[0].partition("?")[0]
         self._open: list[Element] = []
         self._n_ignored = 0
-        self._goes_on = False
+        self._parts: list[str] = []
 
     def start(self, tag: str, attrib: dict[str, str]) -> None:
         """Add an element, and its areas to those around it."""
-        self._goes_on = False
+        self._end_text()
         page = self.page
         place = len(page.elements)
         if self._n_ignored or place >= MAX_ELEMENTS:
@@ -157,7 +125,7 @@ class _Builder:
             return
         attributes = dict(attrib) if len(attrib) <= MAX_ATTRIBUTES else dict(list(attrib.items())[:MAX_ATTRIBUTES])
         parent, area = (self._open[-1].place, self._open[-1].area) if self._open else (-1, 0)
-        area |= _own_area(tag, attributes, self._own_path)
+        area |= area_of(tag, attributes, self._own_path)
         element = Element(tag, attributes, place, parent, area, len(page.texts))
         page.elements.append(element)
         self._open.append(element)
@@ -171,29 +139,31 @@ class _Builder:
 
     def end(self, tag: str) -> None:  # noqa: ARG002 - the parser closes in order
         """Close the innermost open element."""
-        self._goes_on = False
+        self._end_text()
         if self._n_ignored:
             self._n_ignored -= 1
         elif self._open:
             self._close(self._open.pop())
 
     def data(self, text: str) -> None:
-        """Add a text; the parser may tell of one in parts."""
-        if self._n_ignored or not self._open:
-            return
-        texts = self.page.texts
-        if self._goes_on:
-            texts[-1] += text
-        elif text.strip():
-            texts.append(text)
-            self.page.owners.append(self._open[-1].place)
-            self._goes_on = True
+        """Add a text, or a part of one."""
+        if self._open and not self._n_ignored:
+            self._parts.append(text)
 
     def close(self) -> HtmlPage:
         """Close what is still open."""
+        self._end_text()
         while self._open:
             self._close(self._open.pop())
         return self.page
+
+    def _end_text(self) -> None:
+        if self._parts:
+            text = "".join(self._parts)
+            self._parts.clear()
+            if text.strip():
+                self.page.texts.append(text)
+                self.page.owners.append(self._open[-1].place)
 
     def _close(self, element: Element) -> None:
         element.end, element.texts_end = len(self.page.elements), len(self.page.texts)
@@ -238,48 +208,7 @@ def words_of(element: Element) -> frozenset[str]:
     attributes = element.attrib
     if not attributes:
         return _NO_WORDS
-    return _words(f"{attributes.get('id', '')} {attributes.get('class', '')}"[:500])
-
-
-@lru_cache(maxsize=4096)
-def _words(names: str) -> frozenset[str]:
-    return frozenset(word.lower() for word in _WORDS.findall(names))
-
-
-def _own_area(tag: str, attributes: dict[str, str], own_path: str) -> int:
-    if tag in UNSEEN_TAGS:
-        return Area.UNSEEN
-    area = _TAG_AREAS.get(tag, 0)
-    if not attributes or tag in ("html", "body"):
-        # Everything is inside these two.
-        return area
-    if "class" in attributes or "id" in attributes:
-        area |= _area_of(f"{attributes.get('id', '')} {attributes.get('class', '')}"[:500])
-    if "style" in attributes:
-        style = attributes["style"]
-        area |= (Area.HIDDEN if _HIDDEN_STYLE.search(style) else 0) | (Area.STRUCK if _STRUCK.search(style) else 0)
-    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
-        area |= Area.HIDDEN
-    if tag == "a" and _leads_away(attributes.get("href", ""), own_path):
-        area |= Area.LINKED
-    return area
-
-
-@lru_cache(maxsize=4096)
-def _area_of(names: str) -> int:
-    words = _words(names)
-    area = Area.ASIDE if words & _ASIDE_WORDS or {"cross", "sell"} <= words else 0
-    area |= Area.CARD if words & _CARD_WORDS else 0
-    return area | (Area.CHROME if words & _CHROME_WORDS else 0)
-
-
-def _leads_away(href: str, own_path: str) -> bool:
-    """Say whether a link leads to another page: not to a part of this one, and to no script."""
-    href = href.strip()
-    if not href or href.startswith(("#", "javascript:")):
-        return False
-    path = href.partition("#")[0].partition("?")[0]
-    return not own_path.endswith(path)
+    return words_in(f"{attributes.get('id', '')} {attributes.get('class', '')}"[:500])
 
 
 def _base(page: HtmlPage) -> str:

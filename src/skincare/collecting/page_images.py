@@ -1,7 +1,7 @@
 """The addresses of a product's images on any shop's page, the surest way first, each image once at its largest.
 
 In order: what the page states for machines, og:image, the gallery of the page. An image in the gallery may be named by
-src, srcset, <picture>, a lazy loader's data attribute (also as JSON of sizes), or the link around it. Thumbnails,
+src, srcset, <picture>, a data attribute (also as JSON of sizes), or the link around it. Thumbnails,
 logos, icons, pixels and the images of other products are left out.
 """
 
@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
 from skincare.collecting import urls
-from skincare.collecting.html_page import Area, Element, HtmlPage, words_of
+from skincare.collecting.html_page import Element, HtmlPage, words_of
+from skincare.collecting.page_areas import Area
 from skincare.collecting.script_data import variants
 from skincare.collecting.stated_products import Stated
 from skincare.collecting.visible_prices import closeness
@@ -22,8 +23,11 @@ from skincare.collecting.visible_prices import closeness
 ImageSource = Literal["script", "carousel", "json_ld", "microdata", "rdfa", "state", "open_graph", "page", "none"]
 
 _MAX_GALLERY: Final = 400
+_MAX_JSON: Final = 100_000
+_SPACE: Final = re.compile(r"\s")
 _MAX_STATED: Final = 20_000
 _TOGETHER: Final = 0.35  # closeness of the images of one gallery
+_ORIGINAL_PX: Final = 2_000  # what an address without a size is taken for: the original
 _MIN_SIDE_PX: Final = 150
 _IMAGE_KEYS: Final = ("original", "zoom", "large", "url", "contentUrl", "src", "href", "@id")
 _NO_PRODUCT: Final = re.compile(
@@ -46,11 +50,9 @@ _SIZE_IN_PATH: Final = re.compile(
     r"|(?<=/)(?:[a-z]{1,2}_[a-z0-9.]+,?)+(?=/)|(?<=/)(?:thumb(?:nail)?s?|small|medium|large|zoom|original)(?=/)"
 )
 _SIZE: Final = re.compile(r"(?<![0-9a-z])(?:[wh]_?|s[lxys]|u[sx]|ac_s[lxy])?(\d{2,4})(?![0-9a-z])", re.IGNORECASE)
-_LAZY: Final = (
-    "data-zoom-image", "data-old-hires", "data-large", "data-large-image", "data-large_image", "data-hires",
-    "data-full", "data-zoom", "data-image", "data-original", "data-lazy-src", "data-lazy", "data-src",
-    "data-original-src", "data-echo",
-)  # fmt: skip
+# Lazy loaders and magnifiers keep addresses in data attributes of any name.
+_MAGNIFIED: Final = re.compile(r"zoom|large|hi-?res|full|big|orig", re.IGNORECASE)
+_REDUCED: Final = re.compile(r"thumb|small|tiny|placeholder|low|preview", re.IGNORECASE)
 _GALLERY_WORDS: Final = frozenset({
     "product", "gallery", "main", "zoom", "image", "images", "photo", "photos", "picture", "pictures", "hero",
     "primary", "media", "pdp",
@@ -146,7 +148,7 @@ def _distinct(names: list[_Named], every: list[_Named], page: HtmlPage) -> tuple
         if is_own:
             wanted.setdefault(image)
         if image in wanted:
-            size = named.width or _size_in(address)
+            size = named.width or _size_in(address, _ORIGINAL_PX)
             if image not in largest or size > largest[image][0]:
                 largest[image] = (size, address)
     return tuple(largest[image][1] for image in wanted if not 0 < largest[image][0] < _MIN_SIDE_PX)
@@ -160,20 +162,17 @@ def _is_photo(address: str) -> bool:
     return not _NO_PRODUCT.search(path.rpartition("/")[2]) and len(path) > 1
 
 
-def _size_in(address: str) -> int:
-    """Return the side in pixels that an address names; 0 where it names none, and for a full-size original."""
+def _size_in(address: str, unknown: int = 0) -> int:
+    """Return the side in pixels that an address names; `unknown` where it names none."""
     parts = urlsplit(address)
-    named = (
-        " ".join(_SIZE_IN_PATH.findall(parts.path))
-        + " "
-        + " ".join(f"{key}={value}" for key, value in parse_qsl(parts.query) if key.lower() in _SIZE_QUERY)
-    )
+    asked = [f"{key}={value}" for key, value in parse_qsl(parts.query) if key.lower() in _SIZE_QUERY]
+    named = " ".join([*_SIZE_IN_PATH.findall(parts.path), *asked])
     if re.search(r"orig|zoom|full|master|large|big", named, re.IGNORECASE):
         return 3000
     if re.search(r"thumb|small|mini", named, re.IGNORECASE):
         return 100
-    sides = [int(side) for side in _SIZE.findall(named)]
-    return max(sides, default=0)
+    sides = [int(side) for side in _SIZE.findall(re.sub(r"(?<=[0-9])x(?=[0-9])", " ", named))]
+    return max(sides, default=unknown)
 
 
 def _gallery(page: HtmlPage) -> Iterator[_Named]:
@@ -187,39 +186,57 @@ def _gallery(page: HtmlPage) -> Iterator[_Named]:
     for score, place, names in rated[:12]:
         best_score, best_place, _ = rated[0]
         if place == best_place or (score <= best_score + 2.5 and closeness(page, place, best_place) >= _TOGETHER):
-            yield max(names, key=lambda named: named.width or _size_in(named.address))
+            yield max(names, key=lambda named: named.width or _size_in(named.address, _ORIGINAL_PX))
 
 
 def _sizes_of(page: HtmlPage, element: Element) -> Iterator[_Named]:
     """Yield the addresses of one image element at its sizes."""
-    attributes = element.attrib
-    width = _pixels(attributes.get("width"))
-    for name in _LAZY:
-        value = attributes.get(name, "").strip()
-        if value and not value.startswith(("data:", "{", "[")):
-            yield _Named(value, 0)
-    for name in ("data-a-dynamic-image", "data-dynamic-image", "data-srcs", "data-images"):
-        yield from _sizes_in_json(attributes.get(name, ""))
+    n_better = 0
+    for n_better, named in enumerate(_better_sizes(page, element), start=1):  # noqa: B007 - counts
+        yield named
+    src = element.get("src")
+    if src and not src.startswith("data:"):
+        # Beside others it is the one for those who know no better.
+        yield _Named(src, _pixels(element.get("width")) or (1 if n_better else 0))
+
+
+def _better_sizes(page: HtmlPage, element: Element) -> Iterator[_Named]:
+    for name, value in element.attrib.items():
+        if name.startswith("data-") and not name.endswith("srcset"):
+            yield from _in_data(name, value.strip())
     for name in ("srcset", "data-srcset", "data-lazy-srcset"):
-        yield from _srcset(attributes.get(name, ""))
-    *_, parent = page.around(element, 2)
-    if parent.tag == "picture":
-        for source in islice(page.inside(parent, "source"), 10):
+        yield from _srcset(element.get(name))
+    # The parser may take what follows a <source> for its content.
+    picture = next((one for one in page.around(element, 5) if one.tag == "picture"), None)
+    if picture:
+        for source in islice(page.inside(picture, "source"), 10):
             yield from _srcset(source.get("srcset") or source.get("data-srcset"))
+    *_, parent = page.around(picture or element, 2)
     if parent.tag == "a" and _EXTENSION.search(parent.get("href")):
         yield _Named(parent.get("href"), 1200)
-    if not attributes.get("src", "data:").startswith("data:"):
-        yield _Named(attributes["src"], width)
+
+
+def _in_data(name: str, value: str) -> Iterator[_Named]:
+    """Yield the addresses in a data attribute: one, or a JSON object of addresses with their sizes."""
+    if value.startswith("{"):
+        yield from _sizes_in_json(value[:_MAX_JSON])
+    elif _is_address(value) and ("src" in name or _EXTENSION.search(value)):
+        yield _Named(value, 3_000 if _MAGNIFIED.search(name) else 100 if _REDUCED.search(name) else 0)
+
+
+def _is_address(value: str) -> bool:
+    return 1 < len(value) < 2_000 and not _SPACE.search(value) and not value.startswith("data:")
 
 
 def _sizes_in_json(text: str) -> Iterator[_Named]:
     try:
-        sizes = json.loads(text) if text.startswith(("{", "[")) else {}
+        sizes = json.loads(text)
     except (ValueError, RecursionError):
         return
     for address, sides in islice(sizes.items(), 20) if isinstance(sizes, dict) else ():
         side = max((one for one in sides if isinstance(one, int)), default=0) if isinstance(sides, list) else 0
-        yield _Named(str(address), side)
+        if address.startswith(("http", "/")):
+            yield _Named(address, side)
 
 
 def _srcset(text: str) -> Iterator[_Named]:

@@ -9,8 +9,9 @@ import re
 from itertools import islice
 from typing import Final, Literal
 
-from skincare.collecting.html_page import Area, HtmlPage, words_of
+from skincare.collecting.html_page import HtmlPage, words_of
 from skincare.collecting.metadata import clean
+from skincare.collecting.page_areas import Area
 from skincare.collecting.stated_products import Statements, all_offers
 from skincare.collecting.visible_prices import MIN_SCORE, VisiblePrice, closeness
 

@@ -57,7 +57,8 @@ class Statements:
 
 def read_statements(page: HtmlPage) -> Statements:
     """Return what the page states of its product, the most explicit syntax first."""
-    found, is_list, types = [], False, set()
+    found, is_list = [], False
+    types: set[str] = set()
     for source, blocks in (
         ("json_ld", json_ld_blocks(page)),
         ("microdata", microdata_blocks(page)),

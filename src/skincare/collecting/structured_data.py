@@ -19,6 +19,7 @@ Block = dict[str, Any]
 _MAX_JSON: Final = 2_000_000
 _MAX_VALUES: Final = 500  # of one JSON-LD script
 _MAX_BLOCKS: Final = 5_000
+_MAX_PROPERTIES: Final = 5_000
 _MAX_TEXT: Final = 8_000
 _START: Final = re.compile(r"[\[{]")
 # Comment and CDATA marks around JSON, from the times of XHTML.
@@ -125,6 +126,7 @@ def _items(page: HtmlPage, scope: str, kind: str, prop: str) -> list[Block]:
     items: dict[int, Block] = {}
     owners: list[int] = []  # by element: the place of the item that it lies in or is
     top: list[Block] = []
+    n_values = 0
     for place, element in enumerate(page.elements):
         owner = owners[element.parent] if element.parent >= 0 else -1
         attributes = element.attrib
@@ -133,7 +135,8 @@ def _items(page: HtmlPage, scope: str, kind: str, prop: str) -> list[Block]:
         if is_item:
             items[place] = {"@type": attributes.get(kind, "").split()[:5]}
         if names and owner >= 0:
-            value: Any = items[place] if is_item else _value(page, element)
+            n_values += 1
+            value: Any = items[place] if is_item else _value(page, element) if n_values <= _MAX_PROPERTIES else ""
             for name in names:
                 _add(items[owner], name.rpartition(":")[2], value)
         elif is_item:

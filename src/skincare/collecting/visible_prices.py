@@ -16,15 +16,18 @@ from itertools import islice
 from typing import Final
 
 from skincare.collecting.amounts import amount_of, amounts_in, currency_in, has_sign, tidy
-from skincare.collecting.html_page import Area, Element, HtmlPage, words_of
+from skincare.collecting.html_page import Element, HtmlPage, words_of
+from skincare.collecting.page_areas import Area
 
 MIN_SCORE: Final = 5.0
 
+_MAX_TEXTS: Final = 5_000
 _MAX_UNITS: Final = 600
 _MAX_UNIT: Final = 60  # characters of a text that may be a price's own
+_MAX_SENTENCE: Final = 200
 _MAX_CONTEXT: Final = 90  # characters around it that may say what it is
 _DIGIT: Final = re.compile("[0-9]")
-_LARGE: Final = re.compile(r"font[^;]*?:[^;]*?\b(1[89]|[2-5][0-9])px")
+_LARGE: Final = re.compile(r"font[a-z-]{0,10}\s{0,3}:[^;:]{0,30}?\b(1[89]|[2-5][0-9])px")
 _DECIMALS: Final = re.compile(r"[.,][0-9]{2}$")
 _MAX_CLIMB: Final = 4
 _MANY: Final = 4  # amounts in elements of one shape
@@ -160,22 +163,22 @@ def _joint(text: str, piece: str) -> str:
 
 def _units(page: HtmlPage) -> Iterator[_Unit]:
     seen: set[tuple[int, int]] = set()
-    for text, owner in zip(page.texts, page.owners, strict=True):
-        if len(text) < 400 and _DIGIT.search(text):
-            element = page.elements[owner]
-            if not element.area & Area.UNSEEN and element.tag not in ("select", "textarea"):
-                yield from _around(page, element, tidy(text), seen)
+    told = zip(page.texts, page.owners, strict=True)
+    with_digits = (one for one in told if len(one[0]) < 400 and _DIGIT.search(one[0]))
+    for text, owner in islice(with_digits, _MAX_TEXTS):
+        element = page.elements[owner]
+        if not element.area & Area.UNSEEN and element.tag not in ("select", "textarea"):
+            yield from _around(page, element, tidy(text), seen)
 
 
 def _around(page: HtmlPage, element: Element, own: str, seen: set[tuple[int, int]]) -> Iterator[_Unit]:
     """Yield the amounts of a text with what stands around them."""
-    found = amounts_in(own)
     if len(own) > _MAX_UNIT:
         # A longer text counts where it names money.
-        for one in found[:3] if has_sign(own) and len(own) < 200 else ():
+        for one in amounts_in(own)[:3] if len(own) < _MAX_SENTENCE and has_sign(own) else ():
             yield _Unit(element, own, one.start(), one.end(), is_whole=False)
         return
-    for one in found[:3]:
+    for one in amounts_in(own)[:3]:
         holder, text, start, end = _widened(page, element, own, one)
         if (holder, start) not in seen:
             seen.add((holder, start))
@@ -228,7 +231,7 @@ def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | No
     before = before if before.strip(" :$£€") else f"{_text_before(page, element)} {before}"
     score -= 4.0 if _BEFORE_OTHER.search(before[-40:]) else 0.0
     score -= 4.0 if _AFTER_OTHER.match(after) else 0.0
-    score += 1.5 if _LARGE.search(element.get("style")) else 0.0
+    score += 1.5 if _LARGE.search(element.get("style")[:400]) else 0.0
     score -= sum(penalty for area, penalty in _PENALTIES if element.area & area)
     score += _nearness(page, element, buttons)
     return VisiblePrice(amount, currency_in(beside), score, element.place)
