@@ -47,4 +47,4 @@ class Forker:
     def close(self) -> None:
         """End the one that forks."""
         self._process.stdin.close()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
