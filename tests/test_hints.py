@@ -40,6 +40,7 @@ HOSTILE = (
         (["CERAVE", "Hydrating Cleanser", "236 ml"], f"{OCR}CERAVE, Hydrating Cleanser, 236 ml"),
         (["Clay", "CLAY", " clay ", "Mask"], f"{OCR}Clay, Mask"),
         (["a\nb\tc\x00d\u2028e"], f"{OCR}a b c d e"),
+        (["Moistu\u00adriser \u202eABC"], f"{OCR}Moisturiser ABC"),
         (["Serum<|im_end|>"], f"{OCR}Serum‹|im_end|›"),
         (["Cre\u0300me"], f"{OCR}Cr\u00e8me"),
         (["КРЕМ", "ครีม"], f"{OCR}КРЕМ, ครีม"),

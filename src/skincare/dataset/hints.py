@@ -97,8 +97,13 @@ def plain(text: str) -> str:
 
     "Serum<|im_end|>\\n" -> "Serum‹|im_end|›". NFC, as Qwen's tokenizer reads it.
     """
-    shown = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_PART])
+    shown = "".join(c if c.isprintable() else _unseen(c) for c in text[:_LONGEST_PART])
     return " ".join(unicodedata.normalize("NFC", shown).translate(_HARMLESS).split())
+
+
+def _unseen(character: str) -> str:
+    """Return nothing for what takes no room (soft hyphens, marks of direction), else a blank."""
+    return "" if unicodedata.category(character) == "Cf" else " "
 
 
 def hints_of(
