@@ -1,7 +1,7 @@
 """Scores of labelled photos: answers in, accuracy, macro F1, risk and coverage out, intervals by product."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,3 +103,31 @@ def _risk_point(ordered: Sequence[Answer], tenth: int) -> dict[str, Any]:
 def share_of(hits: int, n: int) -> float | None:
     """Return a share, None of nothing."""
     return round(hits / n, 4) if n else None
+
+
+def readme_table(result: Mapping[str, Any]) -> str:
+    """Return the README's table of what the benchmark wrote."""
+    names = {"table": "Table of words alone, as after the clone", "table and names": "With a catalogue's names learnt"}
+    readers = {names[name]: scores for name, scores in result["readers"].items()}
+    rows = {
+        "Right, of all photos": "accuracy",
+        "Macro F1": "macro_f1",
+        "Right, of the surest 60 %": "accuracy_of_surest_60",
+        "Answered (the others are named Unknown)": "answered",
+        "Right, of the answered": "accuracy_of_answered",
+    }
+    n = result["photos"]
+    lines = [
+        f"| {n['n']} real photos of {n['n_products']} products | {' | '.join(readers)} |",
+        "|" + "---|" * (1 + len(readers)),
+    ]
+    for label, key in rows.items():
+        cells = [_cell(scores[key]) for scores in readers.values()]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    always = " | ".join([f"{result['most_frequent_category']:.1%}"] * len(readers))
+    return "\n".join([*lines, f"| The most frequent category, always | {always} |"])
+
+
+def _cell(share: Mapping[str, Any]) -> str:
+    low, high = share["interval"]
+    return f"{share['value']:.1%} ({low:.1%} to {high:.1%})"

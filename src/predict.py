@@ -78,7 +78,7 @@ def run(config: Config, layout: Layout) -> Summary:
     files = _files(config.pictures)
     predictor, n_at_once = _predictor(config, layout)
     rows: list[Row] = []
-    with tqdm(total=len(files), unit="image", disable=None) as bar:
+    with tqdm(total=len(files), unit="image", disable=None if n_at_once < len(files) else True) as bar:
         for start in range(0, len(files), n_at_once):
             some = predictor(files[start : start + n_at_once])
             rows += [abstain_below(row, config.min_confidence) for row in some]
@@ -110,7 +110,9 @@ def _predictor(config: Config, layout: Layout) -> tuple[Predictor, int]:
         from skincare.text_reading.reader_store import stored_reader
 
         threshold = 0.0 if config.min_confidence is not None else None
-        return TextPredictor.of(stored_reader(layout, threshold=threshold), config.ocr), 1
+        reader = stored_reader(layout, threshold=threshold)
+        # All at once: they are read on all cores.
+        return TextPredictor(reader, config.ocr, layout.ocr_cache), sys.maxsize
     from skincare.inference.model_predictor import ModelPredictor
 
     source = config.model or str(_newest_model(layout))

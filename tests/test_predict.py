@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from typing import get_args
 
 import pytest
@@ -17,13 +18,15 @@ from skincare.answering import decoders
 from skincare.answering.decoders import make_decoder
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
+from skincare.inference import text_predictor
 from skincare.inference.image_predictions import Row, to_csv, to_table
 from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.heads import ClassificationHead, save_head
 from skincare.modelling.model import load_processor
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
-from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading import extraction
+from skincare.text_reading.pack_text import PackText, TextLine
 from tests.dataset_helpers import jpeg, pack
 
 
@@ -163,22 +166,30 @@ def test_words_of_a_model_are_no_formula_in_a_spreadsheet():
     assert text.splitlines()[1] == "a.jpg,Unknown,,offlist,'=HYPERLINK(0)"
 
 
-class FakeEngine:
-    """Reads the name of the category that an image's red value stands for."""
-
-    name = "fake engine"
-
-    def read(self, image):
-        words = {200: ["ACME", "Face Wash"], 100: ["ACME"], 0: []}
-        return [TextLine(text, 0.9, BOX, 0.1) for text in words[int(image[0, 0, 0])]]
-
-
 BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
+
+
+WORDS = {200: ["ACME", "Face Wash"], 100: ["ACME"], 0: []}
+
+
+def read_by_colour(files, cache, name):
+    """Stand in for OCR: the words that an image's red value means."""
+    found = []
+    for file in files:
+        try:
+            words = WORDS[images.decode(file.path.read_bytes()).getpixel((0, 0))[0]]
+        except images.BrokenImageError as error:
+            found.append(PackText(file.image_id, file.file, "", name, "unreadable", str(error)))
+            continue
+        lines = tuple(TextLine(text, 0.9, BOX, 0.1) for text in words)
+        found.append(PackText(file.image_id, file.file, "", name, "read" if lines else "no_text", lines=lines))
+    return found, len(found)
 
 
 @pytest.fixture
 def packs(tmp_path, monkeypatch):
-    monkeypatch.setattr("skincare.inference.text_predictor.make_engine", lambda name: FakeEngine())
+    monkeypatch.setattr(extraction, "extract_all", read_by_colour)
+    monkeypatch.setattr(text_predictor, "engine_label", lambda name: "fake engine")
     found = tmp_path / "packs"
     found.mkdir()
     for name, red in (("a.png", 200), ("b.png", 100), ("c.png", 0)):
@@ -236,9 +247,13 @@ def test_the_reader_asks_no_model(tmp_path, packs):
         run(tmp_path, packs, predictor="text")
 
 
+def absent(library):
+    raise PackageNotFoundError(library)
+
+
 def test_an_absent_ocr_library_is_explained(tmp_path, packs, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    monkeypatch.setattr("importlib.metadata.version", absent)
     with pytest.raises(MissingInputError, match="make reader"):
         run(tmp_path, packs, model="")
 

@@ -8,8 +8,9 @@ from benchmarks import real_photos
 from benchmarks.photo_scores import Answer, score
 from PIL import Image
 
+from skincare import images
 from skincare.errors import MissingInputError, StageError
-from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading.pack_text import PackText, TextLine
 
 BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
 WORDS = {250: ["Face Wash"], 200: ["Toner"], 150: ["ACME"], 0: []}
@@ -22,10 +23,24 @@ class FakeEngine:
         return [TextLine(text, 0.9, BOX, 0.1) for text in WORDS[int(image[0, 0, 0])]]
 
 
+def read_by_colour(files, cache, name):
+    found = []
+    for file in files:
+        try:
+            lines = tuple(FakeEngine().read(images.decode_with_notes(file.path.read_bytes()).pixels))
+        except images.BrokenImageError as error:
+            found.append(PackText(file.image_id, file.file, "", name, "unreadable", str(error)))
+            continue
+        found.append(PackText(file.image_id, file.file, "", name, "read" if lines else "no_text", lines=lines))
+    return found, len(found)
+
+
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """Two of a product that is read, one read wrongly, one that says nothing, one without text, one broken."""
     monkeypatch.setattr(real_photos, "make_engine", lambda name: FakeEngine())
+    monkeypatch.setattr(real_photos, "engine_label", lambda name: "fake engine")
+    monkeypatch.setattr(real_photos, "extract_all", read_by_colour)
     rows = ["file,category,product_key,kind"]
     for name, red, category, product in (
         ("a", 250, "Cleanser", "shop one::a"),
@@ -46,6 +61,7 @@ def test_it_counts_by_hand(photos):
     one = result["readers"]["table"]
     assert result["photos"] == {"n": 6, "n_products": 5}
     assert result["catalogue"] is None
+    assert result["cpu_seconds_a_photo"]["n_photos"] == 6
     assert one["accuracy"]["value"] == pytest.approx(2 / 6, abs=1e-4), "no text is wrong, whatever the prior says"
     assert one["answered"]["value"] == pytest.approx(3 / 6)
     assert one["accuracy_of_answered"]["value"] == pytest.approx(2 / 3, abs=1e-4)

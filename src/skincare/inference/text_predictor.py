@@ -4,32 +4,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skincare.categories import UNKNOWN
-from skincare.inference.image_predictions import Row, open_image
-from skincare.text_reading.ocr import EngineName, OcrEngine, make_engine
+from skincare.inference.image_predictions import Row
+from skincare.text_reading import extraction
+from skincare.text_reading.extraction import ImageFile
+from skincare.text_reading.ocr import EngineName, engine_label
+from skincare.text_reading.ocr_cache import OcrCache
+from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.reader import Reader
 
 
 class TextPredictor:
     """Reads packs. The answer column holds the phrases that decided, the weightiest first."""
 
-    def __init__(self, reader: Reader, engine: OcrEngine) -> None:
-        self.name = f"reader, {engine.name}"
-        self._reader = reader
-        self._engine = engine
+    def __init__(self, reader: Reader, ocr: EngineName, cache: Path) -> None:
+        """Read with an OCR engine on all cores, and what is in the cache not again.
 
-    @classmethod
-    def of(cls, reader: Reader, ocr: EngineName) -> "TextPredictor":
-        """Return a predictor with an engine of its own; raises MissingInputError where that is not installed."""
-        return cls(reader, make_engine(ocr))
+        Raises MissingInputError where the engine is not installed.
+        """
+        self.name = f"reader, {engine_label(ocr)}"
+        self._reader = reader
+        self._ocr = ocr
+        self._cache = cache
 
     def __call__(self, files: Sequence[Path]) -> list[Row]:
         """Return one row per file, in order."""
-        return [self._row(file) for file in files]
+        images = [ImageFile(str(number), str(file), file) for number, file in enumerate(files)]
+        with OcrCache(self._cache) as cache:
+            packs, _ = extraction.extract_all(images, cache, self._ocr)
+        return [self._row(pack) for pack in packs]
 
-    def _row(self, file: Path) -> Row:
-        pixels = open_image(file)
-        if isinstance(pixels, Row):
-            return pixels
-        found = self._reader.predict(self._engine.read(pixels))
+    def _row(self, pack: PackText) -> Row:
+        if pack.status in ("unreadable", "failed"):
+            return Row(pack.file, UNKNOWN, None, "unreadable", pack.reason)
+        found = self._reader.predict(pack.lines, pack.other_script)
         probability = found.confidence if found.status in ("read", "abstained") else None
-        return Row(str(file), found.label or UNKNOWN, probability, found.status, "; ".join(found.evidence))
+        return Row(pack.file, found.label or UNKNOWN, probability, found.status, "; ".join(found.evidence))
