@@ -35,7 +35,7 @@ from skincare.modelling.model import load_processor
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import COMPARISON, ComparisonRow
-from skincare.training import finetuning, run_identity, sampling
+from skincare.training import export_check, finetuning, run_identity, sampling
 from skincare.training.finetuning import RunSettings
 from skincare.training.loop import EpochResult
 from skincare.training.recipes import Recipe, recipe_named
@@ -169,10 +169,11 @@ def _train(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
     peak_bytes = device_memory.peak_bytes(device)
     training.release()
     folder = layout.finetuned_model(run_name)
-    finetuning.export(training, config, folder)
+    export = finetuning.export(training, config, folder)
     files = picture_files(config.dataset, layout)
     exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, cache_answers=False, files=files)
     scores = metrics.score(exported.predict(one.parts["test"], "test", exported.decoder(training.decoder_name)))
+    val_again = export_check.measure(training, export, exported)["val"]["exported"]
     shutil.rmtree(folder)
     progress = training.progress
     return ComparisonRow(
@@ -188,6 +189,7 @@ def _train(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
         n_trainable=sum(parameter.numel() for parameter in training.parameters.values()),
         training_seconds=round(sum(row["seconds"] for row in progress.history), 1),
         peak_bytes=peak_bytes,
+        exported_val_accuracy=val_again["accuracy"],
     )
 
 

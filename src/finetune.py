@@ -2,7 +2,7 @@
 
 In: clean_dataset/{train,val,test}.json and their pictures, a model of the hub or a folder.
 Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{history.csv,val_predictions.jsonl,
-test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,{comparison,baselines,confidence}.json},
+test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,{comparison,baselines,confidence,export}.json},
 plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png (of a run under way in log/finetune/<run>/plots/).
 Command: python src/finetune.py [--recipe NAME] [--resume]
          python src/finetune.py --run NAME --overwrite   (a finished run stays until the new one is trained and tested)
@@ -16,12 +16,15 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
+
+import torch
 
 from skincare import figures, runlog, stage, tables
 from skincare.answering import predictions
-from skincare.answering.decoders import DecoderName
 from skincare.answering.evaluated import EvaluatedModel
+from skincare.answering.predictions import Prediction
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_source import picture_files, read_parts
 from skincare.errors import MissingInputError
@@ -29,11 +32,20 @@ from skincare.evaluation import comparison, confidence, metrics, scoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import load_processor
+from skincare.modelling.model import load_config, load_processor
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary, to_plain
 from skincare.tables import HistoryRow
-from skincare.training import distributed, finetuning, memory_plan, run_folders, sampling, tracking
+from skincare.training import (
+    distributed,
+    export_check,
+    finetuning,
+    memory_plan,
+    run_folders,
+    sampling,
+    tracking,
+)
+from skincare.training.exporting import Export
 from skincare.training.finetuning import RunSettings
 from skincare.training.loop import EpochResult, Training
 from skincare.training.recipes import RECIPES, Recipe
@@ -117,10 +129,11 @@ def run(config: Config, layout: Layout) -> Summary:
         tracker.epoch(result)
 
     stop_reason = training.run(on_epoch)
-    training.release()
-    finetuning.export(training, config, layout.finetuned_model(run.workplace))
-    scores = _test(config, layout, run, val, test, training.decoder_name)
     results = finetuning.results(training, run.name, config.recipe, config, stop_reason)
+    training.release()
+    export = finetuning.export(training, config, layout.finetuned_model(run.workplace))
+    check, scores = _test(config, layout, run, test, training, export)
+    results = {**results, "export": check}
     runlog.take_back_summary("finetune", layout)
     run_folders.publish(layout, run)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
@@ -150,10 +163,13 @@ def _record_epoch(training: Training, result: EpochResult, layout: Layout, run: 
 
 
 def _test(
-    config: Config, layout: Layout, run: RunFolders, val: Sequence[Example], test: Sequence[Example],
-    decoder: DecoderName,
-) -> Scores:  # fmt: skip
-    """Ask the exported model about the test pictures: once, at the end; compare with zero-shot where it was run."""
+    config: Config, layout: Layout, run: RunFolders, test: Sequence[Example], training: Training, export: Export
+) -> tuple[dict[str, Any], Scores]:
+    """Ask the exported model about the test pictures: once, at the end; compare with zero-shot where it was run.
+
+    Returns also what it makes of val, beside what was measured in training.
+    """
+    val, decoder = training.val, training.decoder_name
     files, folder = picture_files(config.dataset, layout), layout.finetuned_model(run.workplace)
     exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, files=files)
     exported.source = layout.finetuned_model(run.name)  # what the manifest names: where the model will be
@@ -173,9 +189,18 @@ def _test(
     figures.draw_confusion_matrix(scores, "After training", plots / "cm_after_training.png")
     scoring.compare_with_zero_shot(layout, log, answered)
     comparison.compare_with_baselines(layout, log)
+    check = export_check.measure(training, export, exported, _chosen_answers(training, log))
+    write_json(log / "export.json", check)
     # Last: its presence says that the run is finished.
     write_json(log / "test_metrics.json", metrics.to_json(scores))
-    return scores
+    return check, scores
+
+
+def _chosen_answers(training: Training, log: Path) -> list[Prediction]:
+    """Return the chosen epoch's answers on val; none where the run was stopped before it could write them."""
+    path = log / "val_predictions.jsonl"
+    found = predictions.read_jsonl(path) if path.is_file() else []
+    return found if found and metrics.score(found).accuracy == training.progress.best_accuracy else []
 
 
 def _show_plan(config: Config, layout: Layout) -> Summary:
@@ -211,8 +236,12 @@ def _plan_disk(
     """Return what the picture cache will hold; empty where there is no dataset yet."""
     if not any(parts.values()):
         return {}
-    n_pictures = finetuning.n_cached_pictures(recipe, **parts) if config.cache_pictures else 0
-    return {"n_cached_pictures": n_pictures, "cache_bytes": n_pictures * bytes_per_picture}
+    if not config.cache_pictures:
+        return {"n_cached_pictures": 0, "cache_bytes": 0}
+    is_fp32 = load_config(config.model).dtype == torch.float32
+    by_training, by_export = finetuning.n_cached_pictures(recipe, **parts, is_fp32=is_fp32)
+    n_as_large = by_training + by_export * (1 if is_fp32 else 2)
+    return {"n_cached_pictures": by_training + by_export, "cache_bytes": n_as_large * bytes_per_picture}
 
 
 def _list_recipes() -> Summary:

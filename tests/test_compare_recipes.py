@@ -39,6 +39,8 @@ def test_there_is_a_row_per_recipe_and_seed_and_no_model_is_kept(layout):
     ]
     assert rows[0].n_trainable > 100 * rows[2].n_trainable
     assert all(row.peak_bytes > 2**20 for row in rows)
+    # Nothing is rounded in an fp32 checkpoint.
+    assert all(row.exported_val_accuracy == row.val_accuracy for row in rows)
     assert len(summary.results["recipes"]) == 2
     assert layout.plot("recipe_comparison").read_bytes().startswith(b"\x89PNG")
     assert not list(layout.finetuned_model("").glob("*"))

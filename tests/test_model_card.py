@@ -17,11 +17,22 @@ from tests.helpers import prediction
 HOSTILE = "| `x` \n---\nlicense: mit\n<script>"
 
 
-def data_of(model):
+# As finetune.py's results have it for a bf16 checkpoint.
+EXPORT = {
+    "checkpoint_dtype": "bfloat16", "is_fp32": True, "n_weights": 1000, "n_changed": 999, "n_changed_rounded": 17,
+    "n_val": 40, "val": {
+        "in training": {"loss": 1.25, "accuracy": 0.5, "n_other_answers": 0},
+        "exported": {"loss": 1.2512, "accuracy": 0.5, "n_other_answers": 1},
+        "rounded": {"loss": 1.375, "accuracy": 0.475, "n_other_answers": None},
+    },
+}  # fmt: skip
+
+
+def data_of(model, **more):
     answers = [prediction(f"{i}_1", CATEGORIES[i % 14], CATEGORIES[i % 14 if i % 3 else 0]) for i in range(42)]
     results = {"run": "sample", "model": model, "recipe": "reference", "n_parameters": 1_929_728, "n_trainable": 3,
                "trainable_modules": [HOSTILE], "best_epoch": 2, "n_epochs": 3, "decoder": "generate",
-               "recipe_settings": {"note": HOSTILE}}  # fmt: skip
+               "recipe_settings": {"note": HOSTILE}, **more}  # fmt: skip
     finetune = {"results": results, "config": {"model": model}, "command": "python src/finetune.py", "git_commit": "",
                 "machine": HOSTILE}  # fmt: skip
     return report_data.ReportData(
@@ -59,6 +70,24 @@ def test_hostile_words_stay_in_their_cells():
     assert "<script>" not in text
     assert re.findall(r"(?m)^---$", text) == ["---", "---"]
     assert not re.search(r"(?m)^license: mit", text)
+
+
+def test_it_says_what_the_export_keeps_and_how_to_load_it():
+    text = model_card.card(data_of("Qwen/Qwen2-VL-2B", export=EXPORT, recipe_settings={"adapter": {"rank": 16}}))
+    assert "changed 99.9% of the 1,000 weights" in text
+    assert "rounded to bfloat16, 1.7% would differ" in text
+    assert "| The exported folder, loaded in float32 as it asks | 1.2512 | 50.0% | 1 of 40 |" in text
+    assert "| The same, loaded in bfloat16 | 1.3750 | 47.5% |  |" in text
+    assert "--dtype float32" in text
+    assert 'PeftModel.from_pretrained(base_model, "adapter")' in text
+
+
+def test_of_a_checkpoint_in_fp32_nothing_is_rounded():
+    val = {name: row for name, row in EXPORT["val"].items() if name != "rounded"}
+    text = model_card.card(data_of("some/model", export=EXPORT | {"checkpoint_dtype": "float32", "val": val}))
+    assert "the folder holds them as they were trained" in text
+    assert "--dtype float32" not in text
+    assert "adapter/" not in text
 
 
 @pytest.mark.slow

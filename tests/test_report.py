@@ -19,6 +19,7 @@ from skincare.runlog import environment
 from skincare.tables import HISTORY, HistoryRow
 from tests.dataset_helpers import jpeg, pack
 from tests.helpers import prediction
+from tests.test_model_card import EXPORT
 
 HOSTILE = '</dd></script><script>alert(1)</script><img src=x onerror="alert(2)"> | `code` & "quotes"'
 
@@ -71,6 +72,17 @@ def layout(tmp_path):
                  "image_failures_by_reason": {}},
     )  # fmt: skip
     return found
+
+
+def test_both_pages_show_val_after_the_export(layout):
+    path = layout.summary("finetune")
+    saved = json.loads(path.read_text())
+    write_json(path, saved | {"results": saved["results"] | {"export": EXPORT}})
+    report.run(report.Config(root=layout.root), layout)
+    for page in (layout.report_markdown.read_text(), layout.report_html.read_text()):
+        assert "rounded to bfloat16, 1.7% would differ" in page
+        for number in ("1.2500", "1.2512", "1.3750", "47.5%", "1 of 40"):
+            assert number in page
 
 
 class Page(html.parser.HTMLParser):

@@ -4,6 +4,7 @@ A dataset may add a hint: one line after the question, which says where it is fr
 the text before the image is the same for all examples.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -58,6 +59,15 @@ def hint_kind(hint: str) -> HintKind:
 # Qwen2-VL-Instruct's template, reduced to what a classification dialogue holds. The base model ships one that drops
 # the picture without a word, so this one is set on every processor and saved with every fine-tuned model.
 CHAT_TEMPLATE_FILE: Final = Path(__file__).with_name("chat_template.jinja")
+_TEMPLATE_INSTRUCTION: Final = "'You are a helpful assistant.'"
+
+
+def chat_template(instruction: str = SYSTEM_PROMPT) -> str:
+    """Return the template with the instruction that a dialogue gets which begins without one."""
+    text = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
+    assert text.count(_TEMPLATE_INSTRUCTION) == 1
+    # A JSON string is a string of Jinja's too: both know these escapes.
+    return text.replace(_TEMPLATE_INSTRUCTION, json.dumps(instruction, ensure_ascii=False))
 
 
 def user_messages(image: Any = None, names: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:

@@ -100,8 +100,7 @@ class CleanRow:
     sharpness: float
     plain_sharpness: float
     sha256: str
-    # 256 bits each in hexadecimal digits, see skincare.cleaning.hashes.
-    dhash_16x16: str
+    dhash_16x16: str  # 256 bits each in hexadecimal digits, see skincare.cleaning.hashes
     phash_16x16: str = ""
 
 
@@ -165,6 +164,7 @@ class ComparisonRow:
     n_trainable: int
     training_seconds: float
     peak_bytes: int
+    exported_val_accuracy: float | None = None  # val once more, on the exported model
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class EvaluatedModel:
         return {
             "weight_hash": weight_hash(model),
             "head_hash": weight_hash(head) if head else "",
-            "dtype": str(model.dtype),
+            "dtype": str(self.recogniser.dtype),
             "device": self.recogniser.device.type,
             "prompt_hash": _hash(self.encoder.prompt_text),
             "template_hash": _hash(CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")),

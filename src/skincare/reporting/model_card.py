@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from skincare.categories import CATEGORIES
 from skincare.evaluation.metrics import Scores
 from skincare.prompts import QUESTION
-from skincare.reporting import report_views
+from skincare.reporting import export_views, report_views
 from skincare.reporting.report_data import ReportData
 from skincare.reporting.report_pages import environment
 
@@ -31,6 +31,9 @@ def card(data: ReportData) -> str:
         "categories": CATEGORIES,
         "question": QUESTION,
         "finetune": finetune,
+        "export_rows": export_views.rows(data),
+        "export_note": export_views.note(data),
+        "has_adapter": bool(finetune["results"]["recipe_settings"].get("adapter")),
         "dataset": data.stages.get("build_dataset"),
         "is_apache": bool(_APACHE.fullmatch(finetune["results"]["model"])),
     }

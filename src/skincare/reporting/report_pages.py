@@ -12,7 +12,7 @@ from markupsafe import escape
 
 from skincare import reference
 from skincare.categories import CATEGORIES, UNKNOWN
-from skincare.reporting import reader_views, report_views
+from skincare.reporting import export_views, reader_views, report_views
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
 
 _TEMPLATES: Final = Path(__file__).parents[1] / "templates"
@@ -68,6 +68,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "difference_matrix": difference,
         "category_rows": report_views.category_rows(data),
         "family_rows": report_views.family_rows(data.last),
+        "export_rows": export_views.rows(data),
+        "export_note": export_views.note(data),
         "statuses": report_views.status_rows(data),
         "reader_verdict": reader_views.reader_verdict(data),
         "fused_comparisons": reader_views.fused_comparisons(data),

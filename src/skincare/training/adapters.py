@@ -1,15 +1,20 @@
 """LoRA on the language model, plain or over a quantised model, through peft and bitsandbytes.
 
-Only the small matrices learn; an exported model has them added into its own weights and loads like any other.
+Only the small matrices learn; an exported model has them added into its own weights and loads like any other. Beside
+it they are kept as they are, for peft to put onto the base model.
 """
 
 import importlib
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
 from torch import nn
 from transformers import BitsAndBytesConfig
 
@@ -56,6 +61,12 @@ def quantisation(adapter: Adapter | None) -> Any:
     )  # fmt: skip
 
 
+def _peft_config(adapter: Adapter, **settings: Any) -> LoraConfig:
+    return LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, target_modules=_TARGETS, lora_dropout=0.0, **settings
+    )  # fmt: skip
+
+
 def bytes_spared(model: Any, adapter: Adapter) -> int:
     """Return how many bytes less a model with LoRA takes once the weights under it are quantised."""
     if adapter.n_bits == 16:
@@ -68,9 +79,7 @@ def add_lora(model: Any, adapter: Adapter, seed: int) -> None:
     """Put the matrices beside the projections; which parameters learn is chosen afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(
-            LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=_TARGETS, lora_dropout=0.0), model
-        )
+        inject_adapter_in_model(_peft_config(adapter), model)
     # On processors with AVX512-BF16 bitsandbytes packs 4-bit weights anew where a layer's input needs no gradient, as
     # in an evaluation between two epochs, for a product that gradients cannot go through in the next.
     for module in model.modules():
@@ -87,9 +96,35 @@ def learn_lora(model: Any) -> dict[str, nn.Parameter]:
     return chosen
 
 
-def merge_lora(model: Any) -> None:
-    """Add the matrices into the weights beside them and take them out again, in place."""
+def merge_lora(model: Any, on_merge: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+    """Add the matrices into the weights beside them, which become fp32, and take them out again, in place.
+
+    `on_merge` gets each weight as it was and as it is then.
+    """
     for name, module in [pair for pair in model.named_modules() if isinstance(pair[1], LoraLayer)]:
+        base: Any = module.get_base_layer()
+        before, base.weight.data = base.weight.data, base.weight.data.float()
         module.merge()
+        on_merge(before, base.weight.data)
         parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, module.get_base_layer())
+        setattr(model.get_submodule(parent), attribute, base)
+
+
+def save_adapter(
+    folder: Path, adapter: Adapter, matrices: Mapping[str, torch.Tensor], modules: Mapping[str, nn.Module], base: str
+) -> None:
+    """Write what turns the model `base` into the trained one, so that PeftModel.from_pretrained(model, folder) does it.
+
+    `modules`, by their path in the model, have learnt as a whole and have their matrices added already.
+    """
+    own = tuple(f"{path}." for path in modules)
+    tensors = {name.replace(".default.", "."): one for name, one in matrices.items() if not name.startswith(own)}
+    for path, module in modules.items():
+        tensors |= {f"{path}.{name}": tensor for name, tensor in module.state_dict().items()}
+    config = _peft_config(
+        adapter, inference_mode=True, base_model_name_or_path=base, modules_to_save=list(modules) or None,
+        exclude_modules=f"({'|'.join(map(re.escape, own))}).*" if own else None,
+    )  # fmt: skip
+    config.save_pretrained(str(folder))
+    prefixed = {f"base_model.model.{name}": one.detach().contiguous() for name, one in tensors.items()}
+    save_file(prefixed, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Saving a run: exact states to go on from, and the model in the form that everybody can load.
+"""Saving a run: exact states to go on from.
 
 A state holds the trained tensors in fp32, the optimizer's tensors and the counters; random orders are functions of
 seed and epoch, so there is no generator to save. It is written to a new folder that takes its name only when it is
@@ -7,18 +7,17 @@ complete, and is removed when the next one is.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from skincare.errors import StageError
 from skincare.files import write_json
-from skincare.modelling.heads import ClassificationHead, save_head
 from skincare.training import run_identity
 from skincare.training.distributed import put, whole
 
@@ -102,28 +101,11 @@ def load_state(
     return progress
 
 
-def load_trained(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
-    """Load only the trained tensors of a state into `parameters`, in place."""
-    trained = load_file(folder / "trained.safetensors")
-    for name, parameter in parameters.items():
-        put(trained[name], parameter)
-
-
-def export_model(folder: Path, model: Any, head: ClassificationHead | None, processor: Any) -> None:
-    """Write model, processor and head so that `from_pretrained(folder)` loads them without a token or a network.
-
-    Trained tensors are rounded to the dtype of the original checkpoint, in place.
-    """
-    building = folder / ".part"
-    shutil.rmtree(building, ignore_errors=True)
-    model.to(model.config.dtype).save_pretrained(building)
-    processor.save_pretrained(building)
-    if head is not None:
-        save_head(building, head)
-    # config.json makes a folder a model, so it comes last.
-    for file in sorted(building.iterdir(), key=lambda file: file.name == "config.json"):
-        file.replace(folder / file.name)
-    building.rmdir()
+def trained_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the trained tensors of a state by name, one at a time."""
+    with safe_open(folder / "trained.safetensors", "pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118  it is no mapping
+            yield name, tensors.get_tensor(name)
 
 
 def _on_cpu(tensors: Mapping[str, torch.Tensor], *, keep: bool) -> dict[str, torch.Tensor]:

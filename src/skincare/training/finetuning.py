@@ -29,9 +29,10 @@ from skincare.modelling.pictures import PictureStates
 from skincare.modelling.recogniser import Recogniser
 from skincare.paths import Layout
 from skincare.runlog import to_plain
-from skincare.training import adapters, memory_plan, optimizers, run_identity
-from skincare.training.checkpoints import export_model, load_trained
-from skincare.training.distributed import World
+from skincare.training import adapters, exporting, memory_plan, optimizers, run_identity
+from skincare.training.checkpoints import trained_tensors
+from skincare.training.distributed import World, put
+from skincare.training.exporting import Export
 from skincare.training.loop import Speed, Training
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.recipes import Recipe, recipe_named
@@ -108,16 +109,21 @@ def longest_hint(encoder: PromptEncoder, examples: Sequence[Example]) -> str:
     return max(hints, key=lambda hint: len(encoder.question_tokens(hint)), default="")
 
 
-def n_cached_pictures(recipe: Recipe, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example]) -> int:
-    """Return how many pictures' states a run leaves on disk: in training and in its last test."""
+def n_cached_pictures(
+    recipe: Recipe, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example], *, is_fp32: bool
+) -> tuple[int, int]:
+    """Return how many images' states a run leaves on disk, in training and of the exported model.
+
+    That is loaded in fp32, so that its states are other ones, twice as large, unless the checkpoint `is_fp32` itself.
+    """
     trainable = recipe.trainable
-    asked = len(val) + len(test)
     if trainable.everything:
-        return asked
-    # The exported model keeps what all but the last vision block give, and so does a run that trains only that block.
-    again = 0 if trainable.n_vision_blocks == 1 else len(val)
+        return 0, len(val) + len(test)
     # Of augmented pictures only the few of the pre-flight are kept.
-    return asked + again + (len(train) if recipe.augmentation == "none" else 0)
+    by_training = len(val) + (len(train) if recipe.augmentation == "none" else 0)
+    # The exported model keeps what all but the last vision block give, and so does a run that trains only that block.
+    is_shared = is_fp32 and trainable.n_vision_blocks == 1
+    return by_training, len(test) + (0 if is_shared else len(val))
 
 
 def prepare(
@@ -190,17 +196,30 @@ def enable_checkpointing(model: Any) -> None:
         nested.disable_input_require_grads()
 
 
-def export(training: Training, settings: RunSettings, folder: Path) -> None:
+def export(training: Training, settings: RunSettings, folder: Path) -> Export:
     """Write the best epoch's model: the checkpoint anew with what was learnt put in, LoRA added into its weights.
 
     Not the model that was trained: of that a process may hold a share, or a quantised form that rounds more than a
     run of LoRA changes.
     """
-    recogniser, parameters = _learner(load_model(settings.model, torch.device("cpu")), training.recipe, training.seed)
-    load_trained(training.best_state(), parameters)
-    adapters.merge_lora(recogniser.model)
-    export_model(folder, recogniser.model, recogniser.head, training.pictures.encoder.processor)
+    model = load_model(settings.model, torch.device("cpu"))
+    found = Export(model.config.dtype)
+    recogniser, parameters = _learner(model, training.recipe, training.seed)
+    for name, tensor in trained_tensors(training.best_state()):
+        # A weight under LoRA is counted when that is merged.
+        if not name.startswith("classification_head.") and ".lora_" not in name and ".base_layer.weight" not in name:
+            found.count(parameters[name].detach(), tensor)
+        put(tensor, parameters[name])
+    adapters.merge_lora(model, found.count)
+    if training.recipe.adapter:
+        matrices = {name: parameter for name, parameter in parameters.items() if ".lora_" in name}
+        modules = freezing.trainable_modules(model, training.recipe.trainable)
+        base = to_plain(settings.model)
+        adapters.save_adapter(folder / "adapter", training.recipe.adapter, matrices, modules, base)
+    processor = load_processor(settings.model, settings.limits)
+    found.is_fp32 = exporting.write_model(folder, model, recogniser.head, processor)
     hints.write_settings(folder, [one.hint for one in training.train])
+    return found
 
 
 def results(

@@ -133,6 +133,15 @@ class Training:
         """Give back the memory that only training needs."""
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
+        recogniser = self.pictures.recogniser
+        # The exported model wants the room, in fp32. A quantised model is smaller and cannot be moved.
+        if (
+            recogniser.device.type == "cuda"
+            and not self.world.is_sharded
+            and not getattr(recogniser.model, "is_quantized", False)
+        ):
+            recogniser.to("cpu")
+            torch.cuda.empty_cache()
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of an optimizer step, 0 being the first."""

@@ -1,0 +1,70 @@
+"""Val once more, on the exported folder: what a user of it gets may not be what the epoch was chosen by.
+
+Tensors are rounded when they are written or loaded in fewer bits, and LoRA that has learnt over quantised weights is
+added into others.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from skincare.answering import asking
+from skincare.answering.decoders import make_decoder
+from skincare.answering.evaluated import EvaluatedModel
+from skincare.answering.predictions import Prediction
+from skincare.evaluation import metrics
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
+from skincare.training.exporting import Export
+from skincare.training.loop import Training
+
+logger = logging.getLogger(__name__)
+
+
+def measure(
+    training: Training, export: Export, exported: EvaluatedModel, in_training: Sequence[Prediction] = ()
+) -> dict[str, Any]:
+    """Return loss and accuracy on val in training, of the folder, and of its weights rounded to the checkpoint's dtype.
+
+    `in_training` are the chosen epoch's answers, where they are at hand, with which the others are compared. Takes the
+    exported model for itself: it is rounded afterwards.
+    """
+    progress = training.progress
+    rows: dict[str, dict[str, Any]] = {
+        "in training": {"loss": progress.best_loss, "accuracy": progress.best_accuracy, "n_other_answers": 0},
+        "exported": _val(training, exported.recogniser, exported.pictures, in_training),
+    }
+    if export.is_fp32 and export.checkpoint_dtype != torch.float32:
+        # Anew: what is kept of pictures and of the prompt was computed by the weights as they were.
+        model = exported.recogniser.model.to(export.checkpoint_dtype)
+        model.config.dtype = export.checkpoint_dtype
+        rounded = Recogniser(model, n_live_blocks=1)
+        rounded.head = exported.recogniser.head
+        pictures = PictureStates(rounded, exported.encoder, exported.pictures.files)
+        rows["rounded"] = _val(training, rounded, pictures, in_training)
+    for name, row in rows.items():
+        logger.info("val, %s: loss %.4f, accuracy %.1f %%", name, row["loss"], 100 * row["accuracy"])
+    return {
+        "checkpoint_dtype": str(export.checkpoint_dtype).removeprefix("torch."),
+        "is_fp32": export.is_fp32,
+        "n_weights": export.n_weights,
+        "n_changed": export.n_changed,
+        "n_changed_rounded": export.n_changed_rounded,
+        "n_val": len(training.val),
+        "val": rows,
+    }
+
+
+def _val(
+    training: Training, recogniser: Recogniser, pictures: PictureStates, in_training: Sequence[Prediction]
+) -> dict[str, Any]:
+    decoder = make_decoder(training.decoder_name, recogniser, pictures.encoder)
+    passes = asking.inference_passes(training.speed.eval_batch_size)
+    loss = asking.total_loss(pictures, training.recipe.head, training.val, passes) / len(training.val)
+    answered = asking.predict(pictures, decoder, training.val, "val", passes, show_progress=False)
+    accuracy = metrics.score(answered).accuracy
+    before = {one.image_id: one.text for one in in_training}
+    other = sum(one.text != before[one.image_id] for one in answered) if before else None
+    return {"loss": loss, "accuracy": accuracy, "n_other_answers": other}

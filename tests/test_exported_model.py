@@ -1,0 +1,167 @@
+"""An exported model answers elsewhere as predict.py does: transformers' pipeline, generate(), what vLLM reads.
+
+The base models that it is exported from differ as those of the hub do: the base checkpoint stops at <|endoftext|> only
+and its chat template drops the image; the Instruct one samples.
+"""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+    pipeline,
+)
+
+import predict
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import load_processor
+from skincare.paths import TINY_MODEL, Layout
+from skincare.prompts import QUESTION, SYSTEM_PROMPT, chat_template
+from skincare.training import finetuning
+from skincare.training.finetuning import RunSettings
+from skincare.training.recipes import RECIPES
+from tests.dataset_helpers import write_dataset_files
+
+# The base checkpoint's on the hub: what is no text it shows as Python does, without a place for the image.
+_BASE_TEMPLATE = """\
+{% for message in messages %}
+{% if loop.first and messages[0]['role'] != 'system' %}<|im_start|>system
+You are a helpful assistant.<|im_end|>
+{% endif %}<|im_start|>{{ message['role'] }}
+{{ message['content'] | string }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def like_base(folder):
+    """Make a copy of the tiny model end as Qwen2-VL-2B does."""
+    end = {"bos_token_id": 506, "eos_token_id": 506, "do_sample": False, "max_new_tokens": 2048}
+    rewrite(folder / "generation_config.json", lambda _: end)
+    rewrite(folder / "tokenizer_config.json", lambda one: one | {"eos_token": "<|endoftext|>"})
+    rewrite(folder / "config.json", lambda one: one | {"text_config": one["text_config"] | {
+        "eos_token_id": 506, "pad_token_id": None}})  # fmt: skip
+    (folder / "chat_template.jinja").write_text(_BASE_TEMPLATE)
+
+
+def like_instruct(folder):
+    """Make a copy of the tiny model sample as Qwen2-VL-2B-Instruct does."""
+    sampling = {"bos_token_id": 506, "pad_token_id": 506, "eos_token_id": [505, 506], "do_sample": True,
+                "repetition_penalty": 1.1, "temperature": 0.01, "top_p": 0.001, "top_k": 1}  # fmt: skip
+    rewrite(folder / "generation_config.json", lambda _: sampling)
+
+
+def rewrite(path, change):
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def in_bf16(folder):
+    """Make a copy of the tiny model like the base checkpoint, and store it in bf16 as that is."""
+    like_base(folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({n: w.bfloat16() for n, w in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    rewrite(folder / "config.json", lambda one: one | {"dtype": "bfloat16"})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A layout with test images, and a training that can be exported from any base."""
+    layout = Layout(tmp_path_factory.mktemp("trained"))
+    parts = write_dataset_files(layout, {"train": 28, "val": 4, "test": 15})
+    settings = RunSettings(model=str(TINY_MODEL), min_tokens=36, max_tokens=36, micro_batch_size=8)
+    recipe = dataclasses.replace(RECIPES["sample"], max_epochs=4)
+    training = finetuning.prepare(settings, recipe, 0, layout, "r", parts["train"], parts["val"])
+    training.run(lambda _: None)
+    folder = layout.root / "images"
+    folder.mkdir()
+    for i, one in enumerate(parts["test"]):
+        # Of several shapes, so that prompts in a batch differ in length.
+        Image.open(layout.root / one.image).crop((0, 0, 224, (224, 150, 190)[i % 3])).save(folder / f"{i}.jpg")
+    return layout, training, settings
+
+
+@pytest.fixture(scope="module", params=[like_base, like_instruct, in_bf16])
+def exported(request, trained):
+    """The folder of the model, exported from one of these bases, and predict.py's answers by image file."""
+    layout, training, settings = trained
+    base = shutil.copytree(TINY_MODEL, layout.root / f"base_{request.param.__name__}")
+    request.param(base)
+    folder = layout.finetuned_model(request.param.__name__)
+    finetuning.export(training, dataclasses.replace(settings, model=str(base)), folder)
+    table = layout.root / "answers.csv"
+    predict.run(predict.Config(root=layout.root, pictures=layout.root / "images", model=str(folder), csv=table), layout)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert len(rows) == 15
+    return folder, {row["file"]: row["answer"] for row in rows}
+
+
+def dialogue(file):
+    return [{"role": "user", "content": [{"type": "image", "path": file}, {"type": "text", "text": QUESTION}]}]
+
+
+@pytest.mark.slow
+def test_the_pipeline_answers_as_predict_does(exported):
+    folder, answers = exported
+    ask = pipeline("image-text-to-text", model=str(folder), batch_size=5)
+    found = ask(text=[dialogue(file) for file in answers], return_full_text=False)
+    assert {file: one[0]["generated_text"] for file, one in zip(answers, found, strict=True)} == answers
+
+
+@pytest.mark.slow
+def test_generate_answers_as_predict_does(exported):
+    folder, answers = exported
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    found = {}
+    for file in answers:
+        inputs = processor.apply_chat_template(
+            dialogue(file), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        tokens = model.generate(**inputs)
+        found[file] = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert found == answers
+
+
+@pytest.mark.slow
+def test_the_settings_that_servers_read_are_those_that_were_trained(exported):
+    folder, _ = exported
+    generation = GenerationConfig.from_pretrained(folder)
+    generation.validate(strict=True)  # nothing that only sampling uses
+    # vLLM reads what differs from the defaults.
+    assert generation.to_diff_dict() == {
+        "bos_token_id": 506, "eos_token_id": [505, 506], "pad_token_id": 506, "do_sample": False, "max_new_tokens": 30,
+        "transformers_version": generation.transformers_version,
+    }  # fmt: skip
+    text = AutoConfig.from_pretrained(folder).text_config
+    assert (text.eos_token_id, text.pad_token_id) == ([505, 506], 506)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.padding_side) == (505, 506, "left")
+
+
+@pytest.mark.slow
+def test_a_dialogue_without_an_instruction_gets_that_of_the_training(exported):
+    folder, _ = exported
+    trained_with = PromptEncoder(load_processor(TINY_MODEL)).prompt_text
+    assert SYSTEM_PROMPT in trained_with
+    for kind in (AutoProcessor, AutoTokenizer):
+        prompt = kind.from_pretrained(folder).apply_chat_template(
+            dialogue("a.jpg"), add_generation_prompt=True, tokenize=False
+        )
+        assert prompt == trained_with
+
+
+@pytest.mark.parametrize(
+    "instruction", ['It\'s "quoted"', "a {{ b }} %} {# c", "Zeile 1\nZeile 2\\n", "крем 🧴 \u2028"]
+)
+def test_any_instruction_stands_in_the_template_as_it_is(instruction):
+    processor = load_processor(TINY_MODEL)
+    processor.chat_template = chat_template(instruction)
+    prompt = processor.apply_chat_template(dialogue("a.jpg"), tokenize=False)
+    assert prompt.startswith(f"<|im_start|>system\n{instruction}<|im_end|>\n<|im_start|>user\n<|vision_start|>")
