@@ -74,6 +74,9 @@ SHOWN_ONLY = {
     "no words in classes": Kind(whole(
         f"<div class='c1'><h1>Rose Serum 30ml</h1><div class='c2'>{IMG}</div><div class='c3'><div class='x9'>£15.00</div>"
         "<div class='x7'>Delivery £3.95</div><button class='c4'>Add to basket</button></div></div>")),
+    "in a wrapper of a wrong name": Kind(whole(
+        f"<div class='page has-reviews cookie-banner-open'><div class='slider' style='display:none'><h1>Rose Serum 30ml</h1>{IMG}"
+        f"<p class='price'>£15.00</p>{BUY}</div></div>")),
     "german": Kind(whole(
         f"<h1>Rose Serum 30ml</h1>{IMG}<p>Hersteller: Acme</p><div><b>15,00 €</b> <small>inkl. MwSt., zzgl. Versand ab 3,95 €"
         "</small><p>Grundpreis: 50,00 € / 100 ml</p><p>UVP 20,00 €</p></div><button>In den Warenkorb</button>"),

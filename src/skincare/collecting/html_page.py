@@ -180,6 +180,7 @@ def read_page(html: bytes | str, url: str) -> HtmlPage:
     page = builder.close()
     page.base_url = _base(page)
     page.title, page.title_at = _main_title(page)
+    _clear_around_title(page)
     return page
 
 
@@ -244,6 +245,14 @@ def _main_title(page: HtmlPage) -> tuple[str, int]:
     marked = _named_element(page)
     title = (page.text_of(marked, 50, 500) if marked else "") or next(iter(titles), "")
     return html_entities.unescape(title)[:500], marked.place if marked else -1
+
+
+def _clear_around_title(page: HtmlPage) -> None:
+    """Take back what all of the page seems to be inside of: a wrapper may be called `slider` or `has-reviews`."""
+    wrong = page.elements[page.title_at].area & ~Area.UNSEEN if page.title_at >= 0 else 0
+    if wrong:
+        for element in page.elements:
+            element.area &= ~wrong
 
 
 def _lower_words(text: str) -> set[str]:

@@ -81,4 +81,4 @@ def _leads_away(href: str, own_path: str) -> bool:
     if not href or href.startswith(("#", "javascript:")):
         return False
     path = href.partition("#")[0].partition("?")[0]
-    return not own_path.endswith(path)
+    return len(path) < 2 or not own_path.endswith(path)
