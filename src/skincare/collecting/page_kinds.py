@@ -81,6 +81,8 @@ def _for_product(page: HtmlPage, statements: Statements, shown: list[VisiblePric
         score += 2.0 if any(clean("price", price) in agreed for price, _ in all_offers(state.block)) else 0.0
     best = shown[0].score if shown else 0.0
     score += 3.0 if best >= 8.0 else 2.0 if best >= 5.0 else 0.0
+    # In a list no price stands out.
+    score += 1.0 if best >= 8.0 and (len(shown) == 1 or shown[1].score < best - 3.0) else 0.0
     score += 2.0 if page.first_meta("product:price:amount", "og:price:amount", "og:price") else 0.0
     score += 2.0 if any(closeness(page, one, page.title_at) > 0.15 for one in buttons[:20]) else 0.0
     score += 1.0 if _PRODUCT_ADDRESS.search(page.url.partition("?")[0]) else 0.0
@@ -101,7 +103,10 @@ def _for_other(page: HtmlPage, statements: Statements, shown: list[VisiblePrice]
     score += 1.0 if after_title > 40 and not _is_detail(page) else 0.0
     paging = any(one.get("rel") in ("next", "prev") for one in page.tagged("link", "a"))
     listing = any(words_of(element) & _LIST_WORDS for element in page.elements[:30_000])
-    return score + (3.0 if paging else 0.0) + (1.5 if listing and not _is_detail(page) else 0.0)
+    if _is_detail(page):
+        # Reviews have pages and filters, too, and a product has neighbours.
+        return score + (1.5 if paging else 0.0)
+    return score + (3.0 if paging else 0.0) + (1.5 if listing else 0.0)
 
 
 def _head_title(page: HtmlPage) -> str:

@@ -45,7 +45,7 @@ _OTHER_WORDS: Final = frozenset({
     "instalment", "instalments", "month", "monthly", "finance", "financing", "credit", "loan", "klarna", "unit", "per",
     "points", "cashback", "coupon", "voucher", "tax", "deposit", "warranty", "protection", "insurance", "swatch",
     "variant", "tooltip", "filter", "facet", "threshold", "used", "refurbished", "parcelas", "parcela", "versand",
-    "livraison", "spedizione", "envio", "frete", "rate",
+    "livraison", "spedizione", "envio", "frete", "rate", "count", "counter",
 })  # fmt: skip
 # These call a lower price, too: `discount-price`.
 _MAYBE_OTHER_WORDS: Final = frozenset({
@@ -66,7 +66,7 @@ _BEFORE_OTHER: Final = re.compile(
 _AFTER_OTHER: Final = re.compile(
     r"^\W{0,3}(%|/ ?(kg|g|l|ml|100|unit|unité|stück|st|piece|each|m²|mo)|per |pro |par |al mese|a month|month|"
     r"(sofort)? ?off\b|points?|ratings?|reviews?|stars?|ships?|x\b|\(?s?hipping|delivery|versand|livraison|"
-    r"(cm|mm|ml|kg|gb|tb|mah|hz|w|v|g|oz|lb|inch|days?|hours?|tage|jahre|years?|pcs|pieces)\b)",
+    r"[개명件人個]|(cm|mm|ml|kg|gb|tb|mah|hz|w|v|g|oz|lb|inch|days?|hours?|tage|jahre|years?|pcs|pieces)\b)",
     re.IGNORECASE,
 )
 _BUY: Final = re.compile(
