@@ -124,8 +124,9 @@ def test_generate_answers_as_predict_does(exported):
         inputs = processor.apply_chat_template(
             dialogue(file), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
-        tokens = model.generate(**inputs)
-        found[file] = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        tokens = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        found[file] = processor.decode(tokens, skip_special_tokens=True)
+        assert 505 not in tokens[:-1], "nothing is said after <|im_end|>"
     assert found == answers
 
 
