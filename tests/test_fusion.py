@@ -73,7 +73,7 @@ def test_together_they_are_better_than_each_and_no_other_weights_are_better():
     best = regularised(*dataclasses.astuple(weights))
     rng = np.random.default_rng(0)
     for change in rng.normal(scale=0.05, size=(50, 3)):
-        assert regularised(*np.maximum(np.array(dataclasses.astuple(weights)) + change, 0)) >= best - 1e-9
+        assert regularised(*np.maximum(np.array(dataclasses.astuple(weights)) + change, 0.05)) >= best - 1e-9
 
 
 def test_a_pack_that_was_not_read_has_no_say():
@@ -84,6 +84,16 @@ def test_a_pack_that_was_not_read_has_no_say():
     weights = fusion.fit(one, reader, is_read, truths)
     assert fusion.fit(one, other, is_read, truths) == weights
     assert np.array_equal(fusion.fuse(weights, one, reader, is_read), fusion.fuse(weights, one, other, is_read))
+
+
+def test_a_model_that_is_worse_than_chance_still_chooses_where_nobody_read():
+    """Even odds would name the first category of the list."""
+    wrong, truths = tables(n=200, knows=-5.0)
+    is_read = np.arange(len(truths)) % 2 == 0
+    weights = fusion.fit(wrong, tables(n=200, knows=3.0)[0], is_read, truths)
+    fused = fusion.fuse(weights, wrong, wrong, is_read)
+    assert weights.model_alone < 0.1
+    assert (fused[~is_read].argmax(axis=1) == wrong[~is_read].argmax(axis=1)).all()
 
 
 def test_few_images_change_little():

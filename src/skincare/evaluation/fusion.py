@@ -30,7 +30,8 @@ _REMEDY: Final = "Make it with `python src/fuse.py`."
 _PRIOR: Final = np.array([0.5, 0.5, 1.0])
 # How many images the prior counts as: few, so that 40 of val decide, and one alone does not.
 _PRIOR_IMAGES: Final = 4.0
-_MOST: Final = 20.0
+# Of a weight: temperatures of 20 to 0.05. With none at all the answer would be whichever category comes first.
+_LEAST, _MOST = 0.05, 20.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def fit(model: Table, reader: Table, is_read: Rights, truths: Places) -> Fusion:
         slope = (tables * chances).sum(axis=(1, 2)) - of_truths.sum(axis=1) + 2 * _PRIOR_IMAGES * pull
         return value / len(truths), slope / len(truths)
 
-    found = optimize.minimize(loss, _PRIOR, jac=True, method="L-BFGS-B", bounds=[(0.0, _MOST)] * 3)
+    found = optimize.minimize(loss, _PRIOR, jac=True, method="L-BFGS-B", bounds=[(_LEAST, _MOST)] * 3)
     return Fusion(*(float(value) for value in found.x))
 
 
