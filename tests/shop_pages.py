@@ -180,5 +180,6 @@ ODD: dict[str, tuple[str | bytes, list[str]]] = {
                            ["/img/og.jpg"]),
     "no logos, pixels, icons": (script(small(["/img/logo.png", "/img/pixel.gif", "/img/cart-icon.svg"]))
                                 + "<img src='/img/a.jpg' width=600 height=600><img src='/t.jpg' width=1 height=1>", ["/img/a.jpg"]),
+    "names within the page": (script(small([{"@id": "#image"}, "", URL, "/img/a.jpg"])), ["/img/a.jpg"]),
     "utf-16": (script(small("/img/a.jpg")).encode("utf-16"), ["/img/a.jpg"]),
 }  # fmt: skip

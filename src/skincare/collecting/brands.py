@@ -30,7 +30,9 @@ _LABEL: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]?\W*$", re.IGNORECASE)
 _LABELLED: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]\s*(\S.{{0,{MAX_BRAND}}})$", re.IGNORECASE)
 _LED_BY_LABEL: Final = re.compile(rf"^.{{0,60}}?\b(?:{_LABELS})\s*[:：]\s*(?=\S)", re.IGNORECASE)
 # Left in by a template, or a sentence.
-_NO_NAME: Final = re.compile(r"^[\[{$%<(#]|[{}<>|]|https?:|\S+(\s+\S+){6}|\b(manufacturer|brands?|hersteller)\b", re.I)
+_NO_NAME: Final = re.compile(
+    r"^[\[{$%<(#]|[{}<>|]|https?:|\S+(\s+\S+){6}|\b(manufacturer|brands?|hersteller)\b", re.IGNORECASE
+)
 _LABEL_TAGS: Final = frozenset(
     {"th", "td", "dt", "span", "div", "p", "li", "b", "strong", "label", "h3", "h4", "h5", "a"}
 )

@@ -108,11 +108,12 @@ def references(value: Any) -> Iterator[str]:
 
 def absolute(reference: str, page: HtmlPage) -> str | None:
     """Return the web address behind a reference, by the page's base; None where it is none."""
-    if "\ufffd" in reference:
+    if "\ufffd" in reference or reference.lstrip().startswith("#"):
         return None
     try:
         joined = urljoin(page.base_url, reference.strip().replace("&amp;", "&"))
-        return urls.canonical_url(joined, keep_query=True)
+        is_page = joined.partition("#")[0] == page.url.partition("#")[0]
+        return None if is_page else urls.canonical_url(joined, keep_query=True)
     except ValueError:
         return None
 

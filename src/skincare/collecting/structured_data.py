@@ -107,16 +107,14 @@ def _identified(values: list[Any]) -> dict[str, Block]:
 def _filled(block: Block, by_id: dict[str, Block]) -> Block:
     if not by_id:
         return block
-    return {key: _referred(value, by_id) for key, value in block.items()}
+    return {
+        key: [_referred(one, by_id) for one in value] if isinstance(value, list) else _referred(value, by_id)
+        for key, value in block.items()
+    }
 
 
 def _referred(value: Any, by_id: dict[str, Block]) -> Any:
-    if isinstance(value, list):
-        return [_referred(one, {}) if isinstance(one, list) else _one_referred(one, by_id) for one in value]
-    return _one_referred(value, by_id)
-
-
-def _one_referred(value: Any, by_id: dict[str, Block]) -> Any:
+    """Return the block that a value refers to, or the value."""
     is_reference = isinstance(value, dict) and set(value) == {"@id"} and isinstance(value["@id"], str)
     return by_id.get(value["@id"], value) if is_reference else value
 
