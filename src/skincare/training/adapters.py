@@ -5,7 +5,6 @@ it they are kept as they are, for peft to put onto the base model.
 """
 
 import importlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +122,6 @@ def save_adapter(
         tensors |= {f"{path}.{name}": tensor for name, tensor in module.state_dict().items()}
     config = _peft_config(
         adapter, inference_mode=True, base_model_name_or_path=base, modules_to_save=list(modules) or None,
-        exclude_modules=f"({'|'.join(map(re.escape, own))}).*" if own else None,
     )  # fmt: skip
     config.save_pretrained(str(folder))
     prefixed = {f"base_model.model.{name}": one.detach().contiguous() for name, one in tensors.items()}
