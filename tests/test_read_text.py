@@ -66,8 +66,8 @@ def log(tmp_path, monkeypatch):
     """The greys that were read, in a file that all processes share."""
     file = tmp_path / "greys"
     file.touch()
-    monkeypatch.setattr(ocr, "make_engine", lambda name: DrawnEngine(file))
-    monkeypatch.setattr(ocr, "engine_label", lambda name: "drawn")
+    monkeypatch.setattr(ocr, "make_engine", lambda name, detection_px: DrawnEngine(file))
+    monkeypatch.setattr(ocr, "engine_label", lambda name, detection_px: f"drawn at {detection_px}")
     extraction._engine.cache_clear()
     yield file
     extraction._engine.cache_clear()
@@ -205,9 +205,16 @@ def test_a_broken_cache_is_made_anew(layout, log, caplog):
     assert run(layout).results["new"] == 0
 
 
+def test_another_setting_reads_anew_and_too_few_pixels_are_refused(layout, log):
+    write_clean(layout, {"1_1": image_of(100)})
+    assert [run(layout, detection_px=some).results["new"] for some in (50_000, 60_000, 50_000)] == [1, 1, 0]
+    with pytest.raises(StageError, match="--detection-px 9999 is too few"):
+        run(layout, detection_px=9_999)
+
+
 def test_another_engine_reads_anew(layout, log, monkeypatch):
     write_clean(layout, {"1_1": image_of(100)})
     run(layout)
-    monkeypatch.setattr(ocr, "engine_label", lambda name: f"drawn by {name}")
+    monkeypatch.setattr(ocr, "engine_label", lambda name, detection_px: f"drawn by {name}")
     assert run(layout, ocr="tesseract").results["new"] == 1
     assert read_pack_text(layout.pack_text)["1_1"].engine == "drawn by tesseract"

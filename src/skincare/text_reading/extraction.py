@@ -19,6 +19,7 @@ from skincare.text_reading import ocr, scripts
 from skincare.text_reading.ocr import EngineName, OcrEngine
 from skincare.text_reading.ocr_cache import OcrCache
 from skincare.text_reading.pack_text import PackText, Status
+from skincare.text_reading.rapid_ocr import DETECTION_PX
 
 
 class ImageFile(NamedTuple):
@@ -30,22 +31,25 @@ class ImageFile(NamedTuple):
 
 
 class Task(NamedTuple):
-    """An image for a worker process, with the engine that shall read it and that engine's full name."""
+    """An image for a worker process, with the engine that shall read it, its setting and its full name."""
 
     image: ImageFile
     sha256: str
     ocr: EngineName
+    detection_px: int
     engine: str
 
 
 def extract_all(
-    files: Sequence[ImageFile], cache: OcrCache, name: EngineName, engine: Engine = "local", *, anew: bool = False
-) -> tuple[list[PackText], int]:
+    files: Sequence[ImageFile], cache: OcrCache, name: EngineName, engine: Engine = "local",
+    detection_px: int = DETECTION_PX, *, anew: bool = False,
+) -> tuple[list[PackText], int]:  # fmt: skip
     """Return the text of each image, in order, and how many were read just now; `anew` trusts nothing remembered.
 
     Images of the same bytes are read once. Raises MissingInputError where the OCR engine is not installed.
     """
-    label = ocr.engine_label(name)
+    _use_one_thread()
+    label = ocr.engine_label(name, detection_px)
     digests = list(engines.on_threads(_digest, (file.path for file in files)))
     known: dict[str, PackText] = {}
     new: dict[str, Task] = {}
@@ -55,7 +59,7 @@ def extract_all(
         if found:
             known[key] = found
         elif key not in known:
-            new.setdefault(key, Task(file, sha256, name, label))
+            new.setdefault(key, Task(file, sha256, name, detection_px, label))
     for key, found in _read(new, engine):
         # A crash or a missing file may be no property of the content.
         if found.status != "failed" and found.sha256 == key:
@@ -88,7 +92,7 @@ def extract(task: Task) -> PackText:
         return replace(row, reason=f"unreadable_file: {error.strerror}")
     except BrokenImageError as error:
         return replace(row, reason=str(error))
-    reader = _engine(task.ocr)
+    reader = _engine(task.ocr, task.detection_px)
     try:
         lines = tuple(reader.read(pixels))
     except Exception as error:
@@ -105,14 +109,23 @@ def lost(task: Task) -> PackText:
 
 
 @functools.cache
-def _engine(name: EngineName) -> OcrEngine:
+def _engine(name: EngineName, detection_px: int) -> OcrEngine:
     """Make the engine once a process; what is missing ends the stage."""
-    cv2.setNumThreads(1)
+    _use_one_thread()
     try:
-        return ocr.make_engine(name)
+        return ocr.make_engine(name, detection_px=detection_px)
     except StageError as error:
         # MissingInputError does not travel between processes.
         raise StageError(str(error)) from error
+
+
+def _use_one_thread() -> None:
+    """Have OpenCV leave the other cores to the other workers.
+
+    Before they are forked: a process that was forked off threads of OpenCV waits for them for ever when it is told.
+    """
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
 
 
 def _digest(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from skincare.images import Pixels
 from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading.rapid_ocr import DETECTION_PX, RapidOcrEngine, label
 
 EngineName = Literal["rapidocr", "tesseract"]
 
@@ -26,24 +27,24 @@ class OcrEngine(Protocol):
         ...
 
 
-def make_engine(name: EngineName = "rapidocr", n_threads: int = 1) -> OcrEngine:
+def make_engine(name: EngineName = "rapidocr", n_threads: int = 1, detection_px: int = DETECTION_PX) -> OcrEngine:
     """Return an engine that is ready to read; raises MissingInputError where its library is not installed.
 
-    More threads than one read one image sooner and many images later.
+    More threads than one read one image sooner and many images later; lines are looked for in an image's content at
+    `detection_px` pixels at most.
     """
-    from skincare.text_reading.rapid_ocr import RapidOcrEngine
     from skincare.text_reading.tesseract_ocr import TesseractEngine
 
-    rapid = RapidOcrEngine(n_threads)
+    rapid = RapidOcrEngine(n_threads, detection_px)
     return TesseractEngine(rapid) if name == "tesseract" else rapid
 
 
-def engine_label(name: EngineName) -> str:
+def engine_label(name: EngineName, detection_px: int = DETECTION_PX) -> str:
     """Return the name of the engine that `make_engine` would make, without making it.
 
     Raises MissingInputError where something of it is not installed.
     """
-    from skincare.text_reading import rapid_ocr, tesseract_ocr
+    from skincare.text_reading import tesseract_ocr
 
-    label = rapid_ocr.label()
-    return f"{label}; {tesseract_ocr.label()}" if name == "tesseract" else label
+    rapid = label(detection_px)
+    return f"{rapid}; {tesseract_ocr.label()}" if name == "tesseract" else rapid

@@ -2,9 +2,9 @@
 say is read in all.
 
 The detector's time and memory grow with the pixels it sees, so it sees only what stands out from a plain background,
-at most `MAX_DETECTION_PX`. The recogniser's grow with the width of a line, so each line is cut from the image itself
+at most `DETECTION_PX`. The recogniser's grow with the width of a line, so each line is cut from the image itself
 and goes alone, as wide as it is; one that stands upright, or reads badly, is tried both ways round.
-With rapidocr's own driver a photo takes three times the time and the memory: see benchmarks/ocr_speed.py. What is done
+rapidocr's own driver takes 1.7 times the time and 1.6 times the memory: see benchmarks/ocr_speed.py. What is done
 between the models is what PP-OCR does (differentiable binarisation, CTC), with a truth test against rapidocr.
 """
 
@@ -36,8 +36,8 @@ _RECOGNISER: Final = "PP-OCRv6_rec_small.onnx"
 _SHORT_SIDE_PX: Final = 736
 # A thumbnail that is enlarged further shows no more.
 _MAX_ENLARGEMENT: Final = 4.0
-# Of 192 photos, a sixth have more content than this at that size.
-MAX_DETECTION_PX: Final = 1_000_000
+# Of 192 photos, a quarter have more content than this at that size.
+DETECTION_PX: Final = 800_000
 # The detector's network halves an image five times.
 _GRID_PX: Final = 32
 # Less holds no letter.
@@ -59,8 +59,9 @@ FoundLine = tuple[str, float, Corners]
 class RapidOcrEngine:
     """Reads Latin, Greek, Chinese and Japanese script, on the GPU where onnxruntime has its CUDA provider."""
 
-    def __init__(self, n_threads: int = 1) -> None:
-        self.name = label()
+    def __init__(self, n_threads: int = 1, detection_px: int = DETECTION_PX) -> None:
+        self.name = label(detection_px)
+        self._detection_px = detection_px
         self._detector = _session(_DETECTOR, n_threads)
         self._recogniser = _session(_RECOGNISER, n_threads)
         characters = self._recogniser.get_modelmeta().custom_metadata_map["character"].splitlines()
@@ -92,7 +93,7 @@ class RapidOcrEngine:
         height, width = content.shape[:2]
         scale = min(
             max(1.0, min(_MAX_ENLARGEMENT, _SHORT_SIDE_PX / min(pixels.shape[:2]))),
-            math.sqrt(MAX_DETECTION_PX / (width * height)),
+            math.sqrt(self._detection_px / (width * height)),
         )
         size = tuple(max(_GRID_PX, round(side * scale / _GRID_PX) * _GRID_PX) for side in (width, height))
         small = cv2.resize(content, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
@@ -136,13 +137,13 @@ def _is_on_its_head(found: Sequence[FoundLine]) -> bool:
     return sum(len(text) * (1 if corners[1][0] < corners[0][0] else -1) for text, _, corners in found) > 0
 
 
-def label() -> str:
-    """Return the name of the engine with all versions; raises MissingInputError where it is not installed."""
+def label(detection_px: int = DETECTION_PX) -> str:
+    """Return the engine with versions and setting; raises MissingInputError where it is not installed."""
     try:
         versions = [f"{library} {importlib.metadata.version(library)}" for library in _LIBRARIES]
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingInputError("library of the OCR", error.name or "rapidocr", _REMEDY) from error
-    return ", ".join(["PP-OCRv6 small", *versions])
+    return ", ".join(["PP-OCRv6 small", *versions, f"{detection_px / 1e6:g} MP"])
 
 
 def _session(model: str, n_threads: int) -> Any:

@@ -54,10 +54,13 @@ class TesseractEngine:
         found = self._rapid.find_lines(image)
         doubtful = [i for i, (_, confidence, _) in enumerate(found) if confidence < _CERTAIN]
         pixels = np.ascontiguousarray(image[:, :, ::-1])
-        others = self._second_reading([line_boxes.cut_out(pixels, found[i][2]) for i in doubtful])
-        for i, (text, confidence) in zip(doubtful, others, strict=True):
-            if confidence >= LEAST_CONFIDENCE and scripts.script_of(text) in LANGUAGES:
-                found[i] = text, confidence, found[i][2]
+        # Which way round a line stands that rapidocr has no letters for, it guesses: both are shown.
+        boxes = [np.roll(found[i][2], turn, axis=0) for i in doubtful for turn in (0, 2)]
+        others = self._second_reading([line_boxes.cut_out(pixels, box) for box in boxes])
+        for i, box, (text, confidence) in zip(np.repeat(doubtful, 2), boxes, others, strict=True):
+            is_better = scripts.script_of(found[i][0]) not in LANGUAGES or confidence > found[i][1]
+            if confidence >= LEAST_CONFIDENCE and scripts.script_of(text) in LANGUAGES and is_better:
+                found[i] = text, confidence, box
         lines = (line_boxes.text_line(*one, width, height) for one in found if one[1] >= LEAST_CONFIDENCE)
         return in_reading_order(lines)
 
