@@ -28,7 +28,7 @@ def fit_on_train(
     """
     held_out = {one.product_id for split, part in parts.items() if split != "train" for one in part}
     families = {name_family(one.name) for one in products if one.product_id in held_out}
-    seen = [one for one in products if one.product_id not in held_out and name_family(one.name) not in families]
+    seen = [one for one in products if name_family(one.name) not in families]
     read = [(one, texts[one.image_id]) for one in parts["train"] if one.image_id in texts]
     learnt = [one.name for one in seen] + [" ".join(text.texts) for _, text in read if text.lines]
     labels = [one.category for one in seen] + [one.category for one, text in read if text.lines]
