@@ -31,6 +31,7 @@ def repaired(repair, line):
         ("Feuchtigkeitspflegecreme", ["feuchtigkeitspflege", "creme"]),
         ("CKPA6", ["скраб"]),
         ("SKRAB", ["скраб"]),
+        ("CKPAE MACAO", ["скраб", "масло"]),
         ("serums", ["serum"]),
         ("serum30ml", ["serum"]),
         ("suaruamat", ["sua", "rua", "mat"]),

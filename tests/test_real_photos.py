@@ -62,16 +62,17 @@ def test_it_counts_by_hand(photos):
     assert result["photos"] == {"n": 6, "n_products": 5}
     assert result["catalogue"] is None
     assert result["cpu_seconds_a_photo"]["n_photos"] == 6
-    assert one["accuracy"]["value"] == pytest.approx(2 / 6, abs=1e-4), "no text is wrong, whatever the prior says"
+    assert one["accuracy"]["value"] == pytest.approx(3 / 6), "of the one without text the prior is right"
+    assert one["accuracy_no_text_is_wrong"]["value"] == pytest.approx(2 / 6, abs=1e-4)
     assert one["answered"]["value"] == pytest.approx(3 / 6)
     assert one["accuracy_of_answered"]["value"] == pytest.approx(2 / 3, abs=1e-4)
     low, high = one["accuracy"]["interval"]
-    assert low < 2 / 6 < high
+    assert low < 3 / 6 < high
     assert one["by_shop"]["shop one"]["accuracy"] == 1.0
     assert one["by_kind"]["texture"] == {
         "n": 1, "n_products": 1, "accuracy": 0.0, "n_answered": 0, "n_answered_right": 0
     }  # fmt: skip
-    assert one["risk_coverage"][-1]["accuracy"] == pytest.approx(2 / 6, abs=1e-4)
+    assert one["risk_coverage"][-1]["accuracy"] == pytest.approx(3 / 6)
     assert (photos / "failures.csv").read_text().count("\n") == 5, "a header and four photos"
     assert not any(name in json.dumps(result) for name in ("a.png", "shop one::a"))
 
@@ -91,7 +92,7 @@ def test_names_beside_the_photos_are_learnt_too(photos):
 def test_the_surest_are_the_surest():
     def answer(number, confidence, is_right):
         category = "Mask" if is_right else "Peel"
-        return Answer(str(number), f"p{number}", "Mask", category, confidence > 0.5, confidence)
+        return Answer(str(number), f"p{number}", "Mask", category, True, confidence > 0.5, confidence)
 
     answers = [answer(n, 0.9 - n / 100, n < 6) for n in range(10)]
     found = score(answers)

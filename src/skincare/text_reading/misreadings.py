@@ -17,8 +17,12 @@ _TWICE_BESIDE_OTHERS: Final = 6  # ... or two.
 class Misreadings:
     """Finds the words of a vocabulary that are near a word, by what is left when letters are taken out of both."""
 
-    def __init__(self, vocabulary: Iterable[str], *, n_taken: int = 2) -> None:
-        """Take up to `n_taken` letters out of long words: 1 makes a large vocabulary ready sooner and finds less."""
+    def __init__(self, vocabulary: Iterable[str], *, n_taken: int = 2, is_any_letter: bool = False) -> None:
+        """Take up to `n_taken` letters out of long words: 1 makes a large vocabulary ready sooner and finds less.
+
+        is_any_letter: any one letter of a short word may be wrong, not only one of similar outline.
+        """
+        self._is_any_letter = is_any_letter
         self._words: dict[str, tuple[str, ...]] = {}
         for word in vocabulary:
             if len(word) >= _BESIDE_OTHERS:
@@ -30,7 +34,7 @@ class Misreadings:
         if len(word) < _ALONE:
             return []
         found = [one for one in self._near(word, 2 if len(word) >= _TWICE else 1) if len(one) >= _ALONE]
-        if len(word) < _FREELY:
+        if len(word) < _FREELY and not self._is_any_letter:
             found = [one for one in found if _is_confused(one, word)]
         return sorted(found, key=lambda one: (edit_distance(one, word), one))
 

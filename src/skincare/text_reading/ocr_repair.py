@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from skincare.text_reading.cyrillic import is_cyrillic, latin_spellings, skeleton
+from skincare.text_reading.cyrillic import is_cyrillic, latin_spellings, looks_cyrillic, skeleton
 from skincare.text_reading.misreadings import Misreadings
 from skincare.text_reading.phrases import Phrase
 
@@ -69,6 +69,7 @@ class OcrRepair:
         self._misreadings = Misreadings(self._outlined)
         self._misread_compact = Misreadings(self._compact, n_taken=1)
         self._spelt = latin_spellings(word for word in self._words if is_cyrillic(word))
+        self._misread_spelt = Misreadings(self._spelt, is_any_letter=True)
         self._repaired = lru_cache(maxsize=20_000)(self._repair)
         self._others = lru_cache(maxsize=20_000)(self._guess)
 
@@ -127,8 +128,10 @@ class OcrRepair:
         return self._repair(letters.group()) if letters else ((word, 1.0),)
 
     def _cyrillic(self, word: str) -> tuple[tuple[str, float], ...]:
-        spelt = self._spelt.get(skeleton(word)) or self._spelt.get(word)
-        return ((spelt, _LOOK_ALIKE),) if spelt else ()
+        if spelt := self._spelt.get(skeleton(word)) or self._spelt.get(word):
+            return ((spelt, _LOOK_ALIKE),)
+        near = self._misread_spelt.alone(skeleton(word)) if looks_cyrillic(word) else []
+        return ((self._spelt[near[0]], _MISREAD),) if near else ()
 
     def _spaced(self, word: str) -> tuple[tuple[str, float], ...]:
         """Return the words of a token that lost its spaces."""
