@@ -4,12 +4,14 @@ import json
 import re
 
 import pytest
+from benchmarks.photo_scores import readme_table
 
 from skincare.categories import CATEGORIES
 from skincare.paths import REPOSITORY, Layout
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-SOURCES = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py"))
+FOLDERS = (REPOSITORY / "src", REPOSITORY / "benchmarks")
+SOURCES = "\n".join(path.read_text(encoding="utf-8") for folder in FOLDERS for path in folder.rglob("*.py"))
 
 
 def test_every_script_is_explained_and_every_explained_script_is_there():
@@ -40,8 +42,13 @@ def test_named_make_targets_exist(target):
     assert f"\n{target}:" in (REPOSITORY / "Makefile").read_text()
 
 
+def test_the_table_of_real_photos_is_what_the_benchmark_wrote():
+    result = json.loads((REPOSITORY / "benchmarks" / "results" / "real_photos.json").read_text(encoding="utf-8"))
+    assert README.split("<!-- real-photos -->")[1].split("<!-- /real-photos -->")[0].strip() == readme_table(result)
+
+
 def test_all_categories_are_named():
-    opening = README.split("##")[0].replace("\n", " ")
+    opening = README.split("\n## ")[0].replace("\n", " ")
     assert all(category in opening for category in CATEGORIES)
 
 
