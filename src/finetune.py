@@ -218,7 +218,9 @@ def _show_plan(config: Config, layout: Layout) -> Summary:
             "for the %d pictures that this dataset's run keeps: at most %.2f GB",
             on_disk["n_cached_pictures"], on_disk["cache_bytes"] / 1e9,
         )  # fmt: skip
-    return Summary(headline=f"{plan.total_bytes / memory_plan.GIB:.1f} GiB, written to {layout.finetune_plan}")
+    fits = "fits" if plan.fits else "DOES NOT FIT"
+    total, capacity = plan.total_bytes / memory_plan.GIB, plan.capacity_bytes / memory_plan.GIB
+    return Summary(headline=f"{total:.1f} of {capacity:.1f} GiB: {fits}, written to {layout.finetune_plan}")
 
 
 def _planned_parts(config: Config, recipe: Recipe, layout: Layout) -> dict[str, list[Example]]:

@@ -36,6 +36,7 @@ from skincare.training.exporting import Export
 from skincare.training.loop import Speed, Training
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.recipes import Recipe, recipe_named
+from skincare.training.recomputation import enable_checkpointing
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,9 @@ def prepare(
     plan = plan_memory(settings, recipe, encoder, [*train, *val], world.size if world.is_sharded else 1)
     if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         enable_checkpointing(model)
+    if not plan.fits:
+        for line in memory_plan.describe_misfit(plan):
+            logger.warning("%s", line)
     speed = Speed(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
     logger.info(
         "%s of %s parameters learn: %s",
@@ -179,21 +183,6 @@ def _learner(model: Any, recipe: Recipe, seed: int) -> tuple[Recogniser, dict[st
     if not parameters:
         raise StageError("The recipe trains nothing")
     return recogniser, parameters
-
-
-def enable_checkpointing(model: Any) -> None:
-    """Recompute the language layers' activations in the backward pass.
-
-    transformers also hooks the embeddings of every nested model so that their outputs need gradients, which would
-    send the backward pass through all frozen vision blocks; the hooks are taken off again.
-    """
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:  # older transformers, such as 5.17
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.disable_input_require_grads()
-    for nested in (model.model, model.model.visual, model.model.language_model):
-        nested.disable_input_require_grads()
 
 
 def export(training: Training, settings: RunSettings, folder: Path) -> Export:

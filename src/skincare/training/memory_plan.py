@@ -1,12 +1,14 @@
 """How much memory a training run takes, before any weight is loaded.
 
-The model is built on the meta device (shapes without storage) and one forward pass is run through it; autograd's own
-hooks report what it would keep for the backward pass, so the figure follows the code and not a formula. Weights,
-gradients and optimizer states are counted, what CUDA and the allocator take is a stated allowance.
+The model is built on the meta device (shapes without storage) and forward passes are run through it, with and without
+checkpointing; autograd's own hooks report what it would keep for the backward pass, so the figures follow the code and
+not a formula. That device knows no autocast: what trained parts keep of an image is counted in fp32, up to 1.6 times
+what a real pass in bf16 keeps, so that the plan errs on the safe side. Weights, gradients and optimizer states are
+counted, what CUDA and the allocator take is a stated allowance.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -19,6 +21,7 @@ from skincare.modelling.freezing import Trainable, count, freeze, trainable_modu
 from skincare.modelling.recogniser import Recogniser
 from skincare.training import adapters
 from skincare.training.adapters import Adapter
+from skincare.training.recomputation import enable_checkpointing
 
 GIB: Final = 2**30
 
@@ -27,10 +30,17 @@ GIB: Final = 2**30
 _CONTEXT_BYTES: Final = int(0.8 * GIB)
 _FRAGMENTATION: Final = 1.10
 
+_EIGHT_BIT_STATES: Final = 2.0  # bytes a weight
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Memory by kind in bytes, and the choice that fits; activations are those kept for the backward pass."""
+    """Memory by kind in bytes, and the choice that fits; activations are those kept for the backward pass.
+
+    cast_bytes: the trained weights once more in the checkpoint's dtype, for as long as a pass is under way;
+    recomputed_bytes_per_picture: with checkpointing, one language layer's activations beside what is kept;
+    alternatives: where one image does not fit, what would be taken with one, by what would have to be changed.
+    """
 
     n_parameters: int
     n_trainable: int
@@ -39,25 +49,34 @@ class MemoryPlan:
     gradient_bytes: int
     optimizer_bytes: int
     gathered_bytes: int
+    cast_bytes: int
     activation_bytes_per_step: int
     activation_bytes_per_picture: int
     checkpointed_bytes_per_picture: int
+    recomputed_bytes_per_picture: int
     cache_bytes_per_picture: int
     capacity_bytes: int
     micro_batch_size: int
     gradient_checkpointing: bool
     total_bytes: int
+    alternatives: dict[str, int]
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether a pass of one image, at least, has room."""
+        return self.total_bytes <= self.capacity_bytes
 
     @property
     def fixed_bytes(self) -> int:
         """Return what is taken whatever the batch size."""
         held = self.weight_bytes + self.gradient_bytes + self.optimizer_bytes + self.gathered_bytes
-        return held + self.activation_bytes_per_step
+        return held + self.cast_bytes + self.activation_bytes_per_step
 
 
 def plan(
     config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
     optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1, adapter: Adapter | None = None, n_opening: int = 0,
+    *, names_alternatives: bool = True,
 ) -> MemoryPlan:  # fmt: skip
     """Plan for a model of this `config`, prompts of `n_tokens` and pictures of `grid`; AdamW keeps 8 bytes a weight.
 
@@ -78,8 +97,7 @@ def plan(
     n_apart = n_opening if n_shards == 1 and Recogniser(model).reads_opening_once else 0
     one, two = (_kept_bytes(model, n_tokens, n_apart, grid, n) for n in (1, 2))
     per_picture = two - one
-    text = model.config.text_config
-    checkpointed = text.num_hidden_layers * n_tokens * text.hidden_size * 2 + per_picture // text.num_hidden_layers
+    kept, recomputed = _checkpointed_bytes(model, n_tokens, grid)
     weight_bytes = sum(p.numel() * p.element_size() for p in _unique(model))
     weight_bytes -= adapters.bytes_spared(model, adapter) if adapter else 0
     sizes = {
@@ -87,29 +105,58 @@ def plan(
         "gradient_bytes": 4 * n_trainable // n_shards,
         "optimizer_bytes": int(optimizer_bytes_per_weight * n_trainable) // n_shards,
         "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
+        # Of shards, what is gathered has that dtype already.
+        "cast_bytes": 2 * n_trainable if n_shards == 1 else 0,
         "activation_bytes_per_step": one - per_picture,
     }
     fixed = sum(sizes.values())
     fits = [
         (checkpointing, n)
-        for checkpointing, per in ((False, per_picture), (True, checkpointed))
+        for checkpointing, per in ((False, per_picture), (True, kept + recomputed))
         for n in _divisors(batch_size)
         if _total(fixed, per, n) <= capacity_bytes
     ]
     checkpointing, micro_batch_size = fits[0] if fits else (True, 1)
-    return MemoryPlan(
+    found = MemoryPlan(
         n_parameters=count(model.parameters()),
         n_trainable=n_trainable,
         parameters_by_module=by_module,
         **sizes,
         activation_bytes_per_picture=per_picture,
-        checkpointed_bytes_per_picture=checkpointed,
+        checkpointed_bytes_per_picture=kept,
+        recomputed_bytes_per_picture=recomputed,
         cache_bytes_per_picture=grid[1] * grid[2] * model.config.vision_config.embed_dim * 2,
         capacity_bytes=capacity_bytes,
         micro_batch_size=micro_batch_size,
         gradient_checkpointing=checkpointing,
-        total_bytes=_total(fixed, checkpointed if checkpointing else per_picture, micro_batch_size),
+        total_bytes=_total(fixed, kept + recomputed if checkpointing else per_picture, micro_batch_size),
+        alternatives={},
     )
+    if found.fits or not names_alternatives:
+        return found
+    how = {"n_tokens": n_tokens, "grid": grid, "batch_size": 1, "capacity_bytes": capacity_bytes,
+           "n_shards": n_shards, "n_opening": n_opening}  # fmt: skip
+    return replace(found, alternatives=dict(_alternatives(config, how, trainable, adapter, optimizer_bytes_per_weight)))
+
+
+def _alternatives(
+    config: Any, how: dict[str, Any], trainable: Trainable, adapter: Adapter | None, bytes_per_weight: float
+) -> Iterator[tuple[str, int]]:
+    """Yield what takes less than what was planned, and how much in all with one image a pass."""
+    nothing = Trainable(0, False, 0)
+    changes: dict[str, tuple[Trainable, Adapter | None, float]] = {}
+    if bytes_per_weight > _EIGHT_BIT_STATES:
+        changes["AdamW with 8-bit states (-adamw8bit)"] = (trainable, adapter, _EIGHT_BIT_STATES)
+    if trainable.everything or trainable.n_language_layers > 4:
+        changes["fewer layers: the last four blocks and layers (-k4)"] = (Trainable(4, True, 4), None, bytes_per_weight)
+    if trainable.everything or trainable.n_language_layers > 1:
+        changes["fewer layers: the last block and layer"] = (Trainable(), None, bytes_per_weight)
+    if trainable != nothing:
+        changes["LoRA (-lora)"] = (nothing, Adapter(), bytes_per_weight)
+    changes["LoRA over 4-bit weights (-qlora4)"] = (nothing, Adapter(n_bits=4), bytes_per_weight)
+    for name, (parts, lora, n_bytes) in changes.items():
+        other = plan(config, parts, optimizer_bytes_per_weight=n_bytes, adapter=lora, names_alternatives=False, **how)
+        yield name, other.total_bytes
 
 
 def describe(plan: MemoryPlan) -> Iterator[str]:
@@ -123,19 +170,33 @@ def describe(plan: MemoryPlan) -> Iterator[str]:
         ("gradients", plan.gradient_bytes),
         ("optimizer", plan.optimizer_bytes),
         ("gathered from all processes", plan.gathered_bytes),
+        ("trained weights in bf16", plan.cast_bytes),
         ("activations, per step", plan.activation_bytes_per_step),
-        ("activations, per picture", plan.activation_bytes_per_picture),
-        ("the same with checkpointing", plan.checkpointed_bytes_per_picture),
+        ("activations, per image", plan.activation_bytes_per_picture),
+        ("kept with checkpointing", plan.checkpointed_bytes_per_picture),
+        ("and recomputed at a time", plan.recomputed_bytes_per_picture),
     ):
         yield f"    {label:28} {n_bytes / GIB:7.2f}"
-    yield (
-        f"choice for {plan.capacity_bytes / GIB:.1f} GiB: {plan.micro_batch_size} picture(s) a pass, "
-        f"checkpointing {'on' if plan.gradient_checkpointing else 'off'}: {plan.total_bytes / GIB:.2f} GiB with "
-        "the allocator's and CUDA's share"
-    )
-    if plan.total_bytes > plan.capacity_bytes:
-        yield "THIS DOES NOT FIT: train fewer modules or allow fewer visual tokens"
+    how = f"{plan.micro_batch_size} image(s) a pass, checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
+    total = f"{plan.total_bytes / GIB:.2f} GiB with the allocator's and CUDA's share"
+    if plan.fits:
+        yield f"choice for {plan.capacity_bytes / GIB:.1f} GiB: {how}: {total}"
+    else:
+        yield from describe_misfit(plan)
     yield f"picture cache on disk: {plan.cache_bytes_per_picture / 1e6:.2f} MB per picture"
+
+
+def describe_misfit(plan: MemoryPlan) -> Iterator[str]:
+    """Yield, for a plan that does not fit, by how much it does not and what would, or comes nearest."""
+    capacity = plan.capacity_bytes / GIB
+    yield (
+        f"THIS DOES NOT FIT into {capacity:.1f} GiB: even one image a pass with checkpointing takes "
+        f"{plan.total_bytes / GIB:.2f} GiB, {plan.fixed_bytes / GIB:.2f} GiB of them whatever is passed"
+    )
+    for name, n_bytes in sorted(plan.alternatives.items(), key=lambda item: -item[1]):
+        yield f"    {'fits' if n_bytes <= plan.capacity_bytes else 'no  '} {n_bytes / GIB:7.2f} GiB with {name}"
+    if not any(n_bytes <= plan.capacity_bytes for n_bytes in plan.alternatives.values()):
+        yield "    nothing of that fits: allow fewer visual tokens (--max-tokens), or take a device with more memory"
 
 
 def meta_model(config: Any) -> Any:
@@ -144,6 +205,17 @@ def meta_model(config: Any) -> Any:
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.tie_weights()
     return model
+
+
+def _checkpointed_bytes(model: Any, n_tokens: int, grid: Grid) -> tuple[int, int]:
+    """Return what autograd keeps of a picture with checkpointing, which stays on, and what one layer recomputes."""
+    # Checkpointed layers forget what they have read: the text before the picture is read with each.
+    whole = [_kept_bytes(model, n_tokens, 0, grid, n) for n in (1, 2)]
+    enable_checkpointing(model)
+    model.train()  # transformers recomputes in training mode only
+    kept = [_kept_bytes(model, n_tokens, 0, grid, n) for n in (1, 2)]
+    per_picture = kept[1] - kept[0]
+    return per_picture, (whole[1] - whole[0] - per_picture) // model.config.text_config.num_hidden_layers
 
 
 def _kept_bytes(model: Any, n_tokens: int, n_apart: int, grid: Grid, n_pictures: int) -> int:
