@@ -1,6 +1,10 @@
 """Views change a picture as a photographer might, the same way whenever the run is repeated."""
 
+import copy
+import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -8,8 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from skincare.modelling.batches import PromptEncoder
+from skincare.modelling.model import PixelLimits
+from skincare.modelling.pictures import PictureStates
+from skincare.modelling.recogniser import Recogniser
+from skincare.paths import Layout
+from skincare.training import augmentation
 from skincare.training.augmentation import Augmentation, augment
-from tests.dataset_helpers import pack
+from tests.dataset_helpers import pack, write_dataset_files
 
 KINDS = [kind for kind in get_args(Augmentation) if kind != "none"]
 PICTURE = pack(3, 240)
@@ -34,6 +44,64 @@ def test_threads_do_not_change_a_view(kind):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda i: pixels(kind, image_id=i), ids))
     assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_view_is_what_torchvision_makes_with_that_seed(kind):
+    """Whatever it draws with is taken from the view's own generator: nothing is left to the global one."""
+    seed = int.from_bytes(hashlib.sha256(b"0 1 1_1").digest()[:8], "big", signed=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expected = augmentation._transform(kind)(PICTURE)
+    assert np.array_equal(np.asarray(augment(PICTURE, kind, 0, 1, "1_1")), np.asarray(expected))
+
+
+def test_threads_make_views_side_by_side(monkeypatch):
+    """Each waits inside its transform for the other: under a lock they would wait for ever."""
+    both = threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(augmentation, "_transform", lambda _: lambda image: (both.wait() and image) or image)
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(lambda i: augment(PICTURE, "light", 0, 0, i), ["1_1", "1_2"]))) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(1000, 1000), (1000, 667), (300, 1200)])
+@pytest.mark.parametrize("limits", [(64, 128), (36, 36)])
+def test_a_view_is_hardly_larger_than_what_the_model_sees_and_no_smaller(tiny_encoder, kind, size, limits):
+    encoder = PromptEncoder(copy.deepcopy(tiny_encoder.processor))
+    encoder.processor.image_processor.size = PixelLimits(*limits).as_size()
+    image = PICTURE.resize(size)
+    grid = encoder.pixels(image).grid
+    wanted = (14 * grid[2], 14 * grid[1])
+    for i in range(10):
+        view = augment(image, kind, 0, 1, f"1_{i}", encoder.enough_size)
+        assert all(found >= least for found, least in zip(view.size, wanted, strict=True)), "nothing is enlarged"
+        assert view.width * view.height < 2.5 * limits[1] * 784
+        assert encoder.pixels(view).grid == grid or kind == "geometric"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_small_image_is_not_enlarged(kind):
+    small = PICTURE.resize((60, 60))
+    shown = [augment(small, kind, 0, 1, "1_1", size) for size in (lambda _: (308, 308), lambda size: size)]
+    assert np.array_equal(*map(np.asarray, shown))
+
+
+@pytest.mark.parametrize("kind", ["geometric", "augmix"])
+def test_the_number_of_workers_does_not_change_what_the_model_sees(
+    tiny_model, tiny_encoder, tmp_path, kind, monkeypatch
+):
+    layout = Layout(tmp_path)
+    names = [one.image for one in write_dataset_files(layout, {"train": 6})["train"]]
+    pictures = PictureStates(Recogniser(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
+    shown = [partial(augment, kind=kind, seed=0, epoch=1, image_id=one, enough_size=tiny_encoder.enough_size)
+             for one in names]  # fmt: skip
+    found = []
+    for n_workers in (1, 2, 8):
+        monkeypatch.setattr("skincare.modelling.pictures.ThreadPoolExecutor", partial(ThreadPoolExecutor, n_workers))
+        found.append(torch.cat(pictures.views(names, shown)[1]))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "none"])

@@ -6,6 +6,7 @@ tokenised once:
     <system and user turn> <|image_pad|> * n <question> [hint] <assistant header> [answer <|im_end|>]
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -100,6 +101,17 @@ class PromptEncoder:
         features = self.processor.image_processor(images=[image], return_tensors="pt")
         rows, columns = features["image_grid_thw"][0, 1:].tolist()
         return Pixels(features["pixel_values"], (1, rows, columns))
+
+    def enough_size(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return a width and height, not much more than the model sees, that `pixels` still shrinks to the same grid.
+
+        It does what it does in proportion where an image has too many pixels, which it tells after it has rounded each
+        side to whole tokens: half of one is on top.
+        """
+        processor = self.processor.image_processor
+        scale = math.sqrt(processor.size["longest_edge"] / (size[0] * size[1]))
+        half = processor.patch_size * self.merge_size / 2 + 1
+        return scale * size[0] + half, scale * size[1] + half
 
     def answer_tokens(self, answer: str) -> list[int]:
         """Return the tokens of an answer and the end token that stops generation."""

@@ -237,7 +237,8 @@ class Training:
         kind, epoch = self.recipe.augmentation, self.progress.epoch
         if kind == "none":
             return self.pictures.get([example.image for example in examples])
-        changes = [partial(augment, kind=kind, seed=self.seed, epoch=epoch, image_id=one.image_id) for one in examples]
+        shown = partial(augment, kind=kind, seed=self.seed, epoch=epoch, enough_size=self.pictures.encoder.enough_size)
+        changes = [partial(shown, image_id=one.image_id) for one in examples]
         return self.pictures.views([example.image for example in examples], changes)
 
     def _hint(self, example: Example) -> str:
