@@ -26,7 +26,8 @@ from skincare.training import run_folders
 logger = logging.getLogger(__name__)
 
 StageName = Literal[
-    "scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain", "ablations", "report"
+    "scrape", "clean", "read_text", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain", "ablations",
+    "report",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
@@ -57,15 +58,10 @@ def run(config: Config, layout: Layout) -> Summary:
     stages = STAGES[STAGES.index(config.first) :]
     runlog.take_back_summary("run_all", layout)
     shop = serve(stock(layout, seed=0)) if config.sample and "scrape" in stages else nullcontext("")
-    n_run = 0
     with shop as shop_url:
         for name in stages:
-            if name == "fuse" and not layout.pack_text.is_file():
-                logger.info("fuse left out: no text of packs (`python src/read_text.py`)")
-                continue
             _run_stage(name, [*stage_options(name, config, layout, shop_url), "--root", str(layout.root)])
-            n_run += 1
-    return Summary(headline=f"{n_run} stages; open {layout.report_html}", counts={"stages": n_run})
+    return Summary(headline=f"{len(stages)} stages; open {layout.report_html}", counts={"stages": len(stages)})
 
 
 def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str) -> list[str]:

@@ -103,7 +103,7 @@ def test_training_teaches_what_zero_shot_cannot_do(layout):
 def test_it_ends_with_the_headline_and_the_path_of_the_report(sample):
     layout, printed = sample
     assert "Accuracy" in printed
-    assert printed.strip().splitlines()[-1].startswith("run_all: 9 stages; open")
+    assert printed.strip().splitlines()[-1].startswith("run_all: 11 stages; open")
     assert str(layout.report_html) in printed.strip().splitlines()[-1]
     page = layout.report_html.read_text()
     assert summary(layout, "report")["results"]["scores"][0]["after"] in page
