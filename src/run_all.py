@@ -26,7 +26,16 @@ from skincare.training import run_folders
 logger = logging.getLogger(__name__)
 
 StageName = Literal[
-    "scrape", "clean", "read_text", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain", "ablations",
+    "scrape",
+    "clean",
+    "read_text",
+    "build_dataset",
+    "baselines",
+    "zero_shot",
+    "finetune",
+    "fuse",
+    "explain",
+    "ablations",
     "report",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
