@@ -77,6 +77,31 @@ def test_odd_shapes_without_text_give_no_lines(engine, shape):
     assert all(isinstance(line, TextLine) for line in engine.read(noise))
 
 
+def test_the_detector_sees_no_more_than_it_shall_and_no_line_is_endless(engine, monkeypatch):
+    seen = []
+
+    class Detector:
+        def get_inputs(self):
+            return engine._recogniser.get_inputs()
+
+        def run(self, _, inputs):
+            seen.append(next(iter(inputs.values())).shape)
+            return [np.zeros((1, 1, *seen[-1][2:]), np.float32)]
+
+    monkeypatch.setattr(engine, "_detector", Detector())
+    for shape in [(8, 200_000), (200_000, 8), (4000, 3000), (100, 100), (40, 8000)]:
+        assert engine.read(np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)) == []
+    assert all(height * width <= 1.1 * rapid_ocr.DETECTION_PX for _, _, height, width in seen)
+
+
+def test_no_line_is_endless(engine, monkeypatch):
+    widths = []
+    resize = cv2.resize
+    monkeypatch.setattr(rapid_ocr.cv2, "resize", lambda line, size: (widths.append(size), resize(line, size))[1])
+    engine.recognise(np.zeros((8, 100_000, 3), np.uint8))
+    assert widths == [(4_800, 48)]
+
+
 def test_a_strip_with_text_is_read(engine):
     strip = pack(["Shower Gel"], (1600, 60), top=30)
     assert simplified(read(engine, strip)) == "showergel"

@@ -44,6 +44,8 @@ _GRID_PX: Final = 32
 _LEAST_SIDE_PX: Final = 8
 # What the recogniser was trained on: lines 48 pixels high, values from -1 to 1.
 _LINE_PX: Final = 48
+# A hundred letters and more; what is longer is squeezed, so that a strip of any length takes bounded time and memory.
+_MAX_LINE_WIDTH_PX: Final = 4_800
 _MIDDLE: Final = 127.5
 # rapidocr's own threshold: below it, most of a line is guessed.
 LEAST_CONFIDENCE: Final = 0.5
@@ -95,7 +97,8 @@ class RapidOcrEngine:
             max(1.0, min(_MAX_ENLARGEMENT, _SHORT_SIDE_PX / min(pixels.shape[:2]))),
             math.sqrt(self._detection_px / (width * height)),
         )
-        size = tuple(max(_GRID_PX, round(side * scale / _GRID_PX) * _GRID_PX) for side in (width, height))
+        longest = self._detection_px // _GRID_PX
+        size = tuple(_on_grid(min(side * scale, longest)) for side in (width, height))
         small = cv2.resize(content, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         (probability,) = self._detector.run(None, {self._detector.get_inputs()[0].name: _batch(small)})
         boxes = line_boxes.boxes_of(probability[0, 0])
@@ -122,7 +125,8 @@ class RapidOcrEngine:
     def recognise(self, line: Pixels) -> tuple[str, float]:
         """Return the text of a line (h, w, 3) BGR, stripped, and the mean probability of its characters."""
         height, width = line.shape[:2]
-        small = cv2.resize(line, (max(_LINE_PX, int(_LINE_PX * width / height)), _LINE_PX))
+        line_width = min(_MAX_LINE_WIDTH_PX, max(_LINE_PX, int(_LINE_PX * width / height)))
+        small = cv2.resize(line, (line_width, _LINE_PX))
         (probability,) = self._recogniser.run(None, {self._recogniser.get_inputs()[0].name: _batch(small)})
         best = probability[0].argmax(axis=1)
         # CTC: a character that is repeated without a blank in between is one.
@@ -130,6 +134,11 @@ class RapidOcrEngine:
         text = "".join(self._characters[character] for character in best[is_new])
         confidence = float(probability[0].max(axis=1)[is_new].mean()) if text.strip() else 0.0
         return text.strip(), confidence
+
+
+def _on_grid(side_px: float) -> int:
+    """Return the side nearest to one that the detector takes."""
+    return max(_GRID_PX, round(side_px / _GRID_PX) * _GRID_PX)
 
 
 def _is_on_its_head(found: Sequence[FoundLine]) -> bool:
