@@ -18,8 +18,8 @@ def reader_verdict(data: ReportData) -> str:
     if one["difference_low"] > 0:
         return f"The model beats reading the text on the pack: {difference}."
     if one["difference_high"] < 0:
-        return f"The model is worse than reading the text on the pack, which takes no training: {difference}."
-    return f"The model does not beat reading the text on the pack, which takes no training: {difference}."
+        return f"The model is worse than reading the text on the pack, which needs no model: {difference}."
+    return f"The model does not beat reading the text on the pack, which needs no model: {difference}."
 
 
 class FusedComparison(NamedTuple):
