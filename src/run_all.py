@@ -82,6 +82,8 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
     pixels = ["--min-tokens", "36", "--max-tokens", "36"] if config.sample else []
     options: dict[StageName, list[str]] = {
         "scrape": ["--shop-url", shop_url, "--delay-s", "0"] if config.sample else [],
+        # Drawn packs have no small print: a third of the time.
+        "read_text": ["--detection-px", "100000"] if config.sample else [],
         "baselines": [*model, *pixels],
         "zero_shot": [*model, *pixels],
         "finetune": [*model, "--recipe", recipe, *pixels],
