@@ -15,4 +15,9 @@ class MissingInputError(StageError):
     exit_code = 2
 
     def __init__(self, what: str, where: Path | str, remedy: str) -> None:
-        super().__init__(f"{what} not found: {where}\n{remedy}")
+        # Its parts, by which it is made again when it comes out of another process.
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        what, where, remedy = self.args
+        return f"{what} not found: {where}\n{remedy}"

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from skincare import engines, images
 from skincare.engines import Engine
-from skincare.errors import StageError
 from skincare.images import BrokenImageError
 from skincare.text_reading import ocr, scripts
 from skincare.text_reading.ocr import EngineName, OcrEngine
@@ -80,7 +79,7 @@ def _read(new: dict[str, Task], engine: Engine) -> Iterator[tuple[str, PackText]
 def extract(task: Task) -> PackText:
     """Return the text of one image; whatever is wrong with it is told by status and reason.
 
-    Raises StageError where no engine can be made.
+    Raises MissingInputError where the engine is not installed.
     """
     row = PackText(task.image.image_id, task.image.file, task.sha256, task.engine, "unreadable")
     try:
@@ -112,11 +111,7 @@ def lost(task: Task) -> PackText:
 def _engine(name: EngineName, detection_px: int) -> OcrEngine:
     """Make the engine once a process; what is missing ends the stage."""
     _use_one_thread()
-    try:
-        return ocr.make_engine(name, detection_px=detection_px)
-    except StageError as error:
-        # MissingInputError does not travel between processes.
-        raise StageError(str(error)) from error
+    return ocr.make_engine(name, detection_px=detection_px)
 
 
 def _use_one_thread() -> None:
