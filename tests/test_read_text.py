@@ -1,8 +1,10 @@
 """The stage that reads packs: one row an image, nothing read twice, whatever an image does to its reader."""
 
+import contextlib
 import hashlib
 import os
 import signal
+import sqlite3
 import time
 from collections import Counter
 
@@ -203,6 +205,25 @@ def test_a_broken_cache_is_made_anew(layout, log, caplog):
     assert run(layout).results["new"] == 1
     assert "everything is read anew" in caplog.text
     assert run(layout).results["new"] == 0
+
+
+def test_a_broken_entry_of_the_cache_is_read_anew(layout, log, caplog):
+    write_clean(layout, {"1_1": image_of(100)})
+    run(layout)
+    with contextlib.closing(sqlite3.connect(layout.ocr_cache)) as database, database:
+        database.execute("update pack_text set found = '{broken'")
+    assert run(layout).results["new"] == 1
+    assert "read anew" in caplog.text
+
+
+def test_an_engine_that_is_absent_ends_the_stage_with_what_to_do(layout, log, monkeypatch):
+    def absent(name, detection_px):
+        raise MissingInputError("library of the OCR", "onnxruntime", "Install it.")
+
+    monkeypatch.setattr(ocr, "make_engine", absent)
+    write_clean(layout, {f"{n}_1": image_of(100 + n) for n in range(3)})
+    with pytest.raises(MissingInputError, match=r"onnxruntime\nInstall it\."):
+        run(layout)
 
 
 def test_another_setting_reads_anew_and_too_few_pixels_are_refused(layout, log):

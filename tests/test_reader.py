@@ -109,7 +109,11 @@ def test_it_is_kept_as_plain_data(tmp_path, fitted):
 
 def test_a_damaged_or_foreign_reader_is_refused(tmp_path, fitted):
     fitted.save(tmp_path)
-    (tmp_path / "reader.npz").write_bytes(b"no arrays")
+    for content in (b"no arrays", b""):
+        (tmp_path / "reader.npz").write_bytes(content)
+        with pytest.raises(StageError, match="no reader"):
+            Reader.load(tmp_path)
+    fitted.save(tmp_path, threshold="high")
     with pytest.raises(StageError, match="no reader"):
         Reader.load(tmp_path)
     fitted.save(tmp_path)

@@ -43,6 +43,15 @@ def test_it_learns_the_catalogue_once(layout, monkeypatch):
     assert (likeliest(again, "zorp"), again.threshold) == ("Peel", 0.1)
 
 
+@pytest.mark.parametrize("damaged", ["reader.npz", "reader.json"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"[]"])
+def test_a_damaged_reader_is_made_anew(layout, damaged, content):
+    reader_store.stored_reader(layout)
+    (layout.reader_cache / damaged).write_bytes(content)
+    assert likeliest(reader_store.stored_reader(layout), "zorp") == "Peel"
+    assert likeliest(Reader.load(layout.reader_cache), "zorp") == "Peel"
+
+
 def test_it_learns_anew_when_the_catalogue_changes(layout):
     reader_store.stored_reader(layout)
     key = read_settings(layout.reader_cache)["key"]

@@ -56,7 +56,11 @@ class OcrCache:
             "select found from pack_text where sha256 = ? and engine = ? and made_by = ?",
             (sha256, engine, self._made_by),
         ).fetchone()
-        return None if row is None else pack_text.from_json(row[0])
+        try:
+            return None if row is None else pack_text.from_json(row[0])
+        except ValueError as error:
+            logger.warning("what is remembered of an image is broken (%s): it is read anew", error)
+            return None
 
     def keep(self, found: PackText) -> None:
         """Remember what was found, at once: a kill costs only what is under way."""

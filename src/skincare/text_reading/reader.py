@@ -146,11 +146,12 @@ class Reader:
         try:
             with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
                 classifier = TextClassifier.from_arrays(arrays) if arrays.files else None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise StageError(f"{folder / _ARRAYS} is no reader: {error}; delete the folder, it is made anew") from error
+            threshold = float(settings.get("threshold", THRESHOLD))
+        except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            raise StageError(f"{folder} holds no reader: {error}") from error
         if settings.get("version") != VERSION:
-            raise StageError(f"{folder} is a reader of another version; delete the folder, it is made anew")
-        return cls(classifier, float(settings["threshold"]))
+            raise StageError(f"{folder} is a reader of another version")
+        return cls(classifier, threshold)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from skincare.catalogue import read_products
 from skincare.categories import CATEGORIES
 from skincare.dataset.chat import read_dataset
+from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.text_reading.pack_text import read_pack_text
 from skincare.text_reading.phrases import TABLE
@@ -27,7 +28,8 @@ def stored_reader(layout: Layout, *, threshold: float | None = None) -> Reader:
     if not sources:
         return Reader(threshold=threshold)
     key = _key(sources)
-    if read_settings(layout.reader_cache).get("key") != key:
+    kept = _kept(layout.reader_cache, key)
+    if kept is None:
         texts, labels = _texts(layout)
         if len(set(labels)) < 2:
             logger.warning(
@@ -35,8 +37,20 @@ def stored_reader(layout: Layout, *, threshold: float | None = None) -> Reader:
             )
             return Reader(threshold=threshold)
         logger.info("The reader learns from %d texts of %s", len(texts), ", ".join(path.name for path in sources))
-        Reader.fit(texts, labels).save(layout.reader_cache, key=key, n_texts=len(texts))
-    return Reader(Reader.load(layout.reader_cache).classifier, threshold)
+        kept = Reader.fit(texts, labels)
+        kept.save(layout.reader_cache, key=key, n_texts=len(texts))
+    return Reader(kept.classifier, threshold)
+
+
+def _kept(folder: Path, key: str) -> Reader | None:
+    """Return the reader that was fitted on the same files; None where there is none, or a damaged one."""
+    if read_settings(folder).get("key") != key:
+        return None
+    try:
+        return Reader.load(folder)
+    except StageError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def read_catalogue_names(path: Path) -> tuple[list[str], list[str]]:
