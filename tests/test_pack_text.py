@@ -99,3 +99,9 @@ def test_words_of_one_row_are_read_from_left_to_right():
     assert [line.text for line in in_reading_order(lines)] == expected
     assert [line.text for line in in_reading_order(lines[::-1])] == expected
     assert in_reading_order([]) == []
+
+
+def test_a_file_name_that_is_no_utf8_is_kept(tmp_path):
+    row = replace(ROW, image_id="bad\udcff.png")
+    write_pack_text(tmp_path / "texts", [row])
+    assert read_pack_text(tmp_path / "texts") == {row.image_id: row}

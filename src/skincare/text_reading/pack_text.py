@@ -85,9 +85,10 @@ def read_pack_text(path: Path) -> dict[str, PackText]:
 
 def write_pack_text(path: Path, rows: Iterable[PackText]) -> None:
     """Replace `path` by `rows`, sorted by image id: the same rows, the same bytes."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         for row in sorted(rows, key=lambda row: (natural_key(row.image_id), row.image_id)):
-            file.write(to_json(row) + "\n")
+            # A file name that is no UTF-8 holds lone surrogates, which JSON writes as this does: \udcff.
+            file.write(f"{to_json(row)}\n".encode("utf-8", "backslashreplace"))
 
 
 def to_json(row: PackText) -> str:
