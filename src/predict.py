@@ -26,7 +26,7 @@ from tqdm import tqdm
 from skincare import stage
 from skincare.categories import UNKNOWN
 from skincare.errors import MissingInputError, StageError
-from skincare.files import write_text
+from skincare.files import check_writable, write_text
 from skincare.inference.image_predictions import Predictor, Row, abstain_below, to_csv, to_table
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
@@ -76,6 +76,8 @@ def run(config: Config, layout: Layout) -> Summary:
     """Predict every image, in the order of their paths."""
     _check(config)
     files = _files(config.pictures)
+    if config.csv:
+        check_writable(config.csv)
     predictor, n_at_once = _predictor(config, layout)
     rows: list[Row] = []
     with tqdm(total=len(files), unit="image", disable=None if n_at_once < len(files) else True) as bar:

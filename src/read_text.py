@@ -23,6 +23,7 @@ import numpy as np
 from skincare import images, stage
 from skincare.engines import Engine
 from skincare.errors import MissingInputError, StageError
+from skincare.files import check_writable
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, natural_key
@@ -70,6 +71,7 @@ def run(config: Config, layout: Layout) -> Summary:
         raise StageError("--images needs --output, the file to write the texts to")
     files = _folder(config.images) if config.images else _cleaned(layout)
     output = config.output or layout.pack_text
+    check_writable(output)
     with OcrCache(layout.ocr_cache) as cache:
         rows, n_new = extraction.extract_all(
             files, cache, config.ocr, config.engine, config.detection_px, anew=config.reread

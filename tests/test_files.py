@@ -68,3 +68,14 @@ def test_a_copy_is_made_again_only_where_size_or_time_differ(tmp_path):
     os.utime(target, ns=(0, 1))
     files.copy_if_changed(source, target)
     assert target.read_text() == "two"
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path in (pipe, folder):
+        with pytest.raises(OSError, match="no file that can be replaced"):
+            files.write_text(path, "new")
+    assert pipe.is_fifo()
+    assert names(tmp_path) == ["folder", "pipe"]

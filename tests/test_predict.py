@@ -135,6 +135,12 @@ def test_a_confidence_that_cannot_be_had_is_refused(tmp_path, folder, options, m
         run(tmp_path, folder, **options)
 
 
+def test_an_answer_that_cannot_be_written_is_told_before_anything_is_predicted(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(predict, "_predictor", None)
+    with pytest.raises(OSError, match="no file that can be replaced"):
+        predict.run(predict.Config(pictures=folder, csv=folder), Layout(tmp_path))
+
+
 def test_one_picture_is_enough_and_batches_change_nothing(tmp_path, folder, capsys):
     run(tmp_path, folder / "a.jpg")
     alone = capsys.readouterr().out.splitlines()[1].split()[1:]

@@ -10,13 +10,22 @@ from typing import Any
 from uuid import uuid4
 
 
+def check_writable(path: Path) -> None:
+    """Create the parent folder; raises OSError where `path` is a folder or a device, which no file shall replace."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file that can be replaced")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent} cannot be written to")
+
+
 @contextmanager
 def replacing(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path` which takes its place when the block ends without an exception.
 
     Unless `is_durable`, its content may not outlive a failure of the power before the next `os.sync`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     temporary = path.parent / f".{uuid4().hex}.part"
     try:
         yield temporary
