@@ -53,6 +53,12 @@ def test_no_answer_has_a_reason(reader, lines, other_script, status):
     assert (found.label is None) == (status != "read")
 
 
+@pytest.mark.parametrize("word", ["Wash", "Essence", "Elixir", "Concentrate", "Drops"])
+def test_a_form_that_categories_share_names_none_by_itself(reader, word):
+    """The catalogue's names are divided about each, see docs/labels.md."""
+    assert reader.predict(["Velmora", word]).status == "abstained"
+
+
 def test_packs_of_many_languages_are_read(reader):
     """Fronts of packs as their makers print them, written down from memory, none of them one of the photos."""
     packs = list(csv.DictReader((REPOSITORY / "tests" / "pack_texts.csv").open(encoding="utf-8")))

@@ -4,7 +4,7 @@ A row holds phrases of one category, language and strength, separated by `|`:
 
     3  names the product by itself ("face wash", "sữa rửa mặt")
     2  names it usually ("cream", "lotion")
-    1  only makes it likelier ("spf 50", "niacinamide")
+    1  only makes it likelier ("spf 15", "niacinamide"); also a form that the catalogue's names share out ("wash")
     0  belongs to no category and is consumed, so that the words in it name nothing ("oil control", "after toner")
 
 In a phrase `*` stands for one to three words ("eye * cream") and `#` for a number ("pack of #").
