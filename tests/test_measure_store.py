@@ -77,7 +77,7 @@ def test_a_file_that_is_too_young_to_tell_is_looked_at_again(layout, monkeypatch
 
 def test_other_code_or_libraries_measure_anew(layout, monkeypatch):
     _inspected(layout, monkeypatch)
-    monkeypatch.setattr("skincare.cleaning.measure_store._made_by", lambda: "other")
+    monkeypatch.setattr("skincare.cleaning.measure_store.code_version", lambda *_: "other")
     assert len(_inspected(layout, monkeypatch)[1]) == 3
 
 

@@ -4,8 +4,6 @@ A file is known by its path below the root, its size and its time of change; the
 them, so that a changed program measures anew. The thumbnails lie here too, so that memory need not hold them.
 """
 
-import hashlib
-import importlib.metadata
 import json
 import logging
 import sqlite3
@@ -22,6 +20,7 @@ from skincare.cleaning import duplicates, hashes, inspection, quality
 from skincare.cleaning.duplicates import THUMBNAIL_SIDE, Fingerprint, Thumbnails
 from skincare.cleaning.inspection import Broken, Measures
 from skincare.cleaning.quality import Sharpness, Tones
+from skincare.code_version import code_version
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class MeasureStore:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._made_by = _made_by()
+        self._made_by = code_version(_MODULES, _LIBRARIES)
         self._n_pending = 0
         try:
             self._database = _open(path)
@@ -117,15 +116,6 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("pragma synchronous = normal")
     database.execute(_TABLE)
     return database
-
-
-def _made_by() -> str:
-    """Return a digest of all that decides what is measured: our code and the libraries under it."""
-    digest = hashlib.sha256(" ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
-    for module in _MODULES:
-        assert module.__file__ is not None
-        digest.update(Path(module.__file__).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _to_json(found: Measures | Broken) -> str:

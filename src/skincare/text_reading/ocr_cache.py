@@ -4,8 +4,6 @@ One SQLite file for all folders; it may be deleted at any time. An entry also na
 read it, so that a changed program reads anew.
 """
 
-import hashlib
-import importlib.metadata
 import logging
 import sqlite3
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Final, Self
 
 from skincare import colours, images
 from skincare.cleaning import quality
+from skincare.code_version import code_version
 from skincare.text_reading import line_boxes, pack_text, rapid_ocr, reading_order, scripts, tesseract_ocr
 from skincare.text_reading.pack_text import PackText
 
@@ -36,7 +35,7 @@ class OcrCache:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._made_by = _made_by()
+        self._made_by = code_version(_MODULES, _LIBRARIES)
         try:
             self._database = _open(path)
         except sqlite3.DatabaseError as error:
@@ -78,12 +77,3 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("pragma synchronous = normal")
     database.execute(_TABLE)
     return database
-
-
-def _made_by() -> str:
-    """Return a digest of all that decides what is read beside the engine: our code and the libraries under it."""
-    digest = hashlib.sha256(" ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
-    for module in _MODULES:
-        assert module.__file__ is not None
-        digest.update(Path(module.__file__).read_bytes())
-    return digest.hexdigest()[:16]

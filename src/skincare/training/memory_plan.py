@@ -110,13 +110,8 @@ def plan(
         "activation_bytes_per_step": one - per_picture,
     }
     fixed = sum(sizes.values())
-    fits = [
-        (checkpointing, n)
-        for checkpointing, per in ((False, per_picture), (True, kept + recomputed))
-        for n in _divisors(batch_size)
-        if _total(fixed, per, n) <= capacity_bytes
-    ]
-    checkpointing, micro_batch_size = fits[0] if fits else (True, 1)
+    per_pass = {False: per_picture, True: kept + recomputed}
+    checkpointing, micro_batch_size = _pass(fixed, per_pass, batch_size, capacity_bytes)
     found = MemoryPlan(
         n_parameters=count(model.parameters()),
         n_trainable=n_trainable,
@@ -129,7 +124,7 @@ def plan(
         capacity_bytes=capacity_bytes,
         micro_batch_size=micro_batch_size,
         gradient_checkpointing=checkpointing,
-        total_bytes=_total(fixed, kept + recomputed if checkpointing else per_picture, micro_batch_size),
+        total_bytes=_total(fixed, per_pass[checkpointing], micro_batch_size),
         alternatives={},
     )
     if found.fits or not names_alternatives:
@@ -137,6 +132,15 @@ def plan(
     how = {"n_tokens": n_tokens, "grid": grid, "batch_size": 1, "capacity_bytes": capacity_bytes,
            "n_shards": n_shards, "n_opening": n_opening}  # fmt: skip
     return replace(found, alternatives=dict(_alternatives(config, how, trainable, adapter, optimizer_bytes_per_weight)))
+
+
+def _pass(fixed_bytes: int, bytes_per_image: dict[bool, int], batch_size: int, capacity: int) -> tuple[bool, int]:
+    """Return the first choice that fits: with checkpointing or without (the keys), and how many images a pass."""
+    for checkpointing, per_image in bytes_per_image.items():
+        for n in _divisors(batch_size):
+            if _total(fixed_bytes, per_image, n) <= capacity:
+                return checkpointing, n
+    return True, 1
 
 
 def _alternatives(
