@@ -68,7 +68,7 @@ def test_malformed_rows_are_named_by_line(tmp_path, change, complaint):
         read_pack_text(path)
 
 
-@pytest.mark.parametrize("line", [b"[]", b"{", b"\xff\xfe", b'"text"', b"null"])
+@pytest.mark.parametrize("line", [b"[]", b"{", b"\xff\xfe", b'"text"', b"null", b"[" * 100_000])
 def test_lines_that_are_no_row_are_refused(tmp_path, line):
     path = tmp_path / "pack_text.jsonl"
     path.write_bytes(line)

@@ -75,7 +75,7 @@ def read_pack_text(path: Path) -> dict[str, PackText]:
             continue
         try:
             one = from_json(line.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StageError(f"{path}, line {number}: {error}\n{REMEDY}") from error
         if one.image_id in found:
             raise StageError(f"{path}, line {number}: image_id {one.image_id} stands there more than once\n{REMEDY}")
