@@ -227,8 +227,8 @@ def _name_folds(products: Sequence[Product], seed: int) -> list[Prediction]:
 
 def _predictions(examples: Sequence[Example], name: str, table: Table) -> list[Prediction]:
     return [
-        # Even odds, as of a pack without text, are no answer.
-        _prediction(one, name, CATEGORIES[int(row.argmax())] if np.ptp(row) else None, row)
+        # Even odds are how a pack without text stands in the table: no answer.
+        _prediction(one, name, None if name == "pack_text" and not np.ptp(row) else CATEGORIES[int(row.argmax())], row)
         for one, row in zip(examples, table, strict=True)
     ]
 
