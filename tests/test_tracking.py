@@ -63,6 +63,11 @@ def test_an_offline_run_is_kept_under_log(tmp_path, monkeypatch):
     assert all(sum(n for _, _, n in rows) == len(truths) for rows in matrices)
 
 
+def wandb_ids(layout):
+    """The ids of all offline runs; a second folder of the same second has a number behind its id."""
+    return [path.name.split("-")[3] for path in (layout.root / "log" / "wandb").glob("offline-run-*")]
+
+
 @pytest.mark.slow
 def test_a_resumed_run_is_the_same_run_there(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -79,12 +84,11 @@ def test_a_resumed_run_is_the_same_run_there(tmp_path, monkeypatch):
             finetune.run(settings, layout)
     wandb.finish()
     finetune.run(dataclasses.replace(settings, resume=True), layout)
-    runs = sorted((tmp_path / "log" / "wandb").glob("offline-run-*"))
-    assert len({path.name.rpartition("-")[2] for path in runs}) == 1
-    assert len(runs) == 2
+    ids = wandb_ids(layout)
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
     finetune.run(dataclasses.replace(settings, run="other"), layout)
-    runs = sorted((tmp_path / "log" / "wandb").glob("offline-run-*"))
-    assert len({path.name.rpartition("-")[2] for path in runs}) == 2
+    assert len(set(wandb_ids(layout))) == 2
 
 
 def test_the_id_of_a_run_is_given_to_wandb(tmp_path, monkeypatch):
