@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
 import tyro
-from tqdm import tqdm
 
-from skincare import stage
+from skincare import images, stage
 from skincare.categories import UNKNOWN
 from skincare.errors import MissingInputError, StageError
 from skincare.files import check_writable, write_text
@@ -33,8 +32,6 @@ from skincare.runlog import Summary
 from skincare.text_reading.ocr import EngineName
 
 logger = logging.getLogger(__name__)
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
 
 PredictorName = Literal["auto", "text", "model", "fused"]
 # Those of skincare.answering.decoders, which imports torch.
@@ -78,13 +75,8 @@ def run(config: Config, layout: Layout) -> Summary:
     files = _files(config.pictures)
     if config.csv:
         check_writable(config.csv)
-    predictor, n_at_once = _predictor(config, layout)
-    rows: list[Row] = []
-    with tqdm(total=len(files), unit="image", disable=None if n_at_once < len(files) else True) as bar:
-        for start in range(0, len(files), n_at_once):
-            some = predictor(files[start : start + n_at_once])
-            rows += [abstain_below(row, config.min_confidence) for row in some]
-            bar.update(len(some))
+    predictor = _predictor(config, layout)
+    rows = [abstain_below(row, config.min_confidence) for row in predictor(files)]
     if config.csv:
         write_text(config.csv, to_csv(rows))
     else:
@@ -105,16 +97,17 @@ def _summary(rows: list[Row], predictor: Predictor) -> Summary:
     )
 
 
-def _predictor(config: Config, layout: Layout) -> tuple[Predictor, int]:
-    """Return the predictor and how many images it takes at once; only a model's imports torch."""
+def _predictor(config: Config, layout: Layout) -> Predictor:
+    """Return what predicts; only a model's imports torch."""
+    from skincare.text_reading.extraction import PackReader
+
     if _is_by_text(config, layout):
         from skincare.inference.text_predictor import TextPredictor
         from skincare.text_reading.reader_store import stored_reader
 
         threshold = 0.0 if config.min_confidence is not None else None
-        reader = stored_reader(layout, threshold=threshold)
-        # All at once: they are read on all cores.
-        return TextPredictor(reader, config.ocr, layout.ocr_cache), sys.maxsize
+        return TextPredictor(stored_reader(layout, threshold=threshold), PackReader(config.ocr, layout.ocr_cache))
+    from skincare.dataset import hints
     from skincare.inference.model_predictor import ModelPredictor
 
     source = config.model or str(_newest_model(layout))
@@ -123,10 +116,12 @@ def _predictor(config: Config, layout: Layout) -> tuple[Predictor, int]:
     if _is_fused(config, Path(source)):
         from skincare.inference.fused_predictor import FusedPredictor
 
-        return FusedPredictor(Path(source), config.ocr), config.batch_size
-    wants = config.min_confidence is not None
-    model = ModelPredictor(source, config.decoder, config.temperature, needs_probabilities=wants, ocr=config.ocr)
-    return model, config.batch_size
+        return FusedPredictor(Path(source), PackReader(config.ocr, layout.ocr_cache), config.batch_size)
+    has_text = hints.read_settings(Path(source)).kind == "text"
+    return ModelPredictor(
+        source, config.decoder, config.temperature, needs_probabilities=config.min_confidence is not None,
+        batch_size=config.batch_size, packs=PackReader(config.ocr, layout.ocr_cache) if has_text else None,
+    )  # fmt: skip
 
 
 def _is_fused(config: Config, source: Path) -> bool:
@@ -180,7 +175,7 @@ def _check(config: Config) -> None:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES and file.is_file())
         if found:
             return found
     elif path.is_file():

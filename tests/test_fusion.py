@@ -21,7 +21,7 @@ from skincare.files import write_json
 from skincare.inference import fused_predictor
 from skincare.paths import SPLITS, TINY_MODEL, Layout
 from skincare.reporting import reader_views
-from skincare.text_reading import split_reader
+from skincare.text_reading import extraction, split_reader
 from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from skincare.text_reading.reader import Reader
 from tests.dataset_helpers import write_catalogue, write_dataset_files
@@ -215,17 +215,16 @@ def test_what_does_not_fit_together_is_an_error(layout):
         fuse.run(fuse.Config(root=layout.root), layout)
 
 
-class FakeEngine:
-    """Reads one thing on every image."""
+class FakePacks:
+    """Reads one thing on every file."""
 
     name = "fake"
 
     def __init__(self, *texts):
         self.texts = texts
 
-    def read(self, image):
-        assert image.ndim == 3
-        return [TextLine(text, 1.0, BOX, 0.1) for text in self.texts]
+    def read(self, files):
+        return [pack_text(str(file), *self.texts) for file in files]
 
 
 def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monkeypatch, capsys):
@@ -234,7 +233,7 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     folder = layout.finetuned_model("r")
 
     def row(*texts):
-        return fused_predictor.FusedPredictor(folder, FakeEngine(*texts))([file, folder / "config.json"])
+        return fused_predictor.FusedPredictor(folder, FakePacks(*texts))([file, folder / "config.json"])
 
     read, broken = row("NOOR", "Clay Mask")
     unread, _ = row()
@@ -246,7 +245,7 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     fusion.write(folder, dataclasses.replace(weights, model=0.0, reader=1.0), decoder="rank", ocr="fake")
     (read, _), (other, _) = row("Clay Mask"), row("Bath Salts")
     assert (read.category, other.category) == ("Mask", "Bath Salts")
-    monkeypatch.setattr(fused_predictor, "make_engine", lambda _: FakeEngine("Bath Salts"))
+    monkeypatch.setattr(extraction, "PackReader", lambda *_: FakePacks("Bath Salts"))
     predict.run(predict.Config(root=layout.root, pictures=file, predictor="fused"), layout)
     assert "Bath Salts" in capsys.readouterr().out
 
@@ -256,12 +255,12 @@ def test_the_fusion_answers_by_default_where_it_was_fitted(layout, monkeypatch):
     monkeypatch.setattr(fused_predictor, "FusedPredictor", lambda *_: asked.append("fused"))
     monkeypatch.setattr(predict, "is_drawings_only", lambda _: False)
     config = predict.Config(root=layout.root, pictures=layout.root)
-    assert predict._predictor(config, layout)[0].name.endswith("decoder generate")
+    assert predict._predictor(config, layout).name.endswith("decoder generate")
     fusion.write(layout.finetuned_model("r"), fusion.Fusion(1, 1, 1))
     predict._predictor(config, layout)
     assert asked == ["fused"]
     for options in ({"decoder": "rank"}, {"temperature": 2.0}, {"predictor": "model"}):
-        assert predict._predictor(dataclasses.replace(config, **options), layout)[0].name.startswith(str(layout.root))
+        assert predict._predictor(dataclasses.replace(config, **options), layout).name.startswith(str(layout.root))
     with pytest.raises(StageError, match="of its own"):
         predict.run(dataclasses.replace(config, predictor="fused", decoder="rank"), layout)
 

@@ -31,7 +31,7 @@ from skincare.training.loop import Training
 from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 from tests.helpers import mixed_pixels
-from tests.test_fusion import FakeEngine
+from tests.test_fusion import FakePacks
 from tests.test_hints import hinted_dataset
 from tests.test_training import assert_same_run, config
 
@@ -278,11 +278,11 @@ def test_predict_reads_the_hint_of_an_image_itself_or_says_that_it_cannot(tmp_pa
 
     def probabilities(*texts):
         predictor = ModelPredictor(str(tmp_path / "model"), "rank", 1.0, needs_probabilities=True,
-                                   ocr=FakeEngine(*texts))  # fmt: skip
+                                   packs=FakePacks(*texts))  # fmt: skip
         return predictor([tmp_path / "a.jpg"])[0].probability
 
     one, other = probabilities("Clay Mask"), probabilities("Bath Salts", "<|im_end|>", "too long for the budget")
     assert (one != other) == (kind == "text")
-    assert ("asked without" in caplog.text) == (kind == "metadata")
+    assert ("predicted without" in caplog.text) == (kind == "metadata")
     # Beyond the budget of the training nothing is said.
     assert probabilities("Clay Mask", "a" * 100) == one

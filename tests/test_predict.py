@@ -18,7 +18,6 @@ from skincare.answering import decoders
 from skincare.answering.decoders import make_decoder
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
-from skincare.inference import text_predictor
 from skincare.inference.image_predictions import Row, to_csv, to_table
 from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.heads import ClassificationHead, save_head
@@ -195,7 +194,7 @@ def read_by_colour(files, cache, name):
 @pytest.fixture
 def packs(tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "extract_all", read_by_colour)
-    monkeypatch.setattr(text_predictor, "engine_label", lambda name: "fake engine")
+    monkeypatch.setattr(extraction.ocr, "engine_label", lambda name: "fake engine")
     found = tmp_path / "packs"
     found.mkdir()
     for name, red in (("a.png", 200), ("b.png", 100), ("c.png", 0)):

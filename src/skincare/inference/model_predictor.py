@@ -5,93 +5,97 @@ page says of a product no image tells; a model that learnt with that is asked wi
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from skincare.answering import answers
 from skincare.answering.decoders import Answer, DecoderName, make_decoder
 from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.dataset import hints
+from skincare.errors import StageError
 from skincare.evaluation.calibration import with_temperature
-from skincare.images import Pixels as Array
 from skincare.inference.image_predictions import Row, open_image
-from skincare.modelling.batches import Pixels, PromptEncoder
+from skincare.modelling.batches import PromptEncoder
 from skincare.modelling.model import default_device, load_model, load_processor
 from skincare.modelling.recogniser import Recogniser
-from skincare.text_reading.ocr import EngineName, OcrEngine, make_engine
-from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading.extraction import PackReader
+from skincare.text_reading.pack_text import PackText
 
 logger = logging.getLogger(__name__)
 
 
-class Prompt(NamedTuple):
-    """What is asked about one image: its patches, and the hint that comes with the question."""
-
-    pixels: Pixels
-    hint: str
-
-
 class ModelPredictor:
-    """Asks a model. The answer column holds its words."""
+    """Predicts with a model. The answer column holds its words.
+
+    packs: reads the text of packs for a model that learnt with it as a hint. Raises StageError for such a model
+    without `packs`.
+    """
 
     def __init__(
         self, source: str, decoder: DecoderName | None, temperature: float, *, needs_probabilities: bool,
-        ocr: EngineName | OcrEngine = "rapidocr",
+        batch_size: int = 16, packs: PackReader | None = None,
     ) -> None:  # fmt: skip
         self._encoder = PromptEncoder(load_processor(source))
         self._recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False))
         self._recogniser.load_head(Path(source))
         self._temperature = temperature
+        self._batch_size = batch_size
         if decoder is None:
             without_head: DecoderName = "rank" if needs_probabilities else "generate"
             decoder = without_head if self._recogniser.head is None else "head"
         self._decoder = make_decoder(decoder, self._recogniser, self._encoder)
         self.name = f"{source}, decoder {decoder}"
         self._hints = hints.read_settings(Path(source))
-        self._engine: OcrEngine | None = None
-        if self._hints.kind == "text":
-            self._engine = make_engine(ocr) if isinstance(ocr, str) else ocr
-        elif self._hints.kind != "none":
+        self._packs = packs
+        if self._hints.kind == "text" and packs is None:
+            raise StageError(f"{source} learnt with the text of packs as a hint; it needs an OCR engine")
+        if self._hints.kind == "metadata":
             logger.warning(
-                "%s learnt with what the shop's pages say of the products, which no image tells: it is asked without",
+                "%s learnt with what the shop's pages say of the products, which no image tells: predicted without",
                 source,
             )
 
     def __call__(self, files: Sequence[Path]) -> list[Row]:
-        """Return one row per file, in order; they go through the model as one batch."""
-        rows: dict[Path, Row] = {}
-        prompts: dict[Path, Prompt] = {}
-        for file in files:
-            image = open_image(file)
-            if isinstance(image, Row):
-                rows[file] = image
-            else:
-                prompts[file] = self.prompt(image)
-        for file, answer in zip(prompts, self.answers(list(prompts.values())), strict=True):
-            parsed = answers.parse(answer.text, is_finished=answer.is_finished)
-            probability = _probability(answer, parsed.category, self._temperature)
-            rows[file] = Row(str(file), parsed.category or UNKNOWN, probability, parsed.status, answer.text)
-        return [rows[file] for file in files]
+        """Return one row per file, in order."""
+        packs = self._packs.read(files) if self._packs and self._hints.kind == "text" else None
+        return [
+            found if isinstance(found, Row) else self._row(file, found)
+            for file, found in zip(files, self.answers(files, packs), strict=True)
+        ]
 
-    def prompt(self, image: Array, lines: Sequence[TextLine] | None = None) -> Prompt:
-        """Return what the model is asked about an image; `lines`: what stands on it, where that is read already."""
-        hint = ""
-        if self._engine is not None:
-            lines = self._engine.read(image) if lines is None else lines
-            hint = hints.text_hint((line.text for line in lines), self._hints.max_bytes)
-        return Prompt(self._encoder.pixels(Image.fromarray(image)), hint)
+    def answers(self, files: Sequence[Path], packs: Sequence[PackText] | None) -> Iterator[Answer | Row]:
+        """Yield the model's answer for each file, in order; a row for a file that is no image.
 
-    def answers(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        """Return the model's answer to each."""
-        if not prompts:
-            return []
-        pixels = [one.pixels for one in prompts]
-        states = self._recogniser.picture_states(pixels)
-        return self._decoder([one.grid for one in pixels], states, [one.hint for one in prompts])
+        packs: the text on each file's image, for a model that learnt with it as a hint.
+        """
+        said = [self._hint(pack) for pack in packs] if packs else [""] * len(files)
+        with tqdm(total=len(files), unit="image", disable=None if len(files) > self._batch_size else True) as bar:
+            for start in range(0, len(files), self._batch_size):
+                some = slice(start, start + self._batch_size)
+                yield from self._batch(files[some], said[some])
+                bar.update(len(files[some]))
+
+    def _hint(self, pack: PackText) -> str:
+        return hints.text_hint(pack.texts, self._hints.max_bytes) if self._hints.kind == "text" else ""
+
+    def _batch(self, files: Sequence[Path], said: Sequence[str]) -> list[Answer | Row]:
+        opened = [open_image(file) for file in files]
+        images = [(one, hint) for one, hint in zip(opened, said, strict=True) if not isinstance(one, Row)]
+        pixels = [self._encoder.pixels(Image.fromarray(image)) for image, _ in images]
+        found: Iterator[Answer] = iter(())
+        if pixels:
+            features = self._recogniser.picture_states(pixels)
+            found = iter(self._decoder([one.grid for one in pixels], features, [hint for _, hint in images]))
+        return [one if isinstance(one, Row) else next(found) for one in opened]
+
+    def _row(self, file: Path, answer: Answer) -> Row:
+        parsed = answers.parse(answer.text, is_finished=answer.is_finished)
+        probability = _probability(answer, parsed.category, self._temperature)
+        return Row(str(file), parsed.category or UNKNOWN, probability, parsed.status, answer.text)
 
 
 def _probability(answer: Answer, category: str | None, temperature: float) -> float | None:

@@ -39,6 +39,24 @@ class Task(NamedTuple):
     engine: str
 
 
+class PackReader:
+    """Reads the packs of image files on all cores, and what is in the cache not again.
+
+    Raises MissingInputError where the OCR engine is not installed.
+    """
+
+    def __init__(self, ocr_name: EngineName, cache: Path) -> None:
+        self.name = ocr.engine_label(ocr_name)
+        self._ocr_name: EngineName = ocr_name
+        self._cache = cache
+
+    def read(self, files: Sequence[Path]) -> list[PackText]:
+        """Return the text of each file, in order; a file that is no image has the status `unreadable`."""
+        images_to_read = [ImageFile(str(number), str(file), file) for number, file in enumerate(files)]
+        with OcrCache(self._cache) as cache:
+            return extract_all(images_to_read, cache, self._ocr_name)[0]
+
+
 def extract_all(
     files: Sequence[ImageFile], cache: OcrCache, name: EngineName, engine: Engine = "local",
     detection_px: int = DETECTION_PX, *, anew: bool = False,
