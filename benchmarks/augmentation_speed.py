@@ -29,8 +29,8 @@ import torch
 import tyro
 from PIL import Image
 
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import PixelLimits, load_processor
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import PixelLimits, load_processor
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.sample import drawing

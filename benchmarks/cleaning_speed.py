@@ -1,6 +1,6 @@
-"""Speed of the cleaning, beside decoding alone and two tools that people use, on the same pictures on the same cores.
+"""Speed of the cleaning, beside decoding alone and two tools that people use, on the same images on the same cores.
 
-The pictures are drawn packs of 1,000 x 1,000 pixels with grain, one in ten a re-encoded copy, saved as JPEG. Ours is
+The images are drawn packs of 1,000 x 1,000 pixels with grain, one in ten a re-encoded copy, saved as JPEG. Ours is
 the whole stage: all checks, all hashes, copies found, files copied, tables and report written. cleanvision runs its
 default checks, imagededup encodes with its DHash and finds duplicates; both with as many processes as there are cores,
 from an environment of their own:
@@ -11,7 +11,7 @@ from an environment of their own:
 Each is timed as often as asked for, in turn, and the best time counts: other work on the machine only ever adds. Ours
 begins with nothing measured and nothing copied each time. "Decoding" is PIL's, without a look at the pixels.
 Also timed: the search for close pairs among 100,000 synthetic 256-bit hashes, and for near duplicates among as many
-pictures' cell means.
+images' cell means.
 
 Out: benchmarks/results/cleaning_speed.json and a table.
 Time: 6 minutes on two CPU cores.
@@ -81,8 +81,8 @@ if __name__ == "__main__":
 class Config:
     """What to measure."""
 
-    n_pictures: int = 2000
-    """Pictures of 1,000 x 1,000 pixels."""
+    n_images: int = 2000
+    """Images of 1,000 x 1,000 pixels."""
     n_hashes: int = 100_000
     """Synthetic hashes and cell means to search."""
     n_rounds: int = 2
@@ -98,12 +98,12 @@ def main() -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
-        n_bytes = _make_pictures(layout, config.n_pictures)
+        n_bytes = _make_images(layout, config.n_images)
         rates, skipped = _rates(config, layout)
     result = {
-        "n_pictures": config.n_pictures,
-        "mean_bytes": round(n_bytes / config.n_pictures),
-        "pictures_per_s": {name: round(rate, 1) for name, rate in rates.items()},
+        "n_images": config.n_images,
+        "mean_bytes": round(n_bytes / config.n_images),
+        "images_per_s": {name: round(rate, 1) for name, rate in rates.items()},
         "skipped": skipped,
         "search_s": {"n": config.n_hashes, "hashes": _search_hashes(config), "near_duplicates": _search_cells(config)},
         **environment(),
@@ -111,12 +111,12 @@ def main() -> None:
     write_json(REPOSITORY / "benchmarks" / "results" / "cleaning_speed.json", result)
     ours = rates["ours, cold"]
     for name, rate in rates.items():
-        logger.info("%-24s %8.1f pictures/s   ours is %5.2f x", name, rate, ours / rate)
+        logger.info("%-24s %8.1f images/s   ours is %5.2f x", name, rate, ours / rate)
     logger.info("%s", json.dumps({"skipped": skipped, "search_s": result["search_s"]}, indent=1))
 
 
 def _rates(config: Config, layout: Layout) -> tuple[dict[str, float], dict[str, str]]:
-    """Return pictures per second of each way, and why others were not measured."""
+    """Return images per second of each way, and why others were not measured."""
     paths = sorted(layout.product_images.iterdir())
     seconds: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -195,12 +195,12 @@ def _peer(python: Path, code: str, folder: Path) -> tuple[str, float] | str:
     return version, float(seconds)
 
 
-def _make_pictures(layout: Layout, n_pictures: int) -> int:
-    """Write catalogue, pictures and their table; return their bytes in all."""
+def _make_images(layout: Layout, n_images: int) -> int:
+    """Write catalogue, images and their table; return their bytes in all."""
     layout.product_images.mkdir(parents=True)
     with ProcessPoolExecutor() as pool:
-        sizes = list(pool.map(partial(_make_picture, layout), range(n_pictures), chunksize=8))
-    ids = [(f"{10_000_000 + i}", f"https://shop.example/pack/{10_000_000 + i}.html") for i in range(n_pictures)]
+        sizes = list(pool.map(partial(_make_image, layout), range(n_images), chunksize=8))
+    ids = [(f"{10_000_000 + i}", f"https://shop.example/pack/{10_000_000 + i}.html") for i in range(n_images)]
     IMAGES.write(layout.images_table, [
         ImageRow(url, f"{one}_1", one, f"product_images/pack_{one}_1.jpg", "", 1000, 1000, sizes[i], "")
         for i, (one, url) in enumerate(ids)
@@ -211,7 +211,7 @@ def _make_pictures(layout: Layout, n_pictures: int) -> int:
     return sum(sizes)
 
 
-def _make_picture(layout: Layout, i: int) -> int:
+def _make_image(layout: Layout, i: int) -> int:
     """Draw a pack; the last of each ten is the first of them, compressed more."""
     is_copy = i % 10 == 9
     seed = i - 9 if is_copy else i
@@ -239,7 +239,7 @@ def _search_hashes(config: Config) -> dict[str, Any]:
 
 
 def _search_cells(config: Config) -> dict[str, Any]:
-    """Find the near duplicates among packs on white: a smooth random pack of random size in each picture."""
+    """Find the near duplicates among packs on white: a smooth random pack of random size in each image."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (config.n_hashes, 3, 3), dtype=np.uint8)
     content = np.stack([cv2.resize(one, (8, 8), interpolation=cv2.INTER_LINEAR) for one in coarse])

@@ -1,7 +1,7 @@
 """Which copies are found and which look-alikes are taken for one, per threshold: ours beside the usual hashes.
 
 Of each drawn pack there are a photo, copies of it (smaller, compressed more, padded to another canvas, cut at the edge)
-and pictures that are no copies: the same pack in another shade, with another cap, another mark or another printed word,
+and images that are no copies: the same pack in another shade, with another cap, another mark or another printed word,
 and photographed again. Everything is saved as JPEG and measured as the cleaning does. A method sees every photo against
 its copies, its look-alikes and the photos of all other packs; it takes two for one where their distance is at most the
 threshold: for hashes the bits that differ, for ours the largest difference of a cell, 1 being what the cleaning allows.
@@ -69,7 +69,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Look:
-    """What methods compare pictures by."""
+    """What methods compare images by."""
 
     measures: Measures
     fingerprint: Fingerprint | None
@@ -77,7 +77,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Method:
-    """A distance of two pictures and the thresholds that it is tried with."""
+    """A distance of two images and the thresholds that it is tried with."""
 
     distance: Callable[[Look, Look], float]
     thresholds: tuple[float, ...]
@@ -85,7 +85,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures, how the second came about, and the pack of the first."""
+    """Two images, how the second came about, and the pack of the first."""
 
     one: Look
     other: Look
@@ -132,7 +132,7 @@ def looks_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, Look]:
         "cap_colour": _another(packaging.cap_colour, drawing.CAP_COLOURS, rng),
         "mark": _another(packaging.mark, drawing.MARKS, rng),
     }
-    pictures = {
+    images = {
         _ORIGINAL: _jpeg(image),
         "halved": _jpeg(image.resize((_SIDE_PX // 2, _SIDE_PX // 2), Image.Resampling.LANCZOS)),
         "recompressed": _jpeg(image, quality=40),
@@ -145,11 +145,11 @@ def looks_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, Look]:
         "other word": _jpeg(_draw(packaging, f"BRAND {number + 500}")),
         "other photo": _jpeg(drawing.draw(packaging, drawing.random_view(rng), _SIDE_PX, word).image),
     }
-    return {kind: look(content) for kind, content in pictures.items()}
+    return {kind: look(content) for kind, content in images.items()}
 
 
 def look(content: bytes) -> Look:
-    """Return what the cleaning measures of a picture."""
+    """Return what the cleaning measures of an image."""
     measures, thumbnails = inspection.measure(content)
     return Look(measures, None if thumbnails is None else measures.fingerprint(thumbnails))
 

@@ -1,9 +1,9 @@
 """Speed of the four decoders at the true shape of Qwen2-VL-2B, beside the reference's way of asking.
 
-The weights are random, the pictures drawn and the same for all. The reference asks one picture at a time by
+The weights are random, the images drawn and the same for all. The reference asks one image at a time by
 `model.generate` with at most 30 new tokens. Random weights never say the end token, so it pays for all 30; a trained
 model ends a name after about 4, which is measured too (`reference_4_tokens`). `batched` is the same `generate` over
-whole batches, the obvious thing to do about it. Rows `_seen` are of pictures asked about
+whole batches, the obvious thing to do about it. Rows `_seen` are of images asked about
 before: what the frozen prefix of the vision tower makes of them is at hand, as in a stage that has a cache.
 
 Besides the seconds the floating-point operations of every way are counted (torch.utils.flop_counter), in an untimed
@@ -32,11 +32,11 @@ from PIL import Image
 
 from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
-from skincare.answering.decoders import NAMES, DecoderName, make_decoder
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import PixelLimits, default_device, load_model, load_processor
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference.decoders import NAMES, DecoderName, make_decoder
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import PixelLimits, default_device, load_model, load_processor
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.sample import drawing
@@ -50,12 +50,12 @@ _SEEN: Final[tuple[DecoderName, ...]] = ("constrained", "rank", "head")
 class Config:
     """What to measure."""
 
-    n_pictures: int = 4
-    """Pictures to ask about."""
+    n_images: int = 4
+    """Images to ask about."""
     n_reference: int | None = None
-    """Pictures that the ways which ask one at a time are timed on; all if left out."""
+    """Images that the ways which ask one at a time are timed on; all if left out."""
     batch_size: int = 4
-    """Pictures per pass of all other ways."""
+    """Images per pass of all other ways."""
     dtype: Dtype | None = None
     """What the full shape computes in; what the device is fastest in if left out."""
     shape: Literal["full", "tiny"] = "full"
@@ -64,28 +64,28 @@ class Config:
     """Where to write the JSON; below benchmarks/results/ if left out."""
 
 
-class DrawnPictures:
+class DrawnImages:
     """Drawn photos of 600 x 600 pixels, decoded and as the bytes of a file; their names are numbers."""
 
-    def __init__(self, n_pictures: int) -> None:
+    def __init__(self, n_images: int) -> None:
         self.images: dict[str, Image.Image] = {}
-        for i in range(n_pictures):
+        for i in range(n_images):
             packaging = drawing.random_packaging(random.Random(i))
             self.images[str(i)] = drawing.draw(packaging, drawing.View(), 600, "BENCH").image
 
-    def sha256_of(self, picture: str) -> str:
+    def sha256_of(self, image: str) -> str:
         """Return the hash of the bytes."""
-        return hashlib.sha256(self.bytes_of(picture)).hexdigest()
+        return hashlib.sha256(self.bytes_of(image)).hexdigest()
 
-    def bytes_of(self, picture: str) -> bytes:
+    def bytes_of(self, image: str) -> bytes:
         """Return the bytes of a lossless file, so that the model sees the same either way."""
         buffer = io.BytesIO()
-        self.images[picture].save(buffer, "png")
+        self.images[image].save(buffer, "png")
         return buffer.getvalue()
 
 
 class Asking:
-    """A model and the ways to ask it about the same pictures."""
+    """A model and the ways to ask it about the same images."""
 
     def __init__(self, config: Config, device: torch.device, dtype: Dtype) -> None:
         self.encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
@@ -97,12 +97,12 @@ class Asking:
         self.recogniser = Recogniser(self.model, n_live_blocks=1)
         self.recogniser.add_head()
         self.recogniser.requires_grad_(False)
-        self.drawn = DrawnPictures(config.n_pictures)
-        self.seen = PictureStates(self.recogniser, self.encoder, self.drawn)
+        self.drawn = DrawnImages(config.n_images)
+        self.seen = VisionFeatures(self.recogniser, self.encoder, self.drawn)
         self.batch_size = config.batch_size
 
     def ways(self) -> dict[str, Callable[[Sequence[str]], None]]:
-        """Return all ways to ask about some pictures, by name, the reference's first."""
+        """Return all ways to ask about some images, by name, the reference's first."""
         return {
             "reference": partial(self.plain, 30, 1),
             "reference_4_tokens": partial(self.plain, 4, 1),
@@ -112,35 +112,35 @@ class Asking:
         }
 
     def warm_up(self) -> None:
-        """Do what a run does once: see each picture, and read the part of the prompt that is the same for all."""
-        pictures = list(self.drawn.images)
-        self.seen.fill(pictures, self.batch_size)
-        self.decode("head", self.seen.get, pictures)
+        """Do what a run does once: see each image, and read the part of the prompt that is the same for all."""
+        images = list(self.drawn.images)
+        self.seen.fill(images, self.batch_size)
+        self.decode("head", self.seen.get, images)
 
-    def plain(self, n_tokens: int, batch_size: int, pictures: Sequence[str]) -> None:
+    def plain(self, n_tokens: int, batch_size: int, images: Sequence[str]) -> None:
         """Ask by transformers' own `generate`; with a batch size of 1, as the reference does."""
         encoder = self.encoder
-        for start in range(0, len(pictures), batch_size):
-            images = [self.drawn.images[picture] for picture in pictures[start : start + batch_size]]
+        for start in range(0, len(images), batch_size):
+            batch = [self.drawn.images[image] for image in images[start : start + batch_size]]
             # All are of one size, so nothing is padded.
-            inputs = encoder.processor(text=[encoder.prompt_text] * len(images), images=images, return_tensors="pt")
+            inputs = encoder.processor(text=[encoder.prompt_text] * len(batch), images=batch, return_tensors="pt")
             self.model.generate(
                 **inputs.to(self.recogniser.device), max_new_tokens=n_tokens, do_sample=False,
                 pad_token_id=encoder.pad_token_id,
             )  # fmt: skip
 
     def decode(
-        self, name: DecoderName, states_of: Callable[[list[str]], tuple[list, list]], pictures: Sequence[str]
+        self, name: DecoderName, states_of: Callable[[list[str]], tuple[list, list]], images: Sequence[str]
     ) -> None:
-        """Ask by a decoder about the states that a batch of pictures has."""
+        """Ask by a decoder about the states that a batch of images has."""
         decoder = make_decoder(name, self.recogniser, self.encoder)
-        for start in range(0, len(pictures), self.batch_size):
-            decoder(*states_of(list(pictures[start : start + self.batch_size])))
+        for start in range(0, len(images), self.batch_size):
+            decoder(*states_of(list(images[start : start + self.batch_size])))
 
-    def look(self, pictures: list[str]) -> tuple[list, list]:
-        """Return grids and states of pictures that were never seen."""
-        pixels = [self.encoder.pixels(self.drawn.images[picture]) for picture in pictures]
-        return [one.grid for one in pixels], self.recogniser.picture_states(pixels)
+    def look(self, images: list[str]) -> tuple[list, list]:
+        """Return grids and states of images that were never seen."""
+        pixels = [self.encoder.pixels(self.drawn.images[image]) for image in images]
+        return [one.grid for one in pixels], self.recogniser.vision_features(pixels)
 
 
 def main() -> None:
@@ -151,41 +151,41 @@ def main() -> None:
     dtype = config.dtype or native_dtype(device)
     asking = Asking(config, device, dtype)
     asking.warm_up()
-    pictures = list(asking.drawn.images)
+    images = list(asking.drawn.images)
     rows: list[dict[str, Any]] = []
-    logger.info("%-20s %10s %8s %14s %17s", "way", "pictures/s", "ratio", "GFLOP/picture", "operations allow")
+    logger.info("%-20s %10s %8s %14s %17s", "way", "images/s", "ratio", "GFLOP/image", "operations allow")
     for name, way in asking.ways().items():
-        some = pictures[: config.n_reference] if name.startswith("reference") else pictures
-        rows.append({"way": name, "n_pictures": len(some), **_measured(way, some, config.batch_size, device)})
-        rows[-1]["ratio"] = rows[-1]["pictures_per_second"] / rows[0]["pictures_per_second"]
-        rows[-1]["operations_allow"] = rows[0]["gflop_per_picture"] / rows[-1]["gflop_per_picture"]
+        some = images[: config.n_reference] if name.startswith("reference") else images
+        rows.append({"way": name, "n_images": len(some), **_measured(way, some, config.batch_size, device)})
+        rows[-1]["ratio"] = rows[-1]["images_per_second"] / rows[0]["images_per_second"]
+        rows[-1]["operations_allow"] = rows[0]["gflop_per_image"] / rows[-1]["gflop_per_image"]
         logger.info(
-            "%-20s %10.3f %6.2f x %14.1f %15.2f x", name, rows[-1]["pictures_per_second"], rows[-1]["ratio"],
-            rows[-1]["gflop_per_picture"], rows[-1]["operations_allow"],
+            "%-20s %10.3f %6.2f x %14.1f %15.2f x", name, rows[-1]["images_per_second"], rows[-1]["ratio"],
+            rows[-1]["gflop_per_image"], rows[-1]["operations_allow"],
         )  # fmt: skip
         _write(config, device, dtype, rows)
 
 
 @torch.no_grad()
 def _measured(
-    way: Callable[[Sequence[str]], None], pictures: Sequence[str], batch_size: int, device: torch.device
+    way: Callable[[Sequence[str]], None], images: Sequence[str], batch_size: int, device: torch.device
 ) -> dict[str, float]:
     """Return the operations of a first pass over one batch, on CUDA the one that compiles, and the seconds of all."""
-    counted = pictures[:batch_size]
+    counted = images[:batch_size]
     with flop_counter() as counter:
         way(counted)
-    seconds = timed(partial(way, pictures), device)
+    seconds = timed(partial(way, images), device)
     return {
         "seconds": round(seconds, 3),
-        "pictures_per_second": len(pictures) / seconds,
-        "gflop_per_picture": counter.get_total_flops() / len(counted) / 1e9,
+        "images_per_second": len(images) / seconds,
+        "gflop_per_image": counter.get_total_flops() / len(counted) / 1e9,
     }
 
 
 def _write(config: Config, device: torch.device, dtype: Dtype, rows: list[dict[str, Any]]) -> None:
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"evaluation_speed_{device.type}_{dtype}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    setting = {"shape": config.shape, "dtype": dtype, "n_pictures": config.n_pictures, "batch_size": config.batch_size}
+    setting = {"shape": config.shape, "dtype": dtype, "n_images": config.n_images, "batch_size": config.batch_size}
     out.write_text(
         json.dumps({"device": device_name(device), **setting, "rows": rows, **environment()}, indent=2) + "\n"
     )

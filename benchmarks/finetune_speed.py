@@ -1,22 +1,22 @@
 """Training speed and memory at the true shape of Qwen2-VL-2B: the reference's way, two public trainers, ours.
 
-The weights are random (built from the config, nothing is downloaded), the pictures drawn, the batch and its pictures
+The weights are random (built from the config, nothing is downloaded), the images drawn, the batch and its images
 the same for all; each variant runs in a process of its own. What is measured is an optimizer step: reading and
-resizing pictures, forward, backward, update. The floating-point operations of a step are counted besides
+resizing images, forward, backward, update. The floating-point operations of a step are counted besides
 (torch.utils.flop_counter; forward, backward and what is computed twice): their ratio is what a machine that does
 nothing else could gain.
 
-    reference         all weights fp32, tied embedding trainable too, autocast, checkpointing, one picture at a time
+    reference         all weights fp32, tied embedding trainable too, autocast, checkpointing, one image at a time
     frozen_embedding  and without the embedding             \
     frozen_in_bf16    and frozen weights in bf16             |  each one step
-    together          and all pictures in one pass           |  further than
+    together          and all images in one pass           |  further than
     no_hooks          and no gradients for frozen towers     |  the one above
     no_checkpointing  and nothing computed twice             |
     answer_logits     and logits of the answer only         /
     trainer           Hugging Face Trainer, the three modules trainable, its default for checkpointing (off)
     sft_trainer       TRL SFTTrainer, the same, its default for checkpointing (on)
-    ours              and the frozen prefix without a graph, pictures of one size in one call, and the text before the
-                      picture read once for all
+    ours              and the frozen prefix without a graph, images of one size in one call, and the text before the
+                      image read once for all
     ours_cached       and the frozen prefix's output from the cache, as finetune.py runs
 
 All compute in bf16 where the device can, else in fp32 (`--dtype`), which leaves frozen_in_bf16 nothing to gain.
@@ -49,16 +49,16 @@ import tyro
 
 import finetune_variants as ways
 from full_size import REPOSITORY, Dtype, device_name, native_dtype, timed
-from skincare.modelling import device_memory
-from skincare.modelling.model import default_device
+from skincare.modeling import device_memory
+from skincare.modeling.model import default_device
 from skincare.runlog import environment
 
 logger = logging.getLogger("finetune_speed")
 
 VARIANTS: Final = (*ways.LADDER, "trainer", "sft_trainer", "ours", "ours_cached")
-# The reference's training set, whole; it published an hour for 10 epochs of a quarter of it, 407 pictures.
-_EPOCH_PICTURES: Final = 1_630
-_REFERENCE_MINUTES: Final = 60 / 10 / 407 * _EPOCH_PICTURES
+# The reference's training set, whole; it published an hour for 10 epochs of a quarter of it, 407 images.
+_EPOCH_IMAGES: Final = 1_630
+_REFERENCE_MINUTES: Final = 60 / 10 / 407 * _EPOCH_IMAGES
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Config:
     variants: str = ",".join(VARIANTS)
     """Variants to run, separated by commas."""
     batch_size: int = 2
-    """Pictures per optimizer step."""
+    """Images per optimizer step."""
     n_steps: int = 3
     """Steps that are timed, after one that is not."""
     dtype: Dtype | None = None
@@ -76,7 +76,7 @@ class Config:
     cap_gb: float | None = None
     """On CUDA, let a process have no more than so many GiB."""
     largest_batch: bool = False
-    """Also measure with the most pictures per step that fit, found by doubling."""
+    """Also measure with the most images per step that fit, found by doubling."""
     max_batch_size: int = 64
     """Where the doubling ends."""
     timeout_s: float = 3600.0
@@ -88,14 +88,14 @@ class Config:
 
 
 def measure(config: Config, variant: str) -> dict[str, Any]:
-    """Run one variant; return seconds per step, pictures per second, operations and peak memory."""
+    """Run one variant; return seconds per step, images per second, operations and peak memory."""
     device = default_device()
     if config.cap_gb and device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.cap_gb * 2**30 / total))
     device_memory.reset_peak(device)
     with tempfile.TemporaryDirectory() as name:
-        names = ways.pictures(Path(name), config.batch_size)
+        names = ways.images(Path(name), config.batch_size)
         setting = ways.Setting(Path(name), names, device, _torch_dtype(config, device), config.n_steps, config.tiny)
         seconds, n_flop = _run(variant, setting)
     median = statistics.median(seconds)
@@ -103,10 +103,10 @@ def measure(config: Config, variant: str) -> dict[str, Any]:
         "variant": variant,
         "batch_size": config.batch_size,
         "step_seconds": [round(value, 3) for value in seconds],
-        "pictures_per_second": config.batch_size / median,
-        "gflop_per_picture": n_flop / config.batch_size / 1e9,
+        "images_per_second": config.batch_size / median,
+        "gflop_per_image": n_flop / config.batch_size / 1e9,
         "peak_gib": device_memory.peak_bytes(device) / 2**30,
-        "minutes_per_epoch": _EPOCH_PICTURES * median / config.batch_size / 60,
+        "minutes_per_epoch": _EPOCH_IMAGES * median / config.batch_size / 60,
     }
 
 
@@ -122,14 +122,14 @@ def _run(variant: str, setting: ways.Setting) -> tuple[list[float], int]:
         step = ways.plain(setting, ways.LADDER[variant])
     else:
         step = ways.ours(setting, cached=variant == "ours_cached")
-        step()  # fills the cache and reads the text before the picture, which is no part of a step
+        step()  # fills the cache and reads the text before the image, which is no part of a step
     with ways.flop_counter() as counter:
         step()
     return [timed(step, setting.device) for _ in range(setting.n_steps)], counter.get_total_flops()
 
 
 def _batch_sizes(config: Config, variant: str) -> list[int]:
-    """Return the batch sizes to try; what passes one picture at a time needs no more memory for more of them."""
+    """Return the batch sizes to try; what passes one image at a time needs no more memory for more of them."""
     sizes = [config.batch_size]
     is_one_at_a_time = variant in ways.LADDER and ways.LADDER[variant].one_at_a_time
     while config.largest_batch and not is_one_at_a_time and 2 * sizes[-1] <= config.max_batch_size:
@@ -227,17 +227,17 @@ def compare(rows: dict[str, dict[str, Any]]) -> None:
     for row in rows.values():
         if "error" in row:
             continue
-        if "pictures_per_second" in first:
-            row["ratio"] = row["pictures_per_second"] / first["pictures_per_second"]
-        if "pictures_per_second" in last:
-            row["ours_gains"] = last["pictures_per_second"] / row["pictures_per_second"]
-            row["operations_allow"] = row["gflop_per_picture"] / last["gflop_per_picture"]
+        if "images_per_second" in first:
+            row["ratio"] = row["images_per_second"] / first["images_per_second"]
+        if "images_per_second" in last:
+            row["ours_gains"] = last["images_per_second"] / row["images_per_second"]
+            row["operations_allow"] = row["gflop_per_image"] / last["gflop_per_image"]
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Return the rows as lines of a Markdown table."""
     lines = [
-        "| | Pictures/s | Ratio | Peak memory | GFLOP/picture | Ours gains | Operations alone allow | Minutes/epoch |",
+        "| | Images/s | Ratio | Peak memory | GFLOP/image | Ours gains | Operations alone allow | Minutes/epoch |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
@@ -248,8 +248,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             f"{row[key]:.1f} x" if key in row else "" for key in ("ratio", "ours_gains", "operations_allow")
         )
         lines.append(
-            f"| {row['variant']} | {row['pictures_per_second']:.2f} | {ratio} | {row['peak_gib']:.1f} GiB | "
-            f"{row['gflop_per_picture']:,.0f} | {gains} | {allow} | {row['minutes_per_epoch']:.1f} |"
+            f"| {row['variant']} | {row['images_per_second']:.2f} | {ratio} | {row['peak_gib']:.1f} GiB | "
+            f"{row['gflop_per_image']:,.0f} | {gains} | {allow} | {row['minutes_per_epoch']:.1f} |"
         )
     return lines
 

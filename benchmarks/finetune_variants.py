@@ -1,4 +1,4 @@
-"""The ways to fine-tune that finetune_speed.py sets side by side, each as a step on the same pictures."""
+"""The ways to fine-tune that finetune_speed.py sets side by side, each as a step on the same images."""
 
 import itertools
 import random
@@ -14,11 +14,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from full_size import full_size_model
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.freezing import Trainable, freeze, trainable_modules
-from skincare.modelling.model import PixelLimits, load_model, load_processor
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.freezing import Trainable, freeze, trainable_modules
+from skincare.modeling.model import PixelLimits, load_model, load_processor
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.prompts import user_messages
 from skincare.sample import drawing
@@ -98,10 +98,10 @@ def build(setting: Setting, dtype: torch.dtype) -> tuple[PromptEncoder, Any]:
     return encoder, model
 
 
-def pictures(folder: Path, n_pictures: int) -> list[str]:
+def images(folder: Path, n_images: int) -> list[str]:
     """Write drawn photos of 600 x 600 pixels; return their names."""
     names = []
-    for i in range(n_pictures):
+    for i in range(n_images):
         rng = random.Random(i)
         image = drawing.draw(drawing.random_packaging(rng), drawing.View(), 600, "BENCH").image
         names.append(f"pack_{10_000_000 + i}_1.jpg")
@@ -151,12 +151,12 @@ def _processed(encoder: PromptEncoder, images: list[Image.Image]) -> Any:
 
 
 def ours(setting: Setting, *, cached: bool) -> Callable[[], None]:
-    """Return a step as finetune.py takes it, with pictures from the cache or looked at anew."""
+    """Return a step as finetune.py takes it, with images from the cache or looked at anew."""
     encoder, model = build(setting, setting.dtype)
     parameters = freeze(model, Trainable())
     recogniser = Recogniser(model)
     recogniser.train()
-    states_of = PictureStates(recogniser, encoder, setting.folder, setting.folder / "cache" if cached else None)
+    states_of = VisionFeatures(recogniser, encoder, setting.folder, setting.folder / "cache" if cached else None)
     optimizer = torch.optim.AdamW(parameters.values(), lr=5e-7, weight_decay=0.01)
 
     def step() -> None:

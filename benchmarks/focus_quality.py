@@ -1,13 +1,13 @@
 """How well the product is found: overlap with the outline that was drawn, beside the content box of the cleaning.
 
-The pictures are those that the sample shop serves (JPEG, PNG and WebP, as they are), all that show a whole photo. Each
-mask is compared with the drawn one, each box with the box of that; `quality.content_box` in the same run. A picture
+The images are those that the sample shop serves (JPEG, PNG and WebP, as they are), all that show a whole photo. Each
+mask is compared with the drawn one, each box with the box of that; `quality.content_box` in the same run. An image
 that stays as it is counts as if the whole frame were taken for the product. Intervals cover 95 % and draw products.
 Real photos have no drawn outline: `--photos` counts their endings and writes a contact sheet.
 
 Out: benchmarks/results/focus_quality.json and a table.
-Command: python benchmarks/focus_quality.py [--n-pictures 200] [--photos FOLDER]
-Time: 3 minutes for all 599 pictures on one core.
+Command: python benchmarks/focus_quality.py [--n-images 200] [--photos FOLDER]
+Time: 3 minutes for all 599 images on one core.
 """
 
 import json
@@ -35,7 +35,7 @@ from skincare.cleaning.quality import Box
 from skincare.evaluation.intervals import draw_products, percentile_interval
 from skincare.runlog import environment
 from skincare.sample import drawing, rendering
-from skincare.sample.products import Picture, Product, sample_products
+from skincare.sample.products import Product, ShopImage, sample_products
 
 logger = logging.getLogger("focus_quality")
 
@@ -48,15 +48,15 @@ _COLUMNS = 16
 class Config:
     """What to measure."""
 
-    n_pictures: int | None = None
-    """Pictures to draw at random; all if left out."""
+    n_images: int | None = None
+    """Images to draw at random; all if left out."""
     photos: Path | None = None
     """Folder of real photos to look at besides; their sheet is written to plots/focus_photos.png."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One picture; cut: by how much the box cuts into the product, as a share of the product's longer side."""
+    """One image; cut: by how much the box cuts into the product, as a share of the product's longer side."""
 
     product_id: str
     groups: tuple[str, ...]
@@ -73,10 +73,10 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     products = sample_products(0)
-    shown = [(one, picture) for one in products for picture in one.pictures if picture.kind in _WHOLE]
-    if config.n_pictures:
-        shown = random.Random(0).sample(shown, min(config.n_pictures, len(shown)))
-    measured = [measure(*one) for one in tqdm(shown, "focus_quality", unit="picture", disable=None)]
+    shown = [(one, image) for one in products for image in one.images if image.kind in _WHOLE]
+    if config.n_images:
+        shown = random.Random(0).sample(shown, min(config.n_images, len(shown)))
+    measured = [measure(*one) for one in tqdm(shown, "focus_quality", unit="image", disable=None)]
     groups = ["all", *(f"on {name}" for name in drawing.BACKGROUNDS), "white packs", "white packs on white"]
     table = {group: summarise([one for one in measured if group in one.groups]) for group in groups}
     result: dict[str, Any] = {"drawn": table, **environment()}
@@ -89,17 +89,17 @@ def main() -> None:
     logger.info("%s\nwritten to %s", json.dumps(result.get("photos", {})), path)
 
 
-def measure(product: Product, picture: Picture) -> Measured:
-    """Compare what is found in a served picture with what was drawn."""
-    image = images.decode(rendering.picture(product, picture, {}))
-    drawn = drawing.draw(product.packaging, picture.view, picture.side_px, *product.printed)
+def measure(product: Product, shop_image: ShopImage) -> Measured:
+    """Compare what is found in a served image with what was drawn."""
+    image = images.decode(rendering.image_bytes(product, shop_image, {}))
+    drawn = drawing.draw(product.packaging, shop_image.view, shop_image.side_px, *product.printed)
     truth = np.asarray(drawn.mask) > 0
     found, outcome = _found(image)
     mask = found.alpha > 127 if found else np.ones_like(truth)
     pixels = np.asarray(image)
     box, baseline = found.box if found else (0, 0, *image.size), quality.content_box(pixels, pixels)
     is_white = product.packaging.body_colour == "white"
-    background = picture.view.background
+    background = shop_image.view.background
     groups = ["all", f"on {background}", *(["white packs"] if is_white else [])]
     groups += ["white packs on white"] if is_white and background == "white" else []
     return Measured(

@@ -16,8 +16,8 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.freezing import count
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.freezing import count
 
 Dtype = Literal["bfloat16", "float32"]
 

@@ -1,6 +1,6 @@
 """A shop for benchmarks: every answer takes a set time, whoever asks, and costs this machine next to nothing.
 
-In: latency in seconds, pictures a product. Out: a port on standard output, then answers until standard input ends.
+In: latency in seconds, images a product. Out: a port on standard output, then answers until standard input ends.
 Command: python benchmarks/latent_shop.py 0.1 2        (scrape_speed.py starts it)
 """
 
@@ -13,22 +13,22 @@ import numpy as np
 from PIL import Image
 
 
-def _picture() -> bytes:
+def _image() -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((400, 400)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-async def _serve(latency_s: float, n_pictures: int) -> None:
-    picture = _picture()
+async def _serve(latency_s: float, n_images: int) -> None:
+    image = _image()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode()
                 await asyncio.sleep(latency_s)
-                writer.write(_answer(path, picture, n_pictures))
+                writer.write(_answer(path, image, n_images))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -40,12 +40,12 @@ async def _serve(latency_s: float, n_pictures: int) -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-def _answer(path: str, picture: bytes, n_pictures: int) -> bytes:
-    content, status = picture, "200 OK"
+def _answer(path: str, image: bytes, n_images: int) -> bytes:
+    content, status = image, "200 OK"
     if path == "/robots.txt":
         content, status = b"", "404 Not Found"
     elif path.endswith(".html"):
-        listed = [f"{path.removesuffix('.html')}/{n}.jpg" for n in range(n_pictures)]
+        listed = [f"{path.removesuffix('.html')}/{n}.jpg" for n in range(n_images)]
         block = json.dumps({"@type": "Product", "name": "A", "image": listed})
         content = f'<script type="application/ld+json">{block}</script>'.encode()
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content

@@ -32,12 +32,12 @@ from PIL import Image
 
 from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
-from skincare.answering.decoders import make_decoder
 from skincare.categories import CATEGORIES
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.model import PixelLimits, default_device, load_model, load_processor
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference.decoders import make_decoder
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.model import PixelLimits, default_device, load_model, load_processor
+from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.text_reading.evidence import EvidenceFinder
@@ -113,13 +113,13 @@ def _row(
     grid = pixels.grid
     side_px = grid[1] * encoder.processor.image_processor.patch_size
     decoder = make_decoder("rank", recogniser, encoder)
-    decoder([grid], recogniser.picture_states([pixels]))  # keeps what is the same for every prompt
+    decoder([grid], recogniser.vision_features([pixels]))  # keeps what is the same for every prompt
 
     def answer() -> None:
-        decoder([grid], recogniser.picture_states([pixels]))
+        decoder([grid], recogniser.vision_features([pixels]))
 
     def train() -> None:
-        states = recogniser.picture_states([pixels])
+        states = recogniser.vision_features([pixels])
         objectives.losses(recogniser, encoder, "none", [grid], states, ["Moisturiser"]).mean().backward()
         recogniser.zero_grad(set_to_none=True)
 
@@ -158,11 +158,11 @@ def _plan(model_config: Any, encoder: PromptEncoder, grid: tuple[int, int, int])
     )  # fmt: skip
     return {
         "fixed_gib": round(found.fixed_bytes / memory_plan.GIB, 2),
-        "gib_an_image": round(found.activation_bytes_per_picture / memory_plan.GIB, 3),
+        "gib_an_image": round(found.activation_bytes_per_image / memory_plan.GIB, 3),
         "micro_batch_in_16_gib": found.micro_batch_size,
         "gradient_checkpointing": found.gradient_checkpointing,
         "total_gib": round(found.total_bytes / memory_plan.GIB, 2),
-        "cache_mb_an_image": round(found.cache_bytes_per_picture / 1e6, 2),
+        "cache_mb_an_image": round(found.cache_bytes_per_image / 1e6, 2),
     }
 
 

@@ -88,8 +88,8 @@ class Config:
     """Time that the shop takes for each answer, when throughput is measured."""
     n_products: int = 500
     """Products when throughput is measured."""
-    n_pictures: int = 2
-    """Pictures a product."""
+    n_images: int = 2
+    """Images a product."""
     memory_products: tuple[int, ...] = (1_000, 20_000)
     """Lengths of the catalogues when memory is measured, without latency."""
     scrapy_python: Path | None = None
@@ -104,7 +104,7 @@ class Run:
 
     way: str
     n_products: int
-    n_pictures: int
+    n_images: int
     seconds: float
     requests_per_s: float
     peak_mb: float
@@ -116,7 +116,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     limit = config.workers / config.latency_s
     ways = ["ours", "requests and threads", *(["scrapy"] if config.scrapy_python else [])]
-    with shop(config.latency_s, config.n_pictures) as url:
+    with shop(config.latency_s, config.n_images) as url:
         speed = [measured(way, url, config, config.n_products) for way in ways]
     for one in speed:
         logger.info(
@@ -140,9 +140,9 @@ def main() -> None:
 
 
 @contextmanager
-def shop(latency_s: float, n_pictures: int) -> Iterator[str]:
+def shop(latency_s: float, n_images: int) -> Iterator[str]:
     """Run the shop as a process of its own."""
-    command = [sys.executable, str(Path(__file__).with_name("latent_shop.py")), str(latency_s), str(n_pictures)]
+    command = [sys.executable, str(Path(__file__).with_name("latent_shop.py")), str(latency_s), str(n_images)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
@@ -158,11 +158,11 @@ def measured(way: str, url: str, config: Config, n_products: int) -> Run:
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         n_saved = sum(path.suffix == ".jpg" for path in Path(folder).rglob("*"))
-    n_pictures = n_saved // n_products
-    assert status == 0 and n_saved == n_pictures * n_products > 0, f"{way} ended with {status} and {n_saved} pictures"
-    n_requests = n_products * (1 + n_pictures)
+    n_images = n_saved // n_products
+    assert status == 0 and n_saved == n_images * n_products > 0, f"{way} ended with {status} and {n_saved} images"
+    n_requests = n_products * (1 + n_images)
     peak_mb = usage.ru_maxrss / 1024
-    return Run(way, n_products, n_pictures, round(seconds, 2), round(n_requests / seconds, 2), round(peak_mb, 1))
+    return Run(way, n_products, n_images, round(seconds, 2), round(n_requests / seconds, 2), round(peak_mb, 1))
 
 
 def _command(way: str, url: str, config: Config, n_products: int, folder: Path) -> list[str]:

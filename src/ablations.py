@@ -1,11 +1,11 @@
 """Ask in other ways, to see what each choice is worth: decoders, rankings, the order of the labels, hints.
 
-In: clean_dataset/val.json and its pictures, a model of the hub or a folder.
+In: clean_dataset/val.json and its images, a model of the hub or a folder.
 Out: log/ablations.json, log/ablations/{<way>.jsonl,manifest.json}.
 Command: python src/ablations.py [--model models/finetuned/reference]
-Time: about a second a picture with the embedded tiny model on two cores.
+Time: about a second an image with the embedded tiny model on two cores.
 
-Of a dataset with hints: rank_no_hint leaves them out, rank_other_hint gives each picture the hint of one of another
+Of a dataset with hints: rank_no_hint leaves them out, rank_other_hint gives each image the hint of one of another
 category. A model that follows a wrong hint as readily as a right one does not look. Choices are made on val; --split
 test is for a look back.
 """
@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from skincare import runlog, stage
-from skincare.answering import predictions, rankings
-from skincare.answering.decoders import NAMES, DecoderName
-from skincare.answering.evaluated import EvaluatedModel
-from skincare.answering.predictions import Prediction
 from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example, read_dataset
 from skincare.evaluation import comparison, metrics
-from skincare.modelling.model import DEFAULT_MODEL, PixelLimits
+from skincare.inference import predictions, rankings
+from skincare.inference.decoders import NAMES, DecoderName
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.predictions import Prediction
+from skincare.modeling.model import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
 
@@ -43,15 +43,15 @@ class Config(stage.StageConfig):
     split: Literal["train", "val", "test"] = "val"
     """Dataset file to ask about."""
     min_tokens: int = 64
-    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    """Least visual tokens of an image (28 x 28 pixels each)."""
     max_tokens: int = 128
-    """Most visual tokens of a picture."""
+    """Most visual tokens of an image."""
     n_orders: int = 3
     """Shuffled orders of the labels in the prompt, beside the usual one."""
     seed: int = 0
     """Seed of these orders."""
     batch_size: int = 8
-    """Pictures per forward pass; it does not change the answers."""
+    """Images per forward pass; it does not change the answers."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -83,7 +83,7 @@ def run(config: Config, layout: Layout) -> Summary:
     return Summary(
         headline=f"{len(rows)} ways on {config.split}: best {best['way']}, {best['accuracy']:.1%}; "
         f"rank {next(row['accuracy'] for row in rows if row['way'] == 'rank'):.1%}",
-        counts={"pictures": len(examples), "ways": len(rows)},
+        counts={"images": len(examples), "ways": len(rows)},
         results={
             "model": config.model,
             "split": config.split,
@@ -128,7 +128,7 @@ def _decoders(model: EvaluatedModel) -> list[DecoderName]:
 
 
 def _row(way: str, answered: Sequence[Prediction], base: Sequence[Prediction]) -> dict[str, Any]:
-    """Return a way's scores, and their difference to ranking by likelihood on the same pictures."""
+    """Return a way's scores, and their difference to ranking by likelihood on the same images."""
     scores, change = metrics.score(answered), comparison.compare(base, answered)
     return {
         "way": way,
@@ -138,7 +138,7 @@ def _row(way: str, answered: Sequence[Prediction], base: Sequence[Prediction]) -
 
 
 def _agreement(asked: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]]:
-    """Return for each two decoders the share of pictures about which they say the same; none is an answer too."""
+    """Return for each two decoders the share of images about which they say the same; none is an answer too."""
     return [
         {"one": one, "other": other, "share": _share_alike([asked[one], asked[other]])}
         for one, other in itertools.combinations(asked, 2)
@@ -146,7 +146,7 @@ def _agreement(asked: Mapping[str, Sequence[Prediction]]) -> list[dict[str, Any]
 
 
 def _share_alike(answered: Sequence[Sequence[Prediction]]) -> float:
-    """Return the share of pictures to which all give the same category."""
+    """Return the share of images to which all give the same category."""
     rows = [{one.image_id: one.category for one in some} for some in answered]
     return sum(len({row[image_id] for row in rows}) == 1 for image_id in rows[0]) / len(rows[0])
 

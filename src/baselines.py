@@ -1,14 +1,14 @@
 """What simple methods reach: a model that does not beat them is not worth its electricity.
 
-On the test pictures, learnt from the training pictures, strengths and weights chosen on val:
-    majority        the most frequent category of the training pictures
+On the test images, learnt from the training images, strengths and weights chosen on val:
+    majority        the most frequent category of the training images
     name            the product's name alone (TF-IDF of letters and words, logistic regression)
     vision_probe    the untrained model's visual tokens, averaged (logistic regression)
-    name_picture    the weighted mean of the log-probabilities of the last two
+    name_image    the weighted mean of the log-probabilities of the last two
     pack_text       the text on the pack as read_text.py read it, by the reader of `predict.py` (where that was done)
     pack_text_image the weighted mean of the log-probabilities of pack_text and vision_probe
 On other test sets, and marked so:
-    product_lookup  the category of the same product's other pictures, on a split by picture: what that gives away
+    product_lookup  the category of the same product's other images, on a split by image: what that gives away
     name_folds      the name alone for every product of the catalogue, in five folds that no size of a product crosses
 
 In: clean_dataset/{train,val,test}.json, the catalogue (for names), a model of the hub or a folder.
@@ -32,8 +32,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skincare import runlog, stage
-from skincare.answering import predictions
-from skincare.answering.predictions import Prediction
 from skincare.catalogue import Product, read_products
 from skincare.categories import CATEGORIES
 from skincare.dataset import splitting
@@ -42,10 +40,12 @@ from skincare.errors import StageError
 from skincare.evaluation import comparison, metrics, names
 from skincare.evaluation.calibration import with_temperature
 from skincare.evaluation.metrics import Scores
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference import predictions
+from skincare.inference.predictions import Prediction
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
 from skincare.text_reading import split_reader
@@ -59,12 +59,12 @@ _STRENGTHS: Final = (0.01, 0.1, 1.0, 10.0)
 _WEIGHTS: Final = tuple(i / 10 for i in range(11))
 _LABELS: Final = {
     "majority": "Most frequent category",
-    "name": "Product name alone, without the picture",
+    "name": "Product name alone, without the image",
     "vision_probe": "Linear probe on the untrained model's visual tokens",
-    "name_picture": "Name and probe together",
+    "name_image": "Name and probe together",
     "pack_text": "Text on the pack alone, read by OCR",
     "pack_text_image": "Text on the pack and probe together",
-    "product_lookup": "Product looked up, on other test pictures: a split by picture",
+    "product_lookup": "Product looked up, on other test images: a split by image",
     "name_folds": "Product name alone, on the whole catalogue: five folds by product",
 }
 
@@ -78,13 +78,13 @@ class Config(stage.StageConfig):
     model: str = DEFAULT_MODEL
     """Model whose untrained visual tokens are probed."""
     min_tokens: int = 64
-    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    """Least visual tokens of an image (28 x 28 pixels each)."""
     max_tokens: int = 128
-    """Most visual tokens of a picture."""
+    """Most visual tokens of an image."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
     seed: int = 0
-    """Seed of the split by picture and of the folds."""
+    """Seed of the split by image and of the folds."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -99,7 +99,7 @@ def run(config: Config, layout: Layout) -> Summary:
         "majority": _majority(parts),
         "name": named["test"],
         "vision_probe": probed["test"],
-        "name_picture": _fuse(weight, named["test"], probed["test"]),
+        "name_image": _fuse(weight, named["test"], probed["test"]),
     }
     if layout.pack_text.is_file():
         read = _read_packs(layout, parts, products)
@@ -121,7 +121,7 @@ def run(config: Config, layout: Layout) -> Summary:
     best = max(tables, key=lambda name: scores[name].accuracy)
     return Summary(
         headline=f"best of {len(tables)} baselines on test: {best}, {scores[best].accuracy:.1%}",
-        counts={"test pictures": len(parts["test"])},
+        counts={"test images": len(parts["test"])},
         results={
             "model": config.model,
             "weight_of_name": weight,
@@ -131,7 +131,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _texts(parts: dict[str, list[Example]], name_of: dict[str, str]) -> dict[str, list[str]]:
-    """Return each picture's product name."""
+    """Return each image's product name."""
     unknown = sorted({one.product_id for part in parts.values() for one in part} - name_of.keys())
     if unknown:
         raise StageError(f"{len(unknown)} products are not in the catalogue, such as {unknown[0]}; run clean.py again")
@@ -150,25 +150,25 @@ def _read_packs(layout: Layout, parts: dict[str, list[Example]], products: Seque
 
 
 def _figures(name: str, scores: Scores, *, is_of_test: bool) -> dict[str, Any]:
-    """Return a row of the table; `is_of_test`: about the pictures that the model is tested on."""
+    """Return a row of the table; `is_of_test`: about the images that the model is tested on."""
     keys = ("n", "n_products", *(f"{key}{end}" for key in ("accuracy", "f1_macro") for end in ("", "_low", "_high")))
     return {"label": _LABELS[name], "is_of_test": is_of_test, **{key: getattr(scores, key) for key in keys}}
 
 
 def _features(config: Config, layout: Layout, parts: dict[str, list[Example]]) -> dict[str, Table]:
-    """Return (pictures, width) means of the untrained model's visual tokens."""
+    """Return (images, width) means of the untrained model's visual tokens."""
     encoder = PromptEncoder(load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens)))
     recogniser = Recogniser(load_model(config.model, default_device()).requires_grad_(False))
-    pictures = PictureStates(recogniser, encoder, layout.root)
-    return {split: _visual_means(pictures, [one.image for one in part]) for split, part in parts.items()}
+    images = VisionFeatures(recogniser, encoder, layout.root)
+    return {split: _visual_means(images, [one.image for one in part]) for split, part in parts.items()}
 
 
-def _visual_means(pictures: PictureStates, images: Sequence[str]) -> Table:
-    pictures.fill(images)
+def _visual_means(features: VisionFeatures, images: Sequence[str]) -> Table:
+    features.fill(images)
     rows = []
     for image in images:
-        grids, states = pictures.get([image])
-        rows.append(pictures.recogniser.visual_tokens(grids, states).float().mean(dim=0).cpu().numpy())
+        grids, states = features.get([image])
+        rows.append(features.recogniser.visual_tokens(grids, states).float().mean(dim=0).cpu().numpy())
     return np.stack(rows).astype(np.float64)
 
 
@@ -183,7 +183,7 @@ def _probe_model(strength: float) -> Any:
 
 
 def _fit(make: Any, inputs: dict[str, Any], parts: dict[str, list[Example]]) -> dict[str, Table]:
-    """Return, for val and test, (pictures, 14) log-probabilities of the model that does best on val."""
+    """Return, for val and test, (images, 14) log-probabilities of the model that does best on val."""
     truths = {split: [one.category for one in part] for split, part in parts.items()}
     fitted = [make(strength).fit(inputs["train"], truths["train"]) for strength in _STRENGTHS]
     best = max(fitted, key=lambda one: one.score(inputs["val"], truths["val"]))
@@ -201,15 +201,15 @@ def _fuse(weight: float, named: Table, probed: Table) -> Table:
 
 
 def _look_up(parts: dict[str, list[Example]], seed: int) -> list[Prediction]:
-    """Answer about a fifth of all pictures, drawn by picture as the reference did, with their products' categories."""
-    pictures = {one.image_id: one for part in parts.values() for one in part}
-    test_ids = splitting.split_by_picture(list(pictures), seed)
-    train = [one for one in pictures.values() if one.image_id not in test_ids]
+    """Answer about a fifth of all images, drawn by image as the reference did, with their products' categories."""
+    images = {one.image_id: one for part in parts.values() for one in part}
+    test_ids = splitting.split_by_image(list(images), seed)
+    train = [one for one in images.values() if one.image_id not in test_ids]
     categories = {one.product_id: one.category for one in sorted(train, key=lambda one: one.image_id)}
     frequent = min(Counter(one.category for one in train).items(), key=lambda item: (-item[1], item[0]))[0]
     return [
         _prediction(one, "product_lookup", categories.get(one.product_id, frequent), ())
-        for one in pictures.values()
+        for one in images.values()
         if one.image_id in test_ids
     ]
 
@@ -220,7 +220,7 @@ def _name_folds(products: Sequence[Product], seed: int) -> list[Prediction]:
     if table is None:
         logger.info("name_folds left out: a category of the catalogue has fewer than %d products", names.N_FOLDS)
         return []
-    # A product is one name, not one picture.
+    # A product is one name, not one image.
     shown = [Example("", one.category, one.product_id, one.product_id) for one in products]
     return _predictions(shown, "name_folds", table)
 

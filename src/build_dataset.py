@@ -1,15 +1,15 @@
-"""Turn the cleaned pictures into chat-format train, val and test files, split by product.
+"""Turn the cleaned images into chat-format train, val and test files, split by product.
 
 In: clean_dataset/annotations/{clean_annotations,rejected}.csv, clean_dataset/images/, the catalogue; for hints
 clean_dataset/annotations/pack_text.jsonl or csv_data/products_metadata.csv.
 Out: clean_dataset/{train,val,test}.json, clean_dataset/split_manifest.csv, plots/dataset_split.png.
-Command: python src/build_dataset.py              70 / 15 / 15 %, no product, size of it or shared picture in two splits
-         python src/build_dataset.py --split image   the reference's 80 / 20 % by picture, to see what leaks
-         python src/build_dataset.py --focused       the same split of the pictures that focus.py made
+Command: python src/build_dataset.py              70 / 15 / 15 %, no product, size of it or shared image in two splits
+         python src/build_dataset.py --split image   the reference's 80 / 20 % by image, to see what leaks
+         python src/build_dataset.py --focused       the same split of the images that focus.py made
          python src/build_dataset.py --hint text     the question comes with what read_text.py read on the pack
-Time: 1 s for 1,000 pictures that clean.py has measured on two cores; 8 s for others.
+Time: 1 s for 1,000 images that clean.py has measured on two cores; 8 s for others.
 
-The manifest freezes where a product is: pictures and products that come later never move it. --resplit starts anew.
+The manifest freezes where a product is: images and products that come later never move it. --resplit starts anew.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from skincare import figures, runlog, stage
 from skincare.catalogue import Product, name_family, read_products
 from skincare.categories import CATEGORIES
 from skincare.cleaning import duplicates, measuring
+from skincare.cleaning.image_tables import FOCUSED
 from skincare.cleaning.measure_store import MeasureStore
-from skincare.cleaning.picture_tables import FOCUSED
 from skincare.dataset import chat, hints, splitting
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
@@ -45,13 +45,13 @@ class Config(stage.StageConfig):
     goes_on: ClassVar[bool] = False
 
     split: Literal["product", "image"] = "product"
-    """Split by product, or by picture as the reference did (leaky, to compare)."""
+    """Split by product, or by image as the reference did (leaky, to compare)."""
     seed: int = 0
     """Seed of the split."""
     resplit: bool = False
     """Forget the frozen split of earlier runs."""
     focused: bool = False
-    """Take the pictures of clean_dataset/focused/ instead of clean_dataset/images/."""
+    """Take the images of clean_dataset/focused/ instead of clean_dataset/images/."""
     hint: HintKind = "none"
     """What comes with the question: text read on the pack, or the shop's metadata (brand, size, price, ingredients)."""
     hint_bytes: int = hints.MAX_BYTES
@@ -75,9 +75,7 @@ def run(config: Config, layout: Layout) -> Summary:
         )
     rows = [row for row in rows if row.product_id in products]
     if len({row.product_id for row in rows}) < len(SPLITS):
-        raise StageError(
-            f"{layout.clean_table}: {len(rows)} pictures are too few to split; see log/cleaning_report.log"
-        )
+        raise StageError(f"{layout.clean_table}: {len(rows)} images are too few to split; see log/cleaning_report.log")
     file_of = _focused_files(rows, layout) if config.focused else {row.image_id: row.file for row in rows}
     hint_of = hints.hints_of(config.hint, rows, layout, config.hint_bytes, with_name=config.hint_with_name)
     examples = [
@@ -90,7 +88,7 @@ def run(config: Config, layout: Layout) -> Summary:
     if config.split == "product":
         parts, manifest = _split_by_product(config, layout, groups, group_of, examples, products)
     else:
-        parts = _split_by_picture(config, examples)
+        parts = _split_by_image(config, examples)
     results = _results(config, parts, groups, group_of)
     results["products_not_in_catalogue"] = strangers
     # The earlier split stays until this one is proven not to leak.
@@ -103,9 +101,9 @@ def run(config: Config, layout: Layout) -> Summary:
     figures.draw_dataset_split(counts, layout.plot("dataset_split"))
     leak = results["leakage"]
     return Summary(
-        headline=f"{', '.join(f'{split} {len(part):,}' for split, part in parts.items())} pictures of "
+        headline=f"{', '.join(f'{split} {len(part):,}' for split, part in parts.items())} images of "
         f"{len({one.product_id for one in examples}):,} products, split by {config.split}: "
-        f"{leak['same_group']:.1%} of the test pictures show a product that is also in train",
+        f"{leak['same_group']:.1%} of the test images show a product that is also in train",
         counts={split: len(part) for split, part in parts.items()},
         results=results,
     )
@@ -120,7 +118,7 @@ def _check(config: Config) -> None:
 
 
 def _focused_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
-    """Return image id -> focused picture; raises StageError where focus.py has not seen what clean.py kept last."""
+    """Return image id -> focused image; raises StageError where focus.py has not seen what clean.py kept last."""
     focused = {row.image_id: row for row in FOCUSED.read(layout.focus_table)}
     behind = [
         row.image_id
@@ -131,7 +129,7 @@ def _focused_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
     ]
     if behind:
         raise StageError(
-            f"{layout.focus_table}: {len(behind)} of {len(rows)} pictures are not focused as they are now, such as "
+            f"{layout.focus_table}: {len(behind)} of {len(rows)} images are not focused as they are now, such as "
             f"{behind[0]}\nRun `python src/focus.py` again."
         )
     return {image_id: row.file for image_id, row in focused.items()}
@@ -146,7 +144,7 @@ def _links(
         (product.product_id, families.setdefault(name_family(product.name), product.product_id))
         for product in products.values()
     ]
-    # A picture that was thrown away as a copy tells that its product shares one with the product that kept it.
+    # An image that was thrown away as a copy tells that its product shares one with the product that kept it.
     links += [
         (row.product_id, row.duplicate_of.rpartition("_")[0])
         for row in rejected
@@ -157,7 +155,7 @@ def _links(
 
 
 def _alike(rows: Sequence[CleanRow], layout: Layout) -> list[tuple[int, int]]:
-    """Compare the pictures themselves, so that the split does not rest on what the cleaning decided."""
+    """Compare the images themselves, so that the split does not rest on what the cleaning decided."""
     with MeasureStore(layout.measures_cache) as store:
         measured = measuring.measures_of_kept(rows, layout, store)
         places = [place for place, (_, measures) in enumerate(measured) if measures.cells]
@@ -192,17 +190,17 @@ def _frozen(manifest: Sequence[SplitRow], group_of: Mapping[str, str]) -> dict[s
         group_id = group_of.get(row.product_id)
         if group_id is not None and frozen.setdefault(group_id, row.split) != row.split:
             raise StageError(
-                f"Product {row.product_id} is frozen in {row.split}, but now shares a picture or a name with one in "
-                f"{frozen[group_id]} (group {group_id}). Take the picture out, or split anew by --resplit; results "
+                f"Product {row.product_id} is frozen in {row.split}, but now shares an image or a name with one in "
+                f"{frozen[group_id]} (group {group_id}). Take the image out, or split anew by --resplit; results "
                 "before and after that cannot be compared."
             )
     return frozen
 
 
-def _split_by_picture(config: Config, examples: Sequence[Example]) -> dict[str, list[Example]]:
-    test_ids = splitting.split_by_picture([one.image_id for one in examples], config.seed)
+def _split_by_image(config: Config, examples: Sequence[Example]) -> dict[str, list[Example]]:
+    test_ids = splitting.split_by_image([one.image_id for one in examples], config.seed)
     test = [one for one in examples if one.image_id in test_ids]
-    # The reference stopped its training by the pictures that it also reported.
+    # The reference stopped its training by the images that it also reported.
     return {"train": [one for one in examples if one.image_id not in test_ids], "val": test, "test": test}
 
 
@@ -215,10 +213,8 @@ def _results(
     measured = {split: splitting.leakage(pairs["train"], pairs[split], group_of) for split in ("val", "test")}
     if config.split == "product" and any(leak.same_group for leak in measured.values()):
         raise StageError("The split leaks: a group of products is in train and in val or test. This is a bug.")
-    by_picture = _split_by_picture(
-        config, list({one.image_id: one for part in parts.values() for one in part}.values())
-    )
-    train, test = ([(one.product_id, one.category) for one in by_picture[split]] for split in ("train", "test"))
+    by_image = _split_by_image(config, list({one.image_id: one for part in parts.values() for one in part}.values()))
+    train, test = ([(one.product_id, one.category) for one in by_image[split]] for split in ("train", "test"))
     compared = splitting.leakage(train, test, group_of)
     table = {
         split: {
@@ -233,22 +229,22 @@ def _results(
     absent = {split: [name for name, (n, _) in row.items() if not n] for split, row in table.items()}
     for split, names in absent.items():
         if names:
-            logger.warning("%s holds no picture of: %s", split, ", ".join(names))
+            logger.warning("%s holds no image of: %s", split, ", ".join(names))
     return {
         "split": config.split,
         "focused": config.focused,
         "hints": {
             "kind": config.hint,
             "with_name": config.hint_with_name,
-            "pictures_with_one": {split: sum(bool(one.hint) for one in part) for split, part in parts.items()},
+            "images_with_one": {split: sum(bool(one.hint) for one in part) for split, part in parts.items()},
         },
-        "pictures_and_products": table,
+        "images_and_products": table,
         "n_groups": len(groups),
         "n_groups_of_several_products": sum(len(group.product_ids) > 1 for group in groups),
-        "groups_of_several_categories": [group.group_id for group in groups if len(group.n_pictures) > 1],
+        "groups_of_several_categories": [group.group_id for group in groups if len(group.n_images) > 1],
         "categories_absent": absent,
         "leakage": dataclasses.asdict(measured["test"]),
-        "leakage_if_split_by_picture": dataclasses.asdict(compared),
+        "leakage_if_split_by_image": dataclasses.asdict(compared),
     }
 
 

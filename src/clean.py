@@ -1,19 +1,19 @@
-"""Keep the pictures that are whole, large, sharp and not a copy of another one.
+"""Keep the images that are whole, large, sharp and not a copy of another one.
 
 In: csv_data/images_id_full.csv, product_images/, the catalogue (for the categories of copies).
 Out: clean_dataset/images/ (copies; the originals are never touched),
 clean_dataset/annotations/{clean_annotations,rejected}.csv, log/cleaning_report.log, plots/blur_histogram.png.
 Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300] [--skip dark] [--also greyscale]
-         python src/clean.py --review blurred        a page to mark pictures around a limit on
+         python src/clean.py --review blurred        a page to mark images around a limit on
          python src/clean.py --calibrate MARKS.csv   what the marks say about the limit
          python src/clean.py --rules reference       the published rule, to compare
          python src/clean.py --engine ray            on a cluster (RAY_ADDRESS), or on this machine's cores
-Time: 4 s for 1,000 pictures of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
+Time: 4 s for 1,000 images of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
 
-Pictures are looked at by processes of their own: one that crashes or hangs its decoder is rejected, the rest go on.
+Images are looked at by processes of their own: one that crashes or hangs its decoder is rejected, the rest go on.
 
 What is checked, against what limit and whether by default, is one table: skincare/cleaning/checks.py. The first
-check that fails is the picture's reason. A picture that two categories share is no good for either: all its copies go,
+check that fails is the image's reason. An image that two categories share is no good for either: all its copies go,
 as `category_conflict`; which of other copies stays is told in skincare/cleaning/copies.py.
 """
 
@@ -26,19 +26,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skincare import engines, figures, reference, runlog, stage
+from skincare import figures, reference, runlog, stage, worker_pool
 from skincare.catalogue import read_products
 from skincare.cleaning import checks, cleaning_report, copies, inspection, measuring, quality, reviewing
-from skincare.cleaning.checks import Choice, PictureReason, Reason, Rules
+from skincare.cleaning.checks import Choice, ImageReason, Reason, Rules
 from skincare.cleaning.copies import Likeness
 from skincare.cleaning.inspection import Inspection, Measures
 from skincare.cleaning.measure_store import MeasureStore
-from skincare.engines import Engine
 from skincare.errors import StageError
 from skincare.files import copy_if_changed, write_text
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, IMAGES, REJECTED, CleanRow, ImageRow, RejectedRow, natural_key
+from skincare.worker_pool import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -62,21 +62,21 @@ class Config(stage.StageConfig):
     also: tuple[Reason, ...] = ()
     """Checks that shall reject too."""
     engine: Engine = "local"
-    """Where pictures are measured: on this machine's cores, or by Ray."""
+    """Where images are measured: on this machine's cores, or by Ray."""
     remeasure: bool = False
-    """Measure every picture anew, also where the file has not changed."""
-    review: PictureReason | None = None
-    """Write a page to mark pictures around the limit of this check on, and clean nothing."""
+    """Measure every image anew, also where the file has not changed."""
+    review: ImageReason | None = None
+    """Write a page to mark images around the limit of this check on, and clean nothing."""
     calibrate: Path | None = None
     """Marks that were saved from that page: say what they tell about the limit, and clean nothing."""
     keep_good: float | None = None
-    """Share of the good pictures that a limit proposed by --calibrate must keep; the best balance if left out."""
+    """Share of the good images that a limit proposed by --calibrate must keep; the best balance if left out."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
     @property
     def leaves_record(self) -> bool:
-        """Tell whether pictures are cleaned, or only their limits looked at."""
+        """Tell whether images are cleaned, or only their limits looked at."""
         return self.review is None and self.calibrate is None
 
     def choice(self, rules: Rules) -> Choice:
@@ -86,7 +86,7 @@ class Config(stage.StageConfig):
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Look at every picture, decide, copy what stays."""
+    """Look at every image, decide, copy what stays."""
     if config.calibrate:
         return reviewing.calibrate(config.calibrate, config.review, config.keep_good, layout)
     choice = config.choice(config.rules)
@@ -106,10 +106,10 @@ def run(config: Config, layout: Layout) -> Summary:
     limit = choice.check("blurred").limit
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
     if not kept:
-        # What an earlier run kept would go, and most likely the pictures are just not where they were.
-        raise StageError(f"Of {len(rows):,} pictures none would be kept ({_listed(counts)}); all stays as it was")
+        # What an earlier run kept would go, and most likely the images are just not where they were.
+        raise StageError(f"Of {len(rows):,} images none would be kept ({_listed(counts)}); all stays as it was")
     runlog.take_back_summary("clean", layout)
-    with engines.beside(
+    with worker_pool.beside(
         figures.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
     ):
         results = _results(rows, kept, rejected, inspections, category_of, limit)
@@ -122,7 +122,7 @@ def run(config: Config, layout: Layout) -> Summary:
     REJECTED.write(layout.rejected_table, rejected)
     write_text(layout.cleaning_report, cleaning_report.render(counts, results, rejected))
     return Summary(
-        headline=f"read {len(rows):,} pictures, kept {len(kept):,}; {_listed(counts)}; "
+        headline=f"read {len(rows):,} images, kept {len(kept):,}; {_listed(counts)}; "
         f"see {layout.relative(layout.cleaning_report)}",
         counts=counts,
         results=results,
@@ -130,10 +130,10 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _rows(layout: Layout) -> list[ImageRow]:
-    """Return the rows of all pictures in the order of their ids; a repeated id is an error."""
+    """Return the rows of all images in the order of their ids; a repeated id is an error."""
     rows = IMAGES.read(layout.images_table)
     if not rows:
-        raise StageError(f"{layout.images_table}: no pictures; see log/scraper.log and csv_data/scrape_failures.csv")
+        raise StageError(f"{layout.images_table}: no images; see log/scraper.log and csv_data/scrape_failures.csv")
     repeated = [image_id for image_id, n in Counter(row.image_id for row in rows).items() if n > 1]
     if repeated:
         raise StageError(f"{layout.images_table}: image_id {repeated[0]} stands there more than once\n{IMAGES.remedy}")
@@ -145,11 +145,11 @@ def _pixels_digest(layout: Layout, row: ImageRow) -> str:
 
 
 def decide(
-    pictures: copies.Pictures, likeness: Likeness, category_of: Mapping[str, str], choice: Choice
+    images: copies.Images, likeness: Likeness, category_of: Mapping[str, str], choice: Choice
 ) -> list[RejectedRow]:
-    """Return a row for each picture that a check rejects."""
+    """Return a row for each image that a check rejects."""
     rejected, good = [], []
-    for row, measures in pictures:
+    for row, measures in images:
         check = choice.failing(measures)
         if check:
             value, limit = f"{check.value(measures):.2f}", f"{check.limit:g}"
@@ -160,7 +160,7 @@ def decide(
 
 
 def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
-    """Make clean_dataset/images/ hold just these pictures."""
+    """Make clean_dataset/images/ hold just these images."""
     layout.clean_images.mkdir(parents=True, exist_ok=True)
     wanted = {Path(row.file).name for row in rows}
     for path in layout.clean_images.iterdir():
@@ -168,7 +168,7 @@ def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
             path.unlink()
     for row in rows:
         copy_if_changed(layout.root / row.file, layout.clean_images / Path(row.file).name)
-    # The table must not outlive the pictures.
+    # The table must not outlive the images.
     os.sync()
 
 
@@ -195,12 +195,12 @@ def _results(
     """Return what report and cleaning report show beside the counts."""
     sharpness = [one.measures.sharpness for one in inspections if one.measures]
     limits = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, min_sharpness})
-    products, with_picture = {row.product_id for row in rows}, {row.product_id for row, _ in kept}
-    lost = sorted(products - with_picture, key=natural_key)
+    products, with_image = {row.product_id for row in rows}, {row.product_id for row, _ in kept}
+    lost = sorted(products - with_image, key=natural_key)
     return {
         "seen": len(rows),
         "products_seen": len(products),
-        "products_kept": len(with_picture),
+        "products_kept": len(with_image),
         "products_lost": lost,
         "products_lost_by_category": dict(
             sorted(Counter(category_of.get(one, "not in catalogue") for one in lost).items())
@@ -218,7 +218,7 @@ def _results(
 
 
 def _failing(choice: Choice, measured: Sequence[Measures]) -> dict[str, dict[str, Any]]:
-    """Return for each measured check its limit, whether it rejects, and how many pictures fail it, alone or not."""
+    """Return for each measured check its limit, whether it rejects, and how many images fail it, alone or not."""
     return {
         check.reason: {
             "limit": check.limit,
@@ -229,16 +229,14 @@ def _failing(choice: Choice, measured: Sequence[Measures]) -> dict[str, dict[str
     }
 
 
-def _compare(
-    pictures: copies.Pictures, likeness: Likeness, category_of: Mapping[str, str], other: Rules
-) -> dict[str, Any]:
+def _compare(images: copies.Images, likeness: Likeness, category_of: Mapping[str, str], other: Rules) -> dict[str, Any]:
     """Return where the rules by content and other rules, each as they come, part."""
     ours, theirs = (
-        {row.image_id: row.reason for row in decide(pictures, likeness, category_of, checks.choose(rules, {}))}
+        {row.image_id: row.reason for row in decide(images, likeness, category_of, checks.choose(rules, {}))}
         for rules in ("content", other)
     )
     return {
-        "kept": len(pictures) - len(theirs),
+        "kept": len(images) - len(theirs),
         "rejected": dict(sorted(Counter(theirs.values()).items())),
         "only_they_reject": sorted(theirs.keys() - ours.keys(), key=natural_key),
         "only_they_keep": sorted(ours.keys() - theirs.keys(), key=natural_key),
@@ -256,7 +254,7 @@ def _conflicts(rejected: Sequence[RejectedRow]) -> list[list[str]]:
 
 
 def _n_equal_hashes(kept: Sequence[Measures]) -> int:
-    """Return how many kept, so different, pictures an equal 256-bit difference hash would have thrown away."""
+    """Return how many kept, so different, images an equal 256-bit difference hash would have thrown away."""
     return len(kept) - len({measures.dhash for measures in kept})
 
 

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from skincare import figures, runlog, stage
-from skincare.answering import answers, decoders
-from skincare.answering.evaluated import EvaluatedModel
 from skincare.dataset.chat import Example
-from skincare.dataset.dataset_source import picture_files, read_parts
+from skincare.dataset.dataset_source import image_files, read_parts
 from skincare.errors import StageError
 from skincare.evaluation import metrics
 from skincare.files import write_json
-from skincare.modelling import device_memory
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import load_processor
+from skincare.inference import answer_parser, decoders
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.modeling import device_memory
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import load_processor
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import COMPARISON, ComparisonRow
@@ -43,7 +43,7 @@ from skincare.training.recipes import Recipe, recipe_named
 logger = logging.getLogger(__name__)
 
 # Of the settings: what changes how long a run takes, or how much memory; what it learns is in its identity.
-_COSTS: Final = ("vram_gb", "micro_batch_size", "gradient_checkpointing", "attention", "cache_pictures")
+_COSTS: Final = ("vram_gb", "micro_batch_size", "gradient_checkpointing", "attention", "cache_images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +114,12 @@ def _compared(
     config: Config, layout: Layout, encoder: PromptEncoder, parts: dict[str, list[Example]], name: str, seed: int
 ) -> Compared:
     """Return a run with all that decides its row."""
-    recipe, files = finetuning.adjusted_recipe(name, config), picture_files(config.dataset, layout)
+    recipe, files = finetuning.adjusted_recipe(name, config), image_files(config.dataset, layout)
     train = sampling.thin(parts["train"], recipe.data_share, seed)
     identity = run_identity.of_run(config.model, encoder, recipe, seed, train, parts["val"], files)
     identity["test"] = run_identity.fingerprint(parts["test"], files)
     identity["settings"] = {key: getattr(config, key) for key in _COSTS}
-    identity["versions"] = {"decoder": decoders.VERSION, "parser": answers.ALIASES_VERSION}
+    identity["versions"] = {"decoder": decoders.VERSION, "parser": answer_parser.ALIASES_VERSION}
     return Compared(name, seed, recipe, {**parts, "train": train}, identity)
 
 
@@ -158,7 +158,7 @@ def _train(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
     name, seed, run_name = one.recipe_name, one.seed, layout.compared_run(one.label)
     training = finetuning.prepare(config, one.recipe, seed, layout, run_name, one.parts["train"], one.parts["val"])
     training.resume(config.micro_batch_size)
-    device = training.pictures.recogniser.device
+    device = training.images.recogniser.device
     device_memory.reset_peak(device)
 
     def on_epoch(result: EpochResult) -> None:
@@ -170,8 +170,8 @@ def _train(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
     training.release()
     folder = layout.finetuned_model(run_name)
     export = finetuning.export(training, config, folder)
-    files = picture_files(config.dataset, layout)
-    exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, cache_answers=False, files=files)
+    files = image_files(config.dataset, layout)
+    exported = EvaluatedModel(folder, layout, cache_images=config.cache_images, cache_answers=False, files=files)
     scores = metrics.score(exported.predict(one.parts["test"], "test", exported.decoder(training.decoder_name)))
     val_again = export_check.measure(training, export, exported)["val"]["exported"]
     shutil.rmtree(folder)

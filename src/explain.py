@@ -1,7 +1,7 @@
-"""Show where the fine-tuned model looks: which parts of a test picture speak for the true category, which against it.
+"""Show where the fine-tuned model looks: which parts of a test image speak for the true category, which against it.
 
-In: the run of log/finetune.json, its model and log/finetune/<run>/test_ranked.jsonl, the test pictures.
-Out: plots/explain/<picture>.jpg (mistakes first), log/explain.json; on the sample also how much of what speaks for the
+In: the run of log/finetune.json, its model and log/finetune/<run>/test_ranked.jsonl, the test images.
+Out: plots/explain/<image>.jpg (mistakes first), log/explain.json; on the sample also how much of what speaks for the
 truth lies in the drawn product's box, for both methods and a shuffled control.
 Command: python src/explain.py [--method lens]
 Time: 10 s for the embedded sample on two cores.
@@ -12,20 +12,21 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import tyro
 from tqdm import tqdm
 
 from skincare import images, runlog, stage
-from skincare.answering import predictions, saliency
-from skincare.answering.evaluated import EvaluatedModel
-from skincare.answering.predictions import Prediction
-from skincare.answering.saliency import Method, Saliency
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError
 from skincare.evaluation import intervals
 from skincare.files import write_bytes
+from skincare.inference import predictions, saliency
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.predictions import Prediction
+from skincare.inference.saliency import Method, Saliency
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.sample.boxes import product_boxes
@@ -41,10 +42,10 @@ class Config(stage.StageConfig):
 
     method: Method = "gradient"
     """What the overlays show; both are measured."""
-    n_pictures: int = 24
+    n_images: Annotated[int, tyro.conf.arg(aliases=("--n-pictures",))] = 24
     """Overlays to draw; mistakes come first, the surest of them first."""
     batch_size: int = 16
-    """Pictures per pass; it does not change the result."""
+    """Images per pass; it does not change the result."""
     seed: int = 0
     """Seed of the shuffled control and of the intervals."""
 
@@ -57,9 +58,9 @@ def run(config: Config, layout: Layout) -> Summary:
     ranked = predictions.read_jsonl(layout.finetune_log(name) / "test_ranked.jsonl")
     ranked.sort(key=lambda one: (one.category == one.truth, -max(one.log_probabilities)))
     boxes = product_boxes(layout, {one.image_id for one in ranked})
-    asked = ranked if boxes else ranked[: config.n_pictures]
+    asked = ranked if boxes else ranked[: config.n_images]
     found = _explain(EvaluatedModel(layout.finetuned_model(name), layout), asked, config.batch_size)
-    shown = list(zip(asked, found, strict=True))[: config.n_pictures]
+    shown = list(zip(asked, found, strict=True))[: config.n_images]
     runlog.take_back_summary("explain", layout)
     for one, saliency_of in shown:
         _draw(layout, one, saliency_of, config.method)
@@ -67,13 +68,13 @@ def run(config: Config, layout: Layout) -> Summary:
     for label, row in overlap.items():
         logger.info("%-8s %.1f %% inside the product", label, 100 * row["inside"])
     return Summary(
-        headline=f"{len(shown)} overlays of {len(asked)} pictures explained, in {layout.overlay('').parent}",
-        counts={"pictures": len(asked), "overlays": len(shown)},
+        headline=f"{len(shown)} overlays of {len(asked)} images explained, in {layout.overlay('').parent}",
+        counts={"images": len(asked), "overlays": len(shown)},
         results={
             "run": name,
             "method": config.method,
             "overlap": overlap,
-            "pictures": [
+            "images": [
                 {"image_id": one.image_id, "truth": one.truth, "rival": _rival(one), "contrast": saliency_of.contrast}
                 for one, saliency_of in shown
             ],
@@ -90,15 +91,15 @@ def _rival(one: Prediction) -> str:
 
 
 def _explain(model: EvaluatedModel, asked: Sequence[Prediction], batch_size: int) -> list[Saliency]:
-    pictures = model.pictures
+    images = model.images
     found: list[Saliency] = []
-    with tqdm(total=len(asked), unit="picture", desc="explain", disable=None) as bar:
+    with tqdm(total=len(asked), unit="image", desc="explain", disable=None) as bar:
         for start in range(0, len(asked), batch_size):
             some = asked[start : start + batch_size]
-            grids, states = pictures.get([one.file for one in some])
+            grids, states = images.get([one.file for one in some])
             truths, rivals = [one.truth for one in some], [_rival(one) for one in some]
             hints = [one.hint for one in some]
-            found += saliency.explain(pictures.recogniser, pictures.encoder, grids, states, truths, rivals, hints)
+            found += saliency.explain(images.recogniser, images.encoder, grids, states, truths, rivals, hints)
             bar.update(len(some))
     return found
 
@@ -131,7 +132,7 @@ def _overlap(
 
 
 def _means(inside: list[float], points: list[float], products: list[str], seed: int) -> dict[str, Any]:
-    """Return the means over pictures; intervals draw products."""
+    """Return the means over images; intervals draw products."""
     names = sorted(set(products))
     member = np.array([[float(product == name) for product in products] for name in names])
     draws = intervals.draw_products(len(names), seed, 2000)

@@ -1,12 +1,12 @@
 """Export the dataset for other trainers and for streaming from object storage.
 
-In: clean_dataset/{train,val,test}.json and their pictures, csv_data/images_id_full.csv for sources and licences.
+In: clean_dataset/{train,val,test}.json and their images, csv_data/images_id_full.csv for sources and licences.
 Out: exports/<format>/, or the folder or URL given by --to: shards with index.json, or files for LLaMA-Factory;
-images.csv (whence each picture is, its licence, whom to name) and dataset_card.md.
+images.csv (whence each image is, its licence, whom to name) and dataset_card.md.
 Command: python src/export_dataset.py                                       (WebDataset: tar files)
          python src/export_dataset.py --format parquet --to s3://bucket/skincare   (pip install s3fs for s3://)
          python src/export_dataset.py --format llamafactory
-Time: as long as reading the pictures and writing them takes.
+Time: as long as reading the images and writing them takes.
 
 The same dataset gives the same bytes. A run that was stopped goes on: shards that are there are not written again.
 """
@@ -26,7 +26,7 @@ from skincare import runlog, stage
 from skincare.dataset import chat
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_card import dataset_card
-from skincare.dataset.picture_files import FolderPictures
+from skincare.dataset.image_files import FolderImages
 from skincare.dataset.shard_formats import Format
 from skincare.dataset.shards import INDEX, Shard, Storage, write_index, write_shards
 from skincare.errors import StageError
@@ -49,7 +49,7 @@ class Config(stage.StageConfig):
     to: str = ""
     """Folder or URL to write to, instead of exports/<format>."""
     shard_mb: int = 64
-    """Most megabytes of pictures in a shard."""
+    """Most megabytes of images in a shard."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -69,7 +69,7 @@ def run(config: Config, layout: Layout) -> Summary:
     storage.write("dataset_card.md", dataset_card(config.format, parts, images, fingerprint).encode())
     n_bytes = sum(shard.n_bytes for shard in shards)
     return Summary(
-        headline=f"{sum(map(len, parts.values())):,} pictures as {config.format}, {len(shards)} shards of "
+        headline=f"{sum(map(len, parts.values())):,} images as {config.format}, {len(shards)} shards of "
         f"{n_bytes / 1e6:.1f} MB, to {storage.url}",
         counts={split: len(part) for split, part in parts.items()},
         results={
@@ -84,24 +84,24 @@ def run(config: Config, layout: Layout) -> Summary:
 def _write_shards(
     storage: Storage, kind: Format, parts: Mapping[str, Sequence[Example]], layout: Layout, max_bytes: int
 ) -> list[Shard]:
-    files = FolderPictures(layout.root)
+    files = FolderImages(layout.root)
     has_hints = any(one.hint for part in parts.values() for one in part)
     shards: list[Shard] = []
-    pictures: dict[str, list[list[str]]] = {}
-    with tqdm(total=sum(map(len, parts.values())), desc="export_dataset", unit="picture", disable=None) as bar:
+    images: dict[str, list[list[str]]] = {}
+    with tqdm(total=sum(map(len, parts.values())), desc="export_dataset", unit="image", disable=None) as bar:
         for split, part in parts.items():
-            pictures[split] = []
+            images[split] = []
             made = write_shards(storage, kind, split, part, files.bytes_of, max_bytes, has_hints=has_hints)
             for shard, entries in made:
                 shards.append(shard)
-                pictures[split] += entries
-                bar.update(shard.n_pictures)
-    write_index(storage, kind, shards, pictures)
+                images[split] += entries
+                bar.update(shard.n_images)
+    write_index(storage, kind, shards, images)
     return shards
 
 
 def _write_llamafactory(storage: Storage, parts: Mapping[str, Sequence[Example]], layout: Layout) -> list[Shard]:
-    """Write one file a split and their description; pictures stay where they are, named by their whole path."""
+    """Write one file a split and their description; images stay where they are, named by their whole path."""
     described = {f"skincare_{split}": {"file_name": f"{split}.json", **chat.LLAMAFACTORY_COLUMNS} for split in parts}
     # First, so that an export that was cut off is known as one.
     storage.write(_DATASET_INFO, (json.dumps(described, indent=2) + "\n").encode())
@@ -120,7 +120,7 @@ def _refuse_foreign(storage: Storage) -> None:
 
 
 def _credits(parts: Mapping[str, Sequence[Example]], layout: Layout) -> dict[str, ImageRow]:
-    """Return by image id where each picture is from, its licence and whom to name, as far as known."""
+    """Return by image id where each image is from, its licence and whom to name, as far as known."""
     exported = {one.image_id for part in parts.values() for one in part}
     rows = IMAGES.read(layout.images_table) if layout.images_table.is_file() else []
     return {row.image_id: row for row in rows if row.image_id in exported}

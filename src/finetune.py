@@ -1,6 +1,6 @@
-"""Fine-tune a part of the model on the training pictures; choose the epoch on val; read test once.
+"""Fine-tune a part of the model on the training images; choose the epoch on val; read test once.
 
-In: clean_dataset/{train,val,test}.json and their pictures, a model of the hub or a folder.
+In: clean_dataset/{train,val,test}.json and their images, a model of the hub or a folder.
 Out: models/finetuned/<run>/ (loads with from_pretrained), log/finetune/<run>/{history.csv,val_predictions.jsonl,
 test_predictions.jsonl,test_ranked.jsonl,manifest.json,test_metrics.json,{comparison,baselines,confidence,export}.json},
 plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png (of a run under way in log/finetune/<run>/plots/).
@@ -22,17 +22,17 @@ from typing import Any, Final
 import torch
 
 from skincare import figures, runlog, stage, tables
-from skincare.answering import predictions
-from skincare.answering.evaluated import EvaluatedModel
-from skincare.answering.predictions import Prediction
 from skincare.dataset.chat import Example
-from skincare.dataset.dataset_source import picture_files, read_parts
+from skincare.dataset.dataset_source import image_files, read_parts
 from skincare.errors import MissingInputError
 from skincare.evaluation import comparison, confidence, metrics, scoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import load_config, load_processor
+from skincare.inference import predictions
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.predictions import Prediction
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import load_config, load_processor
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary, to_plain
 from skincare.tables import HistoryRow
@@ -65,7 +65,7 @@ class Config(RunSettings, stage.StageConfig):
     run: str = ""
     """Name of the run's folders; if left out the recipe's, with the seed unless 0 and a number where it is taken."""
     seed: int = 0
-    """Seed of the order of the pictures."""
+    """Seed of the order of the images."""
     resume: bool = False
     """Go on with a run that was interrupted."""
     restart: bool = False
@@ -141,7 +141,7 @@ def run(config: Config, layout: Layout) -> Summary:
     return Summary(
         headline=f"best epoch {training.progress.best_epoch} of {training.progress.epoch}, "
         f"{metrics.headline(scores)} on test",
-        counts={"train pictures": len(train), "val pictures": len(val), "test pictures": len(test)},
+        counts={"train images": len(train), "val images": len(val), "test images": len(test)},
         results=results,
     )
 
@@ -165,13 +165,13 @@ def _record_epoch(training: Training, result: EpochResult, layout: Layout, run: 
 def _test(
     config: Config, layout: Layout, run: RunFolders, test: Sequence[Example], training: Training, export: Export
 ) -> tuple[dict[str, Any], Scores]:
-    """Ask the exported model about the test pictures: once, at the end; compare with zero-shot where it was run.
+    """Ask the exported model about the test images: once, at the end; compare with zero-shot where it was run.
 
     Returns also what it makes of val, beside what was measured in training.
     """
     val, decoder = training.val, training.decoder_name
-    files, folder = picture_files(config.dataset, layout), layout.finetuned_model(run.workplace)
-    exported = EvaluatedModel(folder, layout, cache_pictures=config.cache_pictures, files=files)
+    files, folder = image_files(config.dataset, layout), layout.finetuned_model(run.workplace)
+    exported = EvaluatedModel(folder, layout, cache_images=config.cache_images, files=files)
     exported.source = layout.finetuned_model(run.name)  # what the manifest names: where the model will be
     answered = exported.predict(test, "test", exported.decoder(decoder))
     scores = metrics.score(answered)
@@ -209,14 +209,14 @@ def _show_plan(config: Config, layout: Layout) -> Summary:
     encoder = PromptEncoder(load_processor(config.model, config.limits))
     parts = _planned_parts(config, recipe, layout)
     plan = finetuning.plan_memory(config, recipe, encoder, [*parts["train"], *parts["val"]])
-    on_disk = _plan_disk(config, recipe, parts, plan.cache_bytes_per_picture)
+    on_disk = _plan_disk(config, recipe, parts, plan.cache_bytes_per_image)
     write_json(layout.finetune_plan, dataclasses.asdict(plan) | on_disk)
     for line in memory_plan.describe(plan):
         logger.info("%s", line)
     if on_disk:
         logger.info(
-            "for the %d pictures that this dataset's run keeps: at most %.2f GB",
-            on_disk["n_cached_pictures"], on_disk["cache_bytes"] / 1e9,
+            "for the %d images that this dataset's run keeps: at most %.2f GB",
+            on_disk["n_cached_images"], on_disk["cache_bytes"] / 1e9,
         )  # fmt: skip
     fits = "fits" if plan.fits else "DOES NOT FIT"
     total, capacity = plan.total_bytes / memory_plan.GIB, plan.capacity_bytes / memory_plan.GIB
@@ -232,18 +232,16 @@ def _planned_parts(config: Config, recipe: Recipe, layout: Layout) -> dict[str, 
     return parts | {"train": sampling.thin(parts["train"], recipe.data_share, config.seed)}
 
 
-def _plan_disk(
-    config: Config, recipe: Recipe, parts: dict[str, list[Example]], bytes_per_picture: int
-) -> dict[str, int]:
-    """Return what the picture cache will hold; empty where there is no dataset yet."""
+def _plan_disk(config: Config, recipe: Recipe, parts: dict[str, list[Example]], bytes_per_image: int) -> dict[str, int]:
+    """Return what the image cache will hold; empty where there is no dataset yet."""
     if not any(parts.values()):
         return {}
-    if not config.cache_pictures:
-        return {"n_cached_pictures": 0, "cache_bytes": 0}
+    if not config.cache_images:
+        return {"n_cached_images": 0, "cache_bytes": 0}
     is_fp32 = load_config(config.model).dtype == torch.float32
-    by_training, by_export = finetuning.n_cached_pictures(recipe, **parts, is_fp32=is_fp32)
+    by_training, by_export = finetuning.n_cached_images(recipe, **parts, is_fp32=is_fp32)
     n_as_large = by_training + by_export * (1 if is_fp32 else 2)
-    return {"n_cached_pictures": by_training + by_export, "cache_bytes": n_as_large * bytes_per_picture}
+    return {"n_cached_images": by_training + by_export, "cache_bytes": n_as_large * bytes_per_image}
 
 
 def _list_recipes() -> Summary:

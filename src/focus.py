@@ -1,12 +1,12 @@
-"""Cut the cleaned pictures to their product and put it on plain white, in a folder beside them.
+"""Cut the cleaned images to their product and put it on plain white, in a folder beside them.
 
 In: clean_dataset/annotations/clean_annotations.csv, clean_dataset/images/.
 Out: clean_dataset/focused/ (the same file names), clean_dataset/annotations/focused.csv (box, method, confidence).
 Command: python src/focus.py [--background as_is] [--method rembg]
          python src/build_dataset.py --focused      to train and test on them
-Time: 2 minutes for 1,000 pictures on two cores.
+Time: 2 minutes for 1,000 images on two cores.
 
-A picture whose product cannot be told from its background stays as it is, with the reason in the table. Only pictures
+An image whose product cannot be told from its background stays as it is, with the reason in the table. Only images
 that are new or have changed are looked at; stopped at any moment, the same command goes on.
 """
 
@@ -22,10 +22,10 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from skincare import engines, images, runlog, stage
+from skincare import images, runlog, stage, worker_pool
 from skincare.cleaning import focusing
 from skincare.cleaning.foreground import METHODS, Method, NoProductError
-from skincare.cleaning.picture_tables import FOCUSED, FocusRow
+from skincare.cleaning.image_tables import FOCUSED, FocusRow
 from skincare.errors import StageError
 from skincare.files import write_bytes
 from skincare.paths import Layout
@@ -52,7 +52,7 @@ class Config(stage.StageConfig):
 
     @property
     def settings(self) -> str:
-        """Return what decides how a picture of a method comes out."""
+        """Return what decides how an image of a method comes out."""
         return f"{self.background} {self.margin:g} v{focusing.VERSION}"
 
 
@@ -71,7 +71,7 @@ def run(config: Config, layout: Layout) -> Summary:
     confidences = [row.confidence for row in done.values() if row.confidence is not None]
     stayed = ", ".join(f"{reason} {n}" for reason, n in counts.items() if reason != _FOCUSED) or "none"
     return Summary(
-        headline=f"read {len(rows):,} pictures ({len(new):,} new), focused {counts[_FOCUSED]:,}; "
+        headline=f"read {len(rows):,} images ({len(new):,} new), focused {counts[_FOCUSED]:,}; "
         f"left as they are: {stayed}; see {layout.relative(layout.focus_table)}",
         counts=counts,
         results={
@@ -86,7 +86,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _done(config: Config, layout: Layout, rows: Sequence[CleanRow]) -> dict[str, FocusRow]:
-    """Return the rows of an earlier run that still hold: same picture, same settings, file in its place."""
+    """Return the rows of an earlier run that still hold: same image, same settings, file in its place."""
     if not layout.focus_table.is_file():
         return {}
     wanted = {row.image_id: (row.sha256, config.method, config.settings, _target(row, layout)) for row in rows}
@@ -99,11 +99,11 @@ def _done(config: Config, layout: Layout, rows: Sequence[CleanRow]) -> dict[str,
 
 
 def _focus_all(rows: Sequence[CleanRow], done: dict[str, FocusRow], config: Config, layout: Layout) -> None:
-    """Focus pictures on all cores; add their rows to `done` and save these as time goes by and at the end."""
+    """Focus images on all cores; add their rows to `done` and save these as time goes by and at the end."""
     saved = time.monotonic()
     try:
-        focused = engines.on_threads(partial(focus_picture, config, layout), rows)
-        for found in tqdm(focused, "focus", len(rows), unit="picture", disable=None):
+        focused = worker_pool.on_threads(partial(focus_image, config, layout), rows)
+        for found in tqdm(focused, "focus", len(rows), unit="image", disable=None):
             done[found.image_id] = found
             if time.monotonic() - saved > _SAVE_EVERY_S:
                 FOCUSED.write(layout.focus_table, done.values())
@@ -112,8 +112,8 @@ def _focus_all(rows: Sequence[CleanRow], done: dict[str, FocusRow], config: Conf
         FOCUSED.write(layout.focus_table, done.values())
 
 
-def focus_picture(config: Config, layout: Layout, row: CleanRow) -> FocusRow:
-    """Write the focused picture of a row; one without a clear product is copied as it is."""
+def focus_image(config: Config, layout: Layout, row: CleanRow) -> FocusRow:
+    """Write the focused image of a row; one without a clear product is copied as it is."""
     try:
         content = (layout.root / row.file).read_bytes()
         image = images.decode(content)
@@ -141,7 +141,7 @@ def _target(row: CleanRow, layout: Layout) -> Path:
 
 
 def _remove_strangers(rows: Sequence[CleanRow], layout: Layout) -> None:
-    """Make clean_dataset/focused/ hold just the pictures of the table."""
+    """Make clean_dataset/focused/ hold just the images of the table."""
     wanted = {Path(row.file).name for row in rows}
     for path in layout.focused_images.glob("*"):
         if path.name not in wanted and path.suffix in (".jpg", ".part"):

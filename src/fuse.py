@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from skincare import stage
-from skincare.answering import predictions
-from skincare.answering.predictions import Prediction
 from skincare.catalogue import read_products
 from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example, read_dataset
@@ -28,6 +26,8 @@ from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, comparison, fusion, metrics
 from skincare.evaluation.calibration import Rights, Table
 from skincare.files import write_json
+from skincare.inference import predictions
+from skincare.inference.predictions import Prediction
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
 from skincare.text_reading import split_reader
@@ -142,7 +142,7 @@ def _named(layout: Layout, ranked: Sequence[Prediction]) -> dict[str, list[Predi
     """Return what the name alone answers about the same images, where baselines.py has asked it."""
     file = layout.baselines / "name.jsonl"
     found = predictions.read_jsonl(file) if file.is_file() else []
-    return {"name": found} if found and comparison.is_of_same_pictures(found, ranked) else {}
+    return {"name": found} if found and comparison.is_of_same_images(found, ranked) else {}
 
 
 def _results(answers: Mapping[str, list[Prediction]], val: _Told, test: _Told, fused: Table) -> dict[str, Any]:

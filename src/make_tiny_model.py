@@ -24,8 +24,8 @@ from tqdm import tqdm
 from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.files import replacing_folder, write_text
-from skincare.modelling.batches import Pixels, PromptEncoder
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import Pixels, PromptEncoder
+from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import QUESTION, SYSTEM_PROMPT
 from skincare.runlog import Summary
@@ -137,7 +137,7 @@ def _share_exact(recogniser: Recogniser, encoder: PromptEncoder, drawings: Drawi
         pixels, descriptions = _collate([drawings[i] for i in range(start, min(start + 50, len(drawings)))])
         batch = encoder.batch([one.grid for one in pixels], padding_side="left")
         for answer, truth in zip(
-            recogniser.generate(encoder, batch, recogniser.picture_states(pixels), 40), descriptions, strict=True
+            recogniser.generate(encoder, batch, recogniser.vision_features(pixels), 40), descriptions, strict=True
         ):
             n_right += encoder.decode(answer.tokens) == truth
     return n_right / len(drawings)

@@ -34,7 +34,7 @@ from skincare.text_reading.ocr import EngineName
 logger = logging.getLogger(__name__)
 
 PredictorName = Literal["auto", "text", "model", "fused"]
-# Those of skincare.answering.decoders, which imports torch.
+# Those of skincare.inference.decoders, which imports torch.
 DecoderName = Literal["generate", "constrained", "rank", "head"]
 # The decoders that give probabilities.
 _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
@@ -46,7 +46,7 @@ class Config(stage.StageConfig):
 
     goes_on: ClassVar[bool] = False
 
-    pictures: Annotated[Path, tyro.conf.Positional]
+    images: Annotated[Path, tyro.conf.Positional]
     """An image, or a folder that is searched with all its subfolders."""
     predictor: PredictorName = "auto"
     """text: the pack's text; model: a fine-tuned model; fused: both, as fuse.py weighs them; auto: the model if there
@@ -72,7 +72,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Predict every image, in the order of their paths."""
     _check(config)
-    files = _files(config.pictures)
+    files = _files(config.images)
     if config.csv:
         check_writable(config.csv)
     predictor = _predictor(config, layout)

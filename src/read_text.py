@@ -21,7 +21,6 @@ from typing import Any, Final, get_args
 import numpy as np
 
 from skincare import images, stage
-from skincare.engines import Engine
 from skincare.errors import MissingInputError, StageError
 from skincare.files import check_writable
 from skincare.paths import Layout
@@ -33,6 +32,7 @@ from skincare.text_reading.ocr import EngineName
 from skincare.text_reading.ocr_cache import OcrCache
 from skincare.text_reading.pack_text import PackText, Status, write_pack_text
 from skincare.text_reading.rapid_ocr import DETECTION_PX
+from skincare.worker_pool import Engine
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ Out: report.md, report.html (one file that needs nothing else), models/finetuned
 Command: python src/report.py
          python src/report.py --write-gate-baseline FILE   (also keep the answers, for later runs to be held against)
          python src/report.py --gate FILE   (exit code 1 when the model is surely worse than the baseline, 2 when FILE
-                                             is missing, damaged or of other pictures)
+                                             is missing, damaged or of other images)
 Time: 3 s.
 """
 
@@ -52,7 +52,7 @@ def run(config: Config, layout: Layout) -> Summary:
         write_text(folder / "README.md", model_card.card(data))
     for line in _table(data):
         logger.info("%s", line)
-    answers = [one.last for one in data.pictures]
+    answers = [one.last for one in data.images]
     verdict = release_gate.judge(baseline, answers, config.gate_margin) if baseline else None
     if verdict:
         logger.info("%s", verdict)
@@ -63,7 +63,7 @@ def run(config: Config, layout: Layout) -> Summary:
     return Summary(
         headline=f"{layout.report_html.name} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}"
         + (f", gate {verdict.verdict}" if verdict else ""),
-        counts={"stages reported": len(data.stages), "test pictures": len(data.pictures)},
+        counts={"stages reported": len(data.stages), "test images": len(data.images)},
         results={
             "scores": [row._asdict() for row in report_views.headline_table(data)],
             "gate": asdict(verdict) if verdict else None,

@@ -1,4 +1,4 @@
-"""Score kept answers again, as often as one likes: no model, no pictures, no network.
+"""Score kept answers again, as often as one likes: no model, no images, no network.
 
 In: predictions as the model stages wrote them; without a FILE those of zero_shot.py and of all runs of finetune.py.
 Out: beside each file its metrics, and in it what today's parser reads in the kept text;
@@ -17,10 +17,10 @@ from typing import Annotated, ClassVar, Final
 import tyro
 
 from skincare import figures, runlog, stage
-from skincare.answering import answers, predictions
 from skincare.errors import MissingInputError
 from skincare.evaluation import comparison, merging, metrics, scoring
 from skincare.evaluation.metrics import Scores
+from skincare.inference import answer_parser, predictions
 from skincare.paths import Layout
 from skincare.runlog import Summary, to_plain
 
@@ -65,12 +65,12 @@ def run(config: Config, layout: Layout) -> Summary:
     return Summary(
         headline=f"{n_answers} answers in {len(files)} files, {n_changed} read otherwise than before",
         counts={"read as before": n_answers - n_changed, "read otherwise": n_changed},
-        results={"parser_version": answers.ALIASES_VERSION, "accuracies": accuracies},
+        results={"parser_version": answer_parser.ALIASES_VERSION, "accuracies": accuracies},
     )
 
 
 def _written(layout: Layout) -> tuple[Path, ...]:
-    """Return the files of answers about test pictures that the stages have written."""
+    """Return the files of answers about test images that the stages have written."""
     zero_shot = layout.zero_shot / "predictions.jsonl"
     trained = sorted(layout.finetune_log("").glob(_TRAINED))
     return (*([zero_shot] if zero_shot.is_file() else []), *trained)

@@ -8,12 +8,12 @@
 
 Reads csv_data/skincare_products_clean.csv; with --source, another catalogue or a list that the source gives, written
 to csv_data/products_<source>*.csv, which is then the --catalogue of the stages that follow. Writes product_images/,
-csv_data/images_id_full.csv (the pictures that are on disk, with licence and whom to name),
+csv_data/images_id_full.csv (the images that are on disk, with licence and whom to name),
 csv_data/products_metadata.csv (name, brand, price, ingredients ... with where each was read) and
 csv_data/scrape_failures.csv (what could not be had, with a reason). csv_data/scrape_state.sqlite knows every product
-and picture: stop the run whenever you like, the same command goes on and fetches nothing twice.
+and image: stop the run whenever you like, the same command goes on and fetches nothing twice.
 
-Time: with the default delay about half an hour for the 1,126 pages of the real catalogue and their pictures; the
+Time: with the default delay about half an hour for the 1,126 pages of the real catalogue and their images; the
 sample's 200 products take seconds.
 """
 
@@ -66,7 +66,7 @@ class Config(stage.StageConfig):
     contact: str = ""
     """Mail or web address for the user agent, so that the shop can tell you if you disturb."""
     retry_failed: bool = False
-    """Try just the products and pictures that failed before."""
+    """Try just the products and images that failed before."""
     refresh: bool = False
     """Also ask again for what is collected: the unchanged stays, the changed is replaced, the gone is kept."""
     limit: int | None = None
@@ -178,7 +178,7 @@ def _remove_leftovers(layout: Layout) -> None:
 def _plan(config: Config, state: ScrapeState, layout: Layout) -> dict[str, int]:
     """Decide what to work on; return the number of products by host."""
     if n_missing := scrape_work.reopen_missing(state, layout.root):
-        logger.warning("%d pictures are gone from %s; they are fetched again", n_missing, layout.product_images)
+        logger.warning("%d images are gone from %s; they are fetched again", n_missing, layout.product_images)
     if config.refresh:
         scrape_refresh.begin(state)
         return scrape_work.plan(state, "stale", config.limit)
@@ -239,8 +239,8 @@ def _summary(
 def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:
     return (
         f"scraped {counts['scraped']:,} of {results['n_products']:,} products ({results['coverage']:.1%}), "
-        f"{results['n_images']:,} pictures; not scraped: {_listed(results['failures_by_reason'])}; "
-        f"failed pictures: {_listed(results['image_failures_by_reason'])}"
+        f"{results['n_images']:,} images; not scraped: {_listed(results['failures_by_reason'])}; "
+        f"failed images: {_listed(results['image_failures_by_reason'])}"
     )
 
 

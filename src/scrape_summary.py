@@ -42,7 +42,7 @@ def run(config: Config, layout: Layout) -> Summary:
     coverage, retries = figures["coverage_by_category"], scrape_log.retries(groups)
     headline = (
         f"scraped {counts['scraped']:,} of {sum(counts.values()):,} products, {counts['failed']:,} failed, "
-        f"{counts['not_tried']:,} not tried; {figures['n_images']:,} pictures; {speed.visits_per_s:.1f} visits a second"
+        f"{counts['not_tried']:,} not tried; {figures['n_images']:,} images; {speed.visits_per_s:.1f} visits a second"
     )
     lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(counts, groups, retries))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -66,7 +66,7 @@ def _advice(counts: Mapping[str, int], groups: Sequence[FailureGroup], retries: 
         reasons = ", ".join(f"{reason} {n}" for reason, n in retries["by_reason"].items())
         advice.append(f"`python src/scrape.py --retry-failed` may mend {retries['n']:,} failures ({reasons}).")
     if n_final := sum(group.n for group in groups) - retries["n"]:
-        advice.append(f"{n_final:,} failures are the shop's last word: gone, no picture, or not for us.")
+        advice.append(f"{n_final:,} failures are the shop's last word: gone, no image, or not for us.")
     return advice or ["Nothing is left to do."]
 
 

@@ -1,23 +1,25 @@
-"""Ask the model, as it is, about every test picture.
+"""Ask the model, as it is, about every test image.
 
-In: clean_dataset/test.json and its pictures, a model of the hub or a folder.
+In: clean_dataset/test.json and its images, a model of the hub or a folder.
 Out: log/zero_shot/{predictions.jsonl,metrics.json,manifest.json}, plots/cm_before_training.png.
 Command: python src/zero_shot.py [--model Qwen/Qwen2-VL-2B-Instruct]
-Time: 4 s for 80 pictures with the embedded tiny model on two cores.
+Time: 4 s for 80 images with the embedded tiny model on two cores.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from skincare import figures, runlog, stage
-from skincare.answering import predictions
-from skincare.answering.decoders import DecoderName
-from skincare.answering.evaluated import EvaluatedModel
 from skincare.dataset.chat import read_dataset
 from skincare.evaluation import metrics
 from skincare.files import write_json
-from skincare.modelling.freezing import count
-from skincare.modelling.model import DEFAULT_MODEL, PixelLimits
+from skincare.inference import predictions
+from skincare.inference.decoders import DecoderName
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.modeling.freezing import count
+from skincare.modeling.model import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
 
@@ -31,14 +33,14 @@ class Config(stage.StageConfig):
     split: Literal["train", "val", "test"] = "test"
     """Dataset file to ask about."""
     min_tokens: int = 64
-    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    """Least visual tokens of an image (28 x 28 pixels each)."""
     max_tokens: int = 128
-    """Most visual tokens of a picture."""
+    """Most visual tokens of an image."""
     decoder: DecoderName = "generate"
     """How answers are got: free text, only the 14 names, the likeliest name, or the model's classification head."""
     batch_size: int = 16
-    """Pictures per forward pass; it does not change the answers."""
-    cache_pictures: bool = True
+    """Images per forward pass; it does not change the answers."""
+    cache_images: Annotated[bool, tyro.conf.arg(aliases=("--no-cache-pictures",))] = True
     """Keep the frozen vision prefix's output on disk (.cache/vision); finetune.py and other decoders use it too."""
     cache_answers: bool = True
     """Keep answers as they are given (.cache/answers): what was asked once is not asked again."""
@@ -49,7 +51,7 @@ def run(config: Config, layout: Layout) -> Summary:
     examples = read_dataset(layout, config.split)
     limits = PixelLimits(config.min_tokens, config.max_tokens)
     asked = EvaluatedModel(
-        config.model, layout, limits, cache_pictures=config.cache_pictures, cache_answers=config.cache_answers
+        config.model, layout, limits, cache_images=config.cache_images, cache_answers=config.cache_answers
     )
     answered = asked.predict(examples, config.split, asked.decoder(config.decoder), config.batch_size)
     scores = metrics.score(answered)
@@ -60,7 +62,7 @@ def run(config: Config, layout: Layout) -> Summary:
     figures.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
     return Summary(
         headline=f"{metrics.headline(scores)} on {config.split}",
-        counts={"pictures": scores.n, **{f"answers: {status}": n for status, n in scores.statuses.items()}},
+        counts={"images": scores.n, **{f"answers: {status}": n for status, n in scores.statuses.items()}},
         results={
             "model": config.model,
             "split": config.split,

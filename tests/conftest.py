@@ -27,8 +27,8 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_encoder():
-    from skincare.modelling.batches import PromptEncoder
-    from skincare.modelling.model import load_processor
+    from skincare.modeling.batches import PromptEncoder
+    from skincare.modeling.model import load_processor
     from skincare.paths import TINY_MODEL
 
     return PromptEncoder(load_processor(TINY_MODEL))
@@ -38,7 +38,7 @@ def tiny_encoder():
 def tiny_model() -> Iterator:
     import torch
 
-    from skincare.modelling.model import load_model
+    from skincare.modeling.model import load_model
     from skincare.paths import TINY_MODEL
 
     yield load_model(TINY_MODEL, torch.device("cpu"))

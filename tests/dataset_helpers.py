@@ -1,4 +1,4 @@
-"""A layout with a catalogue and scraped pictures, as scrape.py leaves it."""
+"""A layout with a catalogue and scraped images, as scrape.py leaves it."""
 
 import hashlib
 import io
@@ -45,11 +45,11 @@ def write_catalogue(layout: Layout, categories: Mapping[str, str], names: Mappin
     )
 
 
-def write_pictures(layout: Layout, pictures: Mapping[str, bytes]) -> None:
-    """Write pictures, given as image id -> bytes, and their table."""
+def write_images(layout: Layout, images: Mapping[str, bytes]) -> None:
+    """Write images, given as image id -> bytes, and their table."""
     layout.product_images.mkdir(parents=True, exist_ok=True)
     rows = []
-    for image_id, content in pictures.items():
+    for image_id, content in images.items():
         product_id = image_id.rpartition("_")[0]
         file = layout.product_images / f"pack-{product_id}_{image_id}.jpg"
         file.write_bytes(content)

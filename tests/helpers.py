@@ -1,30 +1,30 @@
-"""Pictures, answers and examples that tests make."""
+"""Images, answers and examples that tests make."""
 
 import numpy as np
 from PIL import Image
 
-from skincare.answering.predictions import Prediction
-from skincare.modelling.batches import PromptEncoder
+from skincare.inference.predictions import Prediction
+from skincare.modeling.batches import PromptEncoder
 
 
-def noise_picture(height: int, width: int, seed: int = 0) -> Image.Image:
+def noise_image(height: int, width: int, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
 def mixed_pixels(encoder: PromptEncoder) -> list:
-    """Four pictures of three shapes; the limits are widened so that they keep them."""
+    """Four images of three shapes; the limits are widened so that they keep them."""
     processor = encoder.processor.image_processor
     old, processor.size = processor.size, {"shortest_edge": 20 * 784, "longest_edge": 60 * 784}
     try:
         shapes = ((168, 168), (200, 120), (168, 168), (100, 230))
-        return [encoder.pixels(noise_picture(*shape, seed=i)) for i, shape in enumerate(shapes)]
+        return [encoder.pixels(noise_image(*shape, seed=i)) for i, shape in enumerate(shapes)]
     finally:
         processor.size = old
 
 
 def prediction(image_id: str, truth: str, category: str | None, **changes) -> Prediction:
-    """An answer about a picture, given as image id, truth and what was read from the answer."""
+    """An answer about an image, given as image id, truth and what was read from the answer."""
     fields = {
         "image_id": image_id,
         "product_id": image_id.rpartition("_")[0],

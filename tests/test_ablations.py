@@ -1,14 +1,14 @@
-"""Every way is asked about the same pictures, scored, and set beside the ranking by likelihood."""
+"""Every way is asked about the same images, scored, and set beside the ranking by likelihood."""
 
 import json
 
 import pytest
 
 import ablations
-from skincare.answering import predictions
-from skincare.answering.evaluated import EvaluatedModel
 from skincare.categories import CATEGORIES
-from skincare.modelling.model import PixelLimits
+from skincare.inference import predictions
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.modeling.model import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import SYSTEM_PROMPT
 from tests.dataset_helpers import write_dataset_files
@@ -22,7 +22,7 @@ def layout(tmp_path):
     return found
 
 
-def test_every_way_is_scored_on_the_same_pictures(layout):
+def test_every_way_is_scored_on_the_same_images(layout):
     config = ablations.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, n_orders=1)
     results = ablations.run(config, layout).results
     ways = {row["way"]: row for row in results["ways"]}
@@ -52,7 +52,7 @@ def test_another_order_changes_the_list_of_the_prompt_and_nothing_else(layout):
     assert model.listing(CATEGORIES).description == model.description != model.listing(order).description
 
 
-def test_agreement_counts_pictures():
+def test_agreement_counts_images():
     one = [prediction("1_1", "Oil", "Oil"), prediction("2_1", "Oil", None)]
     other = [prediction("2_1", "Oil", None), prediction("1_1", "Oil", "Balm")]
     assert ablations._share_alike([one, other]) == 0.5

@@ -49,11 +49,11 @@ def gradients(training) -> dict[str, torch.Tensor]:
 
 def of_the_mean(training, examples) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss and gradients of one plain pass over all images, weighted by hand."""
-    recogniser, recipe = training.pictures.recogniser, training.recipe
+    recogniser, recipe = training.images.recogniser, training.recipe
     recogniser.zero_grad(set_to_none=True)
-    grids, states = training.pictures.get([one.image for one in examples])
+    grids, states = training.images.get([one.image for one in examples])
     categories = [one.category for one in examples]
-    losses = objectives.losses(recogniser, training.pictures.encoder, recipe.head, grids, states, categories)
+    losses = objectives.losses(recogniser, training.images.encoder, recipe.head, grids, states, categories)
     losses = sampling.focal(losses) if recipe.imbalance == "focal" else losses
     weights = sampling.category_weights(training.categories) if recipe.imbalance == "class_balanced" else {}
     loss = (losses * torch.tensor([weights.get(one, 1.0) for one in categories])).mean()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skincare.answering import answers
-from skincare.answering.answers import ALIASES, Answer, parse
 from skincare.categories import CATEGORIES
+from skincare.inference import answer_parser
+from skincare.inference.answer_parser import ALIASES, Answer, parse
 from skincare.prompts import QUESTION, SYSTEM_PROMPT
 
 GAPS = (" ", "  ", "\n", "\t", "\u00a0", "\u2009", "\u3000", "-", "_", "\u2011", "\u200b ")
@@ -97,17 +97,17 @@ def test_the_question_alone_names_nothing() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_the_table_changes_nothing(monkeypatch, seed: int) -> None:
     rng = random.Random(seed)
-    pieces = [*answers._VOCABULARY, "not a", " or ", ", ", "free", "bath", "and"]
+    pieces = [*answer_parser._VOCABULARY, "not a", " or ", ", ", "free", "bath", "and"]
     texts = [" ".join(rng.choices(pieces, k=rng.randint(1, 6))) for _ in range(400)]
     expected = [parse(text, is_finished=i % 2 == 0) for i, text in enumerate(texts)]
-    items = list(answers._VOCABULARY.items())
+    items = list(answer_parser._VOCABULARY.items())
     rng.shuffle(items)
-    monkeypatch.setattr(answers, "_VOCABULARY", dict(items))
-    monkeypatch.setattr(answers, "_PHRASE", answers._pattern(dict(items)))
+    monkeypatch.setattr(answer_parser, "_VOCABULARY", dict(items))
+    monkeypatch.setattr(answer_parser, "_PHRASE", answer_parser._pattern(dict(items)))
     assert [parse(text, is_finished=i % 2 == 0) for i, text in enumerate(texts)] == expected
 
 
 def test_no_alias_is_of_two_categories() -> None:
-    phrases = [phrase for some in answers._PHRASES.values() for phrase in some] + list(answers._NAMELESS)
+    phrases = [phrase for some in answer_parser._PHRASES.values() for phrase in some] + list(answer_parser._NAMELESS)
     assert len(set(phrases)) == len(phrases) == len(ALIASES)
-    assert answers._PHRASES.keys() == set(CATEGORIES)
+    assert answer_parser._PHRASES.keys() == set(CATEGORIES)

@@ -1,4 +1,4 @@
-"""Views change a picture as a photographer might, the same way whenever the run is repeated."""
+"""Views change an image as a photographer might, the same way whenever the run is repeated."""
 
 import copy
 import hashlib
@@ -12,25 +12,25 @@ import pytest
 import torch
 from PIL import Image
 
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import PixelLimits
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import PixelLimits
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.training import augmentation
 from skincare.training.augmentation import Augmentation, augment
 from tests.dataset_helpers import pack, write_dataset_files
 
 KINDS = [kind for kind in get_args(Augmentation) if kind != "none"]
-PICTURE = pack(3, 240)
+IMAGE = pack(3, 240)
 
 
-def pixels(kind, seed=0, epoch=1, image_id="1_1", picture=PICTURE):
-    return np.asarray(augment(picture, kind, seed, epoch, image_id).resize((240, 240)))
+def pixels(kind, seed=0, epoch=1, image_id="1_1", image=IMAGE):
+    return np.asarray(augment(image, kind, seed, epoch, image_id).resize((240, 240)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_view_is_a_function_of_seed_epoch_and_picture(kind):
+def test_a_view_is_a_function_of_seed_epoch_and_image(kind):
     first = pixels(kind)
     assert np.array_equal(pixels(kind), first)
     others = [pixels(kind, seed=1), pixels(kind, epoch=2), pixels(kind, image_id="1_2")]
@@ -52,8 +52,8 @@ def test_a_view_is_what_torchvision_makes_with_that_seed(kind):
     seed = int.from_bytes(hashlib.sha256(b"0 1 1_1").digest()[:8], "big", signed=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        expected = augmentation._transform(kind)(PICTURE)
-    assert np.array_equal(np.asarray(augment(PICTURE, kind, 0, 1, "1_1")), np.asarray(expected))
+        expected = augmentation._transform(kind)(IMAGE)
+    assert np.array_equal(np.asarray(augment(IMAGE, kind, 0, 1, "1_1")), np.asarray(expected))
 
 
 def test_threads_make_views_side_by_side(monkeypatch):
@@ -61,7 +61,7 @@ def test_threads_make_views_side_by_side(monkeypatch):
     both = threading.Barrier(2, timeout=20)
     monkeypatch.setattr(augmentation, "_transform", lambda _: lambda image: (both.wait() and image) or image)
     with ThreadPoolExecutor(2) as pool:
-        assert len(list(pool.map(lambda i: augment(PICTURE, "light", 0, 0, i), ["1_1", "1_2"]))) == 2
+        assert len(list(pool.map(lambda i: augment(IMAGE, "light", 0, 0, i), ["1_1", "1_2"]))) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,7 +70,7 @@ def test_threads_make_views_side_by_side(monkeypatch):
 def test_a_view_is_hardly_larger_than_what_the_model_sees_and_no_smaller(tiny_encoder, kind, size, limits):
     encoder = PromptEncoder(copy.deepcopy(tiny_encoder.processor))
     encoder.processor.image_processor.size = PixelLimits(*limits).as_size()
-    image = PICTURE.resize(size)
+    image = IMAGE.resize(size)
     grid = encoder.pixels(image).grid
     wanted = (14 * grid[2], 14 * grid[1])
     for i in range(10):
@@ -82,7 +82,7 @@ def test_a_view_is_hardly_larger_than_what_the_model_sees_and_no_smaller(tiny_en
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_image_is_not_enlarged(kind):
-    small = PICTURE.resize((60, 60))
+    small = IMAGE.resize((60, 60))
     shown = [augment(small, kind, 0, 1, "1_1", size) for size in (lambda _: (308, 308), lambda size: size)]
     assert np.array_equal(*map(np.asarray, shown))
 
@@ -93,13 +93,15 @@ def test_the_number_of_workers_does_not_change_what_the_model_sees(
 ):
     layout = Layout(tmp_path)
     names = [one.image for one in write_dataset_files(layout, {"train": 6})["train"]]
-    pictures = PictureStates(Recogniser(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
+    images = VisionFeatures(Recogniser(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
     shown = [partial(augment, kind=kind, seed=0, epoch=1, image_id=one, enough_size=tiny_encoder.enough_size)
              for one in names]  # fmt: skip
     found = []
     for n_workers in (1, 2, 8):
-        monkeypatch.setattr("skincare.modelling.pictures.ThreadPoolExecutor", partial(ThreadPoolExecutor, n_workers))
-        found.append(torch.cat(pictures.views(names, shown)[1]))
+        monkeypatch.setattr(
+            "skincare.modeling.vision_features.ThreadPoolExecutor", partial(ThreadPoolExecutor, n_workers)
+        )
+        found.append(torch.cat(images.views(names, shown)[1]))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -113,16 +115,16 @@ def test_the_global_random_state_is_left_alone(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_view_is_a_mirror_image(kind):
-    """A picture dark on its left half stays darker there: mirrored print cannot be read."""
+    """An image dark on its left half stays darker there: mirrored print cannot be read."""
     half = Image.new("RGB", (240, 240), (200, 200, 200))
     half.paste((60, 60, 60), (0, 0, 120, 240))
     mirrored = 0
     for i in range(60):
-        view = pixels(kind, image_id=f"1_{i}", picture=half).astype(float).mean(axis=2)
+        view = pixels(kind, image_id=f"1_{i}", image=half).astype(float).mean(axis=2)
         mirrored += view[60:180, 40:80].mean() > view[60:180, 160:200].mean()
     # RandAugment and AugMix may invert tones (solarize), which is not a flip.
     assert mirrored <= (6 if kind in ("randaugment", "augmix") else 0)
 
 
-def test_none_is_the_picture_itself():
-    assert augment(PICTURE, "none", 0, 0, "1_1") is PICTURE
+def test_none_is_the_image_itself():
+    assert augment(IMAGE, "none", 0, 0, "1_1") is IMAGE

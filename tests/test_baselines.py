@@ -1,4 +1,4 @@
-"""Baselines see what they may see, answer about every test picture, and depend on nothing but their inputs."""
+"""Baselines see what they may see, answer about every test image, and depend on nothing but their inputs."""
 
 import json
 from collections import Counter
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import baselines
-from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.dataset import chat
 from skincare.errors import StageError
 from skincare.evaluation import comparison, metrics
+from skincare.inference import predictions
 from skincare.paths import TINY_MODEL, Layout
 from tests.dataset_helpers import write_catalogue, write_dataset_files
 from tests.helpers import prediction
@@ -20,7 +20,7 @@ SIZES = {"train": 42, "val": 14, "test": 14}
 
 
 def make_layout(root):
-    """Pictures of 70 products whose names tell the category, and a run that has got all test pictures right."""
+    """Images of 70 products whose names tell the category, and a run that has got all test images right."""
     found = Layout(root)
     parts = write_dataset_files(found, SIZES)
     everything = [one for part in parts.values() for one in part]
@@ -47,7 +47,7 @@ def done(tmp_path_factory):
     return found, *run(found)
 
 
-OF_TEST = {"majority", "name", "vision_probe", "name_picture"}
+OF_TEST = {"majority", "name", "vision_probe", "name_image"}
 
 
 def run(layout):
@@ -58,7 +58,7 @@ def run(layout):
     }
 
 
-def test_each_answers_about_every_test_picture_or_says_that_its_test_is_another(done):
+def test_each_answers_about_every_test_image_or_says_that_its_test_is_another(done):
     _, scores, answers = done
     assert answers.keys() == scores.keys() == OF_TEST | {"product_lookup", "name_folds"}
     assert {name for name, one in scores.items() if one["is_of_test"]} == OF_TEST
@@ -88,7 +88,7 @@ def test_a_second_run_gives_the_same_answers(done):
 
 
 @pytest.mark.slow
-def test_test_pictures_have_no_say_in_what_is_learnt(done, layout):
+def test_test_images_have_no_say_in_what_is_learnt(done, layout):
     """Their truths are changed: the answers stay."""
     before = done[2]
     text = layout.dataset("test").read_text()
@@ -108,7 +108,7 @@ def test_the_weight_of_the_name_is_what_val_wants():
     assert baselines._choose_weight(ignorant, knows, examples) < 0.5
 
 
-def test_the_lookup_answers_what_the_other_pictures_of_the_product_show():
+def test_the_lookup_answers_what_the_other_images_of_the_product_show():
     parts = {
         split: [chat.example(f"a_{i}_{n}.jpg", CATEGORIES[i % 14]) for i in range(first, first + 30) for n in (1, 2, 3)]
         for split, first in (("train", 0), ("val", 30), ("test", 60))
@@ -123,7 +123,7 @@ def test_the_lookup_answers_what_the_other_pictures_of_the_product_show():
         assert one.category == one.truth or one.product_id not in seen
 
 
-def test_a_trained_model_is_set_against_the_baselines_of_its_pictures(done):
+def test_a_trained_model_is_set_against_the_baselines_of_its_images(done):
     layout, scores, answers = done
     log = layout.finetune_log("sample")
     found = json.loads((log / "baselines.json").read_text())

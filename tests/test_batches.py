@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from skincare.errors import StageError
-from skincare.modelling.batches import IGNORED, PromptEncoder, multimodal_positions
+from skincare.modeling.batches import IGNORED, PromptEncoder, multimodal_positions
 from skincare.prompts import QUESTION, user_messages
-from tests.helpers import mixed_pixels, noise_picture
+from tests.helpers import mixed_pixels, noise_image
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def reference(tiny_encoder, tiny_model):
         processor.image_processor.size = {"shortest_edge": 20 * 784, "longest_edge": 60 * 784}
         processor.tokenizer.padding_side = padding_side
         shapes = ((168, 168), (200, 120), (168, 168), (100, 230))
-        pictures = [noise_picture(*shape, seed=i) for i, shape in enumerate(shapes)]
+        images = [noise_image(*shape, seed=i) for i, shape in enumerate(shapes)]
         text = processor.apply_chat_template(user_messages(), add_generation_prompt=True, tokenize=False)
-        inputs = processor(text=[text] * 4, images=pictures, return_tensors="pt", padding=True)
+        inputs = processor(text=[text] * 4, images=images, return_tensors="pt", padding=True)
         processor.image_processor.size, processor.tokenizer.padding_side = old_size, old_side
         positions, _ = tiny_model.model.get_rope_index(
             inputs["input_ids"],
@@ -66,13 +66,13 @@ def test_a_prompt_without_answer_teaches_nothing(tiny_encoder):
     assert (tiny_encoder.batch([(1, 12, 12)]).labels == IGNORED).all()
 
 
-def test_positions_after_a_wide_picture_go_on_behind_its_columns():
+def test_positions_after_a_wide_image_go_on_behind_its_columns():
     positions = multimodal_positions(n_before=2, grid=(1, 2, 6), n_after=2, merge_size=2)
     assert positions.tolist() == [[0, 1, 2, 2, 2, 5, 6], [0, 1, 2, 2, 2, 5, 6], [0, 1, 2, 3, 4, 5, 6]]
 
 
 @pytest.mark.parametrize("template", ["", "{{ messages[0]['role'] }}", "<|image_pad|>no question"])
-def test_a_template_that_loses_picture_or_question_is_refused(tiny_encoder, template):
+def test_a_template_that_loses_image_or_question_is_refused(tiny_encoder, template):
     processor = tiny_encoder.processor
     old = processor.chat_template
     processor.chat_template = template

@@ -13,18 +13,18 @@ from skincare.errors import MissingInputError, StageError
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import QUESTION
 from skincare.tables import SPLITS as MANIFEST
-from tests.dataset_helpers import jpeg, pack, write_catalogue, write_pictures
+from tests.dataset_helpers import jpeg, pack, write_catalogue, write_images
 
 FIRST_ID = 10_000_000
 
 
 def small_shop(layout, n_products=30, *, names=None, extra=None):
-    """Products of three categories with two pictures each, cleaned."""
+    """Products of three categories with two images each, cleaned."""
     ids = [str(FIRST_ID + i) for i in range(n_products)]
     categories = {product_id: CATEGORIES[i % 3] for i, product_id in enumerate(ids)}
     write_catalogue(layout, categories, names)
-    pictures = {f"{product_id}_{n}": jpeg(pack(2 * i + n, 320)) for i, product_id in enumerate(ids) for n in (1, 2)}
-    write_pictures(layout, {**pictures, **(extra or {})})
+    images = {f"{product_id}_{n}": jpeg(pack(2 * i + n, 320)) for i, product_id in enumerate(ids) for n in (1, 2)}
+    write_images(layout, {**images, **(extra or {})})
     clean.run(clean.Config(root=layout.root), layout)
     return ids
 
@@ -65,7 +65,7 @@ def test_no_product_is_in_two_splits(shop):
     assert all(found)
     assert sum(map(len, found)) == len(set.union(*found))
     assert summary.results["leakage"]["same_group"] == 0
-    assert summary.results["leakage_if_split_by_picture"]["same_product"] > 0.5
+    assert summary.results["leakage_if_split_by_image"]["same_product"] > 0.5
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(shop):
@@ -90,8 +90,8 @@ def test_sizes_of_one_product_stay_together(tmp_path):
     assert len([split for split in SPLITS if product_ids(parts[split]) & names.keys()]) == 1
 
 
-def test_products_that_share_a_picture_stay_together(tmp_path):
-    """The copy is rejected by the cleaning; its product still belongs to the one that kept the picture."""
+def test_products_that_share_an_image_stay_together(tmp_path):
+    """The copy is rejected by the cleaning; its product still belongs to the one that kept the image."""
     layout = Layout(tmp_path)
     linked = [str(FIRST_ID + i) for i in (0, 3, 6, 9, 12)]
     extra = {f"{product_id}_3": jpeg(pack(1, 320), 70 - i) for i, product_id in enumerate(linked[1:])}
@@ -169,7 +169,7 @@ def test_what_the_cleaning_measured_is_not_decoded_again(tmp_path, monkeypatch):
     assert build(layout)[0] == anew, "what is measured here is remembered too"
 
 
-def test_a_kept_picture_that_was_changed_afterwards_is_compared_as_it_is(tmp_path):
+def test_a_kept_image_that_was_changed_afterwards_is_compared_as_it_is(tmp_path):
     layout = Layout(tmp_path)
     ids = small_shop(layout, 12)
     one, other = ids[0], ids[3]
@@ -178,7 +178,7 @@ def test_a_kept_picture_that_was_changed_afterwards_is_compared_as_it_is(tmp_pat
     assert len([split for split in SPLITS if product_ids(parts[split]) & {one, other}]) == 1
 
 
-def test_a_kept_picture_that_is_broken_is_an_error(tmp_path):
+def test_a_kept_image_that_is_broken_is_an_error(tmp_path):
     layout = Layout(tmp_path)
     ids = small_shop(layout, 12)
     (layout.clean_images / f"pack-{ids[0]}_{ids[0]}_1.jpg").write_bytes(b"<html>")

@@ -120,16 +120,16 @@ def test_the_bound_is_scipys_clopper_pearson(n_wrong, n):
 
 
 def of_products(n_products, rng):
-    """Three pictures of each product, answered alike: the least that 3 n pictures can tell."""
+    """Three images of each product, answered alike: the least that 3 n images can tell."""
     truths = np.repeat(rng.integers(0, 14, n_products), 3)
     logits = np.repeat(3 * rng.normal(size=(n_products, 14)), 3, axis=0)
     logits[np.arange(len(truths)), truths] += 7
     return calibration.with_temperature(logits, 1.0), truths
 
 
-@pytest.mark.parametrize("alike", [False, True], ids=["independent pictures", "products answered alike"])
+@pytest.mark.parametrize("alike", [False, True], ids=["independent images", "products answered alike"])
 def test_a_threshold_keeps_its_promise_nineteen_times_in_twenty(alike):
-    """Chosen on 300 pictures for a wanted risk, the true risk exceeds it in at most one of twenty trials."""
+    """Chosen on 300 images for a wanted risk, the true risk exceeds it in at most one of twenty trials."""
     rng, broken, found = np.random.default_rng(1), 0, 0
     population, truths = of_products(7000, rng) if alike else made(20_000, seed=9, scale=4.0)
     confidence, right = calibration.confidence_of(population, truths)

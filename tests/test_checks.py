@@ -66,9 +66,9 @@ def test_a_check_alone_rejects_what_it_is_for_and_no_good_pack(reason):
     assert checks.choose("content", {}, only=(reason,), skip=(reason,)).failing(_measures(BAD[reason])) is None
 
 
-def test_every_picture_check_is_in_the_table_once_and_explained():
-    assert Counter(check.reason for check in checks.CHECKS) == Counter(get_args(checks.PictureReason))
-    reasons = (*get_args(checks.FileReason), *get_args(checks.PictureReason), *get_args(checks.CopyReason))
+def test_every_image_check_is_in_the_table_once_and_explained():
+    assert Counter(check.reason for check in checks.CHECKS) == Counter(get_args(checks.ImageReason))
+    reasons = (*get_args(checks.FileReason), *get_args(checks.ImageReason), *get_args(checks.CopyReason))
     assert all(checks.meaning(reason) for reason in reasons)
 
 
@@ -110,7 +110,7 @@ def test_no_real_photo_fails_but_by_size(real_data):
     assert len(found) == 192
 
 
-def test_measures_are_those_of_the_upright_picture():
+def test_measures_are_those_of_the_upright_image():
     measures = _measures(_turned())
     plain = _measures(_saved(pack(1).transpose(Image.Transpose.ROTATE_270), "PNG"))
     assert measures.box == pytest.approx(plain.box, abs=4)

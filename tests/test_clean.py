@@ -1,4 +1,4 @@
-"""Every picture is kept or rejected with a reason; what is kept does not depend on the order; originals stay."""
+"""Every image is kept or rejected with a reason; what is kept does not depend on the order; originals stay."""
 
 import io
 import json
@@ -8,11 +8,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 import clean
-from skincare.cleaning.picture_tables import MARKS, REVIEW, MarkRow
+from skincare.cleaning.image_tables import MARKS, REVIEW, MarkRow
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
 from skincare.tables import CLEAN, IMAGES, REJECTED
-from tests.dataset_helpers import jpeg, pack, write_catalogue, write_pictures
+from tests.dataset_helpers import jpeg, pack, write_catalogue, write_images
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def layout(tmp_path):
     return found
 
 
-def cleaned(layout, pictures, **config):
-    """Clean these pictures; return image id -> "kept" or the rejected row, and the summary."""
-    write_pictures(layout, pictures)
+def cleaned(layout, images, **config):
+    """Clean these images; return image id -> "kept" or the rejected row, and the summary."""
+    write_images(layout, images)
     summary = clean.run(clean.Config(root=layout.root, **config), layout)
     found = {row.image_id: "kept" for row in CLEAN.read(layout.clean_table)}
     found |= {row.image_id: row for row in REJECTED.read(layout.rejected_table)}
-    assert found.keys() == pictures.keys(), "kept + rejected = seen"
-    assert sum(summary.counts.values()) == len(pictures)
+    assert found.keys() == images.keys(), "kept + rejected = seen"
+    assert sum(summary.counts.values()) == len(images)
     return found, summary
 
 
@@ -47,22 +47,22 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("reason", BROKEN)
-def test_a_bad_picture_is_a_row_with_its_reason(layout, reason):
+def test_a_bad_image_is_a_row_with_its_reason(layout, reason):
     found, _ = cleaned(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": BROKEN[reason]})
     assert reasons(found) == {"10000001_1": "kept", "10000001_2": reason}
     if reason in ("too_small", "blurred"):
         assert float(found["10000001_2"].value) < float(found["10000001_2"].limit)
 
 
-def test_a_listed_picture_that_is_gone_is_a_row(layout):
-    write_pictures(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
+def test_a_listed_image_that_is_gone_is_a_row(layout):
+    write_images(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
     next(layout.product_images.glob("*_2.jpg")).unlink()
     clean.run(clean.Config(root=layout.root), layout)
     assert [row.reason for row in REJECTED.read(layout.rejected_table)] == ["missing_file"]
 
 
 def test_a_table_cannot_name_a_file_outside(layout, tmp_path):
-    write_pictures(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
+    write_images(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
     secret = tmp_path / "pack-10000001_10000001_2.jpg"
     secret.write_bytes(jpeg(pack(8)))
     text = layout.images_table.read_text()
@@ -85,12 +85,12 @@ COPY = pack(3, 600)
 )
 def test_the_largest_and_least_compressed_copy_stays(layout, copy, reason):
     original, other = jpeg(COPY), jpeg(pack(4))
-    for pictures in (
+    for images in (
         {"10000001_1": original, "10000002_1": copy, "10000002_2": other},
         {"10000001_1": copy, "10000002_1": original, "10000002_2": other},
     ):
-        found, _ = cleaned(layout, pictures)
-        gone = "10000002_1" if pictures["10000001_1"] == original else "10000001_1"
+        found, _ = cleaned(layout, images)
+        gone = "10000002_1" if images["10000001_1"] == original else "10000001_1"
         stays = "10000001_1" if gone == "10000002_1" else "10000002_1"
         assert reasons(found) == {stays: "kept", gone: reason, "10000002_2": "kept"}
         assert found[gone].duplicate_of == stays
@@ -105,15 +105,15 @@ def test_equal_pixels_in_other_files_are_named_as_such(layout):
     assert Counter(reasons(found).values()) == {"kept": 1, "duplicate_pixels": 1}
 
 
-def test_a_picture_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
+def test_an_image_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
     shared = jpeg(pack(3))
-    pictures = {
+    images = {
         "10000001_1": shared,
         "10000002_1": jpeg(pack(3), 60),
         "10000003_1": shared,
         "10000003_2": jpeg(pack(9)),
     }
-    found, summary = cleaned(layout, pictures)
+    found, summary = cleaned(layout, images)
     assert reasons(found) == {
         "10000001_1": "category_conflict", "10000002_1": "category_conflict", "10000003_1": "category_conflict",
         "10000003_2": "kept",
@@ -123,28 +123,28 @@ def test_a_picture_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
     assert summary.results["products_lost_by_category"] == {"Oil": 2}
 
 
-def test_blank_pictures_are_not_copies_of_each_other(layout):
+def test_blank_images_are_not_copies_of_each_other(layout):
     shades = {f"10000001_{i}": jpeg(Image.new("RGB", (400, 400), (250 - i,) * 3)) for i in range(1, 4)}
     found, _ = cleaned(layout, shades, only=("duplicate_pixels", "near_duplicate"))
     assert set(reasons(found).values()) == {"kept"}
 
 
 def test_packs_of_different_products_stay(layout):
-    """Field notes: hashes drop 14 to 297 of 400 such pictures."""
-    pictures = {f"10000001_{i}": jpeg(pack(1000 + i, 320)) for i in range(1, 121)}
-    found, _ = cleaned(layout, pictures)
+    """Field notes: hashes drop 14 to 297 of 400 such images."""
+    images = {f"10000001_{i}": jpeg(pack(1000 + i, 320)) for i in range(1, 121)}
+    found, _ = cleaned(layout, images)
     different = len({pack(1000 + i, 64).tobytes() for i in range(1, 121)})
     assert Counter(reasons(found).values())["kept"] == different
 
 
 def test_a_second_run_gives_the_same_bytes_and_touches_no_original(layout):
-    pictures = {f"10000001_{i}": jpeg(pack(i)) for i in range(1, 6)} | {"10000002_1": jpeg(pack(1), 55)}
+    images = {f"10000001_{i}": jpeg(pack(i)) for i in range(1, 6)} | {"10000002_1": jpeg(pack(1), 55)}
 
     def files(folder):
         found = {path.relative_to(layout.root): path for path in folder.rglob("*") if path.is_file()}
         return {name: path.read_bytes() for name, path in found.items() if name.parts[0] != ".cache"}
 
-    cleaned(layout, pictures)
+    cleaned(layout, images)
     originals, first = files(layout.product_images), files(layout.root)
     clean.run(clean.Config(root=layout.root), layout)
     assert files(layout.root) == first
@@ -158,8 +158,8 @@ def test_the_folder_holds_just_what_the_table_lists(layout):
 
 
 def test_the_order_of_the_table_changes_nothing(layout):
-    pictures = {f"1000000{p}_{i}": jpeg(pack(i), 90 - p) for p in (1, 2) for i in range(1, 5)}
-    cleaned(layout, pictures)
+    images = {f"1000000{p}_{i}": jpeg(pack(i), 90 - p) for p in (1, 2) for i in range(1, 5)}
+    cleaned(layout, images)
     first = layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()
     header, *rows = layout.images_table.read_text().splitlines()
     layout.images_table.write_text("\n".join([header, *reversed(rows)]) + "\n")
@@ -170,7 +170,7 @@ def test_the_order_of_the_table_changes_nothing(layout):
 def test_the_report_adds_up_and_names_the_threshold_table(layout):
     cleaned(layout, {"10000001_1": jpeg(pack(1)), "10000001_2": BROKEN["blurred"], "10000001_3": BROKEN["empty"]})
     report = layout.cleaning_report.read_text()
-    assert "3 pictures of 1 products" in report
+    assert "3 images of 1 products" in report
     assert "1 kept (33.3%)" in report
     assert "10000001_2 blurred" in report
     assert layout.plot("blur_histogram").read_bytes().startswith(b"\x89PNG")
@@ -186,7 +186,7 @@ def test_nothing_to_clean_says_where_to_look(layout):
 
 
 def test_an_image_id_that_is_listed_twice_is_an_error(layout):
-    write_pictures(layout, {"10000001_1": jpeg(pack(1))})
+    write_images(layout, {"10000001_1": jpeg(pack(1))})
     text = layout.images_table.read_text()
     layout.images_table.write_text(text + text.splitlines()[1] + "\n")
     with pytest.raises(StageError, match="more than once"):
@@ -195,8 +195,8 @@ def test_an_image_id_that_is_listed_twice_is_an_error(layout):
 
 def test_marks_around_a_limit_propose_another_and_clean_nothing(layout):
     """Through the command's own checks, in both directions: the least that passes, and the most."""
-    pictures = {f"10000001_{i}": jpeg(pack(i, 300).filter(ImageFilter.GaussianBlur(0.2 * i))) for i in range(1, 25)}
-    cleaned(layout, pictures)
+    images = {f"10000001_{i}": jpeg(pack(i, 300).filter(ImageFilter.GaussianBlur(0.2 * i))) for i in range(1, 25)}
+    cleaned(layout, images)
     before = layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()
     for check, is_good in (("blurred", lambda value: value > 150), ("overexposed", lambda value: value < 100)):
         config = clean.Config(root=layout.root, review=check)

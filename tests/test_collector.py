@@ -1,4 +1,4 @@
-"""Whatever a shop sends, every product and picture ends with a file or a reason, and nothing is raised."""
+"""Whatever a shop sends, every product and image ends with a file or a reason, and nothing is raised."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ from skincare.collecting.web import Answer
 from skincare.images import sniff_format
 from skincare.paths import Layout
 from skincare.tables import FAILURES, IMAGES, METADATA
-from tests.helpers import noise_picture
+from tests.helpers import noise_image
 from tests.test_pages import PAGES, json_ld
 
 SHOP = "https://shop.example"
@@ -48,7 +48,7 @@ class FakeWeb:
 
 def encoded(kind: str) -> bytes:
     buffer = io.BytesIO()
-    noise_picture(12, 9).save(buffer, kind)
+    noise_image(12, 9).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -60,7 +60,7 @@ def png_header(side: int) -> bytes:
     )
 
 
-PICTURES = {kind: encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF")}
+IMAGE_BYTES = {kind: encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF")}
 
 
 def product(i: int, slug: str = "x") -> Product:
@@ -99,7 +99,7 @@ def page_with(paths: list[str]) -> bytes:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        *((content, "scraped") for content in PICTURES.values()),
+        *((content, "scraped") for content in IMAGE_BYTES.values()),
         (b"<html>not found</html>", "not_an_image"),
         (b"", "empty"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
@@ -107,10 +107,10 @@ def page_with(paths: list[str]) -> bytes:
         (png_header(100), "truncated"),
         (FetchError("http_404", status=404), "http_404"),
     ],
-    ids=[*PICTURES, "html", "nothing", "svg", "bomb", "no-pixels", "dead"],
+    ids=[*IMAGE_BYTES, "html", "nothing", "svg", "bomb", "no-pixels", "dead"],
 )
 @pytest.mark.parametrize("content_type", ["image/jpeg", "text/html", "application/x-msdownload"])
-def test_the_bytes_decide_what_a_picture_is_and_not_its_content_type(tmp_path, answer, reason, content_type):
+def test_the_bytes_decide_what_an_image_is_and_not_its_content_type(tmp_path, answer, reason, content_type):
     with opened(tmp_path, [product(1)]) as (state, layout):
         page = page_with(["/a.exe"])
         ended = collected(
@@ -120,10 +120,10 @@ def test_the_bytes_decide_what_a_picture_is_and_not_its_content_type(tmp_path, a
         assert [row[0] for row in state.rows("SELECT reason FROM images")] == ["" if reason == "scraped" else reason]
 
 
-def test_of_ten_thousand_pictures_some_are_taken_and_one_row_tells_of_the_rest(tmp_path):
+def test_of_ten_thousand_images_some_are_taken_and_one_row_tells_of_the_rest(tmp_path):
     page = page_with([f"/{i}.jpg" for i in range(10_000)])
     with opened(tmp_path, [product(1)]) as (state, layout):
-        collected(state, layout, product(1), lambda url: page if url.endswith(".html") else PICTURES["JPEG"])
+        collected(state, layout, product(1), lambda url: page if url.endswith(".html") else IMAGE_BYTES["JPEG"])
         reasons = Counter(row[0] for row in state.rows("SELECT reason FROM images"))
     assert reasons == {"": MAX_IMAGES, "too_many_images": 1}
 
@@ -136,20 +136,20 @@ def test_a_page_that_is_too_large_is_a_reason(tmp_path):
 REASONS = ("timeout", "http_404", "http_503", "private_address", "robots_disallowed", "too_large", "bad_redirect")
 MAGIC = (b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0")
 ANSWERS = (
-    st.sampled_from([*PICTURES.values(), png_header(100_000), PICTURES["JPEG"][:200], PICTURES["WEBP"][:60]])
+    st.sampled_from([*IMAGE_BYTES.values(), png_header(100_000), IMAGE_BYTES["JPEG"][:200], IMAGE_BYTES["WEBP"][:60]])
     | st.tuples(st.sampled_from(MAGIC), st.binary(max_size=40)).map(b"".join)
     | st.sampled_from(REASONS).map(FetchError)
 )
 LISTS = st.lists(st.sampled_from(["/a.jpg", "//b.example/b", "/../../c%00.jpg", "/con", "/é" * 300]), max_size=4)
 
-# Half of the pages list pictures, whatever these are.
+# Half of the pages list images, whatever these are.
 SHOPS = st.booleans().flatmap(
     lambda is_a_list: LISTS.map(page_with) if is_a_list else PAGES | st.sampled_from(REASONS).map(FetchError)
 )
 
 
 def check_any_shop(n_shops: int) -> None:
-    """Collect that many products, each with a page and up to three answers for its pictures; then write the tables."""
+    """Collect that many products, each with a page and up to three answers for its images; then write the tables."""
     products = [product(i) for i in range(3 * n_shops)]
     waiting = iter(products)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder), products) as (state, layout):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from skincare.images import decode, decode_with_notes
-from tests.helpers import noise_picture
+from tests.helpers import noise_image
 
 # Colourants in the D50 connection space and gamma of Adobe RGB (1998). Source: Adobe RGB (1998) Color Image Encoding.
 ADOBE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
@@ -46,14 +46,14 @@ def _png(image, profile):
 
 def test_adobe_rgb_becomes_srgb():
     """(200, 100, 80) in Adobe RGB is more saturated in sRGB; worked out by the matrices, not by the library."""
-    picture = decode_with_notes(_png(Image.new("RGB", (4, 4), (200, 100, 80)), _profile()))
-    assert picture.notes == ("profile_applied",)
+    image = decode_with_notes(_png(Image.new("RGB", (4, 4), (200, 100, 80)), _profile()))
+    assert image.notes == ("profile_applied",)
     linear = (np.array([200, 100, 80]) / 255) ** 2.19921875
     srgb_to_xyz = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
     shown = np.clip(np.linalg.solve(srgb_to_xyz, np.array(ADOBE).T @ linear), 0, 1)
     expected = np.where(shown <= 0.0031308, 12.92 * shown, 1.055 * shown ** (1 / 2.4) - 0.055) * 255
-    assert np.abs(picture.pixels[1, 1].astype(int) - expected).max() <= 2
-    assert picture.pixels[1, 1, 0] > 215
+    assert np.abs(image.pixels[1, 1].astype(int) - expected).max() <= 2
+    assert image.pixels[1, 1, 0] > 215
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
@@ -62,11 +62,11 @@ def test_white_stays_white_in_every_mode(mode):
 
 
 def test_srgb_changes_no_pixel():
-    image = noise_picture(20, 20)
+    image = noise_image(20, 20)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture = decode_with_notes(_png(image, profile))
-    assert picture.notes == ()
-    assert np.array_equal(picture.pixels, np.asarray(image))
+    decoded = decode_with_notes(_png(image, profile))
+    assert decoded.notes == ()
+    assert np.array_equal(decoded.pixels, np.asarray(image))
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_srgb_changes_no_pixel():
     ids=["garbage", "cut_off", "other_space", "colour_for_grey", "white_is_grey"],
 )
 def test_a_profile_that_makes_no_sense_is_ignored(mode, profile):
-    image = noise_picture(20, 20).convert(mode)
-    picture = decode_with_notes(_png(image, profile))
-    assert picture.notes == ("profile_ignored",)
-    assert np.array_equal(picture.pixels, np.asarray(image.convert("RGB")))
+    image = noise_image(20, 20).convert(mode)
+    decoded = decode_with_notes(_png(image, profile))
+    assert decoded.notes == ("profile_ignored",)
+    assert np.array_equal(decoded.pixels, np.asarray(image.convert("RGB")))
 
 
 def test_a_huge_profile_is_not_parsed():
     buffer = io.BytesIO()
-    noise_picture(20, 20).save(buffer, "JPEG", icc_profile=_profile() + bytes(5_000_000))
+    noise_image(20, 20).save(buffer, "JPEG", icc_profile=_profile() + bytes(5_000_000))
     assert decode_with_notes(buffer.getvalue()).notes == ("profile_ignored",)
 
 
 def test_an_alpha_channel_that_hides_nothing_is_not_called_transparent():
-    assert decode_with_notes(_png(noise_picture(9, 9).convert("RGBA"), None)).notes == ()
+    assert decode_with_notes(_png(noise_image(9, 9).convert("RGBA"), None)).notes == ()

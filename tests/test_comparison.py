@@ -1,4 +1,4 @@
-"""Paired comparisons: the numbers of statsmodels and of samples written out, the same pictures only."""
+"""Paired comparisons: the numbers of statsmodels and of samples written out, the same images only."""
 
 import random
 from dataclasses import replace
@@ -46,7 +46,7 @@ def test_differences_are_those_of_the_scores():
 
 
 def test_intervals_are_those_of_samples_written_out():
-    """The same products for both models in every draw; scored picture by picture."""
+    """The same products for both models in every draw; scored image by image."""
     found = comparison.compare(BEFORE, AFTER, seed=5, n_resamples=60)
     products = sorted({one.product_id for one in BEFORE})
     differences = []
@@ -78,7 +78,7 @@ def test_the_other_way_round_is_the_negative_and_order_changes_nothing():
 
 
 def test_products_that_change_together_prove_less():
-    """Ten pictures of each of 4 products got right at last: 40 pictures, but only 4 witnesses."""
+    """Ten images of each of 4 products got right at last: 40 images, but only 4 witnesses."""
     before = [prediction(f"{i // 10}_{i}", "Oil", "Oil" if i >= 40 else None) for i in range(200)]
     after = [prediction(f"{i // 10}_{i}", "Oil", "Oil") for i in range(200)]
     found = comparison.compare(before, after)
@@ -103,10 +103,10 @@ def test_merged_predictions_are_compared_as_merged():
     ],
     ids=["one missing", "one twice", "another truth", "another product"],
 )
-def test_other_pictures_cannot_be_compared(after):
+def test_other_images_cannot_be_compared(after):
     assert AFTER[0].truth != "Peel"
-    with pytest.raises(StageError, match=r"(same pictures|each picture)"):
+    with pytest.raises(StageError, match=r"(same images|each image)"):
         comparison.compare(BEFORE, after)
-    with pytest.raises(StageError, match="same pictures"):
+    with pytest.raises(StageError, match="same images"):
         comparison.compare([], [])
-    assert not comparison.is_of_same_pictures(BEFORE, after) or len(after) > len(AFTER)
+    assert not comparison.is_of_same_images(BEFORE, after) or len(after) > len(AFTER)

@@ -36,7 +36,7 @@ def test_datasets_loads_the_files_unchanged(datasets, layout, tmp_path):
     assert {split: loaded[split].to_list() for split in SPLITS} == {split: elements(layout, split) for split in SPLITS}
 
 
-def test_trl_takes_the_examples_as_conversations_about_one_picture(datasets, layout, tiny_encoder, monkeypatch):
+def test_trl_takes_the_examples_as_conversations_about_one_image(datasets, layout, tiny_encoder, monkeypatch):
     """Also by way of Dataset.from_list, which fills absent keys with None; TRL's trainers take them out again."""
     data_utils = pytest.importorskip("trl.data_utils", reason="trl is not installed")
     utils = pytest.importorskip("trl.trainer.utils", reason="trl is not installed")
@@ -56,7 +56,7 @@ def test_trl_takes_the_examples_as_conversations_about_one_picture(datasets, lay
 
 
 def test_llamafactorys_form_is_as_its_documentation_asks(layout, tmp_path):
-    """Its converter wants text, as many <image> marks as pictures, turns that alternate, and columns that exist."""
+    """Its converter wants text, as many <image> marks as images, turns that alternate, and columns that exist."""
     export_dataset.run(export_dataset.Config(root=layout.root, format="llamafactory", to=str(tmp_path)), layout)
     described = json.loads((tmp_path / "dataset_info.json").read_text())
     assert set(described) == {"skincare_train", "skincare_val", "skincare_test"}
@@ -73,12 +73,12 @@ def test_llamafactorys_form_is_as_its_documentation_asks(layout, tmp_path):
             assert images == [str(layout.root / one.image)]
 
 
-@pytest.mark.parametrize(("kind", "ending", "picture"), [("parquet", "parquet", "image"), ("webdataset", "tar", "jpg")])
-def test_datasets_loads_shards_with_their_pictures(datasets, layout, tmp_path, kind, ending, picture):
+@pytest.mark.parametrize(("kind", "ending", "image"), [("parquet", "parquet", "image"), ("webdataset", "tar", "jpg")])
+def test_datasets_loads_shards_with_their_images(datasets, layout, tmp_path, kind, ending, image):
     export_dataset.run(export_dataset.Config(root=layout.root, format=kind, to=str(tmp_path / "out")), layout)
     files = {split: str(tmp_path / "out" / f"{split}-*.{ending}") for split in SPLITS}
     loaded = datasets.load_dataset(kind, data_files=files, cache_dir=str(tmp_path / "cache"))
     assert {split: loaded[split].num_rows for split in SPLITS} == SIZES
-    assert loaded["train"][0][picture].size == (224, 224)
+    assert loaded["train"][0][image].size == (224, 224)
     categories = loaded["train"]["category" if kind == "parquet" else "cls.txt"]
     assert list(categories) == [one.category for one in chat.read_dataset(layout, "train")]

@@ -4,27 +4,27 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare.answering.decoders import NAMES, make_decoder
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
-from skincare.modelling.answer_tree import build_tree
-from skincare.modelling.batches import IGNORED
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.heads import ClassificationHead, load_head, save_head
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference.decoders import NAMES, make_decoder
+from skincare.modeling.batches import IGNORED
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.heads import ClassificationHead, load_head, save_head
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.token_trie import build_tree
 from skincare.training import objectives
 from tests.helpers import mixed_pixels
 
 
 @pytest.fixture
 def asked(tiny_model, tiny_encoder):
-    """A recogniser with a head, and four pictures of three shapes."""
+    """A recogniser with a head, and four images of three shapes."""
     recogniser = Recogniser(tiny_model.requires_grad_(False))
     torch.manual_seed(0)
     recogniser.head = ClassificationHead(tiny_model.config.text_config.hidden_size)
     torch.nn.init.normal_(recogniser.head.linear.weight)
     pixels = mixed_pixels(tiny_encoder)
-    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.picture_states(pixels)
+    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.vision_features(pixels)
 
 
 def plain_scores(recogniser, encoder, grid, states, names=CATEGORIES):
@@ -46,8 +46,8 @@ def test_cached_ranking_equals_the_plain_full_sequence_score(asked):
     tree = build_tree(encoder, CATEGORIES)
     batch = encoder.batch(grids, padding_side="left")
     found = recogniser.score_tree(batch, states, tree)
-    for row, grid, picture in zip(found, grids, states, strict=True):
-        torch.testing.assert_close(row, plain_scores(recogniser, encoder, grid, picture), rtol=0, atol=1e-3)
+    for row, grid, image in zip(found, grids, states, strict=True):
+        torch.testing.assert_close(row, plain_scores(recogniser, encoder, grid, image), rtol=0, atol=1e-3)
 
 
 def test_an_opening_read_once_for_all_changes_nothing(asked):
@@ -174,7 +174,7 @@ def test_gradients_reach_model_and_head_together(tiny_model, tiny_encoder):
     recogniser.head = ClassificationHead(tiny_model.config.text_config.hidden_size)
     torch.nn.init.normal_(recogniser.head.linear.weight)
     pixels = mixed_pixels(tiny_encoder)
-    states = recogniser.picture_states(pixels)
+    states = recogniser.vision_features(pixels)
     grids = [one.grid for one in pixels]
     objectives.losses(recogniser, tiny_encoder, "joint", grids, states, ["Oil"] * 4).sum().backward()
     assert all(parameter.grad is not None for parameter in [*parameters.values(), *recogniser.head.parameters()])

@@ -1,4 +1,4 @@
-"""Two processes learn what one does from the same pictures, one of them writes; their number may change on the way."""
+"""Two processes learn what one does from the same images, one of them writes; their number may change on the way."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_a_run_of_two_is_finished_by_one(layout):
 
 @pytest.mark.slow
 def test_two_processes_that_share_the_weights_learn_what_one_does(layout):
-    """Every tensor trained; the last step's 5 pictures make two passes in one process and one in the other."""
+    """Every tensor trained; the last step's 5 images make two passes in one process and one in the other."""
     options = ("--recipe", "sample-all", "--learning-rate", "1e-4", "--micro-batch-size", "2")
     launch(layout, "one", *options, "--max-epochs", "2")
     said = launch(layout, "two", *options, "--max-epochs", "2", "--gradient-checkpointing", "True",

@@ -15,14 +15,14 @@ from skincare.sample import drawing
 
 
 def _fingerprint(image: Image.Image):
-    """Return what the cleaning compares a lossless file of the picture by; None where there is nothing to compare."""
+    """Return what the cleaning compares a lossless file of the image by; None where there is nothing to compare."""
     buffer = io.BytesIO()
     image.save(buffer, "BMP")
     measures, thumbnails = inspection.measure(buffer.getvalue())
     return None if thumbnails is None else measures.fingerprint(thumbnails)
 
 
-def _same_pictures(prints):
+def _same_images(prints):
     places = [place for place, one in enumerate(prints) if one]
     cells = [duplicates.cells(prints[place].thumbnails) for place in places]
     return [(places[i], places[j]) for i, j, _ in duplicates.search(cells, lambda i: prints[places[i]])]
@@ -52,7 +52,7 @@ def _recompressed(image: Image.Image, quality: int) -> Image.Image:
 )
 def test_a_copy_is_found(seed, change):
     image = _pack(seed)
-    assert _same_pictures([_fingerprint(image), _fingerprint(change(image))]) == [(0, 1)]
+    assert _same_images([_fingerprint(image), _fingerprint(change(image))]) == [(0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -63,7 +63,7 @@ def test_a_copy_with_more_white_around_it_is_found(seed):
     wider = Image.new("RGB", (round(image.width * 1.5), round(image.height * 1.3)), (255, 255, 255))
     wider.paste(image, (rng.randint(0, wider.width - image.width), rng.randint(0, wider.height - image.height)))
     copy = _fingerprint(_recompressed(wider, 80))
-    assert _same_pictures([_fingerprint(_recompressed(image, 90)), copy]) == [(0, 1)]
+    assert _same_images([_fingerprint(_recompressed(image, 90)), copy]) == [(0, 1)]
 
 
 def test_an_image_squeezed_to_another_shape_is_no_duplicate():
@@ -79,14 +79,14 @@ def test_400_different_packs_on_white_stay_400():
         packaging = drawing.random_packaging(random.Random(seed))
         seen.setdefault(packaging, seed)
     prints = [_fingerprint(_pack(seed, 400)) for seed in list(seen.values())[:400]]
-    assert _same_pictures(prints) == []
+    assert _same_images(prints) == []
 
 
 def test_shades_of_one_pack_differ():
     packaging = drawing.random_packaging(random.Random(1))
     one = drawing.draw(replace(packaging, body_colour="pink"), drawing.View(), 500, "SHADE").image
     other = drawing.draw(replace(packaging, body_colour="purple"), drawing.View(), 500, "SHADE").image
-    assert _same_pictures([_fingerprint(one), _fingerprint(other)]) == []
+    assert _same_images([_fingerprint(one), _fingerprint(other)]) == []
 
 
 def test_no_pair_is_missed_by_the_search():
@@ -101,35 +101,35 @@ def test_no_pair_is_missed_by_the_search():
         for pixels in map(np.asarray, images)
     ]
     pairs = [(i, j) for j in range(6) for i in range(j) if duplicates.difference(prints[i], prints[j]) <= 1]
-    assert _same_pictures(prints) == sorted(pairs)
+    assert _same_images(prints) == sorted(pairs)
     assert 0 < len(pairs) < 15
 
 
 def test_a_crowd_of_copies_costs_only_so_many_comparisons(monkeypatch):
     """All are still tied to the first, which is the one that stays."""
     monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 5)
-    monkeypatch.setattr(duplicates, "_BLOCK_PICTURES", 7)
+    monkeypatch.setattr(duplicates, "_BLOCK_IMAGES", 7)
     placeholder = [_fingerprint(_recompressed(_pack(3, 300), 40 + i)) for i in range(40)]
     others = [_fingerprint(_pack(seed, 300)) for seed in range(10, 20)]
-    found = _same_pictures([others[0], *placeholder, *others[1:], others[0]])
+    found = _same_images([others[0], *placeholder, *others[1:], others[0]])
     assert {(i, j) for i, j in found if i == 1} == {(1, j) for j in range(2, 41)}
     assert (0, 50) in found
     assert len(found) <= 5 * 51
 
 
-def test_pictures_without_contrast_are_never_near_duplicates():
+def test_images_without_contrast_are_never_near_duplicates():
     blank = [Image.new("RGB", (400, 400), (value, value, value)) for value in (255, 254, 128)]
     assert [_fingerprint(image) for image in blank] == [None, None, None]
-    assert _same_pictures([None, None]) == []
+    assert _same_images([None, None]) == []
 
 
 def test_pairs_refer_to_the_places_in_the_list():
     image = _pack(7)
     prints = [None, _fingerprint(_pack(1)), _fingerprint(image), None, _fingerprint(_recompressed(image, 60))]
-    assert _same_pictures(prints) == [(2, 4)]
+    assert _same_images(prints) == [(2, 4)]
 
 
 def test_judged_pairs_of_real_photos_are_judged_alike(real_data):
     for row in csv.DictReader((real_data / "pairs.csv").read_text(encoding="utf-8").splitlines()):
         one, other = (_fingerprint(decode((real_data / row[key]).read_bytes())) for key in ("file_a", "file_b"))
-        assert bool(_same_pictures([one, other])) == row["verdict"].startswith("same:"), row
+        assert bool(_same_images([one, other])) == row["verdict"].startswith("same:"), row

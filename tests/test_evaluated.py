@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import zero_shot
-from skincare.answering import predictions
-from skincare.answering.decoders import Rank
-from skincare.answering.evaluated import EvaluatedModel
-from skincare.modelling.heads import ClassificationHead
-from skincare.modelling.model import PixelLimits
+from skincare.inference import predictions
+from skincare.inference.decoders import Rank
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.modeling.heads import ClassificationHead
+from skincare.modeling.model import PixelLimits
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from tests.dataset_helpers import write_dataset_files
 
@@ -88,13 +88,13 @@ def test_a_killed_process_goes_on_where_it_was(layout):
     assert answered(layout) == expected
 
 
-@pytest.mark.parametrize("change", ["picture", "decoder", "limits", "weights", "head"])
+@pytest.mark.parametrize("change", ["image", "decoder", "limits", "weights", "head"])
 def test_a_kept_answer_is_only_used_for_what_gave_it(layout, change):
     model = EvaluatedModel(TINY_MODEL, layout, LIMITS)
     examples = write_dataset_files(layout, {"test": 1})["test"]
     (first,) = model.predict(examples, "test", model.decoder("rank"))
     limits, decoder = LIMITS, "rank"
-    if change == "picture":
+    if change == "image":
         write_dataset_files(layout, {"test": 1}, first=5)
         examples = [dataclasses.replace(examples[0], image=path) for path in
                     [layout.relative(sorted(layout.clean_images.iterdir())[-1])]]  # fmt: skip

@@ -10,19 +10,19 @@ from skincare.paths import REPOSITORY
 
 SCRIPT = REPOSITORY / "benchmarks" / "evaluation_speed.py"
 WIDTH, N_FROZEN_BLOCKS, N_PATCH_VALUES = 128, 3, 3 * 2 * 14 * 14
-N_PATCHES = 22 * 22  # of a square picture of at most 128 tokens
+N_PATCHES = 22 * 22  # of a square image of at most 128 tokens
 
 
 @pytest.mark.slow
-def test_a_seen_picture_saves_the_frozen_prefix_and_nothing_else(tmp_path):
+def test_a_seen_image_saves_the_frozen_prefix_and_nothing_else(tmp_path):
     out = tmp_path / "found.json"
-    command = [sys.executable, str(SCRIPT), "--shape", "tiny", "--n-pictures", "2", "--batch-size", "2"]
+    command = [sys.executable, str(SCRIPT), "--shape", "tiny", "--n-images", "2", "--batch-size", "2"]
     found = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "rank_seen" in found.stderr
 
     rows = {row["way"]: row for row in json.loads(out.read_text())["rows"]}
-    work = {way: row["gflop_per_picture"] * 1e9 for way, row in rows.items()}
+    work = {way: row["gflop_per_image"] * 1e9 for way, row in rows.items()}
     # Four matrices of the attention, two of the layer after it, and the attention itself.
     block = 2 * N_PATCHES * 12 * WIDTH**2 + 4 * N_PATCHES**2 * WIDTH
     prefix = 2 * N_PATCHES * N_PATCH_VALUES * WIDTH + N_FROZEN_BLOCKS * block
@@ -31,4 +31,4 @@ def test_a_seen_picture_saves_the_frozen_prefix_and_nothing_else(tmp_path):
     assert work["reference"] > work["reference_4_tokens"] > work["constrained"] > work["head"]
     for way, row in rows.items():
         assert row["operations_allow"] == pytest.approx(work["reference"] / work[way])
-        assert row["ratio"] == pytest.approx(row["pictures_per_second"] / rows["reference"]["pictures_per_second"])
+        assert row["ratio"] == pytest.approx(row["images_per_second"] / rows["reference"]["images_per_second"])

@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 import explain
-from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError
 from skincare.files import write_json
+from skincare.inference import predictions
 from skincare.paths import TINY_MODEL, Layout
 from skincare.sample import boxes, rendering
 from skincare.sample.products import sample_products
@@ -18,7 +18,7 @@ from tests.helpers import prediction
 
 @pytest.fixture
 def layout(tmp_path):
-    """A finished run of the tiny model, and six pictures of the sample shop, the last two named rightly."""
+    """A finished run of the tiny model, and six images of the sample shop, the last two named rightly."""
     found = Layout(tmp_path)
     write_json(found.shop_truth, {"seed": 0})
     write_json(found.summary("finetune"), {"results": {"run": "sample"}})
@@ -31,19 +31,19 @@ def layout(tmp_path):
         answers.append(prediction(f"{product.product_id}_1", product.category, said, log_probabilities=chances))
         path = found.root / answers[-1].file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(rendering.picture(product, product.pictures[0], products))
+        path.write_bytes(rendering.image_bytes(product, product.images[0], products))
     predictions.write_jsonl(found.finetune_log("sample") / "test_ranked.jsonl", answers)
     return found
 
 
 @pytest.mark.slow
 def test_mistakes_are_drawn_first_and_a_second_run_finds_the_same(layout):
-    config = explain.Config(root=layout.root, n_pictures=4)
+    config = explain.Config(root=layout.root, n_images=4)
     first = explain.run(config, layout)
     assert first == explain.run(config, layout)
     assert len(list(layout.overlay("").parent.glob("*.jpg"))) == 4
     answers = {one.image_id: one for one in predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl")}
-    for one in first.results["pictures"]:
+    for one in first.results["images"]:
         assert layout.overlay(one["image_id"]).is_file()
         assert one["rival"] == answers[one["image_id"]].category != one["truth"]
     overlap = first.results["overlap"]
@@ -61,7 +61,7 @@ def test_a_copy_has_the_box_of_its_photo(layout):
     copies = [
         (f"{product.product_id}_{one.n}", "{}_{}".format(*one.copy_of))
         for product in sample_products(0)
-        for one in product.pictures
+        for one in product.images
         if one.copy_of
     ][:5]
     assert copies

@@ -69,9 +69,9 @@ def test_the_plan_counts_what_an_export_in_fp32_leaves_on_disk(layout):
     run(layout, "sample", plan=True)
     planned = json.loads(layout.finetune_plan.read_text())
     run(layout, "sample", max_epochs=2)
-    assert planned["n_cached_pictures"] == len(list(layout.vision_cache.rglob("*.safetensors")))
+    assert planned["n_cached_images"] == len(list(layout.vision_cache.rglob("*.safetensors")))
     # 16 of the training, and 12 of val and test in fp32.
-    assert planned["cache_bytes"] == (16 + 2 * 12) * planned["cache_bytes_per_picture"]
+    assert planned["cache_bytes"] == (16 + 2 * 12) * planned["cache_bytes_per_image"]
 
 
 def test_val_is_measured_on_the_folder_and_on_its_rounded_weights(layout):

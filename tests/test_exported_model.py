@@ -22,8 +22,8 @@ from transformers import (
 )
 
 import predict
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import load_processor
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import load_processor
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import QUESTION, SYSTEM_PROMPT, chat_template
 from skincare.training import finetuning
@@ -97,7 +97,7 @@ def exported(request, trained):
     folder = layout.finetuned_model(request.param.__name__)
     finetuning.export(training, dataclasses.replace(settings, model=str(base)), folder)
     table = layout.root / "answers.csv"
-    predict.run(predict.Config(root=layout.root, pictures=layout.root / "images", model=str(folder), csv=table), layout)
+    predict.run(predict.Config(root=layout.root, images=layout.root / "images", model=str(folder), csv=table), layout)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 15
     return folder, {row["file"]: row["answer"] for row in rows}

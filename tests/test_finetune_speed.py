@@ -27,7 +27,7 @@ def test_each_rung_does_less_work_and_earlier_rows_are_kept(tmp_path):
     assert list(rows) == ["no_hooks", "no_checkpointing", "answer_logits", "ours_cached"]
     assert rows["no_hooks"]["step_seconds"] == first["no_hooks"]["step_seconds"]
     assert not any("error" in row for row in rows.values())
-    work = [row["gflop_per_picture"] for row in rows.values()]
+    work = [row["gflop_per_image"] for row in rows.values()]
     assert all(more > 1.01 * less for more, less in itertools.pairwise(work))
     assert rows["no_hooks"]["operations_allow"] == pytest.approx(work[0] / work[-1])
     assert set(measured(out, "ours_cached", "--batch-size", "1")) == {"ours_cached"}, "other settings, other results"

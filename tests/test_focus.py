@@ -1,4 +1,4 @@
-"""Focused pictures: every cleaned picture has one, cut or with a reason; only what changed is made again."""
+"""Focused images: every cleaned image has one, cut or with a reason; only what changed is made again."""
 
 import hashlib
 from collections import Counter
@@ -9,7 +9,7 @@ from PIL import Image
 
 import build_dataset
 import focus
-from skincare.cleaning.picture_tables import FOCUSED
+from skincare.cleaning.image_tables import FOCUSED
 from skincare.dataset import chat
 from skincare.errors import MissingInputError, StageError
 from skincare.images import decode
@@ -18,11 +18,11 @@ from skincare.tables import CLEAN, REJECTED, CleanRow
 from tests.dataset_helpers import jpeg, pack, write_catalogue
 
 
-def write_clean(layout: Layout, pictures: dict[str, bytes]) -> None:
-    """Write cleaned pictures, given as image id -> bytes, and their table."""
+def write_clean(layout: Layout, images: dict[str, bytes]) -> None:
+    """Write cleaned images, given as image id -> bytes, and their table."""
     layout.clean_images.mkdir(parents=True, exist_ok=True)
     rows = []
-    for image_id, content in pictures.items():
+    for image_id, content in images.items():
         file = layout.clean_images / f"pack_{image_id}.jpg"
         file.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
@@ -32,14 +32,14 @@ def write_clean(layout: Layout, pictures: dict[str, bytes]) -> None:
 
 
 SCENE = jpeg(Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)))
-PICTURES = {"10000001_1": jpeg(pack(1, 240)), "10000002_1": jpeg(pack(2, 240)), "10000003_1": SCENE,
+IMAGES = {"10000001_1": jpeg(pack(1, 240)), "10000002_1": jpeg(pack(2, 240)), "10000003_1": SCENE,
             "10000003_2": jpeg(Image.new("RGB", (300, 300), (255, 255, 255)))}  # fmt: skip
 
 
 @pytest.fixture
 def layout(tmp_path):
     found = Layout(tmp_path)
-    write_clean(found, PICTURES)
+    write_clean(found, IMAGES)
     return found
 
 
@@ -51,11 +51,11 @@ def files(layout):
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in layout.focused_images.iterdir()}
 
 
-def test_every_picture_is_there_and_the_reasons_add_up(layout):
+def test_every_image_is_there_and_the_reasons_add_up(layout):
     summary = run(layout)
     assert summary.counts == {"focused": 2, "no_plain_background": 1, "nothing_stands_out": 1}
     rows = {row.image_id: row for row in FOCUSED.read(layout.focus_table)}
-    assert rows.keys() == PICTURES.keys()
+    assert rows.keys() == IMAGES.keys()
     assert Counter(row.outcome for row in rows.values()) == summary.counts
     for image_id, row in rows.items():
         content = (layout.root / row.file).read_bytes()
@@ -66,14 +66,14 @@ def test_every_picture_is_there_and_the_reasons_add_up(layout):
             assert image.size == (round(side * 1.16),) * 2
             assert np.asarray(image)[0].min() > 250
         else:
-            assert content == PICTURES[image_id]
+            assert content == IMAGES[image_id]
             assert row.left is row.confidence is None
 
 
-def test_with_its_background_the_picture_is_only_cut(layout):
+def test_with_its_background_the_image_is_only_cut(layout):
     run(layout, background="as_is", margin=0.0)
     row = FOCUSED.read(layout.focus_table)[0]
-    original = decode(PICTURES["10000001_1"]).crop((row.left, row.top, row.right, row.bottom))
+    original = decode(IMAGES["10000001_1"]).crop((row.left, row.top, row.right, row.bottom))
     difference = np.abs(np.asarray(decode((layout.root / row.file).read_bytes()), dtype=int) - np.asarray(original))
     assert difference.mean() < 2
 
@@ -83,7 +83,7 @@ def test_only_what_changed_is_made_again(layout):
     first = files(layout)
     assert "(0 new)" in run(layout).headline
     assert files(layout) == first
-    write_clean(layout, {**PICTURES, "10000002_1": jpeg(pack(9, 240)), "10000004_1": jpeg(pack(4, 240))})
+    write_clean(layout, {**IMAGES, "10000002_1": jpeg(pack(9, 240)), "10000004_1": jpeg(pack(4, 240))})
     assert "(2 new)" in run(layout).headline
     changed = {name for name, one in files(layout).items() if one != first.get(name)}
     assert changed == {"pack_10000002_1.jpg", "pack_10000004_1.jpg"}
@@ -92,7 +92,7 @@ def test_only_what_changed_is_made_again(layout):
 
 def test_what_is_gone_is_gone(layout):
     run(layout)
-    write_clean(layout, {"10000001_1": PICTURES["10000001_1"]})
+    write_clean(layout, {"10000001_1": IMAGES["10000001_1"]})
     run(layout)
     assert list(files(layout)) == ["pack_10000001_1.jpg"]
     assert [row.image_id for row in FOCUSED.read(layout.focus_table)] == ["10000001_1"]
@@ -102,7 +102,7 @@ def test_a_run_that_breaks_off_keeps_what_it_has_and_ends_with_the_same_bytes(la
     run(layout)
     whole = {name: content for name, (content, _) in files(layout).items()}, layout.focus_table.read_bytes()
     layout.focus_table.unlink()
-    monkeypatch.setattr(focus, "focus_picture", interrupting(focus.focus_picture, after=2))
+    monkeypatch.setattr(focus, "focus_image", interrupting(focus.focus_image, after=2))
     with pytest.raises(KeyboardInterrupt):
         run(layout)
     n_done = len(FOCUSED.read(layout.focus_table))
@@ -124,7 +124,7 @@ def interrupting(function, after):
     return interrupted
 
 
-def test_a_broken_picture_names_itself_and_the_stage_to_rerun(layout):
+def test_a_broken_image_names_itself_and_the_stage_to_rerun(layout):
     write_clean(layout, {"10000001_1": b"<!doctype html>"})
     with pytest.raises(StageError, match=r"pack_10000001_1\.jpg: not_an_image[^$]*clean\.py"):
         run(layout)
@@ -135,7 +135,7 @@ def test_a_margin_that_cannot_be_is_refused(layout):
         run(layout, margin=-0.1)
 
 
-def test_the_dataset_takes_focused_pictures_in_the_same_split(layout):
+def test_the_dataset_takes_focused_images_in_the_same_split(layout):
     write_catalogue(layout, {f"1000000{n}": ("Oil", "Balm")[n % 2] for n in range(1, 9)})
     write_clean(layout, {f"1000000{n}_1": jpeg(pack(n, 240)) for n in range(1, 9)})
     REJECTED.write(layout.rejected_table, [])
@@ -151,5 +151,5 @@ def test_the_dataset_takes_focused_pictures_in_the_same_split(layout):
         assert [one.image_id for one in focused] == [one.image_id for one in plain[split]]
         assert {one.image.rpartition("/")[0] for one in focused} == {"clean_dataset/focused"}
     write_clean(layout, {f"1000000{n}_1": jpeg(pack(n + (n == 3), 240)) for n in range(1, 9)})
-    with pytest.raises(StageError, match=r"1 of 8 pictures are not focused.*10000003_1"):
+    with pytest.raises(StageError, match=r"1 of 8 images are not focused.*10000003_1"):
         build_dataset.run(config, layout)

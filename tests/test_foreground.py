@@ -86,7 +86,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_a_picture_without_a_clear_product_says_why(reason):
+def test_an_image_without_a_clear_product_says_why(reason):
     with pytest.raises(NoProductError) as raised:
         find_product(REASONS[reason])
     assert raised.value.reason == reason

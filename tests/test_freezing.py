@@ -3,8 +3,8 @@ import torch
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 
 from skincare.errors import StageError
-from skincare.modelling import freezing
-from skincare.modelling.freezing import Trainable, count, freeze, trainable_modules
+from skincare.modeling import freezing
+from skincare.modeling.freezing import Trainable, count, freeze, trainable_modules
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,13 @@ import pytest
 import baselines
 import fuse
 import predict
-from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import fusion
 from skincare.evaluation.calibration import with_temperature
 from skincare.files import write_json
-from skincare.inference import fused_predictor
+from skincare.inference import fused_predictor, predictions
 from skincare.paths import SPLITS, TINY_MODEL, Layout
 from skincare.reporting import reader_views
 from skincare.text_reading import extraction, split_reader
@@ -246,7 +245,7 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     (read, _), (other, _) = row("Clay Mask"), row("Bath Salts")
     assert (read.category, other.category) == ("Mask", "Bath Salts")
     monkeypatch.setattr(extraction, "PackReader", lambda *_: FakePacks("Bath Salts"))
-    predict.run(predict.Config(root=layout.root, pictures=file, predictor="fused"), layout)
+    predict.run(predict.Config(root=layout.root, images=file, predictor="fused"), layout)
     assert "Bath Salts" in capsys.readouterr().out
 
 
@@ -254,7 +253,7 @@ def test_the_fusion_answers_by_default_where_it_was_fitted(layout, monkeypatch):
     asked = []
     monkeypatch.setattr(fused_predictor, "FusedPredictor", lambda *_: asked.append("fused"))
     monkeypatch.setattr(predict, "is_drawings_only", lambda _: False)
-    config = predict.Config(root=layout.root, pictures=layout.root)
+    config = predict.Config(root=layout.root, images=layout.root)
     assert predict._predictor(config, layout).name.endswith("decoder generate")
     fusion.write(layout.finetuned_model("r"), fusion.Fusion(1, 1, 1))
     predict._predictor(config, layout)

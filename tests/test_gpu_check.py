@@ -86,7 +86,7 @@ def test_shares_of_a_trace_count_overlaps_once_and_leave_out_annotations(load):
 
 def test_a_variant_keeps_what_it_measured_before_it_failed(load):
     speed = load("finetune_speed")
-    good = {"variant": "ours", "batch_size": 4, "pictures_per_second": 1.0}
+    good = {"variant": "ours", "batch_size": 4, "images_per_second": 1.0}
     failed = {"variant": "ours", "batch_size": 8, "error": "OutOfMemoryError: so"}
     assert speed.first_and_largest([good, failed]) == (
         good, {**good, "does_not_fit": 8, "why": "OutOfMemoryError: so"},

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from skincare.cleaning import hashes
-from tests.helpers import noise_picture
+from tests.helpers import noise_image
 
 
 def _grey(seed: int) -> Image.Image:
-    noise = noise_picture(200 + 31 * seed, 300 - 23 * seed, seed)
+    noise = noise_image(200 + 31 * seed, 300 - 23 * seed, seed)
     return noise.resize((517, 431), Image.Resampling.BICUBIC).convert("L")
 
 

@@ -13,17 +13,17 @@ import finetune
 import score
 import zero_shot
 from skincare import figures
-from skincare.answering import predictions, saliency
-from skincare.answering.decoders import make_decoder
-from skincare.answering.evaluated import EvaluatedModel
 from skincare.categories import CATEGORIES
 from skincare.dataset import chat, hints
 from skincare.errors import StageError
 from skincare.files import write_json
+from skincare.inference import predictions, saliency
+from skincare.inference.decoders import make_decoder
+from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.model_predictor import ModelPredictor
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import PixelLimits
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import PixelLimits
+from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import HINT_LABELS
 from skincare.training import finetuning, sampling
@@ -78,7 +78,7 @@ def trained(tmp_path_factory):
 def test_prompts_of_different_length_are_answered_together_as_alone(tiny_model, tiny_encoder, name):
     recogniser = Recogniser(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+    grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
     some = ["", f"{OCR}NOOR", f"{OCR}Clay Mask, 50 ml, NOOR", f"{OCR}Peel"]
     decoder = make_decoder(name, recogniser, tiny_encoder)
     together = decoder(grids, states, some)
@@ -93,7 +93,7 @@ def test_the_scores_of_a_hinted_prompt_are_those_of_its_whole_sequence(tiny_mode
     """One prefill from the kept opening and a pass over the tree, against each name after the whole prompt."""
     recogniser = Recogniser(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)[:1]
-    grids, states, hint = [pixels[0].grid], recogniser.picture_states(pixels), f"{OCR}Clay Mask, 50 ml"
+    grids, states, hint = [pixels[0].grid], recogniser.vision_features(pixels), f"{OCR}Clay Mask, 50 ml"
     ranked = make_decoder("rank", recogniser, tiny_encoder)(grids, states, [hint])[0].log_probabilities
     batch = tiny_encoder.batch(grids * 14, CATEGORIES, hints=[hint] * 14)
     n_tokens = torch.tensor([len(tiny_encoder.answer_tokens(name)) for name in CATEGORIES])
@@ -212,8 +212,8 @@ def test_plan_and_preflight_know_the_longest_hint(layout, tiny_encoder):
     long = dataclasses.replace(train[-1], hint=OCR + "word " * 60 + "end")
     settings, recipe = config(layout), RECIPES["sample"]
     plans = [finetuning.plan_memory(settings, recipe, tiny_encoder, some) for some in ((), train, [*train[:-1], long])]
-    per_picture = [one.activation_bytes_per_picture for one in plans]
-    assert per_picture[0] < per_picture[1] < per_picture[2]
+    per_image = [one.activation_bytes_per_image for one in plans]
+    assert per_image[0] < per_image[1] < per_image[2]
     chat.write_dataset(layout, "train", [*train[:-1], dataclasses.replace(long, hint=OCR + "word " * 400 + "end")])
     with pytest.raises(StageError, match=r"longer than the 1024 (.|\n)*--hint-bytes"):
         finetune.run(config(layout, micro_batch_size=1), layout)
@@ -221,10 +221,10 @@ def test_plan_and_preflight_know_the_longest_hint(layout, tiny_encoder):
 
 def test_a_plan_counts_the_hints_of_the_dataset(layout):
     finetune.run(config(layout, plan=True), layout)
-    hinted = json.loads(layout.finetune_plan.read_text())["activation_bytes_per_picture"]
+    hinted = json.loads(layout.finetune_plan.read_text())["activation_bytes_per_image"]
     write_dataset_files(layout, SMALL)
     finetune.run(config(layout, plan=True), layout)
-    assert json.loads(layout.finetune_plan.read_text())["activation_bytes_per_picture"] < hinted
+    assert json.loads(layout.finetune_plan.read_text())["activation_bytes_per_image"] < hinted
 
 
 def test_the_model_says_which_hints_it_learnt_with(trained, tmp_path):
@@ -247,13 +247,13 @@ def test_settings_that_say_nothing_are_an_error(tmp_path, content):
 def test_what_is_explained_is_the_prompt_with_its_hint(trained):
     layout, _ = trained
     (layout.root / "log" / "finetune.json").write_text(json.dumps({"results": {"run": "r"}}))
-    explained = explain.run(explain.Config(root=layout.root), layout).results["pictures"]
+    explained = explain.run(explain.Config(root=layout.root), layout).results["images"]
     ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl")
     assert [one.hint for one in ranked] == [one.hint for one in chat.read_dataset(layout, "test")]
     model = EvaluatedModel(layout.finetuned_model("r"), layout, LIMITS)
     one = next(one for one in ranked if one.hint)
     row = next(row for row in explained if row["image_id"] == one.image_id)
-    grids, states = model.pictures.get([one.file])
+    grids, states = model.images.get([one.file])
 
     def contrast(*some):
         found = saliency.explain(model.recogniser, model.encoder, grids, states, [one.truth], [row["rival"]], *some)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 import build_dataset
 import export_dataset
-from skincare.answering.journal import Journal
 from skincare.dataset import chat, hints
 from skincare.dataset.shards import ShardedDataset
 from skincare.errors import MissingInputError, StageError
+from skincare.inference.prediction_cache import Journal
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import HINT_LABELS, QUESTION, hint_of, question, user_messages
 from skincare.tables import CLEAN, METADATA, MetadataRow
@@ -197,7 +197,7 @@ def test_text_hints_come_with_their_images_and_leave_without_a_trace(shop):
     }  # fmt: skip
     assert examples[rows[0].image_id].hint == ""
     assert found["kind"] == "text"
-    assert sum(found["pictures_with_one"].values()) == len(rows) - 1
+    assert sum(found["images_with_one"].values()) == len(rows) - 1
     build(shop)
     assert files(shop) == plain
 

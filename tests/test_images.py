@@ -22,7 +22,7 @@ from skincare.images import (
     encode_jpeg,
     sniff_format,
 )
-from tests.helpers import noise_picture
+from tests.helpers import noise_image
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -56,7 +56,7 @@ def test_every_format_is_recognised_by_its_first_bytes_and_decoded(kind):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_as_by_pil_itself(orientation):
-    image = noise_picture(16, 40)
+    image = noise_image(16, 40)
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = _saved(image, "PNG", exif=exif)
@@ -91,13 +91,13 @@ def test_cmyk_becomes_rgb():
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_cut_off_file_is_no_picture(kind):
-    content = _saved(noise_picture(200, 200), kind)
+def test_a_cut_off_file_is_no_image(kind):
+    content = _saved(noise_image(200, 200), kind)
     assert _reason(content[: len(content) * 2 // 3]) in ("truncated", "corrupt")
 
 
 def test_a_cut_off_jpeg_is_called_truncated_where_pil_verify_and_opencv_see_nothing():
-    content = _saved(noise_picture(300, 300), "JPEG")
+    content = _saved(noise_image(300, 300), "JPEG")
     assert _reason(content[: len(content) * 3 // 4]) == "truncated"
 
 
@@ -115,7 +115,7 @@ def test_a_cut_off_jpeg_is_called_truncated_where_pil_verify_and_opencv_see_noth
         (b"\x89PNG\r\n\x1a\n", "corrupt"),
     ],
 )
-def test_what_is_no_picture_has_a_reason(content, reason):
+def test_what_is_no_image_has_a_reason(content, reason):
     assert _reason(content) == reason
 
 
@@ -147,7 +147,7 @@ def test_any_bytes_are_decoded_or_refused_with_a_reason(tail, head):
 
 @given(st.data())
 def test_a_damaged_jpeg_is_decoded_or_refused_with_a_reason(data):
-    content = bytearray(_saved(noise_picture(24, 24), "JPEG"))
+    content = bytearray(_saved(noise_image(24, 24), "JPEG"))
     for _ in range(data.draw(st.integers(1, 5))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -168,7 +168,7 @@ _PLAIN_JPEGS = {
 @pytest.mark.parametrize("options", _PLAIN_JPEGS.values(), ids=_PLAIN_JPEGS)
 @pytest.mark.parametrize("size", [(64, 48), (61, 47), (1, 1)])
 def test_a_plain_jpeg_comes_out_as_from_pil(monkeypatch, options, size):
-    content = _saved(noise_picture(*size), "JPEG", **options)
+    content = _saved(noise_image(*size), "JPEG", **options)
     fast = images._plain_jpeg(Image.open(io.BytesIO(content)), content)
     assert np.array_equal(fast, decode_with_notes(content).pixels)
     monkeypatch.setattr(images, "_plain_jpeg", lambda *_: None)
@@ -178,7 +178,7 @@ def test_a_plain_jpeg_comes_out_as_from_pil(monkeypatch, options, size):
 @given(st.data())
 def test_a_damaged_jpeg_comes_out_as_from_pil(data):
     """Whatever the fast decoder takes, PIL takes too, and sees the same in it."""
-    content = bytearray(_saved(noise_picture(40, 24), "JPEG", restart_marker_rows=data.draw(st.sampled_from([0, 1]))))
+    content = bytearray(_saved(noise_image(40, 24), "JPEG", restart_marker_rows=data.draw(st.sampled_from([0, 1]))))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.integers(len(content) // 2, len(content)))
@@ -210,7 +210,7 @@ def test_what_was_checked_against_the_limit_is_what_is_decoded():
 
 
 def test_encoding_is_reproducible_and_close():
-    image = noise_picture(64, 48).resize((480, 640))
+    image = noise_image(64, 48).resize((480, 640))
     content = encode_jpeg(image)
     assert content == encode_jpeg(image)
     assert np.abs(np.asarray(decode(content), dtype=int) - np.asarray(image, dtype=int)).mean() < 2
@@ -257,12 +257,12 @@ def test_real_broken_files_are_refused_for_what_is_wrong_and_real_odd_ones_are_r
     for row in _rows(real_data / "broken.csv"):
         path = real_data / row["file"]
         try:
-            picture = decode_with_notes(path.read_bytes())
+            image = decode_with_notes(path.read_bytes())
         except BrokenImageError as error:
             refused[path.name] = error.reason
         else:
-            assert picture.pixels.shape[2:] == (3,)
-            noticed[path.name] = picture.notes
+            assert image.pixels.shape[2:] == (3,)
+            noticed[path.name] = image.notes
     assert refused == BROKEN_FILES
     assert {name: notes for name, notes in noticed.items() if notes} == ODD_FILES
 

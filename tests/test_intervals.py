@@ -36,7 +36,7 @@ def test_the_sign_flip_test_is_scipys():
     assert intervals.sign_flip_p(np.zeros(5), 0, 100) == 1
 
 
-def test_one_picture_a_product_is_the_plain_bootstrap():
+def test_one_image_a_product_is_the_plain_bootstrap():
     """With many products the interval is scipy's percentile interval of the mean."""
     hits = (np.arange(400) % 3 == 0).astype(float)
     draws = intervals.draw_products(400, 0, 8000)
@@ -45,8 +45,8 @@ def test_one_picture_a_product_is_the_plain_bootstrap():
     assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.006)
 
 
-def test_pictures_of_one_product_count_little_more_than_once():
-    """Ten equal pictures of each of 20 products tell what 20 pictures tell."""
+def test_images_of_one_product_count_little_more_than_once():
+    """Ten equal images of each of 20 products tell what 20 images tell."""
     hits, draws = (np.arange(20) % 2).astype(float), intervals.draw_products(20, 0, 4000)
     ones = np.ones(20)
     assert intervals.share_interval(10 * hits, 10 * ones, draws) == intervals.share_interval(hits, ones, draws)
@@ -58,10 +58,10 @@ def test_the_interval_covers_the_truth_nineteen_times_in_twenty(n_products):
     """Products with an accuracy of their own around 0.6; plain percentiles cover 86 % of the time with 6 of them."""
     generator, inside = np.random.default_rng(3), 0
     for seed in range(400):
-        n_pictures = generator.integers(1, 6, size=n_products)
-        hits = generator.binomial(n_pictures, generator.beta(3, 2, size=n_products))
+        n_images = generator.integers(1, 6, size=n_products)
+        hits = generator.binomial(n_images, generator.beta(3, 2, size=n_products))
         draws = intervals.draw_products(n_products, seed, 1000)
-        low, high = intervals.share_interval(hits.astype(float), n_pictures.astype(float), draws)
+        low, high = intervals.share_interval(hits.astype(float), n_images.astype(float), draws)
         inside += low <= 0.6 <= high
     assert 0.92 <= inside / 400 <= 0.98
 
@@ -79,7 +79,7 @@ def test_one_product_tells_little_and_none_tells_nothing():
     assert intervals.share_interval(np.zeros(3), np.zeros(3), intervals.draw_products(3, 0, 100)) is None
 
 
-def test_products_without_a_picture_have_no_say():
+def test_products_without_an_image_have_no_say():
     """Two of thirty products show the category: as good as two."""
     among = np.zeros(30)
     among[:2] = 5
@@ -103,12 +103,12 @@ def test_the_reference_could_show_differences_of_ten_points():
 
 @pytest.mark.parametrize("n", [1, 10, 81, 1000])
 def test_models_that_agree_show_no_difference_of_nought(n):
-    """A difference of d needs that share of discordant pictures: at least about 8 of them."""
+    """A difference of d needs that share of discordant images: at least about 8 of them."""
     d = intervals.smallest_detectable_difference(n, 0.0)
     assert d == 1 if n < 8 else 6 < n * d < 9
 
 
-def test_more_pictures_of_the_same_products_detect_little_more():
+def test_more_images_of_the_same_products_detect_little_more():
     generator = np.random.default_rng(0)
     changes = generator.choice([-1, 0, 0, 1, 1], size=50).astype(float)
     once = intervals.smallest_detectable_of_products(changes, 50)

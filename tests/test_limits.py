@@ -9,7 +9,7 @@ from skincare.cleaning.limits import Marked
 
 
 def marked(n=80, middle=50.0, sign=1.0, seed=0):
-    """Pictures whose chance to be good rises with the value (sign 1) or falls with it."""
+    """Images whose chance to be good rises with the value (sign 1) or falls with it."""
     rng = np.random.default_rng(seed)
     values = rng.uniform(0, 100, n)
     is_good = rng.random(n) < 1 / (1 + np.exp(-sign * (values - middle) / 4))

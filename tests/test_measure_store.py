@@ -7,20 +7,20 @@ import sqlite3
 import numpy as np
 import pytest
 
-from skincare import engines
+from skincare import worker_pool
 from skincare.cleaning import inspection, measuring
 from skincare.cleaning.measure_store import MeasureStore
 from skincare.paths import Layout
 from skincare.tables import IMAGES
-from tests.dataset_helpers import jpeg, pack, write_pictures
+from tests.dataset_helpers import jpeg, pack, write_images
 
-PICTURES = {"10000001_1": jpeg(pack(1)), "10000001_2": jpeg(pack(2)), "10000001_3": b"<html>"}
+IMAGE_BYTES = {"10000001_1": jpeg(pack(1)), "10000001_2": jpeg(pack(2)), "10000001_3": b"<html>"}
 
 
 @pytest.fixture
 def layout(tmp_path):
     found = Layout(tmp_path)
-    write_pictures(found, PICTURES)
+    write_images(found, IMAGE_BYTES)
     _age(found)
     return found
 
@@ -41,7 +41,7 @@ def _inspected(layout, monkeypatch, **options):
             yield look_at(path)
 
     with monkeypatch.context() as patched, MeasureStore(layout.measures_cache) as store:
-        patched.setattr(engines, "in_order", look_at_here)
+        patched.setattr(worker_pool, "in_order", look_at_here)
         found = measuring.inspect_all(IMAGES.read(layout.images_table), layout, store, **options)
     return found, sorted(looked_at)
 
@@ -90,7 +90,7 @@ def test_a_damaged_store_is_replaced(layout, monkeypatch, damage):
 
 def test_what_is_no_longer_listed_is_forgotten(layout, monkeypatch):
     _inspected(layout, monkeypatch)
-    write_pictures(layout, {"10000001_1": PICTURES["10000001_1"]})
+    write_images(layout, {"10000001_1": IMAGE_BYTES["10000001_1"]})
     _age(layout)
     _inspected(layout, monkeypatch)
     with sqlite3.connect(layout.measures_cache) as database:
@@ -98,7 +98,7 @@ def test_what_is_no_longer_listed_is_forgotten(layout, monkeypatch):
 
 
 def test_thumbnails_come_back_as_they_were(layout):
-    measures, thumbnails = inspection.measure(PICTURES["10000001_1"])
+    measures, thumbnails = inspection.measure(IMAGE_BYTES["10000001_1"])
     row = IMAGES.read(layout.images_table)[0]
     with MeasureStore(layout.measures_cache) as store:
         measuring.inspect_all([row], layout, store)

@@ -6,15 +6,15 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.model import load_config, load_model
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.model import load_config, load_model
+from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
 from skincare.training import adapters, memory_plan
 from skincare.training.adapters import Adapter
 from skincare.training.memory_plan import GIB
 from skincare.training.recomputation import enable_checkpointing
-from tests.helpers import noise_picture
+from tests.helpers import noise_image
 
 GRID = (1, 12, 12)
 
@@ -37,8 +37,8 @@ def test_counts_are_those_of_the_loaded_model(tiny_model):
 
 def kept_bytes(recogniser, encoder, n_images, *, opening_apart=False):
     """What autograd keeps of a real pass in bf16 autocast, and the batch; weights are left out."""
-    pixels = [encoder.pixels(noise_picture(168, 168, seed)) for seed in range(n_images)]
-    states = recogniser.picture_states(pixels)
+    pixels = [encoder.pixels(noise_image(168, 168, seed)) for seed in range(n_images)]
+    states = recogniser.vision_features(pixels)
     batch = encoder.batch([one.grid for one in pixels], ["Moisturiser"] * n_images, opening_apart=opening_apart)
     weights = {parameter.untyped_storage().data_ptr() for parameter in recogniser.model.parameters()}
     kept = {}
@@ -67,7 +67,7 @@ def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_enc
     found = planned(n_tokens=n_opening + batch.input_ids.shape[1], n_opening=n_opening)
     assert found.cast_bytes == 2 * found.n_trainable
     per_step = found.activation_bytes_per_step + found.cast_bytes
-    assert measured < per_step + 4 * found.activation_bytes_per_picture < 1.35 * measured
+    assert measured < per_step + 4 * found.activation_bytes_per_image < 1.35 * measured
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_checkpointed_activations_are_what_autograd_keeps_of_a_real_pass(tiny_mo
     recogniser.train()
     (four, batch), (eight, _) = (kept_bytes(recogniser, tiny_encoder, n) for n in (4, 8))
     found = planned(n_tokens=batch.input_ids.shape[1], trainable=trainable)
-    assert 1 < found.checkpointed_bytes_per_picture / ((eight - four) / 4) < 1.7
-    assert found.checkpointed_bytes_per_picture < 0.9 * found.activation_bytes_per_picture
+    assert 1 < found.checkpointed_bytes_per_image / ((eight - four) / 4) < 1.7
+    assert found.checkpointed_bytes_per_image < 0.9 * found.activation_bytes_per_image
 
 
 @pytest.mark.slow
@@ -96,13 +96,13 @@ def test_checkpointing_at_true_size_keeps_what_was_measured():
     )  # fmt: skip
     for trainable, kept in ((Trainable(), 73), (Trainable(4, True, 4), 210), (Trainable(everything=True), 1494)):
         found = memory_plan.plan(config, trainable, 231, (1, 2, 256), 4, 24 * GIB, names_alternatives=False)
-        assert found.checkpointed_bytes_per_picture / 2**20 == pytest.approx(kept, rel=0.15)
+        assert found.checkpointed_bytes_per_image / 2**20 == pytest.approx(kept, rel=0.15)
     assert not found.fits, "a whole model in 24 GiB"
 
 
 def test_an_opening_that_is_read_once_takes_less_and_only_where_it_is():
     whole, apart = planned(), planned(n_opening=60)
-    assert apart.activation_bytes_per_picture < 0.8 * whole.activation_bytes_per_picture
+    assert apart.activation_bytes_per_image < 0.8 * whole.activation_bytes_per_image
     everything = [planned(trainable=Trainable(everything=True), n_opening=n) for n in (0, 60)]
     assert everything[0] == everything[1]
 
@@ -110,21 +110,21 @@ def test_an_opening_that_is_read_once_takes_less_and_only_where_it_is():
 def test_more_trained_layers_keep_more():
     one, two = (planned(trainable=Trainable(n_language_layers=n)) for n in (1, 3))
     assert two.n_trainable > one.n_trainable
-    assert two.activation_bytes_per_picture >= one.activation_bytes_per_picture
+    assert two.activation_bytes_per_image >= one.activation_bytes_per_image
 
 
 def test_the_choice_is_the_largest_that_fits():
     plenty = planned()
     assert (plenty.micro_batch_size, plenty.gradient_checkpointing) == (8, False)
     assert plenty.total_bytes <= plenty.capacity_bytes
-    room_for_four = planned(capacity=memory_plan._total(plenty.fixed_bytes, plenty.activation_bytes_per_picture, 4))
+    room_for_four = planned(capacity=memory_plan._total(plenty.fixed_bytes, plenty.activation_bytes_per_image, 4))
     assert (room_for_four.micro_batch_size, room_for_four.gradient_checkpointing) == (4, False)
 
 
-def test_checkpointing_is_chosen_only_where_one_picture_does_not_fit():
+def test_checkpointing_is_chosen_only_where_one_image_does_not_fit():
     plenty = planned()
-    fixed, per_picture = plenty.fixed_bytes, plenty.activation_bytes_per_picture
-    tight = planned(capacity=memory_plan._total(fixed, per_picture, 1) - 1)
+    fixed, per_image = plenty.fixed_bytes, plenty.activation_bytes_per_image
+    tight = planned(capacity=memory_plan._total(fixed, per_image, 1) - 1)
     assert tight.gradient_checkpointing
     assert tight.total_bytes <= tight.capacity_bytes
 
@@ -158,7 +158,7 @@ def test_lora_is_counted_beside_the_modules_that_learn(tiny_model):
     found = planned(trainable=Trainable(0, False, 0), adapter=Adapter())
     adapters.add_lora(tiny_model, Adapter(), seed=0)
     assert found.parameters_by_module == {"LoRA": sum(p.numel() for p in adapters.learn_lora(tiny_model).values())}
-    assert found.activation_bytes_per_picture > 0
+    assert found.activation_bytes_per_image > 0
     both = planned(adapter=Adapter())
     assert sum(both.parameters_by_module.values()) == both.n_trainable > planned().n_trainable
 

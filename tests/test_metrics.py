@@ -31,7 +31,7 @@ CASES = {
     "fair": FAIR,
     "perfect": [prediction(f"{i}_1", c, c) for i, c in enumerate(CATEGORIES)],
     "silent": [prediction(f"{i}_1", c, None) for i, c in enumerate(CATEGORIES)],
-    "one picture": [prediction("1_1", "Oil", "Balm")],
+    "one image": [prediction("1_1", "Oil", "Balm")],
 }
 
 
@@ -81,7 +81,7 @@ def test_nothing_cannot_be_scored():
 
 
 def drawn_f1(predictions, seed, n_resamples):
-    """Macro F1 as scikit-learn has it, of samples of products written out picture by picture."""
+    """Macro F1 as scikit-learn has it, of samples of products written out image by image."""
     products = sorted({one.product_id for one in predictions})
     for times in intervals.draw_products(len(products), seed, n_resamples).astype(int):
         some = [one for product, n in zip(products, times, strict=True) for one in n * by_product(predictions)[product]]
@@ -113,8 +113,8 @@ def test_values_lie_in_their_intervals(name):
         assert high - low > 0.02
 
 
-def test_a_category_has_the_interval_of_its_own_pictures():
-    """Recall and precision: the accuracy of the pictures shown and of those answered so, their products drawn alone."""
+def test_a_category_has_the_interval_of_its_own_images():
+    """Recall and precision: the accuracy of the images shown and of those answered so, their products drawn alone."""
     scores = metrics.score(FAIR)
     for one in scores.categories[:3]:
         for kind, chosen in (("recall", "truth"), ("precision", "category")):

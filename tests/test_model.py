@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLForConditionalGeneration
 
 from skincare.errors import MissingInputError, StageError
-from skincare.modelling import model
+from skincare.modeling import model
 from skincare.paths import TINY_MODEL
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
@@ -30,14 +30,14 @@ def test_the_embedded_model_is_a_real_and_small_qwen2_vl():
 
 
 def test_the_pixel_limits_decide_the_number_of_visual_tokens(tiny_encoder):
-    from skincare.modelling.batches import PromptEncoder
-    from tests.helpers import noise_picture
+    from skincare.modeling.batches import PromptEncoder
+    from tests.helpers import noise_image
 
     for tokens in (36, 64, 100):
         encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(tokens, tokens)))
-        assert encoder.n_visual_tokens(encoder.pixels(noise_picture(500, 500)).grid) == tokens
+        assert encoder.n_visual_tokens(encoder.pixels(noise_image(500, 500)).grid) == tokens
     encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(64, 128)))
-    assert encoder.pixels(noise_picture(1000, 1000)).grid == (1, 22, 22)
+    assert encoder.pixels(noise_image(1000, 1000)).grid == (1, 22, 22)
 
 
 def test_a_name_that_the_hub_does_not_tell_is_explained(monkeypatch):

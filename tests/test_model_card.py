@@ -37,7 +37,7 @@ def data_of(model, **more):
                 "machine": HOSTILE}  # fmt: skip
     return report_data.ReportData(
         stages={"finetune": finetune}, before=None, after=metrics.score(answers), comparison={}, confidence={},
-        history=[], pictures=[], plots={}, manifests={},
+        history=[], images=[], plots={}, manifests={},
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_the_hub_reads_the_results(tmp_path):
     assert found["accuracy"].metric_value == pytest.approx(data.after.accuracy, abs=1e-4)
     assert found["f1"].metric_value == pytest.approx(data.after.f1_macro, abs=1e-4)
     assert f"{data.after.accuracy_low:.3f} to {data.after.accuracy_high:.3f}" in found["accuracy"].metric_name
-    assert found["accuracy"].dataset_name == "Test split: 42 pictures of 42 products"
+    assert found["accuracy"].dataset_name == "Test split: 42 images of 42 products"
 
 
 @pytest.mark.parametrize("model", ["models/tiny-qwen2-vl", "/home/me/model", "Qwen/Qwen2-VL-72B"])

@@ -15,16 +15,16 @@ import sample_shop
 import scrape
 import zero_shot
 from skincare import stage
-from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.dataset import splitting
 from skincare.errors import StageError
 from skincare.evaluation import comparison
 from skincare.files import replacing_folder
+from skincare.inference import predictions
 from skincare.paths import SPLITS, Layout
 from skincare.sample import shop
 from skincare.tables import CATALOGUE, CatalogueRow
-from tests.dataset_helpers import jpeg, pack, url, write_catalogue, write_dataset_files, write_pictures
+from tests.dataset_helpers import jpeg, pack, url, write_catalogue, write_dataset_files, write_images
 from tests.helpers import prediction
 
 
@@ -42,11 +42,11 @@ def content(layout):
 def cleaned(layout):
     ids = [str(10_000_000 + i) for i in range(9)]
     write_catalogue(layout, {one: CATEGORIES[i % 3] for i, one in enumerate(ids)})
-    write_pictures(layout, {f"{one}_1": jpeg(pack(i, 320)) for i, one in enumerate(ids)})
+    write_images(layout, {f"{one}_1": jpeg(pack(i, 320)) for i, one in enumerate(ids)})
     assert stage.execute("clean", clean.Config(root=layout.root), layout, clean.run) == 0
 
 
-def test_pictures_that_are_not_where_they_were_are_not_cleaned_away(layout):
+def test_images_that_are_not_where_they_were_are_not_cleaned_away(layout):
     cleaned(layout)
     before = content(layout)
     layout.product_images.rename(layout.root / "elsewhere")
@@ -121,7 +121,7 @@ def test_a_gate_that_fails_keeps_its_baseline(layout, tmp_path, monkeypatch):
         for module in (report, report.report_data, report.report_pages, report.report_views):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda *_: "")
-    monkeypatch.setattr(report.report_data, "gather", lambda _: SimpleNamespace(after=None, pictures=[], stages={}))
+    monkeypatch.setattr(report.report_data, "gather", lambda _: SimpleNamespace(after=None, images=[], stages={}))
     for verdict in ("failed", "passed"):
         judged = report.release_gate.Verdict(verdict, 0.0, 1, 1, *[0.5] * 5, {})
         monkeypatch.setattr(report.release_gate, "judge", lambda *_, judged=judged: judged)
@@ -129,7 +129,7 @@ def test_a_gate_that_fails_keeps_its_baseline(layout, tmp_path, monkeypatch):
         assert len(written) == (verdict == "passed")
 
 
-def test_a_comparison_with_baselines_outlives_baselines_of_other_pictures(layout):
+def test_a_comparison_with_baselines_outlives_baselines_of_other_images(layout):
     run = layout.finetune_log("r")
     one, other = ([prediction(f"{i}_1", "Oil", "Oil")] for i in (1, 2))
     predictions.write_jsonl(run / "test_predictions.jsonl", one)

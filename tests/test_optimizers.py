@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skincare.errors import StageError
-from skincare.modelling.freezing import Trainable, freeze
+from skincare.modeling.freezing import Trainable, freeze
 from skincare.training import optimizers
 
 

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 import finetune
 from skincare import figures
-from skincare.answering import asking, decoders
 from skincare.errors import StageError
-from skincare.modelling import out_of_memory
-from skincare.modelling.out_of_memory import Passes, halving
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference import asking, decoders
+from skincare.modeling import out_of_memory
+from skincare.modeling.out_of_memory import Passes, halving
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import objectives, preflight
@@ -98,43 +98,43 @@ def ready(tiny_model, tiny_encoder, tmp_path):
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"val": 7})["val"]
     recogniser = Recogniser(tiny_model.requires_grad_(False), n_live_blocks=1)
-    return PictureStates(recogniser, tiny_encoder, layout.root), decoders.Rank(recogniser, tiny_encoder), examples
+    return VisionFeatures(recogniser, tiny_encoder, layout.root), decoders.Rank(recogniser, tiny_encoder), examples
 
 
-def predicted(pictures, decoder, examples, batch_size):
-    found = asking.predict(pictures, decoder, examples, "val", asking.inference_passes(batch_size), show_progress=False)
+def predicted(images, decoder, examples, batch_size):
+    found = asking.predict(images, decoder, examples, "val", asking.inference_passes(batch_size), show_progress=False)
     return [dataclasses.replace(one, latency_s=0.0) for one in found]
 
 
 def test_predictions_are_those_of_smaller_batches(ready, monkeypatch):
-    pictures, decoder, examples = ready
-    expected = predicted(pictures, decoder, examples, 2)
+    images, decoder, examples = ready
+    expected = predicted(images, decoder, examples, 2)
     called = []
     monkeypatch.setattr(decoders.Rank, "__call__", refusing(type(decoder).__call__, 2, lambda _, grids, *__: (
         called.append(len(grids)) or len(grids))))  # fmt: skip
-    assert predicted(pictures, decoder, examples, 7) == expected
+    assert predicted(images, decoder, examples, 7) == expected
     assert called == [7, 4, 2, 2, 2, 1]
 
 
 def test_the_loss_is_that_of_smaller_batches(ready, monkeypatch):
-    pictures, _, examples = ready
-    expected = asking.total_loss(pictures, "none", examples, asking.inference_passes(2))
+    images, _, examples = ready
+    expected = asking.total_loss(images, "none", examples, asking.inference_passes(2))
     monkeypatch.setattr(objectives, "losses", refusing(objectives.losses, 2, lambda *all: len(all[-1])))
-    assert asking.total_loss(pictures, "none", examples, asking.inference_passes(7)) == expected
+    assert asking.total_loss(images, "none", examples, asking.inference_passes(7)) == expected
 
 
 def test_the_frozen_blocks_are_passed_in_smaller_batches(ready, monkeypatch):
-    pictures, _, examples = ready
+    images, _, examples = ready
     names = [one.image for one in examples]
     called = []
-    original = Recogniser.picture_states
-    monkeypatch.setattr(Recogniser, "picture_states", refusing(original, 3, lambda _, some: (
+    original = Recogniser.vision_features
+    monkeypatch.setattr(Recogniser, "vision_features", refusing(original, 3, lambda _, some: (
         called.append(len(some)) or len(some))))  # fmt: skip
-    pictures.fill(names, batch_size=7)
+    images.fill(names, batch_size=7)
     assert called == [7, 4, 2, 2, 2, 1]
-    monkeypatch.setattr(Recogniser, "picture_states", original)
-    other = PictureStates(pictures.recogniser, pictures.encoder, pictures.files)
-    for found, expected in zip(pictures.get(names)[1], other.get(names)[1], strict=True):
+    monkeypatch.setattr(Recogniser, "vision_features", original)
+    other = VisionFeatures(images.recogniser, images.encoder, images.files)
+    for found, expected in zip(images.get(names)[1], other.get(names)[1], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -213,7 +213,7 @@ def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(l
         (Training, "_accumulate", "training with a single image.*--gradient-checkpointing True"),
         (preflight, "check", "pre-flight with a single image.*--max-tokens"),
         (torch.optim.AdamW, "step", "pre-flight with a single image"),
-        (Recogniser, "picture_states", "frozen vision blocks with a single image.*--max-tokens"),
+        (Recogniser, "vision_features", "frozen vision blocks with a single image.*--max-tokens"),
         (decoders.Greedy, "__call__", "inference with a single image.*--max-tokens"),
     ],
 )

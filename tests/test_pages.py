@@ -1,4 +1,4 @@
-"""Product pages: the pictures in order, by four ways, from odd and hostile HTML."""
+"""Product pages: the images in order, by four ways, from odd and hostile HTML."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from skincare.paths import REPOSITORY
 PAGE_URL = "https://www.lookfantastic.com/weleda-skin-food/11111111.html"
 CDN = "https://static.thcdn.com/productimg/original"
 SISTER_SHOP = REPOSITORY.parent / "shared" / "data" / "cultbeauty_jsonld_products.json"
-PICTURES = (f"{CDN}/11111111-1.jpg", f"{CDN}/11111111-2.jpg")
+IMAGES = (f"{CDN}/11111111-1.jpg", f"{CDN}/11111111-2.jpg")
 
 
 def shop_page(script: str = "", head: str = "") -> str:
@@ -32,70 +32,70 @@ def json_ld(block: object) -> str:
 @pytest.mark.parametrize(
     "literal",
     [
-        json.dumps([{"original": url} for url in PICTURES]),
-        json.dumps([{"alt": "a]b", "sizes": [[1, 2], [3]], "original": url} for url in PICTURES]),
-        json.dumps(PICTURES).replace("/", r"\/"),
-        json.dumps([[{"original": PICTURES[0]}], [[{"original": PICTURES[1]}]]]),
-        json.dumps({"main": {"original": PICTURES[0]}, "more": [{"original": PICTURES[1]}]}),
-        json.dumps([{side: url.replace("original", f"{side}/{side}") for side in ("300", "960")} for url in PICTURES]),
-        json.dumps([{"original": url} for url in (*PICTURES, PICTURES[0])]),
-        f"[{{'original': '{PICTURES[0]}',}}, {{original: \"{PICTURES[1]}\"}},]",
-        f"[{{original: '{PICTURES[0]}' /* front */}}, // back\n {{original: `{PICTURES[1]}`}}]",
-        json.dumps([PICTURES[0].removeprefix("https:"), PICTURES[1]]),
+        json.dumps([{"original": url} for url in IMAGES]),
+        json.dumps([{"alt": "a]b", "sizes": [[1, 2], [3]], "original": url} for url in IMAGES]),
+        json.dumps(IMAGES).replace("/", r"\/"),
+        json.dumps([[{"original": IMAGES[0]}], [[{"original": IMAGES[1]}]]]),
+        json.dumps({"main": {"original": IMAGES[0]}, "more": [{"original": IMAGES[1]}]}),
+        json.dumps([{side: url.replace("original", f"{side}/{side}") for side in ("300", "960")} for url in IMAGES]),
+        json.dumps([{"original": url} for url in (*IMAGES, IMAGES[0])]),
+        f"[{{'original': '{IMAGES[0]}',}}, {{original: \"{IMAGES[1]}\"}},]",
+        f"[{{original: '{IMAGES[0]}' /* front */}}, // back\n {{original: `{IMAGES[1]}`}}]",
+        json.dumps([IMAGES[0].removeprefix("https:"), IMAGES[1]]),
     ],
     ids=["plain", "brackets", "slashes", "nested", "object", "sizes", "repeated", "quotes", "comments", "no-scheme"],
 )  # fmt: skip
-def test_pictures_are_read_from_the_script_constant(literal: str) -> None:
+def test_images_are_read_from_the_script_constant(literal: str) -> None:
     page = parse_product_page(shop_page(f"const a = [1];\nconst images = {literal};\nconst images2 = [];"), PAGE_URL)
-    assert (page.kind, page.title, page.image_urls, page.source) == ("product", "Skin Food & more", PICTURES, "script")
+    assert (page.kind, page.title, page.image_urls, page.source) == ("product", "Skin Food & more", IMAGES, "script")
 
 
 def test_the_products_own_constant_wins_over_other_scripts() -> None:
     other = "<script>const images = ['https://static.thcdn.com/other.jpg']</script>"
-    page = parse_product_page(shop_page(f"const images = {json.dumps(PICTURES)}", head=other), PAGE_URL)
-    assert page.image_urls == PICTURES
+    page = parse_product_page(shop_page(f"const images = {json.dumps(IMAGES)}", head=other), PAGE_URL)
+    assert page.image_urls == IMAGES
 
 
 def test_an_empty_or_broken_constant_gives_way_to_the_next() -> None:
-    script = f"const images = []; let images = [{{; var images = {json.dumps(PICTURES)};"
-    assert parse_product_page(shop_page(script), PAGE_URL).image_urls == PICTURES
+    script = f"const images = []; let images = [{{; var images = {json.dumps(IMAGES)};"
+    assert parse_product_page(shop_page(script), PAGE_URL).image_urls == IMAGES
 
 
 @pytest.mark.parametrize(
     "block",
     [
-        {"@type": "Product", "image": PICTURES},
-        {"@type": ["Thing", "Product"], "image": [{"@type": "ImageObject", "url": url} for url in PICTURES]},
-        [{"@type": "BreadcrumbList"}, {"@graph": [{"@type": "Product", "image": PICTURES}]}],
-        {"@type": "WebPage", "mainEntity": {"@type": "Product", "image": PICTURES}},
-        {"@type": "ProductGroup", "hasVariant": [{"@type": "Product", "image": url} for url in PICTURES]},
-        {"@type": "Product", "image": [url.replace("original", "300/300") for url in PICTURES]},
+        {"@type": "Product", "image": IMAGES},
+        {"@type": ["Thing", "Product"], "image": [{"@type": "ImageObject", "url": url} for url in IMAGES]},
+        [{"@type": "BreadcrumbList"}, {"@graph": [{"@type": "Product", "image": IMAGES}]}],
+        {"@type": "WebPage", "mainEntity": {"@type": "Product", "image": IMAGES}},
+        {"@type": "ProductGroup", "hasVariant": [{"@type": "Product", "image": url} for url in IMAGES]},
+        {"@type": "Product", "image": [url.replace("original", "300/300") for url in IMAGES]},
     ],
     ids=["list", "objects", "graph", "main-entity", "range", "sized"],
 )
 def test_json_ld_is_the_second_way(block: object) -> None:
     page = parse_product_page(shop_page(head=json_ld(block)), PAGE_URL)
-    assert (page.image_urls, page.source) == (PICTURES, "json_ld")
+    assert (page.image_urls, page.source) == (IMAGES, "json_ld")
 
 
 def test_the_older_carousel_gives_its_largest_size() -> None:
     spans = "".join(
         f'<div class="athenaProductImageCarousel_imageWrapper"><span data-size="{size}" data-path="{url}"></span>'
         f'<span data-size="50" data-path="/small.jpg"></span></div>'
-        for size, url in zip((600, 1600), PICTURES, strict=True)
+        for size, url in zip((600, 1600), IMAGES, strict=True)
     )
     page = parse_product_page(f'<h1 class="productName_title">A</h1>{spans}', PAGE_URL)
-    assert (page.image_urls, page.source) == (PICTURES, "carousel")
+    assert (page.image_urls, page.source) == (IMAGES, "carousel")
 
 
 def test_open_graph_is_the_last_way() -> None:
-    meta = f'<meta property="og:image" content="{PICTURES[0]}">'
+    meta = f'<meta property="og:image" content="{IMAGES[0]}">'
     page = parse_product_page(shop_page(head=meta), PAGE_URL)
-    assert (page.image_urls, page.source) == (PICTURES[:1], "open_graph")
+    assert (page.image_urls, page.source) == (IMAGES[:1], "open_graph")
 
 
-def test_pictures_of_listed_other_products_are_not_taken() -> None:
-    listed = {"@type": "ItemList", "itemListElement": [{"@type": "Product", "image": PICTURES[0]}]}
+def test_images_of_listed_other_products_are_not_taken() -> None:
+    listed = {"@type": "ItemList", "itemListElement": [{"@type": "Product", "image": IMAGES[0]}]}
     assert parse_product_page(f"<h1>All oils</h1>{json_ld(listed)}", PAGE_URL) == ProductPage("other", "All oils")
 
 
@@ -244,7 +244,7 @@ def test_any_of_5000_pages_gives_clean_addresses_and_no_exception(html: bytes | 
 
 
 @pytest.mark.skipif(not SISTER_SHOP.is_file(), reason="the sister shop's JSON-LD is not part of the repository")
-def test_real_json_ld_of_a_sister_shop_gives_the_original_pictures() -> None:
+def test_real_json_ld_of_a_sister_shop_gives_the_original_images() -> None:
     blocks = json.loads(SISTER_SHOP.read_text(encoding="utf-8"))
     for block in blocks:
         page = parse_product_page(json_ld(block), "https://www.cultbeauty.co.uk/a/1.html")

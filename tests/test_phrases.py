@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
-from skincare.answering import answers
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.inference import answer_parser
 from skincare.text_reading.phrases import TABLE, fold, read_phrases, tokenise, worn
 
 HEADER = "label,language,strength,phrases\n"
@@ -55,7 +55,9 @@ def test_no_phrase_is_empty_and_each_stands_for_one_category():
 
 def test_the_answer_parser_and_the_table_agree():
     table = {phrase.tokens: phrase.label for phrase in read_phrases() if phrase.strength >= 2}
-    said = {alias: (label, table.get(tuple(tokenise(alias)))) for alias, label in answers.ALIASES.items() if label}
+    said = {
+        alias: (label, table.get(tuple(tokenise(alias)))) for alias, label in answer_parser.ALIASES.items() if label
+    }
     assert {alias: both for alias, both in said.items() if both[0] != both[1]} == {}
 
 

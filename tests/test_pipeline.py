@@ -55,12 +55,12 @@ def test_every_product_ends_as_planted(layout, truth):
     assert counts["not_tried"] == 0
 
 
-def test_every_planted_picture_is_found_and_nothing_else_is_lost(layout, truth):
+def test_every_planted_image_is_found_and_nothing_else_is_lost(layout, truth):
     found = {row.image_id: "kept" for row in CLEAN.read(layout.clean_table)}
     found |= {row.image_id: row.reason for row in REJECTED.read(layout.rejected_table)}
     saved = {row.image_id for row in IMAGES.read(layout.images_table)}
     assert found.keys() == saved
-    expected = {i: one["ends"] for i, one in truth["pictures"].items()}
+    expected = {i: one["ends"] for i, one in truth["images"].items()}
     not_had = {i for i, end in expected.items() if end in ("not_an_image", "http_404")}
     assert saved == expected.keys() - not_had
     assert {i: (found[i], expected[i]) for i in saved if found[i] != expected[i]} == {}
@@ -68,15 +68,15 @@ def test_every_planted_picture_is_found_and_nothing_else_is_lost(layout, truth):
     assert failures == Counter(expected[i] for i in not_had)
 
 
-def test_a_rejected_copy_names_the_picture_it_is_a_copy_of(layout, truth):
+def test_a_rejected_copy_names_the_image_it_is_a_copy_of(layout, truth):
     for row in REJECTED.read(layout.rejected_table):
-        original = truth["pictures"][row.image_id]["copy_of"]
+        original = truth["images"][row.image_id]["copy_of"]
         if row.reason in ("duplicate_bytes", "near_duplicate"):
             # Of three copies the best stays, which need not be the original.
             assert original
             assert row.duplicate_of in (
                 original,
-                *(i for i, one in truth["pictures"].items() if one["copy_of"] == original),
+                *(i for i, one in truth["images"].items() if one["copy_of"] == original),
             )
 
 
@@ -92,7 +92,7 @@ def test_training_teaches_what_zero_shot_cannot_do(layout):
     before = json.loads((layout.zero_shot / "metrics.json").read_text())
     after = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
     assert before["accuracy"] < 0.15
-    # docs/sample_report.json has what was measured; other processors round otherwise, and 81 pictures are few.
+    # docs/sample_report.json has what was measured; other processors round otherwise, and 81 images are few.
     assert after["accuracy"] >= 0.5
     assert before["n"] == after["n"] == summary(layout, "build_dataset")["counts"]["test"]
     history = HISTORY.read(layout.finetune_log("sample") / "history.csv")
@@ -135,14 +135,14 @@ def test_asking_twice_gives_the_same_answers_and_scores(layout):
     first = (layout.zero_shot / "metrics.json").read_bytes()
     model = str(REPOSITORY / "models" / "tiny-qwen2-vl")
     run_stage("zero_shot", layout, "--model", model, "--min-tokens", "36", "--max-tokens", "36", "--batch-size", "5",
-              "--no-cache-answers", "--no-cache-pictures")  # fmt: skip
+              "--no-cache-answers", "--no-cache-images")  # fmt: skip
     assert (layout.zero_shot / "metrics.json").read_bytes() == first
 
 
 def test_the_exported_model_predicts_as_it_was_tested(layout, tmp_path):
     test = json.loads(layout.dataset("test").read_text())
     out = tmp_path / "answers.csv"
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for one in test[:6]:
         name = one["messages"][0]["content"][0]["image"]

@@ -1,4 +1,4 @@
-"""Any picture or folder gets one row each, whatever is wrong with it."""
+"""Any image or folder gets one row each, whatever is wrong with it."""
 
 import csv
 import json
@@ -14,38 +14,38 @@ from PIL import Image
 
 import predict
 from skincare import images
-from skincare.answering import decoders
-from skincare.answering.decoders import make_decoder
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
+from skincare.inference import decoders
+from skincare.inference.decoders import make_decoder
 from skincare.inference.image_predictions import Row, to_csv, to_table
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.heads import ClassificationHead, save_head
-from skincare.modelling.model import load_processor
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.heads import ClassificationHead, save_head
+from skincare.modeling.model import load_processor
+from skincare.modeling.recogniser import Recogniser
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.text_reading import extraction
 from skincare.text_reading.pack_text import PackText, TextLine
 from tests.dataset_helpers import jpeg, pack
 
 
-def run(tmp_path, pictures, model=str(TINY_MODEL), **config):
-    settings = predict.Config(root=tmp_path, pictures=pictures, model=model, **config)
+def run(tmp_path, images, model=str(TINY_MODEL), **config):
+    settings = predict.Config(root=tmp_path, images=images, model=model, **config)
     return predict.run(settings, Layout(tmp_path))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    found = tmp_path / "pictures"
+    found = tmp_path / "images"
     (found / "deeper").mkdir(parents=True)
     (found / "a.jpg").write_bytes(jpeg(pack(1, 300)))
-    (found / "broken.png").write_bytes(b"no picture")
+    (found / "broken.png").write_bytes(b"no image")
     (found / "deeper" / "b.JPG").write_bytes(jpeg(pack(2, 300)))
-    (found / "notes.txt").write_text("no picture either")
+    (found / "notes.txt").write_text("no image either")
     return found
 
 
-def test_a_folder_gives_a_row_per_picture(tmp_path, folder, capsys):
+def test_a_folder_gives_a_row_per_image(tmp_path, folder, capsys):
     summary = run(tmp_path, folder)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0].removeprefix(f"{folder}/") for line in lines[1:]] == ["a.jpg", "broken.png", "deeper/b.JPG"]
@@ -75,13 +75,13 @@ def answered(tmp_path, folder, **config):
 
 def test_a_ranking_gives_the_probability_of_the_named_category(tmp_path, folder, tiny_model):
     recogniser, encoder = Recogniser(tiny_model.requires_grad_(False)), PromptEncoder(load_processor(TINY_MODEL))
-    picture = encoder.pixels(images.decode((folder / "a.jpg").read_bytes()))
-    said = make_decoder("rank", recogniser, encoder)([picture.grid], recogniser.picture_states([picture]))[0]
+    image = encoder.pixels(images.decode((folder / "a.jpg").read_bytes()))
+    said = make_decoder("rank", recogniser, encoder)([image.grid], recogniser.vision_features([image]))[0]
 
     _, rows = answered(tmp_path, folder, decoder="rank")
     assert (rows[0]["category"], rows[0]["answer"]) == (said.text, said.text)
     assert float(rows[0]["probability"]) == pytest.approx(math.exp(max(said.log_probabilities)), abs=1e-3)
-    assert rows[1]["probability"] == "", "an unreadable picture"
+    assert rows[1]["probability"] == "", "an unreadable image"
     _, softened = answered(tmp_path, folder, decoder="rank", temperature=1e6)
     assert float(softened[0]["probability"]) == pytest.approx(1 / len(CATEGORIES), abs=1e-3)
     assert softened[0]["category"] == rows[0]["category"]
@@ -137,10 +137,10 @@ def test_a_confidence_that_cannot_be_had_is_refused(tmp_path, folder, options, m
 def test_an_answer_that_cannot_be_written_is_told_before_anything_is_predicted(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(predict, "_predictor", None)
     with pytest.raises(OSError, match="no file that can be replaced"):
-        predict.run(predict.Config(pictures=folder, csv=folder), Layout(tmp_path))
+        predict.run(predict.Config(images=folder, csv=folder), Layout(tmp_path))
 
 
-def test_one_picture_is_enough_and_batches_change_nothing(tmp_path, folder, capsys):
+def test_one_image_is_enough_and_batches_change_nothing(tmp_path, folder, capsys):
     run(tmp_path, folder / "a.jpg")
     alone = capsys.readouterr().out.splitlines()[1].split()[1:]
     run(tmp_path, folder, batch_size=1)
@@ -243,8 +243,8 @@ def test_a_real_fine_tuned_model_answers_by_itself(tmp_path, packs):
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["hidden_size"] = 1536
     (folder / "config.json").write_text(json.dumps(config))
-    assert not predict._is_by_text(predict.Config(root=tmp_path, pictures=packs), Layout(tmp_path))
-    assert predict._is_by_text(predict.Config(root=tmp_path, pictures=packs, predictor="text"), Layout(tmp_path))
+    assert not predict._is_by_text(predict.Config(root=tmp_path, images=packs), Layout(tmp_path))
+    assert predict._is_by_text(predict.Config(root=tmp_path, images=packs, predictor="text"), Layout(tmp_path))
 
 
 def test_the_reader_asks_no_model(tmp_path, packs):

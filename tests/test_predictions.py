@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from skincare.answering import predictions
 from skincare.errors import MissingInputError, StageError
+from skincare.inference import predictions
 from tests.helpers import prediction
 
 UGLY = [

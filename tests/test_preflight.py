@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from skincare.errors import StageError
-from skincare.modelling.batches import IGNORED
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import IGNORED
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.training import preflight
 from tests.dataset_helpers import write_dataset_files
@@ -17,28 +17,28 @@ from tests.dataset_helpers import write_dataset_files
 
 @pytest.fixture
 def ready(tiny_model, tiny_encoder, tmp_path):
-    """What a run starts from: pictures, what learns, the first examples."""
+    """What a run starts from: images, what learns, the first examples."""
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"train": 3})["train"]
     parameters = freeze(tiny_model, Trainable())
-    return PictureStates(Recogniser(tiny_model), tiny_encoder, layout.root), parameters, examples
+    return VisionFeatures(Recogniser(tiny_model), tiny_encoder, layout.root), parameters, examples
 
 
 def test_a_sound_run_passes_and_is_left_as_it_was(ready):
-    pictures, parameters, examples = ready
-    before = {name: tensor.clone() for name, tensor in pictures.recogniser.model.state_dict().items()}
+    images, parameters, examples = ready
+    before = {name: tensor.clone() for name, tensor in images.recogniser.model.state_dict().items()}
     torch_state, python_state = torch.get_rng_state(), random.getstate()
-    preflight.check(pictures, parameters, examples, 2e-3, 1.0)
-    assert all(torch.equal(before[name], tensor) for name, tensor in pictures.recogniser.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in pictures.recogniser.model.parameters())
+    preflight.check(images, parameters, examples, 2e-3, 1.0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in images.recogniser.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in images.recogniser.model.parameters())
     assert torch.equal(torch_state, torch.get_rng_state())
     assert random.getstate() == python_state
 
 
 def batch_of(ready):
-    pictures, _, examples = ready
-    grids, states = pictures.get([one.image for one in examples])
-    return pictures.encoder.batch(grids, [one.category for one in examples]), states
+    images, _, examples = ready
+    grids, states = images.get([one.image for one in examples])
+    return images.encoder.batch(grids, [one.category for one in examples]), states
 
 
 def test_a_prompt_without_the_question_is_caught(ready):
@@ -48,7 +48,7 @@ def test_a_prompt_without_the_question_is_caught(ready):
         preflight.check_prompt(ready[0].encoder, batch)
 
 
-def test_a_picture_that_is_missing_from_the_prompt_is_caught(ready):
+def test_an_image_that_is_missing_from_the_prompt_is_caught(ready):
     batch, _ = batch_of(ready)
     encoder = ready[0].encoder
     batch.input_ids[batch.input_ids == encoder.image_token_id] = encoder.pad_token_id
@@ -69,31 +69,31 @@ def test_labels_that_teach_something_else_are_caught(ready, shift):
 
 
 def test_a_module_that_learns_without_having_been_promised_is_caught(ready):
-    pictures, parameters, examples = ready
-    pictures.recogniser.model.model.language_model.layers[0].requires_grad_(True)
+    images, parameters, examples = ready
+    images.recogniser.model.model.language_model.layers[0].requires_grad_(True)
     with pytest.raises(StageError, match=r"layers\.0.*frozen but has a gradient"):
-        preflight.check(pictures, parameters, examples, 2e-3, 1.0)
+        preflight.check(images, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_promised_module_that_gets_no_gradient_is_caught(ready):
-    pictures, parameters, examples = ready
+    images, parameters, examples = ready
     parameters["model.language_model.layers.3.mlp.up_proj.weight"].requires_grad_(False)
     with pytest.raises(StageError, match="no gradient"):
-        preflight.check(pictures, parameters, examples, 2e-3, 1.0)
+        preflight.check(images, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_module_whose_gradient_is_zero_is_caught(ready):
-    pictures, parameters, examples = ready
+    images, parameters, examples = ready
     with torch.no_grad():
-        pictures.recogniser.model.model.visual.merger.mlp[-1].weight.zero_()
+        images.recogniser.model.model.visual.merger.mlp[-1].weight.zero_()
     with pytest.raises(StageError, match="norm"):
-        preflight.check(pictures, parameters, examples, 2e-3, 1.0)
+        preflight.check(images, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_step_too_small_for_the_dtype_is_caught(ready):
     """The reference's bf16 weights at a small rate: the optimizer runs, nothing changes."""
-    pictures, _, examples = ready
-    model = pictures.recogniser.model
+    images, _, examples = ready
+    model = images.recogniser.model
     model.model.language_model.layers[-1].to(torch.bfloat16)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad and "language_model.layers.3" in n}
     for parameter in parameters.values():

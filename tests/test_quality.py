@@ -64,13 +64,13 @@ def test_the_content_box_is_where_the_content_is():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2), (300, 300)])
-def test_a_uniform_picture_is_content_as_a_whole_and_not_sharp(size):
+def test_a_uniform_image_is_content_as_a_whole_and_not_sharp(size):
     image = Image.new("RGB", size, (200, 200, 200))
     assert _box(image) == (0, 0, *size)
     assert _measure(image).content == 0
 
 
-def test_a_picture_without_a_plain_border_is_content_as_a_whole():
+def test_an_image_without_a_plain_border_is_content_as_a_whole():
     pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
     assert quality.content_box(pixels, pixels) == (0, 0, 300, 300)
 
@@ -108,7 +108,7 @@ def test_the_content_is_resampled_as_by_pils_box_filter(size):
 
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 255), max_size=12))
 @settings(max_examples=150, deadline=None)
-def test_the_box_of_any_picture_is_a_part_of_it(width, height, seed, levels):
+def test_the_box_of_any_image_is_a_part_of_it(width, height, seed, levels):
     """Specks, lines and blocks anywhere, also at the border and smaller than the blur."""
     rng = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 255, np.uint8)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from skincare.answering import rankings
-from skincare.answering.answers import ALIASES
 from skincare.categories import CATEGORIES
-from skincare.modelling.answer_tree import build_tree
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference import rankings
+from skincare.inference.answer_parser import ALIASES
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.token_trie import build_tree
 from tests.helpers import mixed_pixels
 from tests.test_decoders import plain_scores
 
@@ -16,7 +16,7 @@ from tests.test_decoders import plain_scores
 def asked(tiny_model, tiny_encoder):
     recogniser = Recogniser(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
-    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.picture_states(pixels)
+    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.vision_features(pixels)
 
 
 def raw(asked, names=CATEGORIES):
@@ -38,8 +38,8 @@ def test_synonyms_are_scored_as_in_a_plain_pass_and_pooled_by_category(asked):
     names = decoder.tree.names
     scores = raw(asked, names)
     some = range(0, len(names), 9)
-    for i, (grid, picture) in enumerate(zip(grids, states, strict=True)):
-        expected = plain_scores(recogniser, encoder, grid, picture, [names[n] for n in some])
+    for i, (grid, image) in enumerate(zip(grids, states, strict=True)):
+        expected = plain_scores(recogniser, encoder, grid, image, [names[n] for n in some])
         torch.testing.assert_close(scores[i, list(some)], expected, rtol=0, atol=1e-3)
     categories = [ALIASES.get(name.lower(), name) for name in names]
     pooled = [scores[:, [c == category for c in categories]].exp().sum(dim=1).log() for category in CATEGORIES]
@@ -54,11 +54,11 @@ def test_per_token_divides_by_the_tokens_of_each_name(asked):
     assert_same(found(rankings.per_token(recogniser, encoder), asked), raw(asked) / lengths)
 
 
-def test_pmi_takes_off_what_a_white_picture_gets(asked):
+def test_pmi_takes_off_what_a_white_image_gets(asked):
     recogniser, encoder, _, _ = asked
     decoder = rankings.pmi(recogniser, encoder)
     prior = raw(asked) - found(decoder, asked)
-    # Up to a constant of each picture it is the same for all.
+    # Up to a constant of each image it is the same for all.
     prior = prior - prior.mean(dim=1, keepdim=True)
     torch.testing.assert_close(prior, prior[:1].expand_as(prior), rtol=0, atol=2e-3)
     assert prior.std() > 0.1

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import read_text
-from skincare import engines
+from skincare import worker_pool
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
 from skincare.tables import CLEAN, CleanRow
@@ -52,10 +52,10 @@ def image_of(grey: int) -> bytes:
     return jpeg(Image.fromarray(np.full((40, 40, 3), grey, np.uint8)))
 
 
-def write_clean(layout: Layout, pictures: dict[str, bytes]) -> None:
+def write_clean(layout: Layout, images: dict[str, bytes]) -> None:
     layout.clean_images.mkdir(parents=True, exist_ok=True)
     rows = []
-    for image_id, content in pictures.items():
+    for image_id, content in images.items():
         file = layout.clean_images / f"pack_{image_id}.jpg"
         file.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
@@ -125,7 +125,7 @@ def test_images_of_the_same_bytes_are_read_once(layout, log):
 
 
 def test_an_image_that_kills_hangs_or_fails_its_reader_is_a_row_and_the_rest_go_on(layout, log, monkeypatch):
-    monkeypatch.setattr(engines, "_PATIENCE_S", 2)
+    monkeypatch.setattr(worker_pool, "_PATIENCE_S", 2)
     write_clean(layout, {
         "1_1": image_of(KILLS), "1_2": image_of(100), "1_3": image_of(HANGS), "1_4": image_of(RAISES),
         "1_5": b"<html>", "1_6": b"", "1_7": image_of(110)[:-20], "1_8": image_of(120),

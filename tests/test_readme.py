@@ -25,7 +25,7 @@ def test_named_files_exist(path):
         assert (REPOSITORY / path).exists()
 
 
-def test_pictures_exist():
+def test_images_exist():
     found = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert found
     assert all((REPOSITORY / path).is_file() for path in found)
@@ -67,5 +67,5 @@ def test_the_result_table_is_one_that_the_pipeline_wrote():
     scores = json.loads((REPOSITORY / "docs" / "sample_report.json").read_text())["results"]["scores"]
     table = README.split("<!-- sample-result -->")[1].split("<!-- /sample-result -->")[0]
     for row in scores:
-        if row["label"] in ("Accuracy", "Macro F1", "Test pictures (products)"):
+        if row["label"] in ("Accuracy", "Macro F1", "Test images (products)"):
             assert f"| {row['label']} | {row['before']} | {row['after']} | {row['difference']} |" in table

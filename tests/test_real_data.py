@@ -38,7 +38,7 @@ def test_the_whole_real_catalogue_is_scraped_cleaned_and_split(real_data, tmp_pa
     built = build_dataset.run(build_dataset.Config(root=tmp_path, catalogue=catalogue), layout)
     assert built.results["leakage"]["same_group"] == 0
     for split in SPLITS:
-        assert {name for name, (n, _) in built.results["pictures_and_products"][split].items() if n} == set(CATEGORIES)
+        assert {name for name, (n, _) in built.results["images_and_products"][split].items() if n} == set(CATEGORIES)
 
 
 def test_real_photos_go_through_cleaning_and_splitting(real_data, tmp_path):

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 import finetune
 from skincare import figures
 from skincare.errors import StageError
-from skincare.modelling.freezing import Trainable
-from skincare.modelling.model import load_model
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.freezing import Trainable
+from skincare.modeling.model import load_model
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training import adapters, checkpoints
 from skincare.training.distributed import put
@@ -135,11 +135,11 @@ def test_what_trains_is_what_the_name_says(layout, monkeypatch, variation, expec
     assert blocks == {"k2": {"2", "3"}, "all": {"0", "1", "2", "3"}}.get(variation, set())
 
 
-def test_augmentation_changes_training_pictures_and_not_validation(layout, monkeypatch):
-    kept = trained(layout, monkeypatch, "sample-geometric").pictures
+def test_augmentation_changes_training_images_and_not_validation(layout, monkeypatch):
+    kept = trained(layout, monkeypatch, "sample-geometric").images
     names = [path.name for path in sorted(layout.clean_images.iterdir())]
     val = set(names[16:20])
-    cached = {name for name in names if any(name in picture for picture in kept._kept)}
+    cached = {name for name in names if any(name in image for image in kept._kept)}
     # The first batch is also looked at by the pre-flight.
     assert val <= cached
     assert len(cached - val) <= 8
@@ -170,13 +170,13 @@ def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variat
     assert (variation == "lora") == all(".lora_" in name for name in training.parameters)
     exported = load_model(layout.finetuned_model("r"), torch.device("cpu"))
     assert not any("lora" in name for name, _ in exported.named_parameters())
-    batch = training.pictures.encoder.batch([(1, 12, 12)], ["Oil"])
-    pictures, recogniser = training.pictures, Recogniser(exported.requires_grad_(False))
+    batch = training.images.encoder.batch([(1, 12, 12)], ["Oil"])
+    images, recogniser = training.images, Recogniser(exported.requires_grad_(False))
     name = layout.relative(next(layout.clean_images.iterdir()))
-    _, states = pictures.get([name])
-    _, exported_states = PictureStates(recogniser, pictures.encoder, layout.root).get([name])
+    _, states = images.get([name])
+    _, exported_states = VisionFeatures(recogniser, images.encoder, layout.root).get([name])
     with torch.no_grad():
-        expected, found = pictures.recogniser(batch, states), recogniser(batch, exported_states)
+        expected, found = images.recogniser(batch, states), recogniser(batch, exported_states)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -197,13 +197,13 @@ def test_few_bits_are_learnt_over_and_never_changed(layout, monkeypatch, n_bits,
     original = Training.run
 
     def run(self, on_epoch):
-        model = self.pictures.recogniser.model
+        model = self.images.recogniser.model
         seen["before"] = {name: tensor.clone() for name, tensor in model.state_dict().items() if ".lora_" not in name}
         return original(self, on_epoch)
 
     monkeypatch.setattr(Training, "run", run)
     training = trained(layout, monkeypatch, "few", max_epochs=4)
-    model = training.pictures.recogniser.model
+    model = training.images.recogniser.model
     assert all(".lora_" in name for name in training.parameters)
     for layer in model.model.language_model.layers:
         assert layer.mlp.up_proj.base_layer.weight.dtype == layer.self_attn.q_proj.base_layer.weight.dtype == dtype

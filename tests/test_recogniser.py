@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.recogniser import Recogniser, _is_checkpointing
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.recogniser import Recogniser, _is_checkpointing
 from skincare.training import finetuning
 from tests.helpers import mixed_pixels
 
@@ -42,7 +42,7 @@ def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, train
     expected.mean().backward()
     expected_gradients = gradients(tiny_model)
     tiny_model.zero_grad()
-    found = recogniser(batch, recogniser.picture_states(pixels))
+    found = recogniser(batch, recogniser.vision_features(pixels))
     found.mean().backward()
 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -64,7 +64,7 @@ def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_e
     recogniser = Recogniser(tiny_model)
     assert recogniser.reads_opening_once
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+    grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
     for _ in range(2):
         losses, found = [], []
         for apart in (False, True):
@@ -113,7 +113,7 @@ def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):
         pad_token_id=tiny_encoder.pad_token_id,
     )[:, batch.input_ids.shape[1] :]
     recogniser = Recogniser(tiny_model.requires_grad_(False))
-    found = recogniser.generate(tiny_encoder, batch, recogniser.picture_states(pixels), 30)
+    found = recogniser.generate(tiny_encoder, batch, recogniser.vision_features(pixels), 30)
     for row, answer in zip(expected.tolist(), found, strict=True):
         assert tuple(row[: len(answer.tokens)]) == answer.tokens
         if answer.is_finished:
@@ -130,7 +130,7 @@ def test_the_batch_size_does_not_change_answers(tiny_model, tiny_encoder, batch_
         for start in range(0, len(pixels), size):
             some = pixels[start : start + size]
             batch = tiny_encoder.batch([one.grid for one in some], padding_side="left")
-            found += recogniser.generate(tiny_encoder, batch, recogniser.picture_states(some), 30)
+            found += recogniser.generate(tiny_encoder, batch, recogniser.vision_features(some), 30)
         return found
 
     assert answers(batch_size) == answers(len(pixels))
@@ -140,14 +140,14 @@ def test_an_unfinished_answer_says_so(tiny_model, tiny_encoder):
     recogniser = Recogniser(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], padding_side="left")
-    for answer in recogniser.generate(tiny_encoder, batch, recogniser.picture_states(pixels), 2):
+    for answer in recogniser.generate(tiny_encoder, batch, recogniser.vision_features(pixels), 2):
         assert len(answer.tokens) == 2
         assert not answer.is_finished
 
 
-def test_pictures_that_do_not_fit_the_prompts_are_refused(tiny_model, tiny_encoder):
+def test_images_that_do_not_fit_the_prompts_are_refused(tiny_model, tiny_encoder):
     recogniser = Recogniser(tiny_model)
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
-    with pytest.raises(ValueError, match="states of 0 pictures"):
+    with pytest.raises(ValueError, match="states of 0 images"):
         recogniser(batch, [])

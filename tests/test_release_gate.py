@@ -7,18 +7,18 @@ import pytest
 
 import report
 from skincare import stage
-from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import comparison, metrics, release_gate
 from skincare.files import write_json
+from skincare.inference import predictions
 from skincare.paths import Layout
 from tests.helpers import prediction
 from tests.test_report import summary
 
 
 def answers(n_right, n=80):
-    """Two pictures of a product; the first `n_right` are answered right."""
+    """Two images of a product; the first `n_right` are answered right."""
     truths = [CATEGORIES[i // 2 % 14] for i in range(n)]
     return [
         prediction(f"{10 + i // 2}_{i % 2 + 1}", truth, truth if i < n_right else None)
@@ -93,11 +93,11 @@ def test_a_baseline_is_read_as_it_was_written_in_any_order(tmp_path):
         ([replace(answers(60)[0], truth="Peel"), *answers(60)[1:]], "1 with another truth"),
     ],
 )
-def test_other_pictures_are_told_apart_from_a_bad_model(layout, tmp_path, caplog, candidate, says):
+def test_other_images_are_told_apart_from_a_bad_model(layout, tmp_path, caplog, candidate, says):
     baseline = tmp_path / "baseline.json"
     release_gate.write_baseline(baseline, answers(60), {})
     finished(layout, candidate)
-    with pytest.raises(release_gate.GateBaselineError, match="other pictures") as error:
+    with pytest.raises(release_gate.GateBaselineError, match="other images") as error:
         release_gate.judge(release_gate.read_baseline(baseline), candidate, 0.0)
     assert says in str(error.value)
     assert run(layout, gate=baseline) == 2

@@ -8,11 +8,11 @@ import pytest
 
 import report
 from skincare import stage
-from skincare.answering import predictions
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import comparison, metrics
 from skincare.files import write_json
+from skincare.inference import predictions
 from skincare.paths import Layout
 from skincare.reporting import report_data, report_views
 from skincare.runlog import environment
@@ -124,7 +124,7 @@ def test_hostile_words_stay_text(layout):
     assert "<script>" not in re.sub("```text.*?```", "", markdown, flags=re.DOTALL)
 
 
-def test_pictures_have_words_for_those_who_cannot_see_them(layout):
+def test_images_have_words_for_those_who_cannot_see_them(layout):
     page = Page(written(layout)[0])
     assert page.tags.count("img") >= 5
     assert page.without_alt == 0
@@ -143,7 +143,7 @@ def test_the_numbers_are_those_of_the_files(layout):
     )
 
 
-def test_every_cell_of_the_matrix_is_counted_and_leads_to_its_pictures(layout):
+def test_every_cell_of_the_matrix_is_counted_and_leads_to_its_images(layout):
     text, _ = written(layout)
     data = report_data.gather(layout)
     matrix = report_views.matrix(data.after)
@@ -160,12 +160,12 @@ def test_the_difference_matrix_adds_up_to_nothing(layout):
     assert sum(int(cell.text or 0) for row in rows for cell in row.cells) == 0
 
 
-def test_mistakes_come_first_and_absent_pictures_lose_only_their_thumbnail(layout):
-    pictures = report_data.gather(layout).pictures
-    right = [one.last.category == one.truth for one in pictures]
+def test_mistakes_come_first_and_absent_images_lose_only_their_thumbnail(layout):
+    images = report_data.gather(layout).images
+    right = [one.last.category == one.truth for one in images]
     assert right == sorted(right)
-    assert len(pictures) == 42
-    assert sum(bool(one.thumbnail) for one in pictures) == 5
+    assert len(images) == 42
+    assert sum(bool(one.thumbnail) for one in images) == 5
 
 
 def test_the_same_files_give_the_same_report(layout):
@@ -179,7 +179,7 @@ def test_a_stage_that_was_not_run_is_left_out(layout, absent):
     assert f"python src/{absent}.py" in text or absent == "zero_shot"
 
 
-def test_answers_about_other_pictures_are_not_compared(layout):
+def test_answers_about_other_images_are_not_compared(layout):
     other = [prediction(f"{i}_1", "Oil", "Oil") for i in range(100, 110)]
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", other)
     data = report_data.gather(layout)
@@ -218,7 +218,7 @@ def test_every_cell_can_be_read():
         assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5
 
 
-def test_families_keep_all_pictures(layout):
+def test_families_keep_all_images(layout):
     rows = report_views.family_rows(report_data.gather(layout).last)
     assert sum(row.n for row in rows) == 42
     assert all(sum((row.right, row.near, row.far, row.unanswered)) == pytest.approx(1) for row in rows)
@@ -239,7 +239,7 @@ def test_ablations_stand_beside_ranking(layout):
     shares = ("accuracy", "difference")
     row = {f"{name}{end}": 0.25 for name in shares for end in ("", "_low", "_high")}
     ways = [{"way": way, **row, "coverage": 1.0, "f1_macro": 0.5} for way in ("rank", "rank_sum", HOSTILE)]
-    summary(layout, "ablations", counts={"pictures": 42},
+    summary(layout, "ablations", counts={"images": 42},
             results={"model": HOSTILE, "split": "val", "ways": ways, "alike_in_all_orders": 0.9})  # fmt: skip
     text, markdown = written(layout)
     assert "<code>rank_sum</code>" in text
@@ -249,13 +249,13 @@ def test_ablations_stand_beside_ranking(layout):
 
 @pytest.mark.parametrize("with_name", [False, True])
 def test_hints_are_named_and_the_products_name_in_a_prompt_is_warned_of(layout, with_name):
-    parts = {"pictures_and_products": {"test": {name: [1, 1] for name in CATEGORIES}}, "categories_absent": {}}
+    parts = {"images_and_products": {"test": {name: [1, 1] for name in CATEGORIES}}, "categories_absent": {}}
     leak = {"same_group": 0.0, "lookup_accuracy": 0.0}
     counts = {"train": 3, "val": 1, "test": 2}
     summary(
         layout, "build_dataset",
-        results={**parts, "split": "product", "leakage": leak, "leakage_if_split_by_picture": leak,
-                 "hints": {"kind": "metadata", "with_name": with_name, "pictures_with_one": counts}},
+        results={**parts, "split": "product", "leakage": leak, "leakage_if_split_by_image": leak,
+                 "hints": {"kind": "metadata", "with_name": with_name, "images_with_one": counts}},
     )  # fmt: skip
     report.run(report.Config(root=layout.root), layout)
     for path in (layout.report_html, layout.report_markdown):

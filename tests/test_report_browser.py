@@ -1,4 +1,4 @@
-"""The report in a real browser: it opens, filters, leads from a matrix to its pictures; nothing hostile runs."""
+"""The report in a real browser: it opens, filters, leads from a matrix to its images; nothing hostile runs."""
 
 import itertools
 from dataclasses import replace
@@ -18,7 +18,7 @@ ENVIRONMENT = {"seconds": 3.0, "machine": HOSTILE, "command": f"python {HOSTILE}
 
 
 def answered(i):
-    """Picture i: every third one is wrong; a hostile answer before training, a sure one after every other."""
+    """Image i: every third one is wrong; a hostile answer before training, a sure one after every other."""
     truth = CATEGORIES[i % 14]
     before = prediction(f"{i}_1", truth, None, text=HOSTILE, file=f"clean_dataset/images/{HOSTILE}_{i}_1.jpg")
     after = prediction(f"{i}_1", truth, truth if i % 3 else CATEGORIES[(i + 1) % 14])
@@ -27,21 +27,21 @@ def answered(i):
 
 
 def page_of(n, thumbnail=PIXEL):
-    pictures = [answered(i) for i in range(n)]
+    images = [answered(i) for i in range(n)]
     if thumbnail != PIXEL:
-        pictures = [replace(one, thumbnail=thumbnail) for one in pictures]
+        images = [replace(one, thumbnail=thumbnail) for one in images]
     results = {"model": HOSTILE, "n_parameters": 9, "prompt": HOSTILE, "run": "sample", "recipe": HOSTILE,
                "n_trainable": 3, "trainable_modules": [HOSTILE], "best_epoch": 1, "n_epochs": 1,
                "stop_reason": "patience", "recipe_settings": {HOSTILE: HOSTILE}}  # fmt: skip
     stage = {"results": results, "headline": HOSTILE, "config": {"min_tokens": 36, "max_tokens": 36, "model": HOSTILE},
              **ENVIRONMENT}  # fmt: skip
-    before, after = ([getattr(one, when) for one in pictures] for when in ("before", "after"))
+    before, after = ([getattr(one, when) for one in images] for when in ("before", "after"))
     confidence = {"n_test": n, "n_val": n, "accuracy": 0.5, "temperature": 1.0, "ece_before": 0.1, "ece": 0.1,
                   "brier_before": 0.3, "brier": 0.3, "aurc": 0.2, "wanted": []}  # fmt: skip
     return report_pages.html(
         report_data.ReportData(
             stages={"zero_shot": stage, "finetune": stage}, before=metrics.score(before), after=metrics.score(after),
-            comparison={}, confidence=confidence, history=[], pictures=pictures, plots={},
+            comparison={}, confidence=confidence, history=[], images=images, plots={},
             manifests={HOSTILE: {"model": {"source": HOSTILE}, "predictions": {}}},
         )
     )  # fmt: skip
@@ -91,12 +91,12 @@ def test_filters_work_and_compose(page, values, n):
     for name, value in values.items():
         page.select_option(f"select[name={name}]", value)
     assert shown(page) == n
-    assert page.inner_text("#shown") == f"{n} of 84 pictures"
+    assert page.inner_text("#shown") == f"{n} of 84 images"
     page.click("text=Show all")
     assert shown(page) == 84
 
 
-def test_a_matrix_cell_leads_to_its_pictures(page):
+def test_a_matrix_cell_leads_to_its_images(page):
     cell = page.locator('.matrix a[data-truth="Mask"][data-answer="Mask"][data-when="after"]')
     n = int(cell.inner_text())
     cell.click()

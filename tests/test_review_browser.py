@@ -3,7 +3,7 @@
 import pytest
 
 from skincare.cleaning import review_sheet, reviewing
-from skincare.cleaning.picture_tables import MARKS
+from skincare.cleaning.image_tables import MARKS
 from skincare.paths import Layout
 from tests.browser import CONTRAST, UNNAMED
 from tests.test_review_sheet import HOSTILE, QUESTION, measured
@@ -65,7 +65,7 @@ def test_keys_and_clicks_mark_move_and_undo(page):
     assert page.evaluate("document.activeElement.dataset.id") == "4_1"
 
 
-def test_marks_survive_a_reload_and_the_first_open_picture_is_next(page):
+def test_marks_survive_a_reload_and_the_first_open_image_is_next(page):
     page.keyboard.press("x")
     page.keyboard.press("x")
     page.reload()

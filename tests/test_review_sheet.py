@@ -1,4 +1,4 @@
-"""The sheet shows the pictures next to the limit and nothing foreign; only marks made on it count."""
+"""The sheet shows the images next to the limit and nothing foreign; only marks made on it count."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from skincare.cleaning import review_sheet, reviewing
-from skincare.cleaning.picture_tables import MARKS, REVIEW, MarkRow
+from skincare.cleaning.image_tables import MARKS, REVIEW, MarkRow
 from skincare.cleaning.review_sheet import Measured, Question
 from skincare.errors import StageError
 from skincare.paths import Layout
@@ -36,11 +36,11 @@ def marks_of(layout, verdict=lambda row: "keep" if row.value >= 60 else "reject"
 @pytest.mark.parametrize("is_least", [True, False])
 def test_as_many_are_shown_on_either_side_the_nearest_first(is_least):
     question = replace(QUESTION, is_least=is_least)
-    pictures = [Measured(f"{i}_1", str(i), "", float(i), None) for i in range(200)]
-    chosen = review_sheet.choose(question, pictures, n=10)
+    images = [Measured(f"{i}_1", str(i), "", float(i), None) for i in range(200)]
+    chosen = review_sheet.choose(question, images, n=10)
     assert [one.value for one in chosen] == [float(i) for i in (range(50, 70) if is_least else range(51, 71))]
     assert sum(question.rejects(one.value) for one in chosen) == 10
-    assert len(review_sheet.choose(question, pictures[:63], n=10)) == (13 if is_least else 12)
+    assert len(review_sheet.choose(question, images[:63], n=10)) == (13 if is_least else 12)
 
 
 def test_the_page_is_self_contained_and_foreign_text_stays_text(tmp_path):
@@ -69,7 +69,7 @@ BAD = {
     "marked once": lambda marks: [marks[0], marks[0]],
     "keep or reject": lambda marks: [replace(marks[0], verdict="maybe")],
     "marks of dark": lambda marks: [replace(one, check="dark") for one in marks],
-    "no picture is marked": lambda marks: [],
+    "no image is marked": lambda marks: [],
 }
 
 

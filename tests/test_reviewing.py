@@ -5,7 +5,7 @@ import json
 import pytest
 
 from skincare.cleaning import reviewing
-from skincare.cleaning.picture_tables import MARKS
+from skincare.cleaning.image_tables import MARKS
 from skincare.errors import StageError
 from skincare.paths import Layout
 from tests.test_review_sheet import QUESTION, marks_of, measured

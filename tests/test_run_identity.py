@@ -9,10 +9,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from skincare.dataset import chat
-from skincare.dataset.picture_files import FolderPictures
+from skincare.dataset.image_files import FolderImages
 from skincare.errors import StageError
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import PixelLimits, checkpoint_hashes, load_processor
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import PixelLimits, checkpoint_hashes, load_processor
 from skincare.paths import TINY_MODEL
 from skincare.training import run_identity
 from skincare.training.recipes import RECIPES
@@ -27,7 +27,7 @@ def copy(tmp_path):
 def files(tmp_path):
     for n in range(3):
         (tmp_path / f"pack_2000000{n}_1.jpg").write_bytes(bytes([n]))
-    return FolderPictures(tmp_path)
+    return FolderImages(tmp_path)
 
 
 EXAMPLES = [chat.example(f"pack_2000000{n}_1.jpg", category) for n, category in enumerate(("Peel", "Oil", "Balm"))]

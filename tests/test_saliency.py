@@ -1,22 +1,22 @@
-"""What speaks for a name lies where the picture has it, turns its sign with the names, and adds up as it must."""
+"""What speaks for a name lies where the image has it, turns its sign with the names, and adds up as it must."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from skincare.answering import saliency
 from skincare.categories import CATEGORIES
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference import saliency
+from skincare.modeling.recogniser import Recogniser
 from tests.helpers import mixed_pixels
 
 
 @pytest.fixture
 def asked(tiny_model, tiny_encoder):
-    """A recogniser with four pictures of three shapes."""
+    """A recogniser with four images of three shapes."""
     recogniser = Recogniser(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
-    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.picture_states(pixels)
+    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.vision_features(pixels)
 
 
 TRUTHS = ("Mask", "Balm", "Bath Oil", "Serum")
@@ -33,7 +33,7 @@ def test_swapped_names_turn_the_sign(asked):
             assert np.abs(one.maps[name]).max() > 1e-3
 
 
-def test_maps_have_their_pictures_shape_whatever_the_batch(asked):
+def test_maps_have_their_images_shape_whatever_the_batch(asked):
     recogniser, encoder, grids, states = asked
     together = saliency.explain(*asked, TRUTHS, RIVALS)
     for i, one in enumerate(together):
@@ -44,7 +44,7 @@ def test_maps_have_their_pictures_shape_whatever_the_batch(asked):
             np.testing.assert_allclose(one.maps[name], alone.maps[name], atol=1e-4)
 
 
-def test_the_gradient_adds_up_to_the_slope_of_fading_the_picture_in(asked, monkeypatch):
+def test_the_gradient_adds_up_to_the_slope_of_fading_the_image_in(asked, monkeypatch):
     """Sum of gradient times token = d contrast / d brightness of all tokens, here by finite differences."""
     recogniser, encoder, grids, states = asked
     one = saliency.explain(recogniser, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0]
@@ -56,7 +56,7 @@ def test_the_gradient_adds_up_to_the_slope_of_fading_the_picture_in(asked, monke
     assert one.maps["gradient"].sum() == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=0.02, abs=0.02)
 
 
-def test_a_place_of_the_map_is_that_place_of_the_picture(asked, monkeypatch):
+def test_a_place_of_the_map_is_that_place_of_the_image(asked, monkeypatch):
     """Where one visual token is blank, gradient times activation is nought there and nowhere else."""
     recogniser, encoder, grids, states = asked
     visual = recogniser.visual_tokens(grids[1:2], states[1:2])

@@ -7,10 +7,10 @@ import pytest
 import requests
 
 from skincare import images
-from skincare.answering import answers
 from skincare.catalogue import read_products
 from skincare.categories import CATEGORIES
 from skincare.collecting.pages import parse_product_page
+from skincare.inference import answer_parser
 from skincare.paths import Layout
 from skincare.sample import drawing, products, rendering, shop
 
@@ -30,8 +30,8 @@ def test_the_shop_is_as_unbalanced_as_the_real_catalogue(sold):
     assert set(counts) == set(CATEGORIES)
     assert len(sold) == 202
     assert max(counts.values()) >= 3 * min(counts.values())
-    assert all(1 <= sum(one.kind in ("photo", "webp", "png", "unavailable_twice") for one in product.pictures) <= 5
-               for product in sold if product.behaviour not in ("no_pictures", "only_broken_pictures"))  # fmt: skip
+    assert all(1 <= sum(one.kind in ("photo", "webp", "png", "unavailable_twice") for one in product.images) <= 5
+               for product in sold if product.behaviour not in ("no_images", "only_broken_images"))  # fmt: skip
 
 
 def test_packs_overlap_between_categories(sold):
@@ -43,8 +43,8 @@ def test_packs_overlap_between_categories(sold):
 
 
 def test_every_defect_is_planted_as_often_as_promised(sold):
-    kinds = Counter(picture.kind for product in sold for picture in product.pictures)
-    for kind, (n, _) in products.PICTURE_DEFECTS.items():
+    kinds = Counter(image.kind for product in sold for image in product.images)
+    for kind, (n, _) in products.IMAGE_DEFECTS.items():
         assert kinds[kind] >= n, kind
     behaviours = Counter(product.behaviour for product in sold)
     assert {name: behaviours[name] for name in products.PAGE_DEFECTS} == {
@@ -55,12 +55,12 @@ def test_every_defect_is_planted_as_often_as_promised(sold):
 def test_copies_point_at_a_photo_that_exists(sold):
     by_id = {product.product_id: product for product in sold}
     for product in sold:
-        for picture in product.pictures:
-            if picture.copy_of:
-                owner, n = picture.copy_of
-                assert by_id[owner].pictures[n - 1].kind in ("photo", "webp", "png", "unavailable_twice")
+        for image in product.images:
+            if image.copy_of:
+                owner, n = image.copy_of
+                assert by_id[owner].images[n - 1].kind in ("photo", "webp", "png", "unavailable_twice")
                 same = by_id[owner].category == product.category
-                assert same == (picture.kind != "copy_in_other_category")
+                assert same == (image.kind != "copy_in_other_category")
 
 
 def test_descriptions_name_no_category():
@@ -68,7 +68,7 @@ def test_descriptions_name_no_category():
     rng = random.Random(0)
     for _ in range(300):
         text = drawing.describe(drawing.random_packaging(rng))
-        assert answers.parse(text, is_finished=True).category is None, text
+        assert answer_parser.parse(text, is_finished=True).category is None, text
 
 
 def test_drawings_depend_on_packaging_view_and_size_alone():
@@ -83,7 +83,7 @@ def test_drawings_depend_on_packaging_view_and_size_alone():
 def test_the_shop_misbehaves_as_its_truth_says(sold):
     with shop.serve(sold) as origin:
         for product in sold:
-            path = rendering.picture_path(product, product.pictures[0]) if product.pictures else product.path
+            path = rendering.image_path(product, product.images[0]) if product.images else product.path
             if product.behaviour == "unavailable_twice":
                 assert [requests.get(origin + product.path, timeout=5).status_code for _ in range(3)] == [503, 503, 200]
             elif product.behaviour == "busy_once":
@@ -98,16 +98,16 @@ def test_the_shop_misbehaves_as_its_truth_says(sold):
                 page = requests.get(origin + product.path, timeout=5).text
                 assert "const images" not in page
                 assert "application/ld+json" in page
-            elif product.behaviour == "only_broken_pictures":
+            elif product.behaviour == "only_broken_images":
                 assert requests.get(origin + path, timeout=5).text.startswith("<!doctype html>")
         assert requests.get(f"{origin}/no-such-thing", timeout=5).status_code == 404
 
 
-def test_a_page_holds_its_pictures_in_script_and_json_ld(sold):
+def test_a_page_holds_its_images_in_script_and_json_ld(sold):
     product = next(one for one in sold if one.behaviour == "fine")
     listed = parse_product_page(rendering.page(product), products.ORIGIN + product.path)
     assert [url.removeprefix(products.ORIGIN) for url in listed.image_urls] == [
-        rendering.picture_path(product, picture) for picture in product.pictures
+        rendering.image_path(product, image) for image in product.images
     ]
 
 
@@ -115,10 +115,10 @@ def test_photos_are_at_least_448_pixels_and_of_their_kind(sold):
     by_id = {product.product_id: product for product in sold}
     seen = {}
     for product in sold:
-        for picture in product.pictures:
-            seen.setdefault(picture.kind, (product, picture))
-    for kind, (product, picture) in seen.items():
-        content = rendering.picture(product, picture, by_id)
+        for image in product.images:
+            seen.setdefault(image.kind, (product, image))
+    for kind, (product, image) in seen.items():
+        content = rendering.image_bytes(product, image, by_id)
         if kind == "html":
             assert images.sniff_format(content) is None
         elif kind == "truncated":

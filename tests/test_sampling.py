@@ -15,7 +15,7 @@ EXAMPLES = [chat.example(f"clean_dataset/images/a_{i}_1.jpg", category) for i, c
 
 
 @pytest.mark.parametrize("imbalance", ["none", "class_balanced", "focal"])
-def test_an_epoch_shows_each_picture_once_in_an_order_of_its_own(imbalance):
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(imbalance):
     orders = [sampling.epoch_order(CATEGORIES, imbalance, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(94)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4

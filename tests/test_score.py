@@ -6,10 +6,10 @@ import pytest
 
 import score
 from skincare import figures
-from skincare.answering import answers, predictions
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import metrics
 from skincare.evaluation.comparison import compare
+from skincare.inference import answer_parser, predictions
 from skincare.paths import Layout
 from tests.helpers import prediction
 
@@ -34,7 +34,7 @@ def test_kept_texts_are_read_with_todays_parser(layout):
     assert summary.counts == {"read as before": 5, "read otherwise": 4}
     found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl")
     assert [(one.category, one.status) for one in found] == [("Cleanser", "alias")] * 4 + [("Oil", "exact")]
-    assert {one.parser_version for one in found} == {answers.ALIASES_VERSION}
+    assert {one.parser_version for one in found} == {answer_parser.ALIASES_VERSION}
     assert json.loads((layout.zero_shot / "metrics.json").read_text())["accuracy"] == 1
     assert json.loads((layout.finetune_log("r") / "test_metrics.json").read_text())["n"] == 4
 
@@ -68,7 +68,7 @@ def test_scoring_twice_changes_nothing(layout):
     assert files() == first
 
 
-def test_a_comparison_follows_and_only_of_the_same_pictures(layout):
+def test_a_comparison_follows_and_only_of_the_same_images(layout):
     comparison = layout.finetune_log("r") / "comparison.json"
     score.run(score.Config(root=layout.root), layout)
     assert not comparison.exists()
@@ -83,7 +83,7 @@ def test_lines_of_before_these_fields_are_read(layout):
     path = layout.zero_shot / "predictions.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
-        for key in ("parser_version", "picture_sha256", "cache_key"):
+        for key in ("parser_version", "image_sha256", "cache_key"):
             del line[key]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert score.run(score.Config(root=layout.root), layout).counts["read otherwise"] == 4
@@ -92,7 +92,7 @@ def test_lines_of_before_these_fields_are_read(layout):
 def test_two_decoders_in_one_file_are_refused(layout):
     path = layout.zero_shot / "predictions.jsonl"
     predictions.write_jsonl(path, [prediction("1_1", "Oil", "Oil", decoder=name) for name in ("rank", "generate")])
-    with pytest.raises(StageError, match="two answers about one picture"):
+    with pytest.raises(StageError, match="two answers about one image"):
         score.run(score.Config(root=layout.root, files=(path,)), layout)
 
 

@@ -18,21 +18,21 @@ from skincare.sample.products import ORIGIN, sample_products
 from skincare.tables import CATALOGUE, FAILURES, IMAGES, CatalogueRow
 
 WANTED = ("fine", "moved", "no_script", "unavailable_twice", "gone", "not_found_with_status_200", "challenge",
-          "moved_to_the_start_page", "no_pictures", "only_broken_pictures")  # fmt: skip
+          "moved_to_the_start_page", "no_images", "only_broken_images")  # fmt: skip
 
 
 @pytest.fixture
 def sold():
-    """One product of each behaviour and some with bad pictures."""
+    """One product of each behaviour and some with bad images."""
     everything = sample_products(seed=0)
     of_behaviour = {one.behaviour: one for one in everything}
     chosen = {of_behaviour[behaviour].product_id for behaviour in WANTED}
     for kind in ("webp", "png", "html", "gone", "truncated", "unavailable_twice"):
-        chosen.add(next(one for one in everything if any(p.kind == kind for p in one.pictures)).product_id)
+        chosen.add(next(one for one in everything if any(p.kind == kind for p in one.images)).product_id)
     by_id = {one.product_id: one for one in everything}
     for product_id in (waiting := list(chosen)):
         # A copy needs the product that it is a copy of.
-        originals = {picture.copy_of[0] for picture in by_id[product_id].pictures if picture.copy_of}
+        originals = {image.copy_of[0] for image in by_id[product_id].images if image.copy_of}
         waiting += originals - chosen
         chosen |= originals
     return [one for one in everything if one.product_id in chosen]
@@ -49,7 +49,7 @@ def run(layout, url, **config):
     return scrape.run(scrape.Config(root=layout.root, shop_url=url, delay_s=0, **config), layout)
 
 
-def test_every_product_and_picture_ends_as_the_truth_says(layout, sold):
+def test_every_product_and_image_ends_as_the_truth_says(layout, sold):
     with shop.serve(sold) as url:
         summary = run(layout, url)
     truth = shop.truth(sold)
@@ -58,16 +58,16 @@ def test_every_product_and_picture_ends_as_the_truth_says(layout, sold):
     assert {i: ends.get(i, "scraped") for i in truth["products"]} == {
         i: one["ends"] for i, one in truth["products"].items()
     }
-    not_had = {i for i, one in truth["pictures"].items() if one["ends"] in ("not_an_image", "http_404")}
-    assert {row.image_id for row in saved} == truth["pictures"].keys() - not_had
+    not_had = {i for i, one in truth["images"].items() if one["ends"] in ("not_an_image", "http_404")}
+    assert {row.image_id for row in saved} == truth["images"].keys() - not_had
     assert Counter(row.reason for row in failures if row.image_url) == Counter(
-        truth["pictures"][i]["ends"] for i in not_had
+        truth["images"][i]["ends"] for i in not_had
     )
     assert summary.counts["scraped"] + summary.counts["failed"] == len(sold)
     assert json.dumps(summary.results)
 
 
-def test_every_listed_picture_is_a_jpeg_on_disk_of_that_size(layout, sold):
+def test_every_listed_image_is_a_jpeg_on_disk_of_that_size(layout, sold):
     with shop.serve(sold) as url:
         run(layout, url)
     rows = IMAGES.read(layout.images_table)
@@ -101,7 +101,7 @@ def test_the_state_knows_how_each_visit_went(layout, sold):
     assert known[of_behaviour["fine"]] == ("scraped", "", 200, 1, 1, 1)
     assert known[of_behaviour["unavailable_twice"]] == ("scraped", "", 200, 3, 1, 1)
     assert known[of_behaviour["gone"]] == ("failed", "http_404", 404, 1, 1, 1)
-    assert known[of_behaviour["only_broken_pictures"]] == ("failed", "no_image_saved", 200, 1, 1, 1)
+    assert known[of_behaviour["only_broken_images"]] == ("failed", "no_image_saved", 200, 1, 1, 1)
     assert n_unknown == 0
 
 
@@ -119,7 +119,7 @@ def test_retry_failed_takes_just_those(layout, sold):
     assert gone.product_id not in {row.product_id for row in FAILURES.read(layout.failures_table)}
 
 
-def test_a_deleted_picture_is_fetched_again(layout, sold):
+def test_a_deleted_image_is_fetched_again(layout, sold):
     with shop.serve(sold) as url:
         run(layout, url)
         first = layout.images_table.read_bytes()

@@ -27,7 +27,7 @@ from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
 from tests.forker import Forker
-from tests.helpers import noise_picture
+from tests.helpers import noise_image
 from tests.local_server import Answer, LocalServer, Request, ok, serving, status
 
 SHOP = "https://shop.example"
@@ -49,21 +49,21 @@ def slowly(answer: Answer) -> Answer:
     return send
 
 
-def picture(seed: int, kind: str) -> bytes:
+def image(seed: int, kind: str) -> bytes:
     buffer = io.BytesIO()
-    Image.Image.save(noise_picture(40, 50, seed), buffer, kind)
+    Image.Image.save(noise_image(40, 50, seed), buffer, kind)
     return buffer.getvalue()
 
 
 def stocked() -> dict[str, Answer]:
-    """Products with three pictures each, among them a PNG, a dead one, and pages that fail."""
+    """Products with three images each, among them a PNG, a dead one, and pages that fail."""
     answers: dict[str, Answer] = {"/p0.html": status(404), "/p1.html": ok(b"<h1>nothing</h1>")}
     for i in range(2, N_PRODUCTS):
         listed = [f"/{i}/{n}.jpg" for n in range(3)]
         block = json.dumps({"@type": "Product", "image": listed})
         answers[f"/p{i}.html"] = slowly(ok(f'<script type="application/ld+json">{block}</script>'.encode()))
         for n, path in enumerate(listed):
-            answers[path] = slowly(ok(picture(3 * i + n, "PNG" if i % 5 == 0 and n == 1 else "JPEG")))
+            answers[path] = slowly(ok(image(3 * i + n, "PNG" if i % 5 == 0 and n == 1 else "JPEG")))
         if i % 7 == 0:
             answers[listed[2]] = status(404)
     return answers
@@ -82,7 +82,7 @@ def layout_with_catalogue(root) -> Layout:
 
 
 def written(layout: Layout) -> dict[str, bytes]:
-    """Everything that counts: pictures and tables. The state holds times, the log too."""
+    """Everything that counts: images and tables. The state holds times, the log too."""
     found = [*layout.product_images.iterdir(), *layout.images_table.parent.glob("*.csv"), *layout.root.rglob(".*.part")]
     return {layout.relative(path): path.read_bytes() for path in found}
 
@@ -98,7 +98,7 @@ def uninterrupted(tmp_path_factory, forker) -> dict[str, bytes]:
 
 
 def done(layout: Layout) -> set[str]:
-    """The paths that the state says are done; checks that each of its pictures is on disk."""
+    """The paths that the state says are done; checks that each of its images is on disk."""
     if not layout.scrape_state.exists():
         return set()
     with ScrapeRecord(layout.scrape_state) as state, suppress(StageError):  # killed before it made the tables
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
             for path in done(layout):
                 counted.setdefault(path, server.count[path])
             for path in layout.product_images.glob("[!.]*"):
-                assert path.read_bytes() == uninterrupted[layout.relative(path)], "no picture is cut off"
+                assert path.read_bytes() == uninterrupted[layout.relative(path)], "no image is cut off"
         start(forker, layout, server)
         assert forker.exit_code() == 0
     assert written(layout) == uninterrupted
@@ -132,11 +132,11 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
 
 
 def changed(answers: dict[str, Answer]) -> dict[str, Answer]:
-    """The same shop some weeks later: other pictures, fewer, more, a page that is gone and one that is back."""
+    """The same shop some weeks later: other images, fewer, more, a page that is gone and one that is back."""
     found = dict(answers)
     for i in range(2, N_PRODUCTS, 3):
-        found[f"/{i}/0.jpg"] = slowly(ok(picture(1000 + i, "JPEG")))
-        found[f"/{i}/3.jpg"] = slowly(ok(picture(2000 + i, "WEBP")))
+        found[f"/{i}/0.jpg"] = slowly(ok(image(1000 + i, "JPEG")))
+        found[f"/{i}/3.jpg"] = slowly(ok(image(2000 + i, "WEBP")))
         listed = [f"/{i}/{n}.jpg" for n in ((0, 2) if i % 2 else (3, 0, 1, 2))]
         block = json.dumps({"@type": "Product", "image": listed})
         found[f"/p{i}.html"] = slowly(ok(f'<script type="application/ld+json">{block}</script>'.encode()))
@@ -226,7 +226,7 @@ def test_a_full_and_a_read_only_disk_are_explained_and_lose_nothing(tmp_path, un
     assert server.count.total() < 1.5 * N_PRODUCTS * 4
 
 
-@pytest.mark.parametrize("broken", ["picture", "table"])
+@pytest.mark.parametrize("broken", ["image", "table"])
 def test_a_write_that_fails_ends_the_run_and_the_next_goes_on(tmp_path, monkeypatch, capsys, uninterrupted, broken):
     layout, n_written = layout_with_catalogue(tmp_path), Counter()
 
@@ -242,7 +242,7 @@ def test_a_write_that_fails_ends_the_run_and_the_next_goes_on(tmp_path, monkeypa
     with serving(stocked()) as server:
         config = scrape.Config(root=tmp_path, shop_url=server.url, delay_s=0)
         with monkeypatch.context() as patch:
-            if broken == "picture":
+            if broken == "image":
                 patch.setattr(collector, "write_bytes", write)
             else:
                 patch.setattr(type(IMAGES), "write", write_table)

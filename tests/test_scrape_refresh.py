@@ -12,7 +12,7 @@ from skincare.collecting.visits import Visit
 from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
-from tests.helpers import noise_picture
+from tests.helpers import noise_image
 from tests.local_server import Answer, Request, ok, serving, status
 
 N_PRODUCTS = 5
@@ -34,7 +34,7 @@ def tagged(content: bytes, **headers: str) -> Answer:
 
 def jpeg(seed: int) -> bytes:
     buffer = io.BytesIO()
-    noise_picture(20, 30, seed).save(buffer, "JPEG")
+    noise_image(20, 30, seed).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -90,7 +90,7 @@ def test_the_changed_is_replaced_the_new_is_added_and_the_gone_is_kept(layout, a
             "/p1.html": tagged(page("/1/c.jpg", "/1/a.jpg")),
             "/1/c.jpg": tagged(jpeg(101)),
             "/p2.html": status(410),
-            "/3/a.jpg": ok(b"<html>no picture today</html>"),
+            "/3/a.jpg": ok(b"<html>no image today</html>"),
             "/p4.html": ok(b"<title>Just a moment...</title>"),
         }
         results = run(layout, server, refresh=True).results

@@ -18,7 +18,7 @@ SAVED = SavedImage("product_images/a.jpg", 1, 1, 1, "0")
 
 @pytest.fixture
 def layout(tmp_path) -> Layout:
-    """Six products of two hosts: two scraped, three failed, one not tried; two pictures failed."""
+    """Six products of two hosts: two scraped, three failed, one not tried; two images failed."""
     found = Layout(tmp_path)
     products = [
         Product(str(i), f"https://{'ab'[i % 2]}.example/{i}.html", "x", "x", ("Oil", "Mask")[i % 2]) for i in range(6)
@@ -41,7 +41,7 @@ def test_failures_are_grouped_with_examples_and_the_most_frequent_comes_first(la
     with ScrapeState(layout.scrape_state) as state:
         groups = [(g.what, g.host, g.reason, g.n, g.is_worth_a_retry, g.examples) for g in failure_groups(state)]
     assert groups == [
-        ("picture", "cdn.example", "http_503", 2, True, ("https://cdn.example/0/1.jpg", "https://cdn.example/1/1.jpg")),
+        ("image", "cdn.example", "http_503", 2, True, ("https://cdn.example/0/1.jpg", "https://cdn.example/1/1.jpg")),
         ("product", "a.example", "http_404", 2, False, ("https://a.example/2.html", "https://a.example/4.html")),
         ("product", "b.example", "timeout", 1, True, ("https://b.example/3.html",)),
     ]

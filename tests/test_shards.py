@@ -35,7 +35,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def layout(made, tmp_path):
-    """A copy that a test may spoil; the pictures are those of the module."""
+    """A copy that a test may spoil; the images are those of the module."""
     found = Layout(tmp_path)
     (tmp_path / "clean_dataset").mkdir()
     for split in SPLITS:
@@ -54,7 +54,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def pictures_of(dataset):
+def images_of(dataset):
     return {one.image: dataset.bytes_of(one.image) for part in dataset.parts.values() for one in part}
 
 
@@ -63,7 +63,7 @@ def test_what_comes_back_is_what_was_packed(layout, kind):
     summary = export(layout, kind)
     dataset = ShardedDataset(str(layout.export(kind)), layout.root / "cache")
     assert dataset.parts == {split: chat.read_dataset(layout, split) for split in SPLITS}
-    assert pictures_of(dataset) == {
+    assert images_of(dataset) == {
         one.image: (layout.root / one.image).read_bytes() for part in dataset.parts.values() for one in part
     }
     assert summary.counts == SIZES
@@ -86,7 +86,7 @@ def test_an_export_through_another_file_system_is_the_same(layout):
             contents(layout.export("webdataset"))
         )
         dataset = ShardedDataset("memory://skincare/export", layout.root / "cache")
-        assert len(pictures_of(dataset)) == sum(SIZES.values())
+        assert len(images_of(dataset)) == sum(SIZES.values())
     finally:
         memory.rm("skincare", recursive=True)
 
@@ -106,12 +106,12 @@ def test_a_stopped_export_goes_on_and_leaves_no_old_shard(layout, monkeypatch):
 
 def test_a_shard_holds_no_more_than_it_may(made, monkeypatch, tmp_path):
     biggest = max(path.stat().st_size for path in made.clean_images.iterdir())
-    monkeypatch.setattr(export_dataset, "FolderPictures", _ThreeHundredKilobytes)
+    monkeypatch.setattr(export_dataset, "FolderImages", _ThreeHundredKilobytes)
     summary = export(made, shard_mb=1, to=str(tmp_path / "small"))
     index = json.loads((tmp_path / "small" / INDEX).read_text())
     assert biggest < 300_000
-    assert {shard["n_pictures"] for shard in index["shards"]} <= {1, 2, 3}
-    assert sum(shard["n_pictures"] for shard in index["shards"]) == sum(SIZES.values())
+    assert {shard["n_images"] for shard in index["shards"]} <= {1, 2, 3}
+    assert sum(shard["n_images"] for shard in index["shards"]) == sum(SIZES.values())
     assert summary.results["n_shards"] > len(SPLITS)
 
 
@@ -119,8 +119,8 @@ class _ThreeHundredKilobytes:
     def __init__(self, root):
         self.root = root
 
-    def bytes_of(self, picture):
-        return (self.root / picture).read_bytes().ljust(300_000, b"\0")
+    def bytes_of(self, image):
+        return (self.root / image).read_bytes().ljust(300_000, b"\0")
 
 
 def test_tar_members_are_as_webdataset_names_them(layout):
@@ -171,16 +171,16 @@ def spoiled(layout, change):
         lambda index: index.update(version=2),
         lambda index: index.update(question="What is this?"),
         lambda index: index.update(shards=None),
-        lambda index: index.update(pictures={}),
+        lambda index: index.update(images={}),
         lambda index: index["shards"][0].update(name="../../outside.tar"),
         lambda index: index["shards"][0].update(surprise=1),
-        lambda index: index["pictures"]["train"][0].__setitem__(0, "../../etc/passwd_1_1.jpg"),
-        lambda index: index["pictures"]["train"][0].__setitem__(0, "/etc/passwd"),
-        lambda index: index["pictures"]["train"][0].__setitem__(1, "Lipstick"),
-        lambda index: index["pictures"]["train"][0].__setitem__(2, "train-00099-0123456789ab.tar"),
-        lambda index: index["pictures"]["train"][0].__setitem__(3, "../../x"),
-        lambda index: index["pictures"]["train"][0].pop(),
-        lambda index: index["pictures"].update(train=7),
+        lambda index: index["images"]["train"][0].__setitem__(0, "../../etc/passwd_1_1.jpg"),
+        lambda index: index["images"]["train"][0].__setitem__(0, "/etc/passwd"),
+        lambda index: index["images"]["train"][0].__setitem__(1, "Lipstick"),
+        lambda index: index["images"]["train"][0].__setitem__(2, "train-00099-0123456789ab.tar"),
+        lambda index: index["images"]["train"][0].__setitem__(3, "../../x"),
+        lambda index: index["images"]["train"][0].pop(),
+        lambda index: index["images"].update(train=7),
     ],
 )
 def test_a_hostile_index_is_refused(layout, change):
@@ -192,10 +192,10 @@ def test_a_hostile_index_is_refused(layout, change):
 def test_nothing_in_a_shard_decides_where_anything_is_written(layout):
     """A shard with hostile names, and an index that vouches for it."""
     export(layout)
-    picture = chat.read_dataset(layout, "train")[0]
+    image = chat.read_dataset(layout, "train")[0]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in ("../../outside.jpg", "/tmp/outside.jpg", f"{picture.image_id}.jpg"):
+        for name in ("../../outside.jpg", "/tmp/outside.jpg", f"{image.image_id}.jpg"):
             info = tarfile.TarInfo(name)
             info.size = 4
             tar.addfile(info, io.BytesIO(b"evil"))
@@ -211,7 +211,7 @@ def test_nothing_in_a_shard_decides_where_anything_is_written(layout):
 
     dataset = spoiled(layout, change)
     with pytest.raises(StageError, match="not what the index says"):
-        dataset.bytes_of(picture.image)
+        dataset.bytes_of(image.image)
     written = [path for path in layout.root.rglob("*") if path.is_file() and path.read_bytes() == b"evil"]
     assert [path.name for path in written] == [hashlib.sha256(b"evil").hexdigest()]
     assert not (layout.root.parent / "outside.jpg").exists()
@@ -219,11 +219,11 @@ def test_nothing_in_a_shard_decides_where_anything_is_written(layout):
 
 def test_a_spoiled_cache_is_fetched_again(layout):
     export(layout)
-    first = pictures_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache"))
+    first = images_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache"))
     for path in (layout.root / "cache").rglob("*"):
         if path.is_file():
             path.write_bytes(b"torn")
-    assert pictures_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache")) == first
+    assert images_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache")) == first
 
 
 @settings(max_examples=60, deadline=None)
@@ -266,10 +266,10 @@ def test_the_card_counts_and_credits(layout):
 @pytest.mark.slow
 def test_training_from_shards_is_the_same_run_as_from_files(layout):
     export(layout)
-    finetune.run(config(layout, run="files", max_epochs=2, cache_pictures=False), layout)
+    finetune.run(config(layout, run="files", max_epochs=2, cache_images=False), layout)
     layout.clean_images.unlink()
     shards = str(layout.export("webdataset"))
-    finetune.run(config(layout, run="shards", max_epochs=2, cache_pictures=False, dataset=shards), layout)
+    finetune.run(config(layout, run="shards", max_epochs=2, cache_images=False, dataset=shards), layout)
     assert_same_run(layout, "files", "shards")
 
 

@@ -27,7 +27,7 @@ from tests.other_pages import CHALLENGES, LISTS
 from tests.test_page_metadata import VARIANT_A, VARIANT_B, json_ld
 
 LOOKFANTASTIC = "https://www.lookfantastic.com"
-PICTURE = ok(jpeg(pack(1, 320)), content_type="image/jpeg")
+IMAGE = ok(jpeg(pack(1, 320)), content_type="image/jpeg")
 
 
 def run(layout, server, **config):
@@ -57,7 +57,7 @@ def test_the_three_shapes_of_lookfantastic_are_read(tmp_path):
         "/p/range/33333333/": f"{group}<h1 id='product-title'>Range - All Sizes</h1>",
     }
     answers = {path: ok(page.encode()) for path, page in pages.items()}
-    answers |= dict.fromkeys(("/a.jpg", "/b-1.jpg", "/b-2.jpg", "/c-1.jpg"), PICTURE)
+    answers |= dict.fromkeys(("/a.jpg", "/b-1.jpg", "/b-2.jpg", "/c-1.jpg"), IMAGE)
     with serving(answers) as server:
         summary = run(layout, server)
     assert summary.counts == {"scraped": 3, "failed": 0, "not_tried": 0}
@@ -80,7 +80,7 @@ def test_the_three_shapes_of_lookfantastic_are_read(tmp_path):
 def test_metadata_is_written_from_the_state_without_asking_again(tmp_path):
     layout = Layout(tmp_path)
     CATALOGUE.write(layout.catalogue, [CatalogueRow("A", f"{LOOKFANTASTIC}/a/11111111.html", "Oil")])
-    with serving({"/a/11111111.html": ok(VARIANT_A.encode()), "/a.jpg": PICTURE}) as server:
+    with serving({"/a/11111111.html": ok(VARIANT_A.encode()), "/a.jpg": IMAGE}) as server:
         run(layout, server)
         first = layout.metadata_table.read_bytes()
         layout.metadata_table.unlink()
@@ -104,19 +104,19 @@ def test_a_shop_without_ids_is_read_by_its_pages(tmp_path, source):
     answers = {
         "/products/rose-50ml": ok(json_ld(name="Rose", image=["/r.jpg"], offers={"price": 5}).encode()),
         "/products/lily-50ml": lambda request: request.reply(b"", 302, Location="/products/rose-50ml"),
-        "/r.jpg": PICTURE,
+        "/r.jpg": IMAGE,
     }
     with serving(answers) as server:
         summary = run(layout, server, source=source, catalogue=given)
     assert summary.counts == {"scraped": 1, "failed": 1, "not_tried": 0}
-    (picture,) = IMAGES.read(layout.images_table)
-    assert picture.file.startswith("product_images/rose-50ml_")
-    assert (picture.licence, picture.attribution) == ("none stated", "shop.example")
+    (image,) = IMAGES.read(layout.images_table)
+    assert image.file.startswith("product_images/rose-50ml_")
+    assert (image.licence, image.attribution) == ("none stated", "shop.example")
     reasons = {row.product_url.rpartition("/")[2]: row.reason for row in FAILURES.read(layout.failures_table)}
     assert reasons == {"lily-50ml": "redirected_away", "gift": "unknown_category", "javascript:alert(1)": "bad_url"}
     # What the next stages take as their catalogue has the same ids and the 14 categories.
     rows = {row.product_name: row for row in CATALOGUE.read(layout.listed_products("web_page"))}
-    assert rows["Rose 50ml"].product_id == picture.product_id
+    assert rows["Rose 50ml"].product_id == image.product_id
     assert rows["Rose 50ml"].product_type == "Moisturiser"
 
 
@@ -132,7 +132,7 @@ def test_pages_are_read_however_they_are_sent(tmp_path):
         "/p/list": ok(LISTS["cards with buttons"].encode()),
         "/p/wall": ok(CHALLENGES["perimeter"].encode()),
         "/p/bare": ok(json_ld(name="Rose", image=[]).encode()),
-        "/r.jpg": PICTURE,
+        "/r.jpg": IMAGE,
     }
     kinds = [path.removeprefix("/p/") for path in answers if path.startswith("/p/")]
     CATALOGUE.write(layout.catalogue, [CatalogueRow(kind, f"{shop}/p/{kind}", "Serum") for kind in kinds])
@@ -149,7 +149,7 @@ def test_pages_are_read_however_they_are_sent(tmp_path):
 
 
 def test_only_the_reference_catalogue_is_compared_with_the_reference(tmp_path):
-    summary = Summary("scraped 2 of 1,126 products (0.2%), 0 pictures", {}, {"n_products": 1126})
+    summary = Summary("scraped 2 of 1,126 products (0.2%), 0 images", {}, {"n_products": 1126})
     assert "990 of 1,126 published" in scrape._compared(summary).headline
     assert scrape._compared(replace(summary, results={"n_products": 1127})).headline == summary.headline
     layout = Layout(tmp_path)
@@ -160,7 +160,7 @@ def test_only_the_reference_catalogue_is_compared_with_the_reference(tmp_path):
     assert "reference" not in found.results
 
 
-def test_a_real_sister_shop_page_gives_its_pictures_and_facts(real_data):
+def test_a_real_sister_shop_page_gives_its_images_and_facts(real_data):
     blocks = json.loads((real_data / "cultbeauty_jsonld_products.json").read_text(encoding="utf-8"))
     for block in blocks:
         url = f"https://www.cultbeauty.co.uk/x/{block['sku']}.html"
@@ -201,7 +201,7 @@ class BeautyServer:
         by_path = {"/robots.txt": ok(b"User-agent: *\nDisallow: /cgi\n", content_type="text/plain")}
         for code in self.products:
             for key in ("front_fr.4", "front_de.7"):
-                by_path[urlsplit(f"{image_folder(code)}/{key}.full.jpg").path] = PICTURE
+                by_path[urlsplit(f"{image_folder(code)}/{key}.full.jpg").path] = IMAGE
         return by_path.get(found.path) or (lambda request: self._api(request, urlsplit(request.path)))
 
     def _api(self, request, parts):
@@ -254,16 +254,16 @@ def test_open_beauty_facts_is_listed_and_read_end_to_end(tmp_path):
     assert summary.counts == {"scraped": 3, "failed": 1, "not_tried": 0}
     assert again.results["n_requests"] == 0
     assert len(agents) == 1
-    pictures = {row.image_id: row for row in IMAGES.read(layout.images_table)}
-    assert set(pictures) == {
+    images = {row.image_id: row for row in IMAGES.read(layout.images_table)}
+    assert set(images) == {
         f"{code}_{n}" for code in ("3274040544047", "0000042015086", "4005808000001") for n in (1, 2)
     }
-    first = pictures["0000042015086_1"]
+    first = images["0000042015086_1"]
     assert first.source_url == (
         "https://images.openbeautyfacts.org/images/products/000/004/201/5086/front_fr.4.full.jpg"
     )
     assert (first.licence, first.attribution) == ("CC BY-SA 3.0", "kiliweb, Open Beauty Facts")
-    assert pictures["0000042015086_2"].attribution == "ada, Open Beauty Facts"
+    assert images["0000042015086_2"].attribution == "ada, Open Beauty Facts"
     row = metadata_of(layout)["3274040544047"]
     assert (row.name, row.brand, row.size, row.country, row.description) == (
         "Crème Soin", "Nivea, Beiersdorf", "400 ml", "Allemagne", "",

@@ -24,7 +24,7 @@ def shop(n_products: int, seed: int = 0) -> list[Group]:
 def shares(groups, split_of):
     filled = {split: Counter() for split in SPLITS}
     for group in groups:
-        filled[split_of[group.group_id]].update(group.n_pictures)
+        filled[split_of[group.group_id]].update(group.n_images)
     total = sum(filled.values(), Counter())
     return {split: {name: filled[split][name] / n for name, n in total.items()} for split in SPLITS}, total
 
@@ -72,12 +72,12 @@ def test_groups_are_the_connected_components(pairs):
         assert group_of[one] == min(component[one], key=int)
 
 
-def test_a_split_by_picture_is_seeded_and_does_not_depend_on_the_order():
+def test_a_split_by_image_is_seeded_and_does_not_depend_on_the_order():
     ids = [f"{p}_{n}" for p in range(50) for n in range(4)]
-    test = splitting.split_by_picture(ids, 3)
-    assert test == splitting.split_by_picture(ids[::-1], 3)
+    test = splitting.split_by_image(ids, 3)
+    assert test == splitting.split_by_image(ids[::-1], 3)
     assert len(test) == 40
-    assert test != splitting.split_by_picture(ids, 4)
+    assert test != splitting.split_by_image(ids, 4)
 
 
 def test_leakage_counts_what_training_has_seen():

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import finetune
 from skincare import figures, stage
 from skincare.errors import StageError
-from skincare.modelling.model import load_model
+from skincare.modeling.model import load_model
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import checkpoints
@@ -193,7 +193,7 @@ def test_a_given_micro_batch_size_counts_when_a_run_goes_on(layout, monkeypatch,
     monkeypatch.setattr(Training, "_accumulate", accumulate)
     finetune.run(config(layout, resume=True, micro_batch_size=1), layout)
     assert sizes == {1}
-    assert "1 picture(s) a pass instead of the saved 8" in caplog.text
+    assert "1 image(s) a pass instead of the saved 8" in caplog.text
 
 
 def test_a_damaged_state_is_named(layout, monkeypatch):
@@ -243,13 +243,13 @@ def test_a_plan_or_a_list_does_not_touch_the_record_of_a_run(layout):
 
 
 @pytest.mark.parametrize("recipe", ["sample", "sample-merger", "sample-all"])
-def test_a_plan_counts_the_pictures_that_a_run_leaves_on_disk(layout, recipe):
+def test_a_plan_counts_the_images_that_a_run_leaves_on_disk(layout, recipe):
     settings = config(layout, recipe=recipe, max_epochs=1, learning_rate=1e-4)
     finetune.run(dataclasses.replace(settings, plan=True), layout)
     planned = json.loads(layout.finetune_plan.read_text())
     finetune.run(settings, layout)
-    assert planned["n_cached_pictures"] == len(list(layout.vision_cache.rglob("*.safetensors")))
-    assert planned["cache_bytes"] == planned["n_cached_pictures"] * planned["cache_bytes_per_picture"]
+    assert planned["n_cached_images"] == len(list(layout.vision_cache.rglob("*.safetensors")))
+    assert planned["cache_bytes"] == planned["n_cached_images"] * planned["cache_bytes_per_image"]
 
 
 def test_a_plan_needs_no_dataset(tmp_path):

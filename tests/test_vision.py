@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from skincare.modelling import vision
-from skincare.modelling.freezing import Trainable, freeze
+from skincare.modeling import vision
+from skincare.modeling.freezing import Trainable, freeze
 from tests.helpers import mixed_pixels
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from skincare.collecting import transport
 from skincare.collecting.fetch_errors import FetchError
-from skincare.collecting.gates import Gate, StoppedError, retry_after_s
+from skincare.collecting.throttle import Gate, StoppedError, retry_after_s
 from skincare.collecting.transport import is_public
 from skincare.collecting.web import Limits, Web
 from tests.local_server import Answer, LocalServer, Request, in_turn, ok, serving, status

@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 import finetune_variants as ways
 from full_size import device_name, native_dtype, timed
 from skincare.files import write_json
-from skincare.modelling.model import default_device
+from skincare.modeling.model import default_device
 from skincare.runlog import environment
 
 logger = logging.getLogger("profile_steps")
@@ -71,7 +71,7 @@ def main() -> None:
 def _profiled(config: Config, batch_size: int, device: torch.device) -> dict[str, Any]:
     dtype = getattr(torch, native_dtype(device))
     with tempfile.TemporaryDirectory() as name:
-        names = ways.pictures(Path(name), batch_size)
+        names = ways.images(Path(name), batch_size)
         step = ways.ours(ways.Setting(Path(name), names, device, dtype, config.n_steps, config.tiny), cached=True)
         for _ in range(3):
             step()

@@ -43,12 +43,12 @@ if [ -n "$tiny" ]; then
   export GPU_TESTS_ON_CPU=1
   patience=5  # a CPU that is busy with other work is slower than any GPU
   training=(--tiny --batch-size 1 --max-batch-size 2 --n-steps 1)
-  evaluation=(--shape tiny --n-pictures 2 --n-reference 1 --batch-size 2)
+  evaluation=(--shape tiny --n-images 2 --n-reference 1 --batch-size 2)
   profiling=(--tiny --batch-sizes 2 --n-steps 2)
 elif "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   # What a desktop card has; the largest batch is found within it.
   training=(--cap-gb 16 --batch-size 4 --max-batch-size 64 --n-steps 3 --timeout-s 45)
-  evaluation=(--n-pictures 64 --n-reference 16 --batch-size 16)
+  evaluation=(--n-images 64 --n-reference 16 --batch-size 16)
   profiling=()
 else
   echo "no CUDA device is seen from $python; --tiny tries the script without one" >&2

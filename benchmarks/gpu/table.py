@@ -69,14 +69,14 @@ def _training_cells(row: Row) -> list[str]:
     if "error" in row:
         return [str(row["batch_size"]), *[""] * 5, _cell(row["error"])]
     return [
-        str(row["batch_size"]), f"{row['pictures_per_second']:.2f}", f"{row['ratio']:.1f} x" if "ratio" in row else "",
-        f"{row['peak_gib']:.1f} GiB", f"{row['gflop_per_picture']:,.0f}", f"{row['minutes_per_epoch']:.1f}",
+        str(row["batch_size"]), f"{row['images_per_second']:.2f}", f"{row['ratio']:.1f} x" if "ratio" in row else "",
+        f"{row['peak_gib']:.1f} GiB", f"{row['gflop_per_image']:,.0f}", f"{row['minutes_per_epoch']:.1f}",
         f"{row['does_not_fit']}: {_cell(row['why'])}" if "why" in row else "",
     ]  # fmt: skip
 
 
 def _evaluation(content: Row) -> Iterator[str]:
-    yield f"Inference, {content['n_pictures']} images, {content['batch_size']} a pass"
+    yield f"Inference, {content['n_images']} images, {content['batch_size']} a pass"
     yield ""
     rows = content["rows"]
     yield from _table(
@@ -84,8 +84,8 @@ def _evaluation(content: Row) -> Iterator[str]:
         [row["way"] for row in rows],
         [
             [
-                str(row["n_pictures"]), f"{row['pictures_per_second']:.2f}", f"{row['ratio']:.1f} x",
-                f"{row['gflop_per_picture']:,.0f}", f"{row['operations_allow']:.1f} x",
+                str(row["n_images"]), f"{row['images_per_second']:.2f}", f"{row['ratio']:.1f} x",
+                f"{row['gflop_per_image']:,.0f}", f"{row['operations_allow']:.1f} x",
             ]
             for row in rows
         ],

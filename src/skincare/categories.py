@@ -1,7 +1,7 @@
 """The 14 product categories: the names a model must answer with, and the families they belong to.
 
 Every other module takes the names from here; to recognise something else, change CATEGORIES and PARENTS
-(and the aliases of `skincare.answering.answers`), nothing more.
+(and the aliases of `skincare.inference.answer_parser`), nothing more.
 """
 
 from typing import Final

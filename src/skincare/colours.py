@@ -1,6 +1,6 @@
 """From the pixels of any decoded file to the 8-bit sRGB on white that models and eyes expect.
 
-A shop's Adobe RGB picture looks dull where its profile is ignored, a CMYK one garish. A profile is applied when it can
+A shop's Adobe RGB image looks dull where its profile is ignored, a CMYK one garish. A profile is applied when it can
 be read, fits the pixels, leaves white white and moves any colour at all: the sRGB that most files carry does not.
 """
 
@@ -24,7 +24,7 @@ Conversion = ImageCms.ImageCmsTransform | Literal["needless", "useless"]
 
 
 def to_srgb_on_white(image: Image.Image) -> tuple[Image.Image, tuple[Note, ...]]:
-    """Return a loaded picture as RGB, with white behind what is transparent, and what had to be done to it."""
+    """Return a loaded image as RGB, with white behind what is transparent, and what had to be done to it."""
     notes: list[Note] = []
     if image.mode.startswith(("I", "F")):
         image = _to_eight_bits(image)
@@ -45,7 +45,7 @@ def to_srgb_on_white(image: Image.Image) -> tuple[Image.Image, tuple[Note, ...]]
 
 
 def is_srgb(image: Image.Image) -> bool:
-    """Tell whether `to_srgb_on_white` leaves a picture as it is, which its header and profile tell."""
+    """Tell whether `to_srgb_on_white` leaves an image as it is, which its header and profile tell."""
     profile = image.info.get("icc_profile")
     is_plain = image.mode == "RGB" and not image.has_transparency_data
     return is_plain and (not profile or _conversion(profile, "RGB") == "needless")
@@ -86,7 +86,7 @@ def _conversion(profile: bytes, mode: str) -> Conversion:
 
 
 def _probe(mode: str) -> Image.Image:
-    """Return a small picture whose first pixel is white and whose others span the colours of a mode."""
+    """Return a small image whose first pixel is white and whose others span the colours of a mode."""
     if mode == "CMYK":
         return Image.new("CMYK", (2, 2), (0, 0, 0, 0))
     levels = np.linspace(255, 0, 6).astype(np.uint8)
@@ -95,7 +95,7 @@ def _probe(mode: str) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a picture of 16 or 32 bits a pixel as 8-bit grey; PIL's own conversion cuts off instead of scaling."""
+    """Return an image of 16 or 32 bits a pixel as 8-bit grey; PIL's own conversion cuts off instead of scaling."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     # 16-bit files use their whole range; for others only their own range is known.
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))

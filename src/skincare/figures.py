@@ -64,8 +64,8 @@ def panels(n: int, width: float, height: float) -> tuple[Figure, Any]:
 
 
 def draw_blur_histogram(sharpness: Sequence[Sharpness], limit: float, path: Path) -> None:
-    """Draw how sharp the pictures are, with the limit and what other limits would keep."""
-    figure, axes = _new("Sharpness of all pictures that could be read")
+    """Draw how sharp the images are, with the limit and what other limits would keep."""
+    figure, axes = _new("Sharpness of all images that could be read")
     content = np.maximum([one.content for one in sharpness], 1e-1)
     plain = np.maximum([one.plain for one in sharpness], 1e-1)
     top = max(1e3, float(content.max(initial=1.0)), float(plain.max(initial=1.0)))
@@ -83,14 +83,14 @@ def draw_blur_histogram(sharpness: Sequence[Sharpness], limit: float, path: Path
     )
     axes.text(0.02, 0.72, kept, transform=axes.transAxes, va="top", family="monospace", fontsize=8)
     axes.set_xscale("log")
-    axes.set(xlabel="variance of the Laplacian (squared grey levels, log scale)", ylabel="pictures")
+    axes.set(xlabel="variance of the Laplacian (squared grey levels, log scale)", ylabel="images")
     axes.legend(loc="upper left", fontsize=8)
     save(figure, path)
 
 
 def draw_dataset_split(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
-    """Draw pictures per category and split; `counts` is split -> category -> pictures."""
-    figure, axes = _new("Pictures per category and split", height=5)
+    """Draw images per category and split; `counts` is split -> category -> images."""
+    figure, axes = _new("Images per category and split", height=5)
     totals = {category: sum(counts[split].get(category, 0) for split in SPLITS) for category in CATEGORIES}
     ordered = sorted(CATEGORIES, key=lambda category: totals[category])
     left = np.zeros(len(ordered))
@@ -100,7 +100,7 @@ def draw_dataset_split(counts: Mapping[str, Mapping[str, int]], path: Path) -> N
         axes.bar_label(bars, [str(n) if n else "" for n in widths], label_type="center", color="white", fontsize=8)
         left += widths
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("pictures")
+    axes.set_xlabel("images")
     axes.legend(loc="lower right")
     save(figure, path)
 
@@ -119,7 +119,7 @@ def draw_confusion_matrix(scores: Scores, title: str, path: Path) -> None:
     axes.set_yticks(
         range(len(CATEGORIES)), [f"{name} ({n})" for name, n in zip(CATEGORIES, counts.sum(axis=1), strict=True)]
     )
-    axes.set(xlabel="answer", ylabel="true category (pictures)")
+    axes.set(xlabel="answer", ylabel="true category (images)")
     axes.grid(visible=False)
     axes.axvline(len(CATEGORIES) - 0.5, color=GREY, linewidth=1)
     _write_cells(axes, counts, shares)
@@ -149,7 +149,7 @@ def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, folder:
     axes.plot(
         [e for e, _ in trained], [loss for _, loss in trained], "s--", color=GREY, label="training, while learning"
     )
-    _finish_curve(axes, "nats per token, mean over pictures", best_epoch)
+    _finish_curve(axes, "nats per token, mean over images", best_epoch)
     save(figure, folder / "val_loss.png")
     for name, title in _CURVES.items():
         values = [getattr(row, name) for row in history]
@@ -172,7 +172,7 @@ def draw_confidence(confidence: Mapping[str, Any], path: Path) -> None:
     left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as sure as right")
     left.plot([one["confidence"] for one in bins], [one["accuracy"] for one in bins], "o-", color=BLUE, label="test")
     left.set_title(f"Reliability: calibration error {confidence['ece']:.1%}", loc="left", fontweight="bold")
-    left.set(xlabel="confidence, equally many pictures a point", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    left.set(xlabel="confidence, equally many images a point", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     left.legend(loc="upper left")
     # "pre": the risk of a point holds for the coverage that leads up to it, as in its area.
     right.step([one["coverage"] for one in points], [one["risk"] for one in points], where="pre", color=BLUE)

@@ -1,8 +1,8 @@
-"""The one decoder of the pipeline: bytes that others made in, an upright RGB picture or a reason out.
+"""The one decoder of the pipeline: bytes that others made in, an upright RGB image or a reason out.
 
-Scraper, cleaning, training and prediction all see a picture as `decode` gives it, so none of them can disagree about
+Scraper, cleaning, training and prediction all see an image as `decode` gives it, so none of them can disagree about
 rotation, transparency or whether a file is broken. PIL's `load` notices a truncated JPEG, which `PIL.Image.verify`
-passes and OpenCV fills up with grey. Nearly all pictures are JPEGs that need nothing done to them: those go straight
+passes and OpenCV fills up with grey. Nearly all images are JPEGs that need nothing done to them: those go straight
 into an array by the same libjpeg-turbo without PIL's detour over four bytes a pixel, and to PIL only where that so much
 as warns, so that what is refused, and why, does not depend on it.
 """
@@ -50,7 +50,7 @@ _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
 
 
 class BrokenImageError(ValueError):
-    """The bytes are no picture that can be used; `reason` is one word for a table."""
+    """The bytes are no image that can be used; `reason` is one word for a table."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -63,8 +63,8 @@ def sniff_format(content: bytes) -> str | None:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture with its true format, one of FORMATS, and what had to be done to it."""
+class DecodedImage:
+    """A decoded image with its true format, one of FORMATS, and what had to be done to it."""
 
     pixels: Pixels
     format: str
@@ -72,26 +72,26 @@ class Picture:
 
 
 def decode(content: bytes) -> Image.Image:
-    """Return the picture upright, on white where it is transparent, as 8-bit sRGB; of an animation the first frame.
+    """Return the image upright, on white where it is transparent, as 8-bit sRGB; of an animation the first frame.
 
     Raises BrokenImageError.
     """
     return Image.fromarray(decode_with_notes(content).pixels)
 
 
-def decode_with_notes(content: bytes) -> Picture:
+def decode_with_notes(content: bytes) -> DecodedImage:
     """Return what `decode` does, as an array, with what is known beside; raises BrokenImageError."""
     opened = _open(content)
     pixels = _plain_jpeg(opened, content)
     if pixels is not None:
-        return Picture(pixels, "JPEG", ())
+        return DecodedImage(pixels, "JPEG", ())
     try:
         notes: tuple[Note, ...] = ("animated",) if _is_animated(opened) else ()
         opened.load()
         image = _upright(opened)
         notes += ("rotated",) if image is not opened else ()
         image, done = colours.to_srgb_on_white(image)
-        return Picture(np.asarray(image), opened.format or "", notes + done)
+        return DecodedImage(np.asarray(image), opened.format or "", notes + done)
     except OSError as error:
         reason: Reason = "truncated" if _speaks_of_an_early_end(error) else "corrupt"
         raise BrokenImageError(reason, str(error)) from error
@@ -102,7 +102,7 @@ def decode_with_notes(content: bytes) -> Picture:
 
 
 def displayed_size(content: bytes) -> tuple[int, int]:
-    """Return width and height of the upright picture from its header alone; raises BrokenImageError."""
+    """Return width and height of the upright image from its header alone; raises BrokenImageError."""
     image = _open(content)
     width, height = image.size
     # PIL gives the size of a TIFF as displayed already.
@@ -118,14 +118,14 @@ def halved(pixels: Pixels) -> Pixels:
 
 
 def reduced(pixels: Pixels, side_px: int) -> Pixels:
-    """Return the picture halved as often as its longer side stays at least `side_px`."""
+    """Return the image halved as often as its longer side stays at least `side_px`."""
     while max(pixels.shape[:2]) >= 2 * side_px and min(pixels.shape[:2]) > 1:
         pixels = halved(pixels)
     return pixels
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """Return an RGB picture as JPEG, hardly compressed: it is the new original. The same picture, the same bytes."""
+    """Return an RGB image as JPEG, hardly compressed: it is the new original. The same image, the same bytes."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95, subsampling="4:4:4", optimize=True)
     return buffer.getvalue()
@@ -166,7 +166,7 @@ def _plain_jpeg(opened: Image.Image, content: bytes) -> Pixels | None:
 
 
 def _kind_of_stranger(content: bytes) -> Reason:
-    """Tell bytes that some other program shows as a picture from those that are none, such as an error page."""
+    """Tell bytes that some other program shows as an image from those that are none, such as an error page."""
     start = content[:512].lstrip().lower()
     others = (b"\x00\x00\x01\x00", b"\x00\x00\x00\x0cjp  ", b"\xff\x4f\xff\x51", b"<svg", b"%!ps", b"8bps", b"qoif")
     is_heif = content[4:8] == b"ftyp"

@@ -66,7 +66,7 @@ class Layout:
         return self.root / "log" / "cleaning_report.log"
 
     def review_sheet(self, check: str) -> Path:
-        """Return the page on which pictures around the limit of a check are marked."""
+        """Return the page on which images around the limit of a check are marked."""
         return self.root / "clean_dataset" / f"review_{check}.html"
 
     def review_table(self, check: str) -> Path:
@@ -110,9 +110,9 @@ class Layout:
         return self.root / "exports" / kind
 
     @property
-    def picture_cache(self) -> Path:
-        """Return the folder of pictures that were fetched in shards."""
-        return self.root / ".cache" / "pictures"
+    def image_cache(self) -> Path:
+        """Return the folder of images that were fetched in shards."""
+        return self.root / ".cache" / "images"
 
     @property
     def split_manifest(self) -> Path:
@@ -213,7 +213,7 @@ class Layout:
         return self.root / "plots" / f"{name}.png"
 
     def overlay(self, image_id: str) -> Path:
-        """Return the JPEG that shows where the model looks in a picture."""
+        """Return the JPEG that shows where the model looks in an image."""
         return self.root / "plots" / "explain" / f"{image_id}.jpg"
 
     @property

@@ -57,7 +57,7 @@ def hint_kind(hint: str) -> HintKind:
 
 
 # Qwen2-VL-Instruct's template, reduced to what a classification dialogue holds. The base model ships one that drops
-# the picture without a word, so this one is set on every processor and saved with every fine-tuned model.
+# the image without a word, so this one is set on every processor and saved with every fine-tuned model.
 CHAT_TEMPLATE_FILE: Final = Path(__file__).with_name("chat_template.jinja")
 _TEMPLATE_INSTRUCTION: Final = "'You are a helpful assistant.'"
 
@@ -71,7 +71,7 @@ def chat_template(instruction: str = SYSTEM_PROMPT) -> str:
 
 
 def user_messages(image: Any = None, names: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
-    """Return the dialogue up to the model's turn: the instruction, then a picture with the question."""
+    """Return the dialogue up to the model's turn: the instruction, then an image with the question."""
     return [
         {"role": "system", "content": [{"type": "text", "text": system_prompt(names)}]},
         {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]},

@@ -1,6 +1,6 @@
 """What the experiment that this project starts from published. Nothing here was measured again.
 
-1,126 product pages, a split by picture that shows 82 % of the test's products in training too, Qwen2-VL-2B on a 16 GB
+1,126 product pages, a split by image that shows 82 % of the test's products in training too, Qwen2-VL-2B on a 16 GB
 RTX 4080. The intervals are Wilson's for 60 and 102 right answers of 204; `tests/test_metrics.py` holds them to that.
 """
 

@@ -36,7 +36,7 @@ class CatalogueRow:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One scraped picture that is on disk."""
+    """One scraped image that is on disk."""
 
     product_url: str
     image_id: str
@@ -75,7 +75,7 @@ class MetadataRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """One product (image_url empty) or one of its pictures that could not be scraped."""
+    """One product (image_url empty) or one of its images that could not be scraped."""
 
     product_url: str
     product_id: str
@@ -88,7 +88,7 @@ class FailureRow:
 
 @dataclass(frozen=True)
 class CleanRow:
-    """One picture that passed the cleaning."""
+    """One image that passed the cleaning."""
 
     product_url: str
     image_id: str
@@ -106,7 +106,7 @@ class CleanRow:
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """One picture that the cleaning rejected, with the value that failed and the limit that it missed."""
+    """One image that the cleaning rejected, with the value that failed and the limit that it missed."""
 
     product_url: str
     image_id: str
@@ -115,13 +115,13 @@ class RejectedRow:
     reason: str
     value: str
     limit: str
-    # The image_id of the picture that was kept in its place, for duplicates.
+    # The image_id of the image that was kept in its place, for duplicates.
     duplicate_of: str = ""
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """The frozen place of one product: every picture of a group is in the same split."""
+    """The frozen place of one product: every image of a group is in the same split."""
 
     product_id: str
     group_id: str

@@ -4,10 +4,10 @@ import pytest
 import torch
 from benchmarks.full_size import full_size_model
 
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.model import load_processor
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.model import load_processor
+from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
 from skincare.training import finetuning, memory_plan, objectives
 
@@ -41,6 +41,6 @@ def test_the_plan_is_within_15_percent_of_torchs_peak(cuda, checkpointing):
         model.config, Trainable(), n_tokens, grid, N_IMAGES, 80 * memory_plan.GIB, n_opening=len(encoder.opening)
     )
     kind = "checkpointed" if checkpointing else "activation"
-    per_image = getattr(found, f"{kind}_bytes_per_picture")
+    per_image = getattr(found, f"{kind}_bytes_per_image")
     planned = found.fixed_bytes + N_IMAGES * per_image
     assert planned == pytest.approx(torch.cuda.max_memory_allocated(cuda), rel=0.15)

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare.answering.decoders import make_decoder
 from skincare.categories import CATEGORIES
-from skincare.modelling.batches import IGNORED
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.model import load_model
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference.decoders import make_decoder
+from skincare.modeling.batches import IGNORED
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.model import load_model
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.training import objectives
-from tests.helpers import mixed_pixels, noise_picture
+from tests.helpers import mixed_pixels, noise_image
 
 pytestmark = pytest.mark.gpu
 
@@ -79,16 +79,16 @@ def test_a_step_from_cached_features_equals_the_plain_step(device, tiny_encoder,
     recogniser = Recogniser(model).train()
     names = [f"{i}.png" for i in range(4)]
     for i, name in enumerate(names):
-        noise_picture(168, 168, seed=i).save(tmp_path / name)
-    PictureStates(recogniser, tiny_encoder, tmp_path, tmp_path / "cache").fill(names)
-    kept = PictureStates(recogniser, tiny_encoder, tmp_path, tmp_path / "cache")
+        noise_image(168, 168, seed=i).save(tmp_path / name)
+    VisionFeatures(recogniser, tiny_encoder, tmp_path, tmp_path / "cache").fill(names)
+    kept = VisionFeatures(recogniser, tiny_encoder, tmp_path, tmp_path / "cache")
     assert len(list(tmp_path.glob("cache/*/*.safetensors"))) == len(names)
     losses = objectives.losses(recogniser, tiny_encoder, "none", *kept.get(names), ANSWERS)
     losses.mean().backward()
     found = losses.detach(), gradients(parameters)
     model.zero_grad()
 
-    pixels = [tiny_encoder.pixels(noise_picture(168, 168, seed=i)) for i in range(4)]
+    pixels = [tiny_encoder.pixels(noise_image(168, 168, seed=i)) for i in range(4)]
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS).to(device)
     expected = plain_losses(model, batch, pixels)
     expected.mean().backward()
@@ -101,7 +101,7 @@ def test_images_of_several_shapes_are_learnt_alike_together_and_apart(device, ti
     parameters = freeze(model, Trainable())
     recogniser = Recogniser(model).train()
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+    grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
     found = []
     for size in (4, n_micro):
         losses = []
@@ -120,7 +120,7 @@ def test_label_ranking_equals_the_plain_full_sequence_score(device, tiny_encoder
     recogniser = Recogniser(model)
     pixels = mixed_pixels(tiny_encoder)
     answers = make_decoder("rank", recogniser, tiny_encoder)(
-        [one.grid for one in pixels], recogniser.picture_states(pixels)
+        [one.grid for one in pixels], recogniser.vision_features(pixels)
     )
     for answer, one in zip(answers, pixels, strict=True):
         batch = tiny_encoder.batch([one.grid] * len(CATEGORIES), CATEGORIES).to(device)
@@ -142,7 +142,7 @@ def test_other_attention_kernels_agree_with_sdpa(device, tiny_encoder, attention
         model = loaded(device, dtype, kernel)
         parameters = freeze(model, Trainable())
         recogniser = Recogniser(model).train()
-        grids, states = [one.grid for one in pixels], recogniser.picture_states(pixels)
+        grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
         losses = objectives.losses(recogniser, tiny_encoder, "none", grids, states, ANSWERS)
         losses.mean().backward()
         found.append((losses.detach(), gradients(parameters)))

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import finetune
 from skincare import figures
-from skincare.modelling.freezing import Trainable, trainable_modules
-from skincare.modelling.model import load_model, load_processor
+from skincare.modeling.freezing import Trainable, trainable_modules
+from skincare.modeling.model import load_model, load_processor
 from skincare.paths import REPOSITORY, TINY_MODEL
 from skincare.tables import HISTORY
 from skincare.training import checkpoints

@@ -1,1 +1,1 @@
-"""Which pictures stay: measures, checks, copies; help to choose limits; the cut to the product."""
+"""Which images stay: measures, checks, copies; help to choose limits; the cut to the product."""

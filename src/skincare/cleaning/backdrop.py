@@ -26,7 +26,7 @@ _N_FITS: Final = 4
 
 @dataclass(frozen=True)
 class Backdrop:
-    """The background of a picture, continued behind the product.
+    """The background of an image, continued behind the product.
 
     colours: (H, W, 3); border: (H, W), the pixels that it was judged by; plain_share: how much of them it explains.
     """
@@ -76,7 +76,7 @@ def _surface(lab: Lab, border: Mask) -> Any:
 
 
 def _rows(lab: Lab, band: int) -> Any:
-    """Return the picture that runs evenly from the left border to the right one in every row."""
+    """Return the image that runs evenly from the left border to the right one in every row."""
     left, right = np.median(lab[:, :band], axis=1), np.median(lab[:, -band:], axis=1)
     share = np.linspace(0, 1, lab.shape[1])[None, :, None]
     return left[:, None] * (1 - share) + right[:, None] * share

@@ -1,7 +1,7 @@
-"""The one table of checks that a picture must pass to stay: what is measured, against what limit, whether it rejects.
+"""The one table of checks that an image must pass to stay: what is measured, against what limit, whether it rejects.
 
 Three kinds, in the order in which they are asked: whether the file can be read at all (always on: without pixels there
-is nothing to keep), whether the picture is good, whether it is a copy. The first that fails is the picture's reason. A
+is nothing to keep), whether the image is good, whether it is a copy. The first that fails is the image's reason. A
 check that is off only counts what it would reject.
 """
 
@@ -17,28 +17,28 @@ FileReason = Literal[
     "missing_file", "unreadable_file", "bad_path", "empty", "not_an_image", "unsupported_format", "too_many_pixels",
     "truncated", "corrupt", "kills_decoder",
 ]  # fmt: skip
-PictureReason = Literal[
+ImageReason = Literal[
     "too_small", "odd_shape", "blurred", "blurred_frame", "dark", "overexposed", "low_information", "greyscale",
     "animated", "rotated", "transparent", "cmyk", "sixteen_bit", "profile_applied", "profile_ignored",
 ]  # fmt: skip
 CopyReason = Literal[
     "category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate", "equal_dhash", "equal_reference_hash"
 ]
-Reason = Literal[PictureReason, CopyReason]
+Reason = Literal[ImageReason, CopyReason]
 Rules = Literal["content", "reference", "reference_mended"]
 
 MEANINGS: Final[dict[str, str]] = {
     "missing_file": "listed, but not on disk",
     "unreadable_file": "the file system refused to read it",
-    "bad_path": "not named or placed as a product's picture",
+    "bad_path": "not named or placed as a product's image",
     "empty": "no bytes",
     "not_an_image": "something else, such as an error page",
-    "unsupported_format": "a picture format that is not read",
+    "unsupported_format": "an image format that is not read",
     "too_many_pixels": "more pixels than any product photo has",
     "truncated": "its end is missing",
     "corrupt": "cannot be decoded",
     "kills_decoder": "its decoder crashed, or took longer than a minute",
-    "category_conflict": "the same picture in two categories: all copies go",
+    "category_conflict": "the same image in two categories: all copies go",
     "duplicate_bytes": "the same file as the one that stays",
     "duplicate_pixels": "the same pixels as the one that stays",
     "near_duplicate": "a re-encoded or rescaled copy of the one that stays",
@@ -49,9 +49,9 @@ MEANINGS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Check:
-    """A measured property of a picture with its limit: the least that passes or the most."""
+    """A measured property of an image with its limit: the least that passes or the most."""
 
-    reason: PictureReason
+    reason: ImageReason
     meaning: str
     value: Callable[[Measures], float]
     limit: float
@@ -59,13 +59,13 @@ class Check:
     is_on: bool = True
 
     def fails(self, measures: Measures) -> bool:
-        """Tell whether a picture does not pass."""
+        """Tell whether an image does not pass."""
         value = self.value(measures)
         return value < self.limit if self.is_least else value > self.limit
 
 
-def _noted(reason: PictureReason, meaning: str) -> Check:
-    """Return a check for what the decoder dealt with: such pictures are good as they come out of it, so it is off."""
+def _noted(reason: ImageReason, meaning: str) -> Check:
+    """Return a check for what the decoder dealt with: such images are good as they come out of it, so it is off."""
     return Check(reason, meaning, lambda one: float(reason in one.notes), 0, is_least=False, is_on=False)
 
 
@@ -112,12 +112,12 @@ class Choice:
         """Return the checks for copies that reject, the surest first."""
         return tuple(reason for reason in _COPY_REASONS if reason in self.on)
 
-    def check(self, reason: PictureReason) -> Check:
+    def check(self, reason: ImageReason) -> Check:
         """Return a measured check, on or off."""
         return next(check for check in self.checks if check.reason == reason)
 
     def failing(self, measures: Measures) -> Check | None:
-        """Return the first check that rejects a picture by itself."""
+        """Return the first check that rejects an image by itself."""
         return next((check for check in self.checks if check.reason in self.on and check.fails(measures)), None)
 
 
@@ -136,7 +136,7 @@ def choose(
 
 
 def meaning(reason: str) -> str:
-    """Return what a reason says about the picture, in words."""
+    """Return what a reason says about the image, in words."""
     return next((check.meaning for check in CHECKS if check.reason == reason), MEANINGS.get(reason, ""))
 
 

@@ -15,12 +15,12 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
     lines = [
         "CLEANING REPORT",
         "",
-        f"{seen:6,} pictures of {results['products_seen']:,} products",
+        f"{seen:6,} images of {results['products_seen']:,} products",
         f"{kept:6,} kept ({kept / seen:.1%}), of {results['products_kept']:,} products",
         f"{seen - kept:6,} rejected, one row each in rejected.csv:",
         *(f"{n:10,} {reason:18} {checks.meaning(reason)}" for reason, n in counts.items() if reason != "kept"),
         "",
-        "Sharpness: pictures that other limits would keep",
+        "Sharpness: images that other limits would keep",
         f"{'limit':>10} {'by content':>12} {'by whole frame, as the reference did':>40}",
         *(
             f"{limit:>10} {n:12,} {results['plain_sharp_at_limit'][limit]:40,}"
@@ -29,13 +29,13 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
         "",
         f"Kept though the whole frame is below the limit (pale or small packs on white; worth a look): "
         f"{_some(results['kept_against_plain_rule'])}",
-        f"Products that lost every picture: {_some(results['products_lost'])}",
-        f"Different pictures that share a 256-bit difference hash, all kept: {results['n_equal_hashes']}",
+        f"Products that lost every image: {_some(results['products_lost'])}",
+        f"Different images that share a 256-bit difference hash, all kept: {results['n_equal_hashes']}",
         "",
-        "Pictures that two categories share:",
+        "Images that two categories share:",
         *([f"    {one} and {other}: {categories}" for one, other, categories in results["conflicts"]] or ["    none"]),
         "",
-        "What each check finds, alone or with others, among the pictures that can be read:",
+        "What each check finds, alone or with others, among the images that can be read:",
         *(
             f"{one['failing']:10,} {reason:18} limit {one['limit']:<5g}{'' if one['rejects'] else ' only counted;'} "
             f"{checks.meaning(reason)}"

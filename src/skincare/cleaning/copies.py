@@ -1,7 +1,7 @@
-"""Which pictures are copies of one that stays, and which two categories share.
+"""Which images are copies of one that stays, and which two categories share.
 
 Of several copies the largest stays; of equally large ones the least compressed (most bytes); of equal ones the lowest
-image id, so that the order of files decides nothing. Each copy is one of the picture that stays itself, never of
+image id, so that the order of files decides nothing. Each copy is one of the image that stays itself, never of
 another copy, so that a chain of small changes cannot lead from one product to the next.
 """
 
@@ -16,7 +16,7 @@ from skincare.cleaning.inspection import Measures, rejection
 from skincare.cleaning.measure_store import MeasureStore
 from skincare.tables import ImageRow, RejectedRow, natural_key
 
-Pictures = Sequence[tuple[ImageRow, Measures]]
+Images = Sequence[tuple[ImageRow, Measures]]
 Key = tuple[str, str]
 
 _EQUAL_BY: Final[dict[CopyReason, Callable[[Measures], str]]] = {
@@ -39,11 +39,11 @@ class Likeness:
     pixels: Mapping[str, str]
 
 
-def find_likeness(pictures: Pictures, store: MeasureStore, pixels_digest: Callable[[ImageRow], str]) -> Likeness:
-    """Compare all pictures with each other."""
+def find_likeness(images: Images, store: MeasureStore, pixels_digest: Callable[[ImageRow], str]) -> Likeness:
+    """Compare all images with each other."""
     by_look: dict[str, dict[str, ImageRow]] = defaultdict(dict)
     first: dict[str, tuple[ImageRow, Measures]] = {}
-    for row, measures in sorted(pictures, key=lambda picture: _preference(*picture)):
+    for row, measures in sorted(images, key=lambda image: _preference(*image)):
         by_look[measures.look].setdefault(measures.sha256, row)
         if measures.cells:
             first.setdefault(measures.look, (row, measures))
@@ -64,14 +64,14 @@ def find_likeness(pictures: Pictures, store: MeasureStore, pixels_digest: Callab
 
 
 def reject_copies(
-    pictures: Pictures, likeness: Likeness, category_of: Mapping[str, str], reasons: Sequence[CopyReason]
+    images: Images, likeness: Likeness, category_of: Mapping[str, str], reasons: Sequence[CopyReason]
 ) -> list[RejectedRow]:
-    """Return a row for each picture that is a copy, in the sense of one of `reasons`, of one that stays.
+    """Return a row for each image that is a copy, in the sense of one of `reasons`, of one that stays.
 
-    With `category_conflict` among the reasons also for each picture that two categories share.
+    With `category_conflict` among the reasons also for each image that two categories share.
     """
     relations = [reason for reason in reasons if reason != "category_conflict"]
-    ordered = sorted(pictures, key=lambda picture: _preference(*picture))
+    ordered = sorted(images, key=lambda image: _preference(*image))
     rejected = _conflicts(ordered, likeness, category_of, relations) if "category_conflict" in reasons else []
     gone = {row.image_id for row in rejected}
     keeper_of_key: dict[Key, int] = {}
@@ -88,7 +88,7 @@ def reject_copies(
 
 
 def _conflicts(
-    ordered: Pictures, likeness: Likeness, category_of: Mapping[str, str], relations: Sequence[CopyReason]
+    ordered: Images, likeness: Likeness, category_of: Mapping[str, str], relations: Sequence[CopyReason]
 ) -> list[RejectedRow]:
     first: dict[Key, dict[str, ImageRow]] = defaultdict(dict)
     for row, measures in ordered:
@@ -110,7 +110,7 @@ def _preference(row: ImageRow, measures: Measures) -> tuple[int, int, Any]:
 
 
 def _own(measures: Measures, likeness: Likeness, relations: Sequence[CopyReason]) -> Iterator[Key]:
-    """Yield what a picture shares with its copies, a key for each relation."""
+    """Yield what an image shares with its copies, a key for each relation."""
     for relation in relations:
         if relation == "duplicate_pixels":
             yield relation, likeness.pixels.get(measures.sha256, measures.sha256)
@@ -119,7 +119,7 @@ def _own(measures: Measures, likeness: Likeness, relations: Sequence[CopyReason]
 
 
 def _related(measures: Measures, likeness: Likeness, relations: Sequence[CopyReason]) -> Iterator[Key]:
-    """Yield the keys of all pictures that this one is a copy of."""
+    """Yield the keys of all images that this one is a copy of."""
     yield from _own(measures, likeness, relations)
     if "near_duplicate" in relations and measures.cells:
         for look in likeness.near.get(measures.look, {}):

@@ -1,4 +1,4 @@
-"""Which pictures look the same: re-encoded, rescaled, or on another canvas.
+"""Which images look the same: re-encoded, rescaled, or on another canvas.
 
 Pixels decide, on thumbnails of the frame and of its content. A hash cannot: packs of different products on white are
 closer to each other than two photos of one product (of 400 drawn bottles the reference's 64-bit difference hash would
@@ -35,24 +35,24 @@ MAX_FRAME_DIFFERENCE: Final = 6.5
 MAX_CONTENT_DIFFERENCE: Final = 10.0
 # Of the logarithms of width / height: content boxes of copies differ by a pixel or two.
 _MAX_ASPECT_DIFFERENCE: Final = 0.04
-# A picture without contrast has no fingerprint worth the name: all blank pages would be one.
+# An image without contrast has no fingerprint worth the name: all blank pages would be one.
 _MIN_CONTRAST: Final = 4.0
 
-# A picture is compared with so many at most, those that come first: a placeholder that a shop compresses anew for each
+# An image is compared with so many at most, those that come first: a placeholder that a shop compresses anew for each
 # of 10,000 products would cost 50 million comparisons otherwise.
 MAX_CANDIDATES: Final = 200
 
 # For the search alone; they change its speed, not what it finds.
-_SAMPLED_PICTURES: Final = 500
+_SAMPLED_IMAGES: Final = 500
 _TELLING_CELLS: Final = 8
-_BLOCK_PICTURES: Final = 256
+_BLOCK_IMAGES: Final = 256
 
 Thumbnails = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What pictures are compared by: their frame and their content, reduced to one size whatever their shape.
+    """What images are compared by: their frame and their content, reduced to one size whatever their shape.
 
     thumbnails: (2, 64, 64, 3) uint8; aspects: width / height of the two.
     """
@@ -61,14 +61,14 @@ class Fingerprint:
     aspects: tuple[float, float]
 
 
-def thumbnails(frame: Pixels, picture: Pixels, box: tuple[float, float, float, float]) -> Thumbnails:
-    """Return (2, 64, 64, 3): the frame of a picture, from itself reduced, and its content, which lies in `box`.
+def thumbnails(frame: Pixels, image: Pixels, box: tuple[float, float, float, float]) -> Thumbnails:
+    """Return (2, 64, 64, 3): the frame of an image, from itself reduced, and its content, which lies in `box`.
 
-    The content is taken from a larger `picture`, whose pixels `box` is in: blocks that begin elsewhere on another
+    The content is taken from a larger `image`, whose pixels `box` is in: blocks that begin elsewhere on another
     canvas would blur it otherwise, and one copy in two with more white around it would be missed.
     """
     left, top, right, bottom = box
-    content = picture[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
+    content = image[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
     end_x, end_y = min(left % 1 + right - left, content.shape[1]), min(top % 1 + bottom - top, content.shape[0])
     return np.stack([_thumbnail(frame, None), _thumbnail(content, (left % 1, top % 1, end_x, end_y))])
 
@@ -96,7 +96,7 @@ def cells(found: Thumbnails) -> npt.NDArray[np.uint8]:
 
 
 def difference(one: Fingerprint, other: Fingerprint) -> float:
-    """Return how much two pictures differ, as a share of what copies may: at most 1 for the same picture.
+    """Return how much two images differ, as a share of what copies may: at most 1 for the same image.
 
     The better of frame (a re-encoded or rescaled copy) and content (a copy on another canvas) counts.
     """
@@ -116,10 +116,10 @@ def cells_from_hex(digits: str) -> npt.NDArray[np.uint8]:
 def search(
     all_cells: Sequence[npt.NDArray[np.uint8]], fingerprint_of: Callable[[int], Fingerprint]
 ) -> list[tuple[int, int, float]]:
-    """Return the pairs (i, j), i < j, of the same picture with their difference, sorted.
+    """Return the pairs (i, j), i < j, of the same image with their difference, sorted.
 
     `all_cells` holds what `cells` gives; the fingerprint itself is asked for only where these are close. Where more
-    than MAX_CANDIDATES are close to a picture, the first of them count: those that matter most must come first.
+    than MAX_CANDIDATES are close to an image, the first of them count: those that matter most must come first.
     """
     remembered = lru_cache(maxsize=1024)(fingerprint_of)
     candidates: set[tuple[int, int]] = set()
@@ -138,7 +138,7 @@ def _candidates(points: Sequence[npt.NDArray[np.uint8]], limit: float) -> npt.ND
         return np.empty((0, 2), np.intp)
     means, reach = np.asarray(points, np.int16), limit + 1
     # A tree over all 64 cells prunes nothing; over the few that vary most, each in its own way, it leaves few pairs.
-    sample = means[:: max(1, len(means) // _SAMPLED_PICTURES)].astype(np.float64)
+    sample = means[:: max(1, len(means) // _SAMPLED_IMAGES)].astype(np.float64)
     telling = qr(sample - sample.mean(axis=0), mode="r", pivoting=True)[1][:_TELLING_CELLS]
     blocks = _close_pairs(means[:, telling], reach)
     close = (block[np.abs(means[block[:, 0]] - means[block[:, 1]]).max(axis=1) <= reach] for block in blocks)
@@ -149,8 +149,8 @@ def _candidates(points: Sequence[npt.NDArray[np.uint8]], limit: float) -> npt.ND
 def _close_pairs(points: npt.NDArray[np.int16], reach: float) -> Iterator[npt.NDArray[np.intp]]:
     """Yield all pairs (i, j), i < j, of points that differ by at most `reach` in each place, some at a time."""
     tree = cKDTree(points)
-    for start in range(0, len(points), _BLOCK_PICTURES):
-        near = tree.query_ball_point(points[start : start + _BLOCK_PICTURES], reach, p=np.inf, workers=-1)
+    for start in range(0, len(points), _BLOCK_IMAGES):
+        near = tree.query_ball_point(points[start : start + _BLOCK_IMAGES], reach, p=np.inf, workers=-1)
         counts = np.fromiter(map(len, near), np.intp, len(near))
         i = np.fromiter(chain.from_iterable(near), np.intp, counts.sum())
         j = np.repeat(np.arange(start, start + len(near)), counts)

@@ -1,4 +1,4 @@
-"""A picture cut to its product: on white, square and centred, or with the background that it has."""
+"""An image cut to its product: on white, square and centred, or with the background that it has."""
 
 from typing import Final, Literal
 
@@ -15,7 +15,7 @@ _WHITE: Final = (255, 255, 255)
 
 
 def focus(image: Image.Image, found: Found, margin: float, background: Background) -> Image.Image:
-    """Return an RGB picture cut to its product, with `margin` (a share of its longer side) all around."""
+    """Return an RGB image cut to its product, with `margin` (a share of its longer side) all around."""
     if background == "as_is":
         return image.crop(_with_margin(found.box, margin, image.size))
     left, top, right, bottom = found.box
@@ -27,7 +27,7 @@ def focus(image: Image.Image, found: Found, margin: float, background: Backgroun
 
 
 def _with_margin(box: Box, margin: float, size: tuple[int, int]) -> Box:
-    """Return the box grown by its margin as far as the picture reaches."""
+    """Return the box grown by its margin as far as the image reaches."""
     left, top, right, bottom = box
     extra = round(max(right - left, bottom - top) * margin)
     return max(0, left - extra), max(0, top - extra), min(size[0], right + extra), min(size[1], bottom + extra)

@@ -40,7 +40,7 @@ _GAP_PX: Final = 3
 _INWARD_PX: Final = 4
 _OUTWARD_PX: Final = 3
 _N_GRABCUTS: Final = 3
-# Parts that count: of the largest part, and of the picture.
+# Parts that count: of the largest part, and of the image.
 _PART_SHARE: Final = 0.1
 _SPECK_SHARE: Final = 0.002
 # Of 192 real photos and 599 drawn ones: packs that touch the frame reach 0.15, photos of scenes begin at 0.19.
@@ -59,7 +59,7 @@ class NoProductError(ValueError):
 
 @dataclass(frozen=True)
 class Found:
-    """A product in a picture.
+    """A product in an image.
 
     alpha: (H, W) uint8, 255 where the product is, 0 where not; box: its (left, top, right, bottom) in pixels;
     confidence: 0 to 1, the share of its outline where colours really change.
@@ -71,7 +71,7 @@ class Found:
 
 
 def find_product(image: Image.Image) -> Found:
-    """Return where the product of an RGB picture is, by classical means; raises NoProductError."""
+    """Return where the product of an RGB image is, by classical means; raises NoProductError."""
     scale = min(1.0, _SIDE_PX / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
     if min(size) < _LEAST_SIDE_PX:
@@ -144,7 +144,7 @@ def _snapped(pixels: Any, mask: Mask) -> Mask:
     markers = np.zeros(mask.shape, np.int32)
     markers[cv2.dilate(filled, _disc(1)) == 0] = 1
     markers[core > 0] = 2
-    # The watershed writes -1 all around its picture.
+    # The watershed writes -1 all around its image.
     markers = np.pad(markers, 1, mode="edge")
     cv2.watershed(np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge"), markers)
     thin = cv2.dilate(core, _disc(_INWARD_PX + 2)) == 0
@@ -185,7 +185,7 @@ def _edge_share(lab: Lab, mask: Mask) -> float:
 
 
 def _enlarged(mask: Mask, size: tuple[int, int], confidence: float) -> Found:
-    """Return the mask at the size of the picture, its edge soft over about a pixel of the small one."""
+    """Return the mask at the size of the image, its edge soft over about a pixel of the small one."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)
     alpha = cv2.resize(soft, size, interpolation=cv2.INTER_CUBIC)
     return from_alpha(np.round(np.clip(alpha * 255, 0, 255)).astype(np.uint8), confidence)

@@ -1,4 +1,4 @@
-"""Hashes of how a picture looks, bit for bit those of the imagehash library, and the search for close ones.
+"""Hashes of how an image looks, bit for bit those of the imagehash library, and the search for close ones.
 
 They are recorded, compared and reported, not believed: see skincare.cleaning.duplicates.
 """
@@ -21,7 +21,7 @@ _BLOCK_PAIRS: Final = 1_000_000
 
 
 def difference_hash(grey: Image.Image, side: int = 16) -> Bits:
-    """Return (side, side): whether each of side + 1 columns of the reduced picture outshines the one before.
+    """Return (side, side): whether each of side + 1 columns of the reduced image outshines the one before.
 
     Source: N. Krawetz, "Kind of Like That" (2013); bit for bit the `dhash` of imagehash.
     """
@@ -68,11 +68,11 @@ def close_pairs(words: npt.NDArray[np.uint64], max_distance: int) -> npt.NDArray
 
 
 def _bands(words: npt.NDArray[np.uint64], n_bands: int) -> Iterator[npt.NDArray[np.uint64]]:
-    """Yield each band of bits as one number a hash; every band gets its share of bits that tell pictures apart."""
+    """Yield each band of bits as one number a hash; every band gets its share of bits that tell images apart."""
     if len(words) < 2:
         return
     bits = np.unpackbits(words.view(np.uint8), axis=1)
-    # Borders are white in nearly all packshots: a band of nothing but such bits would hold all pictures in one bucket.
+    # Borders are white in nearly all packshots: a band of nothing but such bits would hold all images in one bucket.
     by_variety = np.argsort(np.abs(bits.mean(axis=0) - 0.5), kind="stable")
     for band in range(n_bands):
         packed = np.packbits(bits[:, by_variety[band::n_bands][:_WORD_BITS]], axis=1)

@@ -1,4 +1,4 @@
-"""Looking at one scraped picture: read once, decoded once, measured for every check, or rejected with a reason."""
+"""Looking at one scraped image: read once, decoded once, measured for every check, or rejected with a reason."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from skincare.images import BrokenImageError
 from skincare.paths import Layout
 from skincare.tables import ImageRow, RejectedRow
 
-# The picture is halved until its longer side is just above these: for the thumbnail of the content, to find it, and for
-# thumbnail and hashes of the frame. An imagehash of the whole picture differs from these by two to three bits of 256 on
+# The image is halved until its longer side is just above these: for the thumbnail of the content, to find it, and for
+# thumbnail and hashes of the frame. An imagehash of the whole image differs from these by two to three bits of 256 on
 # average, and costs as much as decoding.
 _HALF_SIDE_PX = 384
 _SMALL_SIDE_PX = 192
@@ -25,9 +25,9 @@ _TINY_SIDE_PX = 96
 
 @dataclass(frozen=True)
 class Measures:
-    """What is known about a picture that could be decoded; hashes and cells in hexadecimal digits.
+    """What is known about an image that could be decoded; hashes and cells in hexadecimal digits.
 
-    format, notes: see skincare.images.Picture. box: of the content, in pixels of the upright picture.
+    format, notes: see skincare.images.DecodedImage. box: of the content, in pixels of the upright image.
     look: a digest of the thumbnails, equal for equal pixels. cells: see skincare.cleaning.duplicates.cells, empty where
     there is no contrast, so nothing to compare. dhash, phash: 16 x 16 bits; dhash_8x8, reference_hash: what the
     reference meant and what it ran.
@@ -50,7 +50,7 @@ class Measures:
     reference_hash: str
 
     def fingerprint(self, thumbnails: Thumbnails) -> Fingerprint:
-        """Return what the picture is compared by."""
+        """Return what the image is compared by."""
         return Fingerprint(thumbnails, duplicates.aspects((self.width, self.height), self.box))
 
 
@@ -64,7 +64,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A picture with its measures; None and a rejection where it could not be read."""
+    """An image with its measures; None and a rejection where it could not be read."""
 
     row: ImageRow
     measures: Measures | None
@@ -72,7 +72,7 @@ class Inspection:
 
 
 def look_at(path: Path) -> tuple[Measures | Broken, Thumbnails | None]:
-    """Return what the file of a picture gives, with its thumbnails where they are worth comparing."""
+    """Return what the file of an image gives, with its thumbnails where they are worth comparing."""
     try:
         return measure(path.read_bytes())
     except FileNotFoundError:
@@ -89,9 +89,9 @@ def not_survived(path: Path) -> tuple[Broken, None]:
 
 
 def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
-    """Return the measures of a picture and, where there is contrast, its thumbnails; raises BrokenImageError."""
-    picture = images.decode_with_notes(content)
-    pixels = picture.pixels
+    """Return the measures of an image and, where there is contrast, its thumbnails; raises BrokenImageError."""
+    image = images.decode_with_notes(content)
+    pixels = image.pixels
     height, width = pixels.shape[:2]
     half = images.reduced(pixels, _HALF_SIDE_PX)
     small = images.reduced(half, _SMALL_SIDE_PX)
@@ -108,8 +108,8 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
         width=width,
         height=height,
         n_bytes=len(content),
-        format=picture.format,
-        notes=picture.notes,
+        format=image.format,
+        notes=image.notes,
         box=box,
         sharpness=quality.sharpness(grey, content_grey),
         tones=quality.tones(content_grey, thumbnails[1]),
@@ -129,7 +129,7 @@ def _scaled(box: Box, across: float, down: float) -> tuple[float, float, float, 
 
 
 def rejection(row: ImageRow, reason: str, value: str, limit: str, duplicate_of: str = "") -> RejectedRow:
-    """Return the row of a rejected picture."""
+    """Return the row of a rejected image."""
     return RejectedRow(row.product_url, row.image_id, row.product_id, row.file, reason, value, limit, duplicate_of)
 
 
@@ -140,7 +140,7 @@ def pixels_digest(path: Path) -> str:
 
 
 def checked_path(layout: Layout, row: ImageRow) -> Path:
-    """Return where a row's file is; ValueError for one that is not a product's picture of this layout."""
+    """Return where a row's file is; ValueError for one that is not a product's image of this layout."""
     found = chat.example_ids(row.file)
     if found != (row.product_id, row.image_id):
         raise ValueError(f"the name does not end in _{row.image_id}.jpg")

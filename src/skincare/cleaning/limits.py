@@ -1,8 +1,8 @@
-"""What a limit is worth on pictures that somebody has marked, and which other limit would be better.
+"""What a limit is worth on images that somebody has marked, and which other limit would be better.
 
 A check rejects what lies beyond its limit. Precision: of what it rejects, the share marked reject; recall: of what is
 marked reject, the share it rejects; kept good: of what is marked keep, the share it keeps. All of it is about the
-marked pictures, which lie around a limit: far from it nearly all pictures are clear. Intervals draw products.
+marked images, which lie around a limit: far from it nearly all images are clear. Intervals draw products.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Marked:
-    """A picture's value of a check and what somebody says about the picture."""
+    """An image's value of a check and what somebody says about the image."""
 
     value: float
     is_good: bool
@@ -33,7 +33,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class AtLimit:
-    """What a limit does to the marked pictures; shares with 95 % intervals, None where nothing defines them."""
+    """What a limit does to the marked images; shares with 95 % intervals, None where nothing defines them."""
 
     limit: float
     n_rejected: int
@@ -56,7 +56,7 @@ class Proposal:
 
 
 def at_limit(marks: Sequence[Marked], limit: float, *, is_least: bool) -> AtLimit:
-    """Return what a limit, the least value that passes or the most, does to marked pictures."""
+    """Return what a limit, the least value that passes or the most, does to marked images."""
     ids = sorted({one.product_id for one in marks})
     place = {product_id: i for i, product_id in enumerate(ids)}
     counts = np.zeros((len(ids), 2, 2))

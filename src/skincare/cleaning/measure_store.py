@@ -1,4 +1,4 @@
-"""The measures of pictures that were looked at before: a picture is measured again only when its file changed.
+"""The measures of images that were looked at before: an image is measured again only when its file changed.
 
 A file is known by its path below the root, its size and its time of change; the measures also by the code that made
 them, so that a changed program measures anew. The thumbnails lie here too, so that memory need not hold them.
@@ -94,7 +94,7 @@ class MeasureStore:
             self._database.commit()
 
     def fingerprint(self, file: str, measures: Measures) -> Fingerprint:
-        """Return what a picture with contrast is compared by."""
+        """Return what an image with contrast is compared by."""
         (blob,) = self._database.execute("select thumbnails from measures where file = ?", (file,)).fetchone()
         shape = (2, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
         return measures.fingerprint(np.frombuffer(blob, np.uint8).reshape(shape))
@@ -111,7 +111,7 @@ def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path)
     # Thumbnails take 25 kB: whole pages instead of chains of small ones.
     database.execute("pragma page_size = 32768")
-    # A killed run leaves a whole table; only the last pictures are measured again.
+    # A killed run leaves a whole table; only the last images are measured again.
     database.execute("pragma journal_mode = wal")
     database.execute("pragma synchronous = normal")
     database.execute(_TABLE)

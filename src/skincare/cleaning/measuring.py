@@ -1,4 +1,4 @@
-"""All pictures of a table, looked at once: what changed since the last time is measured, the rest is remembered."""
+"""All images of a table, looked at once: what changed since the last time is measured, the rest is remembered."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from skincare import engines
+from skincare import worker_pool
 from skincare.cleaning import inspection
 from skincare.cleaning.inspection import Broken, Inspection, Measures
 from skincare.cleaning.measure_store import FileState, MeasureStore
-from skincare.engines import Engine
 from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.tables import CLEAN, CleanRow, ImageRow
+from skincare.worker_pool import Engine
 
 # What is no property of the file's content, so may be otherwise next time.
 _PASSING = ("missing_file", "unreadable_file", "bad_path", "kills_decoder")
@@ -25,7 +25,7 @@ _UNKNOWN_STATE = FileState(-1, -1)
 def inspect_all(
     rows: Sequence[ImageRow], layout: Layout, store: MeasureStore, engine: Engine = "local", *, anew: bool = False
 ) -> list[Inspection]:
-    """Return what is known of each picture, in the order of the rows; `anew` trusts nothing that is remembered."""
+    """Return what is known of each image, in the order of the rows; `anew` trusts nothing that is remembered."""
     known: dict[str, Measures | Broken] = {}
     changed: dict[str, tuple[Path, FileState]] = {}
     for row in rows:
@@ -40,13 +40,13 @@ def inspect_all(
 
 
 def measures_of_kept(rows: Sequence[CleanRow], layout: Layout, store: MeasureStore) -> list[tuple[str, Measures]]:
-    """Return for each cleaned picture, in order, the name that the store has it under, and its measures.
+    """Return for each cleaned image, in order, the name that the store has it under, and its measures.
 
     What the cleaning measured counts for a file of the very same bytes; any other is measured anew. Raises StageError
-    for a file that is no picture.
+    for a file that is no image.
     """
     path_of = {row.file: layout.root / row.file for row in rows}
-    digests = engines.on_threads(_digest, path_of.values())
+    digests = worker_pool.on_threads(_digest, path_of.values())
     known = {
         file: found
         for file, sha256 in zip(path_of, digests, strict=True)
@@ -61,7 +61,7 @@ def measures_of_kept(rows: Sequence[CleanRow], layout: Layout, store: MeasureSto
 
 
 def _recall(file: str, sha256: str, layout: Layout, store: MeasureStore) -> tuple[str, Measures] | None:
-    """Return what is known of the picture that a cleaned one is a copy of, or of itself."""
+    """Return what is known of the image that a cleaned one is a copy of, or of itself."""
     original = layout.relative(layout.product_images / Path(file).name)
     found = ((name, store.recall_content(name, sha256)) for name in (original, file))
     return next(((name, measures) for name, measures in found if measures), None)
@@ -97,8 +97,8 @@ def _measure(
     changed: dict[str, tuple[Path, FileState]], store: MeasureStore, engine: Engine, stage: str
 ) -> Iterator[tuple[str, Measures | Broken]]:
     paths = (path for path, _ in changed.values())
-    found = engines.in_order(engine, inspection.look_at, paths, inspection.not_survived)
-    bar = partial(tqdm, desc=stage, total=len(changed), unit="picture", disable=None if changed else True)
+    found = worker_pool.in_order(engine, inspection.look_at, paths, inspection.not_survived)
+    bar = partial(tqdm, desc=stage, total=len(changed), unit="image", disable=None if changed else True)
     for (file, (_, state)), (measures, thumbnails) in zip(changed.items(), bar(found), strict=True):
         if not (isinstance(measures, Broken) and measures.reason in _PASSING):
             store.keep(file, state, measures, thumbnails)

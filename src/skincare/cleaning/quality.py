@@ -1,8 +1,8 @@
-"""How sharp and how bright a picture is: on its content at one size, as we decide, and as the reference measured it.
+"""How sharp and how bright an image is: on its content at one size, as we decide, and as the reference measured it.
 
 The variance of the Laplacian depends on scale, on how much white surrounds the pack and on contrast: one texture at
 200, 400, 800 and 1600 px scores 330, 71, 8 and 2.4, and a sharp pale bottle on white scores 2.6. Cut to the content,
-reduced to one size and divided by the strength of its edges, a limit means the same for every picture.
+reduced to one size and divided by the strength of its edges, a limit means the same for every image.
 """
 
 import math
@@ -32,7 +32,7 @@ _EDGE_ROWS: Final = 5
 # 60 stays the limit: it keeps all 192 and drops 191 of the copies blurred by 2.5 px (of 384). The plain variance at
 # the same limit drops 9 of the sharp ones.
 _USUAL_SQUARED_GRADIENT: Final = 3600.0
-# Keeps the grain of an empty picture from counting as edges.
+# Keeps the grain of an empty image from counting as edges.
 _SQUARED_GRADIENT_FLOOR: Final = 1000.0
 
 Box = tuple[int, int, int, int]
@@ -70,9 +70,9 @@ def to_grey(pixels: Pixels) -> Pixels:
 
 
 def content_grey(grey: Pixels, box: Box) -> Pixels:
-    """Return the content of a grey picture, reduced to one size; only ever reduced.
+    """Return the content of a grey image, reduced to one size; only ever reduced.
 
-    Enlarging adds no detail, and would call every small sharp picture blurred.
+    Enlarging adds no detail, and would call every small sharp image blurred.
     """
     left, top, right, bottom = box
     # Whole blocks first, a third of the work; means of blocks keep sharp what is sharp.
@@ -86,7 +86,7 @@ def content_grey(grey: Pixels, box: Box) -> Pixels:
 
 
 def _box_resampled(grey: Pixels, scale: float) -> Pixels:
-    """Return a picture with fewer rows, each the mean of the one or two whose middles it covers; `scale` is below 2.
+    """Return an image with fewer rows, each the mean of the one or two whose middles it covers; `scale` is below 2.
 
     Any weight between would blur, and more so where `scale` is near 1: sharpness would depend on the size.
     """
@@ -96,7 +96,7 @@ def _box_resampled(grey: Pixels, scale: float) -> Pixels:
 
 
 def sharpness(grey: Pixels, content: Pixels) -> Sharpness:
-    """Measure a grey picture whose content `content_grey` gave."""
+    """Measure a grey image whose content `content_grey` gave."""
     contrast = _USUAL_SQUARED_GRADIENT / (_squared_gradient(content) + _SQUARED_GRADIENT_FLOOR)
     return Sharpness(contrast * _laplacian_variance(content), _laplacian_variance(grey))
 
@@ -127,9 +127,9 @@ def _level(counts: npt.NDArray[np.float64], share: float) -> float:
 def content_box(pixels: Pixels, small: Pixels) -> Box:
     """Return (left, top, right, bottom) of what stands out from a plain background; the frame where there is none.
 
-    The background is the colour that the border of the picture has in common; a picture without a plain border, such
-    as a photo in a bathroom, is content as a whole. `small`, the picture reduced, tells where about the content lies;
-    where its sides are is looked up in the picture itself, so that they are the same on any canvas.
+    The background is the colour that the border of the image has in common; an image without a plain border, such
+    as a photo in a bathroom, is content as a whole. `small`, the image reduced, tells where about the content lies;
+    where its sides are is looked up in the image itself, so that they are the same on any canvas.
     """
     (height, width), (small_height, small_width) = pixels.shape[:2], small.shape[:2]
     border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
@@ -148,7 +148,7 @@ def content_box(pixels: Pixels, small: Pixels) -> Box:
     blur = 2 * round(_EDGE_BLUR_SHARE / 2 * max((found[2] - found[0]) * across, (found[3] - found[1]) * down)) + 1
     reach = blur // 2 + 2 * math.ceil(max(across, down))
     refined = _refined(pixels, box, background, blur, reach)
-    # What is too thin to be seen in the small picture, such as a spout, leads further out.
+    # What is too thin to be seen in the small image, such as a spout, leads further out.
     while any(abs(new - old) == reach for new, old in zip(refined, box, strict=True)):
         box, reach = refined, 2 * reach
         refined = _refined(pixels, box, background, blur, reach)
@@ -169,7 +169,7 @@ def _extent(mask: Pixels) -> Box | None:
 
 
 def _refined(pixels: Pixels, box: Box, background: npt.NDArray[Any], blur: int, reach: int) -> Box:
-    """Return the box with each side where the blurred picture first stands out, within `reach` pixels of its place."""
+    """Return the box with each side where the blurred image first stands out, within `reach` pixels of its place."""
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
     first_x, first_y, end_x, end_y = max(0, left - reach), max(0, top - reach), right + reach, bottom + reach

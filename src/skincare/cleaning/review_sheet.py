@@ -1,4 +1,4 @@
-"""The contact sheet of pictures around a limit: one HTML page that needs nothing else, and the table of what it shows.
+"""The contact sheet of images around a limit: one HTML page that needs nothing else, and the table of what it shows.
 
 Marks are made in the browser and saved there as a CSV; `read_marks` takes only what belongs to the sheet.
 """
@@ -14,8 +14,8 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from skincare.cleaning.image_tables import MARKS, REVIEW, ReviewRow
 from skincare.cleaning.limits import Marked
-from skincare.cleaning.picture_tables import MARKS, REVIEW, ReviewRow
 from skincare.cleaning.quality import Box
 from skincare.errors import StageError
 from skincare.files import write_text
@@ -28,13 +28,13 @@ N_EACH_SIDE: Final = 40
 # The size at which sharpness is measured; never enlarged, which would look blurred.
 _SIDE_PX: Final = 384
 _QUALITY: Final = 82
-# Of all pictures in base64, so that the page stays below 10 MB.
+# Of all images in base64, so that the page stays below 10 MB.
 _MAX_CHARACTERS: Final = 9_400_000
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A picture with its value of a check; box: the part to show, None for all of it."""
+    """An image with its value of a check; box: the part to show, None for all of it."""
 
     image_id: str
     product_id: str
@@ -53,25 +53,25 @@ class Question:
     is_least: bool
 
     def rejects(self, value: float) -> bool:
-        """Tell whether the check rejects a picture of this value."""
+        """Tell whether the check rejects an image of this value."""
         return value < self.limit if self.is_least else value > self.limit
 
 
-def choose(question: Question, pictures: Sequence[Measured], n: int = N_EACH_SIDE) -> list[Measured]:
-    """Return the n pictures next to the limit on either side, or as many as there are, by value."""
+def choose(question: Question, images: Sequence[Measured], n: int = N_EACH_SIDE) -> list[Measured]:
+    """Return the n images next to the limit on either side, or as many as there are, by value."""
 
     def distance(one: Measured) -> tuple[float, str]:
         return abs(one.value - question.limit), one.image_id
 
-    sides = [[one for one in pictures if question.rejects(one.value) == side] for side in (True, False)]
+    sides = [[one for one in images if question.rejects(one.value) == side] for side in (True, False)]
     chosen = [one for side in sides for one in sorted(side, key=distance)[:n]]
     return sorted(chosen, key=lambda one: (one.value, one.image_id))
 
 
-def write_sheet(question: Question, pictures: Sequence[Measured], layout: Layout) -> int:
-    """Write page and table of the pictures around the limit; return how many are shown."""
+def write_sheet(question: Question, images: Sequence[Measured], layout: Layout) -> int:
+    """Write page and table of the images around the limit; return how many are shown."""
     thumbnails: dict[str, str] = {}
-    nearest = sorted(pictures, key=lambda one: (abs(one.value - question.limit), one.image_id))
+    nearest = sorted(images, key=lambda one: (abs(one.value - question.limit), one.image_id))
     for one in nearest:
         thumbnail = _thumbnail(layout, one)
         if sum(map(len, thumbnails.values())) + len(thumbnail) > _MAX_CHARACTERS:
@@ -80,7 +80,7 @@ def write_sheet(question: Question, pictures: Sequence[Measured], layout: Layout
     rows = [
         ReviewRow("", question.check, question.limit, question.is_least, one.image_id, one.product_id, one.file,
                   round(one.value, 4))
-        for one in pictures if one.image_id in thumbnails
+        for one in images if one.image_id in thumbnails
     ]  # fmt: skip
     sheet = _digest(rows)
     rows = [replace(row, sheet=sheet) for row in rows]
@@ -99,11 +99,11 @@ def read_marks(path: Path, layout: Layout, check: str | None) -> tuple[ReviewRow
     """Return a row of the sheet that was marked, for its check and limit, and the marks.
 
     check: the one that is asked for, None for that of the marks. Raises StageError for marks of another check or sheet,
-    of unknown pictures, with a changed value, marked twice or otherwise than keep or reject.
+    of unknown images, with a changed value, marked twice or otherwise than keep or reject.
     """
     marks = MARKS.read(path)
     if not marks:
-        raise StageError(f"{path}: no picture is marked\n{MARKS.remedy}")
+        raise StageError(f"{path}: no image is marked\n{MARKS.remedy}")
     checks = {mark.check for mark in marks}
     if len(checks) > 1 or check not in (None, *checks):
         raise StageError(f"{path}: marks of {', '.join(sorted(checks))}, wanted are those of {check or 'one check'}")
@@ -140,7 +140,7 @@ def _digest(rows: Sequence[ReviewRow]) -> str:
 
 
 def _thumbnail(layout: Layout, one: Measured) -> str:
-    """Return a picture, or the part of it that counts, as a data URI."""
+    """Return an image, or the part of it that counts, as a data URI."""
     try:
         image = decode((layout.root / one.file).read_bytes())
     except (OSError, BrokenImageError) as error:

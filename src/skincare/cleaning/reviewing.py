@@ -1,4 +1,4 @@
-"""Help to choose a limit: the sheet to mark pictures on, and what the marks say about the limit.
+"""Help to choose a limit: the sheet to mark images on, and what the marks say about the limit.
 
 Neither changes the cleaned dataset. Out: see `skincare.cleaning.review_sheet`; log/clean_calibration.json.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from skincare.cleaning import limits, review_sheet
 from skincare.cleaning.checks import Check
-from skincare.cleaning.copies import Pictures
+from skincare.cleaning.copies import Images
 from skincare.cleaning.limits import AtLimit, Marked, Proposal
 from skincare.cleaning.review_sheet import Measured, Question
 from skincare.errors import StageError
@@ -24,27 +24,27 @@ from skincare.runlog import Summary
 logger = logging.getLogger(__name__)
 
 
-def review_check(check: Check, pictures: Pictures, layout: Layout) -> Summary:
+def review_check(check: Check, images: Images, layout: Layout) -> Summary:
     """Write the sheet of a check; sharpness is judged on the content, so that is shown."""
     shows_content = check.reason == "blurred"
     measured = [
         Measured(row.image_id, row.product_id, row.file, float(check.value(one)), one.box if shows_content else None)
-        for row, one in pictures
+        for row, one in images
     ]
     return review(Question(check.reason, check.meaning, float(check.limit), check.is_least), measured, layout)
 
 
-def review(question: Question, pictures: Sequence[Measured], layout: Layout) -> Summary:
-    """Write the sheet of the pictures around a limit."""
-    chosen = review_sheet.choose(question, pictures)
+def review(question: Question, images: Sequence[Measured], layout: Layout) -> Summary:
+    """Write the sheet of the images around a limit."""
+    chosen = review_sheet.choose(question, images)
     if not chosen:
-        raise StageError("No picture can be read, so there is none to review; see log/cleaning_report.log")
+        raise StageError("No image can be read, so there is none to review; see log/cleaning_report.log")
     n = review_sheet.write_sheet(question, chosen, layout)
     sheet = layout.review_sheet(question.check)
     return Summary(
-        headline=f"{n} of {len(pictures):,} pictures around {question.check} {question.limit:g} to mark in a browser: "
+        headline=f"{n} of {len(images):,} images around {question.check} {question.limit:g} to mark in a browser: "
         f"{sheet}\nThen `python src/clean.py --calibrate review_{question.check}_marks.csv`",
-        counts={"shown": n, "not_shown": len(pictures) - n},
+        counts={"shown": n, "not_shown": len(images) - n},
     )
 
 
@@ -84,7 +84,7 @@ def _shown(marks: Sequence[Marked], limit: float, proposal: Proposal | None) -> 
 
 def _as_text(table: Sequence[AtLimit], limit: float, proposal: Proposal | None) -> list[str]:
     lines = [
-        "On the marked pictures; 95 % intervals, products drawn:",
+        "On the marked images; 95 % intervals, products drawn:",
         f"{'limit':>10} {'rejects':>8} {'precision':>22} {'recall':>22} {'good kept':>22} {'balanced':>9}",
     ]
     for one in table:

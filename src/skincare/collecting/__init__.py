@@ -1,1 +1,1 @@
-"""From a catalogue to pictures and metadata on disk: polite, safe against any server, resumable."""
+"""From a catalogue to images and metadata on disk: polite, safe against any server, resumable."""

@@ -1,7 +1,7 @@
 """The brand of the product that a page shows, where it is not stated for machines: by a label or by a name beside it.
 
 `Brand: X` in a table or a list of properties, in a dozen languages; an element or a link that calls itself a brand and
-stands by the title; the picture of a brand's logo there, by its alternative text.
+stands by the title; the image of a brand's logo there, by its alternative text.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""One product at a time: its page is fetched and read, its pictures are fetched and put on disk.
+"""One product at a time: its page is fetched and read, its images are fetched and put on disk.
 
 Everything learned goes to the ScrapeState, so that a product can be taken up where it was left.
 """
@@ -24,7 +24,7 @@ from skincare.paths import Layout
 
 logger = logging.getLogger(__name__)
 
-# Some ten times what real pages and pictures have.
+# Some ten times what real pages and images have.
 MAX_PAGE_BYTES: Final = 16_000_000
 MAX_IMAGE_BYTES: Final = 32_000_000
 MAX_IMAGES: Final = 50
@@ -38,11 +38,11 @@ class Shop:
     """
 
     stand_in: str | None = None
-    # Further addresses that it stands in for: those of sources that keep pages and pictures apart.
+    # Further addresses that it stands in for: those of sources that keep pages and images apart.
     origins: tuple[str, ...] = ()
 
     def to_fetch(self, url: str, product: Product | None = None) -> str:
-        """Return the address to ask for a page or picture, of the product where it is one's."""
+        """Return the address to ask for a page or image, of the product where it is one's."""
         origins = {*self.origins, urls.origin(product.url)} if product else set(self.origins)
         if self.stand_in and urls.origin(url) in origins:
             return urls.move(url, urls.origin(url), self.stand_in)
@@ -64,7 +64,7 @@ class Collector:
     default_source: str = DEFAULT_SOURCE
 
     def collect(self, work: Work) -> Failure | None:
-        """Bring one product to its end, from its page or, where that is already read, from its pending pictures."""
+        """Bring one product to its end, from its page or, where that is already read, from its pending images."""
         product = work.product
         failure = None if work.is_listed else self._list_images(product)
         if failure is None:
@@ -83,7 +83,7 @@ class Collector:
         return self.web.get(self.shop.to_fetch(url, product), MAX_PAGE_BYTES, since)
 
     def get_image(self, product: Product, source_url: str, since: Visit | None = None) -> Answer:
-        """Ask for a picture of a product; raises FetchError."""
+        """Ask for an image of a product; raises FetchError."""
         return self.web.get(self.shop.to_fetch(source_url, product), MAX_IMAGE_BYTES, since)
 
     def _list_images(self, product: Product) -> Failure | None:
@@ -98,7 +98,7 @@ class Collector:
         return found.failure
 
     def read(self, product: Product, answer: Answer) -> Reading:
-        """Return what a page says of its product, with one picture more than are taken where there are more."""
+        """Return what a page says of its product, with one image more than are taken where there are more."""
         found = self.source_of(product).read(answer.content, answer.url, product)
         if found.failure:
             is_elsewhere = found.failure.reason == "redirected_away"
@@ -112,7 +112,7 @@ class Collector:
         return source_named(product.source or self.default_source)
 
     def save_images(self, product: Product) -> None:
-        """Fetch the pending pictures of a product."""
+        """Fetch the pending images of a product."""
         for image in self.state.images(product.product_id):
             if image.status == "pending":
                 self._save_image(product, image.n, image.source_url)
@@ -139,19 +139,19 @@ class Collector:
         self.state.fail_image(product.product_id, n, failure)
 
     def path(self, product: Product, n: int) -> Path:
-        """Return where the n-th picture of a product lies."""
+        """Return where the n-th image of a product lies."""
         return self.layout.product_images / f"{product.slug}_{product.product_id}_{n}.jpg"
 
     def save(self, content: bytes, width: int, height: int, path: Path) -> SavedImage:
-        """Put a picture on disk."""
+        """Put an image on disk."""
         write_bytes(path, content)
         return SavedImage(self.layout.relative(path), width, height, len(content), hashlib.sha256(content).hexdigest())
 
 
 def as_jpeg(answer: Answer) -> tuple[bytes, int, int]:
-    """Return the picture as JPEG with its width and height; raises BrokenImageError where it is none.
+    """Return the image as JPEG with its width and height; raises BrokenImageError where it is none.
 
-    A JPEG stays as it was served, even if its end is missing: judging pictures is the work of clean.py.
+    A JPEG stays as it was served, even if its end is missing: judging images is the work of clean.py.
     """
     if sniff_format(answer.content) == "JPEG":
         return answer.content, *displayed_size(answer.content)

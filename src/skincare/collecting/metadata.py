@@ -1,4 +1,4 @@
-"""What is known of a product beside its pictures: a fact per field, each with where it came from.
+"""What is known of a product beside its images: a fact per field, each with where it came from.
 
 Values are others' text. What comes in may hold tags, entities (encoded twice, too), control characters and megabytes;
 what is kept is plain, bounded text or nothing. A field that nobody states is absent, never guessed.

@@ -68,9 +68,9 @@ def parse_product_page(html: bytes | str, url: str) -> ProductPage:
 
 
 def original_url(reference: str, page_url: str) -> str | None:
-    """Return the address of the full-size picture behind a reference in a page; None where it is no web address.
+    """Return the address of the full-size image behind a reference in a page; None where it is no web address.
 
-    A resizer's address gives the picture it was made from if that lies on a known host or on the page's own.
+    A resizer's address gives the image it was made from if that lies on a known host or on the page's own.
     """
     if "\ufffd" in reference:
         return None

@@ -19,7 +19,7 @@ _GAP_S: Final = 120.0
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of one kind at one host; `what` is product or picture."""
+    """Failures of one kind at one host; `what` is product or image."""
 
     what: str
     host: str
@@ -117,7 +117,7 @@ def _failures(state: ScrapeRecord) -> Iterator[tuple[str, str, str]]:
         "SELECT 'product', url, reason FROM products WHERE position IS NOT NULL AND status = 'failed' ORDER BY position"
     )
     yield from state.rows(
-        "SELECT 'picture', source_url, images.reason FROM images JOIN products USING (product_id) "
+        "SELECT 'image', source_url, images.reason FROM images JOIN products USING (product_id) "
         "WHERE position IS NOT NULL AND images.status = 'failed' ORDER BY position, n"
     )
 

@@ -1,4 +1,4 @@
-"""The picture of a scrape: failures by reason, coverage by category, visits over time."""
+"""The image of a scrape: failures by reason, coverage by category, visits over time."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def draw_scrape_summary(
     right.step([s for s, _ in speed.progress], [n for _, n in speed.progress], where="post", color=BLUE)
     right.set_title(f"Visits: {speed.visits_per_s:.1f} a second", loc="left", fontweight="bold")
     right.set(
-        xlabel="seconds, without gaps over two minutes", ylabel="pages and pictures", xlim=(0, None), ylim=(0, None)
+        xlabel="seconds, without gaps over two minutes", ylabel="pages and images", xlim=(0, None), ylim=(0, None)
     )
     figures.save(figure, path)
 

@@ -1,7 +1,7 @@
-"""Asking again for what is already collected: an unchanged page or picture costs a line, a changed one is replaced.
+"""Asking again for what is already collected: an unchanged page or image costs a line, a changed one is replaced.
 
 A server that gave an ETag or Last-Modified is asked whether that is still true. What it no longer has is counted as
-gone and kept here: a dead page is no reason to lose a product. Ids stay with their pictures; new pictures of a page
+gone and kept here: a dead page is no reason to lose a product. Ids stay with their images; new images of a page
 get the next numbers. A refresh that is cut off goes on where it was; once complete, the next one asks for all again.
 """
 
@@ -29,7 +29,7 @@ def begin(state: ScrapeState) -> None:
 
 
 def figures(state: ScrapeRecord) -> dict[str, dict[str, int]]:
-    """Return how many products and pictures were unchanged, changed, gone or gave no answer."""
+    """Return how many products and images were unchanged, changed, gone or gave no answer."""
     return {
         table: dict(
             state.rows(
@@ -125,7 +125,7 @@ def _relist(state: ScrapeState, product_id: str, listed: Iterable[ListedImage], 
                 for n, one in enumerate(new, start=max(known.values(), default=0) + 1)
             ],
         )
-        # With new pictures the product is open again, also for a run that refreshes nothing.
+        # With new images the product is open again, also for a run that refreshes nothing.
         old_record = connection.execute("SELECT page FROM products WHERE product_id = ?", (product_id,)).fetchone()[0]
         connection.execute(
             "UPDATE products SET status = ?, page = ?, etag = ?, last_modified = ? WHERE product_id = ?",

@@ -1,9 +1,9 @@
-"""The one truth about a scrape: a SQLite file with one row per product and one per picture.
+"""The one truth about a scrape: a SQLite file with one row per product and one per image.
 
-    product  pending -> listed (its page is read, its pictures are known) -> scraped | failed
-    picture  pending -> scraped | failed
+    product  pending -> listed (its page is read, its images are known) -> scraped | failed
+    image  pending -> scraped | failed
 
-Every change is one transaction, and a picture's file is on disk before its row says so: a process killed at any
+Every change is one transaction, and an image's file is on disk before its row says so: a process killed at any
 moment loses at most the requests that were under way. `csv_data/*.csv` are written from here, for people and stages.
 Anybody may read the file while a scraper writes it; a second writer is refused.
 """
@@ -57,7 +57,7 @@ _READ_ROWS: Final = 500
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a product or a picture was not scraped."""
+    """Why a product or an image was not scraped."""
 
     reason: str
     detail: str = ""
@@ -67,7 +67,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class ListedImage:
-    """A picture as a product's page lists it: under which licence it may be used, and whom to name."""
+    """An image as a product's page lists it: under which licence it may be used, and whom to name."""
 
     url: str
     licence: str = ""
@@ -76,7 +76,7 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class SavedImage:
-    """A picture that is on disk; `file` is relative to the root."""
+    """An image that is on disk; `file` is relative to the root."""
 
     file: str
     width: int
@@ -87,7 +87,7 @@ class SavedImage:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is known of one picture: `saved` counts when it is scraped, `visit` is the last one."""
+    """What is known of one image: `saved` counts when it is scraped, `visit` is the last one."""
 
     n: int
     source_url: str
@@ -133,7 +133,7 @@ class ScrapeRecord:
             raise self._unusable(error) from error
 
     def images(self, product_id: str) -> list[ImageRecord]:
-        """Return the pictures of one product in order."""
+        """Return the images of one product in order."""
         rows = self.rows(
             "SELECT n, source_url, status, is_stale, file, width, height, n_bytes, sha256, "
             "http_status, attempts, seconds, etag, last_modified FROM images WHERE product_id = ? ORDER BY n",
@@ -222,7 +222,7 @@ class ScrapeState(ScrapeRecord):
             )
 
     def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, visit: Visit) -> None:
-        """Record the pictures of a product's page, numbered from 1, and what else it says.
+        """Record the images of a product's page, numbered from 1, and what else it says.
 
         What was known of them before is forgotten.
         """
@@ -237,7 +237,7 @@ class ScrapeState(ScrapeRecord):
             )
 
     def save_image(self, product_id: str, n: int, saved: SavedImage, visit: Visit) -> None:
-        """Record a picture whose file is on disk."""
+        """Record an image whose file is on disk."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE images SET status = 'scraped', reason = '', detail = '', is_stale = 0, file = ?, width = ?, "
@@ -246,7 +246,7 @@ class ScrapeState(ScrapeRecord):
             )
 
     def fail_image(self, product_id: str, n: int, failure: Failure) -> None:
-        """Record a picture that could not be had."""
+        """Record an image that could not be had."""
         with self.transaction() as connection:
             connection.execute(
                 f"UPDATE images SET status = 'failed', reason = ?, detail = ?, {_VISIT} WHERE product_id = ? AND n = ?",
@@ -254,7 +254,7 @@ class ScrapeState(ScrapeRecord):
             )
 
     def finish_product(self, product_id: str) -> None:
-        """Record that a product has at least one picture and none pending."""
+        """Record that a product has at least one image and none pending."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE products SET status = 'scraped', reason = '', detail = '', changed_at = ? WHERE product_id = ?",

@@ -14,11 +14,11 @@ from skincare.collecting.scrape_state import ScrapeRecord
 from skincare.collecting.sources.source import read_page_record
 from skincare.tables import FailureRow, ImageRow, MetadataRow, natural_key
 
-_PICTURES: Final = "FROM images JOIN products USING (product_id) WHERE position IS NOT NULL AND images.status = "
+_IMAGES: Final = "FROM images JOIN products USING (product_id) WHERE position IS NOT NULL AND images.status = "
 
 
 def image_rows(state: ScrapeRecord) -> Iterator[ImageRow]:
-    """Yield one row per picture that is on disk."""
+    """Yield one row per image that is on disk."""
     query = (
         "SELECT url, product_id || '_' || n, product_id, file, source_url, width, height, n_bytes, sha256, "
         "licence, attribution "
@@ -56,7 +56,7 @@ def metadata_coverage(state: ScrapeRecord) -> dict[str, int]:
 
 
 def failure_rows(problems: Iterable[Problem], state: ScrapeRecord) -> Iterator[FailureRow]:
-    """Yield one row per bad row of the catalogue, per product that is not scraped and per failed picture."""
+    """Yield one row per bad row of the catalogue, per product that is not scraped and per failed image."""
     rows = (
         FailureRow(problem.url, "", "", problem.reason, f"catalogue row {problem.row}: {problem.detail}", None, 0)
         for problem in problems
@@ -65,14 +65,14 @@ def failure_rows(problems: Iterable[Problem], state: ScrapeRecord) -> Iterator[F
     products = (
         "SELECT url, product_id, '', status, reason, detail, http_status, attempts FROM products WHERE product_id = ?"
     )
-    pictures = (
+    images = (
         "SELECT url, product_id, source_url, images.status, images.reason, images.detail, images.http_status, "
         "images.attempts FROM images JOIN products USING (product_id) "
         "WHERE product_id = ? AND images.status = 'failed'"
     )
     for product_id in _product_ids(state):
         yield from (_failure_row(*row) for row in state.rows(products, product_id) if row[3] != "scraped")
-        failed = [_failure_row(*row) for row in state.rows(pictures, product_id)]
+        failed = [_failure_row(*row) for row in state.rows(images, product_id)]
         yield from sorted(failed, key=lambda row: natural_key(row.image_url))
 
 
@@ -93,15 +93,15 @@ def figures(problems: Iterable[Problem], state: ScrapeRecord) -> dict[str, Any]:
         "SELECT CASE status WHEN 'failed' THEN reason ELSE 'not_tried' END, COUNT(*) FROM products "
         "WHERE position IS NOT NULL AND status <> 'scraped' GROUP BY 1 ORDER BY 1"
     )
-    of_pictures = f"SELECT images.reason, COUNT(*) {_PICTURES} 'failed' GROUP BY 1 ORDER BY 1"
+    of_images = f"SELECT images.reason, COUNT(*) {_IMAGES} 'failed' GROUP BY 1 ORDER BY 1"
     coverage = (
         "SELECT category, SUM(status = 'scraped'), COUNT(*) FROM products WHERE position IS NOT NULL "
         "GROUP BY 1 ORDER BY 1"
     )
     return {
-        "n_images": next(state.rows(f"SELECT COUNT(*) {_PICTURES} 'scraped'"))[0],
+        "n_images": next(state.rows(f"SELECT COUNT(*) {_IMAGES} 'scraped'"))[0],
         "failures_by_reason": dict(state.rows(of_products)),
-        "image_failures_by_reason": dict(state.rows(of_pictures)),
+        "image_failures_by_reason": dict(state.rows(of_images)),
         "coverage_by_category": {category: [n, total] for category, n, total in state.rows(coverage)},
         "catalogue_problems": dict(sorted(Counter(problem.reason for problem in problems).items())),
     }

@@ -21,7 +21,7 @@ _CONDITIONS: Final[dict[Kind, str]] = {
     "failed": "(status <> 'scraped' AND reason <> '') OR product_id IN "
     "(SELECT product_id FROM images WHERE status <> 'scraped' AND reason <> '')",
 }
-# The page of a failed product is read anew: its pictures may have other addresses by now.
+# The page of a failed product is read anew: its images may have other addresses by now.
 _REOPENED: Final = (
     "UPDATE products SET status = CASE WHEN status IN ('failed', 'pending') THEN 'pending' ELSE 'listed' END "
     "WHERE product_id IN (SELECT product_id FROM work)",
@@ -41,7 +41,7 @@ class Work:
 
 
 def reopen_missing(state: ScrapeState, root: Path) -> int:
-    """Make pictures pending again whose file below `root` is gone or has another size; return how many."""
+    """Make images pending again whose file below `root` is gone or has another size; return how many."""
     saved = state.rows("SELECT product_id, n, file, n_bytes FROM images WHERE status = 'scraped'")
     missing = [(product_id, n) for product_id, n, file, n_bytes in saved if _size(root / file) != n_bytes]
     with state.transaction() as connection:

@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from skincare.collecting import urls
 from skincare.collecting.fetch_errors import FetchError, broken, too_slow
-from skincare.collecting.gates import Gate, Turn, pause, retry_after_s
+from skincare.collecting.throttle import Gate, Turn, pause, retry_after_s
 from skincare.collecting.transport import Guard, PrivateAddressError, guarded_session
 from skincare.collecting.visits import Visit
 

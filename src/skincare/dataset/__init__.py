@@ -1,1 +1,1 @@
-"""Cleaned pictures as a dataset: chat format, splits without leaks, shards."""
+"""Cleaned images as a dataset: chat format, splits without leaks, shards."""

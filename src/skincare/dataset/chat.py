@@ -1,10 +1,10 @@
-"""The chat-format dataset files: one element per picture, a question and the category as its answer.
+"""The chat-format dataset files: one element per image, a question and the category as its answer.
 
     {"messages": [{"role": "user", "content": [{"type": "image", "image": "clean_dataset/images/<file>.jpg"},
                                                {"type": "text", "text": "What type of ..."}]},
                   {"role": "assistant", "content": [{"type": "text", "text": "Peel"}]}]}
 
-`datasets`, TRL and ms-swift read them as they are; LLaMA-Factory wants text with a mark for the picture, which
+`datasets`, TRL and ms-swift read them as they are; LLaMA-Factory wants text with a mark for the image, which
 `to_llamafactory` gives. Product and image id are part of the file name
 (`<slug>_<product-id>_<n>.jpg`), so an element needs no further keys. A hint (see `skincare.dataset.hints`) is a
 second line of the question's text.
@@ -36,7 +36,7 @@ _FILE_NAME: Final = re.compile(r"[^/\\]*_(?P<product_id>[^/\\_]+)_(?P<n>[0-9]+)\
 
 @dataclass(frozen=True)
 class Example:
-    """One picture (its path below the root), its category and what is said of it with the question."""
+    """One image (its path below the root), its category and what is said of it with the question."""
 
     image: str
     category: str
@@ -46,7 +46,7 @@ class Example:
 
 
 def example(image: str, category: str, hint: str = "") -> Example:
-    """Return the example of a picture's path below the root; ValueError for a path, category or hint that cannot be."""
+    """Return the example of an image's path below the root; ValueError for a path, category or hint that cannot be."""
     product_id, image_id = example_ids(image)
     if category not in CATEGORIES:
         raise ValueError(f"{category!r} is none of the categories")
@@ -55,7 +55,7 @@ def example(image: str, category: str, hint: str = "") -> Example:
 
 
 def example_ids(image: str) -> tuple[str, str]:
-    """Return product id and image id of a picture's path below the root; ValueError for a path that leaves it."""
+    """Return product id and image id of an image's path below the root; ValueError for a path that leaves it."""
     folder, _, name = image.rpartition("/")
     found = _FILE_NAME.fullmatch(name)
     if found is None or Path(folder).is_absolute() or ".." in folder.split("/"):
@@ -101,7 +101,7 @@ def to_element(one: Example) -> dict[str, Any]:
 
 
 def to_llamafactory(one: Example, image: str) -> dict[str, Any]:
-    """Return an example as LLaMA-Factory's `sharegpt` format holds it, with the path of its picture.
+    """Return an example as LLaMA-Factory's `sharegpt` format holds it, with the path of its image.
 
     Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
     """
@@ -117,9 +117,9 @@ def to_llamafactory(one: Example, image: str) -> dict[str, Any]:
 def _from_element(element: Any, where: str) -> Example:
     try:
         user, assistant = element["messages"]
-        picture, asked = user["content"]
-        return example(picture["image"], assistant["content"][0]["text"], hint_of(asked["text"]))
+        image, asked = user["content"]
+        return example(image["image"], assistant["content"][0]["text"], hint_of(asked["text"]))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise StageError(f"{where}: not a question about a picture with its answer\n{_REMEDY}") from error
+        raise StageError(f"{where}: not a question about an image with its answer\n{_REMEDY}") from error
     except ValueError as error:
         raise StageError(f"{where}: {error}\n{_REMEDY}") from error

@@ -23,7 +23,7 @@ _ENDINGS: Final = {"parquet": "parquet", "webdataset": "tar"}
 def dataset_card(
     kind: str, parts: Mapping[str, Sequence[Example]], images: Mapping[str, ImageRow], fingerprint: str
 ) -> str:
-    """Return the card; `images` are the scraped pictures by id, where they are known."""
+    """Return the card; `images` are the scraped images by id, where they are known."""
     everything = [one for part in parts.values() for one in part]
     licences = Counter(_licence(images.get(one.image_id)) for one in everything)
     sources = Counter(_source(images.get(one.image_id)) for one in everything)
@@ -39,12 +39,12 @@ def dataset_card(
         "is which of 14 categories it shows. Split by product: no product, size of it or shared photo is in two splits "
         "unless it was built with `--split image`.", "",
         *_about_hints(everything),
-        f"Split fingerprint: `{fingerprint}` (SHA-256 over the sorted lines of split, picture and category).", "",
+        f"Split fingerprint: `{fingerprint}` (SHA-256 over the sorted lines of split, image and category).", "",
         f"| Category | {header} |", f"|---|{'---:|' * len(parts)}", *rows,
         f"| Photos | {totals} |", f"| Products | {products} |", "",
         "## Sources", "", *_counted(sources), "",
         "## Licences", "", *_counted(licences), "",
-        "`images.csv` says for each picture where it is from, its licence and whom to name. Photos without a stated "
+        "`images.csv` says for each image where it is from, its licence and whom to name. Photos without a stated "
         "licence belong to their owners: do not publish them.", "",
         "## Loading", "", f"```\n{_LOADING[kind].replace('{files}', repr(data_files))}\n```", "",
     ]  # fmt: skip

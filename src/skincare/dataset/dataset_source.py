@@ -1,7 +1,7 @@
 """Where a dataset is read from: the layout's files, or shards in a folder or in object storage."""
 
 from skincare.dataset.chat import Example, read_dataset
-from skincare.dataset.picture_files import FolderPictures, PictureFiles
+from skincare.dataset.image_files import FolderImages, ImageFiles
 from skincare.dataset.shards import ShardedDataset
 from skincare.paths import SPLITS, Layout
 
@@ -9,10 +9,10 @@ from skincare.paths import SPLITS, Layout
 def read_parts(dataset: str, layout: Layout) -> dict[str, list[Example]]:
     """Return the examples by split, of the layout where `dataset` names no shards."""
     if dataset:
-        return ShardedDataset(dataset, layout.picture_cache).parts
+        return ShardedDataset(dataset, layout.image_cache).parts
     return {split: read_dataset(layout, split) for split in SPLITS}
 
 
-def picture_files(dataset: str, layout: Layout) -> PictureFiles:
-    """Return the files of the examples' pictures."""
-    return ShardedDataset(dataset, layout.picture_cache) if dataset else FolderPictures(layout.root)
+def image_files(dataset: str, layout: Layout) -> ImageFiles:
+    """Return the files of the examples' images."""
+    return ShardedDataset(dataset, layout.image_cache) if dataset else FolderImages(layout.root)

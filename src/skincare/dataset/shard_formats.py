@@ -1,6 +1,6 @@
-"""The two forms of a shard: pictures with their categories in, one file's bytes out, and back.
+"""The two forms of a shard: images with their categories in, one file's bytes out, and back.
 
-The same pictures give the same bytes, whoever packs them and when. Packing and unpacking Parquet needs pyarrow.
+The same images give the same bytes, whoever packs them and when. Packing and unpacking Parquet needs pyarrow.
 """
 
 import io
@@ -24,12 +24,12 @@ class ShardFormat:
     ending: str
     # The flag: whether any example of the dataset carries a hint; hints then have a place in every shard.
     pack: Callable[[Packed, bool], bytes]
-    # Yields image id and bytes of each picture; any bytes give pictures or one of the errors that `unpack` names.
+    # Yields image id and bytes of each image; any bytes give images or one of the errors that `unpack` names.
     unpack: Callable[[bytes], Iterator[tuple[str, bytes]]]
 
 
 def unpack(kind: "Format", content: bytes) -> dict[str, bytes]:
-    """Return a shard's pictures by image id; ValueError where the bytes are no such shard."""
+    """Return a shard's images by image id; ValueError where the bytes are no such shard."""
     try:
         return dict(FORMATS[kind].unpack(content))
     except (tarfile.TarError, OSError, EOFError, KeyError, TypeError, AttributeError) as error:
@@ -63,10 +63,10 @@ def _pack_parquet(packed: Packed, has_hints: bool) -> bytes:
         "image": {"_type": "Image"},
         **{name: {"dtype": "string", "_type": "Value"} for name in texts},
     }
-    picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     schema = arrow.schema(
-        [("image", picture), *((name, arrow.string()) for name in texts)],
-        # By this `datasets` knows a picture from a record.
+        [("image", image), *((name, arrow.string()) for name in texts)],
+        # By this `datasets` knows an image from a record.
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     rows = [

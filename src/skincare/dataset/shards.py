@@ -3,8 +3,8 @@
     index.json                         what is in which shard, with hashes; written last, so that it names whole shards
     train-00000-3f9a62c0d1b7.tar       called after its content: one that is there need not be written again
 
-Reading trusts the index alone: a shard must have its hash, a picture must have its own, and nothing in a shard decides
-where anything is written. A shard is fetched once, when its first picture is asked for; its pictures then lie in a
+Reading trusts the index alone: a shard must have its hash, an image must have its own, and nothing in a shard decides
+where anything is written. A shard is fetched once, when its first image is asked for; its images then lie in a
 cache, called after their content.
 """
 
@@ -43,7 +43,7 @@ class Shard:
     name: str
     sha256: str
     n_bytes: int
-    n_pictures: int
+    n_images: int
 
 
 class Storage:
@@ -97,26 +97,26 @@ def write_shards(
         name = f"{split}-{number:05}-{sha256[:12]}.{FORMATS[kind].ending}"
         if storage.size(name) != len(content):
             storage.write(name, content)
-        entries = [_entry(one, name, hashlib.sha256(picture).hexdigest()) for one, picture in packed]
+        entries = [_entry(one, name, hashlib.sha256(image).hexdigest()) for one, image in packed]
         yield Shard(name, sha256, len(content), len(packed)), entries
 
 
-def write_index(storage: Storage, kind: Format, shards: Sequence[Shard], pictures: dict[str, list[list[str]]]) -> None:
+def write_index(storage: Storage, kind: Format, shards: Sequence[Shard], images: dict[str, list[list[str]]]) -> None:
     """Make an export valid: what it names is there."""
     listed = [vars(shard) for shard in shards]
     index = {
-        "version": _version(pictures),
+        "version": _version(images),
         "format": kind,
         "question": QUESTION,
         "shards": listed,
-        "pictures": pictures,
+        "images": images,
     }
     storage.write(INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     storage.remove_shards_but({shard.name for shard in shards})
 
 
 class ShardedDataset:
-    """An export, opened by its index; gives examples by split and pictures' bytes (see picture_files).
+    """An export, opened by its index; gives examples by split and images' bytes (see image_files).
 
     Raises MissingInputError where there is none, StageError for an index or a shard that is not what it should be.
     """
@@ -138,7 +138,7 @@ class ShardedDataset:
 
     def _read_index(self, index: Any) -> None:
         self._format: Format = index["format"]
-        if self._format not in FORMATS or index["version"] != _version(index["pictures"]):
+        if self._format not in FORMATS or index["version"] != _version(index["images"]):
             raise ValueError(f"of an unknown kind: {str(self._format)[:50]!r}")
         if index["question"] != QUESTION:
             raise ValueError("it asks another question than src/skincare/prompts.py")
@@ -148,18 +148,18 @@ class ShardedDataset:
         self.parts: dict[str, list[Example]] = {}
         self._places: dict[str, tuple[str, str]] = {}
         for split in SPLITS:
-            entries = index["pictures"][split]
+            entries = index["images"][split]
             self.parts[split] = [chat.example(image, category, *hint) for image, category, _, _, *hint in entries]
             for image, _, shard, sha256, *_ in entries:
                 if shard not in self._shards or not _SHA256.fullmatch(sha256):
                     raise ValueError(f"{image}: in no shard, or without a hash")
                 self._places[image] = (shard, sha256)
 
-    def bytes_of(self, picture: str) -> bytes:
-        """Return a picture's bytes; its shard is fetched if need be."""
-        if picture not in self._places:
-            raise StageError(f"{picture} is not in {self._storage.url}")
-        shard, sha256 = self._places[picture]
+    def bytes_of(self, image: str) -> bytes:
+        """Return an image's bytes; its shard is fetched if need be."""
+        if image not in self._places:
+            raise StageError(f"{image} is not in {self._storage.url}")
+        shard, sha256 = self._places[image]
         if (content := self._cached(sha256)) is not None:
             return content
         with self._locks[shard]:
@@ -167,14 +167,14 @@ class ShardedDataset:
             if self._cached(sha256) is None:
                 self._fetch(self._shards[shard])
         if (content := self._cached(sha256)) is None:
-            raise StageError(f"{self._storage.url}/{shard}: {picture} is not in it, or is not what the index says")
+            raise StageError(f"{self._storage.url}/{shard}: {image} is not in it, or is not what the index says")
         return content
 
-    def sha256_of(self, picture: str) -> str:
-        """Return the hash that a picture's bytes must have; nothing is fetched."""
-        if picture not in self._places:
-            raise StageError(f"{picture} is not in {self._storage.url}")
-        return self._places[picture][1]
+    def sha256_of(self, image: str) -> str:
+        """Return the hash that an image's bytes must have; nothing is fetched."""
+        if image not in self._places:
+            raise StageError(f"{image} is not in {self._storage.url}")
+        return self._places[image][1]
 
     def _cached(self, sha256: str) -> bytes | None:
         try:
@@ -184,7 +184,7 @@ class ShardedDataset:
         return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
     def _fetch(self, shard: Shard) -> None:
-        """Put a shard's pictures into the cache; raises StageError where it is not the one that was written."""
+        """Put a shard's images into the cache; raises StageError where it is not the one that was written."""
         where = f"{self._storage.url}/{shard.name}"
         try:
             content = self._storage.read(shard.name)
@@ -195,17 +195,17 @@ class ShardedDataset:
         if hashlib.sha256(content).hexdigest() != shard.sha256:
             raise StageError(f"{where}: its content is not what was written (wrong SHA-256)")
         try:
-            pictures = unpack(self._format, content)
+            images = unpack(self._format, content)
         except ValueError as error:
             raise StageError(f"{where}: {error}") from error
-        for picture in pictures.values():
-            sha256 = hashlib.sha256(picture).hexdigest()
-            write_bytes(self._cache / sha256[:2] / sha256, picture)
+        for image in images.values():
+            sha256 = hashlib.sha256(image).hexdigest()
+            write_bytes(self._cache / sha256[:2] / sha256, image)
 
 
-def _version(pictures: dict[str, list[list[str]]]) -> int:
+def _version(images: dict[str, list[list[str]]]) -> int:
     """Return 2 where an entry has a hint, which readers of version 1 would not look for, else 1."""
-    return 2 if any(len(entry) > _N_PLAIN for part in pictures.values() for entry in part) else 1
+    return 2 if any(len(entry) > _N_PLAIN for part in images.values() for entry in part) else 1
 
 
 def _entry(one: Example, shard: str, sha256: str) -> list[str]:

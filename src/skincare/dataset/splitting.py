@@ -1,7 +1,7 @@
-"""Which pictures go to train, val and test: whole groups of products, every category in its share, repeatable.
+"""Which images go to train, val and test: whole groups of products, every category in its share, repeatable.
 
-A group is what must not be torn apart: the pictures of a product, the sizes of one product ("50ml", "200ml"), products
-that share a picture. A model that has seen one of them has seen the others.
+A group is what must not be torn apart: the images of a product, the sizes of one product ("50ml", "200ml"), products
+that share an image. A model that has seen one of them has seen the others.
 """
 
 import random
@@ -18,19 +18,19 @@ SHARES: Final[dict[str, float]] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 @dataclass(frozen=True)
 class Group:
-    """Products that stay together, named after the first of them, with their pictures by category."""
+    """Products that stay together, named after the first of them, with their images by category."""
 
     group_id: str
     product_ids: tuple[str, ...]
-    n_pictures: Mapping[str, int]
+    n_images: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """What a split's test pictures have in common with its training pictures, as shares of the test pictures.
+    """What a split's test images have in common with its training images, as shares of the test images.
 
-    lookup_accuracy: how often "the category that most training pictures of the product have" is right, and the most
-    frequent category of all where the product is new; majority_accuracy: the latter for every picture.
+    lookup_accuracy: how often "the category that most training images of the product have" is right, and the most
+    frequent category of all where the product is new; majority_accuracy: the latter for every image.
     """
 
     n_test: int
@@ -56,11 +56,11 @@ def group_products(product_ids: Iterable[str], links: Iterable[tuple[str, str]])
     return {product_id: root(product_id) for product_id in parent}
 
 
-def make_groups(group_of: Mapping[str, str], pictures: Iterable[tuple[str, str]]) -> list[Group]:
-    """Return the groups that have pictures, given as (product id, category) each, sorted by id."""
+def make_groups(group_of: Mapping[str, str], images: Iterable[tuple[str, str]]) -> list[Group]:
+    """Return the groups that have images, given as (product id, category) each, sorted by id."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     members: dict[str, set[str]] = defaultdict(set)
-    for product_id, category in pictures:
+    for product_id, category in images:
         counts[group_of[product_id]][category] += 1
         members[group_of[product_id]].add(product_id)
     return [
@@ -77,20 +77,20 @@ def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dic
     """
     total: Counter[str] = Counter()
     for group in groups:
-        total.update(group.n_pictures)
+        total.update(group.n_images)
     filled: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     split_of: dict[str, str] = {}
 
     def place(group: Group, split: str) -> None:
         split_of[group.group_id] = split
-        filled[split].update(group.n_pictures)
+        filled[split].update(group.n_images)
 
     def cost(group: Group, split: str) -> float:
         """Return by how much the squared relative distance from the shares grows; a full split costs most."""
         return sum(
             ((filled[split][category] + n - SHARES[split] * total[category]) ** 2
              - (filled[split][category] - SHARES[split] * total[category]) ** 2) / (SHARES[split] * total[category])
-            for category, n in group.n_pictures.items()
+            for category, n in group.n_images.items()
         )  # fmt: skip
 
     for group in groups:
@@ -98,7 +98,7 @@ def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dic
             place(group, frozen[group.group_id])
     free = [group for group in groups if group.group_id not in frozen]
     random.Random(seed).shuffle(free)
-    for group in sorted(free, key=lambda group: -sum(group.n_pictures.values())):
+    for group in sorted(free, key=lambda group: -sum(group.n_images.values())):
         place(group, min(SPLITS, key=lambda split: cost(group, split)))
     _complete(free, groups, split_of)
     return split_of
@@ -106,25 +106,25 @@ def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dic
 
 def _complete(free: Sequence[Group], groups: Sequence[Group], split_of: dict[str, str]) -> None:
     """Move the smallest free groups so that no split lacks a category that has groups to spare."""
-    for category in sorted({name for group in groups for name in group.n_pictures}):
-        holders = [group for group in groups if category in group.n_pictures]
+    for category in sorted({name for group in groups for name in group.n_images}):
+        holders = [group for group in groups if category in group.n_images]
         for split in SPLITS:
             n_in = Counter(split_of[group.group_id] for group in holders)
             movable = [group for group in free if group in holders and n_in[split_of[group.group_id]] > 1]
             if not n_in[split] and movable:
-                group = min(movable, key=lambda one: (-n_in[split_of[one.group_id]], sum(one.n_pictures.values())))
+                group = min(movable, key=lambda one: (-n_in[split_of[one.group_id]], sum(one.n_images.values())))
                 split_of[group.group_id] = split
 
 
-def split_by_picture(image_ids: Sequence[str], seed: int, test_share: float = 0.2) -> set[str]:
-    """Return the image ids of a test set drawn picture by picture, as the reference did; leaky, for comparison."""
+def split_by_image(image_ids: Sequence[str], seed: int, test_share: float = 0.2) -> set[str]:
+    """Return the image ids of a test set drawn image by image, as the reference did; leaky, for comparison."""
     ordered = sorted(image_ids, key=natural_key)
     random.Random(seed).shuffle(ordered)
     return set(ordered[: round(len(ordered) * test_share)])
 
 
 def leakage(train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]], group_of: Mapping[str, str]) -> Leakage:
-    """Measure a split whose pictures are given as (product id, category)."""
+    """Measure a split whose images are given as (product id, category)."""
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for product_id, category in train:
         votes[product_id][category] += 1

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from skincare.answering.predictions import Prediction
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.inference.predictions import Prediction
 
 Table = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -52,7 +52,7 @@ def with_temperature(log_probabilities: Table, temperature: float) -> Table:
 
 
 def fit_temperature(log_probabilities: Table, truths: Places) -> float:
-    """Return the temperature, 0.05 to 20, under which the truths are likeliest; 40 pictures are enough.
+    """Return the temperature, 0.05 to 20, under which the truths are likeliest; 40 images are enough.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks".
     """

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same pictures: their predictions in, a paired comparison out."""
+"""Whether one model is better than another on the same images: their predictions in, a paired comparison out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from skincare.answering import predictions
 from skincare.errors import StageError
 from skincare.evaluation import intervals, metrics
 from skincare.evaluation.metrics import Judged
 from skincare.files import write_json
+from skincare.inference import predictions
 from skincare.paths import Layout
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same pictures; differences are after - before, with 95 % intervals over products.
+    """Two models on the same images; differences are after - before, with 95 % intervals over products.
 
-    mcnemar_p: exact two-sided p-value that the pictures which only one of them got right are split evenly, pictures
+    mcnemar_p: exact two-sided p-value that the images which only one of them got right are split evenly, images
     taken for independent; products_p: the same question asked of products (sign-flip permutation test);
-    smallest_detectable_difference: what a set of this size finds with 80 % power at the 5 % level, if its pictures were
+    smallest_detectable_difference: what a set of this size finds with 80 % power at the 5 % level, if its images were
     independent; smallest_detectable_difference_products: as they are, several of a product.
     """
 
@@ -45,7 +45,7 @@ class Comparison:
 
 
 def compare(before: Sequence[Judged], after: Sequence[Judged], *, seed: int = 0, n_resamples: int = 2000) -> Comparison:
-    """Compare two models on the same pictures; raises StageError when the pictures or their truths differ."""
+    """Compare two models on the same images; raises StageError when the images or their truths differ."""
     pairs = _paired(before, after)
     was_right = np.array([one.category == one.truth for one, _ in pairs])
     is_right = np.array([other.category == other.truth for _, other in pairs])
@@ -84,14 +84,14 @@ def compare(before: Sequence[Judged], after: Sequence[Judged], *, seed: int = 0,
     )
 
 
-def is_of_same_pictures(before: Sequence[Judged], after: Sequence[Judged]) -> bool:
-    """Tell whether two sets of predictions can be compared: same pictures, same truths."""
+def is_of_same_images(before: Sequence[Judged], after: Sequence[Judged]) -> bool:
+    """Tell whether two sets of predictions can be compared: same images, same truths."""
     first, second = ({(one.image_id, one.product_id, one.truth) for one in part} for part in (before, after))
     return first == second
 
 
 def compare_with_baselines(layout: Layout, run_log: Path) -> None:
-    """Write <run_log>/baselines.json: the trained model's test answers against each baseline's of the same pictures.
+    """Write <run_log>/baselines.json: the trained model's test answers against each baseline's of the same images.
 
     In it, by the baseline's name, a Comparison: before is the baseline, after the model. A run without test answers
     is passed over.
@@ -104,7 +104,7 @@ def compare_with_baselines(layout: Layout, run_log: Path) -> None:
     compared = {
         name: metrics.to_json(compare(some, answered))
         for name, some in found.items()
-        if is_of_same_pictures(some, answered)
+        if is_of_same_images(some, answered)
     }
     # What baselines of a later data set cannot be compared with keeps its comparison with those of its own.
     if compared or not (run_log / "baselines.json").is_file():
@@ -112,12 +112,10 @@ def compare_with_baselines(layout: Layout, run_log: Path) -> None:
 
 
 def _paired(before: Sequence[Judged], after: Sequence[Judged]) -> list[tuple[Judged, Judged]]:
-    """Return both answers about each picture, sorted by image id."""
+    """Return both answers about each image, sorted by image id."""
     first, second = ({one.image_id: one for one in part} for part in (before, after))
     if (len(first), len(second)) != (len(before), len(after)):
-        raise StageError("Predictions to compare must answer once about each picture, not several times")
-    if not first or not is_of_same_pictures(before, after):
-        raise StageError(
-            "Only predictions of the same pictures can be compared; run zero_shot.py and finetune.py again"
-        )
+        raise StageError("Predictions to compare must answer once about each image, not several times")
+    if not first or not is_of_same_images(before, after):
+        raise StageError("Only predictions of the same images can be compared; run zero_shot.py and finetune.py again")
     return [(first[i], second[i]) for i in sorted(first)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from skincare.answering.predictions import Prediction
 from skincare.evaluation import hierarchy, intervals
 from skincare.evaluation.calibration import (
     ChosenThreshold,
@@ -24,6 +23,7 @@ from skincare.evaluation.calibration import (
     threshold_for_risk,
     with_temperature,
 )
+from skincare.inference.predictions import Prediction
 
 
 def summarise(val: Sequence[Prediction], test: Sequence[Prediction], wanted_risks: Sequence[float]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def summarise(val: Sequence[Prediction], test: Sequence[Prediction], wanted_risk
     ece, brier: with the fitted temperature, *_before without; aurc: area under `risk_coverage`, to be read between
     aurc_least (right answers are always the surest) and aurc_random (confidence says nothing); wanted: per wanted risk
     the threshold, its coverage, risk and bound on val (null where val vouches for none), what test then shows, and the
-    95 % interval of that risk as if pictures were independent; hierarchy: see `skincare.evaluation.hierarchy`.
+    95 % interval of that risk as if images were independent; hierarchy: see `skincare.evaluation.hierarchy`.
     """
     (val_table, val_truths), (table, truths) = table_of(val), table_of(test)
     temperature = fit_temperature(val_table, val_truths)

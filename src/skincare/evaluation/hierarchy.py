@@ -42,7 +42,7 @@ def families_of(truths: Places) -> Places:
 def choose(log_probabilities: Table, truths: Places, wanted_risk: float) -> Policy:
     """Return the thresholds under which both kinds of answer are surely wrong at most at `wanted_risk`.
 
-    The family's is chosen among the pictures whose category is not named; each promise has half of the 5 % of error.
+    The family's is chosen among the images whose category is not named; each promise has half of the 5 % of error.
     """
     confidence, right = confidence_of(log_probabilities, truths)
     category = threshold_for_risk(confidence, right, wanted_risk, confidence_level=0.975)
@@ -53,7 +53,7 @@ def choose(log_probabilities: Table, truths: Places, wanted_risk: float) -> Poli
 
 
 def apply(policy: Policy, log_probabilities: Table) -> tuple[Rights, Rights]:
-    """Return, per picture, whether the category is named and whether the family is; neither means no answer."""
+    """Return, per image, whether the category is named and whether the family is; neither means no answer."""
     surest, surest_family = (np.exp(one.max(axis=1)) for one in (log_probabilities, family_table(log_probabilities)))
     names_category, names_family = (
         confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)
@@ -70,7 +70,7 @@ def summarise(val: tuple[Table, Places], test: tuple[Table, Places], wanted_risk
 
     accuracy, family_accuracy: of the likeliest category and of the family with the largest sum; family_of_category: how
     often the family of the likeliest category is right; policies: per wanted risk the thresholds (null: val vouches for
-    none), the shares of pictures answered by category, by family and not at all, and what of each is right.
+    none), the shares of images answered by category, by family and not at all, and what of each is right.
     """
     table, truths = test
     return {

@@ -1,6 +1,6 @@
-"""Intervals and tests for shares measured on pictures of products; pure functions of counts.
+"""Intervals and tests for shares measured on images of products; pure functions of counts.
 
-The photos of one product are answered alike, so that products are drawn, never pictures. Everything is repeatable:
+The photos of one product are answered alike, so that products are drawn, never images. Everything is repeatable:
 a seed gives the draws, and nothing depends on the order of the predictions.
 """
 
@@ -69,7 +69,7 @@ def difference_interval(drawn: Floats, n_products: int) -> tuple[float, float]:
 
 
 def wilson_interval(n_right: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of independent pictures.
+    """Return the 95 % interval of a share of independent images.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
@@ -80,9 +80,9 @@ def wilson_interval(n_right: float, n: int) -> tuple[float, float]:
 
 
 def exact_mcnemar(n_only_before_right: int, n_only_after_right: int) -> float:
-    """Return the two-sided p-value that pictures which only one of two models got right are split evenly.
+    """Return the two-sided p-value that images which only one of two models got right are split evenly.
 
-    It takes pictures for independent, as they are not: `sign_flip_p` is the one for products.
+    It takes images for independent, as they are not: `sign_flip_p` is the one for products.
     """
     n = n_only_before_right + n_only_after_right
     return float(stats.binomtest(n_only_after_right, n).pvalue) if n else 1.0
@@ -101,10 +101,10 @@ def sign_flip_p(changes: Sequence[float] | npt.NDArray[Any], seed: int, n_resamp
 
 
 def smallest_detectable_difference(n: int, discordant_share: float) -> float:
-    """Return the paired difference of two accuracies that n pictures show with 80 % power at the two-sided 5 % level.
+    """Return the paired difference of two accuracies that n images show with 80 % power at the two-sided 5 % level.
 
     Source: the normal approximation of McNemar's test, n = (z_a sqrt(p) + z_b sqrt(p - d^2))^2 / d^2 with p the share
-    of pictures on which the two differ (R. J. Connor, Biometrics 43, 1987), solved for d. A difference of d needs at
+    of images on which the two differ (R. J. Connor, Biometrics 43, 1987), solved for d. A difference of d needs at
     least that share: p is never below d.
     """
     low, high = 0.0, 1.0
@@ -117,7 +117,7 @@ def smallest_detectable_difference(n: int, discordant_share: float) -> float:
 
 
 def smallest_detectable_of_products(changes: Sequence[float] | npt.NDArray[Any], n: int) -> float:
-    """Return the same for pictures that come in products: `changes` are each product's, summed over its pictures.
+    """Return the same for images that come in products: `changes` are each product's, summed over its images.
 
     Source: (z_a + z_b) standard errors, the error as products vary (E. Miller, "Adding error bars to evals", 2024).
     """

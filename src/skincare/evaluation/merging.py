@@ -1,4 +1,4 @@
-"""Scoring with fewer categories: names that pictures hardly tell apart (Toner and Mist, say) count as one.
+"""Scoring with fewer categories: names that images hardly tell apart (Toner and Mist, say) count as one.
 
     groups = merging.parse(["Toner+Mist"])
     metrics.score(predictions, merged=groups)          # what the stages write, with 13 categories
@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from skincare.answering.predictions import Prediction
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.inference.predictions import Prediction
 
 Group = tuple[str, ...]
 

@@ -1,8 +1,8 @@
 """How good the answers are: predictions in, scores with intervals out.
 
 An answer that names no category is wrong for accuracy and recall, and in no category's precision. Macro means are over
-the categories that the pictures show (of a bootstrap sample: that its pictures show), not over those that only answers
-name. Intervals draw products, not pictures: the photos of one product are answered alike, so that 200 pictures of 80
+the categories that the images show (of a bootstrap sample: that its images show), not over those that only answers
+name. Intervals draw products, not images: the photos of one product are answered alike, so that 200 images of 80
 products tell little more than 80.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from skincare.answering.predictions import Prediction
 from skincare.categories import CATEGORIES, parent_of
 from skincare.errors import StageError
 from skincare.evaluation import intervals, merging
+from skincare.inference.predictions import Prediction
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ class Judged(Protocol):
 
     @property
     def image_id(self) -> str:
-        """Return the picture's id."""
+        """Return the image's id."""
 
     @property
     def product_id(self) -> str:
@@ -172,7 +172,7 @@ def headline(scores: Scores) -> str:
     """Return the scores in one line."""
     return (
         f"{scores.accuracy:.1%} accuracy ({scores.accuracy_low:.1%} to {scores.accuracy_high:.1%}, n = {scores.n} "
-        f"pictures of {scores.n_products} products), macro-F1 {scores.f1_macro:.2f}, coverage {scores.coverage:.1%}"
+        f"images of {scores.n_products} products), macro-F1 {scores.f1_macro:.2f}, coverage {scores.coverage:.1%}"
     )
 
 
@@ -218,7 +218,7 @@ def _category_score(place: int, name: str, counts: Floats, draws: Floats) -> Cat
     precision, recall, f1 = _per_category(counts.sum(axis=0))
     right, shown = counts[:, place, place], counts[:, place].sum(axis=1)
     answered = counts[:, :, place].sum(axis=1)
-    # Of the pictures that are of the category or taken for it, the right ones: F1 rises with that share alone.
+    # Of the images that are of the category or taken for it, the right ones: F1 rises with that share alone.
     overlap = intervals.share_interval(right, shown + answered - right, draws)
     return CategoryScore(
         category=name,

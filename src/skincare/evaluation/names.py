@@ -27,7 +27,7 @@ def name_model(strength: float) -> Any:
     """Return an untrained pipeline from names to categories; a larger `strength` regularises less."""
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    # Names are short: they bear less regularisation than pictures.
+    # Names are short: they bear less regularisation than images.
     return make_pipeline(make_union(letters, words), LogisticRegression(C=100 * strength, max_iter=2000))
 
 

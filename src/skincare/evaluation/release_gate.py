@@ -1,7 +1,7 @@
-"""Whether a new model may take the place of an old one: paired on the same pictures, with an interval over products.
+"""Whether a new model may take the place of an old one: paired on the same images, with an interval over products.
 
     python src/report.py --write-gate-baseline baseline.json      once, after the run that others must not fall behind
-    python src/report.py --gate baseline.json                     after every later run on the same test pictures
+    python src/report.py --gate baseline.json                     after every later run on the same test images
 
 A baseline is one JSON object: `kind`, `version`, where it came from (`model`, `run`, `git_commit`), and
 `answers`, a list of {"image_id", "product_id", "truth", "category"}, category null where the answer named none.
@@ -56,7 +56,7 @@ class Verdict:
     """The accuracy of a candidate against a baseline's; difference is candidate - baseline.
 
     verdict: failed where the whole 95 % interval of the difference lies below `margin`, passed where none of it does,
-    inconclusive where the pictures cannot tell; only `failed` fails the gate.
+    inconclusive where the images cannot tell; only `failed` fails the gate.
     """
 
     verdict: Literal["passed", "inconclusive", "failed"]
@@ -74,13 +74,13 @@ class Verdict:
         return (
             f"gate {self.verdict}: {self.accuracy_candidate:.1%} against {self.accuracy_baseline:.1%} of the baseline, "
             f"difference {100 * self.difference:+.1f} points ({100 * self.difference_low:+.1f} to "
-            f"{100 * self.difference_high:+.1f}), margin {100 * self.margin:+.1f}, n = {self.n} pictures of "
+            f"{100 * self.difference_high:+.1f}), margin {100 * self.margin:+.1f}, n = {self.n} images of "
             f"{self.n_products} products; baseline: {dict(self.baseline)}"
         )
 
 
 def judge(baseline: Baseline, candidate: Sequence[Judged], margin: float) -> Verdict:
-    """Compare a candidate's answers; raises GateBaselineError when they are about other pictures."""
+    """Compare a candidate's answers; raises GateBaselineError when they are about other images."""
     if not (math.isfinite(margin) and -1 <= margin <= 1):
         raise StageError(f"--gate-margin is a difference of shares, -1 to 1 (0.02 is two points), not {margin}")
     try:
@@ -129,7 +129,7 @@ def _parse(value: Any) -> Baseline:
         raise ValueError("no list of answers")
     parsed = tuple(_answer(i, one) for i, one in enumerate(answers, start=1))
     if len({one.image_id for one in parsed}) < len(parsed):
-        raise ValueError("a picture is answered twice")
+        raise ValueError("an image is answered twice")
     # One line of it is shown; a file from elsewhere may hold anything.
     source = {key: ascii(value[key])[1:-1][:100] for key in ("model", "run", "git_commit") if key in value}
     return Baseline(source, parsed)
@@ -147,7 +147,7 @@ def _answer(number: int, value: Any) -> GateAnswer:
 
 
 def _difference(baseline: Sequence[GateAnswer], candidate: Sequence[Judged]) -> str:
-    """Say how the pictures of two sets of answers differ."""
+    """Say how the images of two sets of answers differ."""
     first, second = ({one.image_id: (one.truth, one.product_id) for one in part} for part in (baseline, candidate))
     alone, new = sorted(first.keys() - second.keys()), sorted(second.keys() - first.keys())
     other = sorted(i for i in first.keys() & second.keys() if first[i] != second[i])
@@ -157,4 +157,4 @@ def _difference(baseline: Sequence[GateAnswer], candidate: Sequence[Judged]) -> 
                           (other, "with another truth or product"))
         if ids
     ]  # fmt: skip
-    return f"The gate's baseline is of other pictures: {'; '.join(parts)}. One test set for both!\n{_REMEDY}"
+    return f"The gate's baseline is of other images: {'; '.join(parts)}. One test set for both!\n{_REMEDY}"

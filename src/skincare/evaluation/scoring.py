@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from skincare.answering import predictions
-from skincare.answering.predictions import Prediction
 from skincare.errors import StageError
 from skincare.evaluation import comparison, merging, metrics
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
+from skincare.inference import predictions
+from skincare.inference.predictions import Prediction
 from skincare.paths import Layout
 
 
@@ -21,11 +21,11 @@ def metrics_file(file: Path) -> Path:
 def score_again(file: Path) -> tuple[list[Prediction], list[Prediction], Scores]:
     """Read kept texts with today's parser, write predictions and scores; return the old, the new and their scores.
 
-    Raises StageError for a file that holds two answers about one picture.
+    Raises StageError for a file that holds two answers about one image.
     """
     old = predictions.read_jsonl(file)
     if len({one.image_id for one in old}) < len(old):
-        raise StageError(f"{file}: two answers about one picture; answers of different decoders are scored apart")
+        raise StageError(f"{file}: two answers about one image; answers of different decoders are scored apart")
     new = [predictions.parsed(one) for one in old]
     scores = metrics.score(new)
     predictions.write_jsonl(file, new)
@@ -42,10 +42,10 @@ def score_merged(file: Path, answered: Sequence[Prediction], groups: Sequence[me
 
 
 def compare_with_zero_shot(layout: Layout, folder: Path, answered: Sequence[Prediction]) -> None:
-    """Write folder/comparison.json where the untrained model was asked about the same pictures."""
+    """Write folder/comparison.json where the untrained model was asked about the same images."""
     before = layout.zero_shot / "predictions.jsonl"
     if not before.is_file():
         return
     zero_shot = predictions.read_jsonl(before)
-    if comparison.is_of_same_pictures(zero_shot, answered):
+    if comparison.is_of_same_images(zero_shot, answered):
         write_json(folder / "comparison.json", metrics.to_json(comparison.compare(zero_shot, answered)))

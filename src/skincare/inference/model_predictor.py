@@ -12,16 +12,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from skincare.answering import answers
-from skincare.answering.decoders import Answer, DecoderName, make_decoder
 from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.dataset import hints
 from skincare.errors import StageError
 from skincare.evaluation.calibration import with_temperature
+from skincare.inference import answer_parser
+from skincare.inference.decoders import Answer, DecoderName, make_decoder
 from skincare.inference.image_predictions import Row, open_image
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import default_device, load_model, load_processor
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import default_device, load_model, load_processor
+from skincare.modeling.recogniser import Recogniser
 from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.pack_text import PackText
 
@@ -88,12 +88,12 @@ class ModelPredictor:
         pixels = [self._encoder.pixels(Image.fromarray(image)) for image, _ in images]
         found: Iterator[Answer] = iter(())
         if pixels:
-            features = self._recogniser.picture_states(pixels)
+            features = self._recogniser.vision_features(pixels)
             found = iter(self._decoder([one.grid for one in pixels], features, [hint for _, hint in images]))
         return [one if isinstance(one, Row) else next(found) for one in opened]
 
     def _row(self, file: Path, answer: Answer) -> Row:
-        parsed = answers.parse(answer.text, is_finished=answer.is_finished)
+        parsed = answer_parser.parse(answer.text, is_finished=answer.is_finished)
         probability = _probability(answer, parsed.category, self._temperature)
         return Row(str(file), parsed.category or UNKNOWN, probability, parsed.status, answer.text)
 

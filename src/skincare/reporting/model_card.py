@@ -70,7 +70,7 @@ def _result(scores: Scores, key: str, kind: str, name: str) -> EvalResult:
         task_type="image-classification",
         task_name="Naming the category of a skincare product",
         dataset_type="skincare-products",
-        dataset_name=f"Test split: {scores.n} pictures of {scores.n_products} products",
+        dataset_name=f"Test split: {scores.n} images of {scores.n_products} products",
         dataset_split="test",
         metric_type=kind,
         metric_name=f"{name} (95 % interval {low:.3f} to {high:.3f})",

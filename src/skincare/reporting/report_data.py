@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 
 from skincare import images, tables
-from skincare.answering import predictions
-from skincare.answering.predictions import Prediction
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, metrics
 from skincare.evaluation.metrics import Scores
+from skincare.inference import predictions
+from skincare.inference.predictions import Prediction
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HistoryRow
 
@@ -34,7 +34,7 @@ CONFIDENCE_BANDS: Final = (
 
 @dataclass(frozen=True)
 class Answered:
-    """One test picture with the answers before and after training; `thumbnail` is a data URI or empty.
+    """One test image with the answers before and after training; `thumbnail` is a data URI or empty.
 
     likeliest, confidence, truth_probability: the name that the last model gives the highest probability, and what it
     gives to that name and to the true one; None where no probabilities were measured.
@@ -79,7 +79,7 @@ class ReportData:
     comparison: Mapping[str, Any]
     confidence: Mapping[str, Any]
     history: list[HistoryRow]
-    pictures: list[Answered]
+    images: list[Answered]
     plots: Mapping[str, Path]
     # When the answers were given -> manifest.json of that run.
     manifests: Mapping[str, Mapping[str, Any]]
@@ -119,13 +119,13 @@ def gather(layout: Layout) -> ReportData:
         confidence = _read_json(log / "confidence.json") if (log / "confidence.json").is_file() else {}
         history = tables.HISTORY.read(log / "history.csv")
     if after is not None and second.keys() != first.keys():
-        # Asked on another split, say: answers about other pictures do not stand beside each other.
+        # Asked on another split, say: answers about other images do not stand beside each other.
         before, first, comparison = None, {}, {}
-    pictures = _pictures(first, second, _probabilities(log, second, confidence), layout)
+    images = _images(first, second, _probabilities(log, second, confidence), layout)
     folders = {"before training": layout.zero_shot if before else None, "after training": log}
     manifests = {when: folder / "manifest.json" for when, folder in folders.items() if folder}
     return ReportData(
-        stages, before, after, comparison, confidence, history, pictures, _plots(layout) | _overlays(stages, layout),
+        stages, before, after, comparison, confidence, history, images, _plots(layout) | _overlays(stages, layout),
         {when: _read_json(path) for when, path in manifests.items() if path.is_file()},
         _read_json(log / "fusion.json") if log and (log / "fusion.json").is_file() else {},
     )  # fmt: skip
@@ -143,7 +143,7 @@ def _answers(
 def _probabilities(
     log: Path | None, asked: Mapping[str, Prediction], confidence: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
-    """Return picture -> category -> probability, with the temperature that was fitted on val."""
+    """Return image -> category -> probability, with the temperature that was fitted on val."""
     if log is None or not (log / "test_ranked.jsonl").is_file():
         return {}
     ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl") if one.image_id in asked]
@@ -156,11 +156,11 @@ def _probabilities(
     }
 
 
-def _pictures(
+def _images(
     first: Mapping[str, Prediction], second: Mapping[str, Prediction],
     probabilities: Mapping[str, Mapping[str, float]], layout: Layout,
 ) -> list[Answered]:  # fmt: skip
-    """Return all test pictures, mistakes first, the surest of them first; only so many with a thumbnail."""
+    """Return all test images, mistakes first, the surest of them first; only so many with a thumbnail."""
     found = []
     for image_id, one in (second or first).items():
         chances = probabilities.get(image_id)
@@ -177,7 +177,7 @@ def _pictures(
 
 
 def _thumbnail(layout: Layout, file: str) -> str:
-    """Return a small JPEG as a data URI; empty when the picture is gone, which is no reason to lose the report."""
+    """Return a small JPEG as a data URI; empty when the image is gone, which is no reason to lose the report."""
     path = (layout.root / file).resolve()
     if not path.is_relative_to(layout.root):
         return ""
@@ -199,8 +199,8 @@ def _plots(layout: Layout) -> dict[str, Path]:
 
 def _overlays(stages: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
     """Return image id -> overlay of what explain.py drew."""
-    pictures = stages["explain"]["results"]["pictures"] if "explain" in stages else []
-    paths = {one["image_id"]: layout.overlay(one["image_id"]) for one in pictures}
+    images = stages["explain"]["results"]["images"] if "explain" in stages else []
+    paths = {one["image_id"]: layout.overlay(one["image_id"]) for one in images}
     return {image_id: path for image_id, path in paths.items() if path.is_file()}
 
 

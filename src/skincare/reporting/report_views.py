@@ -53,8 +53,8 @@ _DIFFERENCES: Final = {"accuracy": "difference", "f1_macro": "f1_macro_differenc
 def headline_table(data: ReportData) -> list[Score]:
     """Return the scores before and after training beside the published ones of the reference."""
     rows = [_score(data, key, label) for key, label in _SCORES]
-    published = f"{reference.N_TEST} (split by picture)"
-    return [*rows, Score("Test pictures (products)", _size(data.before), _size(data.after), "", published)]
+    published = f"{reference.N_TEST} (split by image)"
+    return [*rows, Score("Test images (products)", _size(data.before), _size(data.after), "", published)]
 
 
 def _score(data: ReportData, key: str, label: str) -> Score:
@@ -196,7 +196,7 @@ def status_rows(data: ReportData) -> list[StatusRow]:
 
 
 class FamilyRow(NamedTuple):
-    """One family: the shares of its pictures answered rightly, within the family, beyond it, not at all."""
+    """One family: the shares of its images answered rightly, within the family, beyond it, not at all."""
 
     family: str
     members: str
@@ -208,7 +208,7 @@ class FamilyRow(NamedTuple):
 
 
 def family_rows(scores: Scores) -> list[FamilyRow]:
-    """Return where the answers about each family's pictures went."""
+    """Return where the answers about each family's images went."""
     rows = []
     for family, members in PARENTS.items():
         places = [CATEGORIES.index(name) for name in members]
@@ -245,7 +245,7 @@ _PROVENANCE: Final[dict[str, tuple[str, ...]]] = {
 def provenance(data: ReportData) -> dict[str, list[str]]:
     """Return what gave the answers, one value for each manifest; what no manifest knows is left out."""
     rows = {label: [_at(one, path) for one in data.manifests.values()] for label, path in _PROVENANCE.items()}
-    rows["pictures asked about"] = [_asked(one) for one in data.manifests.values()]
+    rows["images asked about"] = [_asked(one) for one in data.manifests.values()]
     return {label: values for label, values in rows.items() if any(values)}
 
 

@@ -1,7 +1,7 @@
-"""Drawn packaging: what a product of the sample shop looks like, in words and as a picture.
+"""Drawn packaging: what a product of the sample shop looks like, in words and as an image.
 
 A `Packaging` is what the pack is (container, colours, label, mark); a `View` is how one photo shows it (background,
-angle, size, light). `describe` puts a packaging into one sentence, `draw` into a square picture. Both depend on their
+angle, size, light). `describe` puts a packaging into one sentence, `draw` into a square image. Both depend on their
 arguments alone.
 """
 
@@ -62,7 +62,7 @@ class Packaging:
 
 @dataclass(frozen=True)
 class View:
-    """How one photo shows a pack: angle in degrees, sizes as shares of the picture's side, light as a factor."""
+    """How one photo shows a pack: angle in degrees, sizes as shares of the image's side, light as a factor."""
 
     background: str = "white"
     tint: int = 0
@@ -75,7 +75,7 @@ class View:
 
 
 class Drawing(NamedTuple):
-    """A square RGB picture and the truth about it: a mask ("L", of the same size), 255 where the product is, else 0."""
+    """A square RGB image and the truth about it: a mask ("L", of the same size), 255 where the product is, else 0."""
 
     image: Image.Image
     mask: Image.Image

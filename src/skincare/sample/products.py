@@ -1,4 +1,4 @@
-"""What the sample shop sells and all that is wrong with it: a seed in, products with pictures, defects and truth out.
+"""What the sample shop sells and all that is wrong with it: a seed in, products with images, defects and truth out.
 
 Packs tell a category as in a real shop: mostly. A product takes its container, colour and mark from what is usual in
 its category, and several categories share what is usual: the container alone names 62 % of products, container and
@@ -68,7 +68,7 @@ _INGREDIENTS: Final = ("aqua", "glycerin", "squalane", "niacinamide", "parfum", 
 # How a product's page behaves, and how scraping it must end; "fine" is what all others are.
 PageBehaviour = Literal[
     "fine", "slow", "unavailable_twice", "busy_once", "moved", "no_script",
-    "gone", "not_found_with_status_200", "moved_to_the_start_page", "no_pictures", "challenge", "only_broken_pictures",
+    "gone", "not_found_with_status_200", "moved_to_the_start_page", "no_images", "challenge", "only_broken_images",
 ]  # fmt: skip
 PAGE_DEFECTS: Final[dict[PageBehaviour, tuple[int, str]]] = {
     "slow": (4, "scraped"),
@@ -79,17 +79,17 @@ PAGE_DEFECTS: Final[dict[PageBehaviour, tuple[int, str]]] = {
     "gone": (5, "http_404"),
     "not_found_with_status_200": (2, "not_a_product_page"),
     "moved_to_the_start_page": (2, "redirected_away"),
-    "no_pictures": (1, "no_images"),
+    "no_images": (1, "no_images"),
     "challenge": (1, "challenge"),
-    "only_broken_pictures": (1, "no_image_saved"),
+    "only_broken_images": (1, "no_image_saved"),
 }
 
-# What is wrong with a picture, how often it is planted, and how the picture must end.
-PictureKind = Literal[
+# What is wrong with an image, how often it is planted, and how the image must end.
+ImageKind = Literal[
     "photo", "webp", "png", "unavailable_twice", "copy", "recompressed", "rescaled", "copy_of_other_product",
     "recompressed_of_other_product", "copy_in_other_category", "blurred", "small", "truncated", "html", "gone",
 ]  # fmt: skip
-PICTURE_DEFECTS: Final[dict[PictureKind, tuple[int, str]]] = {
+IMAGE_DEFECTS: Final[dict[ImageKind, tuple[int, str]]] = {
     "webp": (5, "kept"),
     "png": (4, "kept"),
     "unavailable_twice": (3, "kept"),
@@ -110,11 +110,11 @@ _COPIES_OF_OTHERS: Final = {"copy_of_other_product", "recompressed_of_other_prod
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a product's page; `copy_of` is (product id, number) of the photo that it repeats."""
+class ShopImage:
+    """One image of a product's page; `copy_of` is (product id, number) of the photo that it repeats."""
 
     n: int
-    kind: PictureKind
+    kind: ImageKind
     view: View
     side_px: int
     copy_of: tuple[str, int] | None = None
@@ -130,7 +130,7 @@ class Product:
     category: str
     path: str
     packaging: Packaging
-    pictures: tuple[Picture, ...]
+    images: tuple[ShopImage, ...]
     behaviour: PageBehaviour = "fine"
     printed: tuple[str, ...] = ()
     """Lines on the pack, the brand first."""
@@ -151,7 +151,7 @@ def sample_products(seed: int) -> list[Product]:
         else:
             products.append(_product(product_id, category, used, rng))
     products = _plant_page_defects(products, rng)
-    return _plant_picture_defects(products, rng)
+    return _plant_image_defects(products, rng)
 
 
 def dressed(product_id: str, name: str, category: str, path: str) -> Product:
@@ -164,16 +164,16 @@ def dressed(product_id: str, name: str, category: str, path: str) -> Product:
 
 
 def expected_endings(products: Sequence[Product]) -> dict[str, str]:
-    """Return how each picture that a page lists must end, by image id: "kept" or the reason why not."""
+    """Return how each image that a page lists must end, by image id: "kept" or the reason why not."""
     endings: dict[str, str] = {}
     for product in products:
-        for picture in product.pictures:
-            ending = PICTURE_DEFECTS.get(picture.kind, (0, "kept"))[1]
-            endings[f"{product.product_id}_{picture.n}"] = ending
+        for image in product.images:
+            ending = IMAGE_DEFECTS.get(image.kind, (0, "kept"))[1]
+            endings[f"{product.product_id}_{image.n}"] = ending
     for product in products:
-        for picture in product.pictures:
-            if picture.kind == "copy_in_other_category" and picture.copy_of:
-                endings["{}_{}".format(*picture.copy_of)] = "category_conflict"
+        for image in product.images:
+            if image.kind == "copy_in_other_category" and image.copy_of:
+                endings["{}_{}".format(*image.copy_of)] = "category_conflict"
     return endings
 
 
@@ -199,7 +199,7 @@ def _other_size(older: Product, product_id: str, rng: random.Random) -> Product:
     """Return the same product in another size: same name but for it, same pack, photos of its own."""
     name = f"{older.name.rpartition(' ')[0]} {rng.choice((15, 25, 150, 250))}ml"
     photos = tuple(replace(one, view=drawing.random_view(rng)) for one in _photos(rng))
-    return replace(older, product_id=product_id, name=name, path=_path(name, product_id), pictures=photos)
+    return replace(older, product_id=product_id, name=name, path=_path(name, product_id), images=photos)
 
 
 def _packaging(category: str, rng: random.Random) -> Packaging:
@@ -218,11 +218,11 @@ def _packaging(category: str, rng: random.Random) -> Packaging:
     )
 
 
-def _photos(rng: random.Random) -> tuple[Picture, ...]:
+def _photos(rng: random.Random) -> tuple[ShopImage, ...]:
     """Return one to five photos: the front on white, then how shops show a pack besides."""
     n_photos = rng.choices((1, 2, 3, 4, 5), (1, 3, 4, 3, 1))[0]
     views = [View(), *(drawing.random_view(rng) for _ in range(n_photos - 1))]
-    return tuple(Picture(n, "photo", view, rng.randrange(448, 641, 16)) for n, view in enumerate(views, start=1))
+    return tuple(ShopImage(n, "photo", view, rng.randrange(448, 641, 16)) for n, view in enumerate(views, start=1))
 
 
 def _plant_page_defects(products: list[Product], rng: random.Random) -> list[Product]:
@@ -231,26 +231,26 @@ def _plant_page_defects(products: list[Product], rng: random.Random) -> list[Pro
         for _ in range(n):
             i = chosen.pop()
             products[i] = replace(products[i], behaviour=behaviour)
-            if behaviour == "only_broken_pictures":
-                pictures = tuple(replace(one, kind="html") for one in products[i].pictures)
-                products[i] = replace(products[i], pictures=pictures)
-            elif behaviour == "no_pictures":
-                products[i] = replace(products[i], pictures=())
+            if behaviour == "only_broken_images":
+                images = tuple(replace(one, kind="html") for one in products[i].images)
+                products[i] = replace(products[i], images=images)
+            elif behaviour == "no_images":
+                products[i] = replace(products[i], images=())
     return products
 
 
-def _plant_picture_defects(products: list[Product], rng: random.Random) -> list[Product]:
-    """Add bad pictures behind the good ones of products that are scraped; no photo is copied twice."""
+def _plant_image_defects(products: list[Product], rng: random.Random) -> list[Product]:
+    """Add bad images behind the good ones of products that are scraped; no photo is copied twice."""
     scraped = [i for i, one in enumerate(products) if PAGE_DEFECTS.get(one.behaviour, (0, "scraped"))[1] == "scraped"]
-    free = [(i, picture) for i in scraped for picture in products[i].pictures]
+    free = [(i, image) for i in scraped for image in products[i].images]
     rng.shuffle(free)
-    for kind, (n, _) in PICTURE_DEFECTS.items():
+    for kind, (n, _) in IMAGE_DEFECTS.items():
         for _ in range(n):
             owner, photo = free.pop()
             product = products[owner]
             if kind in ("webp", "png", "unavailable_twice"):
-                pictures = tuple(replace(one, kind=kind) if one == photo else one for one in product.pictures)
-                products[owner] = replace(product, pictures=pictures)
+                images = tuple(replace(one, kind=kind) if one == photo else one for one in product.images)
+                products[owner] = replace(product, images=images)
                 continue
             if kind in _COPIES_OF_OTHERS:
                 # Behind the owner: of two equal files the one with the lower id stays.
@@ -258,8 +258,8 @@ def _plant_picture_defects(products: list[Product], rng: random.Random) -> list[
             else:
                 taker = owner
             source = (product.product_id, photo.n) if kind in _COPIES | _COPIES_OF_OTHERS else None
-            extra = Picture(len(products[taker].pictures) + 1, kind, _view(kind, photo, rng), photo.side_px, source)
-            products[taker] = replace(products[taker], pictures=(*products[taker].pictures, extra))
+            extra = ShopImage(len(products[taker].images) + 1, kind, _view(kind, photo, rng), photo.side_px, source)
+            products[taker] = replace(products[taker], images=(*products[taker].images, extra))
     return products
 
 
@@ -269,7 +269,7 @@ def _takers(products: Sequence[Product], scraped: Sequence[int], owner: int, *, 
     return found or [owner]
 
 
-def _view(kind: PictureKind, photo: Picture, rng: random.Random) -> View:
+def _view(kind: ImageKind, photo: ShopImage, rng: random.Random) -> View:
     return photo.view if kind in _COPIES | _COPIES_OF_OTHERS else drawing.random_view(rng)
 
 

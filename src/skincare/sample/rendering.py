@@ -1,4 +1,4 @@
-"""The bytes that the sample shop sends: pages in LookFantastic's shape, pictures with their planted defects."""
+"""The bytes that the sample shop sends: pages in LookFantastic's shape, images with their planted defects."""
 
 import html
 import io
@@ -9,7 +9,7 @@ from typing import Any, Final
 from PIL import Image, ImageFilter
 
 from skincare.sample import drawing
-from skincare.sample.products import Picture, Product
+from skincare.sample.products import Product, ShopImage
 
 ERROR_PAGE: Final = b"<!doctype html><html><head><title>Oops</title></head><body>We could not find that.</body></html>"
 START_PAGE: Final = (
@@ -20,14 +20,14 @@ CHALLENGE_PAGE: Final = b"<!doctype html><title>Just a moment...</title><form id
 _SMALL_SIDE_PX: Final = 240
 
 
-def picture_path(product: Product, picture: Picture) -> str:
-    """Return the path under which the shop serves a picture."""
-    return f"/productimg/original/{product.product_id}-{picture.n}.jpg"
+def image_path(product: Product, image: ShopImage) -> str:
+    """Return the path under which the shop serves an image."""
+    return f"/productimg/original/{product.product_id}-{image.n}.jpg"
 
 
 def page(product: Product) -> bytes:
-    """Return a product's page, variant B: the pictures in a script constant, and once more in JSON-LD."""
-    paths = [picture_path(product, picture) for picture in product.pictures]
+    """Return a product's page, variant B: the images in a script constant, and once more in JSON-LD."""
+    paths = [image_path(product, image) for image in product.images]
     sized = [{"original": path, "thumbnail": path.replace("original", "130/130")} for path in paths]
     script = "" if product.behaviour == "no_script" else f"const selected = 0;\nconst images = {_script_json(sized)};"
     block = {
@@ -51,12 +51,12 @@ def page(product: Product) -> bytes:
 </main></body></html>""".encode()
 
 
-def picture(product: Product, one: Picture, products: Mapping[str, Product]) -> bytes:
-    """Return the bytes of a picture as served; `products` finds the photo that it copies."""
+def image_bytes(product: Product, one: ShopImage, products: Mapping[str, Product]) -> bytes:
+    """Return the bytes of an image as served; `products` finds the photo that it copies."""
     if one.copy_of is not None:
         product_id, n = one.copy_of
         owner = products[product_id]
-        original = picture(owner, owner.pictures[n - 1], products)
+        original = image_bytes(owner, owner.images[n - 1], products)
         return _copied(original, one)
     if one.kind == "html":
         return ERROR_PAGE
@@ -71,7 +71,7 @@ def picture(product: Product, one: Picture, products: Mapping[str, Product]) -> 
     return content[: len(content) * 3 // 5] if one.kind == "truncated" else content
 
 
-def _copied(original: bytes, one: Picture) -> bytes:
+def _copied(original: bytes, one: ShopImage) -> bytes:
     if one.kind.startswith("copy"):
         return original
     image = Image.open(io.BytesIO(original)).convert("RGB")

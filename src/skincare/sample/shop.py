@@ -22,8 +22,8 @@ from skincare.sample import rendering
 from skincare.sample.products import (
     ORIGIN,
     PAGE_DEFECTS,
-    Picture,
     Product,
+    ShopImage,
     catalogue_rows,
     expected_endings,
     sample_products,
@@ -50,14 +50,12 @@ class _Shop(ThreadingHTTPServer):
         by_id = {product.product_id: product for product in products}
         self.pages = {product.path: product for product in products}
         self.pages.update({_new_path(product): product for product in products if product.behaviour == "moved"})
-        self.pictures = {
-            rendering.picture_path(one, picture): (one, picture) for one in products for picture in one.pictures
-        }
+        self.images = {rendering.image_path(one, image): (one, image) for one in products for image in one.images}
 
         @lru_cache(maxsize=256)
         def draw(path: str) -> bytes:
-            product, picture = self.pictures[path]
-            return rendering.picture(product, picture, by_id)
+            product, image = self.images[path]
+            return rendering.image_bytes(product, image, by_id)
 
         self.draw: Callable[[str], bytes] = draw
 
@@ -80,8 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if path in self.server.pages:
                 self._page(self.server.pages[path], path)
-            elif path in self.server.pictures:
-                self._picture(*self.server.pictures[path], path)
+            elif path in self.server.images:
+                self._image(*self.server.images[path], path)
             elif path == "/robots.txt":
                 self._send(200, _ROBOTS, "text/plain")
             elif path == "/":
@@ -112,15 +110,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(200, rendering.page(product))
 
-    def _picture(self, _product: Product, picture: Picture, path: str) -> None:
-        if picture.kind == "gone":
+    def _image(self, _product: Product, image: ShopImage, path: str) -> None:
+        if image.kind == "gone":
             self._send(404, rendering.ERROR_PAGE)
-        elif picture.kind == "unavailable_twice" and self.server.nth(path) <= 2:
+        elif image.kind == "unavailable_twice" and self.server.nth(path) <= 2:
             self._send(503, b"try again")
-        elif picture.kind == "html":
+        elif image.kind == "html":
             self._send(200, rendering.ERROR_PAGE)
         else:
-            # Shops name and declare pictures as JPEG whatever they are.
+            # Shops name and declare images as JPEG whatever they are.
             self._send(200, self.server.draw(path), "image/jpeg")
 
     def _send(
@@ -181,7 +179,7 @@ def _is_ours(layout: Layout) -> bool:
 
 
 def truth(products: Sequence[Product]) -> dict[str, Any]:
-    """Return all that was planted and how every product and picture must end, in plain JSON types."""
+    """Return all that was planted and how every product and image must end, in plain JSON types."""
     endings = expected_endings(products)
     read = [one for one in products if _page_ending(one) in ("scraped", "no_image_saved")]
     return {
@@ -189,15 +187,15 @@ def truth(products: Sequence[Product]) -> dict[str, Any]:
             one.product_id: {"category": one.category, "behaviour": one.behaviour, "ends": _page_ending(one)}
             for one in products
         },
-        "pictures": {
+        "images": {
             image_id: {
-                "kind": picture.kind,
+                "kind": image.kind,
                 "ends": endings[image_id],
-                "copy_of": "{}_{}".format(*picture.copy_of) if picture.copy_of else "",
+                "copy_of": "{}_{}".format(*image.copy_of) if image.copy_of else "",
             }
             for one in read
-            for picture in one.pictures
-            if (image_id := f"{one.product_id}_{picture.n}")
+            for image in one.images
+            if (image_id := f"{one.product_id}_{image.n}")
         },
     }
 

@@ -11,7 +11,7 @@ if (gallery && filters) {
       item.hidden = selects.some((one) => one.value && item.dataset[one.name] !== one.value);
       n += item.hidden ? 0 : 1;
     }
-    shown.textContent = `${n} of ${items.length} pictures`;
+    shown.textContent = `${n} of ${items.length} images`;
   };
   const set = (values) => {
     for (const one of selects) one.value = values[one.name] ?? "";

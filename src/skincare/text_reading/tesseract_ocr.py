@@ -117,9 +117,9 @@ def _prepared(line: Pixels) -> Pixels:
 def _run(sheet: Pixels, languages: str) -> list[tuple[str, float, float]]:
     """Return Tesseract's words with their confidence (0 to 1) and how far down their middle is."""
     command = [_program(), "stdin", "stdout", "-l", languages, "--psm", "6", "tsv"]
-    picture = cv2.imencode(".png", sheet)[1].tobytes()
+    image = cv2.imencode(".png", sheet)[1].tobytes()
     try:
-        done = subprocess.run(command, input=picture, capture_output=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(command, input=image, capture_output=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise StageError(f"tesseract took longer than {_TIMEOUT_S} s") from error
     if done.returncode:

@@ -25,7 +25,7 @@ _TARGETS: Final = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|
 # Of weights that are quantised: 4 bits, and for every 64 weights a factor of 8 bits, with 4 bytes for 256 factors.
 _WEIGHT_BYTES: Final = {8: 1.0, 4: 0.5 + 1 / 64 + 4 / (64 * 256)}
 
-# By the beginnings of their names. Pictures are looked at with the checkpoint's own weights, once.
+# By the beginnings of their names. Images are looked at with the checkpoint's own weights, once.
 _NOT_QUANTISED: Final = ["model.visual", "lm_head"]
 
 

@@ -1,8 +1,8 @@
-"""Several processes that train one model: each takes its share of every step's pictures, one of them writes.
+"""Several processes that train one model: each takes its share of every step's images, one of them writes.
 
 `accelerate launch src/finetune.py ...` starts them on GPUs, `torchrun --nproc_per_node 2 -- src/finetune.py ...` on any
 machine. Gradients are summed once per step over what learns, so that a step is that of one process with the same
-pictures, up to the order of additions; states hold whole tensors and do not depend on the number of processes, so a run
+images, up to the order of additions; states hold whole tensors and do not depend on the number of processes, so a run
 may be resumed with another.
 
 With `accelerate launch --use_fsdp` each process also keeps only its share of weights, gradients and optimizer states
@@ -24,15 +24,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from skincare.modelling import vision
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling import vision
+from skincare.modeling.recogniser import Recogniser
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-# The others wait while the writer fills the picture cache, exports and tests; the backends' own 10 to 30 minutes would
-# end a run with many pictures. When a process dies, the launcher ends the others at once: none waits so long for it.
+# The others wait while the writer fills the image cache, exports and tests; the backends' own 10 to 30 minutes would
+# end a run with many images. When a process dies, the launcher ends the others at once: none waits so long for it.
 _PATIENCE: Final = timedelta(days=2)
 
 
@@ -118,7 +118,7 @@ class ShardedWorld(World):
         ):
             fully_shard(unit, mesh=mesh, mp_policy=rounded)
         fully_shard(recogniser, mesh=mesh, mp_policy=rounded, reshard_after_forward=True)
-        for method in ("picture_states", "head_scores", "answer_losses_and_head_scores"):
+        for method in ("vision_features", "head_scores", "answer_losses_and_head_scores"):
             register_fsdp_forward_method(recogniser, method)
         for module in _units(recogniser):
             # Each process's loss is its part of the mean: gradients are summed, not averaged.

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from skincare.answering import asking
-from skincare.answering.decoders import make_decoder
-from skincare.answering.evaluated import EvaluatedModel
-from skincare.answering.predictions import Prediction
 from skincare.evaluation import metrics
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference import asking
+from skincare.inference.decoders import make_decoder
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.predictions import Prediction
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.training.exporting import Export
 from skincare.training.loop import Training
 
@@ -34,16 +34,16 @@ def measure(
     progress = training.progress
     rows: dict[str, dict[str, Any]] = {
         "in training": {"loss": progress.best_loss, "accuracy": progress.best_accuracy, "n_other_answers": 0},
-        "exported": _val(training, exported.recogniser, exported.pictures, in_training),
+        "exported": _val(training, exported.recogniser, exported.images, in_training),
     }
     if export.is_fp32 and export.checkpoint_dtype != torch.float32:
-        # Anew: what is kept of pictures and of the prompt was computed by the weights as they were.
+        # Anew: what is kept of images and of the prompt was computed by the weights as they were.
         model = exported.recogniser.model.to(export.checkpoint_dtype)
         model.config.dtype = export.checkpoint_dtype
         rounded = Recogniser(model, n_live_blocks=1)
         rounded.head = exported.recogniser.head
-        pictures = PictureStates(rounded, exported.encoder, exported.pictures.files)
-        rows["rounded"] = _val(training, rounded, pictures, in_training)
+        images = VisionFeatures(rounded, exported.encoder, exported.images.files)
+        rows["rounded"] = _val(training, rounded, images, in_training)
     for name, row in rows.items():
         logger.info("val, %s: loss %.4f, accuracy %.1f %%", name, row["loss"], 100 * row["accuracy"])
     return {
@@ -58,12 +58,12 @@ def measure(
 
 
 def _val(
-    training: Training, recogniser: Recogniser, pictures: PictureStates, in_training: Sequence[Prediction]
+    training: Training, recogniser: Recogniser, images: VisionFeatures, in_training: Sequence[Prediction]
 ) -> dict[str, Any]:
-    decoder = make_decoder(training.decoder_name, recogniser, pictures.encoder)
+    decoder = make_decoder(training.decoder_name, recogniser, images.encoder)
     passes = asking.inference_passes(training.speed.eval_batch_size)
-    loss = asking.total_loss(pictures, training.recipe.head, training.val, passes) / len(training.val)
-    answered = asking.predict(pictures, decoder, training.val, "val", passes, show_progress=False)
+    loss = asking.total_loss(images, training.recipe.head, training.val, passes) / len(training.val)
+    answered = asking.predict(images, decoder, training.val, "val", passes, show_progress=False)
     accuracy = metrics.score(answered).accuracy
     before = {one.image_id: one.text for one in in_training}
     other = sum(one.text != before[one.image_id] for one in answered) if before else None

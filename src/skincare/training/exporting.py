@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from skincare.answering.decoders import MAX_NEW_TOKENS
 from skincare.files import write_json
-from skincare.modelling.heads import ClassificationHead, save_head
+from skincare.inference.decoders import MAX_NEW_TOKENS
+from skincare.modeling.heads import ClassificationHead, save_head
 from skincare.prompts import chat_template
 
 
@@ -68,7 +68,7 @@ def write_model(folder: Path, model: Any, head: ClassificationHead | None, proce
 
 
 def _settle_answers(model: Any, processor: Any) -> None:
-    """Let generate(), pipelines and servers do what `skincare.answering.decoders` does."""
+    """Let generate(), pipelines and servers do what `skincare.inference.decoders` does."""
     tokenizer = processor.tokenizer
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     # Prompts of a batch must end together; saved is what the tokenizer was made with.

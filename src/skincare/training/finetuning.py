@@ -5,18 +5,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
+import tyro
 
 from skincare.categories import CATEGORIES
 from skincare.dataset import hints
 from skincare.dataset.chat import Example
-from skincare.dataset.dataset_source import picture_files
+from skincare.dataset.dataset_source import image_files
 from skincare.errors import StageError
-from skincare.modelling import freezing
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import (
+from skincare.modeling import freezing
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import (
     DEFAULT_MODEL,
     PixelLimits,
     default_device,
@@ -25,8 +26,8 @@ from skincare.modelling.model import (
     load_processor,
     memory_capacity,
 )
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.runlog import to_plain
 from skincare.training import adapters, exporting, memory_plan, optimizers, run_identity
@@ -55,25 +56,25 @@ class RunSettings:
     learning_rate: float | None = None
     """Another peak learning rate than the recipe's."""
     min_tokens: int = 64
-    """Least visual tokens of a picture (28 x 28 pixels each)."""
+    """Least visual tokens of an image (28 x 28 pixels each)."""
     max_tokens: int = 128
-    """Most visual tokens of a picture."""
+    """Most visual tokens of an image."""
     vram_gb: float | None = None
     """Memory to plan for, in GiB; what the machine has if left out."""
     micro_batch_size: int | None = None
-    """Pictures per forward pass, accumulated to the recipe's batch; the plan's choice if left out."""
+    """Images per forward pass, accumulated to the recipe's batch; the plan's choice if left out."""
     gradient_checkpointing: bool | None = None
     """Recompute activations instead of keeping them; the plan's choice if left out."""
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
     """Kernel of the language layers; flash_attention_2 where flash-attn is installed."""
     dataset: str = ""
     """Folder or URL of shards that export_dataset.py wrote, to train from instead of clean_dataset/."""
-    cache_pictures: bool = True
+    cache_images: Annotated[bool, tyro.conf.arg(aliases=("--no-cache-pictures",))] = True
     """Keep the frozen vision prefix's output on disk (.cache/vision)."""
 
     @property
     def limits(self) -> PixelLimits:
-        """Return the limits of a picture's size."""
+        """Return the limits of an image's size."""
         return PixelLimits(self.min_tokens, self.max_tokens)
 
 
@@ -93,7 +94,7 @@ def require_all(settings: RunSettings, recipe: Recipe) -> None:
 def plan_memory(
     settings: RunSettings, recipe: Recipe, encoder: PromptEncoder, examples: Sequence[Example] = (), n_shards: int = 1
 ) -> MemoryPlan:
-    """Plan for the largest picture that the limits allow, the longest hint and a long answer, in one process."""
+    """Plan for the largest image that the limits allow, the longest hint and a long answer, in one process."""
     grid = (1, encoder.merge_size, settings.max_tokens * encoder.merge_size)
     hint = longest_hint(encoder, examples)
     n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)], hints=[hint]).input_ids.shape[1]
@@ -110,7 +111,7 @@ def longest_hint(encoder: PromptEncoder, examples: Sequence[Example]) -> str:
     return max(hints, key=lambda hint: len(encoder.question_tokens(hint)), default="")
 
 
-def n_cached_pictures(
+def n_cached_images(
     recipe: Recipe, train: Sequence[Example], val: Sequence[Example], test: Sequence[Example], *, is_fp32: bool
 ) -> tuple[int, int]:
     """Return how many images' states a run leaves on disk, in training and of the exported model.
@@ -120,7 +121,7 @@ def n_cached_pictures(
     trainable = recipe.trainable
     if trainable.everything:
         return 0, len(val) + len(test)
-    # Of augmented pictures only the few of the pre-flight are kept.
+    # Of augmented images only the few of the pre-flight are kept.
     by_training = len(val) + (len(train) if recipe.augmentation == "none" else 0)
     # The exported model keeps what all but the last vision block give, and so does a run that trains only that block.
     is_shared = is_fp32 and trainable.n_vision_blocks == 1
@@ -131,7 +132,7 @@ def prepare(
     settings: RunSettings, recipe: Recipe, seed: int, layout: Layout, name: str, train: Sequence[Example],
     val: Sequence[Example], world: World = World(),  # noqa: B008  frozen
 ) -> Training:  # fmt: skip
-    """Load, freeze, fill the picture cache and prove on the first batch that the right things would be learnt."""
+    """Load, freeze, fill the image cache and prove on the first batch that the right things would be learnt."""
     if world.is_sharded and (recipe.adapter or recipe.optimizer not in _SHARDED_OPTIMIZERS):
         raise StageError(
             f"--use_fsdp takes recipes without LoRA and with {' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
@@ -152,19 +153,19 @@ def prepare(
         "%s of %s parameters learn: %s",
         f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
     )  # fmt: skip
-    files = picture_files(settings.dataset, layout)
-    pictures = PictureStates(recogniser, encoder, files, layout.vision_cache if settings.cache_pictures else None)
+    files = image_files(settings.dataset, layout)
+    images = VisionFeatures(recogniser, encoder, files, layout.vision_cache if settings.cache_images else None)
     if not world.is_writer:
         world.wait()  # for the writer to have filled the folder
-    # Augmented pictures are new in every epoch: nothing of them is worth keeping.
-    pictures.fill([one.image for one in (*val, *(train if recipe.augmentation == "none" else ()))])
+    # Augmented images are new in every epoch: nothing of them is worth keeping.
+    images.fill([one.image for one in (*val, *(train if recipe.augmentation == "none" else ()))])
     if world.is_writer:
         world.wait()
     identity = run_identity.of_run(settings.model, encoder, recipe, seed, train, val, files)
     # Not before the cache is filled and hashed, which one process does alone.
     parameters = dict(world.shard(recogniser, parameters))
     training = Training(
-        pictures, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity, world
+        images, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity, world
     )
     # With hints, also the longest of them: a prompt that is too long must not be met in the middle of a run.
     longest = longest_hint(encoder, train)
@@ -215,7 +216,7 @@ def results(
     training: Training, name: str, recipe_name: str, settings: RunSettings, stop_reason: str
 ) -> Mapping[str, Any]:
     """Return what is to be known about a finished run."""
-    recogniser, progress = training.pictures.recogniser, training.progress
+    recogniser, progress = training.images.recogniser, training.progress
     return {
         "run": name,
         "recipe": recipe_name,

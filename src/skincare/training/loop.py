@@ -1,6 +1,6 @@
-"""The training loop: which pictures make a step, what a step does, when an epoch was the best, when to stop.
+"""The training loop: which images make a step, what a step does, when an epoch was the best, when to stop.
 
-The order of an epoch's pictures is a function of seed and epoch, and so is the learning rate of a step; a run that
+The order of an epoch's images is a function of seed and epoch, and so is the learning rate of a step; a run that
 goes on from a saved state therefore does what it would have done.
 """
 
@@ -15,16 +15,16 @@ from typing import Any, Final, TypeVar
 import torch
 from tqdm import tqdm
 
-from skincare.answering import asking as evaluation
-from skincare.answering.decoders import DecoderName, make_decoder
-from skincare.answering.predictions import Prediction
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.evaluation import metrics
 from skincare.evaluation.metrics import Scores
-from skincare.modelling.batches import Grid
-from skincare.modelling.out_of_memory import explained, halving
-from skincare.modelling.pictures import PictureStates
+from skincare.inference import asking as evaluation
+from skincare.inference.decoders import DecoderName, make_decoder
+from skincare.inference.predictions import Prediction
+from skincare.modeling.batches import Grid
+from skincare.modeling.out_of_memory import explained, halving
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.tables import HistoryRow
 from skincare.training import checkpoints, objectives, optimizers, preflight, sampling
 from skincare.training.augmentation import augment
@@ -60,15 +60,15 @@ class EpochResult:
 
 
 class Training:
-    """One run: `parameters` of the pictures' recogniser learn from `train`, choices are made on `val`."""
+    """One run: `parameters` of the images' recogniser learn from `train`, choices are made on `val`."""
 
     def __init__(
-        self, pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], recipe: Recipe,
+        self, images: VisionFeatures, parameters: Mapping[str, torch.nn.Parameter], recipe: Recipe,
         train: Sequence[Example], val: Sequence[Example], seed: int, speed: Speed, state_folder: Path,
         identity: Mapping[str, Any], world: World = World(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
         self.world = world
-        self.pictures = pictures
+        self.images = images
         self.parameters = parameters
         self.recipe = recipe
         self.train = sorted(train, key=lambda example: example.image_id)
@@ -79,7 +79,7 @@ class Training:
         self.identity = identity
         # A head that is learnt is what answers.
         self.decoder_name: DecoderName = "generate" if recipe.head == "none" else "head"
-        self.decoder = make_decoder(self.decoder_name, pictures.recogniser, pictures.encoder)
+        self.decoder = make_decoder(self.decoder_name, images.recogniser, images.encoder)
         self.progress = Progress(micro_batch_size=speed.micro_batch_size)
         self.inference_passes = evaluation.inference_passes(speed.eval_batch_size)
         self.optimizer = optimizers.make(
@@ -102,9 +102,7 @@ class Training:
             return False
         self.progress = checkpoints.load_state(state, self.parameters, self.optimizer, self.identity)
         if micro_batch_size and micro_batch_size != self.progress.micro_batch_size:
-            logger.info(
-                "%d picture(s) a pass instead of the saved %d", micro_batch_size, self.progress.micro_batch_size
-            )
+            logger.info("%d image(s) a pass instead of the saved %d", micro_batch_size, self.progress.micro_batch_size)
             self.progress.micro_batch_size = micro_batch_size
         logger.info("going on after epoch %d, step %d", self.progress.epoch, self.progress.step)
         return True
@@ -133,7 +131,7 @@ class Training:
         """Give back the memory that only training needs."""
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
-        recogniser = self.pictures.recogniser
+        recogniser = self.images.recogniser
         # The exported model wants the room, in fp32. A quantised model is smaller and cannot be moved.
         if (
             recogniser.device.type == "cuda"
@@ -186,7 +184,7 @@ class Training:
 
         def check(n_images: int) -> None:
             preflight.check(
-                self.pictures, self.parameters, first[:n_images], self.recipe.learning_rate, self.total_rate(),
+                self.images, self.parameters, first[:n_images], self.recipe.learning_rate, self.total_rate(),
                 self.recipe.head,
             )  # fmt: skip
 
@@ -211,7 +209,7 @@ class Training:
             return work(size), size
 
     def _accumulate(self, examples: Sequence[Example], micro_batch_size: int) -> float:
-        recogniser, encoder = self.pictures.recogniser, self.pictures.encoder
+        recogniser, encoder = self.images.recogniser, self.images.encoder
         recogniser.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts: list[torch.Tensor] = []
@@ -233,28 +231,28 @@ class Training:
         return sum(torch.stack(parts).tolist())
 
     def _look(self, examples: Sequence[Example]) -> tuple[list[Grid], list[torch.Tensor]]:
-        """Return grids and states of training pictures, as this epoch shows them."""
+        """Return grids and states of training images, as this epoch shows them."""
         kind, epoch = self.recipe.augmentation, self.progress.epoch
         if kind == "none":
-            return self.pictures.get([example.image for example in examples])
-        shown = partial(augment, kind=kind, seed=self.seed, epoch=epoch, enough_size=self.pictures.encoder.enough_size)
+            return self.images.get([example.image for example in examples])
+        shown = partial(augment, kind=kind, seed=self.seed, epoch=epoch, enough_size=self.images.encoder.enough_size)
         changes = [partial(shown, image_id=one.image_id) for one in examples]
-        return self.pictures.views([example.image for example in examples], changes)
+        return self.images.views([example.image for example in examples], changes)
 
     def _hint(self, example: Example) -> str:
-        """Return a training picture's hint, as this epoch shows it."""
+        """Return a training image's hint, as this epoch shows it."""
         is_kept = sampling.keeps_hint(self.recipe.hint_dropout, self.seed, self.progress.epoch, example.image_id)
         return example.hint if is_kept else ""
 
     def _finish_epoch(self) -> EpochResult:
         """Evaluate on val, write the epoch into the history and save what must be kept."""
         progress = self.progress
-        self.pictures.recogniser.eval()
+        self.images.recogniser.eval()
         self.optimizer.zero_grad(set_to_none=True)
         passes, mine = self.inference_passes, self.world.share(self.val)
-        with self.world.gathered(self.pictures.recogniser):
-            total = evaluation.total_loss(self.pictures, self.recipe.head, mine, passes)
-            answered = evaluation.predict(self.pictures, self.decoder, mine, "val", passes, show_progress=False)
+        with self.world.gathered(self.images.recogniser):
+            total = evaluation.total_loss(self.images, self.recipe.head, mine, passes)
+            answered = evaluation.predict(self.images, self.decoder, mine, "val", passes, show_progress=False)
         loss, predictions = self.world.sum_number(total) / len(self.val), self.world.gather(answered)
         scores = metrics.score(predictions)
         row = self._history_row(loss, scores)

@@ -15,10 +15,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageTextToText, DynamicCache
 
-from skincare.modelling import vision
-from skincare.modelling.batches import Grid
-from skincare.modelling.freezing import Trainable, count, freeze, trainable_modules
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling import vision
+from skincare.modeling.batches import Grid
+from skincare.modeling.freezing import Trainable, count, freeze, trainable_modules
+from skincare.modeling.recogniser import Recogniser
 from skincare.training import adapters
 from skincare.training.adapters import Adapter
 from skincare.training.recomputation import enable_checkpointing
@@ -38,7 +38,7 @@ class MemoryPlan:
     """Memory by kind in bytes, and the choice that fits; activations are those kept for the backward pass.
 
     cast_bytes: the trained weights once more in the checkpoint's dtype, for as long as a pass is under way;
-    recomputed_bytes_per_picture: with checkpointing, one language layer's activations beside what is kept;
+    recomputed_bytes_per_image: with checkpointing, one language layer's activations beside what is kept;
     alternatives: where one image does not fit, what would be taken with one, by what would have to be changed.
     """
 
@@ -51,10 +51,10 @@ class MemoryPlan:
     gathered_bytes: int
     cast_bytes: int
     activation_bytes_per_step: int
-    activation_bytes_per_picture: int
-    checkpointed_bytes_per_picture: int
-    recomputed_bytes_per_picture: int
-    cache_bytes_per_picture: int
+    activation_bytes_per_image: int
+    checkpointed_bytes_per_image: int
+    recomputed_bytes_per_image: int
+    cache_bytes_per_image: int
     capacity_bytes: int
     micro_batch_size: int
     gradient_checkpointing: bool
@@ -78,13 +78,13 @@ def plan(
     optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1, adapter: Adapter | None = None, n_opening: int = 0,
     *, names_alternatives: bool = True,
 ) -> MemoryPlan:  # fmt: skip
-    """Plan for a model of this `config`, prompts of `n_tokens` and pictures of `grid`; AdamW keeps 8 bytes a weight.
+    """Plan for a model of this `config`, prompts of `n_tokens` and images of `grid`; AdamW keeps 8 bytes a weight.
 
-    The first `n_opening` tokens are the same for all pictures; where training allows, they are not read again.
+    The first `n_opening` tokens are the same for all images; where training allows, they are not read again.
 
     Of `n_shards` processes each keeps its share, and has the whole model at hand in the checkpoint's dtype when it
     evaluates. The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only
-    where not even one picture fits without it.
+    where not even one image fits without it.
     """
     model = meta_model(config)
     if adapter:
@@ -96,7 +96,7 @@ def plan(
         by_module["LoRA"] = n_trainable - sum(by_module.values())
     n_apart = n_opening if n_shards == 1 and Recogniser(model).reads_opening_once else 0
     one, two = (_kept_bytes(model, n_tokens, n_apart, grid, n) for n in (1, 2))
-    per_picture = two - one
+    per_image = two - one
     kept, recomputed = _checkpointed_bytes(model, n_tokens, grid)
     weight_bytes = sum(p.numel() * p.element_size() for p in _unique(model))
     weight_bytes -= adapters.bytes_spared(model, adapter) if adapter else 0
@@ -107,20 +107,20 @@ def plan(
         "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
         # Of shards, what is gathered has that dtype already.
         "cast_bytes": 2 * n_trainable if n_shards == 1 else 0,
-        "activation_bytes_per_step": one - per_picture,
+        "activation_bytes_per_step": one - per_image,
     }
     fixed = sum(sizes.values())
-    per_pass = {False: per_picture, True: kept + recomputed}
+    per_pass = {False: per_image, True: kept + recomputed}
     checkpointing, micro_batch_size = _pass(fixed, per_pass, batch_size, capacity_bytes)
     found = MemoryPlan(
         n_parameters=count(model.parameters()),
         n_trainable=n_trainable,
         parameters_by_module=by_module,
         **sizes,
-        activation_bytes_per_picture=per_picture,
-        checkpointed_bytes_per_picture=kept,
-        recomputed_bytes_per_picture=recomputed,
-        cache_bytes_per_picture=grid[1] * grid[2] * model.config.vision_config.embed_dim * 2,
+        activation_bytes_per_image=per_image,
+        checkpointed_bytes_per_image=kept,
+        recomputed_bytes_per_image=recomputed,
+        cache_bytes_per_image=grid[1] * grid[2] * model.config.vision_config.embed_dim * 2,
         capacity_bytes=capacity_bytes,
         micro_batch_size=micro_batch_size,
         gradient_checkpointing=checkpointing,
@@ -176,9 +176,9 @@ def describe(plan: MemoryPlan) -> Iterator[str]:
         ("gathered from all processes", plan.gathered_bytes),
         ("trained weights in bf16", plan.cast_bytes),
         ("activations, per step", plan.activation_bytes_per_step),
-        ("activations, per image", plan.activation_bytes_per_picture),
-        ("kept with checkpointing", plan.checkpointed_bytes_per_picture),
-        ("and recomputed at a time", plan.recomputed_bytes_per_picture),
+        ("activations, per image", plan.activation_bytes_per_image),
+        ("kept with checkpointing", plan.checkpointed_bytes_per_image),
+        ("and recomputed at a time", plan.recomputed_bytes_per_image),
     ):
         yield f"    {label:28} {n_bytes / GIB:7.2f}"
     how = f"{plan.micro_batch_size} image(s) a pass, checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
@@ -187,7 +187,7 @@ def describe(plan: MemoryPlan) -> Iterator[str]:
         yield f"choice for {plan.capacity_bytes / GIB:.1f} GiB: {how}: {total}"
     else:
         yield from describe_misfit(plan)
-    yield f"picture cache on disk: {plan.cache_bytes_per_picture / 1e6:.2f} MB per picture"
+    yield f"image cache on disk: {plan.cache_bytes_per_image / 1e6:.2f} MB per image"
 
 
 def describe_misfit(plan: MemoryPlan) -> Iterator[str]:
@@ -212,17 +212,17 @@ def meta_model(config: Any) -> Any:
 
 
 def _checkpointed_bytes(model: Any, n_tokens: int, grid: Grid) -> tuple[int, int]:
-    """Return what autograd keeps of a picture with checkpointing, which stays on, and what one layer recomputes."""
-    # Checkpointed layers forget what they have read: the text before the picture is read with each.
+    """Return what autograd keeps of an image with checkpointing, which stays on, and what one layer recomputes."""
+    # Checkpointed layers forget what they have read: the text before the image is read with each.
     whole = [_kept_bytes(model, n_tokens, 0, grid, n) for n in (1, 2)]
     enable_checkpointing(model)
     model.train()  # transformers recomputes in training mode only
     kept = [_kept_bytes(model, n_tokens, 0, grid, n) for n in (1, 2)]
-    per_picture = kept[1] - kept[0]
-    return per_picture, (whole[1] - whole[0] - per_picture) // model.config.text_config.num_hidden_layers
+    per_image = kept[1] - kept[0]
+    return per_image, (whole[1] - whole[0] - per_image) // model.config.text_config.num_hidden_layers
 
 
-def _kept_bytes(model: Any, n_tokens: int, n_apart: int, grid: Grid, n_pictures: int) -> int:
+def _kept_bytes(model: Any, n_tokens: int, n_apart: int, grid: Grid, n_images: int) -> int:
     """Return the bytes that autograd keeps of one forward pass, weights left out.
 
     Of the first `n_apart` tokens of each prompt just keys and values are there.
@@ -239,19 +239,19 @@ def _kept_bytes(model: Any, n_tokens: int, n_apart: int, grid: Grid, n_pictures:
     visual, n_prefix = model.model.visual, vision.prefix_length(model.model.visual)
     width = visual.config.embed_dim if n_prefix >= 0 else visual.patch_embed.proj.weight[0].numel()
     text, n_own = model.config.text_config, n_tokens - n_apart
-    of_head = n_pictures, text.num_key_value_heads, n_apart, text.hidden_size // text.num_attention_heads
+    of_head = n_images, text.num_key_value_heads, n_apart, text.hidden_size // text.num_attention_heads
     opening = DynamicCache()
     with torch.device("meta"):
         for i in range(text.num_hidden_layers if n_apart else 0):
             opening.update(torch.empty(of_head, dtype=torch.bfloat16), torch.empty(of_head, dtype=torch.bfloat16), i)
-        mask = torch.empty(n_pictures, 1, n_own, n_tokens, dtype=torch.bool)
-        states = [torch.empty(grid[1] * grid[2], width, dtype=torch.bfloat16) for _ in range(n_pictures)]
-        words = torch.empty(n_pictures, n_own, text.hidden_size, dtype=torch.bfloat16)
-        positions = torch.empty(3, n_pictures, n_own, dtype=torch.int64)
+        mask = torch.empty(n_images, 1, n_own, n_tokens, dtype=torch.bool)
+        states = [torch.empty(grid[1] * grid[2], width, dtype=torch.bfloat16) for _ in range(n_images)]
+        words = torch.empty(n_images, n_own, text.hidden_size, dtype=torch.bfloat16)
+        positions = torch.empty(3, n_images, n_own, dtype=torch.int64)
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16), _FusedAttention():
-        pictures = vision.embeddings(visual, states, [grid] * n_pictures, n_prefix)
-        embeddings = words + pictures.sum()
+        images = vision.embeddings(visual, states, [grid] * n_images, n_prefix)
+        embeddings = words + images.sum()
         model.model.language_model(
             inputs_embeds=embeddings,
             attention_mask={"full_attention": mask},
@@ -286,8 +286,8 @@ class _AttentionShapes(torch.autograd.Function):
         raise NotImplementedError
 
 
-def _total(fixed: int, per_picture: int, n_pictures: int) -> int:
-    return int((fixed + per_picture * n_pictures) * _FRAGMENTATION) + _CONTEXT_BYTES
+def _total(fixed: int, per_image: int, n_images: int) -> int:
+    return int((fixed + per_image * n_images) * _FRAGMENTATION) + _CONTEXT_BYTES
 
 
 def _divisors(n: int) -> list[int]:

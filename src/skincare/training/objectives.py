@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from skincare.categories import CATEGORIES
-from skincare.modelling.batches import Grid, PromptEncoder
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import Grid, PromptEncoder
+from skincare.modeling.recogniser import Recogniser
 
 HeadUse = Literal["none", "alone", "joint"]
 

@@ -13,8 +13,8 @@ import torch
 
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
-from skincare.modelling.batches import IGNORED, Batch, PromptEncoder
-from skincare.modelling.pictures import PictureStates
+from skincare.modeling.batches import IGNORED, Batch, PromptEncoder
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.prompts import question
 from skincare.training import objectives
 from skincare.training.distributed import whole
@@ -24,16 +24,16 @@ logger = logging.getLogger(__name__)
 
 
 def check(
-    pictures: PictureStates, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
+    images: VisionFeatures, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
     learning_rate: float, total_rate: float, head_use: HeadUse = "none",
 ) -> None:  # fmt: skip
     """Prove that these examples would teach exactly `parameters`, and exactly their answers.
 
     `total_rate` is the sum of the learning rates of all steps to come.
     """
-    recogniser, encoder = pictures.recogniser, pictures.encoder
+    recogniser, encoder = images.recogniser, images.encoder
     recogniser.zero_grad(set_to_none=True)  # a check that ran out of memory may have left some
-    grids, states = pictures.get([example.image for example in examples])
+    grids, states = images.get([example.image for example in examples])
     if any(one.requires_grad for one in states):
         raise StageError("The frozen prefix of the vision tower is in the backward graph")
     categories, hints = [example.category for example in examples], [example.hint for example in examples]
@@ -57,7 +57,7 @@ def check(
 
 
 def check_prompt(encoder: PromptEncoder, batch: Batch, hints: Sequence[str] = ()) -> None:
-    """Prove that each prompt holds the question with its hint, and image tokens as its picture's grid asks for."""
+    """Prove that each prompt holds the question with its hint, and image tokens as its image's grid asks for."""
     asked = [question(hint) for hint in hints or [""] * len(batch.grids)]
     for ids, mask, grid, text_asked in zip(batch.input_ids, batch.attention_mask, batch.grids, asked, strict=True):
         text = encoder.tokenizer.decode(ids[mask.bool()], skip_special_tokens=False)
@@ -65,7 +65,7 @@ def check_prompt(encoder: PromptEncoder, batch: Batch, hints: Sequence[str] = ()
             raise StageError(f"The prompt does not hold the question {text_asked!r}: {text[:200]!r}")
         n_image_tokens = int((ids == encoder.image_token_id).sum())
         if n_image_tokens != encoder.n_visual_tokens(grid) or n_image_tokens == 0:
-            raise StageError(f"{n_image_tokens} image tokens for a picture of {encoder.n_visual_tokens(grid)}")
+            raise StageError(f"{n_image_tokens} image tokens for an image of {encoder.n_visual_tokens(grid)}")
 
 
 def check_length(model: Any, batch: Batch) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from skincare.errors import StageError
-from skincare.modelling.freezing import Trainable
+from skincare.modeling.freezing import Trainable
 from skincare.training import schedules
 from skincare.training.adapters import Adapter
 from skincare.training.augmentation import Augmentation
@@ -25,7 +25,7 @@ REFERENCE_PARTS: Final = Trainable()
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to fine-tune; steps are optimizer steps of `effective_batch_size` pictures."""
+    """One way to fine-tune; steps are optimizer steps of `effective_batch_size` images."""
 
     description: str
     trainable: Trainable = REFERENCE_PARTS
@@ -53,9 +53,9 @@ class Recipe:
     adapter: Adapter | None = None
     # A classification head on the last prompt token: learnt alone, or together with the answer.
     head: HeadUse = "none"
-    # Of the training pictures of every category, drawn by the run's seed; the reference's reduction_factor 4 is 0.25.
+    # Of the training images of every category, drawn by the run's seed; the reference's reduction_factor 4 is 0.25.
     data_share: float = 1.0
-    # The share of training pictures whose hint is left out, others in every epoch: a model that always sees one trusts
+    # The share of training images whose hint is left out, others in every epoch: a model that always sees one trusts
     # it also where it is wrong, and knows nothing without it. Of a dataset without hints it changes nothing.
     hint_dropout: float = 0.3
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example
-from skincare.dataset.picture_files import PictureFiles
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.model import checkpoint_hashes
+from skincare.dataset.image_files import ImageFiles
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import checkpoint_hashes
 from skincare.prompts import question
 from skincare.runlog import to_plain
 from skincare.training.recipes import Recipe
@@ -25,7 +25,7 @@ _LONGEST_SHOWN: Final = 40
 
 def of_run(
     model: str, encoder: PromptEncoder, recipe: Recipe, seed: int, train: Sequence[Example], val: Sequence[Example],
-    files: PictureFiles,
+    files: ImageFiles,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a run is, in JSON's types: by name, from what it starts, what it is asked and what it learns from."""
     processor = encoder.processor.image_processor
@@ -44,7 +44,7 @@ def of_run(
     return as_saved
 
 
-def fingerprint(examples: Sequence[Example], files: PictureFiles) -> str:
+def fingerprint(examples: Sequence[Example], files: ImageFiles) -> str:
     """Return 16 hex digits over the examples' names, categories, hints and images, whatever their order."""
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(files.sha256_of, [one.image for one in examples])

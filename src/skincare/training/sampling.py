@@ -1,4 +1,4 @@
-"""Which training pictures a run takes, in what order, and what each weighs; rare categories may be helped."""
+"""Which training images a run takes, in what order, and what each weighs; rare categories may be helped."""
 
 import hashlib
 import math
@@ -13,7 +13,7 @@ from skincare.dataset.chat import Example
 
 Imbalance = Literal["none", "balanced_sampler", "class_balanced", "focal"]
 
-# Of effective numbers: 0.99 counts the hundredth picture of a category a third as much as the first.
+# Of effective numbers: 0.99 counts the hundredth image of a category a third as much as the first.
 _BETA: Final = 0.99
 _FOCUS: Final = 2.0
 
@@ -47,13 +47,13 @@ def epoch_order(categories: Sequence[str], imbalance: Imbalance, seed: int, epoc
 
 
 def keeps_hint(dropout: float, seed: int, epoch: int, image_id: str) -> bool:
-    """Tell whether this epoch shows a picture with its hint; a function of the arguments, like `epoch_order`."""
+    """Tell whether this epoch shows an image with its hint; a function of the arguments, like `epoch_order`."""
     digest = hashlib.sha256(f"hint {seed} {epoch} {image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >= dropout * 2**64
 
 
 def category_weights(categories: Sequence[str]) -> dict[str, float]:
-    """Return each category's weight by its effective number of pictures; the mean over pictures is 1.
+    """Return each category's weight by its effective number of images; the mean over images is 1.
 
     Source: Cui et al. 2019, "Class-balanced loss based on effective number of samples", equation 4.
     """

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from skincare.errors import StageError
-from skincare.modelling.out_of_memory import halving
+from skincare.modeling.out_of_memory import halving
 from skincare.training import checkpoints, optimizers
 
 TRAIN_LESS: Final = "a recipe that trains less (-merger, -lora)"

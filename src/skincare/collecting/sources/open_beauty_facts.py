@@ -1,6 +1,6 @@
 """Open Beauty Facts: open data on cosmetics, by barcode or by category tag, through its API, version 2.
 
-Data under ODbL 1.0, pictures under CC BY-SA 3.0 with their uploaders to be named. The API wants to know who asks and
+Data under ODbL 1.0, images under CC BY-SA 3.0 with their uploaders to be named. The API wants to know who asks and
 takes 15 product reads and 10 searches a minute; a product is its barcode, filled up with zeros to 13 digits.
 Source: https://openfoodfacts.github.io/openfoodfacts-server/api/ and .../api/how-to-download-images/
 """
@@ -21,7 +21,7 @@ from skincare.tables import CatalogueRow
 
 SITE: Final = "https://world.openbeautyfacts.org"
 IMAGES: Final = "https://images.openbeautyfacts.org"
-PICTURE_LICENCE: Final = "CC BY-SA 3.0"
+IMAGE_LICENCE: Final = "CC BY-SA 3.0"
 DATA_LICENCE: Final = "ODbL 1.0"
 PAGE_SIZE: Final = 100
 
@@ -137,7 +137,7 @@ def _front_images(product: Mapping[str, Any], barcode: str) -> Iterator[ListedIm
         raw = images.get(photo)
         uploader = clean_text(raw.get("uploader"), 100) if isinstance(raw, dict) else ""
         address = f"{image_folder(barcode)}/{key}.{revision}.full.jpg"
-        yield ListedImage(address, PICTURE_LICENCE, f"{uploader or 'contributors'}, Open Beauty Facts")
+        yield ListedImage(address, IMAGE_LICENCE, f"{uploader or 'contributors'}, Open Beauty Facts")
 
 
 def _stated(product: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What all shops have in common: a product's page is HTML, and its pictures belong to the shop."""
+"""What all shops have in common: a product's page is HTML, and its images belong to the shop."""
 
 from typing import Final
 from urllib.parse import urlsplit

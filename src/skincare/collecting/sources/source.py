@@ -21,7 +21,7 @@ class Reading:
 
     images: tuple[ListedImage, ...] = ()
     metadata: Mapping[str, Fact] = field(default_factory=dict)
-    # Of the metadata; the pictures carry their own.
+    # Of the metadata; the images carry their own.
     licence: str = ""
     failure: Failure | None = None
 

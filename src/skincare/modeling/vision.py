@@ -1,8 +1,8 @@
-"""The vision tower in two parts: a frozen prefix that is computed once per picture, and the part that learns.
+"""The vision tower in two parts: a frozen prefix that is computed once per image, and the part that learns.
 
-`Qwen2VisionTransformer` runs all its blocks in one call and attends picture by picture. Here the tower can be left
-and entered between two blocks, and pictures of one size attend in one call. Both give what the plain call gives
-(tests/test_vision.py). All pictures pass each module together, in one call: sharded weights are gathered by calls, so
+`Qwen2VisionTransformer` runs all its blocks in one call and attends image by image. Here the tower can be left
+and entered between two blocks, and images of one size attend in one call. Both give what the plain call gives
+(tests/test_vision.py). All images pass each module together, in one call: sharded weights are gathered by calls, so
 every process must make as many.
 """
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-from skincare.modelling.batches import Grid
+from skincare.modeling.batches import Grid
 
 
 def prefix_length(visual: Any) -> int:
@@ -27,13 +27,13 @@ def prefix_length(visual: Any) -> int:
 
 @torch.no_grad()
 def prefix_states(visual: Any, patches: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int) -> list:
-    """Return each picture's (n_patches, width) states after the first `n_blocks` blocks, without a graph."""
+    """Return each image's (n_patches, width) states after the first `n_blocks` blocks, without a graph."""
     states = visual.patch_embed(torch.cat([one.to(visual.get_dtype()) for one in patches]))
     return list(_blocks(visual, states, grids, 0, n_blocks).split(_lengths(grids)))
 
 
 def embeddings(visual: Any, states: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int) -> torch.Tensor:
-    """Return the (n_visual_tokens, width of the language model) embeddings of pictures, in order.
+    """Return the (n_visual_tokens, width of the language model) embeddings of images, in order.
 
     `states` are prefix states after `n_blocks` blocks, or raw patches where `n_blocks` is -1.
     """
@@ -49,7 +49,7 @@ def block_parts(block: nn.Module) -> list[nn.Module]:
 
 
 def _blocks(visual: Any, states: torch.Tensor, grids: Sequence[Grid], first: int, last: int) -> torch.Tensor:
-    """Pass all pictures' (n_patches of all, width) states through some blocks."""
+    """Pass all images' (n_patches of all, width) states through some blocks."""
     if first == last:
         return states
     position_ids = get_vision_position_ids(torch.tensor(grids), visual.spatial_merge_size).to(states.device)
@@ -63,16 +63,16 @@ def _blocks(visual: Any, states: torch.Tensor, grids: Sequence[Grid], first: int
 def _attention(
     attention: Any, states: torch.Tensor, lengths: Sequence[int], cos: torch.Tensor, sin: torch.Tensor
 ) -> torch.Tensor:
-    """Attend within each picture: those of one length in one call."""
+    """Attend within each image: those of one length in one call."""
     query, key, value = attention.qkv(states).view(len(states), 3, attention.num_heads, -1).unbind(1)
     query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
-    n_pictures = len(lengths)
-    if lengths.count(lengths[0]) == n_pictures:
-        shape = (n_pictures, lengths[0], *query.shape[1:])
+    n_images = len(lengths)
+    if lengths.count(lengths[0]) == n_images:
+        shape = (n_images, lengths[0], *query.shape[1:])
         mixed = _mix(query.view(shape), key.view(shape), value.view(shape), attention.scaling)
         return attention.proj(mixed.reshape(len(states), -1))
     parts = [tensor.split(list(lengths)) for tensor in (query, key, value)]
-    results: list[Any] = [None] * n_pictures
+    results: list[Any] = [None] * n_images
     for length in dict.fromkeys(lengths):
         places = [i for i, other in enumerate(lengths) if other == length]
         some = [torch.stack([part[i] for i in places]) for part in parts]
@@ -83,7 +83,7 @@ def _attention(
 
 
 def _mix(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Return the (pictures, patches, heads, width of a head) attention of tensors of that shape."""
+    """Return the (images, patches, heads, width of a head) attention of tensors of that shape."""
     query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value, scale=scaling).transpose(1, 2)
 

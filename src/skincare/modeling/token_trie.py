@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from skincare.modelling.batches import PromptEncoder
+from skincare.modeling.batches import PromptEncoder
 
 
 @dataclass(frozen=True)

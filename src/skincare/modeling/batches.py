@@ -1,6 +1,6 @@
-"""From pictures and categories to the tensors that the model takes.
+"""From images and categories to the tensors that the model takes.
 
-Every prompt is the same but for the number of its visual tokens and its hint, so the text around the picture is
+Every prompt is the same but for the number of its visual tokens and its hint, so the text around the image is
 tokenised once:
 
     <system and user turn> <|image_pad|> * n <question> [hint] <assistant header> [answer <|im_end|>]
@@ -23,7 +23,7 @@ IGNORED: Final = -100  # the label of a token that is not part of the answer
 
 PaddingSide = Literal["left", "right"]
 
-# (frames, rows, columns) of a picture, in patches; a still has one frame.
+# (frames, rows, columns) of an image, in patches; a still has one frame.
 Grid = tuple[int, int, int]
 
 # Tokens, how many of the last are the answer, and their (3, T) positions.
@@ -32,7 +32,7 @@ Row = tuple[list[int], int, torch.Tensor]
 
 @dataclass(frozen=True)
 class Pixels:
-    """One picture as the vision tower takes it.
+    """One image as the vision tower takes it.
 
     patches: (n_patches, 1176) float32, in merge-block order.
     """
@@ -46,7 +46,7 @@ class Batch:
     """B prompts, with or without their answers, padded to T tokens.
 
     input_ids, attention_mask: (B, T) int64; position_ids: (3, B, T) int64 (frame, row, column of multimodal RoPE);
-    labels: (B, T) int64, IGNORED outside the answers; grids: one per picture; opening: tokens that come before every
+    labels: (B, T) int64, IGNORED outside the answers; grids: one per image; opening: tokens that come before every
     row and are no part of it, to be read once for all.
     """
 
@@ -67,9 +67,9 @@ class Batch:
 
 
 class PromptEncoder:
-    """Turns pictures and categories into tensors, by the checkpoint's own processor; the prompt lists the `names`.
+    """Turns images and categories into tensors, by the checkpoint's own processor; the prompt lists the `names`.
 
-    Raises StageError when the chat template yields a prompt without the picture or without the question.
+    Raises StageError when the chat template yields a prompt without the image or without the question.
     """
 
     def __init__(self, processor: Any, names: Sequence[str] = CATEGORIES) -> None:
@@ -85,10 +85,10 @@ class PromptEncoder:
         before, token, after = self.prompt_text.partition(processor.image_token)
         if not token or QUESTION not in after or processor.image_token in after:
             raise StageError(
-                "The chat template does not give a prompt with one picture and the question; it gave: "
+                "The chat template does not give a prompt with one image and the question; it gave: "
                 f"{self.prompt_text[:200]!r}"
             )
-        # The text before the picture, the same for all.
+        # The text before the image, the same for all.
         self.opening = tuple(self._tokens(before))
         # The question stands between two special tokens, so that it can be tokenised apart from them.
         self._around_question = [self._tokens(text) for text in after.split(QUESTION, 1)]
@@ -97,7 +97,7 @@ class PromptEncoder:
         self._name_tokens = lru_cache(maxsize=2 * len(CATEGORIES))(self._tokens)
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """Resize and normalise a picture and cut it into patches."""
+        """Resize and normalise an image and cut it into patches."""
         features = self.processor.image_processor(images=[image], return_tensors="pt")
         rows, columns = features["image_grid_thw"][0, 1:].tolist()
         return Pixels(features["pixel_values"], (1, rows, columns))
@@ -121,21 +121,21 @@ class PromptEncoder:
         self, grids: Sequence[Grid], answers: Sequence[str] | None = None, padding_side: PaddingSide = "right",
         *, hints: Sequence[str] = (), opening_apart: bool = False,
     ) -> Batch:  # fmt: skip
-        """Assemble the prompts of pictures with these grids, and their answers when they are to be learnt.
+        """Assemble the prompts of images with these grids, and their answers when they are to be learnt.
 
-        `hints`: one per picture, or none at all. With `opening_apart` the rows begin at the picture; what comes before
+        `hints`: one per image, or none at all. With `opening_apart` the rows begin at the image; what comes before
         is the batch's opening.
         """
         n_apart = len(self.opening) if opening_apart else 0
         hints = hints or [""] * len(grids)
         if len(hints) != len(grids):
-            raise ValueError(f"{len(hints)} hints for {len(grids)} pictures")
+            raise ValueError(f"{len(hints)} hints for {len(grids)} images")
         rows = [self._row(grid, hints[i], answers[i] if answers else None) for i, grid in enumerate(grids)]
         rows = [(ids[n_apart:], n_answer, positions[:, n_apart:]) for ids, n_answer, positions in rows]
         return replace(self._pad(rows, grids, padding_side), opening=self.opening[:n_apart])
 
     def questions(self, grids: Sequence[Grid], hints: Sequence[str] = ()) -> Batch:
-        """Assemble left-padded prompts from the picture on."""
+        """Assemble left-padded prompts from the image on."""
         return self.batch(grids, padding_side="left", hints=hints, opening_apart=True)
 
     def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide) -> Batch:
@@ -156,7 +156,7 @@ class PromptEncoder:
 
     @property
     def prompt_tokens(self) -> tuple[int, ...]:
-        """Return the tokens of the prompt without those of the picture."""
+        """Return the tokens of the prompt without those of the image."""
         return (*self.opening, *self._after)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -164,7 +164,7 @@ class PromptEncoder:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def n_visual_tokens(self, grid: Grid) -> int:
-        """Return how many places in the prompt a picture takes."""
+        """Return how many places in the prompt an image takes."""
         frames, rows, columns = grid
         return frames * rows * columns // self.merge_size**2
 
@@ -185,14 +185,14 @@ class PromptEncoder:
 
 
 def multimodal_positions(n_before: int, grid: Grid, n_after: int, merge_size: int) -> torch.Tensor:
-    """Return the (3, T) rotary positions of text, one picture, text.
+    """Return the (3, T) rotary positions of text, one image, text.
 
-    Text counts up in all three rows; a picture's tokens keep the frame and count rows and columns from where the text
+    Text counts up in all three rows; an image's tokens keep the frame and count rows and columns from where the text
     stopped; the text after it goes on behind the larger of the two. Source: Qwen2-VL (arXiv 2409.12191), section 2.1.
     """
     rows, columns = grid[1] // merge_size, grid[2] // merge_size
     before = torch.arange(n_before).expand(3, -1)
-    picture = torch.stack(
+    image = torch.stack(
         [
             torch.zeros(rows * columns, dtype=torch.int64),
             torch.arange(rows).repeat_interleave(columns),
@@ -200,4 +200,4 @@ def multimodal_positions(n_before: int, grid: Grid, n_after: int, merge_size: in
         ]
     )
     after = torch.arange(n_after).expand(3, -1) + max(rows, columns)
-    return torch.cat([before, picture + n_before, after + n_before], dim=1)
+    return torch.cat([before, image + n_before, after + n_before], dim=1)

@@ -1,4 +1,4 @@
-"""The model's answers, one per picture, and the JSON-lines files that keep them for ever."""
+"""The model's answers, one per image, and the JSON-lines files that keep them for ever."""
 
 import json
 import types
@@ -7,10 +7,10 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from skincare.answering import answers
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_text
+from skincare.inference import answer_parser
 from skincare.tables import natural_key
 
 _REMEDY: Final = "Make it with `python src/zero_shot.py`."
@@ -25,13 +25,13 @@ class Prediction:
     file: str
     split: str
     truth: str
-    # How the answer was got, see skincare.answering.decoders.
+    # How the answer was got, see skincare.inference.decoders.
     decoder: str
     text: str
     n_new_tokens: int
     # Whether the model ended by itself, or was cut off.
     is_finished: bool
-    # What skincare.answering.answers made of the text; None is no category.
+    # What skincare.inference.answer_parser made of the text; None is no category.
     category: str | None
     status: str
     candidates: tuple[str, ...]
@@ -39,11 +39,11 @@ class Prediction:
     log_probabilities: tuple[float, ...]
     # The share of its batch's time; the one field that another run does not repeat.
     latency_s: float
-    # Of skincare.answering.answers, where category, status and candidates come from.
+    # Of skincare.inference.answer_parser, where category, status and candidates come from.
     parser_version: int = 0
-    # Of the picture's bytes.
-    picture_sha256: str = ""
-    # Of all that decides the answer, see skincare.answering.journal; empty where answers are not kept.
+    # Of the image's bytes.
+    image_sha256: str = ""
+    # Of all that decides the answer, see skincare.inference.prediction_cache; empty where answers are not kept.
     cache_key: str = ""
     # What was said with the question, see skincare.dataset.hints.
     hint: str = ""
@@ -51,10 +51,10 @@ class Prediction:
 
 def parsed(prediction: Prediction) -> Prediction:
     """Return a prediction with what today's parser makes of its text."""
-    answer = answers.parse(prediction.text, is_finished=prediction.is_finished)
+    answer = answer_parser.parse(prediction.text, is_finished=prediction.is_finished)
     return replace(
         prediction, category=answer.category, status=answer.status, candidates=answer.candidates,
-        parser_version=answers.ALIASES_VERSION,
+        parser_version=answer_parser.ALIASES_VERSION,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""The text before the picture, the same in every prompt: what the language layers keep of it, read as seldom as may be.
+"""The text before the image, the same in every prompt: what the language layers keep of it, read as seldom as may be.
 
 Frozen layers read it once for ever; those that learn read it anew in every pass, as their gradients want it, but once
-for all pictures of the pass.
+for all images of the pass.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Answers as a model gives them, written down at once: an evaluation that is killed goes on where it was.
 
-One file per model, prompt, processor and decoder, one JSON line per picture, only ever appended to. An entry's key is
-a hash over all that decides an answer: the picture's bytes, its hint and what `identity` names. A line that a crash
+One file per model, prompt, processor and decoder, one JSON line per image, only ever appended to. An entry's key is
+a hash over all that decides an answer: the image's bytes, its hint and what `identity` names. A line that a crash
 tore is as good as absent.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skincare.answering.decoders import Answer
 from skincare.categories import CATEGORIES
+from skincare.inference.decoders import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,9 @@ class Journal:
         self.path = folder / f"{self._identity[:16]}.jsonl" if folder else None
         self._entries = _read(self.path) if self.path else {}
 
-    def key(self, picture_sha256: str, hint: str = "") -> str:
-        """Return the key of the answer about a picture with its hint: 32 hex digits."""
-        asked = f"{picture_sha256} {hint}" if hint else picture_sha256
+    def key(self, image_sha256: str, hint: str = "") -> str:
+        """Return the key of the answer about an image with its hint: 32 hex digits."""
+        asked = f"{image_sha256} {hint}" if hint else image_sha256
         return hashlib.sha256(f"{self._identity} {asked}".encode()).hexdigest()[:32]
 
     def get(self, key: str) -> Entry | None:

@@ -1,7 +1,7 @@
-"""Qwen2-VL as a recogniser of one picture: picture states and a prompt in, scores of answer tokens out.
+"""Qwen2-VL as a recogniser of one image: image states and a prompt in, scores of answer tokens out.
 
 The forward pass is the model's own, cut to what a short answer needs: the vision tower starts at the end of its
-frozen prefix (`skincare.modelling.vision`) and the language head sees only the places that predict the answer.
+frozen prefix (`skincare.modeling.vision`) and the language head sees only the places that predict the answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
-from skincare.modelling import vision
-from skincare.modelling.answer_tree import AnswerTree
-from skincare.modelling.batches import IGNORED, Batch, Grid, Pixels, PromptEncoder
-from skincare.modelling.heads import ClassificationHead, load_head
-from skincare.modelling.openings import Openings
+from skincare.modeling import vision
+from skincare.modeling.batches import IGNORED, Batch, Grid, Pixels, PromptEncoder
+from skincare.modeling.heads import ClassificationHead, load_head
+from skincare.modeling.prompt_prefix import Openings
+from skincare.modeling.token_trie import AnswerTree
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Recogniser(nn.Module):
 
     @property
     def reads_opening_once(self) -> bool:
-        """Tell whether a training pass need not read the text before the picture again for each picture.
+        """Tell whether a training pass need not read the text before the image again for each image.
 
         Checkpointed layers forget what they have read, and sharded ones are only there during a pass of the whole.
         """
@@ -85,18 +85,18 @@ class Recogniser(nn.Module):
         """Compute in bf16 where the checkpoint is bf16, though trained tensors are kept in fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def picture_states(self, pictures: Sequence[Pixels]) -> list[torch.Tensor]:
-        """Return each picture's (n_patches, width) states at the end of the frozen prefix, without a graph."""
-        patches = [picture.patches.to(self.device) for picture in pictures]
+    def vision_features(self, images: Sequence[Pixels]) -> list[torch.Tensor]:
+        """Return each image's (n_patches, width) states at the end of the frozen prefix, without a graph."""
+        patches = [image.patches.to(self.device) for image in images]
         if self.n_prefix_blocks < 0:
             return patches
         with self.autocast():
-            grids = [picture.grid for picture in pictures]
+            grids = [image.grid for image in images]
             return vision.prefix_states(self.model.model.visual, patches, grids, self.n_prefix_blocks)
 
     @torch.no_grad()
     def visual_tokens(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (n_visual_tokens, width) tokens of pictures as the language model gets them, in order."""
+        """Return the (n_visual_tokens, width) tokens of images as the language model gets them, in order."""
         with self.autocast():
             return vision.embeddings(self.model.model.visual, states, grids, self.n_prefix_blocks)
 
@@ -198,7 +198,7 @@ class Recogniser(nn.Module):
     def hidden_states(self, batch: Batch, visual: torch.Tensor) -> torch.Tensor:
         """Return the (B, T, width) output of the language model for given (n_visual_tokens, width) visual tokens."""
         with self.autocast():
-            return self._language_model(batch, self._with_pictures(batch, visual), use_cache=False).last_hidden_state
+            return self._language_model(batch, self._with_images(batch, visual), use_cache=False).last_hidden_state
 
     def _hidden_states(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) output of the language model."""
@@ -207,18 +207,18 @@ class Recogniser(nn.Module):
             return self._language_model(batch, embeddings, use_cache=False).last_hidden_state
 
     def _prompt_embeddings(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (B, T, width) input of the language model: word embeddings with the pictures in their places."""
+        """Return the (B, T, width) input of the language model: word embeddings with the images in their places."""
         if len(states) != len(batch.grids):
-            raise ValueError(f"states of {len(states)} pictures for {len(batch.grids)} prompts")
-        pictures = vision.embeddings(self.model.model.visual, states, batch.grids, self.n_prefix_blocks)
-        return self._with_pictures(batch, pictures)
+            raise ValueError(f"states of {len(states)} images for {len(batch.grids)} prompts")
+        images = vision.embeddings(self.model.model.visual, states, batch.grids, self.n_prefix_blocks)
+        return self._with_images(batch, images)
 
-    def _with_pictures(self, batch: Batch, pictures: torch.Tensor) -> torch.Tensor:
+    def _with_images(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
         words = self.model.get_input_embeddings()(batch.input_ids)
-        is_picture = batch.input_ids == self.model.config.image_token_id
-        if int(is_picture.sum()) != len(pictures):
-            raise ValueError(f"{len(pictures)} visual embeddings for {int(is_picture.sum())} places in the prompts")
-        return words.masked_scatter(is_picture[..., None], pictures.to(words.dtype))
+        is_image = batch.input_ids == self.model.config.image_token_id
+        if int(is_image.sum()) != len(images):
+            raise ValueError(f"{len(images)} visual embeddings for {int(is_image.sum())} places in the prompts")
+        return words.masked_scatter(is_image[..., None], images.to(words.dtype))
 
     def _language_model(self, batch: Batch, embeddings: torch.Tensor, *, use_cache: bool) -> Any:
         return self.model.model.language_model(

@@ -1,4 +1,4 @@
-"""The tables about single cleaned pictures: which were reviewed, how they were marked, how they were focused."""
+"""The tables about single cleaned images: which were reviewed, how they were marked, how they were focused."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ from skincare.tables import Table
 
 @dataclass(frozen=True)
 class ReviewRow:
-    """One picture on a review sheet, with its value of the check; `is_least`: the limit is the least that passes."""
+    """One image on a review sheet, with its value of the check; `is_least`: the limit is the least that passes."""
 
     sheet: str
     check: str
@@ -22,7 +22,7 @@ class ReviewRow:
 
 @dataclass(frozen=True)
 class MarkRow:
-    """What somebody says about a picture of a review sheet: keep or reject."""
+    """What somebody says about an image of a review sheet: keep or reject."""
 
     sheet: str
     check: str
@@ -33,17 +33,17 @@ class MarkRow:
 
 @dataclass(frozen=True)
 class FocusRow:
-    """One cleaned picture in clean_dataset/focused/: cut to its product, or as it was, with the reason."""
+    """One cleaned image in clean_dataset/focused/: cut to its product, or as it was, with the reason."""
 
     image_id: str
     product_id: str
     file: str
-    # "focused", or why the picture stayed as it was.
+    # "focused", or why the image stayed as it was.
     outcome: str
     method: str
     settings: str
     confidence: float | None
-    # Of the product, in pixels of the picture in clean_dataset/images/.
+    # Of the product, in pixels of the image in clean_dataset/images/.
     left: int | None
     top: int | None
     right: int | None
@@ -52,5 +52,5 @@ class FocusRow:
 
 
 REVIEW: Final = Table(ReviewRow, "Make it with `python src/clean.py --review CHECK`.", ("image_id",))
-MARKS: Final = Table(MarkRow, "Mark pictures on the page that `clean.py --review CHECK` writes.", ("image_id",))
+MARKS: Final = Table(MarkRow, "Mark images on the page that `clean.py --review CHECK` writes.", ("image_id",))
 FOCUSED: Final = Table(FocusRow, "Make it with `python src/focus.py`.", ("image_id",))

@@ -1,4 +1,4 @@
-"""Kept picture states are those that are computed, whatever the folder holds, and never those of another model."""
+"""Kept image states are those that are computed, whatever the folder holds, and never those of another model."""
 
 import re
 import shutil
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from skincare.errors import StageError
-from skincare.modelling.freezing import Trainable, freeze
-from skincare.modelling.pictures import PictureStates, prefix_key
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures, prefix_key
 from skincare.paths import Layout
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 
@@ -33,11 +33,11 @@ def frozen(tiny_model):
 
 
 def test_states_from_the_folder_are_the_computed_ones(layout, names, frozen, tiny_encoder):
-    grids, fresh = PictureStates(frozen, tiny_encoder, layout.root).get(names)
-    PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
-    again = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache)
+    grids, fresh = VisionFeatures(frozen, tiny_encoder, layout.root).get(names)
+    VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+    again = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache)
     again.recogniser = None  # nothing may be computed
-    again._compute = lambda pictures: pictures and pytest.fail("computed again")
+    again._compute = lambda images: images and pytest.fail("computed again")
     again.recogniser = frozen
     found_grids, found = again.get(names)
     assert found_grids == grids
@@ -45,27 +45,27 @@ def test_states_from_the_folder_are_the_computed_ones(layout, names, frozen, tin
 
 
 def test_the_order_asked_for_is_the_order_given(layout, names, frozen, tiny_encoder):
-    pictures = PictureStates(frozen, tiny_encoder, layout.root)
-    _, forwards = pictures.get(names)
-    _, backwards = pictures.get([*reversed(names), names[0]])
+    images = VisionFeatures(frozen, tiny_encoder, layout.root)
+    _, forwards = images.get(names)
+    _, backwards = images.get([*reversed(names), names[0]])
     assert all(torch.equal(one, other) for one, other in zip(forwards, backwards[-2::-1], strict=True))
     assert torch.equal(backwards[-1], forwards[0])
 
 
 def test_a_torn_entry_is_computed_again(layout, names, frozen, tiny_encoder):
-    PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+    VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
     entries = sorted(layout.vision_cache.rglob("*.safetensors"))
     assert len(entries) == len(names)
     content = entries[0].read_bytes()
     entries[0].write_bytes(content[:100])
-    PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+    VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
     assert entries[0].read_bytes() == content
 
 
-def test_another_picture_under_the_same_name_is_not_taken_for_the_old_one(layout, names, frozen, tiny_encoder):
-    _, old = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
+def test_another_image_under_the_same_name_is_not_taken_for_the_old_one(layout, names, frozen, tiny_encoder):
+    _, old = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
     (layout.root / names[0]).write_bytes(jpeg(pack(99, 224)))
-    _, new = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
+    _, new = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
     assert not torch.equal(old[0], new[0])
 
 
@@ -89,34 +89,34 @@ def test_the_key_follows_prefix_weights_limits_and_depth_and_nothing_else(tiny_m
     assert prefix_key(Recogniser(tiny_model), tiny_encoder) != key
 
 
-@pytest.mark.parametrize("broken", [b"", b"no picture", jpeg(pack(1, 224))[:-800]])
-def test_a_broken_picture_is_named(layout, names, frozen, tiny_encoder, broken):
+@pytest.mark.parametrize("broken", [b"", b"no image", jpeg(pack(1, 224))[:-800]])
+def test_a_broken_image_is_named(layout, names, frozen, tiny_encoder, broken):
     (layout.root / names[2]).write_bytes(broken)
     with pytest.raises(StageError, match=names[2]):
-        PictureStates(frozen, tiny_encoder, layout.root).get(names)
+        VisionFeatures(frozen, tiny_encoder, layout.root).get(names)
 
 
-def test_an_absent_picture_names_the_stage(layout, names, frozen, tiny_encoder):
+def test_an_absent_image_names_the_stage(layout, names, frozen, tiny_encoder):
     (layout.root / names[2]).unlink()
     with pytest.raises(StageError, match=r"build_dataset\.py"):
-        PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
+        VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
 
 
 def test_the_size_is_told_before_and_must_fit(layout, names, frozen, tiny_encoder, monkeypatch, caplog):
-    pictures = PictureStates(frozen, tiny_encoder, layout.root, layout.vision_cache)
+    images = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache)
     with caplog.at_level("INFO"):
-        pictures.fill(names)
+        images.fill(names)
     told = float(re.search(r"at most ([0-9.]+) MB", caplog.text)[1]) * 1e6
     written = sum(path.stat().st_size for path in layout.vision_cache.rglob("*.safetensors"))
     assert 0.8 * written <= told + 50_000 <= 1.5 * written + 50_000
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
-    with pytest.raises(StageError, match="--no-cache-pictures"):
-        PictureStates(frozen, tiny_encoder, layout.root, layout.root / "elsewhere").fill(names)
+    with pytest.raises(StageError, match="--no-cache-images"):
+        VisionFeatures(frozen, tiny_encoder, layout.root, layout.root / "elsewhere").fill(names)
 
 
 def test_nothing_is_written_without_a_frozen_prefix(layout, names, tiny_model, tiny_encoder):
     freeze(tiny_model, Trainable(everything=True))
-    pictures = PictureStates(Recogniser(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
-    pictures.fill(names)
-    assert len(pictures.get(names)[1]) == len(names)
+    images = VisionFeatures(Recogniser(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
+    images.fill(names)
+    assert len(images.get(names)[1]) == len(names)
     assert not layout.vision_cache.exists()

@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from skincare.errors import MissingInputError, StageError
-from skincare.modelling.out_of_memory import explained
+from skincare.modeling.out_of_memory import explained
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 @dataclass(frozen=True)
 class PixelLimits:
-    """How many visual tokens a picture may become; the processor resizes it in between."""
+    """How many visual tokens an image may become; the processor resizes it in between."""
 
     min_tokens: int = 64
     max_tokens: int = 128

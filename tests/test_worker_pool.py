@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from skincare import engines
+from skincare import worker_pool
 from skincare.cleaning import measuring
 from skincare.cleaning.measure_store import MeasureStore
 from skincare.paths import REPOSITORY, Layout
 from skincare.tables import IMAGES
-from tests.dataset_helpers import jpeg, pack, write_pictures
+from tests.dataset_helpers import jpeg, pack, write_images
 
 
 def _double(value):
@@ -36,7 +36,7 @@ def _lost(value):
     return f"lost {value}"
 
 
-@pytest.mark.parametrize("order", [partial(engines.in_order, "local", lost=_lost), engines.on_threads])
+@pytest.mark.parametrize("order", [partial(worker_pool.in_order, "local", lost=_lost), worker_pool.on_threads])
 def test_results_come_in_order_and_few_are_under_way(order):
     taken = []
     found = order(function=_double, items=(taken.append(value) or value for value in range(1000)))
@@ -46,14 +46,14 @@ def test_results_come_in_order_and_few_are_under_way(order):
 
 
 def test_what_kills_its_process_or_hangs_is_lost_alone(monkeypatch):
-    monkeypatch.setattr(engines, "_PATIENCE_S", 1)
-    found = list(engines.in_order("local", _double_or_die, range(800), _lost))
+    monkeypatch.setattr(worker_pool, "_PATIENCE_S", 1)
+    found = list(worker_pool.in_order("local", _double_or_die, range(800), _lost))
     lost = {13, 20, 500, 777}
     assert found == [f"lost {value}" if value in lost else 2 * value for value in range(800)]
 
 
 def test_an_error_is_raised_where_the_results_are_taken():
-    found = engines.in_order("local", _double_or_die, range(892, 2000), _lost)
+    found = worker_pool.in_order("local", _double_or_die, range(892, 2000), _lost)
     assert [next(found) for _ in range(8)] == [2 * value for value in range(892, 900)]
     with pytest.raises(ValueError, match="no death"):
         next(found)
@@ -61,8 +61,8 @@ def test_an_error_is_raised_where_the_results_are_taken():
 
 def test_nothing_is_left_running_when_the_program_is_killed():
     code = (
-        "import time\nfrom skincare import engines\n"
-        "for one in engines.in_order('local', time.sleep, iter(lambda: 0.01, None), None): print(one, flush=True)"
+        "import time\nfrom skincare import worker_pool\n"
+        "for one in worker_pool.in_order('local', time.sleep, iter(lambda: 0.01, None), None): print(one, flush=True)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as program:
@@ -74,10 +74,10 @@ def test_nothing_is_left_running_when_the_program_is_killed():
 
 def test_a_function_runs_beside_a_block_and_its_error_is_raised_at_the_end(tmp_path):
     file = tmp_path / "written"
-    with engines.beside(file.write_text, "beside"):
+    with worker_pool.beside(file.write_text, "beside"):
         pass
     assert file.read_text(encoding="utf-8") == "beside"
-    with pytest.raises(FileNotFoundError), engines.beside(Path(tmp_path / "no" / "folder").write_text, ""):
+    with pytest.raises(FileNotFoundError), worker_pool.beside(Path(tmp_path / "no" / "folder").write_text, ""):
         file.unlink()
     assert not file.exists()
 
@@ -89,7 +89,7 @@ def test_ray_gives_the_rows_of_the_local_engine(tmp_path):
     pytest.importorskip("pandas", reason=reason)
     ray.init(num_cpus=2, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY / "src")}})
     layout = Layout(tmp_path)
-    write_pictures(layout, {f"10000001_{i}": jpeg(pack(i, 200)) for i in range(1, 40)} | {"10000001_40": b"<html>"})
+    write_images(layout, {f"10000001_{i}": jpeg(pack(i, 200)) for i in range(1, 40)} | {"10000001_40": b"<html>"})
     rows = IMAGES.read(layout.images_table)
     found = {}
     try:

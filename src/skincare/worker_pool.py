@@ -33,9 +33,9 @@ Result = TypeVar("Result")
 
 # Under way per worker: enough that none waits for the one that takes the results.
 _AHEAD: Final = 4
-# Handed over at a time, since a hand-over costs as much as a tenth of a picture.
+# Handed over at a time, since a hand-over costs as much as a tenth of an image.
 _BATCH: Final = 8
-# The largest picture that is decoded takes a few seconds; one that takes longer than this hangs its decoder.
+# The largest image that is decoded takes a few seconds; one that takes longer than this hangs its decoder.
 _PATIENCE_S: Final = 60
 
 
@@ -155,7 +155,7 @@ def _prepare_worker() -> None:
 def _keep_freed_memory() -> None:
     """Have glibc keep what is freed: up to 32 MB a piece, 256 MB in all.
 
-    The arrays of one picture are as large as those of the next; given back to the system in between, as happens with
+    The arrays of one image are as large as those of the next; given back to the system in between, as happens with
     one layout of the heap and not with another, they cost a third of the time in page faults.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.collecting.gates import MAX_DELAY_S, Gate, StoppedError
+from skincare.collecting.throttle import MAX_DELAY_S, Gate, StoppedError
 
 
 def gate(delay_s: float = 0.0, concurrency: int = 4) -> Gate:

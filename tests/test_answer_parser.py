@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.answering.answers import ALIASES, STATUSES, Answer, parse
 from skincare.categories import CATEGORIES
+from skincare.inference.answer_parser import ALIASES, STATUSES, Answer, parse
 
 PACKAGING_WORDS = (
     *("jar", "tube", "dropper", "pump", "atomiser", "tin", "sachet", "stick", "bottle", "flask", "white", "black"),
@@ -139,7 +139,7 @@ FINISHED = [
     # No name.
     ("I'm sorry, but I cannot determine the product.", None, "refusal"),
     ("I’m sorry.", None, "refusal"),
-    ("I am unable to see the picture", None, "refusal"),
+    ("I am unable to see the image", None, "refusal"),
     ("I cannot tell", None, "refusal"),
     ("", None, "empty"),
     (" \n\t", None, "empty"),
@@ -170,7 +170,7 @@ UNFINISHED = [
     ("Peel", None, "truncated"),
     ("Serum or bath", None, "truncated"),
     ("Serum or Moistu", None, "truncated"),
-    ("The product in the picture", None, "truncated"),
+    ("The product in the image", None, "truncated"),
     ("Serum, Toner, Mas", None, "ambiguous"),
     ("Not a serum", None, "negated"),
     ("", None, "empty"),

@@ -14,9 +14,9 @@ import torch
 
 from skincare.categories import CATEGORIES
 from skincare.errors import StageError
-from skincare.modelling.answer_tree import AnswerTree, build_tree
-from skincare.modelling.batches import Grid, PromptEncoder
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import Grid, PromptEncoder
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.token_trie import AnswerTree, build_tree
 
 DecoderName = Literal["generate", "constrained", "rank", "head"]
 NAMES: Final[tuple[DecoderName, ...]] = get_args(DecoderName)
@@ -44,7 +44,7 @@ class Decoder(Protocol):
     def __call__(
         self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
     ) -> list[Answer]:
-        """Return an answer for each picture, given by its grid and prefix states, and by its hint where there are."""
+        """Return an answer for each image, given by its grid and prefix states, and by its hint where there are."""
 
 
 class Greedy:

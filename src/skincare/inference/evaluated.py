@@ -1,8 +1,8 @@
-"""A model that is asked about pictures, with all that is to be known about how: zero-shot, after training, ablations.
+"""A model that is asked about images, with all that is to be known about how: zero-shot, after training, ablations.
 
-Answers are kept under the root (`skincare.answering.journal`), and so is the output of the vision tower but for its
-last block: the reference recipe trains no more of the tower, so that training and the trained model find there what was
-computed.
+Answers are kept under the root (`skincare.inference.prediction_cache`), and so is the output of the vision tower but
+for its last block: the reference recipe trains no more of the tower, so that training and the trained model find there
+what was computed.
 """
 
 import copy
@@ -15,38 +15,38 @@ import torch
 import transformers
 
 from skincare import runlog
-from skincare.answering import answers, decoders
-from skincare.answering import asking as evaluation
-from skincare.answering.decoders import Decoder, DecoderName, make_decoder
-from skincare.answering.journal import Journal
-from skincare.answering.predictions import Prediction
 from skincare.dataset import hints
 from skincare.dataset.chat import Example
-from skincare.dataset.picture_files import PictureFiles
+from skincare.dataset.image_files import ImageFiles
 from skincare.files import write_json
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.freezing import count
-from skincare.modelling.model import PixelLimits, default_device, load_model, load_processor, revision, weight_hash
-from skincare.modelling.pictures import PictureStates
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference import answer_parser, decoders
+from skincare.inference import asking as evaluation
+from skincare.inference.decoders import Decoder, DecoderName, make_decoder
+from skincare.inference.prediction_cache import Journal
+from skincare.inference.predictions import Prediction
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.freezing import count
+from skincare.modeling.model import PixelLimits, default_device, load_model, load_processor, revision, weight_hash
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.prompts import CHAT_TEMPLATE_FILE
 from skincare.tables import natural_key
 
 
 class EvaluatedModel:
-    """A folder's or the hub's model, loaded as a user would; without limits the pictures' are its own."""
+    """A folder's or the hub's model, loaded as a user would; without limits the images' are its own."""
 
     def __init__(
-        self, source: str | Path, layout: Layout, limits: PixelLimits | None = None, *, cache_pictures: bool = True,
-        cache_answers: bool = True, files: PictureFiles | None = None,
+        self, source: str | Path, layout: Layout, limits: PixelLimits | None = None, *, cache_images: bool = True,
+        cache_answers: bool = True, files: ImageFiles | None = None,
     ) -> None:  # fmt: skip
         self.source = source
         self.encoder = PromptEncoder(load_processor(source, limits))
         self.recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False), n_live_blocks=1)
         self.recogniser.load_head(Path(source))
-        self.pictures = PictureStates(
-            self.recogniser, self.encoder, files or layout.root, layout.vision_cache if cache_pictures else None
+        self.images = VisionFeatures(
+            self.recogniser, self.encoder, files or layout.root, layout.vision_cache if cache_images else None
         )
         self._answer_folder = layout.answer_cache if cache_answers else None
         self.description = self._describe()
@@ -65,11 +65,11 @@ class EvaluatedModel:
     def predict(
         self, examples: Sequence[Example], split: str, decoder: Decoder, batch_size: int = 16
     ) -> list[Prediction]:
-        """Return an answer about each example, asking only about pictures without a kept one."""
+        """Return an answer about each example, asking only about images without a kept one."""
         identity = {**self.description, "decoder": decoder.name, "decoder_version": decoders.VERSION}
         journal = Journal(identity, self._answer_folder)
         passes = evaluation.inference_passes(batch_size)
-        return evaluation.predict(self.pictures, decoder, examples, split, passes, journal=journal)
+        return evaluation.predict(self.images, decoder, examples, split, passes, journal=journal)
 
     def write_manifest(self, folder: Path, config: Any, predictions: Mapping[str, Sequence[Prediction]]) -> None:
         """Write folder/manifest.json: how the predictions, by the name of their file, were made and of what."""
@@ -86,16 +86,16 @@ class EvaluatedModel:
                 "evaluation": self.description,
                 "prompt": self.encoder.prompt_text,
                 "hints": hints.kind_of(one.hint for some in predictions.values() for one in some),
-                # Answers are greedy and need no seed; the intervals draw products, the training draws pictures.
+                # Answers are greedy and need no seed; the intervals draw products, the training draws images.
                 "seeds": {"bootstrap": 0, "training": getattr(config, "seed", None)},
                 "decoder_version": decoders.VERSION,
-                "parser_version": answers.ALIASES_VERSION,
+                "parser_version": answer_parser.ALIASES_VERSION,
                 "predictions": {name: _data(some) for name, some in predictions.items()},
             },
         )
 
     def _describe(self) -> dict[str, Any]:
-        """Return all that decides an answer beside picture and decoder; what rounds is part of it."""
+        """Return all that decides an answer beside image and decoder; what rounds is part of it."""
         processor, model, head = self.encoder.processor.image_processor, self.recogniser.model, self.recogniser.head
         return {
             "weight_hash": weight_hash(model),
@@ -114,14 +114,14 @@ class EvaluatedModel:
 
 
 def _data(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Return what was asked about, and how; the fingerprint is over pictures' bytes, categories and hints."""
+    """Return what was asked about, and how; the fingerprint is over images' bytes, categories and hints."""
     ordered = sorted(predictions, key=lambda one: natural_key(one.image_id))
     return {
         "split": ordered[0].split,
         "decoder": ordered[0].decoder,
         "n": len(ordered),
         "data_fingerprint": _hash(
-            "\n".join(f"{one.image_id} {one.picture_sha256} {one.truth} {one.hint}".rstrip() for one in ordered)
+            "\n".join(f"{one.image_id} {one.image_sha256} {one.truth} {one.hint}".rstrip() for one in ordered)
         ),
     }
 

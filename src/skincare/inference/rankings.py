@@ -1,8 +1,8 @@
 """Other ways to rank the 14 names than by the likelihood of each, to see what the choice is worth.
 
-rank            log p(name | picture), the likelihood of the whole name: what evaluation and calibration use
+rank            log p(name | image), the likelihood of the whole name: what evaluation and calibration use
 rank_per_token  the mean over the name's tokens, end token included: long names are not punished
-rank_pmi        log p(name | picture) - log p(name | white picture): what the picture, not the habit, says for a name
+rank_pmi        log p(name | image) - log p(name | white image): what the image, not the habit, says for a name
 rank_synonyms   log of the sum over a category's name and its aliases: a model may mean Cleanser and say Face Wash
 """
 
@@ -12,12 +12,12 @@ from typing import Final
 import torch
 from PIL import Image
 
-from skincare.answering.answers import ALIASES
-from skincare.answering.decoders import Rank
 from skincare.categories import CATEGORIES
-from skincare.modelling.answer_tree import build_tree
-from skincare.modelling.batches import PromptEncoder
-from skincare.modelling.recogniser import Recogniser
+from skincare.inference.answer_parser import ALIASES
+from skincare.inference.decoders import Rank
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.token_trie import build_tree
 
 _BLANK_SIDE_PX: Final = 448  # any square: the processor scales it to its limits
 
@@ -29,14 +29,14 @@ def per_token(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
 
 
 def pmi(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
-    """Return the ranking by pointwise mutual information with the picture.
+    """Return the ranking by pointwise mutual information with the image.
 
-    Source: Holtzman et al. 2021, "Surface form competition", with a white picture as the domain's premise.
+    Source: Holtzman et al. 2021, "Surface form competition", with a white image as the domain's premise.
     """
     blank = encoder.pixels(Image.new("RGB", (_BLANK_SIDE_PX, _BLANK_SIDE_PX), "white"))
     tree = build_tree(encoder, CATEGORIES)
     batch = encoder.questions([blank.grid]).to(recogniser.device)
-    prior = recogniser.score_tree(batch, recogniser.picture_states([blank]), tree)
+    prior = recogniser.score_tree(batch, recogniser.vision_features([blank]), tree)
     return Rank(recogniser, encoder, "rank_pmi", tree, lambda scores: scores - prior)
 
 

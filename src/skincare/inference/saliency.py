@@ -1,7 +1,7 @@
-"""Which places of a picture speak for its true category and which for a rival, as the language model reads them.
+"""Which places of an image speak for its true category and which for a rival, as the language model reads them.
 
 The contrast is the logit of the true name's token less that of the rival's, where the two names first differ. Two ways
-to spread it over the picture's visual tokens, both one pass per batch:
+to spread it over the image's visual tokens, both one pass per batch:
 
 gradient  gradient of the contrast times the visual token: how it would change if the token were faded out
 lens      the language head on each visual token's own last state: what the model would say there
@@ -16,13 +16,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from skincare.modelling.batches import IGNORED, Grid, PromptEncoder
-from skincare.modelling.recogniser import Recogniser
+from skincare.modeling.batches import IGNORED, Grid, PromptEncoder
+from skincare.modeling.recogniser import Recogniser
 
 Method = Literal["gradient", "lens"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 Map = npt.NDArray[np.float64]
-# left, top, right, bottom as shares of the picture.
+# left, top, right, bottom as shares of the image.
 BoxShares = tuple[float, float, float, float]
 
 _FOR: Final = (0, 114, 178)
@@ -32,7 +32,7 @@ _STRONGEST: Final = 0.75
 
 @dataclass(frozen=True)
 class Saliency:
-    """One picture: the contrast in logits, and per method a (rows, columns) map of its visual tokens."""
+    """One image: the contrast in logits, and per method a (rows, columns) map of its visual tokens."""
 
     contrast: float
     maps: dict[Method, Map]
@@ -42,7 +42,7 @@ def explain(
     recogniser: Recogniser, encoder: PromptEncoder, grids: Sequence[Grid], states: Sequence[torch.Tensor],
     truths: Sequence[str], rivals: Sequence[str], hints: Sequence[str] = (),
 ) -> list[Saliency]:  # fmt: skip
-    """Return what speaks for each picture's true name (positive) and for its rival (negative)."""
+    """Return what speaks for each image's true name (positive) and for its rival (negative)."""
     batch = encoder.batch(grids, truths, hints=hints).to(recogniser.device)
     pairs = [_first_difference(encoder, *names) for names in zip(truths, rivals, strict=True)]
     first = (batch.labels != IGNORED).int().argmax(dim=1) - 1
@@ -53,11 +53,11 @@ def explain(
         hidden = recogniser.hidden_states(batch, visual)
         contrasts = _contrast(recogniser, hidden[torch.arange(len(grids)), places][:, None], tokens)[:, 0]
         (gradient,) = torch.autograd.grad(contrasts.sum(), visual)
-    is_picture = batch.input_ids == encoder.image_token_id
+    is_image = batch.input_ids == encoder.image_token_id
     with torch.no_grad():
         spread = {
             "gradient": (gradient * visual).sum(dim=-1).float(),
-            "lens": _contrast(recogniser, hidden.detach(), tokens)[is_picture],
+            "lens": _contrast(recogniser, hidden.detach(), tokens)[is_image],
         }
     sizes = [encoder.n_visual_tokens(grid) for grid in grids]
     parts = {name: values.cpu().double().split(sizes) for name, values in spread.items()}
@@ -105,7 +105,7 @@ def points_inside(found: Map, inside: Map) -> bool:
 
 
 def overlay(image: Image.Image, found: Map, side_px: int = 320) -> Image.Image:
-    """Return the picture in grey, blue where it speaks for the truth and orange where it speaks for the rival."""
+    """Return the image in grey, blue where it speaks for the truth and orange where it speaks for the rival."""
     grey = image.convert("L").convert("RGB")
     grey.thumbnail((side_px, side_px))
     strength = found / max(float(np.abs(found).max()), 1e-12)

@@ -1,4 +1,4 @@
-"""Asking the model about pictures: one prediction per picture, and the loss on the true answers."""
+"""Asking the model about images: one prediction per image, and the loss on the true answers."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from tqdm import tqdm
 
-from skincare.answering.decoders import Answer, Decoder
-from skincare.answering.journal import Entry, Journal
-from skincare.answering.predictions import Prediction, parsed
 from skincare.dataset.chat import Example
-from skincare.modelling.out_of_memory import Passes
-from skincare.modelling.pictures import PictureStates
+from skincare.inference.decoders import Answer, Decoder
+from skincare.inference.prediction_cache import Entry, Journal
+from skincare.inference.predictions import Prediction, parsed
+from skincare.modeling.out_of_memory import Passes
+from skincare.modeling.vision_features import VisionFeatures
 from skincare.training import objectives
 from skincare.training.objectives import HeadUse
 
 
 def predict(
-    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], split: str, passes: Passes, *,
+    images: VisionFeatures, decoder: Decoder, examples: Sequence[Example], split: str, passes: Passes, *,
     journal: Journal | None = None, show_progress: bool = True,
 ) -> list[Prediction]:  # fmt: skip
     """Answer about each example and parse the answer; the result is sorted by image id.
@@ -28,19 +28,19 @@ def predict(
     whole or asked as a whole, so that an evaluation which was killed ends with the bits of one which was not.
     """
     predictions: list[Prediction] = []
-    with tqdm(total=len(examples), unit="picture", desc=split, disable=None if show_progress else True) as bar:
+    with tqdm(total=len(examples), unit="image", desc=split, disable=None if show_progress else True) as bar:
         for some in _batches(examples, passes.size):
-            hashes = [pictures.sha256(example.image) for example in some]
+            hashes = [images.sha256(example.image) for example in some]
             keys = [journal.key(sha256, one.hint) if journal else "" for sha256, one in zip(hashes, some, strict=True)]
-            entries = _entries(pictures, decoder, some, keys, journal, passes)
-            for example, entry, picture_sha256, key in zip(some, entries, hashes, keys, strict=True):
-                predictions.append(_prediction(example, split, decoder.name, entry, picture_sha256, key))
+            entries = _entries(images, decoder, some, keys, journal, passes)
+            for example, entry, image_sha256, key in zip(some, entries, hashes, keys, strict=True):
+                predictions.append(_prediction(example, split, decoder.name, entry, image_sha256, key))
             bar.update(len(some))
     return sorted(predictions, key=lambda prediction: prediction.image_id)
 
 
 def _entries(
-    pictures: PictureStates, decoder: Decoder, examples: Sequence[Example], keys: Sequence[str],
+    images: VisionFeatures, decoder: Decoder, examples: Sequence[Example], keys: Sequence[str],
     journal: Journal | None, passes: Passes,
 ) -> list[Entry]:  # fmt: skip
     """Return the kept answers of a batch where there are all, else ask and keep them."""
@@ -50,7 +50,7 @@ def _entries(
     started = time.perf_counter()
 
     def answer(some: Sequence[Example]) -> list[Answer]:
-        return decoder(*pictures.get([example.image for example in some]), [example.hint for example in some])
+        return decoder(*images.get([example.image for example in some]), [example.hint for example in some])
 
     found = [answer for part in passes.over(examples, answer) for answer in part]
     latency_s = round((time.perf_counter() - started) / len(examples), 6)
@@ -61,13 +61,13 @@ def _entries(
 
 
 @torch.no_grad()
-def total_loss(pictures: PictureStates, head_use: HeadUse, examples: Sequence[Example], passes: Passes) -> float:
+def total_loss(images: VisionFeatures, head_use: HeadUse, examples: Sequence[Example], passes: Passes) -> float:
     """Return the sum over examples of what the recipe minimises, in nats."""
 
     def loss(some: Sequence[Example]) -> float:
-        grids, states = pictures.get([example.image for example in some])
+        grids, states = images.get([example.image for example in some])
         categories, hints = [example.category for example in some], [example.hint for example in some]
-        losses = objectives.losses(pictures.recogniser, pictures.encoder, head_use, grids, states, categories, hints)
+        losses = objectives.losses(images.recogniser, images.encoder, head_use, grids, states, categories, hints)
         return losses.sum().item()
 
     return sum(passes.over(examples, loss), 0.0)
@@ -84,7 +84,7 @@ def _batches(examples: Sequence[Example], batch_size: int) -> Iterator[Sequence[
 
 
 def _prediction(
-    example: Example, split: str, decoder: str, entry: Entry, picture_sha256: str, cache_key: str
+    example: Example, split: str, decoder: str, entry: Entry, image_sha256: str, cache_key: str
 ) -> Prediction:
     answer = entry.answer
     return parsed(
@@ -103,7 +103,7 @@ def _prediction(
             candidates=(),
             log_probabilities=answer.log_probabilities,
             latency_s=entry.latency_s,
-            picture_sha256=picture_sha256,
+            image_sha256=image_sha256,
             cache_key=cache_key,
             hint=example.hint,
         )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from skincare.answering.decoders import Answer
-from skincare.answering.journal import Entry, Journal
+from skincare.inference.decoders import Answer
+from skincare.inference.prediction_cache import Entry, Journal
 
 IDENTITY = {"weight_hash": "1", "decoder": "rank"}
 
@@ -44,7 +44,7 @@ def test_a_strange_line_is_as_good_as_absent(tmp_path, line):
     assert Journal(IDENTITY, tmp_path).get(journal.key("0")) == entry(0)
 
 
-def test_another_picture_or_identity_has_another_key(tmp_path):
+def test_another_image_or_identity_has_another_key(tmp_path):
     journal, other = Journal(IDENTITY, None), Journal({**IDENTITY, "decoder": "head"}, None)
     assert len({journal.key("a"), journal.key("b"), other.key("a"), other.key("b")}) == 4
     assert Journal(dict(reversed(IDENTITY.items())), None).key("a") == journal.key("a")

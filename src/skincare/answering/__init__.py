@@ -1,1 +1,0 @@
-"""Answers of a model: how they are got, kept, read and explained."""
