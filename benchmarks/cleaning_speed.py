@@ -43,7 +43,7 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 import clean
 from skincare.categories import CATEGORIES
-from skincare.cleaning import duplicates, hashes
+from skincare.cleaning import hashes, near_duplicates
 from skincare.files import write_json
 from skincare.paths import Layout
 from skincare.runlog import environment
@@ -149,7 +149,7 @@ def _set_aside(layout: Layout) -> None:
     before it gives a new file one, which is no cost of the cleaning.
     """
     aside = Path(tempfile.mkdtemp(dir=layout.root))
-    for made in (layout.clean_images.parent, layout.measures_cache.parent):
+    for made in (layout.clean_images.parent, layout.metrics_cache.parent):
         if made.exists():
             made.rename(aside / made.name)
     os.sync()
@@ -249,9 +249,9 @@ def _search_cells(config: Config) -> dict[str, Any]:
     cells = np.stack([frame.reshape(config.n_hashes, 64), content], axis=1)
     cells[9::10] = cells[:-9:10][: len(cells[9::10])]
     thumbnails = np.zeros((2, 64, 64, 3), np.uint8)
-    same = duplicates.Fingerprint(thumbnails, (1.0, 1.0))
+    same = near_duplicates.Fingerprint(thumbnails, (1.0, 1.0))
     start = time.perf_counter()
-    n_pairs = len(duplicates.search(list(cells), lambda _: same))
+    n_pairs = len(near_duplicates.search(list(cells), lambda _: same))
     return {"seconds": round(time.perf_counter() - start, 2), "pairs": n_pairs}
 
 

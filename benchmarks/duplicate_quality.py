@@ -38,9 +38,9 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-from skincare.cleaning import duplicates, hashes, inspection
-from skincare.cleaning.duplicates import Fingerprint
-from skincare.cleaning.inspection import Measures
+from skincare.cleaning import hashes, inspection, near_duplicates
+from skincare.cleaning.inspection import ImageMetrics
+from skincare.cleaning.near_duplicates import Fingerprint
 from skincare.evaluation.intervals import draw_products, share_interval
 from skincare.files import write_json
 from skincare.runlog import environment
@@ -68,10 +68,10 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Look:
+class MeasuredImage:
     """What methods compare images by."""
 
-    measures: Measures
+    metrics: ImageMetrics
     fingerprint: Fingerprint | None
 
 
@@ -79,7 +79,7 @@ class Look:
 class Method:
     """A distance of two images and the thresholds that it is tried with."""
 
-    distance: Callable[[Look, Look], float]
+    distance: Callable[[MeasuredImage, MeasuredImage], float]
     thresholds: tuple[float, ...]
 
 
@@ -87,8 +87,8 @@ class Method:
 class Pair:
     """Two images, how the second came about, and the pack of the first."""
 
-    one: Look
-    other: Look
+    one: MeasuredImage
+    other: MeasuredImage
     kind: str
     pack: int
 
@@ -99,7 +99,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     packs = different_packs(config.n_packs)
     with ProcessPoolExecutor() as pool:
-        drawn = pool.map(looks_of_pack, packs, range(len(packs)))
+        drawn = pool.map(images_of_pack, packs, range(len(packs)))
         looks = list(tqdm(drawn, "duplicate_quality", total=len(packs), unit="pack", disable=None))
     pairs = list(labelled_pairs(looks))
     rows = [row for name, method in METHODS.items() for row in rate(name, method, pairs, len(packs))]
@@ -122,7 +122,7 @@ def different_packs(n_packs: int) -> list[drawing.Packaging]:
     return list(found)
 
 
-def looks_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, Look]:
+def images_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, MeasuredImage]:
     """Return what there is of one pack, by kind."""
     rng = random.Random(number)
     word = f"BRAND {number}"
@@ -148,13 +148,13 @@ def looks_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, Look]:
     return {kind: look(content) for kind, content in images.items()}
 
 
-def look(content: bytes) -> Look:
+def look(content: bytes) -> MeasuredImage:
     """Return what the cleaning measures of an image."""
-    measures, thumbnails = inspection.measure(content)
-    return Look(measures, None if thumbnails is None else measures.fingerprint(thumbnails))
+    metrics, thumbnails = inspection.measure(content)
+    return MeasuredImage(metrics, None if thumbnails is None else metrics.fingerprint(thumbnails))
 
 
-def labelled_pairs(packs: Sequence[Mapping[str, Look]]) -> Iterator[Pair]:
+def labelled_pairs(packs: Sequence[Mapping[str, MeasuredImage]]) -> Iterator[Pair]:
     """Yield each photo with its copies and look-alikes, and the photos of different packs with each other."""
     for number, looks in enumerate(packs):
         for kind in (*COPIES, *OTHERS):
@@ -192,7 +192,7 @@ def rate(name: str, method: Method, pairs: Sequence[Pair], n_packs: int) -> Iter
 
 def judge(table: Path) -> dict[str, dict[str, dict[str, str]]]:
     """Return for each method and threshold how many of the judged pairs of each verdict it takes for copies."""
-    by_verdict: dict[str, list[tuple[Look, Look]]] = defaultdict(list)
+    by_verdict: dict[str, list[tuple[MeasuredImage, MeasuredImage]]] = defaultdict(list)
     for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines()):
         one, other = (look((table.parent / row[side]).read_bytes()) for side in ("file_a", "file_b"))
         by_verdict[row["verdict"].partition(":")[0]].append((one, other))
@@ -208,14 +208,14 @@ def judge(table: Path) -> dict[str, dict[str, dict[str, str]]]:
     }
 
 
-def _ours(one: Look, other: Look) -> float:
+def _ours(one: MeasuredImage, other: MeasuredImage) -> float:
     if one.fingerprint is None or other.fingerprint is None:
         return float("inf")
-    return duplicates.difference(one.fingerprint, other.fingerprint)
+    return near_duplicates.difference(one.fingerprint, other.fingerprint)
 
 
-def _bits_apart(field: str, one: Look, other: Look) -> float:
-    words = hashes.to_words([getattr(each.measures, field) for each in (one, other)])
+def _bits_apart(field: str, one: MeasuredImage, other: MeasuredImage) -> float:
+    words = hashes.to_words([getattr(each.metrics, field) for each in (one, other)])
     return float(np.bitwise_count(words[0] ^ words[1]).sum())
 
 

@@ -5,7 +5,7 @@ clean_dataset/annotations/pack_text.jsonl or csv_data/products_metadata.csv.
 Out: clean_dataset/{train,val,test}.json, clean_dataset/split_manifest.csv, plots/dataset_split.png.
 Command: python src/build_dataset.py              70 / 15 / 15 %, no product, size of it or shared image in two splits
          python src/build_dataset.py --split image   the reference's 80 / 20 % by image, to see what leaks
-         python src/build_dataset.py --focused       the same split of the images that focus.py made
+         python src/build_dataset.py --cropped       the same split of the product crops that crop.py made
          python src/build_dataset.py --hint text     the question comes with what read_text.py read on the pack
 Time: 1 s for 1,000 images that clean.py has measured on two cores; 8 s for others.
 
@@ -18,14 +18,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
 
 from skincare import figures, runlog, stage
 from skincare.catalogue import Product, name_family, read_products
 from skincare.categories import CATEGORIES
-from skincare.cleaning import duplicates, measuring
-from skincare.cleaning.image_tables import FOCUSED
-from skincare.cleaning.measure_store import MeasureStore
+from skincare.cleaning import batch_inspection, near_duplicates
+from skincare.cleaning.image_tables import CROPPED
+from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.dataset import chat, hints, splitting
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
@@ -50,8 +52,8 @@ class Config(stage.StageConfig):
     """Seed of the split."""
     resplit: bool = False
     """Forget the frozen split of earlier runs."""
-    focused: bool = False
-    """Take the images of clean_dataset/focused/ instead of clean_dataset/images/."""
+    cropped: Annotated[bool, tyro.conf.arg(aliases=("--focused",))] = False
+    """Take the product crops of clean_dataset/focused/ instead of clean_dataset/images/."""
     hint: HintKind = "none"
     """What comes with the question: text read on the pack, or the shop's metadata (brand, size, price, ingredients)."""
     hint_bytes: int = hints.MAX_BYTES
@@ -76,7 +78,7 @@ def run(config: Config, layout: Layout) -> Summary:
     rows = [row for row in rows if row.product_id in products]
     if len({row.product_id for row in rows}) < len(SPLITS):
         raise StageError(f"{layout.clean_table}: {len(rows)} images are too few to split; see log/cleaning_report.log")
-    file_of = _focused_files(rows, layout) if config.focused else {row.image_id: row.file for row in rows}
+    file_of = _cropped_files(rows, layout) if config.cropped else {row.image_id: row.file for row in rows}
     hint_of = hints.hints_of(config.hint, rows, layout, config.hint_bytes, with_name=config.hint_with_name)
     examples = [
         chat.example(file_of[row.image_id], products[row.product_id].category, hint_of[row.image_id]) for row in rows
@@ -117,22 +119,22 @@ def _check(config: Config) -> None:
         raise StageError("--hint-with-name goes with --hint metadata")
 
 
-def _focused_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
-    """Return image id -> focused image; raises StageError where focus.py has not seen what clean.py kept last."""
-    focused = {row.image_id: row for row in FOCUSED.read(layout.focus_table)}
+def _cropped_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
+    """Return image id -> product crop; raises StageError where crop.py has not run on what clean.py kept last."""
+    cropped = {row.image_id: row for row in CROPPED.read(layout.crop_table)}
     behind = [
         row.image_id
         for row in rows
-        if row.image_id not in focused
-        or focused[row.image_id].source_sha256 != row.sha256
-        or not (layout.root / focused[row.image_id].file).is_file()
+        if row.image_id not in cropped
+        or cropped[row.image_id].source_sha256 != row.sha256
+        or not (layout.root / cropped[row.image_id].file).is_file()
     ]
     if behind:
         raise StageError(
-            f"{layout.focus_table}: {len(behind)} of {len(rows)} images are not focused as they are now, such as "
-            f"{behind[0]}\nRun `python src/focus.py` again."
+            f"{layout.crop_table}: {len(behind)} of {len(rows)} images are not cropped as they are now, such as "
+            f"{behind[0]}\nRun `python src/crop.py` again."
         )
-    return {image_id: row.file for image_id, row in focused.items()}
+    return {image_id: row.file for image_id, row in cropped.items()}
 
 
 def _links(
@@ -156,11 +158,11 @@ def _links(
 
 def _alike(rows: Sequence[CleanRow], layout: Layout) -> list[tuple[int, int]]:
     """Compare the images themselves, so that the split does not rest on what the cleaning decided."""
-    with MeasureStore(layout.measures_cache) as store:
-        measured = measuring.measures_of_kept(rows, layout, store)
-        places = [place for place, (_, measures) in enumerate(measured) if measures.cells]
-        cells = [duplicates.cells_from_hex(measured[place][1].cells) for place in places]
-        pairs = duplicates.search(cells, lambda i: store.fingerprint(*measured[places[i]]))
+    with MetricsCache(layout.metrics_cache) as store:
+        measured = batch_inspection.metrics_of_kept(rows, layout, store)
+        places = [place for place, (_, metrics) in enumerate(measured) if metrics.cells]
+        cells = [near_duplicates.cells_from_hex(measured[place][1].cells) for place in places]
+        pairs = near_duplicates.search(cells, lambda i: store.fingerprint(*measured[places[i]]))
     return [(places[i], places[j]) for i, j, _ in pairs]
 
 
@@ -232,7 +234,7 @@ def _results(
             logger.warning("%s holds no image of: %s", split, ", ".join(names))
     return {
         "split": config.split,
-        "focused": config.focused,
+        "cropped": config.cropped,
         "hints": {
             "kind": config.hint,
             "with_name": config.hint_with_name,

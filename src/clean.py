@@ -28,11 +28,19 @@ from typing import Any
 
 from skincare import figures, reference, runlog, stage, worker_pool
 from skincare.catalogue import read_products
-from skincare.cleaning import checks, cleaning_report, copies, inspection, measuring, quality, reviewing
+from skincare.cleaning import (
+    batch_inspection,
+    checks,
+    cleaning_report,
+    duplicates,
+    inspection,
+    quality,
+    threshold_review,
+)  # fmt: skip
 from skincare.cleaning.checks import Choice, ImageReason, Reason, Rules
-from skincare.cleaning.copies import Likeness
-from skincare.cleaning.inspection import Inspection, Measures
-from skincare.cleaning.measure_store import MeasureStore
+from skincare.cleaning.duplicates import Similarities
+from skincare.cleaning.inspection import ImageMetrics, Inspection
+from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.errors import StageError
 from skincare.files import copy_if_changed, write_text
 from skincare.paths import Layout
@@ -88,37 +96,37 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Look at every image, decide, copy what stays."""
     if config.calibrate:
-        return reviewing.calibrate(config.calibrate, config.review, config.keep_good, layout)
+        return threshold_review.calibrate(config.calibrate, config.review, config.keep_good, layout)
     choice = config.choice(config.rules)
     catalogue = read_products(config.catalogue or layout.catalogue)
     category_of = {product.product_id: product.category for product in catalogue.products}
     rows = _rows(layout)
-    with MeasureStore(layout.measures_cache) as store:
-        inspections = measuring.inspect_all(rows, layout, store, config.engine, anew=config.remeasure)
-        good = [(one.row, one.measures) for one in inspections if one.measures]
+    with MetricsCache(layout.metrics_cache) as store:
+        inspections = batch_inspection.inspect_all(rows, layout, store, config.engine, anew=config.remeasure)
+        good = [(one.row, one.metrics) for one in inspections if one.metrics]
         if config.review:
-            return reviewing.review_check(choice.check(config.review), good, layout)
-        likeness = copies.find_likeness(good, store, partial(_pixels_digest, layout))
-    rejected = [one.rejection for one in inspections if one.rejection] + decide(good, likeness, category_of, choice)
+            return threshold_review.review_check(choice.check(config.review), good, layout)
+        similarities = duplicates.find_similarities(good, store, partial(_pixels_digest, layout))
+    rejected = [one.rejection for one in inspections if one.rejection] + decide(good, similarities, category_of, choice)
     rejected.sort(key=lambda row: natural_key(row.image_id))
     gone = {row.image_id for row in rejected}
-    kept = [(row, measures) for row, measures in good if row.image_id not in gone]
+    kept = [(row, metrics) for row, metrics in good if row.image_id not in gone]
     limit = choice.check("blurred").limit
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
     if not kept:
         # What an earlier run kept would go, and most likely the images are just not where they were.
         raise StageError(f"Of {len(rows):,} images none would be kept ({_listed(counts)}); all stays as it was")
     runlog.take_back_summary("clean", layout)
-    with worker_pool.beside(
+    with worker_pool.run_alongside(
         figures.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
     ):
         results = _results(rows, kept, rejected, inspections, category_of, limit)
-        results["checks"] = _failing(choice, [measures for _, measures in good])
+        results["checks"] = _failing(choice, [metrics for _, metrics in good])
         results["against_reference"] = {
-            other: _compare(good, likeness, category_of, other) for other in ("reference", "reference_mended")
+            other: _compare(good, similarities, category_of, other) for other in ("reference", "reference_mended")
         }
         _copy([row for row, _ in kept], layout)
-    CLEAN.write(layout.clean_table, [_clean_row(row, measures, layout) for row, measures in kept])
+    CLEAN.write(layout.clean_table, [_clean_row(row, metrics, layout) for row, metrics in kept])
     REJECTED.write(layout.rejected_table, rejected)
     write_text(layout.cleaning_report, cleaning_report.render(counts, results, rejected))
     return Summary(
@@ -145,18 +153,18 @@ def _pixels_digest(layout: Layout, row: ImageRow) -> str:
 
 
 def decide(
-    images: copies.Images, likeness: Likeness, category_of: Mapping[str, str], choice: Choice
+    images: duplicates.Images, similarities: Similarities, category_of: Mapping[str, str], choice: Choice
 ) -> list[RejectedRow]:
     """Return a row for each image that a check rejects."""
     rejected, good = [], []
-    for row, measures in images:
-        check = choice.failing(measures)
+    for row, metrics in images:
+        check = choice.failing(metrics)
         if check:
-            value, limit = f"{check.value(measures):.2f}", f"{check.limit:g}"
+            value, limit = f"{check.value(metrics):.2f}", f"{check.limit:g}"
             rejected.append(inspection.rejection(row, check.reason, value.removesuffix(".00"), limit))
         else:
-            good.append((row, measures))
-    return rejected + copies.reject_copies(good, likeness, category_of, choice.copies)
+            good.append((row, metrics))
+    return rejected + duplicates.reject_duplicates(good, similarities, category_of, choice.duplicate_reasons)
 
 
 def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
@@ -172,28 +180,28 @@ def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
     os.sync()
 
 
-def _clean_row(row: ImageRow, measures: Measures, layout: Layout) -> CleanRow:
+def _clean_row(row: ImageRow, metrics: ImageMetrics, layout: Layout) -> CleanRow:
     return CleanRow(
         product_url=row.product_url,
         image_id=row.image_id,
         product_id=row.product_id,
         file=layout.relative(layout.clean_images / Path(row.file).name),
-        width=measures.width,
-        height=measures.height,
-        sharpness=round(measures.sharpness.content, 2),
-        plain_sharpness=round(measures.sharpness.plain, 2),
-        sha256=measures.sha256,
-        dhash_16x16=measures.dhash,
-        phash_16x16=measures.phash,
+        width=metrics.width,
+        height=metrics.height,
+        sharpness=round(metrics.sharpness.content, 2),
+        plain_sharpness=round(metrics.sharpness.plain, 2),
+        sha256=metrics.sha256,
+        dhash_16x16=metrics.dhash,
+        phash_16x16=metrics.phash,
     )
 
 
 def _results(
-    rows: Sequence[ImageRow], kept: Sequence[tuple[ImageRow, Measures]], rejected: Sequence[RejectedRow],
+    rows: Sequence[ImageRow], kept: Sequence[tuple[ImageRow, ImageMetrics]], rejected: Sequence[RejectedRow],
     inspections: Sequence[Inspection], category_of: Mapping[str, str], min_sharpness: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what report and cleaning report show beside the counts."""
-    sharpness = [one.measures.sharpness for one in inspections if one.measures]
+    sharpness = [one.metrics.sharpness for one in inspections if one.metrics]
     limits = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, min_sharpness})
     products, with_image = {row.product_id for row in rows}, {row.product_id for row, _ in kept}
     lost = sorted(products - with_image, key=natural_key)
@@ -209,30 +217,32 @@ def _results(
         "plain_sharp_at_limit": {f"{limit:g}": sum(one.plain >= limit for one in sharpness) for limit in limits},
         # Sharp by the content, blurred by the reference's measure: kept, and worth a look.
         "kept_against_plain_rule": sorted(
-            (row.image_id for row, measures in kept if measures.sharpness.plain < min_sharpness), key=natural_key
+            (row.image_id for row, metrics in kept if metrics.sharpness.plain < min_sharpness), key=natural_key
         ),
         "conflicts": _conflicts(rejected),
-        "n_equal_hashes": _n_equal_hashes([measures for _, measures in kept]),
+        "n_equal_hashes": _n_equal_hashes([metrics for _, metrics in kept]),
         "reference": reference.CLEANING,
     }
 
 
-def _failing(choice: Choice, measured: Sequence[Measures]) -> dict[str, dict[str, Any]]:
+def _failing(choice: Choice, measured: Sequence[ImageMetrics]) -> dict[str, dict[str, Any]]:
     """Return for each measured check its limit, whether it rejects, and how many images fail it, alone or not."""
     return {
         check.reason: {
             "limit": check.limit,
             "rejects": check.reason in choice.on,
-            "failing": sum(check.fails(measures) for measures in measured),
+            "failing": sum(check.fails(metrics) for metrics in measured),
         }
         for check in choice.checks
     }
 
 
-def _compare(images: copies.Images, likeness: Likeness, category_of: Mapping[str, str], other: Rules) -> dict[str, Any]:
+def _compare(
+    images: duplicates.Images, similarities: Similarities, category_of: Mapping[str, str], other: Rules
+) -> dict[str, Any]:
     """Return where the rules by content and other rules, each as they come, part."""
     ours, theirs = (
-        {row.image_id: row.reason for row in decide(images, likeness, category_of, checks.choose(rules, {}))}
+        {row.image_id: row.reason for row in decide(images, similarities, category_of, checks.choose(rules, {}))}
         for rules in ("content", other)
     )
     return {
@@ -253,9 +263,9 @@ def _conflicts(rejected: Sequence[RejectedRow]) -> list[list[str]]:
     return sorted(pairs.values(), key=lambda pair: natural_key(pair[0]))
 
 
-def _n_equal_hashes(kept: Sequence[Measures]) -> int:
+def _n_equal_hashes(kept: Sequence[ImageMetrics]) -> int:
     """Return how many kept, so different, images an equal 256-bit difference hash would have thrown away."""
-    return len(kept) - len({measures.dhash for measures in kept})
+    return len(kept) - len({metrics.dhash for metrics in kept})
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -162,10 +162,10 @@ def test_what_the_cleaning_measured_is_not_decoded_again(tmp_path, monkeypatch):
     layout = Layout(tmp_path)
     small_shop(layout, 12)
     with_store, _ = build(layout)
-    layout.measures_cache.unlink()
+    layout.metrics_cache.unlink()
     anew, _ = build(layout)
     assert anew == with_store
-    monkeypatch.setattr(inspection, "look_at", lambda path: pytest.fail(f"{path} was decoded"))
+    monkeypatch.setattr(inspection, "inspect_file", lambda path: pytest.fail(f"{path} was decoded"))
     assert build(layout)[0] == anew, "what is measured here is remembered too"
 
 

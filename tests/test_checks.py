@@ -53,35 +53,35 @@ BAD = {
 }
 
 
-def _measures(content):
+def _metrics(content):
     return inspection.measure(content)[0]
 
 
 @pytest.mark.parametrize("reason", BAD)
 def test_a_check_alone_rejects_what_it_is_for_and_no_good_pack(reason):
     alone = checks.choose("content", {}, only=(reason,))
-    failing = alone.failing(_measures(BAD[reason]))
+    failing = alone.failing(_metrics(BAD[reason]))
     assert failing and failing.reason == reason
-    assert alone.failing(_measures(jpeg(pack(1)))) is None
-    assert checks.choose("content", {}, only=(reason,), skip=(reason,)).failing(_measures(BAD[reason])) is None
+    assert alone.failing(_metrics(jpeg(pack(1)))) is None
+    assert checks.choose("content", {}, only=(reason,), skip=(reason,)).failing(_metrics(BAD[reason])) is None
 
 
 def test_every_image_check_is_in_the_table_once_and_explained():
     assert Counter(check.reason for check in checks.CHECKS) == Counter(get_args(checks.ImageReason))
-    reasons = (*get_args(checks.FileReason), *get_args(checks.ImageReason), *get_args(checks.CopyReason))
+    reasons = (*get_args(checks.FileReason), *get_args(checks.ImageReason), *get_args(checks.DuplicateReason))
     assert all(checks.meaning(reason) for reason in reasons)
 
 
 def test_what_the_decoder_can_deal_with_is_kept_by_default():
     choice = checks.choose("content", {})
     for reason in ("animated", "rotated", "transparent", "cmyk", "sixteen_bit", "greyscale", "profile_ignored"):
-        assert choice.failing(_measures(BAD[reason])) is None, reason
+        assert choice.failing(_metrics(BAD[reason])) is None, reason
 
 
 def test_a_limit_moves_the_check_and_an_unknown_one_is_an_error():
-    measures = _measures(jpeg(pack(1)))
-    assert checks.choose("content", {"too_small": 481}).failing(measures).reason == "too_small"
-    assert checks.choose("content", {"too_small": 480}).failing(measures) is None
+    metrics = _metrics(jpeg(pack(1)))
+    assert checks.choose("content", {"too_small": 481}).failing(metrics).reason == "too_small"
+    assert checks.choose("content", {"too_small": 480}).failing(metrics) is None
     with pytest.raises(StageError, match="no check is called sharpness"):
         checks.choose("content", {"sharpness": 1})
 
@@ -97,7 +97,7 @@ def test_drawn_packs_and_pale_ones_pass():
     for seed in range(20):
         image = pack(seed)
         for content in (jpeg(image), jpeg(image.point(lambda value: 128 + value // 2))):
-            failing = choice.failing(_measures(content))
+            failing = choice.failing(_metrics(content))
             assert failing is None, (seed, failing)
 
 
@@ -105,13 +105,13 @@ def test_drawn_packs_and_pale_ones_pass():
 def test_no_real_photo_fails_but_by_size(real_data):
     choice = checks.choose("content", {})
     rows = csv.DictReader((real_data / "photos.csv").read_text(encoding="utf-8").splitlines())
-    found = [choice.failing(_measures((real_data / row["file"]).read_bytes())) for row in rows]
+    found = [choice.failing(_metrics((real_data / row["file"]).read_bytes())) for row in rows]
     assert {check.reason for check in found if check} <= {"too_small"}
     assert len(found) == 192
 
 
 def test_measures_are_those_of_the_upright_image():
-    measures = _measures(_turned())
-    plain = _measures(_saved(pack(1).transpose(Image.Transpose.ROTATE_270), "PNG"))
-    assert measures.box == pytest.approx(plain.box, abs=4)
-    assert dataclasses.replace(measures, notes=()).width == plain.width
+    metrics = _metrics(_turned())
+    plain = _metrics(_saved(pack(1).transpose(Image.Transpose.ROTATE_270), "PNG"))
+    assert metrics.box == pytest.approx(plain.box, abs=4)
+    assert dataclasses.replace(metrics, notes=()).width == plain.width

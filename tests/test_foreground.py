@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from skincare.cleaning import foreground
-from skincare.cleaning.foreground import NoProductError, find_product
+from skincare.cleaning.foreground import NoProductError, segment_product
 from skincare.errors import MissingInputError
 from skincare.images import decode
 from skincare.sample import drawing
@@ -36,11 +36,11 @@ def test_the_product_is_found_on_every_background_and_never_cut(background):
     overlaps = []
     for seed in range(3):
         image, truth = drawn(seed, background)
-        found = find_product(image)
+        found = segment_product(image)
         overlaps.append(overlap(found.alpha > 127, truth))
         left, top, right, bottom = Image.fromarray(truth).getbbox()
         missing = max(found.box[0] - left, found.box[1] - top, right - found.box[2], bottom - found.box[3])
-        assert missing <= 0.08 * max(right - left, bottom - top), "what focus.py leaves as a margin"
+        assert missing <= 0.08 * max(right - left, bottom - top), "what crop.py leaves as a margin"
         assert found.confidence > 0.8
     assert np.mean(overlaps) > 0.93
     assert min(overlaps) > 0.85
@@ -49,21 +49,21 @@ def test_the_product_is_found_on_every_background_and_never_cut(background):
 @pytest.mark.parametrize("container", ["jar", "bottle", "tube"])
 def test_a_white_pack_with_a_cream_label_on_white_keeps_its_inside(container):
     image, truth = drawn(3, "white", container=container, body_colour="white", cap_colour="white", label="band")
-    assert overlap(find_product(image).alpha > 127, truth) > 0.8
+    assert overlap(segment_product(image).alpha > 127, truth) > 0.8
 
 
 def test_the_shadow_is_background():
     image, truth = drawn(5, "white", container="bottle", body_colour="blue")
     shadow = (np.asarray(image).min(axis=2) < 235) & ~truth
     assert shadow.sum() > 1000
-    assert (find_product(image).alpha[shadow] < 127).mean() > 0.75
+    assert (segment_product(image).alpha[shadow] < 127).mean() > 0.75
 
 
 def test_the_outline_does_not_depend_on_what_was_looked_at_before():
     image, _ = drawn(7, "gradient")
-    first = find_product(image).alpha
-    find_product(drawn(8, "table")[0])
-    assert np.array_equal(find_product(image).alpha, first)
+    first = segment_product(image).alpha
+    segment_product(drawn(8, "table")[0])
+    assert np.array_equal(segment_product(image).alpha, first)
 
 
 def scene() -> Image.Image:
@@ -88,7 +88,7 @@ REASONS = {
 @pytest.mark.parametrize("reason", REASONS)
 def test_an_image_without_a_clear_product_says_why(reason):
     with pytest.raises(NoProductError) as raised:
-        find_product(REASONS[reason])
+        segment_product(REASONS[reason])
     assert raised.value.reason == reason
 
 
@@ -97,7 +97,7 @@ def test_odd_shapes_end_with_a_product_or_a_reason(size):
     image = Image.new("RGB", size, (250, 250, 250))
     ImageDraw.Draw(image).rectangle((size[0] // 3, size[1] // 3, size[0] // 2, size[1] // 2), fill=(200, 30, 30))
     try:
-        found = find_product(image)
+        found = segment_product(image)
     except NoProductError:
         return
     assert found.alpha.shape == (size[1], size[0])
@@ -107,7 +107,7 @@ def test_of_an_animation_the_first_frame_counts():
     image, truth = drawn(2, "white")
     buffer = io.BytesIO()
     image.save(buffer, "GIF", save_all=True, append_images=[scene().resize(image.size)])
-    assert overlap(find_product(decode(buffer.getvalue())).alpha > 127, truth) > 0.85
+    assert overlap(segment_product(decode(buffer.getvalue())).alpha > 127, truth) > 0.85
 
 
 def test_rembg_takes_part_where_it_is_installed(monkeypatch):

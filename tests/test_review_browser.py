@@ -2,7 +2,7 @@
 
 import pytest
 
-from skincare.cleaning import review_sheet, reviewing
+from skincare.cleaning import review_sheet, threshold_review
 from skincare.cleaning.image_tables import MARKS
 from skincare.paths import Layout
 from tests.browser import CONTRAST, UNNAMED
@@ -12,7 +12,7 @@ from tests.test_review_sheet import HOSTILE, QUESTION, measured
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory):
     found = Layout(tmp_path_factory.mktemp("review"))
-    reviewing.review(QUESTION, measured(found, 40, name=HOSTILE), found)
+    threshold_review.review(QUESTION, measured(found, 40, name=HOSTILE), found)
     return found
 
 
@@ -80,7 +80,7 @@ def test_what_is_saved_is_what_calibrate_reads(page, layout, tmp_path):
     assert len(marks) == 40
     row, read = review_sheet.read_marks(tmp_path / "marks.csv", layout, "blurred")
     assert (row.limit, sum(one.is_good for one in read)) == (60.0, 14)
-    headline = reviewing.calibrate(tmp_path / "marks.csv", None, None, layout).headline
+    headline = threshold_review.calibrate(tmp_path / "marks.csv", None, None, layout).headline
     assert "python src/clean.py --limits blurred 79.5" in headline
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skincare.cleaning import review_sheet, reviewing
+from skincare.cleaning import review_sheet, threshold_review
 from skincare.cleaning.image_tables import MARKS, REVIEW, MarkRow
 from skincare.cleaning.review_sheet import Measured, Question
 from skincare.errors import StageError
@@ -45,7 +45,7 @@ def test_as_many_are_shown_on_either_side_the_nearest_first(is_least):
 
 def test_the_page_is_self_contained_and_foreign_text_stays_text(tmp_path):
     layout = Layout(tmp_path)
-    reviewing.review(QUESTION, measured(layout, name=HOSTILE), layout)
+    threshold_review.review(QUESTION, measured(layout, name=HOSTILE), layout)
     page = layout.review_sheet("blurred").read_text(encoding="utf-8")
     assert "://" not in page
     assert '<script>document.title="run"' not in page
@@ -55,7 +55,7 @@ def test_the_page_is_self_contained_and_foreign_text_stays_text(tmp_path):
 def test_the_page_stays_below_ten_megabytes(tmp_path, monkeypatch):
     layout = Layout(tmp_path)
     monkeypatch.setattr(review_sheet, "_MAX_CHARACTERS", 60_000)
-    summary = reviewing.review(QUESTION, measured(layout, 12, 128), layout)
+    summary = threshold_review.review(QUESTION, measured(layout, 12, 128), layout)
     assert 0 < summary.counts["shown"] < 12
     assert layout.review_sheet("blurred").stat().st_size < 60_000 + 30_000
     values = [row.value for row in REVIEW.read(layout.review_table("blurred"))]
@@ -76,7 +76,7 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_marks_that_do_not_belong_to_the_sheet_are_refused(tmp_path, message):
     layout = Layout(tmp_path)
-    reviewing.review(QUESTION, measured(layout), layout)
+    threshold_review.review(QUESTION, measured(layout), layout)
     path = tmp_path / "marks.csv"
     MARKS.write(path, BAD[message](marks_of(layout)))
     with pytest.raises(StageError, match=message):
@@ -92,7 +92,7 @@ def test_the_name_of_a_check_cannot_lead_out_of_the_folder(tmp_path):
 
 def test_an_edited_sheet_is_refused(tmp_path):
     layout = Layout(tmp_path)
-    reviewing.review(QUESTION, measured(layout), layout)
+    threshold_review.review(QUESTION, measured(layout), layout)
     path = tmp_path / "marks.csv"
     MARKS.write(path, marks_of(layout))
     assert len(review_sheet.read_marks(path, layout, "blurred")[1]) == 6

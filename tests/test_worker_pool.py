@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from skincare import worker_pool
-from skincare.cleaning import measuring
-from skincare.cleaning.measure_store import MeasureStore
+from skincare.cleaning import batch_inspection
+from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.paths import REPOSITORY, Layout
 from skincare.tables import IMAGES
 from tests.dataset_helpers import jpeg, pack, write_images
@@ -36,7 +36,7 @@ def _lost(value):
     return f"lost {value}"
 
 
-@pytest.mark.parametrize("order", [partial(worker_pool.in_order, "local", lost=_lost), worker_pool.on_threads])
+@pytest.mark.parametrize("order", [partial(worker_pool.map_ordered, "local", lost=_lost), worker_pool.map_threads])
 def test_results_come_in_order_and_few_are_under_way(order):
     taken = []
     found = order(function=_double, items=(taken.append(value) or value for value in range(1000)))
@@ -47,13 +47,13 @@ def test_results_come_in_order_and_few_are_under_way(order):
 
 def test_what_kills_its_process_or_hangs_is_lost_alone(monkeypatch):
     monkeypatch.setattr(worker_pool, "_PATIENCE_S", 1)
-    found = list(worker_pool.in_order("local", _double_or_die, range(800), _lost))
+    found = list(worker_pool.map_ordered("local", _double_or_die, range(800), _lost))
     lost = {13, 20, 500, 777}
     assert found == [f"lost {value}" if value in lost else 2 * value for value in range(800)]
 
 
 def test_an_error_is_raised_where_the_results_are_taken():
-    found = worker_pool.in_order("local", _double_or_die, range(892, 2000), _lost)
+    found = worker_pool.map_ordered("local", _double_or_die, range(892, 2000), _lost)
     assert [next(found) for _ in range(8)] == [2 * value for value in range(892, 900)]
     with pytest.raises(ValueError, match="no death"):
         next(found)
@@ -62,7 +62,8 @@ def test_an_error_is_raised_where_the_results_are_taken():
 def test_nothing_is_left_running_when_the_program_is_killed():
     code = (
         "import time\nfrom skincare import worker_pool\n"
-        "for one in worker_pool.in_order('local', time.sleep, iter(lambda: 0.01, None), None): print(one, flush=True)"
+        "for one in worker_pool.map_ordered('local', time.sleep, iter(lambda: 0.01, None), None):\n"
+        "    print(one, flush=True)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as program:
@@ -74,10 +75,10 @@ def test_nothing_is_left_running_when_the_program_is_killed():
 
 def test_a_function_runs_beside_a_block_and_its_error_is_raised_at_the_end(tmp_path):
     file = tmp_path / "written"
-    with worker_pool.beside(file.write_text, "beside"):
+    with worker_pool.run_alongside(file.write_text, "beside"):
         pass
     assert file.read_text(encoding="utf-8") == "beside"
-    with pytest.raises(FileNotFoundError), worker_pool.beside(Path(tmp_path / "no" / "folder").write_text, ""):
+    with pytest.raises(FileNotFoundError), worker_pool.run_alongside(Path(tmp_path / "no" / "folder").write_text, ""):
         file.unlink()
     assert not file.exists()
 
@@ -94,8 +95,8 @@ def test_ray_gives_the_rows_of_the_local_engine(tmp_path):
     found = {}
     try:
         for engine in ("local", "ray"):
-            with MeasureStore(tmp_path / f"{engine}.sqlite") as store:
-                found[engine] = measuring.inspect_all(rows, layout, store, engine)
+            with MetricsCache(tmp_path / f"{engine}.sqlite") as store:
+                found[engine] = batch_inspection.inspect_all(rows, layout, store, engine)
     finally:
         ray.shutdown()
     assert found["ray"] == found["local"]

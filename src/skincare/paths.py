@@ -78,16 +78,16 @@ class Layout:
         return self.root / "log" / "clean_calibration.json"
 
     @property
-    def measures_cache(self) -> Path:
+    def metrics_cache(self) -> Path:
         return self.root / ".cache" / "measures.sqlite"
 
-    # -- what focus.py writes
+    # -- what crop.py writes
     @property
-    def focused_images(self) -> Path:
+    def cropped_images(self) -> Path:
         return self.root / "clean_dataset" / "focused"
 
     @property
-    def focus_table(self) -> Path:
+    def crop_table(self) -> Path:
         return self.root / "clean_dataset" / "annotations" / "focused.csv"
 
     # -- what read_text.py writes

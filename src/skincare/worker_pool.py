@@ -39,7 +39,7 @@ _BATCH: Final = 8
 _PATIENCE_S: Final = 60
 
 
-def in_order(
+def map_ordered(
     engine: Engine, function: Callable[[Item], Result], items: Iterable[Item], lost: Callable[[Item], Result],
     batch_size: int = _BATCH,
 ) -> Iterator[Result]:  # fmt: skip
@@ -53,7 +53,7 @@ def in_order(
     return _on_ray(function, items) if engine == "ray" else _on_processes(function, items, lost, batch_size)
 
 
-def on_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `function` of each item; for work that others do for Python meanwhile: a library in C, the disk."""
     n_workers = os.cpu_count() or 1
     under_way: deque[Future[Result]] = deque()
@@ -70,7 +70,7 @@ def on_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
 
 
 @contextmanager
-def beside(function: Callable[..., object], *arguments: object) -> Iterator[None]:
+def run_alongside(function: Callable[..., object], *arguments: object) -> Iterator[None]:
     """Run a function in another process while the block runs; what it raises is raised at the end."""
     with _start(1) as pool:
         done = pool.submit(function, *arguments)

@@ -1,1 +1,1 @@
-"""Which images stay: measures, checks, copies; help to choose limits; the cut to the product."""
+"""Which images stay: metrics, checks, copies; help to choose limits; the cut to the product."""

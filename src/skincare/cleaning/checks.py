@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from skincare.cleaning.inspection import Measures
+from skincare.cleaning.inspection import ImageMetrics
 from skincare.cleaning.quality import MIN_SHARPNESS
 from skincare.errors import StageError
 
@@ -21,10 +21,10 @@ ImageReason = Literal[
     "too_small", "odd_shape", "blurred", "blurred_frame", "dark", "overexposed", "low_information", "greyscale",
     "animated", "rotated", "transparent", "cmyk", "sixteen_bit", "profile_applied", "profile_ignored",
 ]  # fmt: skip
-CopyReason = Literal[
+DuplicateReason = Literal[
     "category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate", "equal_dhash", "equal_reference_hash"
 ]
-Reason = Literal[ImageReason, CopyReason]
+Reason = Literal[ImageReason, DuplicateReason]
 Rules = Literal["content", "reference", "reference_mended"]
 
 MEANINGS: Final[dict[str, str]] = {
@@ -53,14 +53,14 @@ class Check:
 
     reason: ImageReason
     meaning: str
-    value: Callable[[Measures], float]
+    value: Callable[[ImageMetrics], float]
     limit: float
     is_least: bool
     is_on: bool = True
 
-    def fails(self, measures: Measures) -> bool:
+    def fails(self, metrics: ImageMetrics) -> bool:
         """Tell whether an image does not pass."""
-        value = self.value(measures)
+        value = self.value(metrics)
         return value < self.limit if self.is_least else value > self.limit
 
 
@@ -89,7 +89,7 @@ CHECKS: Final = (
     _noted("profile_ignored", "with a colour profile that is broken, misfit or absurd"),
 )  # fmt: skip
 
-_COPY_REASONS: Final[tuple[CopyReason, ...]] = get_args(CopyReason)
+_DUPLICATE_REASONS: Final[tuple[DuplicateReason, ...]] = get_args(DuplicateReason)
 _PRESETS: Final[dict[Rules, frozenset[Reason]]] = {
     "content": frozenset(
         {check.reason for check in CHECKS if check.is_on}
@@ -108,17 +108,17 @@ class Choice:
     checks: tuple[Check, ...]
 
     @property
-    def copies(self) -> tuple[CopyReason, ...]:
+    def duplicate_reasons(self) -> tuple[DuplicateReason, ...]:
         """Return the checks for copies that reject, the surest first."""
-        return tuple(reason for reason in _COPY_REASONS if reason in self.on)
+        return tuple(reason for reason in _DUPLICATE_REASONS if reason in self.on)
 
     def check(self, reason: ImageReason) -> Check:
         """Return a measured check, on or off."""
         return next(check for check in self.checks if check.reason == reason)
 
-    def failing(self, measures: Measures) -> Check | None:
+    def failing(self, metrics: ImageMetrics) -> Check | None:
         """Return the first check that rejects an image by itself."""
-        return next((check for check in self.checks if check.reason in self.on and check.fails(measures)), None)
+        return next((check for check in self.checks if check.reason in self.on and check.fails(metrics)), None)
 
 
 def choose(
@@ -131,7 +131,7 @@ def choose(
         known = ", ".join(check.reason for check in CHECKS)
         raise StageError(f"--limits: no check is called {', '.join(sorted(unknown))}; there are {known}")
     on = (frozenset(only) or _PRESETS[rules]) | set(also)
-    checks = tuple(_with_limit(check, limits.get(check.reason, check.limit)) for check in CHECKS)
+    checks = tuple(_with_threshold(check, limits.get(check.reason, check.limit)) for check in CHECKS)
     return Choice(on - set(skip), checks)
 
 
@@ -140,9 +140,9 @@ def meaning(reason: str) -> str:
     return next((check.meaning for check in CHECKS if check.reason == reason), MEANINGS.get(reason, ""))
 
 
-def _with_limit(check: Check, limit: float) -> Check:
+def _with_threshold(check: Check, limit: float) -> Check:
     return Check(check.reason, check.meaning, check.value, limit, check.is_least, check.is_on)
 
 
-def _elongation(measures: Measures) -> float:
-    return max(measures.width, measures.height) / min(measures.width, measures.height)
+def _elongation(metrics: ImageMetrics) -> float:
+    return max(metrics.width, metrics.height) / min(metrics.width, metrics.height)

@@ -1,6 +1,6 @@
 """Where the product is in a photo with a plain background: its outline, its box and how sure that is.
 
-By classical means: what the border has in common is the background (`skincare.cleaning.backdrop`); from the border
+By classical means: what the border has in common is the background (`skincare.cleaning.background`); from the border
 it spreads over all that looks like it or like a shadow on it, until an edge stops it. Gaps in an edge, as a white
 pack on white has them, are too narrow for it to slip through. GrabCut then moves the outline to where colours change.
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from skincare.cleaning.backdrop import TOLERANCE, Backdrop, Lab, Mask, fit_backdrop, to_lab
+from skincare.cleaning.background import TOLERANCE, Background, Lab, Mask, fit_background, to_lab
 from skincare.cleaning.quality import Box
 from skincare.errors import MissingInputError
 
@@ -58,7 +58,7 @@ class NoProductError(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
+class Foreground:
     """A product in an image.
 
     alpha: (H, W) uint8, 255 where the product is, 0 where not; box: its (left, top, right, bottom) in pixels;
@@ -70,7 +70,7 @@ class Found:
     confidence: float
 
 
-def find_product(image: Image.Image) -> Found:
+def segment_product(image: Image.Image) -> Foreground:
     """Return where the product of an RGB image is, by classical means; raises NoProductError."""
     scale = min(1.0, _SIDE_PX / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
@@ -78,10 +78,10 @@ def find_product(image: Image.Image) -> Found:
         raise NoProductError("too_small")
     pixels = cv2.resize(np.asarray(image), size, interpolation=cv2.INTER_AREA)
     lab = to_lab(pixels)  # type: ignore[arg-type]
-    backdrop = fit_backdrop(lab)
-    if not backdrop.is_plain:
+    background = fit_background(lab)
+    if not background.is_plain:
         raise NoProductError("no_plain_background")
-    mask = _without_holes(_large_parts(~_spread(_looks_like(lab, backdrop))))
+    mask = _without_holes(_large_parts(~_spread(_looks_like(lab, background))))
     mask = _large_parts(_grabcut(pixels, _snapped(pixels, mask)))
     _check_frame(mask)
     confidence = _edge_share(lab, mask)
@@ -90,17 +90,17 @@ def find_product(image: Image.Image) -> Found:
     return _enlarged(mask, image.size, confidence)
 
 
-def _looks_like(lab: Lab, backdrop: Backdrop) -> Mask:
+def _looks_like(lab: Lab, background: Background) -> Mask:
     """Return the pixels that are background or shadow on it, and no edge."""
-    difference = lab - backdrop.colours
+    difference = lab - background.colours
     chroma = np.linalg.norm(difference[..., 1:], axis=2)
-    light, ground = lab[..., 0], np.maximum(backdrop.colours[..., 0], 1)
+    light, ground = lab[..., 0], np.maximum(background.colours[..., 0], 1)
     is_shadow = (light < ground + TOLERANCE) & (light > _SHADOW_LIGHT * ground)
     is_shadow &= chroma < TOLERANCE + _SHADOW_TINT * np.maximum(ground - light, 0)
     weights = np.array([1, _CHROMA_WEIGHT, _CHROMA_WEIGHT], dtype=np.float32)
     band_pass = cv2.GaussianBlur(difference, (0, 0), 0.7) - cv2.GaussianBlur(difference, (0, 0), 2.5)
     edge = np.linalg.norm(band_pass * weights, axis=2)
-    least = _LEAST_EDGE + _EDGES_OVER_GRAIN * float(np.median(edge[backdrop.border]))
+    least = _LEAST_EDGE + _EDGES_OVER_GRAIN * float(np.median(edge[background.border]))
     return ((np.linalg.norm(difference, axis=2) < TOLERANCE) | is_shadow) & (edge < least)
 
 
@@ -121,8 +121,8 @@ def _spread(free: Mask) -> Mask:
 def _large_parts(mask: Mask) -> Mask:
     """Return the mask without specks and crumbs; raises NoProductError where nothing is left."""
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    _, labels, measures, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
-    areas = measures[1:, cv2.CC_STAT_AREA]
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    areas = statistics[1:, cv2.CC_STAT_AREA]
     if not len(areas):
         raise NoProductError("nothing_stands_out")
     least = max(_PART_SHARE * areas.max(), _SPECK_SHARE * mask.size)
@@ -184,26 +184,26 @@ def _edge_share(lab: Lab, mask: Mask) -> float:
     return float((step[outline] >= _LEAST_STEP).mean()) if outline.any() else 0.0
 
 
-def _enlarged(mask: Mask, size: tuple[int, int], confidence: float) -> Found:
+def _enlarged(mask: Mask, size: tuple[int, int], confidence: float) -> Foreground:
     """Return the mask at the size of the image, its edge soft over about a pixel of the small one."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)
     alpha = cv2.resize(soft, size, interpolation=cv2.INTER_CUBIC)
     return from_alpha(np.round(np.clip(alpha * 255, 0, 255)).astype(np.uint8), confidence)
 
 
-def from_alpha(alpha: npt.NDArray[np.uint8], confidence: float) -> Found:
+def from_alpha(alpha: npt.NDArray[np.uint8], confidence: float) -> Foreground:
     """Return the product that an alpha channel shows; raises NoProductError for an empty one."""
     left, top, width, height = cv2.boundingRect((alpha > 127).astype(np.uint8))
     if not width:
         raise NoProductError("nothing_stands_out")
-    return Found(alpha, (left, top, left + width, top + height), confidence)
+    return Foreground(alpha, (left, top, left + width, top + height), confidence)
 
 
 def _disc(radius: int) -> Any:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def find_by_rembg(image: Image.Image) -> Found:
+def find_by_rembg(image: Image.Image) -> Foreground:
     """Return where rembg's network sees the product, on any background; its confidence is how decided it is."""
     session = _rembg_session()
     import rembg
@@ -223,7 +223,7 @@ def _rembg_session() -> Any:
     return rembg.new_session()
 
 
-METHODS: Final[Mapping[Method, Callable[[Image.Image], Found]]] = {
-    "classical": find_product,
+METHODS: Final[Mapping[Method, Callable[[Image.Image], Foreground]]] = {
+    "classical": segment_product,
     "rembg": find_by_rembg,
 }

@@ -1,6 +1,6 @@
 """Hashes of how an image looks, bit for bit those of the imagehash library, and the search for close ones.
 
-They are recorded, compared and reported, not believed: see skincare.cleaning.duplicates.
+They are recorded, compared and reported, not believed: see skincare.cleaning.near_duplicates.
 """
 
 from collections.abc import Iterator

@@ -32,7 +32,7 @@ class MarkRow:
 
 
 @dataclass(frozen=True)
-class FocusRow:
+class CropRow:
     """One cleaned image in clean_dataset/focused/: cut to its product, or as it was, with the reason."""
 
     image_id: str
@@ -53,4 +53,4 @@ class FocusRow:
 
 REVIEW: Final = Table(ReviewRow, "Make it with `python src/clean.py --review CHECK`.", ("image_id",))
 MARKS: Final = Table(MarkRow, "Mark images on the page that `clean.py --review CHECK` writes.", ("image_id",))
-FOCUSED: Final = Table(FocusRow, "Make it with `python src/focus.py`.", ("image_id",))
+CROPPED: Final = Table(CropRow, "Make it with `python src/crop.py`.", ("image_id",))

@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from skincare import images
-from skincare.cleaning import duplicates, hashes, quality
-from skincare.cleaning.duplicates import Fingerprint, Thumbnails
+from skincare.cleaning import hashes, near_duplicates, quality
+from skincare.cleaning.near_duplicates import Fingerprint, Thumbnails
 from skincare.cleaning.quality import Box, Sharpness, Tones
 from skincare.dataset import chat
 from skincare.images import BrokenImageError
@@ -24,13 +24,13 @@ _TINY_SIDE_PX = 96
 
 
 @dataclass(frozen=True)
-class Measures:
-    """What is known about an image that could be decoded; hashes and cells in hexadecimal digits.
+class ImageMetrics:
+    """Quality metrics and hashes of a decoded image; hashes and cells are hexadecimal digits.
 
     format, notes: see skincare.images.DecodedImage. box: of the content, in pixels of the upright image.
-    look: a digest of the thumbnails, equal for equal pixels. cells: see skincare.cleaning.duplicates.cells, empty where
-    there is no contrast, so nothing to compare. dhash, phash: 16 x 16 bits; dhash_8x8, reference_hash: what the
-    reference meant and what it ran.
+    thumbnail_digest: equal for equal pixels. cells: see skincare.cleaning.near_duplicates.cells; empty for an image
+    without contrast, which has nothing to compare. dhash, phash: 16 x 16 bits. dhash_8x8: the 64-bit difference hash;
+    reference_hash: the same as the reference experiment computed it.
     """
 
     width: int
@@ -42,7 +42,7 @@ class Measures:
     sharpness: Sharpness
     tones: Tones
     sha256: str
-    look: str
+    thumbnail_digest: str
     cells: str
     dhash: str
     phash: str
@@ -51,7 +51,7 @@ class Measures:
 
     def fingerprint(self, thumbnails: Thumbnails) -> Fingerprint:
         """Return what the image is compared by."""
-        return Fingerprint(thumbnails, duplicates.aspects((self.width, self.height), self.box))
+        return Fingerprint(thumbnails, near_duplicates.aspects((self.width, self.height), self.box))
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Inspection:
     """An image with its measures; None and a rejection where it could not be read."""
 
     row: ImageRow
-    measures: Measures | None
+    metrics: ImageMetrics | None
     rejection: RejectedRow | None
 
 
-def look_at(path: Path) -> tuple[Measures | Broken, Thumbnails | None]:
+def inspect_file(path: Path) -> tuple[ImageMetrics | Broken, Thumbnails | None]:
     """Return what the file of an image gives, with its thumbnails where they are worth comparing."""
     try:
         return measure(path.read_bytes())
@@ -83,12 +83,12 @@ def look_at(path: Path) -> tuple[Measures | Broken, Thumbnails | None]:
         return Broken(error.reason, str(error).partition(": ")[2]), None
 
 
-def not_survived(path: Path) -> tuple[Broken, None]:
+def decoder_failure(path: Path) -> tuple[Broken, None]:
     """Return what there is to say of a file that no process survived looking at."""
     return Broken("kills_decoder", path.name), None
 
 
-def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
+def measure(content: bytes) -> tuple[ImageMetrics, Thumbnails | None]:
     """Return the measures of an image and, where there is contrast, its thumbnails; raises BrokenImageError."""
     image = images.decode_with_notes(content)
     pixels = image.pixels
@@ -97,14 +97,14 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
     small = images.reduced(half, _SMALL_SIDE_PX)
     tiny = images.reduced(small, _TINY_SIDE_PX)
     box = quality.content_box(pixels, small)
-    thumbnails = duplicates.thumbnails(tiny, half, _scaled(box, half.shape[1] / width, half.shape[0] / height))
-    has_contrast = duplicates.has_contrast(thumbnails)
+    thumbnails = near_duplicates.thumbnails(tiny, half, _scaled(box, half.shape[1] / width, half.shape[0] / height))
+    has_contrast = near_duplicates.has_contrast(thumbnails)
     grey = quality.to_grey(pixels)
     content_grey = quality.content_grey(grey, box)
     hashed = Image.fromarray(quality.to_grey(tiny))
     # What both hashes of 64 bits begin with.
     rows_of_nine = hashed.resize((9, 8), Image.Resampling.LANCZOS)
-    measures = Measures(
+    metrics = ImageMetrics(
         width=width,
         height=height,
         n_bytes=len(content),
@@ -114,14 +114,14 @@ def measure(content: bytes) -> tuple[Measures, Thumbnails | None]:
         sharpness=quality.sharpness(grey, content_grey),
         tones=quality.tones(content_grey, thumbnails[1]),
         sha256=hashlib.sha256(content).hexdigest(),
-        look=hashlib.sha256(f"{(width, height)}".encode() + thumbnails.tobytes()).hexdigest()[:32],
-        cells=duplicates.cells(thumbnails).tobytes().hex() if has_contrast else "",
+        thumbnail_digest=hashlib.sha256(f"{(width, height)}".encode() + thumbnails.tobytes()).hexdigest()[:32],
+        cells=near_duplicates.cells(thumbnails).tobytes().hex() if has_contrast else "",
         dhash=hashes.to_hex(hashes.difference_hash(hashed)),
         phash=hashes.to_hex(hashes.perceptual_hash(hashed)),
         dhash_8x8=hashes.to_hex(hashes.difference_hash(rows_of_nine, 8)),
         reference_hash=hashes.to_hex(hashes.reference_hash(rows_of_nine)),
     )
-    return measures, thumbnails if has_contrast else None
+    return metrics, thumbnails if has_contrast else None
 
 
 def _scaled(box: Box, across: float, down: float) -> tuple[float, float, float, float]:

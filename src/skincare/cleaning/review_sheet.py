@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from skincare.cleaning.image_tables import MARKS, REVIEW, ReviewRow
-from skincare.cleaning.limits import Marked
 from skincare.cleaning.quality import Box
+from skincare.cleaning.thresholds import Marked
 from skincare.errors import StageError
 from skincare.files import write_text
 from skincare.images import BrokenImageError, decode

@@ -67,7 +67,7 @@ def extract_all(
     """
     _use_one_thread()
     label = ocr.engine_label(name, detection_px)
-    digests = list(worker_pool.on_threads(_digest, (file.path for file in files)))
+    digests = list(worker_pool.map_threads(_digest, (file.path for file in files)))
     known: dict[str, PackText] = {}
     new: dict[str, Task] = {}
     for file, sha256 in zip(files, digests, strict=True):
@@ -89,7 +89,7 @@ def extract_all(
 
 def _read(new: dict[str, Task], engine: Engine) -> Iterator[tuple[str, PackText]]:
     # One at a time: an image takes a second, beside which the hand-over is nothing and a lost batch is much.
-    found = worker_pool.in_order(engine, extract, new.values(), lost, batch_size=1)
+    found = worker_pool.map_ordered(engine, extract, new.values(), lost, batch_size=1)
     bar = partial(tqdm, desc="read_text", total=len(new), unit="image", disable=None if new else True)
     return zip(new, bar(found), strict=True)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from skincare.cleaning import reviewing
+from skincare.cleaning import threshold_review
 from skincare.cleaning.image_tables import MARKS
 from skincare.errors import StageError
 from skincare.paths import Layout
@@ -14,14 +14,14 @@ from tests.test_review_sheet import QUESTION, marks_of, measured
 @pytest.fixture
 def layout(tmp_path):
     found = Layout(tmp_path)
-    reviewing.review(QUESTION, measured(found, 40), found)
+    threshold_review.review(QUESTION, measured(found, 40), found)
     return found
 
 
 def calibrate(layout, verdict, **options):
     path = layout.root / "marks.csv"
     MARKS.write(path, marks_of(layout, verdict))
-    return reviewing.calibrate(path, None, options.get("keep_good"), layout)
+    return threshold_review.calibrate(path, None, options.get("keep_good"), layout)
 
 
 def test_a_better_limit_is_proposed_and_recorded(layout):

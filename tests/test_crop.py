@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import build_dataset
-import focus
-from skincare.cleaning.image_tables import FOCUSED
+import crop
+from skincare.cleaning.image_tables import CROPPED
 from skincare.dataset import chat
 from skincare.errors import MissingInputError, StageError
 from skincare.images import decode
@@ -44,17 +44,17 @@ def layout(tmp_path):
 
 
 def run(layout, **config):
-    return focus.run(focus.Config(root=layout.root, **config), layout)
+    return crop.run(crop.Config(root=layout.root, **config), layout)
 
 
 def files(layout):
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in layout.focused_images.iterdir()}
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in layout.cropped_images.iterdir()}
 
 
 def test_every_image_is_there_and_the_reasons_add_up(layout):
     summary = run(layout)
     assert summary.counts == {"focused": 2, "no_plain_background": 1, "nothing_stands_out": 1}
-    rows = {row.image_id: row for row in FOCUSED.read(layout.focus_table)}
+    rows = {row.image_id: row for row in CROPPED.read(layout.crop_table)}
     assert rows.keys() == IMAGES.keys()
     assert Counter(row.outcome for row in rows.values()) == summary.counts
     for image_id, row in rows.items():
@@ -72,7 +72,7 @@ def test_every_image_is_there_and_the_reasons_add_up(layout):
 
 def test_with_its_background_the_image_is_only_cut(layout):
     run(layout, background="as_is", margin=0.0)
-    row = FOCUSED.read(layout.focus_table)[0]
+    row = CROPPED.read(layout.crop_table)[0]
     original = decode(IMAGES["10000001_1"]).crop((row.left, row.top, row.right, row.bottom))
     difference = np.abs(np.asarray(decode((layout.root / row.file).read_bytes()), dtype=int) - np.asarray(original))
     assert difference.mean() < 2
@@ -95,21 +95,21 @@ def test_what_is_gone_is_gone(layout):
     write_clean(layout, {"10000001_1": IMAGES["10000001_1"]})
     run(layout)
     assert list(files(layout)) == ["pack_10000001_1.jpg"]
-    assert [row.image_id for row in FOCUSED.read(layout.focus_table)] == ["10000001_1"]
+    assert [row.image_id for row in CROPPED.read(layout.crop_table)] == ["10000001_1"]
 
 
 def test_a_run_that_breaks_off_keeps_what_it_has_and_ends_with_the_same_bytes(layout, tmp_path, monkeypatch):
     run(layout)
-    whole = {name: content for name, (content, _) in files(layout).items()}, layout.focus_table.read_bytes()
-    layout.focus_table.unlink()
-    monkeypatch.setattr(focus, "focus_image", interrupting(focus.focus_image, after=2))
+    whole = {name: content for name, (content, _) in files(layout).items()}, layout.crop_table.read_bytes()
+    layout.crop_table.unlink()
+    monkeypatch.setattr(crop, "crop_image", interrupting(crop.crop_image, after=2))
     with pytest.raises(KeyboardInterrupt):
         run(layout)
-    n_done = len(FOCUSED.read(layout.focus_table))
+    n_done = len(CROPPED.read(layout.crop_table))
     assert n_done < 4
     monkeypatch.undo()
     assert f"({4 - n_done} new)" in run(layout).headline
-    assert ({name: content for name, (content, _) in files(layout).items()}, layout.focus_table.read_bytes()) == whole
+    assert ({name: content for name, (content, _) in files(layout).items()}, layout.crop_table.read_bytes()) == whole
 
 
 def interrupting(function, after):
@@ -139,8 +139,8 @@ def test_the_dataset_takes_focused_images_in_the_same_split(layout):
     write_catalogue(layout, {f"1000000{n}": ("Oil", "Balm")[n % 2] for n in range(1, 9)})
     write_clean(layout, {f"1000000{n}_1": jpeg(pack(n, 240)) for n in range(1, 9)})
     REJECTED.write(layout.rejected_table, [])
-    config = build_dataset.Config(root=layout.root, focused=True)
-    with pytest.raises(MissingInputError, match=r"focus\.py"):
+    config = build_dataset.Config(root=layout.root, cropped=True)
+    with pytest.raises(MissingInputError, match=r"crop\.py"):
         build_dataset.run(config, layout)
     build_dataset.run(build_dataset.Config(root=layout.root), layout)
     plain = {split: chat.read_dataset(layout, split) for split in SPLITS}
@@ -151,5 +151,5 @@ def test_the_dataset_takes_focused_images_in_the_same_split(layout):
         assert [one.image_id for one in focused] == [one.image_id for one in plain[split]]
         assert {one.image.rpartition("/")[0] for one in focused} == {"clean_dataset/focused"}
     write_clean(layout, {f"1000000{n}_1": jpeg(pack(n + (n == 3), 240)) for n in range(1, 9)})
-    with pytest.raises(StageError, match=r"1 of 8 images are not focused.*10000003_1"):
+    with pytest.raises(StageError, match=r"1 of 8 images are not cropped.*10000003_1"):
         build_dataset.run(config, layout)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skincare.cleaning import duplicates, inspection
+from skincare.cleaning import inspection, near_duplicates
 from skincare.images import decode
 from skincare.sample import drawing
 
@@ -18,14 +18,14 @@ def _fingerprint(image: Image.Image):
     """Return what the cleaning compares a lossless file of the image by; None where there is nothing to compare."""
     buffer = io.BytesIO()
     image.save(buffer, "BMP")
-    measures, thumbnails = inspection.measure(buffer.getvalue())
-    return None if thumbnails is None else measures.fingerprint(thumbnails)
+    metrics, thumbnails = inspection.measure(buffer.getvalue())
+    return None if thumbnails is None else metrics.fingerprint(thumbnails)
 
 
 def _same_images(prints):
     places = [place for place, one in enumerate(prints) if one]
-    cells = [duplicates.cells(prints[place].thumbnails) for place in places]
-    return [(places[i], places[j]) for i, j, _ in duplicates.search(cells, lambda i: prints[places[i]])]
+    cells = [near_duplicates.cells(prints[place].thumbnails) for place in places]
+    return [(places[i], places[j]) for i, j, _ in near_duplicates.search(cells, lambda i: prints[places[i]])]
 
 
 def _pack(seed: int, side_px: int = 600) -> Image.Image:
@@ -69,8 +69,8 @@ def test_a_copy_with_more_white_around_it_is_found(seed):
 def test_an_image_squeezed_to_another_shape_is_no_duplicate():
     whole = _pack(3, 480)
     squeezed = _fingerprint(whole.resize((480, 240)))
-    assert duplicates.difference(_fingerprint(whole), _fingerprint(whole)) <= 1
-    assert duplicates.difference(_fingerprint(whole), squeezed) > 1
+    assert near_duplicates.difference(_fingerprint(whole), _fingerprint(whole)) <= 1
+    assert near_duplicates.difference(_fingerprint(whole), squeezed) > 1
 
 
 def test_400_different_packs_on_white_stay_400():
@@ -97,18 +97,18 @@ def test_no_pair_is_missed_by_the_search():
         change = np.kron(rng.integers(-strength, strength + 1, (6, 6, 3)), np.ones((100, 100, 1), dtype=int))
         images.append(Image.fromarray(np.clip(np.asarray(base) + change, 0, 255).astype(np.uint8)))
     prints = [
-        duplicates.Fingerprint(duplicates.thumbnails(pixels, pixels, (0, 0, 600, 600)), (1.0, 1.0))
+        near_duplicates.Fingerprint(near_duplicates.thumbnails(pixels, pixels, (0, 0, 600, 600)), (1.0, 1.0))
         for pixels in map(np.asarray, images)
     ]
-    pairs = [(i, j) for j in range(6) for i in range(j) if duplicates.difference(prints[i], prints[j]) <= 1]
+    pairs = [(i, j) for j in range(6) for i in range(j) if near_duplicates.difference(prints[i], prints[j]) <= 1]
     assert _same_images(prints) == sorted(pairs)
     assert 0 < len(pairs) < 15
 
 
 def test_a_crowd_of_copies_costs_only_so_many_comparisons(monkeypatch):
     """All are still tied to the first, which is the one that stays."""
-    monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 5)
-    monkeypatch.setattr(duplicates, "_BLOCK_IMAGES", 7)
+    monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr(near_duplicates, "_BLOCK_IMAGES", 7)
     placeholder = [_fingerprint(_recompressed(_pack(3, 300), 40 + i)) for i in range(40)]
     others = [_fingerprint(_pack(seed, 300)) for seed in range(10, 20)]
     found = _same_images([others[0], *placeholder, *others[1:], others[0]])

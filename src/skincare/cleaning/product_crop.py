@@ -5,16 +5,16 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from skincare.cleaning.foreground import Found
+from skincare.cleaning.foreground import Foreground
 from skincare.cleaning.quality import Box
 
-Background = Literal["white", "as_is"]
+BackgroundMode = Literal["white", "as_is"]
 # Part of the settings that decide whether an older result still holds.
 VERSION: Final = 1
 _WHITE: Final = (255, 255, 255)
 
 
-def focus(image: Image.Image, found: Found, margin: float, background: Background) -> Image.Image:
+def crop(image: Image.Image, found: Foreground, margin: float, background: BackgroundMode) -> Image.Image:
     """Return an RGB image cut to its product, with `margin` (a share of its longer side) all around."""
     if background == "as_is":
         return image.crop(_with_margin(found.box, margin, image.size))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, precision_score, recall_score
 
-from skincare.cleaning import limits
-from skincare.cleaning.limits import Marked
+from skincare.cleaning import thresholds
+from skincare.cleaning.thresholds import Marked
 
 
 def marked(n=80, middle=50.0, sign=1.0, seed=0):
@@ -23,7 +23,7 @@ def test_shares_are_those_of_scikit_learn(is_least):
     marks = marked(sign=1 if is_least else -1)
     truth = [not one.is_good for one in marks]
     rejected = [one.value < 40 if is_least else one.value > 40 for one in marks]
-    found = limits.at_limit(marks, 40, is_least=is_least)
+    found = thresholds.at_threshold(marks, 40, is_least=is_least)
     assert found.n_rejected == sum(rejected)
     assert found.precision == pytest.approx(precision_score(truth, rejected))
     assert found.recall == pytest.approx(recall_score(truth, rejected))
@@ -36,9 +36,9 @@ def test_shares_are_those_of_scikit_learn(is_least):
 @pytest.mark.parametrize("is_least", [True, False])
 def test_the_proposal_is_the_best_of_all_limits_and_its_interval_holds_the_truth(is_least):
     marks = marked(300, middle=62, sign=1 if is_least else -1)
-    found = limits.propose(marks, 30, is_least=is_least)
-    best = limits.at_limit(marks, found.limit, is_least=is_least).balanced_accuracy
-    others = [limits.at_limit(marks, value, is_least=is_least).balanced_accuracy for value in range(2, 99, 3)]
+    found = thresholds.propose(marks, 30, is_least=is_least)
+    best = thresholds.at_threshold(marks, found.limit, is_least=is_least).balanced_accuracy
+    others = [thresholds.at_threshold(marks, value, is_least=is_least).balanced_accuracy for value in range(2, 99, 3)]
     assert best >= max(others)
     assert found.low <= 62 <= found.high
     assert found.low <= found.limit <= found.high
@@ -47,17 +47,17 @@ def test_the_proposal_is_the_best_of_all_limits_and_its_interval_holds_the_truth
 @pytest.mark.parametrize("is_least", [True, False])
 def test_a_wanted_share_of_good_ones_is_kept_by_the_strictest_limit(is_least):
     marks = marked(200, sign=1 if is_least else -1)
-    found = limits.propose(marks, 50, is_least=is_least, keep_good=0.9)
-    assert limits.at_limit(marks, found.limit, is_least=is_least).kept_good >= 0.9
+    found = thresholds.propose(marks, 50, is_least=is_least, keep_good=0.9)
+    assert thresholds.at_threshold(marks, found.limit, is_least=is_least).kept_good >= 0.9
     beyond = sorted((one.value for one in marks if one.is_good), reverse=not is_least)
     stricter = next(v for v in beyond if (v > found.limit if is_least else v < found.limit))
     stricter += 1e-6 if is_least else -1e-6
-    assert limits.at_limit(marks, stricter, is_least=is_least).kept_good < 0.9
+    assert thresholds.at_threshold(marks, stricter, is_least=is_least).kept_good < 0.9
 
 
 def test_a_limit_that_is_already_best_stays():
     marks = [Marked(float(v), v >= 50, f"p{v}") for v in range(100)]
-    assert limits.propose(marks, 49.5, is_least=True).limit == 49.5
+    assert thresholds.propose(marks, 49.5, is_least=True).limit == 49.5
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_a_limit_that_is_already_best_stays():
 )
 def test_few_or_one_sided_marks_propose_nothing(n_good, n_bad, reason):
     marks = [Marked(float(i), i < n_good, f"p{i}") for i in range(n_good + n_bad)]
-    found = limits.why_no_proposal(marks)
+    found = thresholds.why_no_proposal(marks)
     assert bool(found) == bool(reason)
     assert reason in found
 
 
 def test_shares_of_nothing_are_none():
-    found = limits.at_limit([Marked(5.0, True, "p")], 1.0, is_least=True)
+    found = thresholds.at_threshold([Marked(5.0, True, "p")], 1.0, is_least=True)
     assert (found.precision, found.recall, found.balanced_accuracy, found.kept_good) == (None, None, None, 1.0)

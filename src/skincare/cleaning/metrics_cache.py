@@ -16,15 +16,15 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 
 from skincare import colours, images
-from skincare.cleaning import duplicates, hashes, inspection, quality
-from skincare.cleaning.duplicates import THUMBNAIL_SIDE, Fingerprint, Thumbnails
-from skincare.cleaning.inspection import Broken, Measures
+from skincare.cleaning import hashes, inspection, near_duplicates, quality
+from skincare.cleaning.inspection import Broken, ImageMetrics
+from skincare.cleaning.near_duplicates import THUMBNAIL_SIDE, Fingerprint, Thumbnails
 from skincare.cleaning.quality import Sharpness, Tones
 from skincare.code_version import code_version
 
 logger = logging.getLogger(__name__)
 
-_MODULES: Final = (colours, duplicates, hashes, images, inspection, quality)
+_MODULES: Final = (colours, hashes, images, inspection, near_duplicates, quality)
 _LIBRARIES: Final = ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "scipy")
 _COMMIT_EVERY: Final = 500
 # A file that changes twice within the clock's step keeps its time: what is this young is looked at again next time.
@@ -43,8 +43,8 @@ class FileState(NamedTuple):
     changed_ns: int
 
 
-class MeasureStore:
-    """A table of measures in one SQLite file, which may be deleted at any time."""
+class MetricsCache:
+    """A table of metrics in one SQLite file, which may be deleted at any time."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class MeasureStore:
         self._database.commit()
         self._database.close()
 
-    def recall(self, file: str, state: FileState) -> Measures | Broken | None:
+    def recall(self, file: str, state: FileState) -> ImageMetrics | Broken | None:
         """Return what is known of a file in this state; None where it must be looked at."""
         row = self._database.execute(
             "select found from measures where file = ? and n_bytes = ? and changed_ns = ? and made_by = ?",
@@ -72,15 +72,15 @@ class MeasureStore:
         ).fetchone()
         return None if row is None else _from_json(row[0])
 
-    def recall_content(self, file: str, sha256: str) -> Measures | None:
+    def recall_content(self, file: str, sha256: str) -> ImageMetrics | None:
         """Return the measures of a file where they are of these bytes, whenever they were taken."""
         row = self._database.execute(
             "select found from measures where file = ? and made_by = ?", (file, self._made_by)
         ).fetchone()
         found = None if row is None else _from_json(row[0])
-        return found if isinstance(found, Measures) and found.sha256 == sha256 else None
+        return found if isinstance(found, ImageMetrics) and found.sha256 == sha256 else None
 
-    def keep(self, file: str, state: FileState, found: Measures | Broken, thumbnails: Thumbnails | None) -> None:
+    def keep(self, file: str, state: FileState, found: ImageMetrics | Broken, thumbnails: Thumbnails | None) -> None:
         """Remember what was found."""
         age_s = time.time() - state.changed_ns / 1e9
         changed_ns = state.changed_ns if age_s > _SETTLED_AFTER_S else -1
@@ -93,11 +93,11 @@ class MeasureStore:
         if self._n_pending % _COMMIT_EVERY == 0:
             self._database.commit()
 
-    def fingerprint(self, file: str, measures: Measures) -> Fingerprint:
+    def fingerprint(self, file: str, metrics: ImageMetrics) -> Fingerprint:
         """Return what an image with contrast is compared by."""
         (blob,) = self._database.execute("select thumbnails from measures where file = ?", (file,)).fetchone()
         shape = (2, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
-        return measures.fingerprint(np.frombuffer(blob, np.uint8).reshape(shape))
+        return metrics.fingerprint(np.frombuffer(blob, np.uint8).reshape(shape))
 
     def forget_all_but(self, files: Iterable[str]) -> None:
         """Drop what belongs to no listed file."""
@@ -118,13 +118,13 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _to_json(found: Measures | Broken) -> str:
+def _to_json(found: ImageMetrics | Broken) -> str:
     return json.dumps(found, default=vars)
 
 
-def _from_json(text: str) -> Measures | Broken:
+def _from_json(text: str) -> ImageMetrics | Broken:
     fields: dict[str, Any] = json.loads(text)
     if "reason" in fields:
         return Broken(**fields)
     fields |= {"notes": tuple(fields["notes"]), "box": tuple(fields["box"])}
-    return Measures(**fields | {"sharpness": Sharpness(**fields["sharpness"]), "tones": Tones(**fields["tones"])})
+    return ImageMetrics(**fields | {"sharpness": Sharpness(**fields["sharpness"]), "tones": Tones(**fields["tones"])})

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from skincare import worker_pool
-from skincare.cleaning import inspection, measuring
-from skincare.cleaning.measure_store import MeasureStore
+from skincare.cleaning import batch_inspection, inspection
+from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.paths import Layout
 from skincare.tables import IMAGES
 from tests.dataset_helpers import jpeg, pack, write_images
@@ -35,14 +35,14 @@ def _inspected(layout, monkeypatch, **options):
     """Return the inspections and the names of the files that were looked at."""
     looked_at = []
 
-    def look_at_here(_engine, look_at, paths, _lost):
+    def inspect_here(_engine, inspect_file, paths, _lost):
         for path in paths:
             looked_at.append(path.name)
-            yield look_at(path)
+            yield inspect_file(path)
 
-    with monkeypatch.context() as patched, MeasureStore(layout.measures_cache) as store:
-        patched.setattr(worker_pool, "in_order", look_at_here)
-        found = measuring.inspect_all(IMAGES.read(layout.images_table), layout, store, **options)
+    with monkeypatch.context() as patched, MetricsCache(layout.metrics_cache) as store:
+        patched.setattr(worker_pool, "map_ordered", inspect_here)
+        found = batch_inspection.inspect_all(IMAGES.read(layout.images_table), layout, store, **options)
     return found, sorted(looked_at)
 
 
@@ -65,7 +65,7 @@ def test_a_changed_file_is_looked_at_again(layout, monkeypatch):
     path.write_bytes(jpeg(pack(5)))
     found, looked_at = _inspected(layout, monkeypatch)
     assert looked_at == [path.name]
-    assert found[1].measures == inspection.measure(jpeg(pack(5)))[0]
+    assert found[1].metrics == inspection.measure(jpeg(pack(5)))[0]
 
 
 def test_a_file_that_is_too_young_to_tell_is_looked_at_again(layout, monkeypatch):
@@ -77,14 +77,14 @@ def test_a_file_that_is_too_young_to_tell_is_looked_at_again(layout, monkeypatch
 
 def test_other_code_or_libraries_measure_anew(layout, monkeypatch):
     _inspected(layout, monkeypatch)
-    monkeypatch.setattr("skincare.cleaning.measure_store.code_version", lambda *_: "other")
+    monkeypatch.setattr("skincare.cleaning.metrics_cache.code_version", lambda *_: "other")
     assert len(_inspected(layout, monkeypatch)[1]) == 3
 
 
 @pytest.mark.parametrize("damage", [b"not a database", b""])
 def test_a_damaged_store_is_replaced(layout, monkeypatch, damage):
     first, _ = _inspected(layout, monkeypatch)
-    layout.measures_cache.write_bytes(damage)
+    layout.metrics_cache.write_bytes(damage)
     assert _inspected(layout, monkeypatch)[0] == first
 
 
@@ -93,17 +93,17 @@ def test_what_is_no_longer_listed_is_forgotten(layout, monkeypatch):
     write_images(layout, {"10000001_1": IMAGE_BYTES["10000001_1"]})
     _age(layout)
     _inspected(layout, monkeypatch)
-    with sqlite3.connect(layout.measures_cache) as database:
+    with sqlite3.connect(layout.metrics_cache) as database:
         assert database.execute("select count(*) from measures").fetchone() == (1,)
 
 
 def test_thumbnails_come_back_as_they_were(layout):
-    measures, thumbnails = inspection.measure(IMAGE_BYTES["10000001_1"])
+    metrics, thumbnails = inspection.measure(IMAGE_BYTES["10000001_1"])
     row = IMAGES.read(layout.images_table)[0]
-    with MeasureStore(layout.measures_cache) as store:
-        measuring.inspect_all([row], layout, store)
-        found = store.fingerprint(row.file, measures)
+    with MetricsCache(layout.metrics_cache) as store:
+        batch_inspection.inspect_all([row], layout, store)
+        found = store.fingerprint(row.file, metrics)
     assert np.array_equal(found.thumbnails, thumbnails)
     assert dataclasses.replace(found, thumbnails=None) == dataclasses.replace(
-        measures.fingerprint(thumbnails), thumbnails=None
+        metrics.fingerprint(thumbnails), thumbnails=None
     )

@@ -32,7 +32,7 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class AtLimit:
+class AtThreshold:
     """What a limit does to the marked images; shares with 95 % intervals, None where nothing defines them."""
 
     limit: float
@@ -55,7 +55,7 @@ class Proposal:
     high: float
 
 
-def at_limit(marks: Sequence[Marked], limit: float, *, is_least: bool) -> AtLimit:
+def at_threshold(marks: Sequence[Marked], limit: float, *, is_least: bool) -> AtThreshold:
     """Return what a limit, the least value that passes or the most, does to marked images."""
     ids = sorted({one.product_id for one in marks})
     place = {product_id: i for i, product_id in enumerate(ids)}
@@ -67,7 +67,7 @@ def at_limit(marks: Sequence[Marked], limit: float, *, is_least: bool) -> AtLimi
     rejected, bad, good = counts[:, 1].sum(axis=1), counts[:, :, 0].sum(axis=1), counts[:, :, 1].sum(axis=1)
     caught, kept = counts[:, 1, 0], counts[:, 0, 1]
     precision, recall, kept_good = (_share(*pair) for pair in ((caught, rejected), (caught, bad), (kept, good)))
-    return AtLimit(
+    return AtThreshold(
         limit, int(rejected.sum()),
         precision, share_interval(caught, rejected, draws),
         recall, share_interval(caught, bad, draws),

@@ -1,6 +1,6 @@
 """What lies behind a product, judged by the border of its photo: one colour, a gradient, or a wall above a table.
 
-In: (H, W, 3) float32 in CIELAB, where a distance of about 2 is the least that one sees. Out: a `Backdrop`.
+In: (H, W, 3) float32 in CIELAB, where a distance of about 2 is the least that one sees. Out: a `Background`.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _N_FITS: Final = 4
 
 
 @dataclass(frozen=True)
-class Backdrop:
+class Background:
     """The background of an image, continued behind the product.
 
     colours: (H, W, 3); border: (H, W), the pixels that it was judged by; plain_share: how much of them it explains.
@@ -46,16 +46,16 @@ def to_lab(pixels: npt.NDArray[np.uint8]) -> Lab:
     return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)  # type: ignore[return-value]
 
 
-def fit_backdrop(lab: Lab) -> Backdrop:
+def fit_background(lab: Lab) -> Background:
     """Return the better of a smooth surface and rows that run from side to side."""
     height, width = lab.shape[:2]
     band = max(2, round(_BAND_SHARE * max(height, width)))
     border = np.ones((height, width), dtype=bool)
     border[band : height - band, band : width - band] = False
 
-    def candidate(colours: Any) -> Backdrop:
+    def candidate(colours: Any) -> Background:
         is_near = np.linalg.norm(lab[border] - colours[border], axis=1) <= TOLERANCE
-        return Backdrop(colours.astype(np.float32), border, float(is_near.mean()))
+        return Background(colours.astype(np.float32), border, float(is_near.mean()))
 
     surface, rows = candidate(_surface(lab, border)), candidate(_rows(lab, band))
     return surface if surface.plain_share >= rows.plain_share else rows

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from skincare import worker_pool
 from skincare.cleaning import inspection
-from skincare.cleaning.inspection import Broken, Inspection, Measures
-from skincare.cleaning.measure_store import FileState, MeasureStore
+from skincare.cleaning.inspection import Broken, ImageMetrics, Inspection
+from skincare.cleaning.metrics_cache import FileState, MetricsCache
 from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.tables import CLEAN, CleanRow, ImageRow
@@ -18,19 +18,19 @@ from skincare.worker_pool import Engine
 
 # What is no property of the file's content, so may be otherwise next time.
 _PASSING = ("missing_file", "unreadable_file", "bad_path", "kills_decoder")
-# Measures that are kept with it are found by their bytes alone.
+# ImageMetrics that are kept with it are found by their bytes alone.
 _UNKNOWN_STATE = FileState(-1, -1)
 
 
 def inspect_all(
-    rows: Sequence[ImageRow], layout: Layout, store: MeasureStore, engine: Engine = "local", *, anew: bool = False
+    rows: Sequence[ImageRow], layout: Layout, store: MetricsCache, engine: Engine = "local", *, anew: bool = False
 ) -> list[Inspection]:
     """Return what is known of each image, in the order of the rows; `anew` trusts nothing that is remembered."""
-    known: dict[str, Measures | Broken] = {}
+    known: dict[str, ImageMetrics | Broken] = {}
     changed: dict[str, tuple[Path, FileState]] = {}
     for row in rows:
         found = _look_up(layout, row, store, anew=anew)
-        if isinstance(found, Measures | Broken):
+        if isinstance(found, ImageMetrics | Broken):
             known[row.file] = found
         else:
             changed[row.file] = found
@@ -39,32 +39,32 @@ def inspect_all(
     return [_inspection(row, known[row.file]) for row in rows]
 
 
-def measures_of_kept(rows: Sequence[CleanRow], layout: Layout, store: MeasureStore) -> list[tuple[str, Measures]]:
-    """Return for each cleaned image, in order, the name that the store has it under, and its measures.
+def metrics_of_kept(rows: Sequence[CleanRow], layout: Layout, store: MetricsCache) -> list[tuple[str, ImageMetrics]]:
+    """Return for each cleaned image, in order, the name that the store has it under, and its metrics.
 
     What the cleaning measured counts for a file of the very same bytes; any other is measured anew. Raises StageError
     for a file that is no image.
     """
     path_of = {row.file: layout.root / row.file for row in rows}
-    digests = worker_pool.on_threads(_digest, path_of.values())
+    digests = worker_pool.map_threads(_digest, path_of.values())
     known = {
         file: found
         for file, sha256 in zip(path_of, digests, strict=True)
         if sha256 and (found := _recall(file, sha256, layout, store))
     }
     unknown = {file: (path, _UNKNOWN_STATE) for file, path in path_of.items() if file not in known}
-    for file, measures in _measure(unknown, store, "local", "build_dataset"):
-        if isinstance(measures, Broken):
-            raise StageError(f"{file}: {measures.reason} {measures.detail}".rstrip() + f"\n{CLEAN.remedy}")
-        known[file] = file, measures
+    for file, metrics in _measure(unknown, store, "local", "build_dataset"):
+        if isinstance(metrics, Broken):
+            raise StageError(f"{file}: {metrics.reason} {metrics.detail}".rstrip() + f"\n{CLEAN.remedy}")
+        known[file] = file, metrics
     return [known[row.file] for row in rows]
 
 
-def _recall(file: str, sha256: str, layout: Layout, store: MeasureStore) -> tuple[str, Measures] | None:
+def _recall(file: str, sha256: str, layout: Layout, store: MetricsCache) -> tuple[str, ImageMetrics] | None:
     """Return what is known of the image that a cleaned one is a copy of, or of itself."""
     original = layout.relative(layout.product_images / Path(file).name)
     found = ((name, store.recall_content(name, sha256)) for name in (original, file))
-    return next(((name, measures) for name, measures in found if measures), None)
+    return next(((name, metrics) for name, metrics in found if metrics), None)
 
 
 def _digest(path: Path) -> str:
@@ -77,8 +77,8 @@ def _digest(path: Path) -> str:
 
 
 def _look_up(
-    layout: Layout, row: ImageRow, store: MeasureStore, *, anew: bool
-) -> Measures | Broken | tuple[Path, FileState]:
+    layout: Layout, row: ImageRow, store: MetricsCache, *, anew: bool
+) -> ImageMetrics | Broken | tuple[Path, FileState]:
     """Return what is known of a row's file, or where it is and how it stands."""
     try:
         path = inspection.checked_path(layout, row)
@@ -94,18 +94,18 @@ def _look_up(
 
 
 def _measure(
-    changed: dict[str, tuple[Path, FileState]], store: MeasureStore, engine: Engine, stage: str
-) -> Iterator[tuple[str, Measures | Broken]]:
+    changed: dict[str, tuple[Path, FileState]], store: MetricsCache, engine: Engine, stage: str
+) -> Iterator[tuple[str, ImageMetrics | Broken]]:
     paths = (path for path, _ in changed.values())
-    found = worker_pool.in_order(engine, inspection.look_at, paths, inspection.not_survived)
+    found = worker_pool.map_ordered(engine, inspection.inspect_file, paths, inspection.decoder_failure)
     bar = partial(tqdm, desc=stage, total=len(changed), unit="image", disable=None if changed else True)
-    for (file, (_, state)), (measures, thumbnails) in zip(changed.items(), bar(found), strict=True):
-        if not (isinstance(measures, Broken) and measures.reason in _PASSING):
-            store.keep(file, state, measures, thumbnails)
-        yield file, measures
+    for (file, (_, state)), (metrics, thumbnails) in zip(changed.items(), bar(found), strict=True):
+        if not (isinstance(metrics, Broken) and metrics.reason in _PASSING):
+            store.keep(file, state, metrics, thumbnails)
+        yield file, metrics
 
 
-def _inspection(row: ImageRow, found: Measures | Broken) -> Inspection:
-    if isinstance(found, Measures):
+def _inspection(row: ImageRow, found: ImageMetrics | Broken) -> Inspection:
+    if isinstance(found, ImageMetrics):
         return Inspection(row, found, None)
     return Inspection(row, None, inspection.rejection(row, found.reason, found.detail, ""))

@@ -5,8 +5,8 @@ mask is compared with the drawn one, each box with the box of that; `quality.con
 that stays as it is counts as if the whole frame were taken for the product. Intervals cover 95 % and draw products.
 Real photos have no drawn outline: `--photos` counts their endings and writes a contact sheet.
 
-Out: benchmarks/results/focus_quality.json and a table.
-Command: python benchmarks/focus_quality.py [--n-images 200] [--photos FOLDER]
+Out: benchmarks/results/crop_quality.json and a table.
+Command: python benchmarks/crop_quality.py [--n-images 200] [--photos FOLDER]
 Time: 3 minutes for all 599 images on one core.
 """
 
@@ -30,14 +30,14 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 from skincare import images
 from skincare.cleaning import quality
-from skincare.cleaning.foreground import Found, NoProductError, find_product
+from skincare.cleaning.foreground import Foreground, NoProductError, segment_product
 from skincare.cleaning.quality import Box
 from skincare.evaluation.intervals import draw_products, percentile_interval
 from skincare.runlog import environment
 from skincare.sample import drawing, rendering
 from skincare.sample.products import Product, ShopImage, sample_products
 
-logger = logging.getLogger("focus_quality")
+logger = logging.getLogger("crop_quality")
 
 _WHOLE = ("photo", "png", "webp", "unavailable_twice")
 _THUMBNAIL_PX = 120
@@ -76,13 +76,13 @@ def main() -> None:
     shown = [(one, image) for one in products for image in one.images if image.kind in _WHOLE]
     if config.n_images:
         shown = random.Random(0).sample(shown, min(config.n_images, len(shown)))
-    measured = [measure(*one) for one in tqdm(shown, "focus_quality", unit="image", disable=None)]
+    measured = [measure(*one) for one in tqdm(shown, "crop_quality", unit="image", disable=None)]
     groups = ["all", *(f"on {name}" for name in drawing.BACKGROUNDS), "white packs", "white packs on white"]
     table = {group: summarise([one for one in measured if group in one.groups]) for group in groups}
     result: dict[str, Any] = {"drawn": table, **environment()}
     if config.photos:
-        result["photos"] = look_at_photos(config.photos)
-    path = REPOSITORY / "benchmarks" / "results" / "focus_quality.json"
+        result["photos"] = inspect_photos(config.photos)
+    path = REPOSITORY / "benchmarks" / "results" / "crop_quality.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for group, row in table.items():
         logger.info("%-22s %s", group, json.dumps(row))
@@ -108,9 +108,9 @@ def measure(product: Product, shop_image: ShopImage) -> Measured:
     )  # fmt: skip
 
 
-def _found(image: Image.Image) -> tuple[Found | None, str]:
+def _found(image: Image.Image) -> tuple[Foreground | None, str]:
     try:
-        return find_product(image), "focused"
+        return segment_product(image), "focused"
     except NoProductError as error:
         return None, error.reason
 
@@ -162,7 +162,7 @@ def _spread(rows: Sequence[Measured], values: Sequence[float]) -> dict[str, Any]
     }
 
 
-def look_at_photos(folder: Path) -> dict[str, int]:
+def inspect_photos(folder: Path) -> dict[str, int]:
     """Return how real photos end, and write what is left of each on magenta; dark: left as it is."""
     endings: Counter[str] = Counter()
     tiles: list[Image.Image] = []

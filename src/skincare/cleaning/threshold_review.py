@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from skincare.cleaning import limits, review_sheet
+from skincare.cleaning import review_sheet, thresholds
 from skincare.cleaning.checks import Check
-from skincare.cleaning.copies import Images
-from skincare.cleaning.limits import AtLimit, Marked, Proposal
+from skincare.cleaning.duplicates import Images
 from skincare.cleaning.review_sheet import Measured, Question
+from skincare.cleaning.thresholds import AtThreshold, Marked, Proposal
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.paths import Layout
@@ -54,9 +54,11 @@ def calibrate(path: Path, check: str | None, keep_good: float | None, layout: La
         raise StageError(f"--keep-good {keep_good:g} is no share above 0 and up to 1")
     row, marks = review_sheet.read_marks(path, layout, check)
     criterion = "best balanced accuracy" if keep_good is None else f"strictest that keeps {keep_good:.0%} of the good"
-    reason = limits.why_no_proposal(marks)
-    proposal = None if reason else limits.propose(marks, row.limit, is_least=row.is_least, keep_good=keep_good)
-    table = [limits.at_limit(marks, limit, is_least=row.is_least) for limit in _shown(marks, row.limit, proposal)]
+    reason = thresholds.why_no_proposal(marks)
+    proposal = None if reason else thresholds.propose(marks, row.limit, is_least=row.is_least, keep_good=keep_good)
+    table = [
+        thresholds.at_threshold(marks, limit, is_least=row.is_least) for limit in _shown(marks, row.limit, proposal)
+    ]
     for line in _as_text(table, row.limit, proposal):
         logger.info("%s", line)
     results = {
@@ -82,7 +84,7 @@ def _shown(marks: Sequence[Marked], limit: float, proposal: Proposal | None) -> 
     return sorted({limit, *others, *([proposal.limit] if proposal else [])})
 
 
-def _as_text(table: Sequence[AtLimit], limit: float, proposal: Proposal | None) -> list[str]:
+def _as_text(table: Sequence[AtThreshold], limit: float, proposal: Proposal | None) -> list[str]:
     lines = [
         "On the marked images; 95 % intervals, products drawn:",
         f"{'limit':>10} {'rejects':>8} {'precision':>22} {'recall':>22} {'good kept':>22} {'balanced':>9}",
