@@ -22,7 +22,7 @@ from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.prompts import user_messages
 from skincare.sample import drawing
-from skincare.training import finetuning, objectives
+from skincare.training import objectives, training_run
 
 ANSWER: Final = "Moisturiser"
 
@@ -118,7 +118,7 @@ def plain(setting: Setting, way: Way) -> Callable[[], None]:
     if way.checkpointing and way.hooks:
         model.gradient_checkpointing_enable()
     elif way.checkpointing:
-        finetuning.enable_checkpointing(model)
+        training_run.enable_checkpointing(model)
     model.train()
     optimizer = torch.optim.AdamW(parameters, lr=5e-7, weight_decay=0.01)
     n_answer = len(encoder.answer_tokens(ANSWER))

@@ -35,10 +35,10 @@ from skincare.modeling.model import load_processor
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import COMPARISON, ComparisonRow
-from skincare.training import export_check, finetuning, run_identity, sampling
-from skincare.training.finetuning import RunSettings
+from skincare.training import export_check, run_identity, sampling, training_run
 from skincare.training.loop import EpochResult
-from skincare.training.recipes import Recipe, recipe_named
+from skincare.training.recipes import Recipe, get_recipe
+from skincare.training.training_run import RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Compared:
     @property
     def label(self) -> str:
         """Return a name that no other run has."""
-        return f"{self.recipe_name}-seed{self.seed}-{run_identity.key(self.identity)}"
+        return f"{self.recipe_name}-seed{self.seed}-{run_identity.digest(self.identity)}"
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -87,7 +87,7 @@ def run(config: Config, layout: Layout) -> Summary:
     except ValueError as error:
         raise StageError(f"--seeds must be whole numbers separated by commas, not {config.seeds!r}") from error
     for name in names:
-        finetuning.require_all(config, recipe_named(name))  # all of them before the first hour of training
+        training_run.check_requirements(config, get_recipe(name))  # all of them before the first hour of training
     parts, encoder = read_parts(config.dataset, layout), PromptEncoder(load_processor(config.model, config.limits))
     runs = [_compared(config, layout, encoder, parts, name, seed) for name in names for seed in seeds]
     if config.restart:
@@ -114,9 +114,9 @@ def _compared(
     config: Config, layout: Layout, encoder: PromptEncoder, parts: dict[str, list[Example]], name: str, seed: int
 ) -> Compared:
     """Return a run with all that decides its row."""
-    recipe, files = finetuning.adjusted_recipe(name, config), image_files(config.dataset, layout)
-    train = sampling.thin(parts["train"], recipe.data_share, seed)
-    identity = run_identity.of_run(config.model, encoder, recipe, seed, train, parts["val"], files)
+    recipe, files = training_run.recipe_with_overrides(name, config), image_files(config.dataset, layout)
+    train = sampling.subsample(parts["train"], recipe.data_share, seed)
+    identity = run_identity.compute(config.model, encoder, recipe, seed, train, parts["val"], files)
     identity["test"] = run_identity.fingerprint(parts["test"], files)
     identity["settings"] = {key: getattr(config, key) for key in _COSTS}
     identity["versions"] = {"decoder": decoders.VERSION, "parser": answer_parser.ALIASES_VERSION}
@@ -156,7 +156,7 @@ def _name_unfinished(layout: Layout) -> None:
 
 def _train(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
     name, seed, run_name = one.recipe_name, one.seed, layout.compared_run(one.label)
-    training = finetuning.prepare(config, one.recipe, seed, layout, run_name, one.parts["train"], one.parts["val"])
+    training = training_run.prepare(config, one.recipe, seed, layout, run_name, one.parts["train"], one.parts["val"])
     training.resume(config.micro_batch_size)
     device = training.images.recogniser.device
     device_memory.reset_peak(device)
@@ -169,11 +169,11 @@ def _train(config: Config, layout: Layout, one: Compared) -> ComparisonRow:
     peak_bytes = device_memory.peak_bytes(device)
     training.release()
     folder = layout.finetuned_model(run_name)
-    export = finetuning.export(training, config, folder)
+    export = training_run.export(training, config, folder)
     files = image_files(config.dataset, layout)
     exported = EvaluatedModel(folder, layout, cache_images=config.cache_images, cache_answers=False, files=files)
     scores = metrics.score(exported.predict(one.parts["test"], "test", exported.decoder(training.decoder_name)))
-    val_again = export_check.measure(training, export, exported)["val"]["exported"]
+    val_again = export_check.evaluate_export(training, export, exported)["val"]["exported"]
     shutil.rmtree(folder)
     progress = training.progress
     return ComparisonRow(

@@ -39,17 +39,17 @@ from skincare.tables import HistoryRow
 from skincare.training import (
     distributed,
     export_check,
-    finetuning,
     memory_plan,
     run_folders,
     sampling,
     tracking,
+    training_run,
 )
-from skincare.training.exporting import Export
-from skincare.training.finetuning import RunSettings
-from skincare.training.loop import EpochResult, Training
+from skincare.training.loop import EpochResult, Trainer
+from skincare.training.model_export import ExportStatistics
 from skincare.training.recipes import RECIPES, Recipe
 from skincare.training.run_folders import RunFolders
+from skincare.training.training_run import RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Config(RunSettings, stage.StageConfig):
 
     def how_to_go_on(self, layout: Layout) -> str:
         """Return what to do after an interruption: only what has been saved can be resumed."""
-        if run_folders.can_go_on(layout, self.run, self.recipe, self.seed):
+        if run_folders.is_resumable(layout, self.run, self.recipe, self.seed):
             typed = runlog.command(leave_out=("--restart", "--overwrite"), add="--resume")
             # What launched several processes is not known here.
             launcher = "your `accelerate launch` in place of python: " if "WORLD_SIZE" in os.environ else ""
@@ -100,28 +100,28 @@ def run(config: Config, layout: Layout) -> Summary:
         return _list_recipes()
     if config.plan:
         return _show_plan(config, layout)
-    what = run_folders.earlier(resume=config.resume, restart=config.restart, overwrite=config.overwrite)
+    what = run_folders.existing_run_policy(resume=config.resume, restart=config.restart, overwrite=config.overwrite)
     world = distributed.connect()
-    recipe = finetuning.adjusted_recipe(config.recipe, config)
-    finetuning.require_all(config, recipe)
+    recipe = training_run.recipe_with_overrides(config.recipe, config)
+    training_run.check_requirements(config, recipe)
     train, val, test = read_parts(config.dataset, layout).values()
-    train = sampling.thin(train, recipe.data_share, config.seed)
+    train = sampling.subsample(train, recipe.data_share, config.seed)
     chosen = [run_folders.choose(layout, config.run, config.recipe, config.seed, what)] if world.is_writer else []
     run = world.gather(chosen)[0]
     logger.info("run %s", run.name)
-    training = finetuning.prepare(config, recipe, config.seed, layout, run.workplace, train, val, world)
+    training = training_run.prepare(config, recipe, config.seed, layout, run.working_name, train, val, world)
     # From here on the run can start: only now may an unfinished one go.
     if world.is_writer and what in ("restart", "overwrite"):
         run_folders.clear(layout, run)
-    world.wait()
+    world.barrier()
     if config.resume and not training.resume(config.micro_batch_size):
         logger.info("nothing saved to go on from: starting at the beginning")
     if not world.is_writer:
         training.run(lambda _: None)
-        world.wait()
+        world.barrier()
         return Summary(headline="the first process has written what there is")
     known_as = training.progress.tracking_id
-    tracker = tracking.tracker(config.wandb_project, run.name, to_plain(config), layout, known_as)
+    tracker = tracking.make_tracker(config.wandb_project, run.name, to_plain(config), layout, known_as)
     training.progress.tracking_id = tracker.run_id or known_as
 
     def on_epoch(result: EpochResult) -> None:
@@ -129,15 +129,15 @@ def run(config: Config, layout: Layout) -> Summary:
         tracker.epoch(result)
 
     stop_reason = training.run(on_epoch)
-    results = finetuning.results(training, run.name, config.recipe, config, stop_reason)
+    results = training_run.results(training, run.name, config.recipe, config, stop_reason)
     training.release()
-    export = finetuning.export(training, config, layout.finetuned_model(run.workplace))
+    export = training_run.export(training, config, layout.finetuned_model(run.working_name))
     check, scores = _test(config, layout, run, test, training, export)
     results = {**results, "export": check}
     runlog.take_back_summary("finetune", layout)
     run_folders.publish(layout, run)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
-    world.wait()
+    world.barrier()
     return Summary(
         headline=f"best epoch {training.progress.best_epoch} of {training.progress.epoch}, "
         f"{metrics.headline(scores)} on test",
@@ -146,10 +146,10 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def _record_epoch(training: Training, result: EpochResult, layout: Layout, run: RunFolders) -> None:
+def _record_epoch(training: Trainer, result: EpochResult, layout: Layout, run: RunFolders) -> None:
     """Write history, curves, matrix and, for the best epoch, its answers."""
     history = [HistoryRow(**row) for row in training.progress.history]
-    folder, plots = layout.finetune_log(run.workplace), layout.run_plots(run.workplace)
+    folder, plots = layout.finetune_log(run.working_name), layout.run_plots(run.working_name)
     tables.HISTORY.write(folder / "history.csv", history)
     figures.draw_training_curves(history, training.progress.best_epoch, plots)
     epoch = result.row.epoch
@@ -163,19 +163,24 @@ def _record_epoch(training: Training, result: EpochResult, layout: Layout, run: 
 
 
 def _test(
-    config: Config, layout: Layout, run: RunFolders, test: Sequence[Example], training: Training, export: Export
+    config: Config,
+    layout: Layout,
+    run: RunFolders,
+    test: Sequence[Example],
+    training: Trainer,
+    export: ExportStatistics,
 ) -> tuple[dict[str, Any], Scores]:
     """Ask the exported model about the test images: once, at the end; compare with zero-shot where it was run.
 
     Returns also what it makes of val, beside what was measured in training.
     """
     val, decoder = training.val, training.decoder_name
-    files, folder = image_files(config.dataset, layout), layout.finetuned_model(run.workplace)
+    files, folder = image_files(config.dataset, layout), layout.finetuned_model(run.working_name)
     exported = EvaluatedModel(folder, layout, cache_images=config.cache_images, files=files)
     exported.source = layout.finetuned_model(run.name)  # what the manifest names: where the model will be
     answered = exported.predict(test, "test", exported.decoder(decoder))
     scores = metrics.score(answered)
-    log, plots = layout.finetune_log(run.workplace), layout.run_plots(run.workplace)
+    log, plots = layout.finetune_log(run.working_name), layout.run_plots(run.working_name)
     # Free text carries no probabilities; the likelihood of all names does.
     sure = exported.decoder("rank" if decoder == "generate" else decoder)
     ranked = {split: exported.predict(part, split, sure) for split, part in (("val", val), ("test", test))}
@@ -189,14 +194,14 @@ def _test(
     figures.draw_confusion_matrix(scores, "After training", plots / "cm_after_training.png")
     scoring.compare_with_zero_shot(layout, log, answered)
     comparison.compare_with_baselines(layout, log)
-    check = export_check.measure(training, export, exported, _chosen_answers(training, log))
+    check = export_check.evaluate_export(training, export, exported, _chosen_answers(training, log))
     write_json(log / "export.json", check)
     # Last: its presence says that the run is finished.
     write_json(log / "test_metrics.json", metrics.to_json(scores))
     return check, scores
 
 
-def _chosen_answers(training: Training, log: Path) -> list[Prediction]:
+def _chosen_answers(training: Trainer, log: Path) -> list[Prediction]:
     """Return the chosen epoch's answers on val; none where the run was stopped before it could write them."""
     path = log / "val_predictions.jsonl"
     found = predictions.read_jsonl(path) if path.is_file() else []
@@ -205,10 +210,10 @@ def _chosen_answers(training: Training, log: Path) -> list[Prediction]:
 
 def _show_plan(config: Config, layout: Layout) -> Summary:
     """Log the plan and write it to log/finetune_plan.json."""
-    recipe = finetuning.adjusted_recipe(config.recipe, config)
+    recipe = training_run.recipe_with_overrides(config.recipe, config)
     encoder = PromptEncoder(load_processor(config.model, config.limits))
     parts = _planned_parts(config, recipe, layout)
-    plan = finetuning.plan_memory(config, recipe, encoder, [*parts["train"], *parts["val"]])
+    plan = training_run.plan_memory(config, recipe, encoder, [*parts["train"], *parts["val"]])
     on_disk = _plan_disk(config, recipe, parts, plan.cache_bytes_per_image)
     write_json(layout.finetune_plan, dataclasses.asdict(plan) | on_disk)
     for line in memory_plan.describe(plan):
@@ -229,7 +234,7 @@ def _planned_parts(config: Config, recipe: Recipe, layout: Layout) -> dict[str, 
         parts = read_parts(config.dataset, layout)
     except MissingInputError:
         return {split: [] for split in SPLITS}
-    return parts | {"train": sampling.thin(parts["train"], recipe.data_share, config.seed)}
+    return parts | {"train": sampling.subsample(parts["train"], recipe.data_share, config.seed)}
 
 
 def _plan_disk(config: Config, recipe: Recipe, parts: dict[str, list[Example]], bytes_per_image: int) -> dict[str, int]:
@@ -239,7 +244,7 @@ def _plan_disk(config: Config, recipe: Recipe, parts: dict[str, list[Example]], 
     if not config.cache_images:
         return {"n_cached_images": 0, "cache_bytes": 0}
     is_fp32 = load_config(config.model).dtype == torch.float32
-    by_training, by_export = finetuning.n_cached_images(recipe, **parts, is_fp32=is_fp32)
+    by_training, by_export = training_run.n_cached_images(recipe, **parts, is_fp32=is_fp32)
     n_as_large = by_training + by_export * (1 if is_fp32 else 2)
     return {"n_cached_images": by_training + by_export, "cache_bytes": n_as_large * bytes_per_image}
 

@@ -91,7 +91,7 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
     if name == "ablations":
         # Asked for when the training is done: it alone knows what its run is called.
         return ["--model", str(layout.finetuned_model(_last_run(layout))), *pixels]
-    if run_folders.can_go_on(layout, "", recipe, seed=0):
+    if run_folders.is_resumable(layout, "", recipe, seed=0):
         options["finetune"].append("--resume")
     return options.get(name, [])
 

@@ -20,12 +20,12 @@ def main(root: str, out: str, n_images: str) -> None:
 
     world = distributed.connect()
     training = make_training(Layout(Path(root)), 2, world=world)
-    loss = world.sum_number(training._gradients(training.train[: int(n_images)]))
+    loss = world.sum_scalar(training._compute_gradients(training.train[: int(n_images)]))
     world.sum_gradients(training.parameters.values())
     if world.is_writer:
         gradients = {name: parameter.grad for name, parameter in training.parameters.items()}
         save_file({**gradients, "loss": torch.tensor(loss), "processes": torch.tensor(world.size)}, out)
-    world.wait()
+    world.barrier()
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from skincare import figures
 from skincare.dataset.dataset_source import read_parts
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
-from skincare.training import finetuning, objectives, sampling
+from skincare.training import objectives, sampling, training_run
 from skincare.training.distributed import World
-from skincare.training.loop import Training
+from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 from tests.test_distributed import ENVIRONMENT, LAUNCHER
 
@@ -35,11 +35,11 @@ def config(layout, micro_batch_size, recipe="sample", **changes):
                            micro_batch_size=micro_batch_size, **changes)  # fmt: skip
 
 
-def make_training(layout, micro_batch_size, recipe="sample", world=World()) -> Training:  # noqa: B008  frozen
+def make_training(layout, micro_batch_size, recipe="sample", world=World()) -> Trainer:  # noqa: B008  frozen
     settings = config(layout, micro_batch_size, recipe)
     train, val, _ = read_parts("", layout).values()
-    return finetuning.prepare(
-        settings, finetuning.adjusted_recipe(recipe, settings), 0, layout, "gradients", train, val, world
+    return training_run.prepare(
+        settings, training_run.recipe_with_overrides(recipe, settings), 0, layout, "gradients", train, val, world
     )
 
 
@@ -54,7 +54,7 @@ def of_the_mean(training, examples) -> tuple[float, dict[str, torch.Tensor]]:
     grids, states = training.images.get([one.image for one in examples])
     categories = [one.category for one in examples]
     losses = objectives.losses(recogniser, training.images.encoder, recipe.head, grids, states, categories)
-    losses = sampling.focal(losses) if recipe.imbalance == "focal" else losses
+    losses = sampling.focal_losses(losses) if recipe.imbalance == "focal" else losses
     weights = sampling.category_weights(training.categories) if recipe.imbalance == "class_balanced" else {}
     loss = (losses * torch.tensor([weights.get(one, 1.0) for one in categories])).mean()
     loss.backward()
@@ -78,7 +78,7 @@ def test_loss_and_gradients_are_those_of_the_mean_whatever_the_micro_batch(layou
         loss, expected = of_the_mean(training, examples)
         for size in (1, 2, 8):
             training.progress.micro_batch_size = size
-            assert training._gradients(examples) == pytest.approx(loss, rel=1e-5)
+            assert training._compute_gradients(examples) == pytest.approx(loss, rel=1e-5)
             assert_gradients_equal(gradients(training), expected)
 
 
@@ -89,7 +89,7 @@ def test_the_history_tells_the_same_losses_and_norms_before_clipping(layout, mon
     for size in (8, 2, 1):
         finetune.run(config(layout, size, run=f"by{size}", max_epochs=1), layout)
         rows.append(HISTORY.read(layout.finetune_log(f"by{size}") / "history.csv")[1])
-    assert rows[0].grad_norm > 2 * finetuning.recipe_named("sample").max_grad_norm, "clipping would hide the scale"
+    assert rows[0].grad_norm > 2 * training_run.get_recipe("sample").max_grad_norm, "clipping would hide the scale"
     for row in rows[1:]:
         assert row.train_loss == pytest.approx(rows[0].train_loss, rel=1e-3)
         assert row.grad_norm == pytest.approx(rows[0].grad_norm, rel=1e-2)
@@ -104,7 +104,7 @@ def test_shares_of_processes_add_up_to_the_gradients_of_one(layout, n_images):
     losses, parts = [], []
     for rank in range(2):
         training.world = World(rank, 2)
-        losses.append(training._gradients(examples))
+        losses.append(training._compute_gradients(examples))
         parts.append(gradients(training))
     assert sum(losses) == pytest.approx(loss, rel=1e-5)
     assert_gradients_equal({name: parts[0][name] + parts[1][name] for name in parts[0]}, expected)

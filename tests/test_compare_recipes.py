@@ -10,8 +10,8 @@ from skincare import figures
 from skincare.errors import StageError
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import COMPARISON, ComparisonRow
-from skincare.training import finetuning
-from skincare.training.loop import Training
+from skincare.training import training_run
+from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 
 
@@ -51,8 +51,8 @@ def test_what_is_trained_already_is_not_trained_again(layout, monkeypatch):
     compare_recipes.run(config(layout), layout)
     first = layout.comparison_table.read_bytes()
     prepared = []
-    original = finetuning.prepare
-    monkeypatch.setattr(finetuning, "prepare", lambda *a, **k: prepared.append(a[2]) or original(*a, **k))
+    original = training_run.prepare
+    monkeypatch.setattr(training_run, "prepare", lambda *a, **k: prepared.append(a[2]) or original(*a, **k))
     compare_recipes.run(config(layout), layout)
     assert prepared == []
     assert layout.comparison_table.read_bytes() == first
@@ -115,7 +115,7 @@ def test_an_interrupted_comparison_does_not_stop_one_with_other_settings(layout,
     caplog.set_level("INFO")
     settings = config(layout, recipes="sample", seeds="0", max_epochs=2)
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(Trainer, "_train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             compare_recipes.run(settings, layout)
     monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
@@ -155,6 +155,6 @@ def test_means_and_spreads_are_over_seeds():
 
 @pytest.mark.parametrize("changes", [{"recipes": "sample,nonsense"}, {"seeds": "0,x"}])
 def test_mistakes_are_found_before_the_first_run(layout, changes, monkeypatch):
-    monkeypatch.setattr(finetuning, "prepare", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(training_run, "prepare", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(StageError):
         compare_recipes.run(config(layout, **changes), layout)

@@ -74,14 +74,14 @@ def test_two_processes_learn_what_one_does(layout):
 
 def test_every_item_falls_to_one_process():
     items = list(range(11))
-    shares = [World(rank, 3).share(items) for rank in range(3)]
+    shares = [World(rank, 3).local_items(items) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_alone_sums_and_lists_are_ones_own():
     alone = World()
-    assert alone.sum_number(2.5) == 2.5
+    assert alone.sum_scalar(2.5) == 2.5
     assert alone.gather([1, 2]) == [1, 2]
     parameter = torch.nn.Parameter(torch.zeros(2))
     alone.sum_gradients([parameter])

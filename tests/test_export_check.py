@@ -14,7 +14,7 @@ import finetune
 from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
-from skincare.training import checkpoints, finetuning
+from skincare.training import checkpoints, training_run
 from tests.dataset_helpers import write_dataset_files
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,7 @@ def test_val_is_measured_on_the_folder_and_on_its_rounded_weights(layout):
 
 
 def test_an_export_that_lost_what_was_learnt_shows_in_its_loss(layout, monkeypatch):
-    monkeypatch.setattr(finetuning, "put", lambda *_: None)
+    monkeypatch.setattr(training_run, "copy_full_tensor", lambda *_: None)
     rows = run(layout, "sample", max_epochs=4)["val"]
     assert rows["exported"]["loss"] > rows["in training"]["loss"] + 1
     assert rows["exported"]["n_other_answers"] > 0

@@ -26,8 +26,8 @@ from skincare.modeling.model import PixelLimits
 from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import HINT_LABELS
-from skincare.training import finetuning, sampling
-from skincare.training.loop import Training
+from skincare.training import sampling, training_run
+from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 from tests.helpers import mixed_pixels
@@ -155,7 +155,7 @@ def test_the_ablations_take_hints_away_and_exchange_them(layout):
 @pytest.mark.slow
 def test_a_run_with_hints_that_was_stopped_ends_with_the_same_bits(layout, monkeypatch):
     finetune.run(config(layout, run="whole", max_epochs=2), layout)
-    original, n_taken = Training._step, 0
+    original, n_taken = Trainer._step, 0
 
     def step(self, examples):
         nonlocal n_taken
@@ -164,16 +164,16 @@ def test_a_run_with_hints_that_was_stopped_ends_with_the_same_bits(layout, monke
             raise KeyboardInterrupt
         return original(self, examples)
 
-    monkeypatch.setattr(Training, "_step", step)
+    monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout, run="torn", max_epochs=2), layout)
-    monkeypatch.setattr(Training, "_step", original)
+    monkeypatch.setattr(Trainer, "_step", original)
     finetune.run(config(layout, run="torn", max_epochs=2, resume=True), layout)
     assert_same_run(layout, "whole", "torn")
 
 
 def test_a_run_goes_on_only_with_the_hints_it_began_with(layout, monkeypatch):
-    monkeypatch.setattr(Training, "_step", _interrupt)
+    monkeypatch.setattr(Trainer, "_step", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
     write_dataset_files(layout, SMALL)
@@ -211,7 +211,9 @@ def test_plan_and_preflight_know_the_longest_hint(layout, tiny_encoder):
     train = chat.read_dataset(layout, "train")
     long = dataclasses.replace(train[-1], hint=OCR + "word " * 60 + "end")
     settings, recipe = config(layout), RECIPES["sample"]
-    plans = [finetuning.plan_memory(settings, recipe, tiny_encoder, some) for some in ((), train, [*train[:-1], long])]
+    plans = [
+        training_run.plan_memory(settings, recipe, tiny_encoder, some) for some in ((), train, [*train[:-1], long])
+    ]
     per_image = [one.activation_bytes_per_image for one in plans]
     assert per_image[0] < per_image[1] < per_image[2]
     chat.write_dataset(layout, "train", [*train[:-1], dataclasses.replace(long, hint=OCR + "word " * 400 + "end")])

@@ -12,8 +12,8 @@ from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
 from skincare.training import adapters, memory_plan
 from skincare.training.adapters import Adapter
+from skincare.training.gradient_checkpointing import enable_checkpointing
 from skincare.training.memory_plan import GIB
-from skincare.training.recomputation import enable_checkpointing
 from tests.helpers import noise_image
 
 GRID = (1, 12, 12)
@@ -157,7 +157,9 @@ def test_a_plan_is_plain_json():
 def test_lora_is_counted_beside_the_modules_that_learn(tiny_model):
     found = planned(trainable=Trainable(0, False, 0), adapter=Adapter())
     adapters.add_lora(tiny_model, Adapter(), seed=0)
-    assert found.parameters_by_module == {"LoRA": sum(p.numel() for p in adapters.learn_lora(tiny_model).values())}
+    assert found.parameters_by_module == {
+        "LoRA": sum(p.numel() for p in adapters.enable_lora_training(tiny_model).values())
+    }
     assert found.activation_bytes_per_image > 0
     both = planned(adapter=Adapter())
     assert sum(both.parameters_by_module.values()) == both.n_trainable > planned().n_trainable
@@ -167,7 +169,7 @@ def test_lora_is_counted_beside_the_modules_that_learn(tiny_model):
 def test_quantised_weights_count_as_what_they_take(n_bits):
     pytest.importorskip("bitsandbytes")
     few = Adapter(n_bits=n_bits)
-    state = load_model(TINY_MODEL, torch.device("cpu"), quantisation=adapters.quantisation(few)).state_dict()
+    state = load_model(TINY_MODEL, torch.device("cpu"), quantisation=adapters.quantisation_config(few)).state_dict()
     kinds = ("_proj.weight", "absmax", "SCB")  # the weights and the factors of their blocks or rows
     measured = sum(one.nbytes for name, one in state.items() if ".language_model." in name and name.endswith(kinds))
     plain = memory_plan.meta_model(load_config(TINY_MODEL)).model.language_model.state_dict()

@@ -20,7 +20,7 @@ from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import objectives, preflight
-from skincare.training.loop import Training
+from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 
 SIZES = {"train": 10, "val": 4, "test": 4}
@@ -173,7 +173,9 @@ def assert_same_result(layout, one, other):
 def test_training_halves_the_pass_and_keeps_the_batch(layout, monkeypatch, caplog):
     with monkeypatch.context() as patched, caplog.at_level("WARNING"):
         # After the backward pass: what it has left in the gradients must not count twice.
-        patched.setattr(Training, "_accumulate", refusing(Training._accumulate, 2, lambda *all: all[-1]))
+        patched.setattr(
+            Trainer, "_accumulate_gradients", refusing(Trainer._accumulate_gradients, 2, lambda *all: all[-1])
+        )
         finetune.run(config(layout, run="small"), layout)
     assert "out of memory in training: going on with 2 image(s) at a time" in caplog.text
     assert "the batch of a step stays 8 image(s)" in caplog.text
@@ -197,7 +199,7 @@ def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(l
     """Torn after weights have moved and states were made, three times; in all the run nothing is different."""
     finetune.run(config(layout, run="whole", recipe=recipe), layout)
     kind = {"sample": torch.optim.AdamW, "sample-adafactor": torch.optim.Adafactor}.get(recipe)
-    kind = kind or finetune.finetuning.optimizers.Lion
+    kind = kind or finetune.training_run.optimizers.Lion
     torn = refusing(kind.step, 5, lambda optimizer: sum(len(group["params"]) for group in optimizer.param_groups))
     with monkeypatch.context() as patched, caplog.at_level("WARNING"):
         patched.setattr(preflight, "check", lambda *_: None)
@@ -210,7 +212,7 @@ def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(l
 @pytest.mark.parametrize(
     ("place", "name", "says"),
     [
-        (Training, "_accumulate", "training with a single image.*--gradient-checkpointing True"),
+        (Trainer, "_accumulate_gradients", "training with a single image.*--gradient-checkpointing True"),
         (preflight, "check", "pre-flight with a single image.*--max-tokens"),
         (torch.optim.AdamW, "step", "pre-flight with a single image"),
         (Recogniser, "vision_features", "frozen vision blocks with a single image.*--max-tokens"),

@@ -109,13 +109,13 @@ def test_the_share_that_moves_is_what_rounding_says(dtype):
     """Moved by the total rate upwards or downwards, a weight that can survive does so in at least one direction."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter((torch.randn(20_000) * 0.02).to(dtype).float())
-    for total_rate in (1e-5, 1e-4, 1e-3):
-        share = preflight.share_that_moves({"a.b.0.weight": weight}, total_rate, dtype)
-        moved = [(weight + sign * total_rate).to(dtype) != weight.to(dtype) for sign in (1, -1)]
+    for total_learning_rate in (1e-5, 1e-4, 1e-3):
+        share = preflight.movable_fraction({"a.b.0.weight": weight}, total_learning_rate, dtype)
+        moved = [(weight + sign * total_learning_rate).to(dtype) != weight.to(dtype) for sign in (1, -1)]
         assert share == pytest.approx((moved[0] | moved[1]).float().mean().item(), abs=0.02)
 
 
 def test_of_small_steps_bf16_shows_nothing_and_fp32_all():
     weight = {"model.visual.blocks.31.norm1.weight": torch.nn.Parameter(torch.ones(64))}
-    assert preflight.share_that_moves(weight, 1e-3, torch.bfloat16) == 0.0
-    assert preflight.share_that_moves(weight, 1e-9, torch.float32) == 1.0
+    assert preflight.movable_fraction(weight, 1e-3, torch.bfloat16) == 0.0
+    assert preflight.movable_fraction(weight, 1e-9, torch.float32) == 1.0

@@ -17,9 +17,9 @@ from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training import adapters, checkpoints
-from skincare.training.distributed import put
-from skincare.training.loop import Training
-from skincare.training.recipes import RECIPES, recipe_named
+from skincare.training.distributed import copy_full_tensor
+from skincare.training.loop import Trainer
+from skincare.training.recipes import RECIPES, get_recipe
 from tests.dataset_helpers import write_dataset_files
 
 VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
@@ -54,7 +54,7 @@ def test_a_variation_changes_few_things_and_says_which(variation):
 
 def test_an_unknown_recipe_lists_those_there_are():
     with pytest.raises(StageError, match="sample-k2"):
-        recipe_named("sample-k9")
+        get_recipe("sample-k9")
 
 
 @pytest.fixture
@@ -82,20 +82,20 @@ def test_a_float16_checkpoint_trains(layout, monkeypatch, half_model):
 
 
 def trained(layout, monkeypatch, recipe, max_epochs=1, *, released=True):
-    """Run a few steps; return the Training, if asked with the optimizer's states."""
+    """Run a few steps; return the Trainer, if asked with the optimizer's states."""
     if not released:
-        monkeypatch.setattr(Training, "release", lambda self: None)
+        monkeypatch.setattr(Trainer, "release", lambda self: None)
     monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
     monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
     monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
     seen = []
-    original = Training.__init__
+    original = Trainer.__init__
 
     def remember(self, *args, **kwargs):
         original(self, *args, **kwargs)
         seen.append(self)
 
-    monkeypatch.setattr(Training, "__init__", remember)
+    monkeypatch.setattr(Trainer, "__init__", remember)
     finetune.run(
         finetune.Config(
             root=layout.root, model=str(TINY_MODEL), recipe=recipe, run="r", min_tokens=36, max_tokens=36,
@@ -165,7 +165,7 @@ def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variat
     """The exported model answers as the trained one, without peft."""
     training = trained(layout, monkeypatch, f"sample-{variation}")
     for name, tensor in checkpoints.trained_tensors(training.best_state()):
-        put(tensor, training.parameters[name])
+        copy_full_tensor(tensor, training.parameters[name])
     assert any(".lora_A." in name for name in training.parameters)
     assert (variation == "lora") == all(".lora_" in name for name in training.parameters)
     exported = load_model(layout.finetuned_model("r"), torch.device("cpu"))
@@ -183,9 +183,9 @@ def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variat
 def test_few_bits_without_the_library_say_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(StageError, match="bitsandbytes"):
-        adapters.quantisation(adapters.Adapter(n_bits=8))
-    assert adapters.quantisation(adapters.Adapter()) is None
-    assert adapters.quantisation(None) is None
+        adapters.quantisation_config(adapters.Adapter(n_bits=8))
+    assert adapters.quantisation_config(adapters.Adapter()) is None
+    assert adapters.quantisation_config(None) is None
 
 
 @pytest.mark.parametrize(("n_bits", "dtype"), [(8, torch.int8), (4, torch.uint8)])
@@ -194,14 +194,14 @@ def test_few_bits_are_learnt_over_and_never_changed(layout, monkeypatch, n_bits,
     pytest.importorskip("bitsandbytes")
     monkeypatch.setitem(RECIPES, "few", dataclasses.replace(RECIPES[f"sample-qlora{n_bits}"], max_epochs=4))
     seen = {}
-    original = Training.run
+    original = Trainer.run
 
     def run(self, on_epoch):
         model = self.images.recogniser.model
         seen["before"] = {name: tensor.clone() for name, tensor in model.state_dict().items() if ".lora_" not in name}
         return original(self, on_epoch)
 
-    monkeypatch.setattr(Training, "run", run)
+    monkeypatch.setattr(Trainer, "run", run)
     training = trained(layout, monkeypatch, "few", max_epochs=4)
     model = training.images.recogniser.model
     assert all(".lora_" in name for name in training.parameters)

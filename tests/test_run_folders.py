@@ -31,7 +31,7 @@ def test_default_names_carry_recipe_and_seed_and_count_up(layout):
     names = []
     for seed in (0, 0, 1, 0, 1):
         run = run_folders.choose(layout, "", "tuned", seed, "keep")
-        assert run.name == run.workplace
+        assert run.name == run.working_name
         names.append(run.name)
         leave(layout, run.name)
     assert names == ["tuned", "tuned-2", "tuned-seed1", "tuned-3", "tuned-seed1-2"]
@@ -60,7 +60,7 @@ def test_an_interrupted_run_is_resumed_or_thrown_away_only_if_told(layout):
         with pytest.raises(StageError, match="--resume"):
             run_folders.choose(layout, name, "tuned", 0, "keep")
         for what in ("resume", "restart"):
-            assert run_folders.choose(layout, name, "tuned", 0, what).workplace == "tuned"
+            assert run_folders.choose(layout, name, "tuned", 0, what).working_name == "tuned"
     assert layout.training_state("tuned").is_dir(), "choosing removes nothing"
     run_folders.clear(layout, RunFolders("tuned", "tuned"))
     assert not layout.training_state("tuned").exists()
@@ -69,10 +69,10 @@ def test_an_interrupted_run_is_resumed_or_thrown_away_only_if_told(layout):
 def test_an_interrupted_replacement_is_what_goes_on(layout):
     leave(layout, "r", "old")
     leave(layout, layout.replacement("r"), is_finished=False)
-    assert run_folders.can_go_on(layout, "r", "tuned", 0)
+    assert run_folders.is_resumable(layout, "r", "tuned", 0)
     for what in ("resume", "restart"):
         run = run_folders.choose(layout, "r", "tuned", 0, what)
-        assert run.workplace == layout.replacement("r")
+        assert run.working_name == layout.replacement("r")
     run_folders.clear(layout, run)
     assert content(layout, "r") == ["old", "old"]
 
@@ -109,7 +109,7 @@ def test_a_swap_that_is_cut_off_anywhere_is_finished_by_the_next_start(layout, m
     with pytest.raises(KeyboardInterrupt):
         run_folders.publish(layout, RunFolders("r", layout.replacement("r")))
     monkeypatch.undo()
-    assert run_folders.can_go_on(layout, "r", "tuned", 0)
+    assert run_folders.is_resumable(layout, "r", "tuned", 0)
     assert run_folders.choose(layout, "r", "tuned", 0, "resume") == RunFolders("r", "r")
     assert content(layout, "r") == ["new", "new"]
     assert [path.name for path in layout.finetuned_model("").iterdir()] == ["r"]
@@ -135,5 +135,5 @@ def test_a_name_that_is_no_folder_is_refused(layout, name):
 
 def test_options_that_contradict_are_refused():
     with pytest.raises(StageError, match="--resume and --overwrite"):
-        run_folders.earlier(resume=True, restart=False, overwrite=True)
-    assert run_folders.earlier(resume=False, restart=False, overwrite=False) == "keep"
+        run_folders.existing_run_policy(resume=True, restart=False, overwrite=True)
+    assert run_folders.existing_run_policy(resume=False, restart=False, overwrite=False) == "keep"

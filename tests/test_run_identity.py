@@ -35,7 +35,7 @@ EXAMPLES = [chat.example(f"pack_2000000{n}_1.jpg", category) for n, category in 
 
 def identity(files, encoder=None, model=TINY_MODEL, recipe=RECIPES["sample"], seed=0, train=EXAMPLES):
     encoder = encoder or PromptEncoder(load_processor(model, PixelLimits(36, 36)))
-    return run_identity.of_run(str(model), encoder, recipe, seed, train, EXAMPLES, files)
+    return run_identity.compute(str(model), encoder, recipe, seed, train, EXAMPLES, files)
 
 
 def test_the_same_run_is_the_same_whatever_order_and_words(files, copy):
@@ -46,7 +46,7 @@ def test_the_same_run_is_the_same_whatever_order_and_words(files, copy):
     )  # fmt: skip
     assert one == other == json.loads(json.dumps(one))
     assert run_identity.differences(one, other) == []
-    assert run_identity.key(one) == run_identity.key(other)
+    assert run_identity.digest(one) == run_identity.digest(other)
 
 
 def test_what_differs_is_named_with_its_values_where_they_are_short(files):
@@ -56,7 +56,7 @@ def test_what_differs_is_named_with_its_values_where_they_are_short(files):
     assert run_identity.differences(one, other) == [
         "recipe (learning_rate 0.002, now 0.5, max_epochs 16, now 7)", "seed 0, now 3"
     ]  # fmt: skip
-    assert run_identity.key(one) != run_identity.key(other)
+    assert run_identity.digest(one) != run_identity.digest(other)
     assert run_identity.differences(one, identity(files, train=EXAMPLES[:2])) == ["data (train)"]
     del one["template"]
     assert run_identity.differences(one, identity(files)) == ["template (not recorded)"]

@@ -44,15 +44,15 @@ def test_equal_categories_weigh_the_same():
 
 def test_focal_damps_what_is_already_known():
     losses = torch.tensor([0.01, 0.7, 4.0])
-    damped = sampling.focal(losses) / losses
+    damped = sampling.focal_losses(losses) / losses
     assert damped[0] < 1e-3
     assert damped[1] == pytest.approx((1 - 2.718281828**-0.7) ** 2, rel=1e-5)
     assert damped[2] > 0.95
 
 
 def test_a_share_keeps_every_category_in_proportion():
-    part = sampling.thin(EXAMPLES, 0.25, seed=0)
+    part = sampling.subsample(EXAMPLES, 0.25, seed=0)
     assert Counter(one.category for one in part) == {"Oil": 15, "Balm": 8, "Peel": 1}
     assert part == [one for one in EXAMPLES if one in part]
-    assert sampling.thin(EXAMPLES, 0.25, seed=0) == part != sampling.thin(EXAMPLES, 0.25, seed=1)
-    assert sampling.thin(EXAMPLES, 1.0, seed=0) == EXAMPLES
+    assert sampling.subsample(EXAMPLES, 0.25, seed=0) == part != sampling.subsample(EXAMPLES, 0.25, seed=1)
+    assert sampling.subsample(EXAMPLES, 1.0, seed=0) == EXAMPLES

@@ -278,7 +278,7 @@ def test_a_run_from_shards_that_was_stopped_ends_with_the_same_bits(layout, monk
     export(layout, shard_mb=1)
     shards = str(layout.export("webdataset"))
     finetune.run(config(layout, run="whole", max_epochs=2, dataset=shards), layout)
-    original, n_taken = finetune.Training._step, 0
+    original, n_taken = finetune.Trainer._step, 0
 
     def step(self, examples):
         nonlocal n_taken
@@ -287,9 +287,9 @@ def test_a_run_from_shards_that_was_stopped_ends_with_the_same_bits(layout, monk
         n_taken += 1
         return original(self, examples)
 
-    monkeypatch.setattr(finetune.Training, "_step", step)
+    monkeypatch.setattr(finetune.Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout, run="torn", max_epochs=2, dataset=shards), layout)
-    monkeypatch.setattr(finetune.Training, "_step", original)
+    monkeypatch.setattr(finetune.Trainer, "_step", original)
     finetune.run(config(layout, run="torn", max_epochs=2, dataset=shards, resume=True), layout)
     assert_same_run(layout, "whole", "torn")

@@ -12,7 +12,7 @@ import finetune
 from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training import tracking
-from skincare.training.loop import Training
+from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 
 
@@ -23,10 +23,10 @@ def nobody_asked(monkeypatch):
 
 
 def test_nothing_is_reported_unasked(tmp_path, monkeypatch):
-    assert isinstance(tracking.tracker("p", "r", {}, Layout(tmp_path)), tracking.NoTracker)
+    assert isinstance(tracking.make_tracker("p", "r", {}, Layout(tmp_path)), tracking.NoTracker)
     monkeypatch.setenv("WANDB_API_KEY", "key")
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert isinstance(tracking.tracker("p", "r", {}, Layout(tmp_path)), tracking.NoTracker)
+    assert isinstance(tracking.make_tracker("p", "r", {}, Layout(tmp_path)), tracking.NoTracker)
 
 
 def logged_tables(run, name):
@@ -79,7 +79,7 @@ def test_a_resumed_run_is_the_same_run_there(tmp_path, monkeypatch):
         root=tmp_path, model=str(TINY_MODEL), recipe="sample", run="r", min_tokens=36, max_tokens=36, max_epochs=1
     )
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(Trainer, "_train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             finetune.run(settings, layout)
     wandb.finish()
@@ -95,6 +95,6 @@ def test_the_id_of_a_run_is_given_to_wandb(tmp_path, monkeypatch):
     given = []
     monkeypatch.setenv("WANDB_API_KEY", "key")
     monkeypatch.setattr(wandb, "init", lambda **settings: given.append(settings) or SimpleNamespace(id="abc"))
-    assert tracking.tracker("p", "r", {}, Layout(tmp_path)).run_id == "abc"
-    tracking.tracker("p", "r", {}, Layout(tmp_path), "abc")
+    assert tracking.make_tracker("p", "r", {}, Layout(tmp_path)).run_id == "abc"
+    tracking.make_tracker("p", "r", {}, Layout(tmp_path), "abc")
     assert [(one["id"], one["resume"]) for one in given] == [(None, None), ("abc", "allow")]

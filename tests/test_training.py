@@ -17,7 +17,7 @@ from skincare.modeling.model import load_model
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import checkpoints
-from skincare.training.loop import Training
+from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import write_dataset_files
 
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(layout):
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
 def test_a_run_stopped_after_any_step_ends_with_the_same_bits(layout, monkeypatch, n_steps):
     finetune.run(config(layout, run="whole"), layout)
-    original, n_taken = Training._step, 0
+    original, n_taken = Trainer._step, 0
 
     def step(self, examples):
         nonlocal n_taken
@@ -85,10 +85,10 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bits(layout, monkeypatc
         n_taken += 1
         return original(self, examples)
 
-    monkeypatch.setattr(Training, "_step", step)
+    monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout, run="torn"), layout)
-    monkeypatch.setattr(Training, "_step", original)
+    monkeypatch.setattr(Trainer, "_step", original)
     finetune.run(config(layout, run="torn", resume=True), layout)
     assert_same_run(layout, "whole", "torn")
 
@@ -131,7 +131,7 @@ def test_patience_ends_a_run(layout, monkeypatch):
 
 
 def test_an_interrupted_run_is_not_thrown_away_unasked(layout, monkeypatch):
-    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
     monkeypatch.undo()
@@ -181,16 +181,16 @@ def test_a_run_does_not_go_on_with_another_model_or_processor(layout, monkeypatc
 def test_a_given_micro_batch_size_counts_when_a_run_goes_on(layout, monkeypatch, caplog):
     caplog.set_level("INFO")
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             finetune.run(config(layout, micro_batch_size=8), layout)
-    sizes, original = set(), Training._accumulate
+    sizes, original = set(), Trainer._accumulate_gradients
 
     def accumulate(self, examples, micro_batch_size):
         sizes.add(micro_batch_size)
         return original(self, examples, micro_batch_size)
 
-    monkeypatch.setattr(Training, "_accumulate", accumulate)
+    monkeypatch.setattr(Trainer, "_accumulate_gradients", accumulate)
     finetune.run(config(layout, resume=True, micro_batch_size=1), layout)
     assert sizes == {1}
     assert "1 image(s) a pass instead of the saved 8" in caplog.text
@@ -214,7 +214,7 @@ def test_retention_keeps_the_last_and_the_best_state(layout):
 
 
 def test_ctrl_c_exits_130_and_leaves_no_summary(layout, monkeypatch):
-    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert stage.execute("finetune", config(layout), layout, finetune.run) == 130
     assert not layout.summary("finetune").exists()
 

@@ -10,7 +10,7 @@ import finetune
 from skincare import figures, stage
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import TINY_MODEL, Layout
-from skincare.training.loop import Training
+from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 
 
@@ -84,7 +84,7 @@ def test_a_start_that_fails_leaves_a_finished_run_as_it_was(layout, other_family
 
 
 def test_a_start_that_fails_leaves_an_interrupted_run_to_be_resumed(layout, monkeypatch):
-    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout) == 130
     monkeypatch.undo()
     before = kept(layout)
@@ -96,7 +96,7 @@ def test_a_start_that_fails_leaves_an_interrupted_run_to_be_resumed(layout, monk
 def test_an_overwriting_run_takes_the_place_only_when_it_is_finished(layout, monkeypatch):
     assert execute(layout) == 0
     before = kept(layout)
-    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout, overwrite=True, seed=1) == 130
     monkeypatch.undo()
     now = kept(layout)
@@ -125,12 +125,12 @@ def test_without_a_name_no_run_meets_another(layout):
 def test_ctrl_c_names_the_command_that_goes_on(layout, monkeypatch, caplog):
     monkeypatch.setattr("sys.argv", ["src/finetune.py", "--run", "my run", "--overwrite"])
     monkeypatch.setattr("skincare.runlog.setup", lambda *_, **__: None)
-    monkeypatch.setattr(Training, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout) == 130
     assert "nothing was saved yet: run the same command again" in caplog.text
     monkeypatch.undo()
     monkeypatch.setattr("sys.argv", ["src/finetune.py", "--run", "my run", "--restart"])
     monkeypatch.setattr("skincare.runlog.setup", lambda *_, **__: None)
-    monkeypatch.setattr(Training, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout) == 130
     assert "go on by `python src/finetune.py --run 'my run' --resume`" in caplog.text

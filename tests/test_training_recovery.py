@@ -1,4 +1,4 @@
-"""Training that is killed at any point, while it writes a checkpoint too, ends as an uninterrupted run.
+"""Trainer that is killed at any point, while it writes a checkpoint too, ends as an uninterrupted run.
 
 The processes are real. They are forked from one that has imported the stage, so that a start takes no imports.
 """

@@ -9,7 +9,7 @@ from skincare.modeling.freezing import Trainable, freeze
 from skincare.modeling.model import load_processor
 from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL
-from skincare.training import finetuning, memory_plan, objectives
+from skincare.training import memory_plan, objectives, training_run
 
 pytestmark = pytest.mark.gpu
 
@@ -25,7 +25,7 @@ def test_the_plan_is_within_15_percent_of_torchs_peak(cuda, checkpointing):
     parameters = freeze(model, Trainable())
     recogniser = Recogniser(model).train()
     if checkpointing:
-        finetuning.enable_checkpointing(model)
+        training_run.enable_checkpointing(model)
     grid = (1, encoder.merge_size, N_VISUAL_TOKENS * encoder.merge_size)
     n_patches = grid[1] * grid[2]
     states = [torch.randn(n_patches, 1280, dtype=torch.bfloat16, device=cuda) for _ in range(N_IMAGES)]

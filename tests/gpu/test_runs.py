@@ -18,7 +18,7 @@ from skincare.modeling.model import load_model, load_processor
 from skincare.paths import REPOSITORY, TINY_MODEL
 from skincare.tables import HISTORY
 from skincare.training import checkpoints
-from skincare.training.loop import Training
+from skincare.training.loop import Trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -116,7 +116,7 @@ def test_frozen_tensors_stay_and_the_export_is_the_trained_state(layout, device)
 
 def test_running_out_of_memory_halves_the_pass_and_keeps_losses_and_gradients(layout, cuda, monkeypatch, caplog):
     """a CPU has no limit that raises OutOfMemoryError."""
-    peaks, limits, train = [], [], Training.run
+    peaks, limits, train = [], [], Trainer.run
 
     def measured(self, on_epoch):
         total = torch.cuda.get_device_properties(cuda).total_memory
@@ -129,7 +129,7 @@ def test_running_out_of_memory_halves_the_pass_and_keeps_losses_and_gradients(la
             torch.cuda.set_per_process_memory_fraction(1.0)
             peaks.append(torch.cuda.max_memory_allocated(cuda))
 
-    monkeypatch.setattr(Training, "run", measured)
+    monkeypatch.setattr(Trainer, "run", measured)
     # Images of 900 tokens, so that what is kept of them outweighs everything else.
     large = {"min_tokens": 900, "max_tokens": 900}
     steps(layout, monkeypatch, "eight", micro_batch_size=8, **large)

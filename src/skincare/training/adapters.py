@@ -38,7 +38,7 @@ class Adapter:
     n_bits: Literal[4, 8, 16] = 16
 
 
-def quantisation(adapter: Adapter | None) -> Any:
+def quantisation_config(adapter: Adapter | None) -> Any:
     """Return how transformers should load the weights under an adapter; None for as they are.
 
     Raises StageError where the platform cannot.
@@ -66,7 +66,7 @@ def _peft_config(adapter: Adapter, **settings: Any) -> LoraConfig:
     )  # fmt: skip
 
 
-def bytes_spared(model: Any, adapter: Adapter) -> int:
+def quantisation_savings_bytes(model: Any, adapter: Adapter) -> int:
     """Return how many bytes less a model with LoRA takes once the weights under it are quantised."""
     if adapter.n_bits == 16:
         return 0
@@ -86,7 +86,7 @@ def add_lora(model: Any, adapter: Adapter, seed: int) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def learn_lora(model: Any) -> dict[str, nn.Parameter]:
+def enable_lora_training(model: Any) -> dict[str, nn.Parameter]:
     """Let the matrices learn, in fp32; return their parameters by name."""
     chosen = {name: parameter for name, parameter in model.named_parameters() if ".lora_" in name}
     for parameter in chosen.values():

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.training import run_identity
-from skincare.training.distributed import put, whole
+from skincare.training.distributed import copy_full_tensor, full_tensor
 
 
 @dataclass
@@ -94,7 +94,7 @@ def load_state(
             f"{folder}: was written with other {', '.join(changed)}. Go on as it was begun, or start a new --run."
         )
     for name, parameter in parameters.items():
-        put(trained[name], parameter)
+        copy_full_tensor(trained[name], parameter)
     _restore_optimizer(parameters, optimizer, tensors)
     progress = Progress(**saved["progress"])
     progress.best_loss = float("inf") if progress.best_loss is None else progress.best_loss
@@ -112,7 +112,7 @@ def _on_cpu(tensors: Mapping[str, torch.Tensor], *, keep: bool) -> dict[str, tor
     """Return whole copies, one tensor at a time so that processes that keep none need no room for all."""
     copies = {}
     for name, tensor in tensors.items():
-        complete = whole(tensor.detach())
+        complete = full_tensor(tensor.detach())
         if keep:
             # A copy of its own: 8-bit optimizers share tables, which safetensors refuses.
             copies[name] = complete.cpu().clone().contiguous()
@@ -140,7 +140,7 @@ def _restore_optimizer(
         if tensor.shape == parameter.shape and tensor.is_floating_point():
             # Moments live where their parameter does, and are shared out as it is.
             state[part] = torch.empty_like(parameter, dtype=tensor.dtype)
-            put(tensor, state[part])
+            copy_full_tensor(tensor, state[part])
         else:
             # Step counters stay on the CPU, as AdamW keeps them.
             state[part] = tensor.to("cpu" if tensor.ndim == 0 else parameter.device)

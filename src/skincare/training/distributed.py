@@ -60,11 +60,11 @@ class World:
         del recogniser
         yield
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def local_items(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return the items that fall to this process."""
         return items[self.rank :: self.size]
 
-    def largest_share(self, items: Sequence[Item]) -> int:
+    def largest_local_count(self, items: Sequence[Item]) -> int:
         """Return how many of the items fall to the process that gets most."""
         return -(-len(items) // self.size)
 
@@ -76,7 +76,7 @@ class World:
             assert parameter.grad is not None, "every process makes at least one pass"
             distributed.all_reduce(parameter.grad)
 
-    def sum_number(self, value: float) -> float:
+    def sum_scalar(self, value: float) -> float:
         """Return the sum over processes, the same in each."""
         return sum(self.gather([value]))
 
@@ -88,7 +88,7 @@ class World:
         distributed.all_gather_object(parts, list(items))
         return [item for part in parts for item in part]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when all processes are here."""
         if self.size > 1:
             distributed.barrier()
@@ -159,13 +159,13 @@ def connect() -> World:
     return kind(state.process_index, state.num_processes)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor of which this process may hold a share; all processes must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
-def put(values: torch.Tensor, target: torch.Tensor) -> None:
+def copy_full_tensor(values: torch.Tensor, target: torch.Tensor) -> None:
     """Copy a whole tensor into one of which this process may hold a share."""
     if isinstance(target, DTensor):
         values = distribute_tensor(values.to(target.device), target.device_mesh, target.placements, src_data_rank=None)

@@ -17,14 +17,14 @@ from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.predictions import Prediction
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.vision_features import VisionFeatures
-from skincare.training.exporting import Export
-from skincare.training.loop import Training
+from skincare.training.loop import Trainer
+from skincare.training.model_export import ExportStatistics
 
 logger = logging.getLogger(__name__)
 
 
-def measure(
-    training: Training, export: Export, exported: EvaluatedModel, in_training: Sequence[Prediction] = ()
+def evaluate_export(
+    training: Trainer, export: ExportStatistics, exported: EvaluatedModel, in_training: Sequence[Prediction] = ()
 ) -> dict[str, Any]:
     """Return loss and accuracy on val in training, of the folder, and of its weights rounded to the checkpoint's dtype.
 
@@ -58,10 +58,10 @@ def measure(
 
 
 def _val(
-    training: Training, recogniser: Recogniser, images: VisionFeatures, in_training: Sequence[Prediction]
+    training: Trainer, recogniser: Recogniser, images: VisionFeatures, in_training: Sequence[Prediction]
 ) -> dict[str, Any]:
     decoder = make_decoder(training.decoder_name, recogniser, images.encoder)
-    passes = asking.inference_passes(training.speed.eval_batch_size)
+    passes = asking.inference_passes(training.execution.eval_batch_size)
     loss = asking.total_loss(images, training.recipe.head, training.val, passes) / len(training.val)
     answered = asking.predict(images, decoder, training.val, "val", passes, show_progress=False)
     accuracy = metrics.score(answered).accuracy

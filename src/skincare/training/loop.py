@@ -29,9 +29,9 @@ from skincare.tables import HistoryRow
 from skincare.training import checkpoints, objectives, optimizers, preflight, sampling
 from skincare.training.augmentation import augment
 from skincare.training.checkpoints import Progress
-from skincare.training.distributed import World, whole
+from skincare.training.distributed import World, full_tensor
+from skincare.training.optimizer_step import TRAIN_LESS, OptimizerStepper
 from skincare.training.recipes import Recipe
-from skincare.training.updates import TRAIN_LESS, Updates
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _FEWER_ACTIVATIONS: Final = f"take --gradient-checkpointing True, fewer --max-to
 
 
 @dataclass(frozen=True)
-class Speed:
+class ExecutionSettings:
     """What decides how fast a run is and how much memory it takes, not what it learns."""
 
     micro_batch_size: int = 4
@@ -59,12 +59,12 @@ class EpochResult:
     is_best: bool
 
 
-class Training:
+class Trainer:
     """One run: `parameters` of the images' recogniser learn from `train`, choices are made on `val`."""
 
     def __init__(
         self, images: VisionFeatures, parameters: Mapping[str, torch.nn.Parameter], recipe: Recipe,
-        train: Sequence[Example], val: Sequence[Example], seed: int, speed: Speed, state_folder: Path,
+        train: Sequence[Example], val: Sequence[Example], seed: int, speed: ExecutionSettings, state_folder: Path,
         identity: Mapping[str, Any], world: World = World(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
         self.world = world
@@ -74,7 +74,7 @@ class Training:
         self.train = sorted(train, key=lambda example: example.image_id)
         self.val = val
         self.seed = seed
-        self.speed = speed
+        self.execution = speed
         self.state_folder = state_folder
         self.identity = identity
         # A head that is learnt is what answers.
@@ -86,7 +86,7 @@ class Training:
             recipe.optimizer, parameters, recipe.learning_rate, recipe.rate_by_part, recipe.weight_decay,
             decays_everything=recipe.decays_everything,
         )  # fmt: skip
-        self.updates = Updates(self.optimizer, parameters, state_folder, identity)
+        self.stepper = OptimizerStepper(self.optimizer, parameters, state_folder, identity)
         self.categories = [one.category for one in self.train]
         weights = sampling.category_weights(self.categories) if recipe.imbalance == "class_balanced" else {}
         self.weight_of = {one.image_id: weights.get(one.category, 1.0) for one in self.train}
@@ -114,11 +114,11 @@ class Training:
             on_epoch(self._finish_epoch())
         total = self.recipe.max_epochs * self.n_steps_per_epoch
         with tqdm(total=total, initial=progress.step, unit="step", desc="training", disable=None) as bar:
-            while progress.epoch < self.recipe.max_epochs and not self._is_out_of_patience():
+            while progress.epoch < self.recipe.max_epochs and not self._is_patience_exhausted():
                 self._train_epoch(bar)
                 progress.epoch += 1
                 on_epoch(self._finish_epoch())
-        return "patience" if self._is_out_of_patience() else "max_epochs"
+        return "patience" if self._is_patience_exhausted() else "max_epochs"
 
     def best_state(self) -> Path:
         """Return the folder of the best epoch's state."""
@@ -145,7 +145,7 @@ class Training:
         """Return the rate of an optimizer step, 0 being the first."""
         return self.recipe.rate(step, self.n_steps_per_epoch)
 
-    def total_rate(self) -> float:
+    def total_learning_rate(self) -> float:
         """Return the sum of the learning rates of all steps that a whole run takes."""
         return sum(self.learning_rate(step) for step in range(self.recipe.max_epochs * self.n_steps_per_epoch))
 
@@ -163,19 +163,19 @@ class Training:
             progress.epoch_seconds += time.perf_counter() - started
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            if progress.step % self.speed.save_every_steps == 0:
+            if progress.step % self.execution.save_every_steps == 0:
                 self._save("last")
 
     def _step(self, examples: Sequence[Example]) -> tuple[float, float]:
         """Take one optimizer step on the mean loss of `examples`; return loss and gradient norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.progress.step) * group["scale"]
-        loss = self.world.sum_number(self._gradients(examples))
+        loss = self.world.sum_scalar(self._compute_gradients(examples))
         self.world.sum_gradients(self.parameters.values())
-        grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
+        grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not torch.isfinite(grad_norm):
             raise StageError(f"Step {self.progress.step}: the gradient is not finite; try a smaller learning rate")
-        self.updates.step(self.progress.step)
+        self.stepper.step(self.progress.step)
         return loss, grad_norm.item()
 
     def check(self, examples: Sequence[Example]) -> None:
@@ -184,7 +184,7 @@ class Training:
 
         def check(n_images: int) -> None:
             preflight.check(
-                self.images, self.parameters, first[:n_images], self.recipe.learning_rate, self.total_rate(),
+                self.images, self.parameters, first[:n_images], self.recipe.learning_rate, self.total_learning_rate(),
                 self.recipe.head,
             )  # fmt: skip
 
@@ -192,10 +192,10 @@ class Training:
         if fitted < len(first):
             self.progress.micro_batch_size = fitted
 
-    def _gradients(self, examples: Sequence[Example]) -> float:
+    def _compute_gradients(self, examples: Sequence[Example]) -> float:
         """Leave this process's part of the mean loss's gradients; halve the micro-batch if it must be."""
         size = self.progress.micro_batch_size
-        loss, fitted = self._halving(partial(self._accumulate, examples), size, "training")
+        loss, fitted = self._halving(partial(self._accumulate_gradients, examples), size, "training")
         if fitted < size:
             self.progress.micro_batch_size = fitted
             logger.warning("the batch of a step stays %d image(s)", self.recipe.effective_batch_size)
@@ -208,13 +208,13 @@ class Training:
         with explained(f"{where} with {size} image(s) a pass", f"take a smaller --micro-batch-size, or {TRAIN_LESS}"):
             return work(size), size
 
-    def _accumulate(self, examples: Sequence[Example], micro_batch_size: int) -> float:
+    def _accumulate_gradients(self, examples: Sequence[Example], micro_batch_size: int) -> float:
         recogniser, encoder = self.images.recogniser, self.images.encoder
         recogniser.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts: list[torch.Tensor] = []
-        mine = self.world.share(examples)
-        for start in range(0, self.world.largest_share(examples), micro_batch_size):
+        mine = self.world.local_items(examples)
+        for start in range(0, self.world.largest_local_count(examples), micro_batch_size):
             # Sharded weights need all processes in every pass: one whose share is used up passes what counts nothing.
             some, counts = mine[start : start + micro_batch_size], start < len(mine)
             some = some if counts else examples[:1]
@@ -222,7 +222,7 @@ class Training:
             categories, hints = [example.category for example in some], [self._hint(example) for example in some]
             losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, states, categories, hints)
             if self.recipe.imbalance == "focal":
-                losses = sampling.focal(losses)
+                losses = sampling.focal_losses(losses)
             weights = torch.tensor([self.weight_of[example.image_id] for example in some], device=losses.device)
             loss = (losses * weights).sum() * counts / len(examples)
             loss.backward()
@@ -249,11 +249,11 @@ class Training:
         progress = self.progress
         self.images.recogniser.eval()
         self.optimizer.zero_grad(set_to_none=True)
-        passes, mine = self.inference_passes, self.world.share(self.val)
+        passes, mine = self.inference_passes, self.world.local_items(self.val)
         with self.world.gathered(self.images.recogniser):
             total = evaluation.total_loss(self.images, self.recipe.head, mine, passes)
             answered = evaluation.predict(self.images, self.decoder, mine, "val", passes, show_progress=False)
-        loss, predictions = self.world.sum_number(total) / len(self.val), self.world.gather(answered)
+        loss, predictions = self.world.sum_scalar(total) / len(self.val), self.world.gather(answered)
         scores = metrics.score(predictions)
         row = self._history_row(loss, scores)
         is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
@@ -284,7 +284,7 @@ class Training:
             seconds=round(progress.epoch_seconds, 2),
         )
 
-    def _is_out_of_patience(self) -> bool:
+    def _is_patience_exhausted(self) -> bool:
         return self.progress.epoch - self.progress.best_epoch >= self.recipe.patience_epochs
 
     def _save(self, kind: str) -> None:

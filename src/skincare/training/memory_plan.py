@@ -21,7 +21,7 @@ from skincare.modeling.freezing import Trainable, count, freeze, trainable_modul
 from skincare.modeling.recogniser import Recogniser
 from skincare.training import adapters
 from skincare.training.adapters import Adapter
-from skincare.training.recomputation import enable_checkpointing
+from skincare.training.gradient_checkpointing import enable_checkpointing
 
 GIB: Final = 2**30
 
@@ -89,7 +89,7 @@ def plan(
     model = meta_model(config)
     if adapter:
         adapters.add_lora(model, adapter, seed=0)
-    parameters = freeze(model, trainable) | adapters.learn_lora(model)
+    parameters = freeze(model, trainable) | adapters.enable_lora_training(model)
     n_trainable = count(parameters.values())
     by_module = {name: count(m.parameters()) for name, m in trainable_modules(model, trainable).items()}
     if adapter:
@@ -99,7 +99,7 @@ def plan(
     per_image = two - one
     kept, recomputed = _checkpointed_bytes(model, n_tokens, grid)
     weight_bytes = sum(p.numel() * p.element_size() for p in _unique(model))
-    weight_bytes -= adapters.bytes_spared(model, adapter) if adapter else 0
+    weight_bytes -= adapters.quantisation_savings_bytes(model, adapter) if adapter else 0
     sizes = {
         "weight_bytes": weight_bytes // n_shards,
         "gradient_bytes": 4 * n_trainable // n_shards,

@@ -17,7 +17,7 @@ from skincare.modeling.batches import IGNORED, Batch, PromptEncoder
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.prompts import question
 from skincare.training import objectives
-from skincare.training.distributed import whole
+from skincare.training.distributed import full_tensor
 from skincare.training.objectives import HeadUse
 
 logger = logging.getLogger(__name__)
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 def check(
     images: VisionFeatures, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
-    learning_rate: float, total_rate: float, head_use: HeadUse = "none",
+    learning_rate: float, total_learning_rate: float, head_use: HeadUse = "none",
 ) -> None:  # fmt: skip
     """Prove that these examples would teach exactly `parameters`, and exactly their answers.
 
-    `total_rate` is the sum of the learning rates of all steps to come.
+    `total_learning_rate` is the sum of the learning rates of all steps to come.
     """
     recogniser, encoder = images.recogniser, images.encoder
     recogniser.zero_grad(set_to_none=True)  # a check that ran out of memory may have left some
@@ -47,7 +47,7 @@ def check(
     check_step(parameters, learning_rate)
     dtype = recogniser.dtype
     of_model = {name: parameter for name, parameter in parameters.items() if not name.startswith("classification_head")}
-    share = share_that_moves(of_model, total_rate, dtype)
+    share = movable_fraction(of_model, total_learning_rate, dtype)
     recogniser.zero_grad(set_to_none=True)
     logger.info(
         "pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be; the run can move "
@@ -101,7 +101,7 @@ def check_gradients(model: torch.nn.Module, parameters: Mapping[str, torch.nn.Pa
     for name, parameter in parameters.items():
         assert parameter.grad is not None
         module = _owner(name)
-        norms[module] = norms.get(module, 0.0) + whole(parameter.grad.float().norm()).item()
+        norms[module] = norms.get(module, 0.0) + full_tensor(parameter.grad.float().norm()).item()
     for module, norm in norms.items():
         if not norm > 0 or norm == float("inf"):
             raise StageError(f"{module}: its gradient has norm {norm}")
@@ -122,27 +122,27 @@ def _step_changes(parameter: torch.nn.Parameter, learning_rate: float) -> bool:
     before = parameter.detach().clone()
     try:
         torch.optim.AdamW([parameter], lr=learning_rate).step()
-        return bool(whole((parameter != before).sum()) > 0)
+        return bool(full_tensor((parameter != before).sum()) > 0)
     finally:
         with torch.no_grad():
             parameter.copy_(before)
 
 
-def share_that_moves(
-    parameters: Mapping[str, torch.nn.Parameter], total_rate: float, dtype: torch.dtype
+def movable_fraction(
+    parameters: Mapping[str, torch.nn.Parameter], total_learning_rate: float, dtype: torch.dtype
 ) -> float:  # fmt: skip
     """Return the share of weights that a run can move so far that they become other numbers of a dtype.
 
-    AdamW moves a weight by no more than about the learning rate in a step, so by no more than `total_rate` in all; less
-    than half the distance to the next number is rounded away.
+    AdamW moves a weight by about the learning rate per step at most, so by `total_learning_rate` in all; a change of
+    less than half the distance to the next number is rounded away.
     """
     if dtype == torch.float32:
         return 1.0
     mantissa_bits = -round(math.log2(torch.finfo(dtype).eps))
     n_moving = n_weights = 0
     for parameter in parameters.values():
-        _, exponents = torch.frexp(whole(parameter.detach()).float())
-        n_moving += int((torch.exp2(exponents.float() - 2 - mantissa_bits) <= total_rate).sum())
+        _, exponents = torch.frexp(full_tensor(parameter.detach()).float())
+        n_moving += int((torch.exp2(exponents.float() - 2 - mantissa_bits) <= total_learning_rate).sum())
         n_weights += parameter.numel()
     return n_moving / max(1, n_weights)
 

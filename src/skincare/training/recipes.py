@@ -151,7 +151,7 @@ RECIPES: Final[dict[str, Recipe]] = {
 }
 
 
-def recipe_named(name: str) -> Recipe:
+def get_recipe(name: str) -> Recipe:
     """Return a recipe; StageError names those that exist."""
     if name not in RECIPES:
         raise StageError(f"No recipe is called {name!r}; there are: {', '.join(RECIPES)}")

@@ -18,7 +18,7 @@ from skincare.paths import Layout
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 # What is to happen to a run of this name that is there already.
-Earlier = Literal["keep", "resume", "restart", "overwrite"]
+ExistingRunPolicy = Literal["keep", "resume", "restart", "overwrite"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class RunFolders:
     """A run's name, and the name under which its folders are until it is finished."""
 
     name: str
-    workplace: str
+    working_name: str
 
 
-def earlier(*, resume: bool, restart: bool, overwrite: bool) -> Earlier:
+def existing_run_policy(*, resume: bool, restart: bool, overwrite: bool) -> ExistingRunPolicy:
     """Return which of the options was given; StageError for more than one."""
-    given: list[Earlier] = []
+    given: list[ExistingRunPolicy] = []
     given += ["resume"] if resume else []
     given += ["restart"] if restart else []
     given += ["overwrite"] if overwrite else []
@@ -40,7 +40,7 @@ def earlier(*, resume: bool, restart: bool, overwrite: bool) -> Earlier:
     return given[0] if given else "keep"
 
 
-def choose(layout: Layout, name: str, recipe: str, seed: int, what: Earlier) -> RunFolders:
+def choose(layout: Layout, name: str, recipe: str, seed: int, what: ExistingRunPolicy) -> RunFolders:
     """Return where a run works; nothing is removed.
 
     Without a `name` the run is called after its recipe, after its seed too unless that is 0, and gets a number where
@@ -49,7 +49,7 @@ def choose(layout: Layout, name: str, recipe: str, seed: int, what: Earlier) -> 
     if name and not _NAME.fullmatch(name):
         raise StageError(f"--run {name!r}: a run's name is letters, digits and ._+-, for it names folders")
     name = name or _default_name(layout, recipe, seed, what)
-    finish_swap(layout, name)
+    complete_replacement(layout, name)
     open_run = _interrupted(layout, name)
     if open_run:
         if what in ("resume", "restart"):
@@ -70,23 +70,23 @@ def choose(layout: Layout, name: str, recipe: str, seed: int, what: Earlier) -> 
     )
 
 
-def can_go_on(layout: Layout, name: str, recipe: str, seed: int) -> bool:
+def is_resumable(layout: Layout, name: str, recipe: str, seed: int) -> bool:
     """Tell whether --resume finds something of this run that is not finished."""
     name = name or _default_name(layout, recipe, seed, "resume")
     return bool(_interrupted(layout, name)) or layout.is_finished(layout.replacement(name))
 
 
 def clear(layout: Layout, run: RunFolders) -> None:
-    """Throw away what an unfinished run has left at the workplace; a finished one stays."""
-    if layout.is_finished(run.workplace):
+    """Throw away what an unfinished run has left at the working_name; a finished one stays."""
+    if layout.is_finished(run.working_name):
         return
-    for folder in (layout.finetuned_model(run.workplace), layout.finetune_log(run.workplace)):
+    for folder in (layout.finetuned_model(run.working_name), layout.finetune_log(run.working_name)):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(layout: Layout, run: RunFolders) -> None:
     """Give a finished run its name, and its plots the places where those of the last run are looked for."""
-    finish_swap(layout, run.name)
+    complete_replacement(layout, run.name)
     drawn = sorted(layout.run_plots(run.name).glob("*.png"))
     if not drawn:
         return
@@ -98,7 +98,7 @@ def publish(layout: Layout, run: RunFolders) -> None:
         shutil.copyfile(file, target)
 
 
-def finish_swap(layout: Layout, name: str) -> None:
+def complete_replacement(layout: Layout, name: str) -> None:
     """Put a tested replacement into the place of the run that it replaces; go on with a swap that was cut off.
 
     The log comes last: until it has moved, the replacement is known as tested and the swap as not done.
@@ -120,7 +120,7 @@ def finish_swap(layout: Layout, name: str) -> None:
                 emptied.rmdir()
 
 
-def _default_name(layout: Layout, recipe: str, seed: int, what: Earlier) -> str:
+def _default_name(layout: Layout, recipe: str, seed: int, what: ExistingRunPolicy) -> str:
     """Return the last default name that is taken where that run is meant, else the first that is free."""
     taken = list(takewhile(lambda name: _is_taken(layout, name), _default_names(recipe, seed)))
     if taken and (what != "keep" or _interrupted(layout, taken[-1])):

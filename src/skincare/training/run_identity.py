@@ -23,7 +23,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{16}")
 _LONGEST_SHOWN: Final = 40
 
 
-def of_run(
+def compute(
     model: str, encoder: PromptEncoder, recipe: Recipe, seed: int, train: Sequence[Example], val: Sequence[Example],
     files: ImageFiles,
 ) -> dict[str, Any]:  # fmt: skip
@@ -55,7 +55,7 @@ def fingerprint(examples: Sequence[Example], files: ImageFiles) -> str:
     return _hash("\n".join(sorted(lines)))
 
 
-def key(identity: Mapping[str, Any]) -> str:
+def digest(identity: Mapping[str, Any]) -> str:
     """Return 16 hex digits over an identity."""
     return _hash(json.dumps(identity, sort_keys=True))
 

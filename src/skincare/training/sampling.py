@@ -18,7 +18,7 @@ _BETA: Final = 0.99
 _FOCUS: Final = 2.0
 
 
-def thin(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+def subsample(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
     """Return a share of the examples of every category, rounded up, in their order."""
     by_category: dict[str, list[Example]] = defaultdict(list)
     for one in examples:
@@ -63,7 +63,7 @@ def category_weights(categories: Sequence[str]) -> dict[str, float]:
     return {category: weight / mean for category, weight in raw.items()}
 
 
-def focal(losses: torch.Tensor) -> torch.Tensor:
+def focal_losses(losses: torch.Tensor) -> torch.Tensor:
     """Return (B,) losses damped where the answer is already likely: (1 - p)^2 times the loss, p = exp(-loss).
 
     Source: Lin et al. 2017, "Focal loss for dense object detection", with an answer's mean token loss as the loss.

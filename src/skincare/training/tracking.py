@@ -74,7 +74,7 @@ class WandbTracker:
         self._run.finish()
 
 
-def tracker(project: str, run: str, config: Mapping[str, Any], layout: Layout, run_id: str = "") -> Tracker:
+def make_tracker(project: str, run: str, config: Mapping[str, Any], layout: Layout, run_id: str = "") -> Tracker:
     """Return the tracker that the environment asks for; a `run_id` of earlier goes on as the same run there."""
     if os.environ.get("WANDB_MODE") == "offline":
         return WandbTracker(project, run, config, layout, "offline", run_id)

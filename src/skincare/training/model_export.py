@@ -25,7 +25,7 @@ from skincare.prompts import chat_template
 
 
 @dataclass
-class Export:
+class ExportStatistics:
     """What became of the trained weights on their way into a folder.
 
     n_changed: of `n_weights`, how many training has changed; n_changed_rounded: how many would differ from the
@@ -50,7 +50,7 @@ def write_model(folder: Path, model: Any, head: ClassificationHead | None, proce
 
     `from_pretrained(folder)` loads them without a token or a network. Model and processor are changed in place.
     """
-    _settle_answers(model, processor)
+    _set_generation_defaults(model, processor)
     dtype = model.config.dtype
     is_exact = all(_holds(dtype, parameter) for parameter in model.parameters())
     building = folder / ".part"
@@ -67,7 +67,7 @@ def write_model(folder: Path, model: Any, head: ClassificationHead | None, proce
     return dtype == torch.float32 or not is_exact
 
 
-def _settle_answers(model: Any, processor: Any) -> None:
+def _set_generation_defaults(model: Any, processor: Any) -> None:
     """Let generate(), pipelines and servers do what `skincare.inference.decoders` does."""
     tokenizer = processor.tokenizer
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"

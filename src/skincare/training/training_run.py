@@ -30,14 +30,14 @@ from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.runlog import to_plain
-from skincare.training import adapters, exporting, memory_plan, optimizers, run_identity
+from skincare.training import adapters, memory_plan, model_export, optimizers, run_identity
 from skincare.training.checkpoints import trained_tensors
-from skincare.training.distributed import World, put
-from skincare.training.exporting import Export
-from skincare.training.loop import Speed, Training
+from skincare.training.distributed import World, copy_full_tensor
+from skincare.training.gradient_checkpointing import enable_checkpointing
+from skincare.training.loop import ExecutionSettings, Trainer
 from skincare.training.memory_plan import MemoryPlan
-from skincare.training.recipes import Recipe, recipe_named
-from skincare.training.recomputation import enable_checkpointing
+from skincare.training.model_export import ExportStatistics
+from skincare.training.recipes import Recipe, get_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +78,16 @@ class RunSettings:
         return PixelLimits(self.min_tokens, self.max_tokens)
 
 
-def adjusted_recipe(name: str, settings: RunSettings) -> Recipe:
+def recipe_with_overrides(name: str, settings: RunSettings) -> Recipe:
     """Return a recipe with what the settings change in it."""
     changes = {key: getattr(settings, key) for key in ("max_epochs", "learning_rate")}
-    return dataclasses.replace(recipe_named(name), **{key: v for key, v in changes.items() if v is not None})
+    return dataclasses.replace(get_recipe(name), **{key: v for key, v in changes.items() if v is not None})
 
 
-def require_all(settings: RunSettings, recipe: Recipe) -> None:
+def check_requirements(settings: RunSettings, recipe: Recipe) -> None:
     """Raise StageError, before anything is loaded, where a recipe's libraries or the model are not to be had."""
     load_config(settings.model, settings.attention)
-    adapters.quantisation(recipe.adapter)
+    adapters.quantisation_config(recipe.adapter)
     optimizers.require(recipe.optimizer)
 
 
@@ -131,7 +131,7 @@ def n_cached_images(
 def prepare(
     settings: RunSettings, recipe: Recipe, seed: int, layout: Layout, name: str, train: Sequence[Example],
     val: Sequence[Example], world: World = World(),  # noqa: B008  frozen
-) -> Training:  # fmt: skip
+) -> Trainer:  # fmt: skip
     """Load, freeze, fill the image cache and prove on the first batch that the right things would be learnt."""
     if world.is_sharded and (recipe.adapter or recipe.optimizer not in _SHARDED_OPTIMIZERS):
         raise StageError(
@@ -139,16 +139,16 @@ def prepare(
         )
     encoder = PromptEncoder(load_processor(settings.model, settings.limits))
     device = default_device()
-    quantisation = adapters.quantisation(recipe.adapter)
+    quantisation = adapters.quantisation_config(recipe.adapter)
     model = load_model(settings.model, device, settings.attention, quantisation)
-    recogniser, parameters = _learner(model, recipe, seed)
+    recogniser, parameters = _trainable_recogniser(model, recipe, seed)
     plan = plan_memory(settings, recipe, encoder, [*train, *val], world.size if world.is_sharded else 1)
     if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         enable_checkpointing(model)
     if not plan.fits:
         for line in memory_plan.describe_misfit(plan):
             logger.warning("%s", line)
-    speed = Speed(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
+    speed = ExecutionSettings(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
     logger.info(
         "%s of %s parameters learn: %s",
         f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
@@ -156,15 +156,15 @@ def prepare(
     files = image_files(settings.dataset, layout)
     images = VisionFeatures(recogniser, encoder, files, layout.vision_cache if settings.cache_images else None)
     if not world.is_writer:
-        world.wait()  # for the writer to have filled the folder
+        world.barrier()  # for the writer to have filled the folder
     # Augmented images are new in every epoch: nothing of them is worth keeping.
     images.fill([one.image for one in (*val, *(train if recipe.augmentation == "none" else ()))])
     if world.is_writer:
-        world.wait()
-    identity = run_identity.of_run(settings.model, encoder, recipe, seed, train, val, files)
+        world.barrier()
+    identity = run_identity.compute(settings.model, encoder, recipe, seed, train, val, files)
     # Not before the cache is filled and hashed, which one process does alone.
     parameters = dict(world.shard(recogniser, parameters))
-    training = Training(
+    training = Trainer(
         images, parameters, recipe, train, val, seed, speed, layout.training_state(name), identity, world
     )
     # With hints, also the longest of them: a prompt that is too long must not be met in the middle of a run.
@@ -173,11 +173,11 @@ def prepare(
     return training
 
 
-def _learner(model: Any, recipe: Recipe, seed: int) -> tuple[Recogniser, dict[str, torch.nn.Parameter]]:
+def _trainable_recogniser(model: Any, recipe: Recipe, seed: int) -> tuple[Recogniser, dict[str, torch.nn.Parameter]]:
     """Put in LoRA and head where the recipe has them, freeze the rest; return also what learns, by name."""
     if recipe.adapter:
         adapters.add_lora(model, recipe.adapter, seed)
-    parameters = freezing.freeze(model, recipe.trainable) | adapters.learn_lora(model)
+    parameters = freezing.freeze(model, recipe.trainable) | adapters.enable_lora_training(model)
     recogniser = Recogniser(model)
     if recipe.head != "none":
         parameters |= recogniser.add_head()
@@ -186,20 +186,20 @@ def _learner(model: Any, recipe: Recipe, seed: int) -> tuple[Recogniser, dict[st
     return recogniser, parameters
 
 
-def export(training: Training, settings: RunSettings, folder: Path) -> Export:
+def export(training: Trainer, settings: RunSettings, folder: Path) -> ExportStatistics:
     """Write the best epoch's model: the checkpoint anew with what was learnt put in, LoRA added into its weights.
 
     Not the model that was trained: of that a process may hold a share, or a quantised form that rounds more than a
     run of LoRA changes.
     """
     model = load_model(settings.model, torch.device("cpu"))
-    found = Export(model.config.dtype)
-    recogniser, parameters = _learner(model, training.recipe, training.seed)
+    found = ExportStatistics(model.config.dtype)
+    recogniser, parameters = _trainable_recogniser(model, training.recipe, training.seed)
     for name, tensor in trained_tensors(training.best_state()):
         # A weight under LoRA is counted when that is merged.
         if not name.startswith("classification_head.") and ".lora_" not in name and ".base_layer.weight" not in name:
             found.count(parameters[name].detach(), tensor)
-        put(tensor, parameters[name])
+        copy_full_tensor(tensor, parameters[name])
     adapters.merge_lora(model, found.count)
     if training.recipe.adapter:
         matrices = {name: parameter for name, parameter in parameters.items() if ".lora_" in name}
@@ -207,13 +207,13 @@ def export(training: Training, settings: RunSettings, folder: Path) -> Export:
         base = to_plain(settings.model)
         adapters.save_adapter(folder / "adapter", training.recipe.adapter, matrices, modules, base)
     processor = load_processor(settings.model, settings.limits)
-    found.is_fp32 = exporting.write_model(folder, model, recogniser.head, processor)
+    found.is_fp32 = model_export.write_model(folder, model, recogniser.head, processor)
     hints.write_settings(folder, [one.hint for one in training.train])
     return found
 
 
 def results(
-    training: Training, name: str, recipe_name: str, settings: RunSettings, stop_reason: str
+    training: Trainer, name: str, recipe_name: str, settings: RunSettings, stop_reason: str
 ) -> Mapping[str, Any]:
     """Return what is to be known about a finished run."""
     recogniser, progress = training.images.recogniser, training.progress

@@ -14,7 +14,7 @@ TRAIN_LESS: Final = "a recipe that trains less (-merger, -lora)"
 _SMALLER_STATES: Final = f"take a recipe whose optimizer keeps less (-adamw8bit, -adafactor) or {TRAIN_LESS}"
 
 
-class Updates:
+class OptimizerStepper:
     """Lets an optimizer step, with fewer tensors at a time from when memory has run out in a step.
 
     Memory that ends in the middle of a step leaves some weights moved. They are taken back to the saved state from
