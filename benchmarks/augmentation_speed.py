@@ -30,7 +30,8 @@ import tyro
 from PIL import Image
 
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import PixelLimits, load_processor
+from skincare.modeling.model import load_processor
+from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.sample import drawing

@@ -34,8 +34,9 @@ from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
 from skincare.inference.decoders import NAMES, DecoderName, make_decoder
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import PixelLimits, default_device, load_model, load_processor
+from skincare.modeling.model import default_device, load_model, load_processor
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment

@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from full_size import full_size_model
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.freezing import Trainable, freeze, trainable_modules
-from skincare.modeling.model import PixelLimits, load_model, load_processor
+from skincare.modeling.freezing import freeze, trainable_modules
+from skincare.modeling.model import load_model, load_processor
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.prompts import user_messages

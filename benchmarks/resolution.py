@@ -35,9 +35,10 @@ from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dt
 from skincare.categories import CATEGORIES
 from skincare.inference.decoders import make_decoder
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.freezing import Trainable, freeze
-from skincare.modeling.model import PixelLimits, default_device, load_model, load_processor
+from skincare.modeling.freezing import freeze
+from skincare.modeling.model import default_device, load_model, load_processor
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.text_reading.evidence import EvidenceFinder

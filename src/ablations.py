@@ -25,7 +25,7 @@ from skincare.inference import predictions, rankings
 from skincare.inference.decoders import NAMES, DecoderName
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.predictions import Prediction
-from skincare.modeling.model import DEFAULT_MODEL, PixelLimits
+from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
 

@@ -43,8 +43,9 @@ from skincare.evaluation.metrics import Scores
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import DEFAULT_MODEL, PixelLimits, default_device, load_model, load_processor
+from skincare.modeling.model import default_device, load_model, load_processor
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary

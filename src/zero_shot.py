@@ -19,7 +19,7 @@ from skincare.inference import predictions
 from skincare.inference.decoders import DecoderName
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.modeling.freezing import count
-from skincare.modeling.model import DEFAULT_MODEL, PixelLimits
+from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
 

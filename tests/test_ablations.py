@@ -8,7 +8,7 @@ import ablations
 from skincare.categories import CATEGORIES
 from skincare.inference import predictions
 from skincare.inference.evaluated import EvaluatedModel
-from skincare.modeling.model import PixelLimits
+from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import SYSTEM_PROMPT
 from tests.dataset_helpers import write_dataset_files

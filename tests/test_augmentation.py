@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import PixelLimits
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.training import augmentation

@@ -8,9 +8,10 @@ from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.inference.decoders import NAMES, make_decoder
 from skincare.modeling.batches import IGNORED
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
 from skincare.modeling.heads import ClassificationHead, load_head, save_head
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.modeling.token_trie import build_tree
 from skincare.training import objectives
 from tests.helpers import mixed_pixels

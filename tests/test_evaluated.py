@@ -15,7 +15,7 @@ from skincare.inference import predictions
 from skincare.inference.decoders import Rank
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.modeling.heads import ClassificationHead
-from skincare.modeling.model import PixelLimits
+from skincare.modeling.settings import PixelLimits
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from tests.dataset_helpers import write_dataset_files
 

@@ -4,7 +4,8 @@ from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 
 from skincare.errors import StageError
 from skincare.modeling import freezing
-from skincare.modeling.freezing import Trainable, count, freeze, trainable_modules
+from skincare.modeling.freezing import count, freeze, trainable_modules
+from skincare.modeling.settings import Trainable
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from skincare.inference.decoders import make_decoder
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.model_predictor import ModelPredictor
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import PixelLimits
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import HINT_LABELS
 from skincare.training import sampling, training_run

@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
 from skincare.modeling.model import load_config, load_model
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
 from skincare.training import adapters, memory_plan
 from skincare.training.adapters import Adapter

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from skincare.errors import StageError
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
+from skincare.modeling.settings import Trainable
 from skincare.training import optimizers
 
 

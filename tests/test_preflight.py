@@ -7,8 +7,9 @@ import torch
 
 from skincare.errors import StageError
 from skincare.modeling.batches import IGNORED
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.training import preflight

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 import finetune
 from skincare import figures
 from skincare.errors import StageError
-from skincare.modeling.freezing import Trainable
 from skincare.modeling.model import load_model
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training import adapters, checkpoints

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
 from skincare.modeling.recogniser import Recogniser, _is_checkpointing
+from skincare.modeling.settings import Trainable
 from skincare.training import training_run
 from tests.helpers import mixed_pixels
 

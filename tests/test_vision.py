@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from skincare.modeling import vision
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
+from skincare.modeling.settings import Trainable
 from tests.helpers import mixed_pixels
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from skincare.errors import StageError
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import VisionFeatures, prefix_key
 from skincare.paths import Layout
 from tests.dataset_helpers import jpeg, pack, write_dataset_files

@@ -5,9 +5,10 @@ import torch
 from benchmarks.full_size import full_size_model
 
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
 from skincare.modeling.model import load_processor
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
 from skincare.training import memory_plan, objectives, training_run
 

@@ -9,9 +9,10 @@ from torch.nn import functional
 from skincare.categories import CATEGORIES
 from skincare.inference.decoders import make_decoder
 from skincare.modeling.batches import IGNORED
-from skincare.modeling.freezing import Trainable, freeze
+from skincare.modeling.freezing import freeze
 from skincare.modeling.model import load_model
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.training import objectives

@@ -11,9 +11,9 @@ from skincare.inference.decoders import Answer, Decoder
 from skincare.inference.prediction_cache import Entry, Journal
 from skincare.inference.predictions import Prediction, parsed
 from skincare.modeling.out_of_memory import Passes
+from skincare.modeling.settings import HeadUse
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.training import objectives
-from skincare.training.objectives import HeadUse
 
 
 def predict(

@@ -26,8 +26,9 @@ from skincare.inference.prediction_cache import Journal
 from skincare.inference.predictions import Prediction
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import count
-from skincare.modeling.model import PixelLimits, default_device, load_model, load_processor, revision, weight_hash
+from skincare.modeling.model import default_device, load_model, load_processor, revision, weight_hash
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.prompts import CHAT_TEMPLATE_FILE

@@ -3,24 +3,13 @@
 The reference chose by substring and so trained the tied embedding too: 334 M parameters instead of 100 M.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import nn
 
 from skincare.errors import StageError
-
-
-@dataclass(frozen=True)
-class Trainable:
-    """Which modules learn; `everything` overrules the rest."""
-
-    n_vision_blocks: int = 1
-    merger: bool = True
-    n_language_layers: int = 1
-    everything: bool = False
-
+from skincare.modeling.settings import Trainable
 
 # Parameters of the whole model and of the default choice, for Qwen2-VL-2B: the proof that the choice is meant.
 _MODEL_2B_PARAMETERS: Final = 2_208_985_600

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -26,32 +25,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from skincare.errors import MissingInputError, StageError
 from skincare.modeling.out_of_memory import explained
+from skincare.modeling.settings import PixelLimits
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL: Final = "Qwen/Qwen2-VL-2B"
-
-# One visual token covers 28 x 28 pixels: a 14-pixel patch, merged two by two.
-PIXELS_PER_TOKEN: Final = 28 * 28
-
 # Files of a checkpoint that are needed; .bin and .pt files can run code when they are unpickled.
 _CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-
-
-@dataclass(frozen=True)
-class PixelLimits:
-    """How many visual tokens an image may become; the processor resizes it in between."""
-
-    min_tokens: int = 64
-    max_tokens: int = 128
-
-    def as_size(self) -> dict[str, int]:
-        """Return the limits as the image processor's `size`: pixel counts, in spite of the keys' names."""
-        return {
-            "shortest_edge": self.min_tokens * PIXELS_PER_TOKEN,
-            "longest_edge": self.max_tokens * PIXELS_PER_TOKEN,
-        }
 
 
 def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any:

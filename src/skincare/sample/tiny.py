@@ -15,7 +15,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VL
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-from skincare.modeling.model import PixelLimits
+from skincare.modeling.settings import PixelLimits
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
 # Square drawings of 168 x 168 pixels: 12 x 12 patches, 6 x 6 visual tokens.

@@ -17,8 +17,9 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 
 from skincare.modeling import vision
 from skincare.modeling.batches import Grid
-from skincare.modeling.freezing import Trainable, count, freeze, trainable_modules
+from skincare.modeling.freezing import count, freeze, trainable_modules
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import Trainable
 from skincare.training import adapters
 from skincare.training.adapters import Adapter
 from skincare.training.gradient_checkpointing import enable_checkpointing

@@ -1,7 +1,6 @@
 """What a recipe minimises: the loss on the answer's tokens, on the classification head's choice, or both."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch.nn import functional
@@ -9,8 +8,7 @@ from torch.nn import functional
 from skincare.categories import CATEGORIES
 from skincare.modeling.batches import Grid, PromptEncoder
 from skincare.modeling.recogniser import Recogniser
-
-HeadUse = Literal["none", "alone", "joint"]
+from skincare.modeling.settings import HeadUse
 
 
 def losses(

@@ -14,11 +14,11 @@ import torch
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.modeling.batches import IGNORED, Batch, PromptEncoder
+from skincare.modeling.settings import HeadUse
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.prompts import question
 from skincare.training import objectives
 from skincare.training.distributed import full_tensor
-from skincare.training.objectives import HeadUse
 
 logger = logging.getLogger(__name__)
 

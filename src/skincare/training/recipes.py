@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from skincare.errors import StageError
-from skincare.modeling.freezing import Trainable
+from skincare.modeling.settings import HeadUse, Trainable
 from skincare.training import schedules
 from skincare.training.adapters import Adapter
 from skincare.training.augmentation import Augmentation
-from skincare.training.objectives import HeadUse
 from skincare.training.optimizers import OptimizerName
 from skincare.training.sampling import Imbalance
 from skincare.training.schedules import Schedule

@@ -17,16 +17,9 @@ from skincare.dataset.dataset_source import image_files
 from skincare.errors import StageError
 from skincare.modeling import freezing
 from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import (
-    DEFAULT_MODEL,
-    PixelLimits,
-    default_device,
-    load_config,
-    load_model,
-    load_processor,
-    memory_capacity,
-)
+from skincare.modeling.model import default_device, load_config, load_model, load_processor, memory_capacity
 from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.runlog import to_plain
