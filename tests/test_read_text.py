@@ -125,7 +125,7 @@ def test_images_of_the_same_bytes_are_read_once(layout, log):
 
 
 def test_an_image_that_kills_hangs_or_fails_its_reader_is_a_row_and_the_rest_go_on(layout, log, monkeypatch):
-    monkeypatch.setattr(worker_pool, "_PATIENCE_S", 2)
+    monkeypatch.setattr(worker_pool, "_TIMEOUT_S", 2)
     write_clean(layout, {
         "1_1": image_of(KILLS), "1_2": image_of(100), "1_3": image_of(HANGS), "1_4": image_of(RAISES),
         "1_5": b"<html>", "1_6": b"", "1_7": image_of(110)[:-20], "1_8": image_of(120),

@@ -1,4 +1,4 @@
-"""Results come in order, whatever works on them, and no more is under way than memory holds."""
+"""Ordered results, a bounded number of items in flight, isolation of items that crash or hang their worker."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -28,56 +29,70 @@ def _double_or_die(value):
     if value == 500:
         time.sleep(60)
     if value == 900:
-        raise ValueError("an error is no death")
+        raise ValueError("not a crash")
     return 2 * value
 
 
-def _lost(value):
-    return f"lost {value}"
+def _on_failure(value):
+    return f"failed {value}"
 
 
-@pytest.mark.parametrize("order", [partial(worker_pool.map_ordered, "local", lost=_lost), worker_pool.map_threads])
-def test_results_come_in_order_and_few_are_under_way(order):
+@pytest.mark.parametrize(
+    "map_items", [partial(worker_pool.map_ordered, "local", on_failure=_on_failure), worker_pool.map_threads]
+)
+def test_results_are_ordered_and_few_items_are_in_flight(map_items):
     taken = []
-    found = order(function=_double, items=(taken.append(value) or value for value in range(1000)))
+    found = map_items(function=_double, items=(taken.append(value) or value for value in range(1000)))
     assert [next(found) for _ in range(3)] == [0, 2, 4]
     assert len(taken) < 900
     assert list(found) == [2 * value for value in range(3, 1000)]
 
 
-def test_what_kills_its_process_or_hangs_is_lost_alone(monkeypatch):
-    monkeypatch.setattr(worker_pool, "_PATIENCE_S", 1)
-    found = list(worker_pool.map_ordered("local", _double_or_die, range(800), _lost))
-    lost = {13, 20, 500, 777}
-    assert found == [f"lost {value}" if value in lost else 2 * value for value in range(800)]
+def test_endless_items_are_taken_only_as_results_are_consumed():
+    taken = []
+    found = worker_pool.map_ordered("local", _double, (taken.append(i) or i for i in count()), _on_failure)
+    in_flight = [len(taken) - n for n, _ in enumerate(islice(found, 500))]
+    found.close()
+    assert max(in_flight) <= 16 * (os.cpu_count() or 1)
 
 
-def test_an_error_is_raised_where_the_results_are_taken():
-    found = worker_pool.map_ordered("local", _double_or_die, range(892, 2000), _lost)
+def test_only_the_item_that_crashes_or_hangs_its_worker_fails(monkeypatch):
+    monkeypatch.setattr(worker_pool, "_TIMEOUT_S", 1)
+    found = list(worker_pool.map_ordered("local", _double_or_die, range(800), _on_failure))
+    failed = {13, 20, 500, 777}
+    assert found == [f"failed {value}" if value in failed else 2 * value for value in range(800)]
+
+
+def test_an_exception_of_the_function_is_raised_to_the_consumer():
+    found = worker_pool.map_ordered("local", _double_or_die, range(892, 2000), _on_failure)
     assert [next(found) for _ in range(8)] == [2 * value for value in range(892, 900)]
-    with pytest.raises(ValueError, match="no death"):
+    with pytest.raises(ValueError, match="not a crash"):
         next(found)
 
 
-def test_nothing_is_left_running_when_the_program_is_killed():
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_survives_the_program(end):
     code = (
         "import time\nfrom skincare import worker_pool\n"
         "for one in worker_pool.map_ordered('local', time.sleep, iter(lambda: 0.01, None), None):\n"
         "    print(one, flush=True)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as program:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
         assert program.stdout.readline()
-        program.kill()
+        program.send_signal(end)
         # The pipe ends when the last process that writes to it has.
         program.communicate(timeout=20)
+    assert program.returncode == -end
 
 
-def test_a_function_runs_beside_a_block_and_its_error_is_raised_at_the_end(tmp_path):
+def test_a_function_runs_alongside_a_block_and_its_exception_is_raised_at_the_end(tmp_path):
     file = tmp_path / "written"
-    with worker_pool.run_alongside(file.write_text, "beside"):
+    with worker_pool.run_alongside(file.write_text, "text"):
         pass
-    assert file.read_text(encoding="utf-8") == "beside"
+    assert file.read_text(encoding="utf-8") == "text"
     with pytest.raises(FileNotFoundError), worker_pool.run_alongside(Path(tmp_path / "no" / "folder").write_text, ""):
         file.unlink()
     assert not file.exists()

@@ -88,8 +88,7 @@ def extract_all(
 
 
 def _read(new: dict[str, Task], engine: Engine) -> Iterator[tuple[str, PackText]]:
-    # One at a time: an image takes a second, beside which the hand-over is nothing and a lost batch is much.
-    found = worker_pool.map_ordered(engine, extract, new.values(), lost, batch_size=1)
+    found = worker_pool.map_ordered(engine, extract, new.values(), lost)
     bar = partial(tqdm, desc="read_text", total=len(new), unit="image", disable=None if new else True)
     return zip(new, bar(found), strict=True)
 
