@@ -38,7 +38,7 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-from skincare.cleaning import hashes, inspection, near_duplicates
+from skincare.cleaning import inspection, near_duplicates
 from skincare.cleaning.inspection import ImageMetrics
 from skincare.cleaning.near_duplicates import Fingerprint
 from skincare.evaluation.intervals import draw_products, share_interval
@@ -215,8 +215,7 @@ def _ours(one: MeasuredImage, other: MeasuredImage) -> float:
 
 
 def _bits_apart(field: str, one: MeasuredImage, other: MeasuredImage) -> float:
-    words = hashes.to_words([getattr(each.metrics, field) for each in (one, other)])
-    return float(np.bitwise_count(words[0] ^ words[1]).sum())
+    return float((int(getattr(one.metrics, field), 16) ^ int(getattr(other.metrics, field), 16)).bit_count())
 
 
 METHODS: Final[dict[str, Method]] = {

@@ -45,7 +45,7 @@ def map_ordered(
 
     An item whose worker crashes or runs longer than a minute yields `on_failure(item)`; the worker is replaced and no
     other item is affected. Ray has no such isolation: it raises. `function` must be a module-level function, items and
-    results picklable. Exceptions of `function` are raised here. Raises StageError if Ray is requested but not installed.
+    results picklable. Exceptions of `function` are raised here, StageError if Ray is requested but not installed.
     """
     return _map_on_ray(function, items) if engine == "ray" else _map_on_processes(function, items, on_failure)
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from skincare import images
+from skincare import image_names, images
 from skincare.cleaning import hashes, near_duplicates, quality
 from skincare.cleaning.near_duplicates import Fingerprint, Thumbnails
 from skincare.cleaning.quality import Box, Sharpness, Tones
-from skincare.dataset import chat
 from skincare.images import BrokenImageError
 from skincare.paths import Layout
 from skincare.tables import ImageRow, RejectedRow
@@ -141,7 +140,7 @@ def pixels_digest(path: Path) -> str:
 
 def checked_path(layout: Layout, row: ImageRow) -> Path:
     """Return where a row's file is; ValueError for one that is not a product's image of this layout."""
-    found = chat.example_ids(row.file)
+    found = image_names.parse_path(row.file)
     if found != (row.product_id, row.image_id):
         raise ValueError(f"the name does not end in _{row.image_id}.jpg")
     path = layout.root / row.file

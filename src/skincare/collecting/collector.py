@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from skincare import image_names
 from skincare.catalogue import Product
 from skincare.collecting import urls
 from skincare.collecting.fetch_errors import FetchError
@@ -140,7 +141,7 @@ class Collector:
 
     def path(self, product: Product, n: int) -> Path:
         """Return where the n-th image of a product lies."""
-        return self.layout.product_images / f"{product.slug}_{product.product_id}_{n}.jpg"
+        return self.layout.product_images / image_names.file_name(product.slug, product.product_id, n)
 
     def save(self, content: bytes, width: int, height: int, path: Path) -> SavedImage:
         """Put an image on disk."""

@@ -11,12 +11,11 @@ second line of the question's text.
 """
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
+from skincare import image_names
 from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json
@@ -31,7 +30,6 @@ LLAMAFACTORY_COLUMNS: Final[dict[str, Any]] = {
     "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 }
 _REMEDY: Final = "Make it with `python src/build_dataset.py`."
-_FILE_NAME: Final = re.compile(r"[^/\\]*_(?P<product_id>[^/\\_]+)_(?P<n>[0-9]+)\.jpg")
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,11 @@ class Example:
 
 def example(image: str, category: str, hint: str = "") -> Example:
     """Return the example of an image's path below the root; ValueError for a path, category or hint that cannot be."""
-    product_id, image_id = example_ids(image)
+    product_id, image_id = image_names.parse_path(image)
     if category not in CATEGORIES:
         raise ValueError(f"{category!r} is none of the categories")
     hint_kind(hint)
     return Example(image, category, image_id, product_id, hint)
-
-
-def example_ids(image: str) -> tuple[str, str]:
-    """Return product id and image id of an image's path below the root; ValueError for a path that leaves it."""
-    folder, _, name = image.rpartition("/")
-    found = _FILE_NAME.fullmatch(name)
-    if found is None or Path(folder).is_absolute() or ".." in folder.split("/"):
-        raise ValueError(f"{image!r} is not a path like clean_dataset/images/<slug>_<product-id>_<n>.jpg")
-    return found["product_id"], f"{found['product_id']}_{found['n']}"
 
 
 def write_dataset(layout: Layout, split: str, examples: Iterable[Example]) -> None:

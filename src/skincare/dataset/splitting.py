@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from skincare.paths import SPLITS
 from skincare.tables import natural_key
 
@@ -41,19 +45,14 @@ class Leakage:
 
 
 def group_products(product_ids: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return product id -> group id; linked products, over however many steps, have the same (union-find)."""
-    parent = {product_id: product_id for product_id in product_ids}
-
-    def root(product_id: str) -> str:
-        while parent[product_id] != product_id:
-            parent[product_id] = parent[parent[product_id]]
-            product_id = parent[product_id]
-        return product_id
-
-    for one, other in links:
-        first, second = sorted((root(one), root(other)), key=natural_key)
-        parent[second] = first
-    return {product_id: root(product_id) for product_id in parent}
+    """Return product id -> group id, the first product id of its connected component in the graph of links."""
+    ids = sorted(set(product_ids), key=natural_key)
+    place = {product_id: i for i, product_id in enumerate(ids)}
+    edges = np.array([(place[one], place[other]) for one, other in links], dtype=np.intp).reshape(-1, 2)
+    graph = coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(len(ids), len(ids)))
+    labels = connected_components(graph, directed=False)[1]
+    first: dict[int, str] = {}
+    return {product_id: first.setdefault(int(label), product_id) for product_id, label in zip(ids, labels, strict=True)}
 
 
 def make_groups(group_of: Mapping[str, str], images: Iterable[tuple[str, str]]) -> list[Group]:
