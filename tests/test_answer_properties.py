@@ -2,15 +2,19 @@
 
 import random
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skincare.categories import CATEGORIES
-from skincare.inference import answer_parser
-from skincare.inference.answer_parser import ALIASES, Answer, parse
-from skincare.prompts import QUESTION, SYSTEM_PROMPT
+from skincare.inference.answer_parser import Answer, AnswerParser, parser_of
+from skincare.labels import skincare_labels
+
+LABELS = skincare_labels()
+CATEGORIES = LABELS.names
+QUESTION, SYSTEM_PROMPT = LABELS.question, LABELS.system_prompt()
+parse = parser_of(LABELS).parse
 
 GAPS = (" ", "  ", "\n", "\t", "\u00a0", "\u2009", "\u3000", "-", "_", "\u2011", "\u200b ")
 DRESSES = (
@@ -95,19 +99,17 @@ def test_the_question_alone_names_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_the_table_changes_nothing(monkeypatch, seed: int) -> None:
+def test_the_order_of_the_phrases_changes_nothing(seed: int) -> None:
     rng = random.Random(seed)
-    pieces = [*answer_parser._VOCABULARY, "not a", " or ", ", ", "free", "bath", "and"]
+    own = [one.phrase for one in LABELS.aliases]
+    pieces = [*CATEGORIES, *own, *LABELS.nameless, "not a", " or ", ", ", "free", "bath", "and", "with", ". "]
     texts = [" ".join(rng.choices(pieces, k=rng.randint(1, 6))) for _ in range(400)]
-    expected = [parse(text, is_finished=i % 2 == 0) for i, text in enumerate(texts)]
-    items = list(answer_parser._VOCABULARY.items())
-    rng.shuffle(items)
-    monkeypatch.setattr(answer_parser, "_VOCABULARY", dict(items))
-    monkeypatch.setattr(answer_parser, "_PHRASE", answer_parser._pattern(dict(items)))
-    assert [parse(text, is_finished=i % 2 == 0) for i, text in enumerate(texts)] == expected
-
-
-def test_no_alias_is_of_two_categories() -> None:
-    phrases = [phrase for some in answer_parser._PHRASES.values() for phrase in some] + list(answer_parser._NAMELESS)
-    assert len(set(phrases)) == len(phrases) == len(ALIASES)
-    assert answer_parser._PHRASES.keys() == set(CATEGORIES)
+    shuffled = replace(
+        LABELS,
+        aliases=tuple(rng.sample(LABELS.aliases, len(LABELS.aliases))),
+        nameless=LABELS.nameless[::-1],
+        pack_phrases=LABELS.pack_phrases[::-1],
+    )
+    other = AnswerParser(shuffled)
+    for i, text in enumerate(texts):
+        assert other.parse(text, is_finished=i % 2 == 0) == parse(text, is_finished=i % 2 == 0)

@@ -18,6 +18,14 @@ class Layout:
     """The file layout below one root folder."""
 
     root: Path
+    # What `--labels` names.
+    labels: Path | None = None
+
+    @property
+    def labels_file(self) -> Path | None:
+        """Return the labels file of the command line, else that of the root; None where there is neither."""
+        own = self.root / "labels.toml"
+        return self.labels or (own if own.is_file() else None)
 
     # -- what scrape.py reads and writes
     @property

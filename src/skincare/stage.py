@@ -35,6 +35,8 @@ class StageConfig:
 
     root: Path = REPOSITORY
     """Folder that holds csv_data/, product_images/, clean_dataset/, log/ and plots/."""
+    labels: Path | None = None
+    """File of the labels; labels.toml in the root if left out, else the 14 skincare categories (docs/labels.md)."""
 
     # Whether a run that was interrupted goes on where it was, or begins anew.
     goes_on: ClassVar[bool] = True
@@ -42,7 +44,7 @@ class StageConfig:
     @property
     def layout(self) -> Layout:
         """Return the layout below the root."""
-        return Layout(self.root.resolve())
+        return Layout(self.root.resolve(), self.labels and self.labels.resolve())
 
     @property
     def leaves_record(self) -> bool:

@@ -1,265 +1,233 @@
-"""What a model's free text says: one of the 14 categories, or why it says none.
+"""Parse a model's free text: the label that it names, or why it names none.
 
-In goes the text a model has newly generated (never the prompt) and whether it ended by itself; out comes an
-`Answer` with the category, a status that says how it was found, and every category named on the way.
+In: the text that a model newly generated (never the prompt) and whether it ended by itself. Out: an `Answer` with the
+label, a status that says how it was found, and every label that the text mentions.
 
-    "Serum<|im_end|>"             -> Serum, exact       ("Serum",)
-    "It is a **face wash**."      -> Cleanser, alias    ("Cleanser",)
-    "Not a serum, but a mask"     -> Mask, exact        ("Serum", "Mask")
-    "Serum or Toner"              -> None, ambiguous    ("Serum", "Toner")
-    "This isn't a mask."          -> None, negated      ("Mask",)
-    "Mask, Peel, Oil, Mist, Balm" -> None, echo         (all five: the prompt's list, not an answer)
-    "I'm sorry, I cannot tell."   -> None, refusal      ()
-    "A white jar with a gold top" -> None, offlist      ()
-    " \\n"                        -> None, empty        ()
-    "Bath" (unfinished)           -> None, truncated    ()
+    "Serum<|im_end|>"                 -> Serum, exact       ("Serum",)
+    "It is a **face wash**."          -> Cleanser, alias    ("Cleanser",)
+    "Not a serum, but a mask"         -> Mask, exact        ("Serum", "Mask")
+    "A body wash with coconut oil"    -> Body Wash, exact   ("Body Wash", "Oil")
+    "Serum or Toner"                  -> None, ambiguous    ("Serum", "Toner")
+    "This isn't a mask."              -> None, negated      ("Mask",)
+    "Mask, Peel, Oil, Mist, Balm"     -> None, echo         (all five: the prompt's list, not an answer)
+    "I'm sorry, I cannot tell."       -> None, refusal      ()
+    "Cannot tell, possibly a serum"   -> None, refusal      ("Serum",)
+    "A white jar with a gold top"     -> None, offlist      ()
+    " \\n"                            -> None, empty        ()
+    "Bath" (unfinished)               -> None, truncated    ()
 
-None is never a category: only "exact" and "alias" carry one. All functions are pure, and the time they take
-grows in proportion to the text.
+Labels and their phrases come from `skincare.labels`. None is never a label: only "exact" and "alias" carry one. The
+time that a text takes grows in proportion to its length. What does not decide is in `skincare.inference.mentions`.
 """
 
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby, takewhile
+from operator import itemgetter
 from typing import Final, Literal, NamedTuple, get_args
 
-from skincare.categories import CATEGORIES
+from skincare.inference import mentions
+from skincare.inference.answer_text import Passage, plain_text
+from skincare.inference.mentions import Mention
+from skincare.labels import ENGLISH, Labels, skincare_labels
 
 Status = Literal["exact", "alias", "ambiguous", "negated", "echo", "refusal", "offlist", "empty", "truncated"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
-# Raise it with every change of the phrases or the rules: scores made with different versions must not be compared.
-ALIASES_VERSION: Final = 3
+# Raise it with every change of the rules: scores of different versions are not comparable. Phrases count by the
+# digest of the labels.
+PARSER_VERSION: Final = 4
 
-# What is what was counted in the catalogue, see docs/labels.md.
-# Phrases with the last word in the singular, in British spelling (see _SPELLINGS); plurals are found by themselves.
-# No phrase may consist of two category names ("oil cleanser"): a list with one name a line reads the same.
-_PHRASES: Final[dict[str, tuple[str, ...]]] = {
-    "Moisturiser": (
-        *("moisturizer", "moisturising cream", "moisturising lotion", "moisturising gel", "moisturising milk"),
-        *("moisturising fluid", "moisturising emulsion", "day cream", "night cream", "face cream", "facial cream"),
-        *("hydrating cream", "hydrating lotion", "face lotion", "facial lotion", "gel cream", "hand cream"),
-        *("body cream", "body lotion", "body butter", "body milk", "foot cream", "day lotion", "night lotion"),
-    ),
-    "Exfoliator": (
-        *("exfoliant", "exfoliating scrub", "exfoliating gel", "exfoliating pad", "exfoliating powder"),
-        *("exfoliating polish", "scrub", "face scrub", "facial scrub", "body scrub", "body polish", "face polish"),
-    ),
-    "Bath Salts": ("bathsalts", "bath salt", "epsom salt", "salt soak", "bath crystal"),
-    "Body Wash": (
-        *("bodywash", "shower gel", "shower cream", "shower wash", "shower foam", "shower milk", "body cleanser"),
-        *("body shampoo", "body soap", "shower oil", "bath gel", "hand wash", "handwash", "hand soap", "hand cleanser"),
-    ),
-    "Eye Care": (
-        *("eyecare", "eye cream", "eye serum", "eye gel", "eye balm", "eye treatment", "eye lotion", "eye fluid"),
-        *("eye contour", "eye contour cream", "eye contour serum", "eye contour gel", "eye contour balm"),
-        *(
-            "eye makeup remover",
-            "eye area serum",
-            "eye area balm",
-            "eye moisturiser",
-            "eye moisturizer",
-            "eye concentrate",
-        ),
-    ),
-    "Cleanser": (
-        *("exfoliating cleanser", "face wash", "facewash", "facial wash", "facial cleanser", "face cleanser"),
-        *("cleansing gel", "cleansing foam", "cleansing milk", "cleansing water", "cleansing lotion"),
-        *("cleansing cream", "cleansing mousse", "cleansing bar", "cleansing wipe", "cleansing pad"),
-        *("micellar", "micellar water", "makeup remover", "facial soap", "foaming wash"),
-    ),
-    "Bath Oil": ("bathoil", "bath and shower oil", "bath and body oil", "bath soak", "oil for the bath"),
-    "Serum": ("face serum", "facial serum"),
-    "Toner": ("tonic", "face tonic", "facial tonic", "facial toner", "toning lotion", "toning water", "toning pad"),
-    "Mist": ("spray", "face mist", "facial mist", "body mist", "setting mist", "setting spray", "facial spray"),
-    "Balm": ("cleansing balm", "lip balm"),
-    "Mask": (
-        *("masque", "face mask", "facial mask", "sheet mask", "sleep mask", "sleeping mask", "overnight mask"),
-        *("peel off mask", "peeling mask", "eye mask", "eye sheet mask", "under eye mask", "hair mask", "lip mask"),
-    ),
-    "Peel": ("peeling", "chemical peel", "facial peel", "face peel", "peel pad", "peeling gel", "peeling pad"),
-    "Oil": ("cleansing oil", "body oil", "face oil", "facial oil", "dry oil", "beauty oil"),
-}
-
-# These hold a category name but speak of ingredients, packaging or effects, so they are consumed and name nothing.
-_NAMELESS: Final[tuple[str, ...]] = (
-    *("essential oil", "mineral oil", "natural oil", "excess oil", "oil control", "oil production"),
-    *("oil absorbing", "oil based", "peels off", "peels away", "spray bottle", "spray cap", "spray nozzle"),
-    *("spray pump", "spray top"),
-)
-
-# Phrase (lower case) -> the category it names; None for a phrase that is consumed and names nothing.
-ALIASES: Final[dict[str, str | None]] = {
-    **{phrase: category for category, phrases in _PHRASES.items() for phrase in phrases},
-    **dict.fromkeys(_NAMELESS),
-}
-
-_ECHO_COUNT: Final = 5  # so many different names are a copy of the prompt's list
+_ECHO_COUNT: Final = 5  # so many different labels are a copy of the prompt's list
 _SHORTEST_STUMP: Final = 3  # letters; "a" or "to" at the end of an unfinished answer say nothing about what follows
-_NEGATION_WINDOW: Final = 60  # characters before a name; the bound keeps hostile text linear
-
-_NAMES: Final[dict[str, str]] = {name.lower(): name for name in CATEGORIES}
-_VOCABULARY: Final[dict[str, str | None]] = {**ALIASES, **_NAMES}
-_LONGEST_PHRASE: Final = max(map(len, _VOCABULARY))
-
-
-def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
-    """Return what finds the longest phrase at a place, in the singular or plural."""
-    # Boundaries are Latin letters and digits only, so that a name written inside Chinese text is found too.
-    longest_first = sorted(phrases, key=len, reverse=True)
-    return re.compile(r"(?<![a-z0-9])(" + "|".join(map(re.escape, longest_first)) + r")(?:e?s)?(?![a-z0-9])")
-
-
-_PHRASE: Final = _pattern(_VOCABULARY)
+_SURE: Final = 3  # the strength of a phrase of a pack that names a label by itself
+_CYRILLIC: Final = re.compile("[\u0400-\u04ff]")
 _WORD_START: Final = re.compile(r"(?<![a-z0-9])[a-z]")
-_END_TOKEN: Final = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|<eos>|<(?:start|end)_of_turn>", re.IGNORECASE)
-_SPELLINGS: Final = {"creme": "cream", "moisturizing": "moisturising", "make up remover": "makeup remover"}
-_SPELLING: Final = re.compile(r"(?<![a-z0-9])(?:" + "|".join(_SPELLINGS) + r")(?![a-z0-9])")
-
-_NEGATION_BEFORE: Final = re.compile(
-    r"(?:n't|(?<![a-z0-9])(?:not|isnt|cannot|never|no|non|neither|nor|without|free (?:of|from)|instead of"
-    r"|rather than|other than|anything but|hardly|excluding))"
-    r"(?::? (?:be|look|appear|seem|belong|fall|contain|include|like|to|in|into|under|of|as|category|called|considered"
-    r"|(?:class|ident)ified|categori[sz]ed|described|labell?ed|type|kind|sort|product|skincare"
-    r"|really|actually|exactly|quite|truly|necessarily|specifically|strictly|added|any|a|an|a\(n\)|the"
-    r"|call(?: it| this)|(?:think|believe|say)(?: that)?(?: this| it)? is)){0,8}"
-    # After an article come adjectives of any kind: "not a typical hydrating serum".
-    r"(?: (?:a|an|a\(n\)|the|any)(?: (?!but |is |it |of )[a-z0-9]+){1,2})?"
-    r":? [\"'(\[]{0,2}$"
-)
-# "oil free" denies the oil, "an oil free of parabens" does not.
-_NEGATION_AFTER: Final = re.compile(r" free(?![a-z0-9])(?! (?:of|from) )")
-# "not a serum or a mask" denies both.
-_NEGATION_CARRIED: Final = re.compile(r",? (?:or|nor) (?:(?:a|an|the|any) )?")
 _REFUSAL: Final = re.compile(
     r"(?<![a-z])(?:i (?:cannot|can't|can not|could not|couldn't|am sorry|do not know|don't know)|i'm sorry|sorry"
     r"|unable to|not able to|cannot (?:determine|identify|tell|see)|can't (?:determine|identify|tell|see))(?![a-z])"
+)
+# With a hedged guess these are a refusal too: "It is hard to say, maybe a mask".
+_DOUBT: Final = re.compile(
+    _REFUSAL.pattern + r"|(?<![a-z])(?:(?:not|isn't|n't be) (?:sure|certain|clear|possible)|unclear|unsure|uncertain"
+    r"|(?:hard|difficult|impossible) to (?:say|tell|determine|identify|know)"
+    r"|cannot be (?:sure|certain|determined|identified))(?![a-z])"
 )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a text says: `category` only with status exact or alias, `candidates` in order of appearance."""
+    """A parsed text: `category` only with status exact or alias, `candidates` in order of appearance."""
 
     category: str | None
     status: Status
     candidates: tuple[str, ...]
 
 
-class _Mention(NamedTuple):
-    """One place where a text names a category, whether by its own name, and whether to deny it."""
+class _Phrase(NamedTuple):
+    """What a phrase stands for: a label (None: it is consumed and names nothing), whether as its name."""
 
-    category: str
+    label: str | None
+    language: str
     is_name: bool
-    is_negated: bool
-    start: int
-    end: int
 
 
-def parse(text: str, *, is_finished: bool = True) -> Answer:
-    """Return the category that newly generated text names; `is_finished` is False when it was cut off by a limit."""
-    plain = _normalise(text)
-    if not any(map(str.isalnum, plain)):
-        return Answer(None, "empty", ())
-    mentions = _find_mentions(plain)
-    if not mentions:
-        return Answer(None, _status_without_category(plain, is_finished), ())
-    candidates = _distinct(mentions)
-    affirmed = [mention for mention in mentions if not mention.is_negated]
-    status = _status_of(affirmed)
-    if status not in ("exact", "alias"):
-        return Answer(None, status, candidates)
-    category = affirmed[0].category
-    if not is_finished and _may_become_another(plain, mentions[-1], category):
-        return Answer(None, "truncated", candidates)
-    return Answer(category, status, candidates)
+class AnswerParser:
+    """Parses answers about one set of labels."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self._vocabulary = _vocabulary(labels)
+        self._phrase = _pattern(self._vocabulary)
+        self._longest_phrase = max(map(len, self._vocabulary))
+
+    def parse(self, text: str, *, is_finished: bool = True) -> Answer:
+        """Return the label that newly generated text names; `is_finished` is False when a limit cut it off."""
+        passage = Passage.of(text)
+        if not any(map(str.isalnum, passage.text)):
+            return Answer(None, "empty", ())
+        found = self._mentions(passage.text)
+        if not found:
+            return Answer(None, _status_without_label(passage.text, is_finished), ())
+        candidates = mentions.distinct(found)
+        deciding = mentions.deciding(found, passage)
+        status = _status_of(deciding, found, passage)
+        if status not in ("exact", "alias"):
+            return Answer(None, status, candidates)
+        label = deciding[0].label
+        if not is_finished and self._may_become_another(passage, found, label):
+            return Answer(None, "truncated", candidates)
+        return Answer(label, status, candidates)
+
+    def _mentions(self, plain: str) -> list[Mention]:
+        found: list[Mention] = []
+        reach = 0  # the end of any phrase, nameless ones too: a negation reaches no further than the next phrase
+        for match in self._phrase.finditer(plain):
+            spelt = match[match.lastindex or 0]
+            phrase = self._vocabulary[spelt]
+            if phrase.label is not None:
+                mention = Mention(
+                    phrase.label, phrase.language, phrase.is_name, *match.span(),
+                    is_plural=spelt != match.group(), is_dominant=phrase.label in self.labels.dominant,
+                )  # fmt: skip
+                last = found[-1] if found else None
+                found.append(mention._replace(is_negated=mentions.is_negated(plain, mention, reach, last)))
+            reach = match.end()
+        return found
+
+    def _may_become_another(self, passage: Passage, found: Sequence[Mention], label: str) -> bool:
+        """Return whether unfinished text ends inside a phrase of another label ("Peel" of "peel-off mask")."""
+        plain, last = passage.text, found[-1]
+        tail_start = max(last.end, len(plain) - self._longest_phrase)
+        starts = [last.start, *(match.start() for match in _WORD_START.finditer(plain, tail_start))]
+        languages = {ENGLISH, *(one.language for one in found)}
+        return any(
+            self._begins_another(plain[start:], label, languages) and not _is_aside(passage, found, start)
+            for start in starts
+            if len(plain) - start >= _SHORTEST_STUMP
+        )
+
+    def _begins_another(self, stump: str, label: str, languages: Collection[str]) -> bool:
+        return any(
+            phrase.label not in (None, label)
+            and phrase.language in languages
+            and spelt != stump
+            and spelt.startswith(stump)
+            for spelt, phrase in self._vocabulary.items()
+        )
 
 
-def _status_without_category(plain: str, is_finished: bool) -> Status:
+@lru_cache(maxsize=8)
+def parser_of(labels: Labels) -> AnswerParser:
+    """Return the parser of a set of labels."""
+    return AnswerParser(labels)
+
+
+def _status_without_label(plain: str, is_finished: bool) -> Status:
     if not is_finished:
         return "truncated"
     return "refusal" if _REFUSAL.search(plain) else "offlist"
 
 
-def _status_of(affirmed: Sequence[_Mention]) -> Status:
-    count = len(_distinct(affirmed))
-    if count == 0:
+def _status_of(deciding: Sequence[Mention], found: Sequence[Mention], passage: Passage) -> Status:
+    """Return the status of a text with mentions; an item of a list counts for an echo also where it is explained."""
+    if not deciding:
         return "negated"
-    if count >= _ECHO_COUNT:
+    items = [one for one in found if not one.is_negated and mentions.starts_sentence(passage, one.start)]
+    if len(mentions.distinct([*deciding, *items])) >= _ECHO_COUNT:
         return "echo"
-    if count > 1:
+    if len(mentions.distinct(deciding)) > 1:
         return "ambiguous"
-    return "exact" if any(mention.is_name for mention in affirmed) else "alias"
+    if _DOUBT.search(passage.text) and all(mentions.is_hedged(passage, one) for one in deciding):
+        return "refusal"
+    return "exact" if any(one.is_name for one in deciding) else "alias"
 
 
-def _distinct(mentions: Sequence[_Mention]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(mention.category for mention in mentions))
-
-
-def _normalise(text: str) -> str:
-    """Return lower-case text without accents, end tokens, markdown marks and line breaks, one space between words."""
-    folded = "".join(map(_fold, _END_TOKEN.sub(" ", text)))
-    spaced = " ".join(folded.split())
-    return _SPELLING.sub(lambda match: _SPELLINGS[match.group()], spaced)
-
-
-@lru_cache(maxsize=4096)
-def _fold(character: str) -> str:
-    # Character by character: sorting a long run of accents, as a whole text would need, takes quadratic time.
-    return "".join(map(_replace, unicodedata.normalize("NFKD", character).casefold()))
-
-
-def _replace(character: str) -> str:
-    if character in "‘’ʼ´":
-        return "'"
-    if character in "“”„":
-        return '"'
-    if character == "&":
-        return " and "
-    kind = unicodedata.category(character)
-    if kind in ("Mn", "Cf"):
-        return ""  # accents, soft hyphens and zero-width marks stand inside words
-    # Dashes, underscores, breaks and markdown marks may stand between the words of one phrase ("**Bath**-Salts").
-    if kind in ("Pd", "Pc", "Zs", "Zl", "Zp", "Cc") or character in "*`~#\\":
-        return " "
-    return character
-
-
-def _find_mentions(plain: str) -> list[_Mention]:
-    mentions: list[_Mention] = []
-    previous_end = 0  # of any phrase, nameless ones too: a negation reaches no further than the next phrase
-    for match in _PHRASE.finditer(plain):
-        phrase = match.group(1)
-        category = _VOCABULARY[phrase]
-        if category is not None:
-            last = mentions[-1] if mentions else None
-            is_negated = _is_negated(plain, match, previous_end) or _is_carried(plain, match, last)
-            mentions.append(_Mention(category, phrase in _NAMES, is_negated, match.start(), match.end()))
-        previous_end = match.end()
-    return mentions
-
-
-def _is_negated(plain: str, match: re.Match[str], previous_end: int) -> bool:
-    window_start = max(previous_end, match.start() - _NEGATION_WINDOW)
-    before = _NEGATION_BEFORE.search(plain, window_start, match.start())
-    return bool(before or _NEGATION_AFTER.match(plain, match.end()))
-
-
-def _is_carried(plain: str, match: re.Match[str], last: _Mention | None) -> bool:
-    if last is None or not last.is_negated:
+def _is_aside(passage: Passage, found: Sequence[Mention], start: int) -> bool:
+    """Return whether a label that begins at `start` and goes on to the end of the text could not decide."""
+    before = [one for one in found if one.start < start and not one.is_negated]
+    if not before:
         return False
-    return _NEGATION_CARRIED.fullmatch(plain, last.end, match.start()) is not None
+    if mentions.is_described(passage, start, len(passage.text), before[-1].end):
+        return True
+    firm = mentions.firm_sentence(before, passage)
+    is_later = firm is not None and passage.sentence_of(start) > firm
+    return is_later and not mentions.asserts(passage, start, len(passage.text))
 
 
-def _may_become_another(plain: str, last: _Mention, category: str) -> bool:
-    """Tell whether unfinished text ends inside a phrase of another category ("Peel" of "peel-off mask")."""
-    tail_start = max(last.end, len(plain) - _LONGEST_PHRASE)
-    starts = [last.start, *(match.start() for match in _WORD_START.finditer(plain, tail_start))]
-    stumps = [plain[start:] for start in starts if len(plain) - start >= _SHORTEST_STUMP]
-    return any(
-        other not in (None, category) and phrase != stump and phrase.startswith(stump)
-        for stump in stumps
-        for phrase, other in _VOCABULARY.items()
-    )
+def _vocabulary(labels: Labels) -> dict[str, _Phrase]:
+    """Return plain phrase -> what it stands for; names win over aliases, those over phrases of packs.
+
+    Packs' phrases count in other languages than English, where they name a label by themselves: an English answer is
+    a sentence, in which "milky lotion" may describe anything.
+    """
+    packs = [one for one in labels.pack_phrases if one.language != ENGLISH and one.strength in (0, _SURE)]
+    found = [
+        (spelt, _Phrase(one.label or None, one.language, is_name=False))
+        for one in packs
+        for spelt in one.phrases.split("|")
+        if not set("*#") & set(spelt)
+    ]
+    found += [(spelt, _Phrase(None, ENGLISH, is_name=False)) for spelt in labels.nameless]
+    found += [(one.phrase, _Phrase(one.label, one.language, is_name=False)) for one in labels.aliases]
+    found += [(name, _Phrase(name, ENGLISH, is_name=True)) for name in labels.names]
+    plain = {plain_text(spelt): phrase for spelt, phrase in found}
+    return {spelt: phrase for spelt, phrase in plain.items() if spelt}
+
+
+def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Return the pattern of the longest phrase at a place, in the singular or plural.
+
+    Boundaries are letters of the phrase's own script, and none in scripts without spaces: a name inside Chinese text is
+    found too, one inside another Russian word is not.
+    """
+    by_script: dict[str, list[str]] = {"": []}
+    for phrase in sorted(phrases):
+        by_script.setdefault("cyrillic" if _CYRILLIC.search(phrase) else "", []).append(phrase)
+    patterns = [rf"(?<![a-z0-9])({_alternatives(by_script[''])})(?:e?s)?(?![a-z0-9])"]
+    if "cyrillic" in by_script:
+        patterns.append(rf"(?<!{_CYRILLIC.pattern})({_alternatives(by_script['cyrillic'])})(?!{_CYRILLIC.pattern})")
+    return re.compile("|".join(patterns))
+
+
+def _alternatives(phrases: Sequence[str]) -> str:
+    """Return a pattern of sorted phrases, the longest first, that shares their beginnings: thousands cost little."""
+    # Sorted: what the first and the last one share, all share.
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(phrases[0], phrases[-1], strict=False))
+    prefix = "".join(letter for letter, _ in shared)
+    rests = [phrase[len(prefix) :] for phrase in phrases]
+    parts = [_alternatives(list(group)) for _, group in groupby(filter(None, rests), key=itemgetter(0))]
+    if not parts:
+        return re.escape(prefix)
+    return f"{re.escape(prefix)}(?:{'|'.join(parts)}){'' if all(rests) else '?'}"
+
+
+ALIASES_VERSION: Final = PARSER_VERSION
+ALIASES: Final[dict[str, str | None]] = {one.phrase: one.label for one in skincare_labels().aliases}
+
+
+def parse(text: str, *, is_finished: bool = True) -> Answer:
+    """Return the skincare category that a text names."""
+    return parser_of(skincare_labels()).parse(text, is_finished=is_finished)
