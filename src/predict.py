@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import tyro
 
-from skincare import images, stage
+from skincare import file_formats, stage
 from skincare.categories import UNKNOWN
 from skincare.errors import MissingInputError, StageError
 from skincare.files import check_writable, write_text
@@ -175,7 +175,9 @@ def _check(config: Config) -> None:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES and file.is_file())
+        found = sorted(
+            file for file in path.rglob("*") if file.suffix.lower() in file_formats.SUFFIXES and file.is_file()
+        )
         if found:
             return found
     elif path.is_file():

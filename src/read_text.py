@@ -20,7 +20,7 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from skincare import images, stage
+from skincare import file_formats, stage
 from skincare.errors import MissingInputError, StageError
 from skincare.files import check_writable
 from skincare.paths import Layout
@@ -101,7 +101,7 @@ def _folder(folder: Path) -> list[ImageFile]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in images.SUFFIXES and path.is_file()
+    return path.suffix.lower() in file_formats.SUFFIXES and path.is_file()
 
 
 def _counts(rows: Sequence[PackText]) -> dict[str, int]:

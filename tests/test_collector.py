@@ -21,7 +21,7 @@ from skincare.collecting.scrape_state import ScrapeState
 from skincare.collecting.scrape_work import Work
 from skincare.collecting.visits import Visit
 from skincare.collecting.web import Answer
-from skincare.images import sniff_format
+from skincare.file_formats import sniff_format
 from skincare.paths import Layout
 from skincare.tables import FAILURES, IMAGES, METADATA
 from tests.helpers import noise_image

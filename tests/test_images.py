@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from skincare import images
+from skincare.file_formats import FORMATS
 from skincare.images import (
-    FORMATS,
     MAX_PIXELS,
     BrokenImageError,
     decode,
     decode_with_notes,
     displayed_size,
     encode_jpeg,
-    sniff_format,
 )
 from tests.helpers import noise_image
 
@@ -46,9 +45,8 @@ def _pixel(content: bytes, x: int = 5, y: int = 5) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_is_recognised_by_its_first_bytes_and_decoded(kind):
+def test_every_format_is_decoded(kind):
     content = _saved(Image.new("RGB", (30, 20), (200, 30, 60)), kind)
-    assert sniff_format(content) == kind
     image = decode(content)
     assert (image.mode, image.size) == ("RGB", (30, 20))
     assert np.abs(np.array(image.getpixel((9, 9))) - (200, 30, 60)).max() <= 6
@@ -91,9 +89,9 @@ def test_cmyk_becomes_rgb():
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_cut_off_file_is_no_image(kind):
+def test_a_cut_file_is_truncated(kind):
     content = _saved(noise_image(200, 200), kind)
-    assert _reason(content[: len(content) * 2 // 3]) in ("truncated", "corrupt")
+    assert _reason(content[: len(content) * 2 // 3]) == "truncated"
 
 
 def test_a_cut_off_jpeg_is_called_truncated_where_pil_verify_and_opencv_see_nothing():
@@ -111,7 +109,7 @@ def test_a_cut_off_jpeg_is_called_truncated_where_pil_verify_and_opencv_see_noth
         (b"version https://git-lfs.github.com/spec/v1", "not_an_image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
         (b"\x00\x00\x00\x18ftypheic" + bytes(40), "unsupported_format"),
-        (b"\xff\xd8\xff", "corrupt"),
+        (b"\xff\xd8\xff", "truncated"),
         (b"\x89PNG\r\n\x1a\n", "corrupt"),
     ],
 )
@@ -224,12 +222,14 @@ BROKEN_FILES = {
     "bmp__b__shortfile.bmp": "truncated",
     "broken_data_stream.png": "corrupt",
     "decompression_bomb.ico": "unsupported_format",
-    "fli_overrun2.bin": "not_an_image",
+    "fli_overrun2.bin": "unsupported_format",
+    # Not only its EXIF block is bad: every restart interval is decoded to noise.
+    "hopper_bad_exif.jpg": "corrupt",
     "hopper_webp.tif": "corrupt",
-    "pcx_overrun.bin": "not_an_image",
+    "pcx_overrun.bin": "unsupported_format",
     "png_decompression_dos.png": "corrupt",
-    "sgi_overrun.bin": "not_an_image",
-    "sgi_overrun_expandrow2.bin": "not_an_image",
+    "sgi_overrun.bin": "unsupported_format",
+    "sgi_overrun_expandrow2.bin": "unsupported_format",
     "truncated_end_chunk.png": "truncated",
     "truncated_jpeg.jpg": "truncated",
     "zero_width.gif": "corrupt",

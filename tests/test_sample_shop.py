@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import requests
 
-from skincare import images
+from skincare import file_formats, images
 from skincare.catalogue import read_products
 from skincare.categories import CATEGORIES
 from skincare.collecting.pages import parse_product_page
@@ -120,13 +120,13 @@ def test_photos_are_at_least_448_pixels_and_of_their_kind(sold):
     for kind, (product, image) in seen.items():
         content = rendering.image_bytes(product, image, by_id)
         if kind == "html":
-            assert images.sniff_format(content) is None
+            assert file_formats.sniff_format(content) is None
         elif kind == "truncated":
             with pytest.raises(images.BrokenImageError, match="truncated"):
                 images.decode(content)
         else:
             expected = {"webp": "WEBP", "png": "PNG"}.get(kind, "JPEG")
-            assert images.sniff_format(content) == expected
+            assert file_formats.sniff_format(content) == expected
             assert min(images.displayed_size(content)) >= (
                 336 if kind == "rescaled" else 240 if kind == "small" else 448
             )

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 import scrape
-from skincare import images
+from skincare import file_formats, images
 from skincare.collecting.scrape_state import ScrapeRecord, ScrapeState
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
@@ -74,7 +74,7 @@ def test_every_listed_image_is_a_jpeg_on_disk_of_that_size(layout, sold):
     assert {layout.root / row.file for row in rows} == set(layout.product_images.iterdir())
     for row in rows:
         content = (layout.root / row.file).read_bytes()
-        assert images.sniff_format(content) == "JPEG"
+        assert file_formats.sniff_format(content) == "JPEG"
         assert len(content) == row.n_bytes
         assert images.displayed_size(content) == (row.width, row.height)
 

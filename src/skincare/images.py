@@ -17,7 +17,8 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from skincare import colours
+from skincare import colours, file_formats
+from skincare.file_formats import FORMATS, sniff_format
 
 Pixels = npt.NDArray[np.uint8]
 """(H, W, 3), sRGB, or (H, W) where a name speaks of grey."""
@@ -27,26 +28,8 @@ Reason = Literal["empty", "not_an_image", "unsupported_format", "too_many_pixels
 # What the decoder noticed and dealt with, beside what colours.Note names.
 Note = Literal["animated", "rotated"] | colours.Note
 
-# What shops serve. Every further format is one more parser that hostile bytes can reach.
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
-
-# What files of these are called; what they are, their first bytes tell.
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"})
-
 # Eight times a 2,500 x 2,500 packshot; a header that promises more is a mistake or a decompression bomb.
 MAX_PIXELS: Final = 50_000_000
-
-_MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WEBP"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (0, b"GIF8", "GIF"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-)
 
 
 class BrokenImageError(ValueError):
@@ -55,11 +38,6 @@ class BrokenImageError(ValueError):
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason: Reason = reason
-
-
-def sniff_format(content: bytes) -> str | None:
-    """Return which of FORMATS the first bytes announce, whatever the file is called; None for anything else."""
-    return next((name for offset, magic, name in _MAGIC if content[offset:].startswith(magic)), None)
 
 
 @dataclass(frozen=True)
@@ -88,12 +66,15 @@ def decode_with_notes(content: bytes) -> DecodedImage:
     try:
         notes: tuple[Note, ...] = ("animated",) if _is_animated(opened) else ()
         opened.load()
+        _check_jpeg_data(opened, content)
         image = _upright(opened)
         notes += ("rotated",) if image is not opened else ()
         image, done = colours.to_srgb_on_white(image)
         return DecodedImage(np.asarray(image), opened.format or "", notes + done)
+    except BrokenImageError:
+        raise
     except OSError as error:
-        reason: Reason = "truncated" if _speaks_of_an_early_end(error) else "corrupt"
+        reason: Reason = "truncated" if _reports_truncation(error) else "corrupt"
         raise BrokenImageError(reason, str(error)) from error
     except Exception as error:
         # Decoders let whatever their parser stumbles over through: ValueError, SyntaxError, struct.error, IndexError,
@@ -142,9 +123,12 @@ def _open(content: bytes) -> Image.Image:
         raise BrokenImageError("too_many_pixels", str(error)) from error
     except Exception as error:
         # See decode_with_notes: there is no list of what a parser may raise.
+        if file_formats.is_truncated(content):
+            raise BrokenImageError("truncated", f"{announced} file shorter than its header says") from error
         if announced:
             raise BrokenImageError("corrupt", f"unreadable {announced} header") from error
-        raise BrokenImageError(_kind_of_stranger(content)) from error
+        is_image = file_formats.is_unsupported_format(content)
+        raise BrokenImageError("unsupported_format" if is_image else "not_an_image") from error
     if image.width * image.height > MAX_PIXELS:
         raise BrokenImageError("too_many_pixels", f"{image.width} x {image.height}")
     if not image.width or not image.height:
@@ -165,15 +149,15 @@ def _plain_jpeg(opened: Image.Image, content: bytes) -> Pixels | None:
         return None
 
 
-def _kind_of_stranger(content: bytes) -> Reason:
-    """Tell bytes that some other program shows as an image from those that are none, such as an error page."""
-    start = content[:512].lstrip().lower()
-    others = (b"\x00\x00\x01\x00", b"\x00\x00\x00\x0cjp  ", b"\xff\x4f\xff\x51", b"<svg", b"%!ps", b"8bps", b"qoif")
-    is_heif = content[4:8] == b"ftyp"
-    return "unsupported_format" if is_heif or start.startswith(others) or content.startswith(others) else "not_an_image"
+def _check_jpeg_data(opened: Image.Image, content: bytes) -> None:
+    """Raise BrokenImageError for a JPEG whose damaged image data PIL fills in silently."""
+    if opened.format in ("JPEG", "MPO"):
+        damage = file_formats.jpeg_damage(content, is_cmyk=opened.mode == "CMYK")
+        if damage:
+            raise BrokenImageError("corrupt", damage)
 
 
-def _speaks_of_an_early_end(error: OSError) -> bool:
+def _reports_truncation(error: OSError) -> bool:
     message = str(error).lower()
     return any(word in message for word in ("truncated", "unexpected end", "incomplete", "not processed"))
 

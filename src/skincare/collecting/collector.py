@@ -19,8 +19,9 @@ from skincare.collecting.sources import DEFAULT_SOURCE, source_named
 from skincare.collecting.sources.source import Reading, Source, page_record
 from skincare.collecting.visits import Visit
 from skincare.collecting.web import Answer, Web
+from skincare.file_formats import sniff_format
 from skincare.files import write_bytes
-from skincare.images import BrokenImageError, decode, displayed_size, encode_jpeg, sniff_format
+from skincare.images import BrokenImageError, decode, displayed_size, encode_jpeg
 from skincare.paths import Layout
 
 logger = logging.getLogger(__name__)
