@@ -146,11 +146,13 @@ def _links(
         (product.product_id, families.setdefault(name_family(product.name), product.product_id))
         for product in products.values()
     ]
-    # An image that was thrown away as a copy tells that its product shares one with the product that kept it.
+    # A rejected duplicate links its product with that of its representative, as long as that image is kept: an image
+    # that was rejected together with its duplicates can leak nothing.
+    kept = {row.image_id for row in rows}
     links += [
         (row.product_id, row.duplicate_of.rpartition("_")[0])
         for row in rejected
-        if row.duplicate_of and {row.product_id, row.duplicate_of.rpartition("_")[0]} <= products.keys()
+        if row.duplicate_of in kept and row.product_id in products
     ]
     links += [(rows[i].product_id, rows[j].product_id) for i, j in _alike(rows, layout)]
     return [(one, other) for one, other in links if one != other]

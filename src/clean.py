@@ -38,7 +38,7 @@ from skincare.cleaning import (
     threshold_review,
 )  # fmt: skip
 from skincare.cleaning.checks import Choice, ImageReason, Reason, Rules
-from skincare.cleaning.duplicates import Similarities
+from skincare.cleaning.duplicates import Products, Similarities
 from skincare.cleaning.inspection import ImageMetrics, Inspection
 from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.errors import StageError
@@ -69,6 +69,8 @@ class Config(stage.StageConfig):
     """The only checks that shall reject, beside those of broken files."""
     also: tuple[Reason, ...] = ()
     """Checks that shall reject too."""
+    shared_by: int = checks.SHARED_BY
+    """Reject an image that at least so many products show, such as a placeholder; sizes of a product count once."""
     engine: Engine = "local"
     """Where images are measured: on this machine's cores, or by Ray."""
     remeasure: bool = False
@@ -90,7 +92,7 @@ class Config(stage.StageConfig):
     def choice(self, rules: Rules) -> Choice:
         """Return the checks of a set of rules with the limits that were asked for."""
         limits = {"too_small": self.min_side_px, "blurred": self.min_sharpness, **self.limits}
-        return checks.choose(rules, limits, only=self.only, also=self.also, skip=self.skip)
+        return checks.choose(rules, limits, only=self.only, also=self.also, skip=self.skip, shared_by=self.shared_by)
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -98,8 +100,7 @@ def run(config: Config, layout: Layout) -> Summary:
     if config.calibrate:
         return threshold_review.calibrate(config.calibrate, config.review, config.keep_good, layout)
     choice = config.choice(config.rules)
-    catalogue = read_products(config.catalogue or layout.catalogue)
-    category_of = {product.product_id: product.category for product in catalogue.products}
+    products = Products.of(read_products(config.catalogue or layout.catalogue).products)
     rows = _rows(layout)
     with MetricsCache(layout.metrics_cache) as store:
         inspections = batch_inspection.inspect_all(rows, layout, store, config.engine, anew=config.remeasure)
@@ -107,7 +108,7 @@ def run(config: Config, layout: Layout) -> Summary:
         if config.review:
             return threshold_review.review_check(choice.check(config.review), good, layout)
         similarities = duplicates.find_similarities(good, store, partial(_pixels_digest, layout))
-    rejected = [one.rejection for one in inspections if one.rejection] + decide(good, similarities, category_of, choice)
+    rejected = [one.rejection for one in inspections if one.rejection] + decide(good, similarities, products, choice)
     rejected.sort(key=lambda row: natural_key(row.image_id))
     gone = {row.image_id for row in rejected}
     kept = [(row, metrics) for row, metrics in good if row.image_id not in gone]
@@ -120,10 +121,10 @@ def run(config: Config, layout: Layout) -> Summary:
     with worker_pool.run_alongside(
         figures.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
     ):
-        results = _results(rows, kept, rejected, inspections, category_of, limit)
+        results = _results(rows, kept, rejected, inspections, products, limit)
         results["checks"] = _failing(choice, [metrics for _, metrics in good])
         results["against_reference"] = {
-            other: _compare(good, similarities, category_of, other) for other in ("reference", "reference_mended")
+            other: _compare(good, similarities, products, other) for other in ("reference", "reference_mended")
         }
         _copy([row for row, _ in kept], layout)
     CLEAN.write(layout.clean_table, [_clean_row(row, metrics, layout) for row, metrics in kept])
@@ -153,7 +154,7 @@ def _pixels_digest(layout: Layout, row: ImageRow) -> str:
 
 
 def decide(
-    images: duplicates.Images, similarities: Similarities, category_of: Mapping[str, str], choice: Choice
+    images: duplicates.Images, similarities: Similarities, products: Products, choice: Choice
 ) -> list[RejectedRow]:
     """Return a row for each image that a check rejects."""
     rejected, good = [], []
@@ -164,7 +165,7 @@ def decide(
             rejected.append(inspection.rejection(row, check.reason, value.removesuffix(".00"), limit))
         else:
             good.append((row, metrics))
-    return rejected + duplicates.reject_duplicates(good, similarities, category_of, choice.duplicate_reasons)
+    return rejected + duplicates.reject_duplicates(good, similarities, products, choice)
 
 
 def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
@@ -198,21 +199,19 @@ def _clean_row(row: ImageRow, metrics: ImageMetrics, layout: Layout) -> CleanRow
 
 def _results(
     rows: Sequence[ImageRow], kept: Sequence[tuple[ImageRow, ImageMetrics]], rejected: Sequence[RejectedRow],
-    inspections: Sequence[Inspection], category_of: Mapping[str, str], min_sharpness: float,
+    inspections: Sequence[Inspection], products: Products, min_sharpness: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what report and cleaning report show beside the counts."""
     sharpness = [one.metrics.sharpness for one in inspections if one.metrics]
     limits = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, min_sharpness})
-    products, with_image = {row.product_id for row in rows}, {row.product_id for row, _ in kept}
-    lost = sorted(products - with_image, key=natural_key)
+    seen, with_image = {row.product_id for row in rows}, {row.product_id for row, _ in kept}
+    lost = sorted(seen - with_image, key=natural_key)
     return {
         "seen": len(rows),
-        "products_seen": len(products),
+        "products_seen": len(seen),
         "products_kept": len(with_image),
         "products_lost": lost,
-        "products_lost_by_category": dict(
-            sorted(Counter(category_of.get(one, "not in catalogue") for one in lost).items())
-        ),
+        "products_lost_by_category": dict(sorted(Counter(products.category(one) for one in lost).items())),
         "sharp_at_limit": {f"{limit:g}": sum(one.content >= limit for one in sharpness) for limit in limits},
         "plain_sharp_at_limit": {f"{limit:g}": sum(one.plain >= limit for one in sharpness) for limit in limits},
         # Sharp by the content, blurred by the reference's measure: kept, and worth a look.
@@ -237,12 +236,10 @@ def _failing(choice: Choice, measured: Sequence[ImageMetrics]) -> dict[str, dict
     }
 
 
-def _compare(
-    images: duplicates.Images, similarities: Similarities, category_of: Mapping[str, str], other: Rules
-) -> dict[str, Any]:
+def _compare(images: duplicates.Images, similarities: Similarities, products: Products, other: Rules) -> dict[str, Any]:
     """Return where the rules by content and other rules, each as they come, part."""
     ours, theirs = (
-        {row.image_id: row.reason for row in decide(images, similarities, category_of, checks.choose(rules, {}))}
+        {row.image_id: row.reason for row in decide(images, similarities, products, checks.choose(rules, {}))}
         for rules in ("content", other)
     )
     return {

@@ -12,6 +12,7 @@ from skincare.cleaning import inspection
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import QUESTION
+from skincare.tables import REJECTED
 from skincare.tables import SPLITS as MANIFEST
 from tests.dataset_helpers import jpeg, pack, write_catalogue, write_images
 
@@ -91,13 +92,27 @@ def test_sizes_of_one_product_stay_together(tmp_path):
 
 
 def test_products_that_share_an_image_stay_together(tmp_path):
-    """The copy is rejected by the cleaning; its product still belongs to the one that kept the image."""
+    """The duplicate is rejected by the cleaning; its product still belongs to the one that kept the image."""
     layout = Layout(tmp_path)
-    linked = [str(FIRST_ID + i) for i in (0, 3, 6, 9, 12)]
+    linked = [str(FIRST_ID + i) for i in (0, 3, 6, 9)]
     extra = {f"{product_id}_3": jpeg(pack(1, 320), 70 - i) for i, product_id in enumerate(linked[1:])}
     small_shop(layout, extra=extra)
     parts, _ = build(layout)
     assert len([split for split in SPLITS if product_ids(parts[split]) & set(linked)]) == 1
+
+
+@pytest.mark.parametrize(("sharing", "reason"), [(range(0, 30, 3), "shared_image"), (range(2), "category_conflict")])
+def test_images_that_are_rejected_with_all_their_duplicates_link_no_products(tmp_path, sharing, reason):
+    layout = Layout(tmp_path)
+    extra = {f"{FIRST_ID + i}_3": jpeg(pack(999, 320), 90 - i) for i in sharing}
+    small_shop(layout)
+    build(layout)
+    before = {row.product_id: row.split for row in MANIFEST.read(layout.split_manifest)}
+    small_shop(layout, extra=extra)
+    assert [row.reason for row in REJECTED.read(layout.rejected_table)] == [reason] * len(extra)
+    _, summary = build(layout)
+    assert summary.results["n_groups_of_several_products"] == 0
+    assert {row.product_id: row.split for row in MANIFEST.read(layout.split_manifest)} == before
 
 
 def test_new_products_do_not_move_old_ones(tmp_path):

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 import clean
 from skincare.cleaning.image_tables import MARKS, REVIEW, MarkRow
@@ -123,8 +123,48 @@ def test_an_image_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
     assert summary.results["products_lost_by_category"] == {"Oil": 2}
 
 
+def placeholder(quality: int) -> bytes:
+    image = Image.new("RGB", (400, 400), "white")
+    ImageDraw.Draw(image).ellipse((100, 80, 300, 280), outline="grey", width=16)
+    return jpeg(image, quality)
+
+
+@pytest.mark.parametrize(("n_products", "reason"), [(5, "shared_image"), (4, "near_duplicate")])
+def test_an_image_of_many_products_is_rejected_everywhere(tmp_path, n_products, reason):
+    layout = Layout(tmp_path)
+    ids = [f"1000000{i}" for i in range(1, 8)]
+    write_catalogue(layout, dict.fromkeys(ids, "Oil"), {one: f"Oil {chr(96 + int(one[-1]))}" for one in ids})
+    images = {f"{one}_1": jpeg(pack(int(one))) for one in ids}
+    # Compressed anew for each product: equal neither in bytes nor in pixels.
+    images |= {f"{one}_2": placeholder(70 + 3 * i) for i, one in enumerate(ids[:n_products])}
+    found, _ = cleaned(layout, images)
+    assert {found[f"{one}_1"] for one in ids} == {"kept"}
+    counts = Counter(reasons(found)[f"{one}_2"] for one in ids[:n_products])
+    assert counts == ({reason: 5} if n_products == 5 else {reason: 3, "kept": 1})
+    if reason == "shared_image":
+        assert {(row.value, row.limit) for row in found.values() if row != "kept"} == {("5", "5")}
+        found, _ = cleaned(layout, images, shared_by=6)
+        assert Counter(reasons(found).values())["shared_image"] == 0
+
+
+def test_a_shared_image_of_two_categories_is_no_conflict(layout):
+    categories = {f"1000000{i}": "Oil" if i % 2 else "Balm" for i in range(1, 7)}
+    write_catalogue(layout, categories, {one: f"Oil {chr(96 + int(one[-1]))}" for one in categories})
+    images = {f"{one}_1": placeholder(90) for one in categories} | {"10000001_2": jpeg(pack(1))}
+    found, _ = cleaned(layout, images)
+    assert Counter(reasons(found).values()) == {"shared_image": 6, "kept": 1}
+
+
+def test_the_sizes_of_one_product_count_as_one_for_a_shared_image(layout):
+    ids = [f"1000000{i}" for i in range(1, 8)]
+    names = {one: f"Plain Oil ({10 * i}ml)" for i, one in enumerate(ids, 1)}
+    write_catalogue(layout, dict.fromkeys(ids, "Oil"), names)
+    found, _ = cleaned(layout, {f"{one}_1": placeholder(90) for one in ids})
+    assert Counter(reasons(found).values()) == {"kept": 1, "duplicate_bytes": 6}
+
+
 def test_blank_images_are_not_copies_of_each_other(layout):
-    shades = {f"10000001_{i}": jpeg(Image.new("RGB", (400, 400), (250 - i,) * 3)) for i in range(1, 4)}
+    shades = {f"10000001_{i}": jpeg(Image.new("RGB", (400, 400), (0, 0, 250 - 3 * i))) for i in range(1, 4)}
     found, _ = cleaned(layout, shades, only=("duplicate_pixels", "near_duplicate"))
     assert set(reasons(found).values()) == {"kept"}
 

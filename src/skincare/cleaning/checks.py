@@ -22,10 +22,14 @@ ImageReason = Literal[
     "animated", "rotated", "transparent", "cmyk", "sixteen_bit", "profile_applied", "profile_ignored",
 ]  # fmt: skip
 DuplicateReason = Literal[
-    "category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate", "equal_dhash", "equal_reference_hash"
-]
+    "shared_image", "category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate", "equal_dhash",
+    "equal_reference_hash",
+]  # fmt: skip
 Reason = Literal[ImageReason, DuplicateReason]
 Rules = Literal["content", "reference", "reference_mended"]
+
+# Chosen by hand: a group shot may stand on the pages of a few products; a placeholder or a banner stands on many.
+SHARED_BY: Final = 5
 
 MEANINGS: Final[dict[str, str]] = {
     "missing_file": "listed, but not on disk",
@@ -38,6 +42,7 @@ MEANINGS: Final[dict[str, str]] = {
     "truncated": "its end is missing",
     "corrupt": "cannot be decoded",
     "kills_decoder": "its decoder crashed, or took longer than a minute",
+    "shared_image": "shown by many products, such as a placeholder or a banner",
     "category_conflict": "the same image in two categories: all copies go",
     "duplicate_bytes": "the same file as the one that stays",
     "duplicate_pixels": "the same pixels as the one that stays",
@@ -93,7 +98,7 @@ _DUPLICATE_REASONS: Final[tuple[DuplicateReason, ...]] = get_args(DuplicateReaso
 _PRESETS: Final[dict[Rules, frozenset[Reason]]] = {
     "content": frozenset(
         {check.reason for check in CHECKS if check.is_on}
-        | {"category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate"}
+        | {"shared_image", "category_conflict", "duplicate_bytes", "duplicate_pixels", "near_duplicate"}
     ),
     "reference": frozenset({"too_small", "blurred_frame", "equal_reference_hash"}),
     "reference_mended": frozenset({"too_small", "blurred_frame", "equal_dhash"}),
@@ -106,6 +111,7 @@ class Choice:
 
     on: frozenset[Reason]
     checks: tuple[Check, ...]
+    shared_by: int = SHARED_BY
 
     @property
     def duplicate_reasons(self) -> tuple[DuplicateReason, ...]:
@@ -123,7 +129,7 @@ class Choice:
 
 def choose(
     rules: Rules, limits: Mapping[str, float], *,
-    only: Sequence[Reason] = (), also: Sequence[Reason] = (), skip: Sequence[Reason] = (),
+    only: Sequence[Reason] = (), also: Sequence[Reason] = (), skip: Sequence[Reason] = (), shared_by: int = SHARED_BY,
 ) -> Choice:  # fmt: skip
     """Return the checks of a set of rules, changed as asked; raises StageError for a limit that no check has."""
     unknown = set(limits) - {check.reason for check in CHECKS}
@@ -132,7 +138,7 @@ def choose(
         raise StageError(f"--limits: no check is called {', '.join(sorted(unknown))}; there are {known}")
     on = (frozenset(only) or _PRESETS[rules]) | set(also)
     checks = tuple(_with_threshold(check, limits.get(check.reason, check.limit)) for check in CHECKS)
-    return Choice(on - set(skip), checks)
+    return Choice(on - set(skip), checks, shared_by)
 
 
 def meaning(reason: str) -> str:

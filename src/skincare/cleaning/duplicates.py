@@ -6,12 +6,14 @@ another copy, so that a chain of small changes cannot lead from one product to t
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from skincare.catalogue import Product, name_family
 from skincare.cleaning import near_duplicates
-from skincare.cleaning.checks import DuplicateReason
+from skincare.cleaning.checks import Choice, DuplicateReason
 from skincare.cleaning.inspection import ImageMetrics, rejection
 from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.tables import ImageRow, RejectedRow, natural_key
@@ -25,6 +27,31 @@ _EQUAL_BY: Final[dict[DuplicateReason, Callable[[ImageMetrics], str]]] = {
     "equal_dhash": lambda one: one.dhash_8x8,
     "equal_reference_hash": lambda one: one.reference_hash,
 }
+
+
+@dataclass(frozen=True)
+class Products:
+    """Product id -> category, and product id -> family, which is equal for the sizes of one product."""
+
+    category_of: Mapping[str, str]
+    family_of: Mapping[str, str]
+
+    @classmethod
+    def of(cls, products: Iterable[Product]) -> "Products":
+        """Return the categories and families of a catalogue's products."""
+        listed = list(products)
+        return cls(
+            {product.product_id: product.category for product in listed},
+            {product.product_id: name_family(product.name) for product in listed},
+        )
+
+    def category(self, product_id: str) -> str:
+        """Return a product's category."""
+        return self.category_of.get(product_id, "not in catalogue")
+
+    def family(self, product_id: str) -> str:
+        """Return a product's family; a product that is not in the catalogue is one of its own."""
+        return self.family_of.get(product_id, product_id)
 
 
 @dataclass(frozen=True)
@@ -64,48 +91,77 @@ def find_similarities(images: Images, store: MetricsCache, pixels_digest: Callab
 
 
 def reject_duplicates(
-    images: Images, similarities: Similarities, category_of: Mapping[str, str], reasons: Sequence[DuplicateReason]
+    images: Images, similarities: Similarities, products: Products, choice: Choice
 ) -> list[RejectedRow]:
-    """Return a row for each image that is a copy, in the sense of one of `reasons`, of one that stays.
+    """Return a row for each image that duplicates a representative in the sense of one of the chosen reasons.
 
-    With `category_conflict` among the reasons also for each image that two categories share.
+    With `shared_image` among them also for each image that `choice.shared_by` or more product families show, and with
+    `category_conflict` for each that two categories show; of these no copy stays.
     """
-    relations = [reason for reason in reasons if reason != "category_conflict"]
-    ordered = sorted(images, key=lambda image: _preference(*image))
-    rejected = _conflicts(ordered, similarities, category_of, relations) if "category_conflict" in reasons else []
-    gone = {row.image_id for row in rejected}
+    reasons = choice.duplicate_reasons
+    relations = [reason for reason in reasons if reason not in ("shared_image", "category_conflict")]
+    remaining = sorted(images, key=lambda image: _preference(*image))
+    rejected: list[RejectedRow] = []
+    for reason, find in (
+        ("shared_image", partial(_shared, shared_by=choice.shared_by)),
+        ("category_conflict", _conflicts),
+    ):
+        if reason in reasons:
+            rejected += find(remaining, similarities, products, relations)
+            gone = {row.image_id for row in rejected}
+            remaining = [image for image in remaining if image[0].image_id not in gone]
     representative_of_key: dict[Key, int] = {}
-    for place, (row, metrics) in enumerate(ordered):
-        if row.image_id in gone:
-            continue
+    for place, (row, metrics) in enumerate(remaining):
         found = [
             representative_of_key[key]
             for key in _related(metrics, similarities, relations)
             if key in representative_of_key
         ]
         if found:
-            rejected.append(_duplicate_row((row, metrics), ordered[min(found)], similarities, relations))
+            rejected.append(_duplicate_row((row, metrics), remaining[min(found)], similarities, relations))
         else:
             for key in _own(metrics, similarities, relations):
                 representative_of_key.setdefault(key, place)
     return rejected
 
 
+def _shared(
+    ordered: Images, similarities: Similarities, products: Products, relations: Sequence[DuplicateReason], *,
+    shared_by: int,
+) -> list[RejectedRow]:  # fmt: skip
+    """Return a row for each image that `shared_by` or more product families show."""
+    images_of_key: dict[Key, dict[str, str]] = defaultdict(dict)
+    for row, metrics in ordered:
+        for key in _own(metrics, similarities, relations):
+            images_of_key[key].setdefault(products.family(row.product_id), row.image_id)
+    rejected = []
+    for row, metrics in ordered:
+        image_of_family = {
+            family: image_id
+            for key in _related(metrics, similarities, relations)
+            for family, image_id in images_of_key.get(key, {}).items()
+        }
+        if len(image_of_family) >= shared_by:
+            other = min((one for one in image_of_family.values() if one != row.image_id), key=natural_key)
+            rejected.append(rejection(row, "shared_image", str(len(image_of_family)), str(shared_by), other))
+    return rejected
+
+
 def _conflicts(
-    ordered: Images, similarities: Similarities, category_of: Mapping[str, str], relations: Sequence[DuplicateReason]
+    ordered: Images, similarities: Similarities, products: Products, relations: Sequence[DuplicateReason]
 ) -> list[RejectedRow]:
+    """Return a row for each image that two categories show."""
     first: dict[Key, dict[str, ImageRow]] = defaultdict(dict)
     for row, metrics in ordered:
         for key in _own(metrics, similarities, relations):
-            first[key].setdefault(category_of.get(row.product_id, ""), row)
+            first[key].setdefault(products.category(row.product_id), row)
     rejected = []
     for row, metrics in ordered:
-        own = category_of.get(row.product_id, "")
+        own = products.category(row.product_id)
         others = (first[key] for key in _related(metrics, similarities, relations) if key in first)
         other = next(((name, one) for found in others for name, one in found.items() if name != own), None)
         if other:
-            value = f"{own or 'not in catalogue'} and {other[0] or 'not in catalogue'}"
-            rejected.append(rejection(row, "category_conflict", value, "", other[1].image_id))
+            rejected.append(rejection(row, "category_conflict", f"{own} and {other[0]}", "", other[1].image_id))
     return rejected
 
 

@@ -80,8 +80,8 @@ def _thumbnail(pixels: Pixels, box: tuple[float, float, float, float] | None) ->
 
 
 def has_contrast(found: Thumbnails) -> bool:
-    """Tell whether there is something in the content to compare."""
-    return float(cv2.meanStdDev(found[1].reshape(1, -1))[1][0, 0]) >= _MIN_CONTRAST
+    """Tell whether any colour channel of the content varies enough to compare images by."""
+    return float(cv2.meanStdDev(found[1])[1].max()) >= _MIN_CONTRAST
 
 
 def aspects(size: tuple[int, int], box: Box) -> tuple[float, float]:
