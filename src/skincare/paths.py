@@ -103,6 +103,11 @@ class Layout:
     def pack_text(self) -> Path:
         return self.root / "clean_dataset" / "annotations" / "pack_text.jsonl"
 
+    # -- what product_facts.py writes
+    @property
+    def product_facts(self) -> Path:
+        return self.root / "clean_dataset" / "annotations" / "products.jsonl"
+
     @property
     def ocr_cache(self) -> Path:
         """Return what OCR has read before, from which a killed run goes on."""

@@ -1,0 +1,133 @@
+"""What is known of a product, field by field, and where it is from: page metadata and catalogue in, a `Product` out.
+
+Sources, in the order in which they are believed: what the shop's page states (`json_ld`, `page`, ...: the collector
+recorded which), the catalogue, what the words of name, directions and description state, and
+brands that names share (`name_prefix`). A field without a source stays None and is not scored; nothing is guessed.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from skincare.product.schema import MAX_INGREDIENTS, Product
+from skincare.product.sizes import parse_size
+from skincare.product.use_time import use_time_in_directions, use_time_in_name
+from skincare.tables import CatalogueRow, MetadataRow
+
+# Long texts are cut to whole sentences of about this many characters: an answer has to end within its tokens.
+MAX_TEXT_CHARACTERS: Final = 200
+# INCI lists are in the order of quantity down to 1 %: the first ones are what tells products apart.
+N_INGREDIENTS: Final = 10
+
+_ORIGIN: Final = re.compile(
+    r"\b(?i:made|produced|manufactured)\s+in\s+(?:the\s+)?((?:[A-Z][\w'’-]+|UK|USA|EU)(?:\s+(?:[A-Z][\w'’-]+|of))*)"
+)
+_MAX_LIST_CHARACTERS: Final = 20_000
+
+
+@dataclass(frozen=True)
+class ProductFacts:
+    """A product and, for each field that is not None, where its value is from."""
+
+    product: Product
+    sources: Mapping[str, str]
+
+
+def product_facts(
+    category: str,
+    catalogue: CatalogueRow | None = None,
+    metadata: MetadataRow | None = None,
+    brand_in_names: str = "",
+) -> ProductFacts:
+    """Return what is known of a product.
+
+    category: the label that the dataset has for it. brand_in_names: its brand by `skincare.product.brands`, if any.
+    """
+    candidates: list[tuple[str, Any, str]] = [("category", category, "catalogue")]
+    if metadata:
+        candidates += _stated(metadata)
+    if catalogue:
+        candidates += [
+            ("name", _line(catalogue.product_name), "catalogue"),
+            ("ingredients", _catalogue_ingredients(catalogue.clean_ingreds), "catalogue"),
+        ]
+    name = next((value for field, value, _ in candidates if field == "name" and value), "")
+    candidates += [
+        ("size", str(parse_size(name) or ""), "name"),
+        ("forNightOrMorning", use_time_in_name(name), "name"),
+        ("brand", brand_in_names, "name_prefix"),
+    ]
+    if metadata:
+        candidates += [
+            ("forNightOrMorning", use_time_in_directions(metadata.how_to_use), "directions"),
+            ("origin", _origin(metadata.description), "description"),
+        ]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for field, value, source in candidates:
+        if value and field not in values:
+            values[field], sources[field] = value, source
+    return ProductFacts(Product.model_validate(values), sources)
+
+
+def _stated(row: MetadataRow) -> list[tuple[str, Any, str]]:
+    """Return (field, value, source) of what the product's page states."""
+    source = dict(part.split("=", 1) for part in row.sources.split() if "=" in part)
+    stated = {
+        "brand": row.brand,
+        "country": row.country,
+        "details": shortened(row.description),
+        "howToUse": shortened(row.how_to_use),
+        "ingredients": _split_ingredients(row.ingredients),
+        "manufacturer": row.manufacturer,
+        "name": row.name,
+        "size": str(parse_size(row.size) or ""),
+    }
+    column = {"details": "description", "howToUse": "how_to_use"}
+    return [(field, value, source.get(column.get(field, field), row.source)) for field, value in stated.items()]
+
+
+def shortened(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
+    """Return the first whole sentences of a text that fit the limit; of a longer first sentence, its first words."""
+    text = _line(text)
+    if len(text) <= limit:
+        return text
+    cut = text[: limit + 1]
+    ends = [match.end() for match in re.finditer(r"[.!?](?=\s)", cut)]
+    if ends:
+        return cut[: ends[-1]].strip()
+    return cut[:limit].rsplit(" ", 1)[0].strip() if " " in cut[:limit] else cut[:limit]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _catalogue_ingredients(text: str) -> tuple[str, ...] | None:
+    """Return the first ingredients of the catalogue's column, a Python list written as text."""
+    try:
+        found = ast.literal_eval(text) if len(text) <= _MAX_LIST_CHARACTERS else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not isinstance(found, list):
+        return None
+    return _first_ingredients([one for one in found if isinstance(one, str)])
+
+
+def _split_ingredients(text: str) -> tuple[str, ...] | None:
+    """Return the first ingredients of a list in prose; commas inside brackets and of "1,2-hexanediol" do not split."""
+    without_lead = re.sub(r"^\s*(?:full\s+)?(?:ingredients|inci)\s*(?:list)?\s*:\s*", "", text, flags=re.IGNORECASE)
+    parts = re.split(r"(?:,(?!\d)|;|•)(?![^()]*\))", without_lead)
+    return _first_ingredients(parts)
+
+
+def _first_ingredients(parts: list[str]) -> tuple[str, ...] | None:
+    cleaned = [_line(part).strip(" .*") for part in parts]
+    return tuple([one[:200] for one in dict.fromkeys(cleaned) if one][: min(N_INGREDIENTS, MAX_INGREDIENTS)]) or None
+
+
+def _origin(description: str) -> str:
+    found = _ORIGIN.search(description)
+    return found[1].strip() if found else ""

@@ -1,0 +1,64 @@
+"""The table of products' facts: one JSON line per product, with the source of each value, in the order of their ids."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from skincare.errors import MissingInputError, StageError
+from skincare.files import replacing
+from skincare.product.facts import ProductFacts
+from skincare.product.schema import Product
+from skincare.tables import natural_key
+
+_REMEDY: Final = "Make it with `python src/product_facts.py`."
+
+
+@dataclass(frozen=True)
+class KnownProduct:
+    """One product of the catalogue and what is known of it."""
+
+    product_id: str
+    facts: ProductFacts
+
+
+def write_products(path: Path, rows: Iterable[KnownProduct]) -> None:
+    """Replace the table: the same rows give the same bytes."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in sorted(rows, key=lambda row: natural_key(row.product_id)):
+            values = row.facts.product.model_dump(mode="json", exclude_none=True)
+            line = {"product_id": row.product_id, "product": values, "sources": dict(sorted(row.facts.sources.items()))}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_products(path: Path) -> dict[str, ProductFacts]:
+    """Return product id -> facts, in file order.
+
+    Raises MissingInputError where the file is absent, StageError naming file and line where it is malformed.
+    """
+    if not path.is_file():
+        raise MissingInputError("facts of the products", path, _REMEDY)
+    found: dict[str, ProductFacts] = {}
+    # Not splitlines(): a text may hold U+2028, which JSON leaves as it is.
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            product_id, facts = _parse(json.loads(line))
+        except (ValueError, TypeError, KeyError, RecursionError, ValidationError) as error:
+            raise StageError(f"{path}, line {number}: {error}\n{_REMEDY}") from error
+        if product_id in found:
+            raise StageError(f"{path}, line {number}: product {product_id} is in the table twice\n{_REMEDY}")
+        found[product_id] = facts
+    return found
+
+
+def _parse(line: Mapping[str, Mapping[str, str]]) -> tuple[str, ProductFacts]:
+    product, sources = Product.model_validate(line["product"]), dict(line["sources"])
+    stated = {field for field, value in product.model_dump().items() if value is not None}
+    if stated != set(sources):
+        raise ValueError(f"values and sources differ in {', '.join(sorted(stated ^ set(sources)))}")
+    return str(line["product_id"]), ProductFacts(product, sources)

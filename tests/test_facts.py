@@ -1,0 +1,81 @@
+"""Each value of a structured target has a source, the better one wins, and nothing is invented."""
+
+import dataclasses
+
+import pytest
+
+from skincare.product.brands import brands_of
+from skincare.product.facts import product_facts, shortened
+from skincare.product.schema import FIELDS
+from skincare.tables import CATALOGUE, CatalogueRow, MetadataRow
+
+ROW = CatalogueRow("Elemis Night Cream\n50ml", "u", "Moisturiser", "['aqua', 'parfum', 'aqua']", "£9")
+PAGE = MetadataRow(
+    "u", "1", "Moisturiser", "Elemis Night Cream", "ELEMIS", "9.00", "GBP",
+    "Rich cream. Made in the United Kingdom.", "50ml / 1.7 fl oz",
+    "Ingredients: Aqua (Water, Eau), 1,2-Hexanediol, Glycerin.", "Apply morning and evening.", "GB", "Elemis Ltd",
+    "name=json_ld brand=json_ld description=json_ld size=page how_to_use=page country=page manufacturer=page "
+    "ingredients=page",
+    "web_page", "",
+)  # fmt: skip
+
+
+def test_the_catalogue_alone():
+    found = product_facts("Moisturiser", ROW, None, "Elemis")
+    assert found.product.model_dump(exclude_none=True) == {
+        "brand": "Elemis", "category": "Moisturiser", "ingredients": ("aqua", "parfum"),
+        "name": "Elemis Night Cream 50ml", "size": "50 ml", "forNightOrMorning": "night",
+    }  # fmt: skip
+    assert found.sources == {
+        "category": "catalogue", "name": "catalogue", "ingredients": "catalogue", "size": "name",
+        "forNightOrMorning": "name", "brand": "name_prefix",
+    }  # fmt: skip
+
+
+def test_what_the_page_states_is_believed_first():
+    found = product_facts("Moisturiser", ROW, PAGE, "Elemis Night")
+    assert found.product.model_dump(exclude_none=True) == {
+        "brand": "ELEMIS", "category": "Moisturiser", "country": "GB",
+        "details": "Rich cream. Made in the United Kingdom.", "howToUse": "Apply morning and evening.",
+        "ingredients": ("Aqua (Water, Eau)", "1,2-Hexanediol", "Glycerin"), "manufacturer": "Elemis Ltd",
+        "name": "Elemis Night Cream", "origin": "United Kingdom", "size": "50 ml", "forNightOrMorning": "night",
+    }  # fmt: skip
+    assert found.sources["details"] == "json_ld"
+    assert found.sources["howToUse"] == "page"
+    assert found.sources["forNightOrMorning"] == "name"
+    assert found.sources["origin"] == "description"
+
+
+def test_directions_say_when_where_the_name_does_not():
+    page = dataclasses.replace(PAGE, name="Elemis Cream")
+    found = product_facts("Moisturiser", None, page)
+    assert (found.product.forNightOrMorning, found.sources["forNightOrMorning"]) == ("morning and night", "directions")
+
+
+def test_every_value_has_a_source_and_nothing_else_has():
+    for found in (product_facts("Oil"), product_facts("Oil", ROW), product_facts("Oil", ROW, PAGE, "E")):
+        assert set(found.sources) == {field for field in FIELDS if getattr(found.product, field) is not None}
+
+
+@pytest.mark.parametrize("text", ["", "[", "[1, 2]", "{'a': 1}", "[['x']]", "__import__('os')", "[" * 10_000])
+def test_a_broken_list_of_ingredients_is_none(text):
+    assert product_facts("Oil", dataclasses.replace(ROW, clean_ingreds=text)).product.ingredients is None
+
+
+def test_long_texts_end_with_a_sentence():
+    assert shortened("One. Two is longer. Three", 12) == "One."
+    assert shortened("One two three", 9) == "One two"
+    assert shortened("x" * 50, 10) == "x" * 10
+    assert shortened("short") == "short"
+
+
+def test_coverage_of_the_real_catalogue(real_data):
+    rows = {row.product_url: row for row in reversed(CATALOGUE.read(real_data / "skincare_products_clean.csv"))}
+    names = {url: " ".join(row.product_name.split()) for url, row in rows.items()}
+    brands = brands_of(names.values())
+    found = [product_facts(row.product_type, row, None, brands.get(names[url], "")) for url, row in rows.items()]
+    counts = {field: sum(field in one.sources for one in found) for field in FIELDS}
+    assert counts == {
+        "brand": 1081, "category": 1126, "country": 0, "details": 0, "howToUse": 0, "ingredients": 1126,
+        "manufacturer": 0, "name": 1126, "origin": 0, "size": 998, "forNightOrMorning": 56,
+    }  # fmt: skip

@@ -1,0 +1,138 @@
+"""Scores of structured answers count each kind of error once, and only where the truth is known."""
+
+import dataclasses
+
+import pytest
+
+from skincare.evaluation import product_metrics
+from skincare.evaluation.field_similarity import document_similarity, similarity
+from skincare.evaluation.product_metrics import ScoredProduct, compare, outcome, score
+from skincare.product.schema import FIELDS, Product
+
+TRUTH = Product(brand="L'Oréal Paris", category="Serum", name="Revitalift Serum 30ml", size="100 ml",
+                ingredients=("aqua", "glycerin", "parfum", "niacinamide"))  # fmt: skip
+
+
+def answer(image_id="1_1", product_id="1", status="valid", truth=TRUTH, absent=(), predicted="same", **changes):
+    product = truth if predicted == "same" else predicted
+    if product is not None and changes:
+        product = product.model_copy(update=changes)
+    return ScoredProduct(image_id, product_id, truth, product, status, frozenset(absent))
+
+
+def field_of(scores, name):
+    return next(one for one in scores.fields if one.field == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "truth", "predicted", "least", "most"),
+    [
+        ("brand", "L’Oréal® Paris", "LOREAL PARIS", 1, 1),
+        ("brand", "L'Oréal Paris", "L'Oréal", 0, 0),
+        ("forNightOrMorning", "night", "morning and night", 0, 0),
+        ("size", "100 ml", "3.4 fl oz", 1, 1),
+        ("size", "100 ml", "3.3 fl oz", 0, 0),
+        ("size", "2 x 50 ml", "100ml", 1, 1),
+        ("size", "100 ml", "large", 0, 0),
+        ("name", "Revitalift Serum", "Revitalift serum", 1, 1),
+        ("name", "Revitalift Serum", "Revitalift Cream", 0.6, 0.9),
+        ("name", "Revitalift Serum", "Bath Salts", 0, 0),
+        ("ingredients", ("Aqua", "Parfum"), ("fragrance", "Water (Aqua)"), 1, 1),
+        ("ingredients", ("aqua", "glycerin"), ("aqua", "urea"), 0.5, 0.5),
+    ],
+)
+def test_each_field_has_a_comparison_of_its_own(name, truth, predicted, least, most):
+    assert least <= similarity(name, truth, predicted) <= most
+
+
+def test_every_field_can_be_compared():
+    value = {"ingredients": ("aqua",), "forNightOrMorning": "night", "size": "5 ml"}
+    assert all(similarity(name, value.get(name, "a"), value.get(name, "a")) == 1 for name in FIELDS)
+
+
+def test_outcomes():
+    assert outcome(answer(), "brand") == "correct"
+    assert outcome(answer(brand="Elemis"), "brand") == "substituted"
+    assert outcome(answer(brand=None), "brand") == "omitted"
+    assert outcome(answer(predicted=None, status="invalid"), "brand") == "omitted"
+    assert outcome(answer(origin="France"), "origin") is None
+    assert outcome(answer(origin="France", absent=["origin"]), "origin") == "invented"
+    assert outcome(answer(absent=["origin"]), "origin") is None
+
+
+def test_counts_precision_recall_and_f1():
+    answers = [
+        answer("1_1", "1"),
+        answer("1_2", "1", brand="Elemis"),
+        answer("2_1", "2", brand=None),
+        answer("3_1", "3"),
+        answer("4_1", "4", truth=Product(category="Oil"), brand="Elemis", absent=["brand"]),
+        answer("5_1", "5", truth=Product(category="Oil"), brand="Elemis"),
+    ]
+    brand = field_of(score(answers), "brand")
+    assert (brand.correct, brand.substituted, brand.omitted, brand.invented) == (2, 1, 1, 1)
+    assert (brand.n_known, brand.n_unscored) == (4, 1)
+    assert (brand.precision, brand.recall) == (2 / 4, 2 / 4)
+    assert brand.f1 == 4 / 8
+    assert brand.f1_low < brand.f1 < brand.f1_high
+    assert brand.mean_similarity == 2 / 4
+
+
+def test_a_field_that_nobody_knows_has_no_scores():
+    origin = field_of(score([answer(origin="France")]), "origin")
+    assert (origin.precision, origin.recall, origin.f1, origin.f1_low, origin.mean_similarity) == (None,) * 5
+    assert (origin.n_known, origin.n_unscored) == (0, 1)
+
+
+def test_images_of_one_product_widen_the_interval():
+    right = [answer(f"{i}_1", str(i)) for i in range(30)]
+    wrong = [answer(f"{i}_1", str(i), brand="x") for i in range(30, 60)]
+    single = field_of(score(right + wrong), "brand")
+    few = [dataclasses.replace(one, product_id=str(int(one.product_id) // 10)) for one in right + wrong]
+    clustered = field_of(score(few), "brand")
+    assert single.f1 == clustered.f1
+    assert clustered.f1_high - clustered.f1_low > 1.5 * (single.f1_high - single.f1_low)
+
+
+def test_status_shares_and_the_order_of_answers():
+    answers = [
+        answer("1_1", "1"), answer("2_1", "2", "repaired"), answer("3_1", "3", "truncated"),
+        answer("4_1", "4", "invalid", predicted=None),
+    ]  # fmt: skip
+    scores = score(answers)
+    assert (scores.schema_valid, scores.json_valid) == (1 / 4, 2 / 4)
+    assert scores.statuses == {"invalid": 1, "repaired": 1, "truncated": 1, "valid": 1}
+    assert scores.document == 3 / 4
+    assert score(answers[::-1]) == scores
+    with pytest.raises(ValueError, match="no structured answers"):
+        score([])
+
+
+def test_the_document_score_is_anls_star():
+    anls_star = pytest.importorskip("anls_star")
+    truth = {"brand": "Weleda", "ingredients": ("aqua", "urea"), "size": "30ml"}
+    predicted = {"brand": "Weleda", "ingredients": ("Urea",), "size": "30 ml"}
+    expected = anls_star.anls_score(
+        {"brand": "weleda", "ingredients": ["aqua", "urea"], "size": "30 ml"},
+        {"brand": "weleda", "ingredients": ["urea"], "size": "30 ml"},
+    )
+    assert document_similarity(truth, predicted) == pytest.approx(expected)
+    assert expected < 1
+    whole = answer(origin="France")
+    assert product_metrics.document_score(whole) == 1, "a value whose truth is not known costs nothing"
+
+
+def test_two_systems_are_compared_on_the_same_images():
+    first = [answer(f"{i}_1", str(i), brand="x" if i < 20 else TRUTH.brand) for i in range(40)]
+    second = [answer(f"{i}_1", str(i)) for i in range(40)]
+    found = compare(first, second)
+    assert set(found) == {"brand", "category", "name", "size", "ingredients"}
+    brand, size = found["brand"], found["size"]
+    assert (brand.n_known, brand.difference) == (40, 0.5)
+    assert 0.3 < brand.low < 0.5 < brand.high < 0.7
+    assert brand.products_p < 0.01
+    assert (size.difference, size.products_p) == (0, 1)
+    assert compare(second, first)["brand"].difference == -0.5
+    for other in (second[:-1], [*second, second[0]], [dataclasses.replace(one, truth=Product()) for one in second], []):
+        with pytest.raises(ValueError, match="same images"):
+            compare(first, other)
