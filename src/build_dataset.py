@@ -25,11 +25,10 @@ import tyro
 from skincare import figures, runlog, stage
 from skincare.catalogue import Product, name_family, read_products
 from skincare.categories import CATEGORIES
-from skincare.cleaning import batch_inspection, near_duplicates
 from skincare.cleaning.image_tables import CROPPED
-from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.dataset import chat, hints, splitting
 from skincare.dataset.chat import Example
+from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import HintKind
@@ -154,18 +153,8 @@ def _links(
         for row in rejected
         if row.duplicate_of in kept and row.product_id in products
     ]
-    links += [(rows[i].product_id, rows[j].product_id) for i, j in _alike(rows, layout)]
+    links += [(rows[i].product_id, rows[j].product_id) for i, j in near_duplicate_pairs(rows, layout)]
     return [(one, other) for one, other in links if one != other]
-
-
-def _alike(rows: Sequence[CleanRow], layout: Layout) -> list[tuple[int, int]]:
-    """Compare the images themselves, so that the split does not rest on what the cleaning decided."""
-    with MetricsCache(layout.metrics_cache) as store:
-        measured = batch_inspection.metrics_of_kept(rows, layout, store)
-        places = [place for place, (_, metrics) in enumerate(measured) if metrics.cells]
-        cells = [near_duplicates.cells_from_hex(measured[place][1].cells) for place in places]
-        pairs = near_duplicates.search(cells, lambda i: store.fingerprint(*measured[places[i]]))
-    return [(places[i], places[j]) for i, j, _ in pairs]
 
 
 def _split_by_product(

@@ -189,3 +189,12 @@ def _upright(image: Image.Image) -> Image.Image:
     }
     turn = turns.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def is_plain_jpeg(content: bytes) -> bool:
+    """Return whether every decoder shows these bytes alike: an upright RGB JPEG, no profile that changes a colour.
+
+    Only the header is read; raises BrokenImageError where it cannot be.
+    """
+    opened = _open(content)
+    return opened.format == "JPEG" and colours.is_srgb(opened) and _orientation(opened) == 1

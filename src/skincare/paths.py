@@ -53,6 +53,10 @@ class Layout:
         return self.root / "csv_data" / "scrape_state.sqlite"
 
     @property
+    def import_state(self) -> Path:
+        return self.root / "csv_data" / "import_state.sqlite"
+
+    @property
     def product_images(self) -> Path:
         return self.root / "product_images"
 

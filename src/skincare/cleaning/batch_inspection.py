@@ -39,7 +39,9 @@ def inspect_all(
     return [_inspection(row, known[row.file]) for row in rows]
 
 
-def metrics_of_kept(rows: Sequence[CleanRow], layout: Layout, store: MetricsCache) -> list[tuple[str, ImageMetrics]]:
+def metrics_of_kept(
+    rows: Sequence[CleanRow] | Sequence[ImageRow], layout: Layout, store: MetricsCache
+) -> list[tuple[str, ImageMetrics]]:
     """Return for each cleaned image, in order, the name that the store has it under, and its metrics.
 
     What the cleaning measured counts for a file of the very same bytes; any other is measured anew. Raises StageError

@@ -57,7 +57,7 @@ def _unpack_tar(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _pack_parquet(packed: Packed, has_hints: bool) -> bytes:
-    arrow, parquet = _pyarrow()
+    arrow, parquet = pyarrow_modules()
     texts = ("category", "image_id", "product_id", *(("hint",) if has_hints else ()))
     features = {
         "image": {"_type": "Image"},
@@ -83,12 +83,13 @@ def _pack_parquet(packed: Packed, has_hints: bool) -> bytes:
 
 
 def _unpack_parquet(content: bytes) -> Iterator[tuple[str, bytes]]:
-    _, parquet = _pyarrow()
+    _, parquet = pyarrow_modules()
     for row in parquet.read_table(io.BytesIO(content), columns=["image", "image_id"]).to_pylist():
         yield row["image_id"], row["image"]["bytes"]
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow_modules() -> tuple[Any, Any]:
+    """Return pyarrow and pyarrow.parquet; StageError where they are not installed."""
     try:
         import pyarrow
         import pyarrow.parquet

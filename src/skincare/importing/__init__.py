@@ -1,0 +1,1 @@
+"""Import of images that people already have: reading the source, grouping into products, conversion, the tables."""

@@ -1,0 +1,79 @@
+"""The tables of an import, as scrape.py writes them: the state in, rows out, one at a time."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from skincare.importing.import_state import ImportState
+from skincare.paths import Layout
+from skincare.tables import CatalogueRow, FailureRow, ImageRow, for_spreadsheet, natural_key
+
+
+def catalogue_rows(state: ImportState) -> Iterator[CatalogueRow]:
+    """Yield one row per product, sorted by address."""
+    # A catalogue is read as it is, so nothing takes an apostrophe away again that keeps a name from being a formula.
+    for url, product_id, name, label in state.rows("select url, product_id, name, label from products order by url"):
+        yield CatalogueRow(for_spreadsheet(name), url, label, product_id=product_id)
+
+
+def image_rows(state: ImportState, layout: Layout) -> Iterator[ImageRow]:
+    """Yield one row per image that is on disk, sorted by image id."""
+    query = (
+        "select url, product_id, n, results.file, origin, place, width, height, n_bytes, sha256, licence, attribution "
+        "from entries join products using (product_id) join results using (place) "
+        "where product_id = ? and entries.reason = '' and results.reason = '' order by n"
+    )
+    folder = layout.product_images.name
+    for product_id in _product_ids(state):
+        for url, _, n, file, origin, place, width, height, n_bytes, sha256, licence, attribution in state.rows(
+            query, product_id
+        ):
+            yield ImageRow(
+                url, f"{product_id}_{n}", product_id, f"{folder}/{file}", origin or place, width, height, n_bytes,
+                sha256, licence, attribution,
+            )  # fmt: skip
+
+
+def failure_rows(state: ImportState) -> Iterator[FailureRow]:
+    """Yield one row per file or row of the source that is not imported."""
+    query = "select place, reason, detail, line from entries where reason <> ''"
+    for place, reason, detail, line in state.rows(query):
+        yield FailureRow("", "", place, reason, f"line {line}: {detail}" if line else detail, None, 0)
+    query = (
+        "select url, product_id, place, results.reason, results.detail from entries "
+        "join products using (product_id) join results using (place) where entries.reason = '' and results.reason <> ''"
+    )
+    for url, product_id, place, reason, detail in state.rows(query):
+        yield FailureRow(url, product_id, place, reason, detail, None, 1)
+
+
+def counts(state: ImportState) -> dict[str, int]:
+    """Return how many files and rows were imported, and how many not by reason; they add up to all."""
+    refused = state.rows(
+        "select reason, count(*) from (select reason from entries where reason <> '' union all "
+        "select results.reason from entries join results using (place) "
+        "where entries.reason = '' and results.reason <> '') group by reason order by reason"
+    )
+    imported = state.one(
+        "select count(*) from entries join results using (place) where entries.reason = '' and results.reason = ''"
+    )
+    return {"imported": imported, **dict(refused)}
+
+
+def figures(state: ImportState) -> dict[str, Any]:
+    """Return images and products by category, and what folders and tables call the categories that are unknown."""
+    by_category = state.rows(
+        "select entries.label, count(*), count(distinct product_id) from entries join results using (place) "
+        "where entries.reason = '' and results.reason = '' group by entries.label order by entries.label"
+    )
+    unknown = state.rows(
+        "select detail, count(*) from entries where reason = 'unknown_category' group by detail "
+        "order by count(*) desc, detail limit 20"
+    )
+    return {
+        "images_and_products": {label: [images, products] for label, images, products in by_category},
+        "unknown_categories": dict(unknown),
+    }
+
+
+def _product_ids(state: ImportState) -> list[str]:
+    return sorted((row[0] for row in state.rows("select product_id from products")), key=natural_key)
