@@ -27,7 +27,7 @@ from typing import Final
 import tyro
 from tqdm import tqdm
 
-from skincare import colours, images, runlog, stage, worker_pool
+from skincare import colours, file_formats, images, runlog, stage, worker_pool
 from skincare.code_version import code_version
 from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.dataset.splitting import group_products
@@ -128,7 +128,7 @@ def _check_source(config: Config, state: ImportState, layout: Layout) -> None:
             f"{layout.root} holds the images of {known}; name another --root, or put both below one folder and import "
             "that"
         )
-    code = code_version((colours, images, transfer), ("pillow", "simplejpeg"))
+    code = code_version((colours, file_formats, images, transfer), ("pillow", "simplejpeg"))
     if state.one("select value from about where key = 'code'") != code:
         state.change("update results set stamp = ''")
     state.change_all("insert or replace into about values (?, ?)", [("source", name), ("code", code)])

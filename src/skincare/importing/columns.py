@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from skincare.errors import StageError
-from skincare.images import SUFFIXES
+from skincare.file_formats import SUFFIXES
 from skincare.importing.category_names import normalised
 
 Role = Literal["image", "category", "product", "name", "licence", "attribution", "origin"]
