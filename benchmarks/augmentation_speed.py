@@ -35,7 +35,8 @@ from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.sample import drawing
-from skincare.training.augmentation import Augmentation, augment
+from skincare.training.augmentation import augment
+from skincare.training.recipes import Augmentation
 
 logger = logging.getLogger("augmentation_speed")
 

@@ -23,7 +23,7 @@ from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.prompts import user_messages
 from skincare.sample import drawing
-from skincare.training import objectives, training_run
+from skincare.training import gradient_checkpointing, objectives
 
 ANSWER: Final = "Moisturiser"
 
@@ -119,7 +119,7 @@ def plain(setting: Setting, way: Way) -> Callable[[], None]:
     if way.checkpointing and way.hooks:
         model.gradient_checkpointing_enable()
     elif way.checkpointing:
-        training_run.enable_checkpointing(model)
+        gradient_checkpointing.enable_checkpointing(model)
     model.train()
     optimizer = torch.optim.AdamW(parameters, lr=5e-7, weight_decay=0.01)
     n_answer = len(encoder.answer_tokens(ANSWER))

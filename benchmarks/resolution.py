@@ -155,7 +155,7 @@ def _plan(model_config: Any, encoder: PromptEncoder, grid: tuple[int, int, int])
     n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)]).input_ids.shape[1]
     found = memory_plan.plan(
         model_config, REFERENCE_PARTS, n_tokens, grid, batch_size=4, capacity_bytes=16 * memory_plan.GIB,
-        n_opening=len(encoder.opening),
+        n_prefix=len(encoder.opening),
     )  # fmt: skip
     return {
         "fixed_gib": round(found.fixed_bytes / memory_plan.GIB, 2),

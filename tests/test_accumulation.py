@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 import finetune
 from skincare import figures
-from skincare.dataset.dataset_source import read_parts
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
-from skincare.training import objectives, sampling, training_run
+from skincare.training import objectives, run_spec, sampling, training_run
 from skincare.training.distributed import World
 from skincare.training.loop import Trainer
+from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import write_dataset_files
 from tests.test_distributed import ENVIRONMENT, LAUNCHER
 
@@ -37,10 +37,8 @@ def config(layout, micro_batch_size, recipe="sample", **changes):
 
 def make_training(layout, micro_batch_size, recipe="sample", world=World()) -> Trainer:  # noqa: B008  frozen
     settings = config(layout, micro_batch_size, recipe)
-    train, val, _ = read_parts("", layout).values()
-    return training_run.prepare(
-        settings, training_run.recipe_with_overrides(recipe, settings), 0, layout, "gradients", train, val, world
-    )
+    spec = run_spec.make_spec(settings, recipe, 0, run_spec.read_data(settings, layout))
+    return training_run.prepare(spec, layout, "gradients", world)
 
 
 def gradients(training) -> dict[str, torch.Tensor]:
@@ -89,7 +87,7 @@ def test_the_history_tells_the_same_losses_and_norms_before_clipping(layout, mon
     for size in (8, 2, 1):
         finetune.run(config(layout, size, run=f"by{size}", max_epochs=1), layout)
         rows.append(HISTORY.read(layout.finetune_log(f"by{size}") / "history.csv")[1])
-    assert rows[0].grad_norm > 2 * training_run.get_recipe("sample").max_grad_norm, "clipping would hide the scale"
+    assert rows[0].grad_norm > 2 * RECIPES["sample"].max_grad_norm, "clipping would hide the scale"
     for row in rows[1:]:
         assert row.train_loss == pytest.approx(rows[0].train_loss, rel=1e-3)
         assert row.grad_norm == pytest.approx(rows[0].grad_norm, rel=1e-2)

@@ -18,7 +18,8 @@ from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.training import augmentation
-from skincare.training.augmentation import Augmentation, augment
+from skincare.training.augmentation import augment
+from skincare.training.recipes import Augmentation
 from tests.dataset_helpers import pack, write_dataset_files
 
 KINDS = [kind for kind in get_args(Augmentation) if kind != "none"]

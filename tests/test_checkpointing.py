@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import torch
 
-from skincare.training import training_run
+from skincare.training import gradient_checkpointing
 
 
 def test_checkpointing_is_switched_on_without_a_deprecation(tiny_model):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
-        training_run.enable_checkpointing(tiny_model)
+        gradient_checkpointing.enable_checkpointing(tiny_model)
     assert all(layer.gradient_checkpointing for layer in tiny_model.model.language_model.layers)
 
 
@@ -27,5 +27,5 @@ def test_older_transformers_know_it_by_another_name():
     )
     old.model.disable_input_require_grads = part.disable_input_require_grads
     old.model.visual = old.model.language_model = part
-    training_run.enable_checkpointing(old)
+    gradient_checkpointing.enable_checkpointing(old)
     assert called == [{"use_reentrant": False}, *["hooks off"] * 4]

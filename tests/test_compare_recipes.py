@@ -10,7 +10,7 @@ from skincare import figures
 from skincare.errors import StageError
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import COMPARISON, ComparisonRow
-from skincare.training import training_run
+from skincare.training import recipe_comparison, training_run
 from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 
@@ -52,7 +52,7 @@ def test_what_is_trained_already_is_not_trained_again(layout, monkeypatch):
     first = layout.comparison_table.read_bytes()
     prepared = []
     original = training_run.prepare
-    monkeypatch.setattr(training_run, "prepare", lambda *a, **k: prepared.append(a[2]) or original(*a, **k))
+    monkeypatch.setattr(training_run, "prepare", lambda spec, *a: prepared.append(spec.seed) or original(spec, *a))
     compare_recipes.run(config(layout), layout)
     assert prepared == []
     assert layout.comparison_table.read_bytes() == first
@@ -69,13 +69,14 @@ def trained(monkeypatch):
     """What is trained: (recipe name, seed, val examples); the training itself is left out."""
     found = []
 
-    def train(config, layout, one):
-        found.append((one.recipe_name, one.seed, [example.image_id for example in one.parts["val"]]))
-        row = ComparisonRow(one.recipe_name, one.seed, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
+    def train(run, layout):
+        spec = run.spec
+        found.append((spec.recipe_name, spec.seed, [example.image_id for example in spec.data.val]))
+        row = ComparisonRow(spec.recipe_name, spec.seed, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
         return dataclasses.replace(row, test_accuracy=0.01 * len(found))
 
     monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
-    monkeypatch.setattr(compare_recipes, "_train", train)
+    monkeypatch.setattr(recipe_comparison, "train", train)
     return found
 
 
@@ -88,8 +89,8 @@ def test_results_of_another_data_set_are_named_and_trained_anew(layout, trained,
     write_dataset_files(layout, {"train": 8, "val": 4, "test": 4}, first=40)
     compare_recipes.run(settings, layout)
     assert len(trained) == 2
-    assert "trained anew" in caplog.text
-    assert "of other data (train, val), test" in caplog.text
+    assert "trained again" in caplog.text
+    assert "has other data (train, val), test" in caplog.text
     assert COMPARISON.read(layout.comparison_table)[0].test_accuracy == 0.02
 
 
@@ -120,9 +121,9 @@ def test_an_interrupted_comparison_does_not_stop_one_with_other_settings(layout,
             compare_recipes.run(settings, layout)
     monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
     compare_recipes.run(dataclasses.replace(settings, max_epochs=1), layout)
-    assert "unfinished under other settings or data: sample-seed0-" in caplog.text
+    assert "unfinished with other settings or data: sample-seed0-" in caplog.text
     compare_recipes.run(settings, layout)
-    assert "going on after epoch 0" in caplog.text
+    assert "resuming after epoch 0" in caplog.text
 
 
 def test_restart_removes_what_comparisons_made_and_nothing_else(layout, trained):
@@ -139,13 +140,13 @@ def test_restart_removes_what_comparisons_made_and_nothing_else(layout, trained)
 
 def test_after_ctrl_c_restart_is_not_advised_again(layout, monkeypatch):
     monkeypatch.setattr("sys.argv", ["src/compare_recipes.py", "--restart", "--seeds", "0"])
-    assert config(layout).how_to_go_on(layout) == "go on by `python src/compare_recipes.py --seeds 0`"
+    assert config(layout).how_to_go_on(layout) == "continue with `python src/compare_recipes.py --seeds 0`"
 
 
 def test_means_and_spreads_are_over_seeds():
     row = ComparisonRow("a", 0, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
     rows = [row, dataclasses.replace(row, seed=1, val_accuracy=0.7, test_accuracy=0.6, peak_bytes=300)]
-    table = compare_recipes.summarise([*rows, dataclasses.replace(row, recipe="b")])
+    table = recipe_comparison.summarise([*rows, dataclasses.replace(row, recipe="b")])
     assert [one["recipe"] for one in table] == ["a", "b"]
     assert table[0]["val_mean"] == pytest.approx(0.6)
     assert table[0]["val_spread"] == pytest.approx(0.1 * 2**0.5)
@@ -153,7 +154,7 @@ def test_means_and_spreads_are_over_seeds():
     assert table[1]["test_spread"] == 0
 
 
-@pytest.mark.parametrize("changes", [{"recipes": "sample,nonsense"}, {"seeds": "0,x"}])
+@pytest.mark.parametrize("changes", [{"recipes": "sample,nonsense"}, {"recipes": " ,"}, {"seeds": "0,x"}])
 def test_mistakes_are_found_before_the_first_run(layout, changes, monkeypatch):
     monkeypatch.setattr(training_run, "prepare", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(StageError):

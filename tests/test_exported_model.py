@@ -22,13 +22,15 @@ from transformers import (
 )
 
 import predict
+from skincare.dataset.image_files import FolderImages
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import load_processor
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import QUESTION, SYSTEM_PROMPT, chat_template
 from skincare.training import training_run
 from skincare.training.recipes import RECIPES
-from skincare.training.training_run import RunSettings
+from skincare.training.run_settings import RunSettings
+from skincare.training.run_spec import RunSpec, SplitDataset
 from tests.dataset_helpers import write_dataset_files
 
 # The base checkpoint's on the hub: what is no text it shows as Python does, without a place for the image.
@@ -78,7 +80,8 @@ def trained(tmp_path_factory):
     parts = write_dataset_files(layout, {"train": 28, "val": 4, "test": 15})
     settings = RunSettings(model=str(TINY_MODEL), min_tokens=36, max_tokens=36, micro_batch_size=8)
     recipe = dataclasses.replace(RECIPES["sample"], max_epochs=4)
-    training = training_run.prepare(settings, recipe, 0, layout, "r", parts["train"], parts["val"])
+    data = SplitDataset(parts["train"], parts["val"], parts["test"], FolderImages(layout.root))
+    training = training_run.prepare(RunSpec(settings, "sample", recipe, 0, data), layout, "r")
     training.run(lambda _: None)
     folder = layout.root / "images"
     folder.mkdir()
@@ -95,7 +98,8 @@ def exported(request, trained):
     base = shutil.copytree(TINY_MODEL, layout.root / f"base_{request.param.__name__}")
     request.param(base)
     folder = layout.finetuned_model(request.param.__name__)
-    training_run.export(training, dataclasses.replace(settings, model=str(base)), folder)
+    training.spec = dataclasses.replace(training.spec, settings=dataclasses.replace(settings, model=str(base)))
+    training_run.export(training, folder)
     table = layout.root / "answers.csv"
     predict.run(predict.Config(root=layout.root, images=layout.root / "images", model=str(folder), csv=table), layout)
     rows = list(csv.DictReader(table.read_text().splitlines()))

@@ -22,11 +22,12 @@ from skincare.inference.decoders import make_decoder
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.model_predictor import ModelPredictor
 from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import load_config
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import HINT_LABELS
-from skincare.training import sampling, training_run
+from skincare.training import planning, sampling
 from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
@@ -212,12 +213,13 @@ def test_plan_and_preflight_know_the_longest_hint(layout, tiny_encoder):
     long = dataclasses.replace(train[-1], hint=OCR + "word " * 60 + "end")
     settings, recipe = config(layout), RECIPES["sample"]
     plans = [
-        training_run.plan_memory(settings, recipe, tiny_encoder, some) for some in ((), train, [*train[:-1], long])
+        planning.plan_memory(settings, recipe, load_config(TINY_MODEL), planning.prompt_lengths(tiny_encoder, hints))
+        for hints in ([], [one.hint for one in train], [one.hint for one in (*train[:-1], long)])
     ]
     per_image = [one.activation_bytes_per_image for one in plans]
     assert per_image[0] < per_image[1] < per_image[2]
     chat.write_dataset(layout, "train", [*train[:-1], dataclasses.replace(long, hint=OCR + "word " * 400 + "end")])
-    with pytest.raises(StageError, match=r"longer than the 1024 (.|\n)*--hint-bytes"):
+    with pytest.raises(StageError, match=r"longer than the model.s context of 1024(.|\n)*--hint-bytes"):
         finetune.run(config(layout, micro_batch_size=1), layout)
 
 

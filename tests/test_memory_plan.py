@@ -11,18 +11,18 @@ from skincare.modeling.model import load_config, load_model
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
-from skincare.training import adapters, memory_plan
-from skincare.training.adapters import Adapter
+from skincare.training import activation_memory, adapters, memory_plan
 from skincare.training.gradient_checkpointing import enable_checkpointing
 from skincare.training.memory_plan import GIB
+from skincare.training.recipes import Adapter
 from tests.helpers import noise_image
 
 GRID = (1, 12, 12)
 
 
-def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150, adapter=None, n_opening=0):  # noqa: B008
+def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150, adapter=None, n_prefix=0):  # noqa: B008
     return memory_plan.plan(
-        load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity, adapter=adapter, n_opening=n_opening
+        load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity, adapter=adapter, n_prefix=n_prefix
     )
 
 
@@ -64,8 +64,8 @@ def in_bf16(model, trainable):
 def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_encoder, opening_apart):
     """Measured on the same model; never less, and more only by what autocast makes of the trained parts."""
     measured, batch = kept_bytes(in_bf16(tiny_model, Trainable()), tiny_encoder, 4, opening_apart=opening_apart)
-    n_opening = len(batch.opening)
-    found = planned(n_tokens=n_opening + batch.input_ids.shape[1], n_opening=n_opening)
+    n_prefix = len(batch.opening)
+    found = planned(n_tokens=n_prefix + batch.input_ids.shape[1], n_prefix=n_prefix)
     assert found.cast_bytes == 2 * found.n_trainable
     per_step = found.activation_bytes_per_step + found.cast_bytes
     assert measured < per_step + 4 * found.activation_bytes_per_image < 1.35 * measured
@@ -101,10 +101,10 @@ def test_checkpointing_at_true_size_keeps_what_was_measured():
     assert not found.fits, "a whole model in 24 GiB"
 
 
-def test_an_opening_that_is_read_once_takes_less_and_only_where_it_is():
-    whole, apart = planned(), planned(n_opening=60)
+def test_an_prefix_that_is_read_once_takes_less_and_only_where_it_is():
+    whole, apart = planned(), planned(n_prefix=60)
     assert apart.activation_bytes_per_image < 0.8 * whole.activation_bytes_per_image
-    everything = [planned(trainable=Trainable(everything=True), n_opening=n) for n in (0, 60)]
+    everything = [planned(trainable=Trainable(everything=True), n_prefix=n) for n in (0, 60)]
     assert everything[0] == everything[1]
 
 
@@ -133,7 +133,7 @@ def test_checkpointing_is_chosen_only_where_one_image_does_not_fit():
 def test_what_cannot_fit_says_so():
     lines = list(memory_plan.describe(planned(capacity=GIB // 2)))
     assert any("DOES NOT FIT" in line for line in lines)
-    assert any("nothing of that fits" in line for line in lines), "half of it is CUDA's own share"
+    assert any("none of these fits" in line for line in lines), "half of it is CUDA's own share"
     assert not any("DOES NOT FIT" in line for line in memory_plan.describe(planned()))
 
 
@@ -173,7 +173,7 @@ def test_quantised_weights_count_as_what_they_take(n_bits):
     state = load_model(TINY_MODEL, torch.device("cpu"), quantisation=adapters.quantisation_config(few)).state_dict()
     kinds = ("_proj.weight", "absmax", "SCB")  # the weights and the factors of their blocks or rows
     measured = sum(one.nbytes for name, one in state.items() if ".language_model." in name and name.endswith(kinds))
-    plain = memory_plan.meta_model(load_config(TINY_MODEL)).model.language_model.state_dict()
+    plain = activation_memory.meta_model(load_config(TINY_MODEL)).model.language_model.state_dict()
     before = sum(one.nbytes for name, one in plain.items() if name.endswith(kinds))
     of_adapter = [planned(trainable=Trainable(0, False, 0), adapter=one).weight_bytes for one in (Adapter(), few)]
     spared = of_adapter[0] - of_adapter[1]

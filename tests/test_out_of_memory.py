@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 import torch
+from lion_pytorch import Lion
 from safetensors.torch import load_file
 
 import finetune
@@ -199,7 +200,7 @@ def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(l
     """Torn after weights have moved and states were made, three times; in all the run nothing is different."""
     finetune.run(config(layout, run="whole", recipe=recipe), layout)
     kind = {"sample": torch.optim.AdamW, "sample-adafactor": torch.optim.Adafactor}.get(recipe)
-    kind = kind or finetune.training_run.optimizers.Lion
+    kind = kind or Lion
     torn = refusing(kind.step, 5, lambda optimizer: sum(len(group["params"]) for group in optimizer.param_groups))
     with monkeypatch.context() as patched, caplog.at_level("WARNING"):
         patched.setattr(preflight, "check", lambda *_: None)
@@ -244,7 +245,7 @@ def test_a_later_step_that_memory_tears_names_resume(layout, monkeypatch):
 
     monkeypatch.setattr(preflight, "check", lambda *_: None)
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    with pytest.raises(StageError, match="step 1: go on by --resume"):
+    with pytest.raises(StageError, match="step 1: continue with --resume"):
         finetune.run(config(layout), layout)
     monkeypatch.undo()
     for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):

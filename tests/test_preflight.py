@@ -65,7 +65,7 @@ def test_labels_that_teach_something_else_are_caught(ready, shift):
     else:
         first = int((batch.labels[0] != IGNORED).nonzero()[0])
         batch.labels[0, first - 1] = batch.input_ids[0, first - 1]
-    with pytest.raises(StageError, match="labels teach"):
+    with pytest.raises(StageError, match="labels decode to"):
         preflight.check_labels(ready[0].encoder, batch, [one.category for one in ready[2]])
 
 

@@ -19,7 +19,7 @@ from skincare.paths import TINY_MODEL, Layout
 from skincare.training import adapters, checkpoints
 from skincare.training.distributed import copy_full_tensor
 from skincare.training.loop import Trainer
-from skincare.training.recipes import RECIPES, get_recipe
+from skincare.training.recipes import RECIPES, Adapter, get_recipe
 from tests.dataset_helpers import write_dataset_files
 
 VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
@@ -183,8 +183,8 @@ def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variat
 def test_few_bits_without_the_library_say_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(StageError, match="bitsandbytes"):
-        adapters.quantisation_config(adapters.Adapter(n_bits=8))
-    assert adapters.quantisation_config(adapters.Adapter()) is None
+        adapters.quantisation_config(Adapter(n_bits=8))
+    assert adapters.quantisation_config(Adapter()) is None
     assert adapters.quantisation_config(None) is None
 
 

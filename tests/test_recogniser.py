@@ -5,7 +5,7 @@ from torch.nn import functional
 from skincare.modeling.freezing import freeze
 from skincare.modeling.recogniser import Recogniser, _is_checkpointing
 from skincare.modeling.settings import Trainable
-from skincare.training import training_run
+from skincare.training import gradient_checkpointing
 from tests.helpers import mixed_pixels
 
 ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
@@ -89,7 +89,7 @@ def test_an_opening_is_not_read_once_where_that_would_be_wrong(tiny_model):
     assert not recogniser.reads_opening_once, "words learn"
     freeze(tiny_model, Trainable())
     assert recogniser.reads_opening_once
-    training_run.enable_checkpointing(tiny_model)
+    gradient_checkpointing.enable_checkpointing(tiny_model)
     assert not recogniser.reads_opening_once, "checkpointed layers forget it"
 
 

@@ -134,6 +134,6 @@ def test_a_name_that_is_no_folder_is_refused(layout, name):
 
 
 def test_options_that_contradict_are_refused():
-    with pytest.raises(StageError, match="--resume and --overwrite"):
+    with pytest.raises(StageError, match="--resume and --overwrite are mutually exclusive"):
         run_folders.existing_run_policy(resume=True, restart=False, overwrite=True)
     assert run_folders.existing_run_policy(resume=False, restart=False, overwrite=False) == "keep"

@@ -17,6 +17,8 @@ from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL
 from skincare.training import run_identity
 from skincare.training.recipes import RECIPES
+from skincare.training.run_settings import RunSettings
+from skincare.training.run_spec import RunSpec, SplitDataset
 
 
 @pytest.fixture
@@ -36,7 +38,8 @@ EXAMPLES = [chat.example(f"pack_2000000{n}_1.jpg", category) for n, category in 
 
 def identity(files, encoder=None, model=TINY_MODEL, recipe=RECIPES["sample"], seed=0, train=EXAMPLES):
     encoder = encoder or PromptEncoder(load_processor(model, PixelLimits(36, 36)))
-    return run_identity.compute(str(model), encoder, recipe, seed, train, EXAMPLES, files)
+    data = SplitDataset(train, EXAMPLES, (), files)
+    return run_identity.compute(RunSpec(RunSettings(model=str(model)), "", recipe, seed, data), encoder)
 
 
 def test_the_same_run_is_the_same_whatever_order_and_words(files, copy):

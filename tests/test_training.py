@@ -19,6 +19,7 @@ from skincare.tables import HISTORY
 from skincare.training import checkpoints
 from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
+from skincare.training.run_outputs import RunOutputs
 from tests.dataset_helpers import write_dataset_files
 
 SIZES = {"train": 10, "val": 4, "test": 4}
@@ -141,7 +142,7 @@ def test_an_interrupted_run_is_not_thrown_away_unasked(layout, monkeypatch):
 
 
 def test_a_state_of_other_data_or_recipe_is_refused(layout, monkeypatch):
-    monkeypatch.setattr(finetune, "_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
     monkeypatch.undo()
@@ -165,7 +166,7 @@ def other_language_model(tmp_path):
 
 def test_a_run_does_not_go_on_with_another_model_or_processor(layout, monkeypatch, other_language_model):
     with monkeypatch.context() as patched:
-        patched.setattr(finetune, "_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             finetune.run(config(layout), layout)
     with pytest.raises(StageError, match=r"other model \(weights\)\. "):
@@ -193,11 +194,11 @@ def test_a_given_micro_batch_size_counts_when_a_run_goes_on(layout, monkeypatch,
     monkeypatch.setattr(Trainer, "_accumulate_gradients", accumulate)
     finetune.run(config(layout, resume=True, micro_batch_size=1), layout)
     assert sizes == {1}
-    assert "1 image(s) a pass instead of the saved 8" in caplog.text
+    assert "1 image(s) per pass instead of the saved 8" in caplog.text
 
 
 def test_a_damaged_state_is_named(layout, monkeypatch):
-    monkeypatch.setattr(finetune, "_test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
     monkeypatch.undo()

@@ -127,10 +127,13 @@ def test_ctrl_c_names_the_command_that_goes_on(layout, monkeypatch, caplog):
     monkeypatch.setattr("skincare.runlog.setup", lambda *_, **__: None)
     monkeypatch.setattr(Trainer, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout) == 130
-    assert "nothing was saved yet: run the same command again" in caplog.text
+    assert (
+        "no checkpoint was written yet; start again with `python src/finetune.py --run 'my run' --overwrite`"
+        in caplog.text
+    )
     monkeypatch.undo()
     monkeypatch.setattr("sys.argv", ["src/finetune.py", "--run", "my run", "--restart"])
     monkeypatch.setattr("skincare.runlog.setup", lambda *_, **__: None)
     monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout) == 130
-    assert "go on by `python src/finetune.py --run 'my run' --resume`" in caplog.text
+    assert "continue with `python src/finetune.py --run 'my run' --resume`" in caplog.text

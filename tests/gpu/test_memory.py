@@ -10,7 +10,7 @@ from skincare.modeling.model import load_processor
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
-from skincare.training import memory_plan, objectives, training_run
+from skincare.training import gradient_checkpointing, memory_plan, objectives
 
 pytestmark = pytest.mark.gpu
 
@@ -26,7 +26,7 @@ def test_the_plan_is_within_15_percent_of_torchs_peak(cuda, checkpointing):
     parameters = freeze(model, Trainable())
     recogniser = Recogniser(model).train()
     if checkpointing:
-        training_run.enable_checkpointing(model)
+        gradient_checkpointing.enable_checkpointing(model)
     grid = (1, encoder.merge_size, N_VISUAL_TOKENS * encoder.merge_size)
     n_patches = grid[1] * grid[2]
     states = [torch.randn(n_patches, 1280, dtype=torch.bfloat16, device=cuda) for _ in range(N_IMAGES)]
@@ -39,7 +39,7 @@ def test_the_plan_is_within_15_percent_of_torchs_peak(cuda, checkpointing):
         optimizer.zero_grad(set_to_none=True)
     n_tokens = encoder.batch([grid], answers[:1]).input_ids.shape[1]
     found = memory_plan.plan(
-        model.config, Trainable(), n_tokens, grid, N_IMAGES, 80 * memory_plan.GIB, n_opening=len(encoder.opening)
+        model.config, Trainable(), n_tokens, grid, N_IMAGES, 80 * memory_plan.GIB, n_prefix=len(encoder.opening)
     )
     kind = "checkpointed" if checkpointing else "activation"
     per_image = getattr(found, f"{kind}_bytes_per_image")

@@ -1,14 +1,13 @@
-"""LoRA on the language model, plain or over a quantised model, through peft and bitsandbytes.
+"""LoRA on the language model, over full-precision or quantised weights, with peft and bitsandbytes.
 
-Only the small matrices learn; an exported model has them added into its own weights and loads like any other. Beside
-it they are kept as they are, for peft to put onto the base model.
+Only the low-rank matrices are trained. The exported model has them merged into its weights and loads like any other
+checkpoint; the matrices are also saved separately, for use with peft and the base model.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -18,35 +17,27 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from skincare.errors import StageError
+from skincare.training.recipes import Adapter
 
 _TARGETS: Final = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 
 
-# Of weights that are quantised: 4 bits, and for every 64 weights a factor of 8 bits, with 4 bytes for 256 factors.
+# Bytes per quantised weight. 4 bits: plus one 8-bit scale per 64 weights and 4 bytes per 256 scales.
 _WEIGHT_BYTES: Final = {8: 1.0, 4: 0.5 + 1 / 64 + 4 / (64 * 256)}
 
-# By the beginnings of their names. Images are looked at with the checkpoint's own weights, once.
+# Name prefixes. The vision tower keeps the checkpoint's weights, so that cached vision features stay valid.
 _NOT_QUANTISED: Final = ["model.visual", "lm_head"]
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """Low-rank matrices beside every projection of the language layers; `n_bits` of the weights under them, or 16."""
-
-    rank: int = 16
-    alpha: int = 32
-    n_bits: Literal[4, 8, 16] = 16
-
-
 def quantisation_config(adapter: Adapter | None) -> Any:
-    """Return how transformers should load the weights under an adapter; None for as they are.
+    """Return the transformers quantisation config for the weights under an adapter, None for unquantised weights.
 
-    Raises StageError where the platform cannot.
+    Raises StageError if bitsandbytes is not installed.
     """
     if adapter is None or adapter.n_bits == 16:
         return None
     try:
-        importlib.import_module("bitsandbytes")  # only some platforms have it
+        importlib.import_module("bitsandbytes")  # not available on every platform
     except ImportError as error:
         raise StageError(
             f"A recipe with {adapter.n_bits}-bit weights needs bitsandbytes: `pip install bitsandbytes`, or choose "
@@ -67,7 +58,7 @@ def _peft_config(adapter: Adapter, **settings: Any) -> LoraConfig:
 
 
 def quantisation_savings_bytes(model: Any, adapter: Adapter) -> int:
-    """Return how many bytes less a model with LoRA takes once the weights under it are quantised."""
+    """Return the bytes that quantising the weights under LoRA saves."""
     if adapter.n_bits == 16:
         return 0
     weights: list[Any] = [module.get_base_layer().weight for module in model.modules() if isinstance(module, LoraLayer)]
@@ -75,19 +66,19 @@ def quantisation_savings_bytes(model: Any, adapter: Adapter) -> int:
 
 
 def add_lora(model: Any, adapter: Adapter, seed: int) -> None:
-    """Put the matrices beside the projections; which parameters learn is chosen afterwards."""
+    """Insert LoRA matrices, initialised from `seed`, at every projection of the language layers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(_peft_config(adapter), model)
-    # On processors with AVX512-BF16 bitsandbytes packs 4-bit weights anew where a layer's input needs no gradient, as
-    # in an evaluation between two epochs, for a product that gradients cannot go through in the next.
+    # On CPUs with AVX512-BF16, bitsandbytes repacks 4-bit weights when a layer's input needs no gradient, as in an
+    # evaluation between two epochs, into a format that the next backward pass cannot go through.
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
 
 def enable_lora_training(model: Any) -> dict[str, nn.Parameter]:
-    """Let the matrices learn, in fp32; return their parameters by name."""
+    """Make the LoRA matrices trainable, in fp32; return them by name."""
     chosen = {name: parameter for name, parameter in model.named_parameters() if ".lora_" in name}
     for parameter in chosen.values():
         parameter.data = parameter.data.float()
@@ -96,9 +87,9 @@ def enable_lora_training(model: Any) -> dict[str, nn.Parameter]:
 
 
 def merge_lora(model: Any, on_merge: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
-    """Add the matrices into the weights beside them, which become fp32, and take them out again, in place.
+    """Merge the LoRA matrices into their base weights, which become fp32, and remove the adapter layers, in place.
 
-    `on_merge` gets each weight as it was and as it is then.
+    `on_merge` is called with each weight before and after merging.
     """
     for name, module in [pair for pair in model.named_modules() if isinstance(pair[1], LoraLayer)]:
         base: Any = module.get_base_layer()
@@ -112,9 +103,9 @@ def merge_lora(model: Any, on_merge: Callable[[torch.Tensor, torch.Tensor], None
 def save_adapter(
     folder: Path, adapter: Adapter, matrices: Mapping[str, torch.Tensor], modules: Mapping[str, nn.Module], base: str
 ) -> None:
-    """Write what turns the model `base` into the trained one, so that PeftModel.from_pretrained(model, folder) does it.
+    """Write an adapter folder, so that PeftModel.from_pretrained(base_model, folder) gives the trained model.
 
-    `modules`, by their path in the model, have learnt as a whole and have their matrices added already.
+    `modules`, by their path in the model, are fully trained and already have their LoRA matrices merged.
     """
     own = tuple(f"{path}." for path in modules)
     tensors = {name.replace(".default.", "."): one for name, one in matrices.items() if not name.startswith(own)}

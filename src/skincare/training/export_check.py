@@ -1,7 +1,7 @@
-"""Val once more, on the exported folder: what a user of it gets may not be what the epoch was chosen by.
+"""Evaluation of the exported model on val, for comparison with the value that selected the epoch.
 
-Tensors are rounded when they are written or loaded in fewer bits, and LoRA that has learnt over quantised weights is
-added into others.
+They may differ: tensors are rounded when they are written or loaded in fewer bits, and LoRA trained over quantised
+weights is merged into unquantised ones.
 """
 
 import logging
@@ -24,26 +24,26 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_export(
-    training: Trainer, export: ExportStatistics, exported: EvaluatedModel, in_training: Sequence[Prediction] = ()
+    trainer: Trainer, export: ExportStatistics, exported: EvaluatedModel, in_training: Sequence[Prediction] = ()
 ) -> dict[str, Any]:
-    """Return loss and accuracy on val in training, of the folder, and of its weights rounded to the checkpoint's dtype.
+    """Return loss and accuracy on val in training, of the exported model, and of it rounded to the checkpoint's dtype.
 
-    `in_training` are the chosen epoch's answers, where they are at hand, with which the others are compared. Takes the
-    exported model for itself: it is rounded afterwards.
+    `in_training` holds the selected epoch's predictions, if available, to count changed answers. The exported model is
+    rounded in place.
     """
-    progress = training.progress
+    progress = trainer.progress
     rows: dict[str, dict[str, Any]] = {
         "in training": {"loss": progress.best_loss, "accuracy": progress.best_accuracy, "n_other_answers": 0},
-        "exported": _val(training, exported.recogniser, exported.images, in_training),
+        "exported": _evaluate_on_val(trainer, exported.recogniser, exported.images, in_training),
     }
     if export.is_fp32 and export.checkpoint_dtype != torch.float32:
-        # Anew: what is kept of images and of the prompt was computed by the weights as they were.
+        # A new object: cached vision features and the cached prompt prefix are those of the unrounded weights.
         model = exported.recogniser.model.to(export.checkpoint_dtype)
         model.config.dtype = export.checkpoint_dtype
         rounded = Recogniser(model, n_live_blocks=1)
         rounded.head = exported.recogniser.head
         images = VisionFeatures(rounded, exported.encoder, exported.images.files)
-        rows["rounded"] = _val(training, rounded, images, in_training)
+        rows["rounded"] = _evaluate_on_val(trainer, rounded, images, in_training)
     for name, row in rows.items():
         logger.info("val, %s: loss %.4f, accuracy %.1f %%", name, row["loss"], 100 * row["accuracy"])
     return {
@@ -52,19 +52,19 @@ def evaluate_export(
         "n_weights": export.n_weights,
         "n_changed": export.n_changed,
         "n_changed_rounded": export.n_changed_rounded,
-        "n_val": len(training.val),
+        "n_val": len(trainer.val),
         "val": rows,
     }
 
 
-def _val(
-    training: Trainer, recogniser: Recogniser, images: VisionFeatures, in_training: Sequence[Prediction]
+def _evaluate_on_val(
+    trainer: Trainer, recogniser: Recogniser, images: VisionFeatures, in_training: Sequence[Prediction]
 ) -> dict[str, Any]:
-    decoder = make_decoder(training.decoder_name, recogniser, images.encoder)
-    passes = asking.inference_passes(training.execution.eval_batch_size)
-    loss = asking.total_loss(images, training.recipe.head, training.val, passes) / len(training.val)
-    answered = asking.predict(images, decoder, training.val, "val", passes, show_progress=False)
-    accuracy = metrics.score(answered).accuracy
+    decoder = make_decoder(trainer.decoder_name, recogniser, images.encoder)
+    passes = asking.inference_passes(trainer.execution.eval_batch_size)
+    loss = asking.total_loss(images, trainer.recipe.head, trainer.val, passes) / len(trainer.val)
+    predicted = asking.predict(images, decoder, trainer.val, "val", passes, show_progress=False)
+    accuracy = metrics.score(predicted).accuracy
     before = {one.image_id: one.text for one in in_training}
-    other = sum(one.text != before[one.image_id] for one in answered) if before else None
+    other = sum(one.text != before[one.image_id] for one in predicted) if before else None
     return {"loss": loss, "accuracy": accuracy, "n_other_answers": other}

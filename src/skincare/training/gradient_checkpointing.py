@@ -1,4 +1,4 @@
-"""Gradient checkpointing: activations are computed again in the backward pass instead of being kept."""
+"""Gradient checkpointing: recompute activations in the backward pass instead of storing them."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from typing import Any
 def enable_checkpointing(model: Any) -> None:
     """Recompute the language layers' activations in the backward pass.
 
-    transformers also hooks the embeddings of every nested model so that their outputs need gradients, which would
-    send the backward pass through all frozen vision blocks; the hooks are taken off again.
+    transformers also registers hooks that make the input embeddings of every nested model require gradients. They
+    would extend the backward pass through all frozen vision blocks and are removed again.
     """
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})

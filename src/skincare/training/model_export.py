@@ -1,12 +1,12 @@
-"""A trained model as a folder that everybody can load, and that answers elsewhere as it does here.
+"""Export of a trained model as a checkpoint folder that transformers, pipelines and servers load directly.
 
-Its settings say what the training has taught: where an answer ends, that the likeliest token is taken, which
-instruction comes first. The checkpoint's own may stop at another token, sample, or drop the image.
+Its generation settings match the training: end token, greedy decoding, system prompt. Those of the base checkpoint may
+stop at another token, sample, or drop the image.
 
-What rounding to the checkpoint's dtype would change is kept in fp32: steps of 5e-7 are smaller than half the distance
-between two bf16 numbers, so that a bf16 file would hold little of what was learnt. Frozen tensors keep their 16 bits in
-the file; `config.json` asks for fp32, so that all who load it get every weight as it is. Computing in bf16 rounds the
-weights too, autocast included, which takes from LoRA a part of what it adds.
+Weights that rounding to the checkpoint's dtype would change are written in fp32: updates of 5e-7 are smaller than half
+the distance between neighbouring bf16 numbers, so that a bf16 file would lose most of the training. Frozen tensors stay
+in 16 bits in the file; `config.json` sets the dtype to fp32, so that every weight is loaded exactly. Computing in bf16,
+autocast included, rounds the weights again and loses part of a LoRA update.
 """
 
 import json
@@ -26,10 +26,10 @@ from skincare.prompts import chat_template
 
 @dataclass
 class ExportStatistics:
-    """What became of the trained weights on their way into a folder.
+    """Counts of weights that training changed.
 
-    n_changed: of `n_weights`, how many training has changed; n_changed_rounded: how many would differ from the
-    checkpoint's in its own dtype. is_fp32: whether the folder is to be loaded in fp32 for that.
+    n_changed: of `n_weights`, those that differ from the checkpoint's; n_changed_rounded: those that still differ in
+    the checkpoint's dtype; is_fp32: whether the exported folder is loaded in fp32.
     """
 
     checkpoint_dtype: torch.dtype
@@ -39,16 +39,16 @@ class ExportStatistics:
     is_fp32: bool = False
 
     def count(self, before: torch.Tensor, after: torch.Tensor) -> None:
-        """Add one tensor."""
+        """Add the counts of one tensor."""
         self.n_weights += before.numel()
         self.n_changed += int((after != before).sum())
         self.n_changed_rounded += int((after.to(self.checkpoint_dtype) != before.to(self.checkpoint_dtype)).sum())
 
 
 def write_model(folder: Path, model: Any, head: ClassificationHead | None, processor: Any) -> bool:
-    """Write model, processor and head; return whether they are to be loaded in fp32, as rounding would change a weight.
+    """Write model, processor and head; return whether the folder is loaded in fp32, since rounding changes a weight.
 
-    `from_pretrained(folder)` loads them without a token or a network. Model and processor are changed in place.
+    `from_pretrained(folder)` loads them offline. Model and processor are changed in place.
     """
     _set_generation_defaults(model, processor)
     dtype = model.config.dtype
@@ -60,7 +60,7 @@ def write_model(folder: Path, model: Any, head: ClassificationHead | None, proce
     processor.save_pretrained(building)
     if head is not None:
         save_head(building, head)
-    # config.json makes a folder a model, so it comes last.
+    # Last: the presence of config.json makes a folder a model.
     for file in sorted(building.iterdir(), key=lambda file: file.name == "config.json"):
         file.replace(folder / file.name)
     building.rmdir()
@@ -68,14 +68,14 @@ def write_model(folder: Path, model: Any, head: ClassificationHead | None, proce
 
 
 def _set_generation_defaults(model: Any, processor: Any) -> None:
-    """Let generate(), pipelines and servers do what `skincare.inference.decoders` does."""
+    """Make generate(), pipelines and servers decode as `skincare.inference.decoders` does."""
     tokenizer = processor.tokenizer
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    # Prompts of a batch must end together; saved is what the tokenizer was made with.
+    # Batched generation needs left padding; save_pretrained writes init_kwargs.
     tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     processor.chat_template = tokenizer.chat_template = chat_template()
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    # A new one: the checkpoint's may hold temperatures and penalties.
+    # A new config: the checkpoint's may hold temperatures and penalties.
     model.generation_config = GenerationConfig(
         bos_token_id=model.generation_config.bos_token_id,
         eos_token_id=ends,
@@ -87,12 +87,12 @@ def _set_generation_defaults(model: Any, processor: Any) -> None:
 
 
 def _holds(dtype: torch.dtype, tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor's values are all numbers of a dtype."""
+    """Return whether a dtype represents all values of a tensor exactly."""
     return tensor.dtype == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
 def _write_dtype(path: Path, dtype: torch.dtype) -> None:
-    """Say in config.json what to load the model in; transformers writes the dtype of the first tensor."""
+    """Set the dtype in config.json; transformers writes the dtype of the first tensor."""
     config = json.loads(path.read_text(encoding="utf-8"))
     for part in (config, config["text_config"], config["vision_config"]):
         part["dtype"] = str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The optimizer's steps where memory is short: the first makes its states, two numbers for every weight that learns."""
+"""Optimizer steps under memory pressure: the first one allocates the state, two numbers per trained weight in AdamW."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +10,15 @@ from skincare.errors import StageError
 from skincare.modeling.out_of_memory import halving
 from skincare.training import checkpoints, optimizers
 
-TRAIN_LESS: Final = "a recipe that trains less (-merger, -lora)"
-_SMALLER_STATES: Final = f"take a recipe whose optimizer keeps less (-adamw8bit, -adafactor) or {TRAIN_LESS}"
+TRAIN_LESS: Final = "a recipe with fewer trained weights (-merger, -lora)"
+_SMALLER_STATES: Final = f"use a recipe with a smaller optimizer state (-adamw8bit, -adafactor) or {TRAIN_LESS}"
 
 
 class OptimizerStepper:
-    """Lets an optimizer step, with fewer tensors at a time from when memory has run out in a step.
+    """Takes optimizer steps; after running out of memory, with fewer tensors at a time.
 
-    Memory that ends in the middle of a step leaves some weights moved. They are taken back to the saved state from
-    which a process takes its first step; later steps, which make no new states, seldom have one.
+    Running out of memory in the middle of a step leaves part of the weights updated. They are restored from the
+    checkpoint before a process's first step; later steps allocate no new state and rarely have such a checkpoint.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class OptimizerStepper:
         self.n_tensors = len(parameters)
 
     def step(self, number: int) -> None:
-        """Take step `number` of the run; raises StageError where memory ends one that cannot be taken back."""
-        is_torn = False
+        """Take step `number` of the run; raise StageError if a partial step cannot be undone."""
+        is_partial = False
 
         def update(n_tensors: int) -> None:
-            nonlocal is_torn
-            if is_torn:
+            nonlocal is_partial
+            if is_partial:
                 self._undo(number)
-            is_torn = True
+            is_partial = True
             optimizers.step(self.optimizer, n_tensors)
 
         _, self.n_tensors = halving(update, self.n_tensors, "the optimizer's step", _SMALLER_STATES, "tensor")
@@ -50,4 +50,4 @@ class OptimizerStepper:
             saved = checkpoints.load_state(state, self.parameters, self.optimizer, self.identity)
             if saved.step == number:
                 return
-        raise StageError(f"Out of memory in step {number}: go on by --resume, or {_SMALLER_STATES}")
+        raise StageError(f"Out of memory in step {number}: continue with --resume, or {_SMALLER_STATES}")

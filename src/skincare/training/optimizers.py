@@ -1,51 +1,25 @@
-"""The optimizers of the recipes, with a learning rate per part of the model and no decay where it does harm."""
+"""The optimizers of the recipes, with a learning rate per part of the model and optional weight decay of norms."""
 
 import importlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from lion_pytorch import Lion
 from torch import nn
 
 from skincare.errors import StageError
-
-OptimizerName = Literal["adamw", "adafactor", "lion", "adamw_8bit"]
-
-
-class Lion(torch.optim.Optimizer):
-    """Steps of the sign of an interpolated momentum: one state per weight where AdamW keeps two.
-
-    Wants a third to a tenth of AdamW's learning rate. Source: Chen et al. 2023 (arXiv 2302.06675), algorithm 2.
-    """
-
-    def __init__(
-        self, params: Any, lr: float, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step."""
-        assert closure is None
-        for group in self.param_groups:
-            first, second = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(torch.lerp(parameter.grad, momentum, first).sign_(), alpha=-group["lr"])
-                momentum.lerp_(parameter.grad, 1 - second)
+from skincare.training.recipes import OptimizerName
 
 
 def make(
     name: OptimizerName, parameters: Mapping[str, nn.Parameter], learning_rate: float,
     rate_by_part: Mapping[str, float], weight_decay: float, *, decays_everything: bool,
 ) -> torch.optim.Optimizer:  # fmt: skip
-    """Return the optimizer; each group's `scale` is its rate as a share of `learning_rate`.
+    """Return an optimizer; the `scale` of a parameter group is its learning rate divided by `learning_rate`.
 
-    Parts are "vision", "merger", "language" and "head"; a part that `rate_by_part` does not name has a scale of 1.
-    Without `decays_everything`, norms and biases do not decay. Raises StageError where the library is absent.
+    Parts are "vision", "merger", "language" and "head"; parts missing from `rate_by_part` have a scale of 1. Without
+    `decays_everything`, norms and biases have no weight decay. Raises StageError if a library is not installed.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter_name, parameter in parameters.items():
@@ -60,7 +34,7 @@ def make(
 
 
 def step(optimizer: torch.optim.Optimizer, n_tensors: int) -> None:
-    """Take a step, `n_tensors` at a time: none depends on another, and fewer need fewer temporary tensors."""
+    """Take a step, updating `n_tensors` at a time: tensors are independent, and fewer need less temporary memory."""
     members = [group["params"] for group in optimizer.param_groups]
     if n_tensors >= sum(map(len, members)):
         optimizer.step()
@@ -79,7 +53,7 @@ def step(optimizer: torch.optim.Optimizer, n_tensors: int) -> None:
 
 
 def part_of(parameter_name: str) -> str:
-    """Return which part of the model a parameter belongs to: vision, merger, language or head."""
+    """Return the part of the model that a parameter belongs to: vision, merger, language or head."""
     if "visual.merger" in parameter_name:
         return "merger"
     if ".visual." in parameter_name:
@@ -88,16 +62,16 @@ def part_of(parameter_name: str) -> str:
 
 
 def state_bytes_per_weight(name: OptimizerName) -> float:
-    """Return what an optimizer keeps per trained weight; Adafactor keeps rows and columns, next to nothing."""
+    """Return the bytes of optimizer state per trained weight; Adafactor stores row and column means only."""
     return {"adamw": 8.0, "adafactor": 0.1, "lion": 4.0, "adamw_8bit": 2.0}[name]
 
 
-def require(name: OptimizerName) -> Any:
-    """Return the library of an optimizer that torch and this module lack; raises StageError where it is absent."""
+def require_library(name: OptimizerName) -> Any:
+    """Return the optional library of an optimizer, None if it needs none; raise StageError if it is not installed."""
     if name != "adamw_8bit":
         return None
     try:
-        return importlib.import_module("bitsandbytes")  # only some platforms have it
+        return importlib.import_module("bitsandbytes")  # not available on every platform
     except ImportError as error:
         raise StageError(
             "This recipe needs bitsandbytes: `pip install bitsandbytes`, or choose another recipe."
@@ -110,5 +84,6 @@ def _build(name: OptimizerName, settings: Iterable[dict[str, Any]], learning_rat
     if name == "adafactor":
         return torch.optim.Adafactor(settings, lr=learning_rate)
     if name == "lion":
+        # A third to a tenth of AdamW's learning rate is usual. Source: Chen et al. 2023 (arXiv 2302.06675).
         return Lion(settings, lr=learning_rate)
-    return require(name).optim.AdamW8bit(settings, lr=learning_rate)
+    return require_library(name).optim.AdamW8bit(settings, lr=learning_rate)

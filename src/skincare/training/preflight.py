@@ -1,7 +1,6 @@
-"""Proofs on the real first batch, before any epoch: most failures of fine-tuning are silent, these are not.
+"""Checks on the first training batch, before any epoch: they turn silent failures of fine-tuning into errors.
 
-Each check raises StageError with what is wrong. Together they take one training step's time; weights and random
-state are as before when they return.
+Each check raises StageError. Together they take as long as one training step; weights and random state are restored.
 """
 
 import logging
@@ -27,15 +26,15 @@ def check(
     images: VisionFeatures, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
     learning_rate: float, total_learning_rate: float, head_use: HeadUse = "none",
 ) -> None:  # fmt: skip
-    """Prove that these examples would teach exactly `parameters`, and exactly their answers.
+    """Check that a step on these examples updates exactly `parameters`, with exactly their answers as targets.
 
-    `total_learning_rate` is the sum of the learning rates of all steps to come.
+    `total_learning_rate` is the sum of the learning rates of all steps.
     """
     recogniser, encoder = images.recogniser, images.encoder
-    recogniser.zero_grad(set_to_none=True)  # a check that ran out of memory may have left some
+    recogniser.zero_grad(set_to_none=True)  # left by a check that ran out of memory
     grids, states = images.get([example.image for example in examples])
     if any(one.requires_grad for one in states):
-        raise StageError("The frozen prefix of the vision tower is in the backward graph")
+        raise StageError("The frozen prefix of the vision tower is part of the backward graph")
     categories, hints = [example.category for example in examples], [example.hint for example in examples]
     batch = encoder.batch(grids, categories, hints=hints, opening_apart=recogniser.reads_opening_once)
     check_prompt(encoder, batch, hints)
@@ -50,46 +49,48 @@ def check(
     share = movable_fraction(of_model, total_learning_rate, dtype)
     recogniser.zero_grad(set_to_none=True)
     logger.info(
-        "pre-flight: prompt, labels, gradients of %d tensors and one step are as they should be; the run can move "
-        "%.1f %% of the weights far enough to show in %s",
+        "pre-flight checks passed: prompt, labels, gradients of %d tensors, one step; the run can change %.1f %% of "
+        "the weights by enough to show in %s",
         len(parameters), 100 * share, str(dtype).removeprefix("torch."),
     )  # fmt: skip
 
 
 def check_prompt(encoder: PromptEncoder, batch: Batch, hints: Sequence[str] = ()) -> None:
-    """Prove that each prompt holds the question with its hint, and image tokens as its image's grid asks for."""
-    asked = [question(hint) for hint in hints or [""] * len(batch.grids)]
-    for ids, mask, grid, text_asked in zip(batch.input_ids, batch.attention_mask, batch.grids, asked, strict=True):
+    """Check that each prompt holds the question with its hint, and as many image tokens as its image's grid has."""
+    questions = [question(hint) for hint in hints or [""] * len(batch.grids)]
+    for ids, mask, grid, expected in zip(batch.input_ids, batch.attention_mask, batch.grids, questions, strict=True):
         text = encoder.tokenizer.decode(ids[mask.bool()], skip_special_tokens=False)
-        if text_asked not in text:
-            raise StageError(f"The prompt does not hold the question {text_asked!r}: {text[:200]!r}")
+        if expected not in text:
+            raise StageError(f"The prompt does not hold the question {expected!r}: {text[:200]!r}")
         n_image_tokens = int((ids == encoder.image_token_id).sum())
         if n_image_tokens != encoder.n_visual_tokens(grid) or n_image_tokens == 0:
-            raise StageError(f"{n_image_tokens} image tokens for an image of {encoder.n_visual_tokens(grid)}")
+            raise StageError(
+                f"{n_image_tokens} image tokens for an image of {encoder.n_visual_tokens(grid)} visual tokens"
+            )
 
 
 def check_length(model: Any, batch: Batch) -> None:
-    """Prove that the prompts are no longer than what the model was made for."""
+    """Check that the prompts fit the model's context length."""
     n_tokens, most = len(batch.opening) + batch.input_ids.shape[1], model.config.text_config.max_position_embeddings
     if n_tokens > most:
         raise StageError(
-            f"A prompt of {n_tokens} tokens is longer than the {most} that the model takes; allow fewer visual tokens, "
+            f"A prompt of {n_tokens} tokens is longer than the model's context of {most}; allow fewer visual tokens, "
             "or shorter hints with `python src/build_dataset.py --hint-bytes`"
         )
 
 
 def check_labels(encoder: PromptEncoder, batch: Batch, answers: Sequence[str]) -> None:
-    """Prove that what is learnt decodes to exactly the answer and the end token."""
+    """Check that the labels decode to exactly the answer and the end token."""
     for labels, answer in zip(batch.labels, answers, strict=True):
-        learnt = encoder.tokenizer.decode(labels[labels != IGNORED], skip_special_tokens=False)
-        if learnt != f"{answer}<|im_end|>":
-            raise StageError(f"The labels teach {learnt!r} instead of {answer!r}")
+        target = encoder.tokenizer.decode(labels[labels != IGNORED], skip_special_tokens=False)
+        if target != f"{answer}<|im_end|>":
+            raise StageError(f"The labels decode to {target!r} instead of {answer!r}")
 
 
 def check_gradients(model: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-    """Prove that gradients are there and not zero in the promised modules, and nowhere else.
+    """Check that all trainable modules have non-zero gradients, and no other parameter has a gradient.
 
-    A tensor may have a zero gradient (a key projection's bias always has one); a module may not.
+    A single tensor may have a zero gradient, as the bias of a key projection always has.
     """
     for name, parameter in model.named_parameters():
         if name not in parameters and parameter.grad is not None:
@@ -108,9 +109,9 @@ def check_gradients(model: torch.nn.Module, parameters: Mapping[str, torch.nn.Pa
 
 
 def check_step(parameters: Mapping[str, torch.nn.Parameter], learning_rate: float) -> None:
-    """Prove that an AdamW step changes every promised module, then put the weights back.
+    """Check that an AdamW step changes every trainable module; the weights are restored.
 
-    One tensor after the other, so that no room for copies and states of all is needed.
+    Works on one tensor at a time, to avoid a copy and an optimizer state of all.
     """
     changed = {_owner(name) for name, parameter in parameters.items() if _step_changes(parameter, learning_rate)}
     unchanged = {_owner(name) for name in parameters} - changed
@@ -131,7 +132,7 @@ def _step_changes(parameter: torch.nn.Parameter, learning_rate: float) -> bool:
 def movable_fraction(
     parameters: Mapping[str, torch.nn.Parameter], total_learning_rate: float, dtype: torch.dtype
 ) -> float:  # fmt: skip
-    """Return the share of weights that a run can move so far that they become other numbers of a dtype.
+    """Return the fraction of weights that a run can change by enough to become another number of a dtype.
 
     AdamW moves a weight by about the learning rate per step at most, so by `total_learning_rate` in all; a change of
     less than half the distance to the next number is rounded away.
@@ -148,7 +149,7 @@ def movable_fraction(
 
 
 def _owner(name: str) -> str:
-    """Return the block, layer or merger that a parameter belongs to."""
+    """Return the path of the block, layer or merger that a parameter belongs to."""
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[: numbers[0] + 1] if numbers and "merger" not in parts else parts[:3])

@@ -1,25 +1,34 @@
 """The training recipes: one typed table, chosen by name with `finetune.py --recipe`.
 
-A recipe is everything that decides what a run learns. What only decides how fast (micro-batch, checkpointing, cache)
-is an option of the stage.
+A recipe holds everything that decides what a run learns. Settings that only affect speed and memory (micro-batch size,
+checkpointing, cache) are options of the stage (`run_settings`). Importable without torch.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from skincare.errors import StageError
 from skincare.modeling.settings import HeadUse, Trainable
 from skincare.training import schedules
-from skincare.training.adapters import Adapter
-from skincare.training.augmentation import Augmentation
-from skincare.training.optimizers import OptimizerName
-from skincare.training.sampling import Imbalance
 from skincare.training.schedules import Schedule
+
+OptimizerName = Literal["adamw", "adafactor", "lion", "adamw_8bit"]
+Imbalance = Literal["none", "balanced_sampler", "class_balanced", "focal"]
+Augmentation = Literal["none", "light", "colour", "geometric", "randaugment", "augmix"]
 
 # Last vision block, merger, last language layer: 100,563,200 parameters of Qwen2-VL-2B.
 REFERENCE_PARTS: Final = Trainable()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA on every projection of the language layers; `n_bits` below 16 quantises the weights under it."""
+
+    rank: int = 16
+    alpha: int = 32
+    n_bits: Literal[4, 8, 16] = 16
 
 
 @dataclass(frozen=True)
@@ -30,36 +39,38 @@ class Recipe:
     trainable: Trainable = REFERENCE_PARTS
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 5e-7
-    # Shares of `learning_rate` for "vision", "merger", "language" and "head"; 1 where nothing is said.
+    # Multiples of `learning_rate` for "vision", "merger", "language" and "head"; 1 for parts that are not listed.
     rate_by_part: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 0.01
-    # As the reference's: norms and biases shrink too.
+    # Whether norms and biases decay too, as in the reference experiment.
     decays_everything: bool = True
     schedule: Schedule = "cosine_restarts"
     restart_period_epochs: float = 5.0
     restart_multiplier: float = 1.0
-    # Of warm-up or rise, as a share of all steps.
+    # Length of the warm-up or of the rise, as a share of all steps.
     warmup_share: float = 0.1
+    # Lowest learning rate, as a share of the peak.
     final_rate_share: float = 0.0
     effective_batch_size: int = 4
     max_grad_norm: float = 0.5
     max_epochs: int = 20
-    # Stop after so many epochs without a better validation accuracy (or an equal one with a smaller loss).
+    # Early stopping: epochs without a higher validation accuracy, or an equal accuracy with a lower loss.
     patience_epochs: int = 3
     imbalance: Imbalance = "none"
     augmentation: Augmentation = "none"
-    # LoRA beside the language layers' projections; `trainable` learns besides.
+    # LoRA on the language layers, trained in addition to `trainable`.
     adapter: Adapter | None = None
-    # A classification head on the last prompt token: learnt alone, or together with the answer.
+    # A classification head on the last prompt token: trained alone, or jointly with the answer tokens.
     head: HeadUse = "none"
-    # Of the training images of every category, drawn by the run's seed; the reference's reduction_factor 4 is 0.25.
+    # Share of the training images of every category, drawn with the run's seed; the reference experiment's
+    # reduction_factor 4 is 0.25.
     data_share: float = 1.0
-    # The share of training images whose hint is left out, others in every epoch: a model that always sees one trusts
-    # it also where it is wrong, and knows nothing without it. Of a dataset without hints it changes nothing.
+    # Probability that a training image is shown without its hint, drawn per epoch. A model that always sees a hint
+    # trusts it even where it is wrong, and fails without it. No effect on a dataset without hints.
     hint_dropout: float = 0.3
 
     def rate(self, step: int, n_steps_per_epoch: int) -> float:
-        """Return the learning rate of an optimizer step, 0 being the first."""
+        """Return the learning rate of an optimizer step, counted from 0."""
         floor, n_steps = self.final_rate_share, self.max_epochs * n_steps_per_epoch
         n_rise = self.warmup_share * n_steps
         if self.schedule == "cosine_restarts":
@@ -75,11 +86,12 @@ class Recipe:
 
 
 _REFERENCE: Final = Recipe(
-    "the reference's: last vision block, merger, last language layer; AdamW 5e-7, cosine warm restarts"
+    "reference experiment: last vision block, merger, last language layer; AdamW 5e-7, cosine warm restarts"
 )
-# Published neighbours train the projector at 2e-5 and such parts at 1e-5 to 3e-5, without decay of norms and biases.
+# Published fine-tuning recipes train the projector at 2e-5 and comparable parts at 1e-5 to 3e-5, without decay of norms
+# and biases.
 _TUNED: Final = Recipe(
-    "the reference's parts at a rate that others publish for them: AdamW 1e-5, warm-up and cosine, batch 16",
+    "the reference parts at a published learning rate: AdamW 1e-5, warm-up and cosine, batch 16",
     learning_rate=1e-5,
     decays_everything=False,
     schedule="warmup_cosine",
@@ -88,7 +100,7 @@ _TUNED: Final = Recipe(
     max_epochs=10,
 )
 _SAMPLE: Final = Recipe(
-    "for the embedded tiny model: the same parts, at a rate that suits two million parameters",
+    "for the embedded tiny model: the same parts, at a learning rate for two million parameters",
     learning_rate=2e-3,
     weight_decay=0.5,
     restart_period_epochs=16.0,
@@ -99,7 +111,7 @@ _SAMPLE: Final = Recipe(
     patience_epochs=8,
 )
 
-# How a recipe differs from the one it stands on: `<base>` alone, or `<base>-<variation>`.
+# Changes of a variation to its base recipe; its name is `<base>-<variation>`.
 _VARIATIONS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "k2": ("last two vision blocks and language layers", {"trainable": Trainable(2, True, 2)}),
     "k4": ("last four vision blocks and language layers", {"trainable": Trainable(4, True, 4)}),
@@ -108,30 +120,30 @@ _VARIATIONS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "all": ("everything", {"trainable": Trainable(everything=True)}),
     "lora": ("LoRA of rank 16 on all language layers, nothing else", {
         "trainable": Trainable(0, False, 0), "adapter": Adapter()}),
-    "lora-parts": ("and LoRA of rank 16 on all language layers", {"adapter": Adapter()}),
+    "lora-parts": ("with LoRA of rank 16 on all language layers", {"adapter": Adapter()}),
     "qlora8": ("LoRA over 8-bit weights", {"trainable": Trainable(0, False, 0), "adapter": Adapter(n_bits=8)}),
     "qlora4": ("LoRA over 4-bit weights", {"trainable": Trainable(0, False, 0), "adapter": Adapter(n_bits=4)}),
-    "probe": ("a classification head alone, nothing of the model", {
+    "probe": ("classification head only, model frozen", {
         "trainable": Trainable(0, False, 0), "head": "alone", "rate_by_part": {"head": 5.0}}),
-    "head": ("and a classification head, trained together", {"head": "joint"}),
-    "lion": ("Lion at a fifth of the rate", {"optimizer": "lion", "rate_by_part": dict.fromkeys(
+    "head": ("with a classification head, trained jointly", {"head": "joint"}),
+    "lion": ("Lion at a fifth of the learning rate", {"optimizer": "lion", "rate_by_part": dict.fromkeys(
         ("vision", "merger", "language", "head"), 0.2)}),
     "adafactor": ("Adafactor", {"optimizer": "adafactor"}),
     "adamw8bit": ("AdamW with 8-bit states", {"optimizer": "adamw_8bit"}),
-    "constant": ("constant rate", {"schedule": "constant"}),
-    "onecycle": ("one cycle", {"schedule": "one_cycle", "warmup_share": 0.3}),
+    "constant": ("constant learning rate", {"schedule": "constant"}),
+    "onecycle": ("one-cycle learning rate", {"schedule": "one_cycle", "warmup_share": 0.3}),
     "warmup": ("warm-up and cosine", {"schedule": "warmup_cosine"}),
-    "parts": ("vision at a tenth of the rate", {"rate_by_part": {"vision": 0.1}}),
-    "nodecay": ("no decay of norms and biases", {"decays_everything": False}),
-    "balanced": ("every category drawn as often", {"imbalance": "balanced_sampler"}),
-    "weighted": ("rare categories weigh more", {"imbalance": "class_balanced"}),
+    "parts": ("vision block at a tenth of the learning rate", {"rate_by_part": {"vision": 0.1}}),
+    "nodecay": ("no weight decay of norms and biases", {"decays_everything": False}),
+    "balanced": ("balanced sampling: every category drawn equally often", {"imbalance": "balanced_sampler"}),
+    "weighted": ("class-balanced loss weights", {"imbalance": "class_balanced"}),
     "focal": ("focal loss", {"imbalance": "focal"}),
-    "light": ("other brightness and contrast", {"augmentation": "light"}),
-    "colour": ("other colours", {"augmentation": "colour"}),
-    "geometric": ("small turns and crops", {"augmentation": "geometric"}),
+    "light": ("augmentation: brightness and contrast", {"augmentation": "light"}),
+    "colour": ("augmentation: colour jitter", {"augmentation": "colour"}),
+    "geometric": ("augmentation: small rotations and crops", {"augmentation": "geometric"}),
     "randaugment": ("RandAugment", {"augmentation": "randaugment"}),
     "augmix": ("AugMix", {"augmentation": "augmix"}),
-    "hinted": ("hints never left out", {"hint_dropout": 0.0}),
+    "hinted": ("no hint dropout", {"hint_dropout": 0.0}),
     "quarter": ("a quarter of the data", {"data_share": 0.25}),
 }  # fmt: skip
 
@@ -151,7 +163,7 @@ RECIPES: Final[dict[str, Recipe]] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """Return a recipe; StageError names those that exist."""
+    """Return a recipe by name; raise StageError with the list of names if it does not exist."""
     if name not in RECIPES:
-        raise StageError(f"No recipe is called {name!r}; there are: {', '.join(RECIPES)}")
+        raise StageError(f"Unknown recipe {name!r}; available: {', '.join(RECIPES)}")
     return RECIPES[name]

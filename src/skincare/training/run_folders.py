@@ -1,8 +1,8 @@
-"""What a training run is called, where it works, and how it takes the place of an earlier one.
+"""Names and folders of training runs, and the replacement of a finished run by a new one.
 
-A run has two folders under one name, of its model and of its log. One that is to replace a finished run works under
-`Layout.replacement(name)` until it has been tested; only then do the folders change places. So whatever fails before,
-the finished run is as it was.
+A run has two folders under one name: its model and its log. A run that replaces a finished one writes to
+`Layout.replacement(name)` until it has been tested; then the folders are swapped. A failure before that leaves the
+finished run unchanged.
 """
 
 import re
@@ -17,67 +17,68 @@ from skincare.paths import Layout
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
-# What is to happen to a run of this name that is there already.
+# What to do with an existing run of the same name.
 ExistingRunPolicy = Literal["keep", "resume", "restart", "overwrite"]
 
 
 @dataclass(frozen=True)
 class RunFolders:
-    """A run's name, and the name under which its folders are until it is finished."""
+    """A run's name, and the name of its folders until it is finished."""
 
     name: str
     working_name: str
 
 
 def existing_run_policy(*, resume: bool, restart: bool, overwrite: bool) -> ExistingRunPolicy:
-    """Return which of the options was given; StageError for more than one."""
+    """Return the policy for the given option; raise StageError for more than one option."""
     given: list[ExistingRunPolicy] = []
     given += ["resume"] if resume else []
     given += ["restart"] if restart else []
     given += ["overwrite"] if overwrite else []
     if len(given) > 1:
-        raise StageError(f"--{given[0]} and --{given[1]} exclude each other")
+        raise StageError(f"--{given[0]} and --{given[1]} are mutually exclusive")
     return given[0] if given else "keep"
 
 
-def choose(layout: Layout, name: str, recipe: str, seed: int, what: ExistingRunPolicy) -> RunFolders:
-    """Return where a run works; nothing is removed.
+def choose(layout: Layout, name: str, recipe: str, seed: int, policy: ExistingRunPolicy) -> RunFolders:
+    """Return the folders of a run; removes nothing.
 
-    Without a `name` the run is called after its recipe, after its seed too unless that is 0, and gets a number where
-    that name is taken. Raises StageError where an earlier run of the name is in the way.
+    The default name is the recipe's, with the seed unless it is 0, and a number if that name is taken. Raises
+    StageError if the policy does not allow to continue or replace an existing run of that name.
     """
     if name and not _NAME.fullmatch(name):
-        raise StageError(f"--run {name!r}: a run's name is letters, digits and ._+-, for it names folders")
-    name = name or _default_name(layout, recipe, seed, what)
+        raise StageError(f"--run {name!r}: a run's name may hold letters, digits and ._+-, since it names folders")
+    name = name or _default_name(layout, recipe, seed, policy)
     complete_replacement(layout, name)
-    open_run = _interrupted(layout, name)
-    if open_run:
-        if what in ("resume", "restart"):
-            return RunFolders(name, open_run)
+    unfinished = _interrupted(layout, name)
+    if unfinished:
+        if policy in ("resume", "restart"):
+            return RunFolders(name, unfinished)
         raise StageError(
-            f"Run {name!r} was interrupted. Go on with it by --resume, throw it away by --restart, "
-            "or give this one another name by --run."
+            f"Run {name!r} was interrupted. Continue it with --resume, discard it with --restart, "
+            "or choose another name with --run."
         )
     if not layout.is_finished(name):
         return RunFolders(name, name)
-    if what == "overwrite":
+    if policy == "overwrite":
         return RunFolders(name, layout.replacement(name))
-    if what == "resume" and layout.training_state(name).is_dir():
+    if policy == "resume" and layout.training_state(name).is_dir():
         return RunFolders(name, name)
     raise StageError(
-        f"Run {name!r} is finished. Give this one another name by --run, or let it take the place of the finished one "
-        "by --overwrite: that stays until the new one is trained and tested."
+        f"Run {name!r} is finished. Choose another name with --run, or replace the finished run with --overwrite: "
+        "it is kept until the new one is trained and tested."
     )
 
 
 def is_resumable(layout: Layout, name: str, recipe: str, seed: int) -> bool:
-    """Tell whether --resume finds something of this run that is not finished."""
+    """Return whether --resume completes a run: a checkpoint exists, or a tested model lacks its place or summary."""
     name = name or _default_name(layout, recipe, seed, "resume")
-    return bool(_interrupted(layout, name)) or layout.is_finished(layout.replacement(name))
+    is_unrecorded = layout.training_state(name).is_dir() and not layout.summary("finetune").exists()
+    return bool(_interrupted(layout, name)) or layout.is_finished(layout.replacement(name)) or is_unrecorded
 
 
 def clear(layout: Layout, run: RunFolders) -> None:
-    """Throw away what an unfinished run has left at the working_name; a finished one stays."""
+    """Remove the files of an unfinished run; a finished run is kept."""
     if layout.is_finished(run.working_name):
         return
     for folder in (layout.finetuned_model(run.working_name), layout.finetune_log(run.working_name)):
@@ -85,7 +86,7 @@ def clear(layout: Layout, run: RunFolders) -> None:
 
 
 def publish(layout: Layout, run: RunFolders) -> None:
-    """Give a finished run its name, and its plots the places where those of the last run are looked for."""
+    """Move a finished run to its name, and copy its plots to the folder of the latest run's plots."""
     complete_replacement(layout, run.name)
     drawn = sorted(layout.run_plots(run.name).glob("*.png"))
     if not drawn:
@@ -99,9 +100,9 @@ def publish(layout: Layout, run: RunFolders) -> None:
 
 
 def complete_replacement(layout: Layout, name: str) -> None:
-    """Put a tested replacement into the place of the run that it replaces; go on with a swap that was cut off.
+    """Replace a finished run by its tested replacement; also completes a swap that was interrupted.
 
-    The log comes last: until it has moved, the replacement is known as tested and the swap as not done.
+    The log is moved last: until then the replacement counts as tested and the swap as incomplete.
     """
     new, old = layout.replacement(name), layout.replaced(name)
     if layout.is_finished(new):
@@ -120,10 +121,10 @@ def complete_replacement(layout: Layout, name: str) -> None:
                 emptied.rmdir()
 
 
-def _default_name(layout: Layout, recipe: str, seed: int, what: ExistingRunPolicy) -> str:
-    """Return the last default name that is taken where that run is meant, else the first that is free."""
+def _default_name(layout: Layout, recipe: str, seed: int, policy: ExistingRunPolicy) -> str:
+    """Return the last default name in use if the policy refers to that run, else the first free one."""
     taken = list(takewhile(lambda name: _is_taken(layout, name), _default_names(recipe, seed)))
-    if taken and (what != "keep" or _interrupted(layout, taken[-1])):
+    if taken and (policy != "keep" or _interrupted(layout, taken[-1])):
         return taken[-1]
     return next(name for i, name in enumerate(_default_names(recipe, seed)) if i == len(taken))
 
@@ -139,5 +140,5 @@ def _is_taken(layout: Layout, name: str) -> bool:
 
 
 def _interrupted(layout: Layout, name: str) -> str:
-    """Return under which name an unfinished run of this name lies; nothing where there is none."""
+    """Return the folder name of the unfinished run of this name, or an empty string."""
     return next((one for one in (layout.replacement(name), name) if layout.is_interrupted(one)), "")

@@ -1,6 +1,7 @@
-"""All that decides what a run learns: an interrupted run goes on only as the same, a kept result counts only for it.
+"""The identity of a run: everything that affects what it learns.
 
-The weights are hashed from the checkpoint's files: the same whatever device, dtype or quantisation they are loaded to.
+An interrupted run is resumed, and a stored result reused, only for an equal identity. Weights are hashed from the
+checkpoint's files, so that the hash does not depend on device, dtype or quantisation.
 """
 
 import hashlib
@@ -17,24 +18,21 @@ from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import checkpoint_hashes
 from skincare.prompts import question
 from skincare.runlog import to_plain
-from skincare.training.recipes import Recipe
+from skincare.training.run_spec import RunSpec
 
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
 _LONGEST_SHOWN: Final = 40
 
 
-def compute(
-    model: str, encoder: PromptEncoder, recipe: Recipe, seed: int, train: Sequence[Example], val: Sequence[Example],
-    files: ImageFiles,
-) -> dict[str, Any]:  # fmt: skip
-    """Return what a run is, in JSON's types: by name, from what it starts, what it is asked and what it learns from."""
-    processor = encoder.processor.image_processor
+def compute(spec: RunSpec, encoder: PromptEncoder) -> dict[str, Any]:
+    """Return the identity of a run as JSON types: recipe, seed, data, checkpoint, processor, prompt and labels."""
+    processor, data = encoder.processor.image_processor, spec.data
     identity = {
-        # A better wording is no other recipe.
-        "recipe": {key: value for key, value in to_plain(recipe).items() if key != "description"},
-        "seed": seed,
-        "data": {"train": fingerprint(train, files), "val": fingerprint(val, files)},
-        "model": checkpoint_hashes(model),
+        # Rewording the description does not change the recipe.
+        "recipe": {key: value for key, value in to_plain(spec.recipe).items() if key != "description"},
+        "seed": spec.seed,
+        "data": {split: fingerprint(getattr(data, split), data.files) for split in ("train", "val")},
+        "model": checkpoint_hashes(spec.settings.model),
         "processor": {"class": type(processor).__name__, **json.loads(processor.to_json_string())},
         "template": _hash(encoder.processor.chat_template),
         "prompt": {"text": encoder.prompt_text, "tokens": encoder.prompt_tokens, "hinted": question("hint")},
@@ -45,7 +43,7 @@ def compute(
 
 
 def fingerprint(examples: Sequence[Example], files: ImageFiles) -> str:
-    """Return 16 hex digits over the examples' names, categories, hints and images, whatever their order."""
+    """Return 16 hex digits over the examples' names, categories, hints and image bytes, independent of their order."""
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(files.sha256_of, [one.image for one in examples])
         lines = [
@@ -61,14 +59,14 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs, for people: `recipe (max_epochs 3, now 6)`; nothing where it is the same run."""
+    """Return the differences as text, such as `recipe (max_epochs 3, now 6)`; empty for the same run."""
     absent = [f"{name} (not recorded)" for name in now if name not in saved]
     other = [f"{name}{_detail(saved[name], now[name])}" for name in now if name in saved and saved[name] != now[name]]
     return other + absent
 
 
 def _detail(old: Any, new: Any) -> str:
-    """Return in brackets what of a value has changed, and from what to what where that is short."""
+    """Return the changed parts of a value in brackets, with old and new values where they are short."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         changed = [part for part in dict.fromkeys([*new, *old]) if old.get(part) != new.get(part)]
         return f" ({', '.join(part + _change(old.get(part), new.get(part)) for part in changed)})"

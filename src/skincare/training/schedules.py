@@ -1,6 +1,7 @@
-"""Learning rates as pure functions of the step, so that a resumed run needs no scheduler state.
+"""Learning-rate schedules as pure functions of the step: a resumed run needs no scheduler state.
 
-Each returns the rate of a step, 0 being the first, as a share of the peak rate: `floor` to 1.
+Each function returns the learning rate of a step, counted from 0, as a multiple of the peak rate between `floor` and 1.
+torch's and transformers' schedulers are stateful and differ from these formulas in the last bits.
 """
 
 import math
@@ -10,7 +11,7 @@ Schedule = Literal["cosine_restarts", "warmup_cosine", "one_cycle", "constant"]
 
 
 def cosine_warm_restarts(step: float, period: float, multiplier: float, floor: float) -> float:
-    """From 1 down to `floor` within each period, then up again at once; each period `multiplier` times the last.
+    """Decay from 1 to `floor` within each period, then restart at 1; a period is `multiplier` times the previous one.
 
     Source: SGDR, Loshchilov and Hutter 2017, equation 5.
     """
@@ -22,21 +23,21 @@ def cosine_warm_restarts(step: float, period: float, multiplier: float, floor: f
 
 
 def warmup_cosine(step: float, n_warmup: float, n_steps: float, floor: float) -> float:
-    """Up in a line over `n_warmup` steps, then down in half a cosine to `floor` at the last of `n_steps`."""
+    """Increase linearly over `n_warmup` steps, then decay along a half cosine to `floor` at the last of `n_steps`."""
     if step < n_warmup:
         return (step + 1) / (n_warmup + 1)
     return _cosine((step - n_warmup) / max(1.0, n_steps - 1 - n_warmup), floor)
 
 
 def one_cycle(step: float, n_rise: float, n_steps: float, floor: float) -> float:
-    """Up in half a cosine from `floor` over `n_rise` steps, then down again to `floor`.
+    """Increase along a half cosine from `floor` over `n_rise` steps, then decay along another one to `floor`.
 
-    Source: Smith and Topin 2018, with cosines in place of lines as in torch's OneCycleLR.
+    Source: Smith and Topin 2018, with cosine instead of linear segments as in torch's OneCycleLR.
     """
     if step < n_rise:
         return _cosine(1 - step / n_rise, floor)
     return _cosine((step - n_rise) / max(1.0, n_steps - 1 - n_rise), floor)
 
 
-def _cosine(share: float, floor: float) -> float:
-    return floor + (1 - floor) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+def _cosine(fraction: float, floor: float) -> float:
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min(fraction, 1.0))) / 2

@@ -1,7 +1,7 @@
-"""Curves in Weights & Biases, when the user has asked for them.
+"""Optional tracking with Weights & Biases.
 
-Online where WANDB_API_KEY is set, offline (kept under log/wandb/) where WANDB_MODE is `offline`, off else. The key is
-read by wandb from the environment and never passes through here.
+Online if WANDB_API_KEY is set, offline (files in log/wandb/) if WANDB_MODE is `offline`, otherwise disabled. wandb
+reads the key from the environment itself.
 """
 
 import os
@@ -14,19 +14,19 @@ from skincare.training.loop import EpochResult
 
 
 class Tracker(Protocol):
-    """What a training run reports to; `run_id` is what it knows the run by."""
+    """Receives the results of a training run; `run_id` is the tracker's id of the run."""
 
     run_id: str
 
     def epoch(self, result: EpochResult) -> None:
-        """Report one epoch."""
+        """Record one epoch."""
 
     def finish(self, results: Mapping[str, Any]) -> None:
-        """Report what the run came to."""
+        """Record the final results."""
 
 
 class NoTracker:
-    """Reports nothing."""
+    """Records nothing."""
 
     run_id = ""
 
@@ -38,12 +38,12 @@ class NoTracker:
 
 
 class WandbTracker:
-    """Reports curves, one confusion matrix and sample answers per epoch."""
+    """Records curves, and a confusion matrix and sample answers per epoch."""
 
     def __init__(
         self, project: str, run: str, config: Mapping[str, Any], layout: Layout, mode: str, run_id: str
     ) -> None:  # fmt: skip
-        import wandb  # takes seconds to import, and most runs are without it
+        import wandb  # takes seconds to import, and most runs do not use it
 
         self._wandb = wandb
         folder = layout.root / "log"
@@ -75,7 +75,7 @@ class WandbTracker:
 
 
 def make_tracker(project: str, run: str, config: Mapping[str, Any], layout: Layout, run_id: str = "") -> Tracker:
-    """Return the tracker that the environment asks for; a `run_id` of earlier goes on as the same run there."""
+    """Return the tracker that the environment selects; an earlier `run_id` continues that run."""
     if os.environ.get("WANDB_MODE") == "offline":
         return WandbTracker(project, run, config, layout, "offline", run_id)
     if os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE", "online") == "online":

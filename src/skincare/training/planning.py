@@ -1,0 +1,124 @@
+"""Planning of a run before any weight is loaded: its memory, its batch size and the disk space of its image cache."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2VLConfig
+
+from skincare.categories import CATEGORIES
+from skincare.files import write_json
+from skincare.modeling import qwen2_vl_2b
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import default_device, load_config, load_processor, memory_capacity
+from skincare.paths import TINY_MODEL, Layout
+from skincare.runlog import Summary
+from skincare.training import memory_plan, optimizers
+from skincare.training.memory_plan import MemoryPlan
+from skincare.training.recipes import Recipe
+from skincare.training.run_settings import RunSettings
+from skincare.training.run_spec import RunSpec
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PromptLengths:
+    """Token counts of the longest prompt: before its image, and after it with question, hint, answer and end token."""
+
+    n_prefix: int
+    n_suffix: int
+
+
+def plan_run(spec: RunSpec, layout: Layout) -> Summary:
+    """Log the plan of a run and write it to log/finetune_plan.json; its dataset may be empty."""
+    settings, hints = spec.settings, hints_of(spec)
+    if settings.model in qwen2_vl_2b.MODELS and not Path(settings.model).is_dir():
+        config, lengths = Qwen2VLConfig(**qwen2_vl_2b.CONFIG), _known_prompt_lengths(hints)
+    else:
+        encoder = PromptEncoder(load_processor(settings.model, settings.limits))
+        config, lengths = load_config(settings.model), prompt_lengths(encoder, hints)
+    plan = plan_memory(settings, spec.recipe, config, lengths)
+    disk = _plan_disk(spec, plan.cache_bytes_per_image, is_fp32=config.dtype == torch.float32)
+    write_json(layout.finetune_plan, dataclasses.asdict(plan) | disk)
+    for line in memory_plan.describe(plan):
+        logger.info("%s", line)
+    if disk:
+        n_images, size_gb = disk["n_cached_images"], disk["cache_bytes"] / 1e9
+        logger.info("image cache of this dataset: %d images, at most %.2f GB", n_images, size_gb)
+    fits = "fits" if plan.fits else "DOES NOT FIT"
+    total, capacity = plan.total_bytes / memory_plan.GIB, plan.capacity_bytes / memory_plan.GIB
+    return Summary(headline=f"{total:.1f} of {capacity:.1f} GiB: {fits}, written to {layout.finetune_plan}")
+
+
+def plan_memory(
+    settings: RunSettings, recipe: Recipe, config: Any, lengths: PromptLengths, n_shards: int = 1
+) -> MemoryPlan:
+    """Plan the memory of one process for images of the largest allowed size and the longest prompt."""
+    merge_size = config.vision_config.spatial_merge_size
+    grid = (1, merge_size, settings.max_tokens * merge_size)
+    n_tokens = lengths.n_prefix + settings.max_tokens + lengths.n_suffix
+    capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
+    return memory_plan.plan(
+        config, recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
+        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards, recipe.adapter, lengths.n_prefix,
+    )  # fmt: skip
+
+
+def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str]) -> PromptLengths:
+    """Return the token counts of the prompt with the longest hint and the longest label."""
+    one_token_grid = (1, encoder.merge_size, encoder.merge_size)
+    hint = longest_hint(encoder, hints)
+    batch = encoder.batch([one_token_grid], [max(CATEGORIES, key=len)], hints=[hint])
+    n_prefix = len(encoder.opening)
+    return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1)
+
+
+def longest_hint(encoder: PromptEncoder, hints: Sequence[str]) -> str:
+    """Return the hint with the most tokens; empty without hints."""
+    return max(sorted(set(hints)), key=lambda hint: len(encoder.question_tokens(hint)), default="")
+
+
+def hints_of(spec: RunSpec) -> list[str]:
+    """Return the hints of the training and validation images."""
+    return [example.hint for example in (*spec.data.train, *spec.data.val) if example.hint]
+
+
+def _known_prompt_lengths(hints: Sequence[str]) -> PromptLengths:
+    """Return the token counts of Qwen2-VL-2B's prompt, without its tokenizer; upper bounds where a hint is given."""
+    # The embedded model's processor has the same chat template.
+    encoder = PromptEncoder(load_processor(TINY_MODEL))
+    before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
+    n_hint = max((len(f"\n{hint}".encode()) for hint in hints), default=0)
+    n_answer = qwen2_vl_2b.count_tokens(max(CATEGORIES, key=len)) + 1
+    return PromptLengths(qwen2_vl_2b.count_tokens(before), qwen2_vl_2b.count_tokens(after) + n_hint + n_answer)
+
+
+def _plan_disk(spec: RunSpec, bytes_per_image: int, *, is_fp32: bool) -> dict[str, int]:
+    """Return the size of the image cache; empty without a dataset."""
+    if not any((spec.data.train, spec.data.val, spec.data.test)):
+        return {}
+    if not spec.settings.cache_images:
+        return {"n_cached_images": 0, "cache_bytes": 0}
+    by_training, by_export = _n_cached_images(spec, is_fp32=is_fp32)
+    n_in_bf16 = by_training + by_export * (1 if is_fp32 else 2)
+    return {"n_cached_images": by_training + by_export, "cache_bytes": n_in_bf16 * bytes_per_image}
+
+
+def _n_cached_images(spec: RunSpec, *, is_fp32: bool) -> tuple[int, int]:
+    """Return the number of images whose vision features training caches, and that of the exported model.
+
+    Unless the checkpoint `is_fp32`, the exported model is loaded in fp32: its features are separate and twice as large.
+    """
+    trainable, data = spec.recipe.trainable, spec.data
+    if trainable.everything:
+        return 0, len(data.val) + len(data.test)
+    # Augmented training images are not cached, except the few of the pre-flight checks.
+    by_training = len(data.val) + (len(data.train) if spec.recipe.augmentation == "none" else 0)
+    # The exported model caches the output of all but the last vision block, as does a run that trains only that block.
+    is_shared = is_fp32 and trainable.n_vision_blocks == 1
+    return by_training, len(data.test) + (0 if is_shared else len(data.val))

@@ -1,0 +1,183 @@
+"""The runs of a recipe comparison: their stored results, their training, and the table over seeds."""
+
+import json
+import logging
+import shutil
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from skincare.evaluation import metrics
+from skincare.files import write_json
+from skincare.inference import answer_parser, decoders
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.modeling import device_memory
+from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.model import load_processor
+from skincare.paths import Layout
+from skincare.tables import ComparisonRow
+from skincare.training import export_check, run_identity, training_run
+from skincare.training.loop import EpochResult, Trainer
+from skincare.training.run_spec import RunSpec
+
+logger = logging.getLogger(__name__)
+
+# Settings that affect time and memory of a run; those that affect what it learns are part of its identity.
+_EXECUTION_SETTINGS: Final = (
+    "vram_gb", "micro_batch_size", "gradient_checkpointing", "attention", "cache_images"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run of the comparison, with everything that its row depends on."""
+
+    spec: RunSpec
+    identity: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return a unique name of the run."""
+        return f"{self.spec.recipe_name}-seed{self.spec.seed}-{run_identity.digest(self.identity)}"
+
+
+def identify(specs: Sequence[RunSpec]) -> list[ComparedRun]:
+    """Return the runs of a comparison, which share model and image limits, with their identities."""
+    settings = specs[0].settings
+    encoder = PromptEncoder(load_processor(settings.model, settings.limits))
+    return [ComparedRun(spec, _identity(spec, encoder)) for spec in specs]
+
+
+def _identity(spec: RunSpec, encoder: PromptEncoder) -> dict[str, Any]:
+    return run_identity.compute(spec, encoder) | {
+        "test": run_identity.fingerprint(spec.data.test, spec.data.files),
+        "settings": {key: getattr(spec.settings, key) for key in _EXECUTION_SETTINGS},
+        "versions": {"decoder": decoders.VERSION, "parser": answer_parser.ALIASES_VERSION},
+    }
+
+
+def delete_results(layout: Layout) -> None:
+    """Remove the stored results and unfinished runs of all comparisons."""
+    for folder in (layout.comparison_results, layout.finetuned_model(layout.compared_run(""))):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def result(run: ComparedRun, layout: Layout) -> ComparisonRow:
+    """Return a run's row: the stored one of an equal identity, or that of a new training."""
+    path = layout.comparison_results / f"{run.label}.json"
+    stored = _stored_results(layout)
+    if path in stored and stored[path]["identity"] == run.identity:
+        return ComparisonRow(**stored[path]["row"])
+    name, seed = run.spec.recipe_name, run.spec.seed
+    for file, other in stored.items():
+        if (other["row"]["recipe"], other["row"]["seed"]) == (name, seed):
+            changed = ", ".join(run_identity.differences(other["identity"], run.identity))
+            logger.info("%s, seed %d is trained again: %s has other %s", name, seed, file.name, changed)
+    row = train(run, layout)
+    write_json(path, {"identity": run.identity, "row": asdict(row)})
+    return row
+
+
+def _stored_results(layout: Layout) -> dict[Path, dict[str, Any]]:
+    """Return the results of all comparisons by file."""
+    found = {file: json.loads(file.read_text(encoding="utf-8")) for file in layout.comparison_results.glob("*.json")}
+    return {file: one for file, one in sorted(found.items()) if {"identity", "row"} <= one.keys()}
+
+
+def log_unfinished(layout: Layout) -> None:
+    """Log the unfinished runs of other comparisons; they are removed by --restart only."""
+    folder = layout.finetuned_model(layout.compared_run(""))
+    unfinished = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if unfinished:
+        logger.info("unfinished with other settings or data: %s; --restart removes them", ", ".join(unfinished))
+    elif folder.is_dir():
+        folder.rmdir()
+
+
+def train(run: ComparedRun, layout: Layout) -> ComparisonRow:
+    """Train, export and evaluate a run, resuming an interrupted one; the exported model is removed."""
+    spec, name = run.spec, layout.compared_run(run.label)
+    trainer = training_run.prepare(spec, layout, name)
+    trainer.resume(spec.settings.micro_batch_size)
+    device = trainer.images.recogniser.device
+    device_memory.reset_peak(device)
+
+    def on_epoch(result: EpochResult) -> None:
+        epoch, accuracy = result.row.epoch, 100 * result.row.val_accuracy
+        logger.info("%s, seed %d, epoch %d: val %.1f %%", spec.recipe_name, spec.seed, epoch, accuracy)
+
+    trainer.run(on_epoch)
+    peak_bytes = device_memory.peak_bytes(device)
+    trainer.release()
+    folder = layout.finetuned_model(name)
+    row = _evaluate(trainer, layout, folder, peak_bytes)
+    shutil.rmtree(folder)
+    return row
+
+
+def _evaluate(trainer: Trainer, layout: Layout, folder: Path, peak_bytes: int) -> ComparisonRow:
+    """Export the best epoch to `folder`, evaluate it on test and again on val; return the run's row."""
+    spec, progress = trainer.spec, trainer.progress
+    export = training_run.export(trainer, folder)
+    exported = EvaluatedModel(
+        folder, layout, cache_images=spec.settings.cache_images, cache_answers=False, files=spec.data.files
+    )
+    scores = metrics.score(exported.predict(spec.data.test, "test", exported.decoder(trainer.decoder_name)))
+    return ComparisonRow(
+        recipe=spec.recipe_name,
+        seed=spec.seed,
+        val_accuracy=progress.best_accuracy,
+        test_accuracy=scores.accuracy,
+        test_low=scores.accuracy_low,
+        test_high=scores.accuracy_high,
+        test_macro_f1=scores.f1_macro,
+        best_epoch=progress.best_epoch,
+        n_epochs=progress.epoch,
+        n_trainable=sum(parameter.numel() for parameter in trainer.parameters.values()),
+        training_seconds=trainer.seconds,
+        peak_bytes=peak_bytes,
+        exported_val_accuracy=export_check.evaluate_export(trainer, export, exported)["val"]["exported"]["accuracy"],
+    )
+
+
+def summarise(rows: Sequence[ComparisonRow]) -> list[dict[str, Any]]:
+    """Return means and standard deviations over the seeds per recipe, in the order of the recipes."""
+    by_recipe: dict[str, list[ComparisonRow]] = defaultdict(list)
+    for row in rows:
+        by_recipe[row.recipe].append(row)
+    return [
+        {
+            "recipe": name,
+            "n_seeds": len(members),
+            **{
+                f"{short}_{kind}": function([getattr(row, field) for row in members])
+                for short, field in (("val", "val_accuracy"), ("test", "test_accuracy"), ("test_f1", "test_macro_f1"))
+                for kind, function in (("mean", statistics.fmean), ("spread", _standard_deviation))
+            },
+            "n_trainable": members[0].n_trainable,
+            "training_seconds": statistics.fmean(row.training_seconds for row in members),
+            "peak_bytes": max(row.peak_bytes for row in members),
+        }
+        for name, members in by_recipe.items()
+    ]
+
+
+def _standard_deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation; 0 for one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def describe(table: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the table as lines of text."""
+    width = max(len(one["recipe"]) for one in table)
+    return [
+        f"{'recipe':{width}}  val             test            seconds  peak memory",
+        *(
+            f"{one['recipe']:{width}}  {one['val_mean']:6.1%} ± {one['val_spread']:5.1%}  {one['test_mean']:6.1%} ± "
+            f"{one['test_spread']:5.1%}  {one['training_seconds']:7.0f}  {one['peak_bytes'] / 2**30:6.2f} GiB"
+            for one in table
+        ),
+    ]

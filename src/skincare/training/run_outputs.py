@@ -1,0 +1,90 @@
+"""The files that a run leaves in its log folder: history, curves, predictions and metrics of val and test."""
+
+import logging
+from typing import Any, Final
+
+from skincare import figures, tables
+from skincare.evaluation import comparison, confidence, metrics, scoring
+from skincare.evaluation.metrics import Scores
+from skincare.files import write_json
+from skincare.inference import predictions
+from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.predictions import Prediction
+from skincare.paths import Layout
+from skincare.tables import HistoryRow
+from skincare.training import export_check
+from skincare.training.loop import EpochResult, Trainer
+from skincare.training.model_export import ExportStatistics
+from skincare.training.run_folders import RunFolders
+
+logger = logging.getLogger(__name__)
+
+# Accepted error rates for which confidence.json lists a threshold.
+_TARGET_RISKS: Final = (0.05, 0.1, 0.2, 0.3)
+
+
+class RunOutputs:
+    """Writes the outputs of one run."""
+
+    def __init__(self, layout: Layout, run: RunFolders) -> None:
+        self.layout = layout
+        self.run = run
+        self.log = layout.finetune_log(run.working_name)
+        self.plots = layout.run_plots(run.working_name)
+
+    def record_epoch(self, trainer: Trainer, result: EpochResult) -> None:
+        """Write history, curves and confusion matrix; for the best epoch also its predictions."""
+        history = [HistoryRow(**row) for row in trainer.progress.history]
+        tables.HISTORY.write(self.log / "history.csv", history)
+        figures.draw_training_curves(history, trainer.progress.best_epoch, self.plots)
+        epoch = result.row.epoch
+        figures.draw_confusion_matrix(result.scores, f"Validation, epoch {epoch}", self.plots / f"cm_epoch_{epoch}.png")
+        if result.is_best:
+            predictions.write_jsonl(self.log / "val_predictions.jsonl", result.predictions)
+        logger.info(
+            "epoch %d: val loss %.3f, accuracy %.1f %%%s",
+            epoch, result.row.val_loss, 100 * result.row.val_accuracy, " (best)" if result.is_best else "",
+        )  # fmt: skip
+
+    def evaluate(self, trainer: Trainer, export: ExportStatistics) -> tuple[dict[str, Any], Scores]:
+        """Evaluate the exported model on test, once; compare it with zero-shot and the baselines where they exist.
+
+        Returns the comparison of the export with the training on val, and the scores on test.
+        """
+        data, settings = trainer.spec.data, trainer.spec.settings
+        folder = self.layout.finetuned_model(self.run.working_name)
+        exported = EvaluatedModel(folder, self.layout, cache_images=settings.cache_images, files=data.files)
+        exported.source = self.layout.finetuned_model(self.run.name)  # the manifest names the final folder
+        tested = exported.predict(data.test, "test", exported.decoder(trainer.decoder_name))
+        ranked = self._rank(trainer, exported)
+        exported.write_manifest(
+            self.log, settings, {"test_predictions.jsonl": tested, "test_ranked.jsonl": ranked["test"]}
+        )
+        scores = metrics.score(tested)
+        predictions.write_jsonl(self.log / "test_predictions.jsonl", tested)
+        figures.draw_confusion_matrix(scores, "After training", self.plots / "cm_after_training.png")
+        scoring.compare_with_zero_shot(self.layout, self.log, tested)
+        comparison.compare_with_baselines(self.layout, self.log)
+        check = export_check.evaluate_export(trainer, export, exported, self._selected_predictions(trainer))
+        write_json(self.log / "export.json", check)
+        # Written last: its presence marks the run as finished.
+        write_json(self.log / "test_metrics.json", metrics.to_json(scores))
+        return check, scores
+
+    def _rank(self, trainer: Trainer, exported: EvaluatedModel) -> dict[str, list[Prediction]]:
+        """Write and return predictions with probabilities, which free text lacks, and the confidence that they give."""
+        decoder = exported.decoder("rank" if trainer.decoder_name == "generate" else trainer.decoder_name)
+        examples = {"val": trainer.val, "test": trainer.spec.data.test}
+        ranked = {split: exported.predict(part, split, decoder) for split, part in examples.items()}
+        for split, predicted in ranked.items():
+            predictions.write_jsonl(self.log / f"{split}_ranked.jsonl", predicted)
+        summary = confidence.summarise(ranked["val"], ranked["test"], _TARGET_RISKS)
+        write_json(self.log / "confidence.json", summary)
+        figures.draw_confidence(summary, self.plots / "confidence.png")
+        return ranked
+
+    def _selected_predictions(self, trainer: Trainer) -> list[Prediction]:
+        """Return the selected epoch's predictions on val; none if the run was interrupted before they were written."""
+        path = self.log / "val_predictions.jsonl"
+        found = predictions.read_jsonl(path) if path.is_file() else []
+        return found if found and metrics.score(found).accuracy == trainer.progress.best_accuracy else []

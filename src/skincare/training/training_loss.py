@@ -1,0 +1,49 @@
+"""The loss of training examples: their augmented images and hints of an epoch, and the weights of their categories."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from skincare.dataset.chat import Example
+from skincare.modeling.batches import Grid
+from skincare.modeling.vision_features import VisionFeatures
+from skincare.training import objectives, sampling
+from skincare.training.augmentation import augment
+from skincare.training.recipes import Recipe
+
+
+class TrainingLoss:
+    """The weighted losses that a recipe minimises on the examples of `train`."""
+
+    def __init__(self, images: VisionFeatures, recipe: Recipe, seed: int, train: Sequence[Example]) -> None:
+        self.images = images
+        self.recipe = recipe
+        self.seed = seed
+        is_weighted = recipe.imbalance == "class_balanced"
+        weights = sampling.category_weights([one.category for one in train]) if is_weighted else {}
+        self.weight_of = {one.image_id: weights.get(one.category, 1.0) for one in train}
+
+    def __call__(self, examples: Sequence[Example], epoch: int) -> torch.Tensor:
+        """Return the (B,) weighted losses of examples in an epoch."""
+        grids, features = self._features(examples, epoch)
+        categories, hints = [one.category for one in examples], [self._hint(one, epoch) for one in examples]
+        recogniser, encoder = self.images.recogniser, self.images.encoder
+        losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, features, categories, hints)
+        if self.recipe.imbalance == "focal":
+            losses = sampling.focal_losses(losses)
+        return losses * torch.tensor([self.weight_of[one.image_id] for one in examples], device=losses.device)
+
+    def _features(self, examples: Sequence[Example], epoch: int) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return grids and vision features of the images, augmented for this epoch."""
+        kind, names = self.recipe.augmentation, [one.image for one in examples]
+        if kind == "none":
+            return self.images.get(names)
+        enough_size = self.images.encoder.enough_size
+        transform = partial(augment, kind=kind, seed=self.seed, epoch=epoch, enough_size=enough_size)
+        return self.images.views(names, [partial(transform, image_id=one.image_id) for one in examples])
+
+    def _hint(self, example: Example, epoch: int) -> str:
+        """Return the hint of an example; empty where this epoch drops it."""
+        is_kept = sampling.keeps_hint(self.recipe.hint_dropout, self.seed, epoch, example.image_id)
+        return example.hint if is_kept else ""
