@@ -93,6 +93,8 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
         return ["--model", str(layout.finetuned_model(_last_run(layout))), *pixels]
     if run_folders.is_resumable(layout, "", recipe, seed=0):
         options["finetune"].append("--resume")
+    elif config.sample:
+        options["finetune"].append("--overwrite")
     return options.get(name, [])
 
 

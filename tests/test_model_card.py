@@ -101,3 +101,10 @@ def test_the_example_runs_as_it_is_written(tmp_path, monkeypatch):
     exec(example, names)  # the card's own text
     assert isinstance(names["answer"], str)
     assert names["answer"]
+
+
+def test_the_card_says_which_hints_the_model_was_trained_with():
+    hinted = model_card.card(data_of("m", hint_kind="text", recipe_settings={"hint_dropout": 0.3}))
+    assert "holds the text that OCR read on the pack" in hinted
+    assert "30 % of the training prompts had none" in hinted
+    assert all("hints" not in model_card.card(data_of("m", **more)) for more in ({}, {"hint_kind": "none"}))

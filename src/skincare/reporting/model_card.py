@@ -35,6 +35,7 @@ def card(data: ReportData) -> str:
         "export_note": export_views.note(data),
         "has_adapter": bool(finetune["results"]["recipe_settings"].get("adapter")),
         "dataset": data.stages.get("build_dataset"),
+        "hint_sources": report_views.HINT_SOURCES,
         "is_apache": bool(_APACHE.fullmatch(finetune["results"]["model"])),
     }
     text = environment(autoescape=False).get_template("model_card.md.j2").render(context)

@@ -142,6 +142,7 @@ def results(trainer: Trainer, name: str, stop_reason: str) -> Mapping[str, Any]:
         "n_epochs": progress.epoch,
         "stop_reason": stop_reason,
         "training_seconds": trainer.seconds,
+        "hint_kind": hints.kind_of(one.hint for one in spec.data.train),
         "recipe_settings": to_plain(spec.recipe),
         "device": str(trainer.images.recogniser.device),
     }
