@@ -29,6 +29,7 @@ import torch
 import tyro
 from PIL import Image
 
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import load_processor
 from skincare.modeling.settings import PixelLimits
@@ -59,7 +60,7 @@ class Config:
 def measure(config: Config) -> dict[str, dict[str, float]]:
     """Return, for each augmentation, milliseconds an image before and after, by one thread and by all."""
     # At the size that the reference allows: 308 x 308 pixels of a square image.
-    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
+    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()), skincare_labels())
     images = [_pack(seed) for seed in range(config.n_images)]
     n_threads = os.cpu_count() or 1
     found = {}

@@ -41,9 +41,9 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
 import clean
-from skincare.categories import CATEGORIES
 from skincare.cleaning import near_duplicates
 from skincare.files import write_json
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.runlog import environment
 from skincare.sample import drawing
@@ -206,8 +206,9 @@ def _make_images(layout: Layout, n_images: int) -> int:
         ImageRow(url, f"{one}_1", one, f"product_images/pack_{one}_1.jpg", "", 1000, 1000, sizes[i], "")
         for i, (one, url) in enumerate(ids)
     ])  # fmt: skip
+    categories = skincare_labels().names
     CATALOGUE.write(layout.catalogue, [
-        CatalogueRow(f"Pack {one}", url, CATEGORIES[i // 10 % len(CATEGORIES)]) for i, (one, url) in enumerate(ids)
+        CatalogueRow(f"Pack {one}", url, categories[i // 10 % len(categories)]) for i, (one, url) in enumerate(ids)
     ])  # fmt: skip
     return sum(sizes)
 

@@ -33,6 +33,7 @@ from PIL import Image
 from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
 from skincare.inference.decoders import NAMES, DecoderName, make_decoder
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import default_device, load_model, load_processor
 from skincare.modeling.recogniser import Recogniser
@@ -89,14 +90,14 @@ class Asking:
     """A model and the ways to ask it about the same images."""
 
     def __init__(self, config: Config, device: torch.device, dtype: Dtype) -> None:
-        self.encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
+        self.encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()), skincare_labels())
         if config.shape == "full":
             self.model = full_size_model(getattr(torch, dtype), device, self.encoder).requires_grad_(False).eval()
         else:
             self.model = load_model(TINY_MODEL, device).requires_grad_(False)
         # As every stage that asks: the last block of the vision tower is no part of the prefix.
         self.recogniser = Recogniser(self.model, n_live_blocks=1)
-        self.recogniser.add_head()
+        self.recogniser.add_head(len(self.encoder.labels))
         self.recogniser.requires_grad_(False)
         self.drawn = DrawnImages(config.n_images)
         self.seen = VisionFeatures(self.recogniser, self.encoder, self.drawn)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from full_size import full_size_model
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import freeze, trainable_modules
 from skincare.modeling.model import load_model, load_processor
@@ -91,7 +92,7 @@ def flop_counter() -> FlopCounterMode:
 
 def build(setting: Setting, dtype: torch.dtype) -> tuple[PromptEncoder, Any]:
     """Return the processor and a model: of the true shape with random weights, or the embedded one."""
-    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()))
+    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()), skincare_labels())
     if not setting.is_tiny:
         return encoder, full_size_model(dtype, setting.device, encoder)
     model = load_model(TINY_MODEL, setting.device).to(dtype)
@@ -142,7 +143,9 @@ def plain(setting: Setting, way: Way) -> Callable[[], None]:
 
 def _processed(encoder: PromptEncoder, images: list[Image.Image]) -> Any:
     """Return the processor's inputs with labels on the answer, as public examples build them."""
-    text = encoder.processor.apply_chat_template(user_messages(), add_generation_prompt=True, tokenize=False)
+    text = encoder.processor.apply_chat_template(
+        user_messages(encoder.labels), add_generation_prompt=True, tokenize=False
+    )
     full = f"{text}{ANSWER}<|im_end|>"
     inputs = encoder.processor(text=[full] * len(images), images=images, return_tensors="pt", padding=True)
     labels = inputs["input_ids"].clone()
@@ -195,7 +198,7 @@ def sft_trainer(setting: Setting) -> tuple[list[float], int]:
 
     encoder, model = build(setting, setting.dtype)
     model, names = _three_modules(model), setting.names
-    system, user = user_messages()
+    system, user = user_messages(encoder.labels)
     user = {"role": "user", "content": [{"type": "image"}, user["content"][1]]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": ANSWER}]}
     images = [Image.open(setting.folder / name).convert("RGB") for name in names]

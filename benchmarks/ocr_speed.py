@@ -36,12 +36,12 @@ sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 from benchmarks.real_photos import Photo, find_table, read_photos
 
 from skincare import images
-from skincare.categories import CATEGORIES
 from skincare.files import write_json
 from skincare.images import Pixels
+from skincare.labels import skincare_labels
 from skincare.runlog import environment
 from skincare.text_reading.ocr import make_engine
-from skincare.text_reading.phrases import fold, read_phrases
+from skincare.text_reading.phrases import fold, phrases_of
 from skincare.text_reading.reader import Reader
 
 logger = logging.getLogger("ocr_speed")
@@ -128,10 +128,10 @@ def summarise(photos: Sequence[Photo], measured: Sequence[tuple[list[str], float
     """Return the figures of one engine."""
     seconds = [one[1] for one in measured]
     texts = [one[0] for one in measured]
-    reader, vocabulary = Reader(), _vocabulary()
+    reader, vocabulary = Reader(skincare_labels()), _vocabulary()
     said = [reader.predict(some) for some in texts]
     right = [
-        one.status != "no_text" and CATEGORIES[int(np.argmax(one.log_probabilities))] == photo.category
+        one.status != "no_text" and reader.labels.names[int(np.argmax(one.log_probabilities))] == photo.category
         for one, photo in zip(said, photos, strict=True)
     ]
     values = {
@@ -147,7 +147,7 @@ def summarise(photos: Sequence[Photo], measured: Sequence[tuple[list[str], float
 
 
 def _vocabulary() -> set[str]:
-    return set().union(*(_words([phrase.text]) for phrase in read_phrases()))
+    return set().union(*(_words([phrase.text]) for phrase in phrases_of(skincare_labels())))
 
 
 def _words(texts: Sequence[str]) -> set[str]:

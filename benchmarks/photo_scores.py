@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from skincare.categories import CATEGORIES
 from skincare.evaluation import calibration, intervals, metrics
+from skincare.labels import skincare_labels
 
 _N_RESAMPLES: Final = 5000
 _SURE_SHARE: Final = 0.6
@@ -46,7 +46,7 @@ def score(answers: Sequence[Answer]) -> dict[str, Any]:
 
     ordered = sorted(answers, key=lambda one: (-one.confidence, one.image_id))
     answered = [one for one in answers if one.is_answered]
-    counts = metrics.count_by_product(answers, CATEGORIES)
+    counts = metrics.count_by_product(answers, skincare_labels().names)
     f1 = float(metrics.macro_f1(counts.sum(axis=0)))
     drawn_f1 = metrics.macro_f1(np.tensordot(draws, counts, axes=1))
     return {

@@ -37,9 +37,9 @@ sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 from benchmarks.photo_scores import Answer, counts_by, score
 
 from skincare import images
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json, write_text
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.runlog import environment
 from skincare.text_reading.extraction import ImageFile, extract_all
@@ -101,10 +101,10 @@ def run(config: Config) -> dict[str, Any]:
     table = find_table(config.photos)
     photos = read_photos(table)
     packs = _read_all(photos, config.ocr)
-    readers: dict[str, Reader] = {"table": Reader()}
+    readers: dict[str, Reader] = {"table": Reader(skincare_labels())}
     catalogue = _catalogue(config.catalogue, table)
     if catalogue:
-        readers["table and names"] = Reader.fit(*read_catalogue_names(catalogue))
+        readers["table and names"] = Reader.fit(skincare_labels(), *read_catalogue_names(catalogue, skincare_labels()))
     answers = {name: _answers(photos, packs, reader) for name, reader in readers.items()}
     if config.failures:
         write_text(config.failures, _failures(photos, packs, readers["table"]))
@@ -112,7 +112,8 @@ def run(config: Config) -> dict[str, Any]:
         "photos": {"n": len(photos), "n_products": len({one.product_key for one in photos})},
         "catalogue": f"{catalogue.name}, {_n_names(catalogue)} names" if catalogue else None,
         "engine": engine_label(config.ocr),
-        "most_frequent_category": max(map([one.category for one in photos].count, CATEGORIES)) / len(photos),
+        "most_frequent_category": max(map([one.category for one in photos].count, skincare_labels().names))
+        / len(photos),
         "cpu_seconds_a_photo": _time(photos, config.ocr, config.n_timed),
         "readers": {name: {**score(some), **_groups(photos, some)} for name, some in answers.items()},
         **environment(),
@@ -144,7 +145,7 @@ def read_photos(table: Path) -> list[Photo]:
             raise StageError(f"{table} has no column {', '.join(sorted(absent))}")
         for number, row in enumerate(rows, start=2):
             path = table.parent / row["file"]
-            if row["category"] not in CATEGORIES:
+            if row["category"] not in skincare_labels().names:
                 raise StageError(f"{table}, row {number}: {row['category']!r} is none of the categories")
             if not path.is_file():
                 raise StageError(f"{table}, row {number}: there is no {path}")
@@ -164,7 +165,7 @@ def _read_all(photos: Sequence[Photo], ocr: EngineName) -> list[PackText]:
 
 def _time(photos: Sequence[Photo], ocr: EngineName, n_timed: int) -> dict[str, float]:
     """Return the seconds that one core takes for a photo, decoding, OCR and the reader, of photos picked evenly."""
-    engine, reader = make_engine(ocr), Reader()
+    engine, reader = make_engine(ocr), Reader(skincare_labels())
     seconds = []
     for photo in photos[:: max(1, len(photos) // n_timed)][:n_timed]:
         content = photo.path.read_bytes()
@@ -183,7 +184,7 @@ def _answers(photos: Sequence[Photo], packs: Sequence[PackText], reader: Reader)
     found = []
     for number, (photo, pack) in enumerate(zip(photos, packs, strict=True)):
         said = reader.predict(pack.lines, pack.other_script)
-        likeliest = CATEGORIES[int(np.argmax(said.log_probabilities))]
+        likeliest = skincare_labels().names[int(np.argmax(said.log_probabilities))]
         has_text = any(map(str.isalpha, "".join(pack.texts)))
         is_answered = said.status == "read"
         ids = str(number), photo.product_key
@@ -205,7 +206,7 @@ def _failures(photos: Sequence[Photo], packs: Sequence[PackText], reader: Reader
     for photo, pack in zip(photos, packs, strict=True):
         said = reader.predict(pack.lines, pack.other_script)
         if said.label != photo.category:
-            likeliest = CATEGORIES[int(np.argmax(said.log_probabilities))]
+            likeliest = skincare_labels().names[int(np.argmax(said.log_probabilities))]
             words = [f"{said.confidence:.2f}", said.status, "; ".join(said.evidence), " / ".join(pack.texts)]
             lines.append([photo.path.name, photo.category, likeliest, *words])
     buffer = io.StringIO()
@@ -223,7 +224,7 @@ def _catalogue(named: Path | None, table: Path) -> Path | None:
 
 
 def _n_names(catalogue: Path) -> int:
-    return len(read_catalogue_names(catalogue)[0])
+    return len(read_catalogue_names(catalogue, skincare_labels())[0])
 
 
 def _header(path: Path) -> list[str]:

@@ -32,8 +32,8 @@ from PIL import Image
 
 from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
-from skincare.categories import CATEGORIES
 from skincare.inference.decoders import make_decoder
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import freeze
 from skincare.modeling.model import default_device, load_model, load_processor
@@ -43,6 +43,7 @@ from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.text_reading.evidence import EvidenceFinder
 from skincare.text_reading.pack_text import PackText, read_pack_text
+from skincare.text_reading.phrases import phrases_of
 from skincare.training import memory_plan, objectives
 from skincare.training.recipes import REFERENCE_PARTS
 
@@ -100,7 +101,7 @@ def main() -> None:
 def _model(config: Config, device: torch.device, dtype: Dtype) -> Any:
     if config.shape == "tiny":
         return load_model(TINY_MODEL, device)
-    encoder = PromptEncoder(load_processor(TINY_MODEL))
+    encoder = PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
     return full_size_model(getattr(torch, dtype), device, encoder)
 
 
@@ -108,7 +109,7 @@ def _row(
     recogniser: Recogniser, limit: int, heights: dict[str, dict[str, float]], device: torch.device
 ) -> dict[str, Any]:
     """Return what a limit costs, and what it shows."""
-    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(min(64, limit), limit)))
+    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(min(64, limit), limit)), skincare_labels())
     noise = np.random.default_rng(0).integers(0, 256, (_SIDE_PX, _SIDE_PX, 3), dtype=np.uint8)
     pixels = encoder.pixels(Image.fromarray(noise))
     grid = pixels.grid
@@ -152,7 +153,7 @@ def _measured(work: Callable[[], None], device: torch.device) -> dict[str, float
 
 def _plan(model_config: Any, encoder: PromptEncoder, grid: tuple[int, int, int]) -> dict[str, Any]:
     """Return what the memory plan says of one image a pass, and which batch fits into 16 GiB."""
-    n_tokens = encoder.batch([grid], [max(CATEGORIES, key=len)]).input_ids.shape[1]
+    n_tokens = encoder.batch([grid], [max(encoder.labels.names, key=len)]).input_ids.shape[1]
     found = memory_plan.plan(
         model_config, REFERENCE_PARTS, n_tokens, grid, batch_size=4, capacity_bytes=16 * memory_plan.GIB,
         n_prefix=len(encoder.opening),
@@ -169,7 +170,7 @@ def _plan(model_config: Any, encoder: PromptEncoder, grid: tuple[int, int, int])
 
 def _heights(texts: list[PackText]) -> dict[str, dict[str, float]]:
     """Return quantiles of the heights of all lines, and of those by which the reader chooses, as shares."""
-    finder = EvidenceFinder()
+    finder = EvidenceFinder(phrases_of(skincare_labels()))
     lines: list[float] = []
     deciding: list[float] = []
     for one in texts:

@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from skincare import runlog, stage
-from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example, read_dataset
 from skincare.evaluation import comparison, metrics
 from skincare.inference import predictions, rankings
 from skincare.inference.decoders import NAMES, DecoderName
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels
 from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
@@ -67,15 +67,15 @@ def run(config: Config, layout: Layout) -> Summary:
     without_own, spoken_of = _other_hints(examples, config.seed)
     for name, changed in without_own.items():
         asked[name] = model.predict(changed, config.split, model.decoder("rank"), config.batch_size)
-    rng = random.Random(config.seed)
+    rng, labels = random.Random(config.seed), model.encoder.labels
     for i in range(config.n_orders):
-        other = model.listing(rng.sample(CATEGORIES, len(CATEGORIES)))
+        other = model.listing(rng.sample(labels.names, len(labels)))
         asked[f"rank_order_{i + 1}"] = other.predict(examples, config.split, other.decoder("rank"), config.batch_size)
     runlog.take_back_summary("ablations", layout)
     for name, answered in asked.items():
         predictions.write_jsonl(layout.ablations / f"{name}.jsonl", answered)
     model.write_manifest(layout.ablations, config, {f"{name}.jsonl": some for name, some in asked.items()})
-    rows = [_row(name, answered, asked["rank"]) for name, answered in asked.items()]
+    rows = [_row(name, answered, asked["rank"], labels) for name, answered in asked.items()]
     for row in rows:
         logger.info("%-16s %6.1f %% (%.1f to %.1f)", row["way"], *(100 * row[key] for key in _INTERVAL))
     orders = [some for name, some in asked.items() if name == "rank" or name.startswith("rank_order_")]
@@ -127,9 +127,9 @@ def _decoders(model: EvaluatedModel) -> list[DecoderName]:
     return [name for name in NAMES if name != "head" or model.recogniser.head is not None]
 
 
-def _row(way: str, answered: Sequence[Prediction], base: Sequence[Prediction]) -> dict[str, Any]:
+def _row(way: str, answered: Sequence[Prediction], base: Sequence[Prediction], labels: Labels) -> dict[str, Any]:
     """Return a way's scores, and their difference to ranking by likelihood on the same images."""
-    scores, change = metrics.score(answered), comparison.compare(base, answered)
+    scores, change = metrics.score(answered, labels), comparison.compare(base, answered)
     return {
         "way": way,
         **{key: getattr(scores, key) for key in (*_INTERVAL, "coverage", "f1_macro", "n", "n_products")},

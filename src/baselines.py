@@ -33,7 +33,6 @@ from sklearn.preprocessing import StandardScaler
 
 from skincare import runlog, stage
 from skincare.catalogue import Product, read_products
-from skincare.categories import CATEGORIES
 from skincare.dataset import splitting
 from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import StageError
@@ -42,6 +41,7 @@ from skincare.evaluation.calibration import with_temperature
 from skincare.evaluation.metrics import Scores
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels, labels_of
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import default_device, load_model, load_processor
 from skincare.modeling.recogniser import Recogniser
@@ -91,28 +91,29 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Fit each baseline on train, choose on val, score on test; then those that have a test set of their own."""
     parts = {split: read_dataset(layout, split) for split in SPLITS}
-    products = read_products(config.catalogue or layout.catalogue).products
+    labels = labels_of(layout)
+    products = read_products(config.catalogue or layout.catalogue, labels).products
     texts = _texts(parts, {one.product_id: one.name for one in products})
-    named = _fit(names.name_model, texts, parts)
-    probed = _fit(_probe_model, _features(config, layout, parts), parts)
-    weight = _choose_weight(named["val"], probed["val"], parts["val"])
+    named = _fit(names.name_model, texts, parts, labels)
+    probed = _fit(_probe_model, _features(config, layout, parts, labels), parts, labels)
+    weight = _choose_weight(named["val"], probed["val"], parts["val"], labels)
     tables = {
-        "majority": _majority(parts),
+        "majority": _majority(parts, labels),
         "name": named["test"],
         "vision_probe": probed["test"],
         "name_image": _fuse(weight, named["test"], probed["test"]),
     }
     if layout.pack_text.is_file():
-        read = _read_packs(layout, parts, products)
-        weight_of_text = _choose_weight(read["val"], probed["val"], parts["val"])
+        read = _read_packs(layout, parts, products, labels)
+        weight_of_text = _choose_weight(read["val"], probed["val"], parts["val"], labels)
         tables["pack_text"] = read["test"]
         tables["pack_text_image"] = _fuse(weight_of_text, read["test"], probed["test"])
     else:
         logger.info("pack_text left out: `python src/read_text.py` was not run")
-    answers = {name: _predictions(parts["test"], name, table) for name, table in tables.items()}
+    answers = {name: _predictions(parts["test"], name, table, labels) for name, table in tables.items()}
     answers["product_lookup"] = _look_up(parts, config.seed)
-    answers["name_folds"] = _name_folds(products, config.seed)
-    scores = {name: metrics.score(some) for name, some in answers.items() if some}
+    answers["name_folds"] = _name_folds(products, config.seed, labels)
+    scores = {name: metrics.score(some, labels) for name, some in answers.items() if some}
     runlog.take_back_summary("baselines", layout)
     for name, one in scores.items():
         predictions.write_jsonl(layout.baselines / f"{name}.jsonl", answers[name])
@@ -139,14 +140,16 @@ def _texts(parts: dict[str, list[Example]], name_of: dict[str, str]) -> dict[str
     return {split: [name_of[one.product_id] for one in part] for split, part in parts.items()}
 
 
-def _read_packs(layout: Layout, parts: dict[str, list[Example]], products: Sequence[Product]) -> dict[str, Table]:
+def _read_packs(
+    layout: Layout, parts: dict[str, list[Example]], products: Sequence[Product], labels: Labels
+) -> dict[str, Table]:
     """Return, for val and test, what a reader says that has learnt from train; even odds for packs without text."""
     texts = read_pack_text(layout.pack_text)
-    reader = split_reader.fit_on_train(parts, products, texts)
+    reader = split_reader.fit_on_train(parts, products, texts, labels)
     tables = {}
     for split in ("val", "test"):
         table, is_read = split_reader.read_packs(reader, parts[split], texts)
-        tables[split] = np.where(is_read[:, None], table, -np.log(len(CATEGORIES)))
+        tables[split] = np.where(is_read[:, None], table, -np.log(len(labels)))
     return tables
 
 
@@ -156,9 +159,9 @@ def _figures(name: str, scores: Scores, *, is_of_test: bool) -> dict[str, Any]:
     return {"label": _LABELS[name], "is_of_test": is_of_test, **{key: getattr(scores, key) for key in keys}}
 
 
-def _features(config: Config, layout: Layout, parts: dict[str, list[Example]]) -> dict[str, Table]:
+def _features(config: Config, layout: Layout, parts: dict[str, list[Example]], labels: Labels) -> dict[str, Table]:
     """Return (images, width) means of the untrained model's visual tokens."""
-    encoder = PromptEncoder(load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens)))
+    encoder = PromptEncoder(load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens)), labels)
     recogniser = Recogniser(load_model(config.model, default_device()).requires_grad_(False))
     images = VisionFeatures(recogniser, encoder, layout.root)
     return {split: _visual_means(images, [one.image for one in part]) for split, part in parts.items()}
@@ -173,9 +176,9 @@ def _visual_means(features: VisionFeatures, images: Sequence[str]) -> Table:
     return np.stack(rows).astype(np.float64)
 
 
-def _majority(parts: dict[str, list[Example]]) -> Table:
+def _majority(parts: dict[str, list[Example]], labels: Labels) -> Table:
     counts = Counter(one.category for one in parts["train"])
-    row = [np.log(counts[name] / counts.total()) if counts[name] else names.NEVER for name in CATEGORIES]
+    row = [np.log(counts[name] / counts.total()) if counts[name] else names.NEVER for name in labels.names]
     return np.tile(np.array(row), (len(parts["test"]), 1))
 
 
@@ -183,17 +186,17 @@ def _probe_model(strength: float) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1 * strength, max_iter=2000))
 
 
-def _fit(make: Any, inputs: dict[str, Any], parts: dict[str, list[Example]]) -> dict[str, Table]:
+def _fit(make: Any, inputs: dict[str, Any], parts: dict[str, list[Example]], labels: Labels) -> dict[str, Table]:
     """Return, for val and test, (images, 14) log-probabilities of the model that does best on val."""
     truths = {split: [one.category for one in part] for split, part in parts.items()}
     fitted = [make(strength).fit(inputs["train"], truths["train"]) for strength in _STRENGTHS]
     best = max(fitted, key=lambda one: one.score(inputs["val"], truths["val"]))
-    return {split: names.log_probabilities(best, inputs[split]) for split in ("val", "test")}
+    return {split: names.log_probabilities(best, inputs[split], labels) for split in ("val", "test")}
 
 
-def _choose_weight(named: Table, probed: Table, val: Sequence[Example]) -> float:
+def _choose_weight(named: Table, probed: Table, val: Sequence[Example], labels: Labels) -> float:
     """Return the name's weight under which the truths of val are likeliest."""
-    truths = [CATEGORIES.index(one.category) for one in val]
+    truths = [labels.index(one.category) for one in val]
     return max(_WEIGHTS, key=lambda weight: float(_fuse(weight, named, probed)[np.arange(len(truths)), truths].mean()))
 
 
@@ -215,21 +218,23 @@ def _look_up(parts: dict[str, list[Example]], seed: int) -> list[Prediction]:
     ]
 
 
-def _name_folds(products: Sequence[Product], seed: int) -> list[Prediction]:
+def _name_folds(products: Sequence[Product], seed: int, labels: Labels) -> list[Prediction]:
     """Answer about every product of the catalogue; nothing where it is too small for folds."""
-    table = names.cross_validate(products, seed)
+    table = names.cross_validate(products, seed, labels)
     if table is None:
         logger.info("name_folds left out: a category of the catalogue has fewer than %d products", names.N_FOLDS)
         return []
     # A product is one name, not one image.
-    shown = [Example("", one.category, one.product_id, one.product_id) for one in products]
-    return _predictions(shown, "name_folds", table)
+    shown = [Example("", one.category, one.product_id, one.product_id, labels.question) for one in products]
+    return _predictions(shown, "name_folds", table, labels)
 
 
-def _predictions(examples: Sequence[Example], name: str, table: Table) -> list[Prediction]:
+def _predictions(examples: Sequence[Example], name: str, table: Table, labels: Labels) -> list[Prediction]:
     return [
         # Even odds are how a pack without text stands in the table: no answer.
-        _prediction(one, name, None if name == "pack_text" and not np.ptp(row) else CATEGORIES[int(row.argmax())], row)
+        _prediction(
+            one, name, None if name == "pack_text" and not np.ptp(row) else labels.names[int(row.argmax())], row
+        )
         for one, row in zip(examples, table, strict=True)
     ]
 

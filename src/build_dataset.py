@@ -24,12 +24,12 @@ import tyro
 
 from skincare import figures, runlog, stage
 from skincare.catalogue import Product, name_family, read_products
-from skincare.categories import CATEGORIES
 from skincare.cleaning.image_tables import CROPPED
 from skincare.dataset import chat, hints, splitting
 from skincare.dataset.chat import Example
 from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.errors import StageError
+from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import HintKind
 from skincare.runlog import Summary
@@ -66,7 +66,8 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Join categories, group, split, prove that nothing leaks, write."""
     _check(config)
-    catalogue = read_products(config.catalogue or layout.catalogue)
+    labels = labels_of(layout)
+    catalogue = read_products(config.catalogue or layout.catalogue, labels)
     products = {product.product_id: product for product in catalogue.products}
     rows = CLEAN.read(layout.clean_table)
     strangers = sorted({row.product_id for row in rows if row.product_id not in products})
@@ -80,7 +81,8 @@ def run(config: Config, layout: Layout) -> Summary:
     file_of = _cropped_files(rows, layout) if config.cropped else {row.image_id: row.file for row in rows}
     hint_of = hints.hints_of(config.hint, rows, layout, config.hint_bytes, with_name=config.hint_with_name)
     examples = [
-        chat.example(file_of[row.image_id], products[row.product_id].category, hint_of[row.image_id]) for row in rows
+        chat.example(file_of[row.image_id], products[row.product_id].category, labels, hint_of[row.image_id])
+        for row in rows
     ]
     links = _links(rows, REJECTED.read(layout.rejected_table), products, layout)
     group_of = splitting.group_products(products, links)
@@ -90,7 +92,7 @@ def run(config: Config, layout: Layout) -> Summary:
         parts, manifest = _split_by_product(config, layout, groups, group_of, examples, products)
     else:
         parts = _split_by_image(config, examples)
-    results = _results(config, parts, groups, group_of)
+    results = _results(config, parts, groups, group_of, labels)
     results["products_not_in_catalogue"] = strangers
     # The earlier split stays until this one is proven not to leak.
     runlog.take_back_summary("build_dataset", layout)
@@ -99,7 +101,7 @@ def run(config: Config, layout: Layout) -> Summary:
     for split, part in parts.items():
         chat.write_dataset(layout, split, part)
     counts = {split: Counter(one.category for one in part) for split, part in parts.items()}
-    figures.draw_dataset_split(counts, layout.plot("dataset_split"))
+    figures.draw_dataset_split(counts, labels.names, layout.plot("dataset_split"))
     leak = results["leakage"]
     return Summary(
         headline=f"{', '.join(f'{split} {len(part):,}' for split, part in parts.items())} images of "
@@ -199,7 +201,7 @@ def _split_by_image(config: Config, examples: Sequence[Example]) -> dict[str, li
 
 def _results(
     config: Config, parts: Mapping[str, Sequence[Example]], groups: Sequence[splitting.Group],
-    group_of: Mapping[str, str],
+    group_of: Mapping[str, str], labels: Labels,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what the report shows; raises StageError when a split by product leaks."""
     pairs = {split: [(one.product_id, one.category) for one in part] for split, part in parts.items()}
@@ -215,7 +217,7 @@ def _results(
                 sum(one.category == category for one in part),
                 len({one.product_id for one in part if one.category == category}),
             ]
-            for category in CATEGORIES
+            for category in labels.names
         }
         for split, part in parts.items()
     }

@@ -43,6 +43,7 @@ from skincare.cleaning.inspection import ImageMetrics, Inspection
 from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.errors import StageError
 from skincare.files import copy_if_changed, write_text
+from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, IMAGES, REJECTED, CleanRow, ImageRow, RejectedRow, natural_key
@@ -100,7 +101,7 @@ def run(config: Config, layout: Layout) -> Summary:
     if config.calibrate:
         return threshold_review.calibrate(config.calibrate, config.review, config.keep_good, layout)
     choice = config.choice(config.rules)
-    products = Products.of(read_products(config.catalogue or layout.catalogue).products)
+    products = Products.of(read_products(config.catalogue or layout.catalogue, labels_of(layout)).products)
     rows = _rows(layout)
     with MetricsCache(layout.metrics_cache) as store:
         inspections = batch_inspection.inspect_all(rows, layout, store, config.engine, anew=config.remeasure)

@@ -19,7 +19,6 @@ import tyro
 from tqdm import tqdm
 
 from skincare import images, runlog, stage
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError
 from skincare.evaluation import intervals
 from skincare.files import write_bytes
@@ -27,6 +26,7 @@ from skincare.inference import predictions, saliency
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.predictions import Prediction
 from skincare.inference.saliency import Method, Saliency
+from skincare.labels import Labels, labels_of
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.sample.boxes import product_boxes
@@ -55,7 +55,8 @@ def run(config: Config, layout: Layout) -> Summary:
     if not layout.summary("finetune").is_file():
         raise MissingInputError("finished run", layout.summary("finetune"), "Run `python src/finetune.py` first.")
     name = json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"]
-    ranked = predictions.read_jsonl(layout.finetune_log(name) / "test_ranked.jsonl")
+    labels = labels_of(layout)
+    ranked = predictions.read_jsonl(layout.finetune_log(name) / "test_ranked.jsonl", labels)
     ranked.sort(key=lambda one: (one.category == one.truth, -max(one.log_probabilities)))
     boxes = product_boxes(layout, {one.image_id for one in ranked})
     asked = ranked if boxes else ranked[: config.n_images]
@@ -75,18 +76,23 @@ def run(config: Config, layout: Layout) -> Summary:
             "method": config.method,
             "overlap": overlap,
             "images": [
-                {"image_id": one.image_id, "truth": one.truth, "rival": _rival(one), "contrast": saliency_of.contrast}
+                {
+                    "image_id": one.image_id,
+                    "truth": one.truth,
+                    "rival": _rival(one, labels),
+                    "contrast": saliency_of.contrast,
+                }
                 for one, saliency_of in shown
             ],
         },
     )
 
 
-def _rival(one: Prediction) -> str:
+def _rival(one: Prediction, labels: Labels) -> str:
     """Return the likeliest name that is not the true one: what a mistake said."""
     return max(
-        (name for name in CATEGORIES if name != one.truth),
-        key=lambda name: one.log_probabilities[CATEGORIES.index(name)],
+        (name for name in labels.names if name != one.truth),
+        key=lambda name: one.log_probabilities[labels.index(name)],
     )
 
 
@@ -97,7 +103,7 @@ def _explain(model: EvaluatedModel, asked: Sequence[Prediction], batch_size: int
         for start in range(0, len(asked), batch_size):
             some = asked[start : start + batch_size]
             grids, states = images.get([one.file for one in some])
-            truths, rivals = [one.truth for one in some], [_rival(one) for one in some]
+            truths, rivals = [one.truth for one in some], [_rival(one, model.encoder.labels) for one in some]
             hints = [one.hint for one in some]
             found += saliency.explain(images.recogniser, images.encoder, grids, states, truths, rivals, hints)
             bar.update(len(some))

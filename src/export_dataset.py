@@ -30,6 +30,7 @@ from skincare.dataset.image_files import FolderImages
 from skincare.dataset.shard_formats import Format
 from skincare.dataset.shards import INDEX, Shard, Storage, write_index, write_shards
 from skincare.errors import StageError
+from skincare.labels import labels_of
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
 from skincare.tables import IMAGES, ImageRow
@@ -66,7 +67,9 @@ def run(config: Config, layout: Layout) -> Summary:
     )  # fmt: skip
     fingerprint = _fingerprint(parts)
     _write_credits(storage, images)
-    storage.write("dataset_card.md", dataset_card(config.format, parts, images, fingerprint).encode())
+    storage.write(
+        "dataset_card.md", dataset_card(config.format, parts, images, fingerprint, labels_of(layout)).encode()
+    )
     n_bytes = sum(shard.n_bytes for shard in shards)
     return Summary(
         headline=f"{sum(map(len, parts.values())):,} images as {config.format}, {len(shards)} shards of "
@@ -96,7 +99,7 @@ def _write_shards(
                 shards.append(shard)
                 images[split] += entries
                 bar.update(shard.n_images)
-    write_index(storage, kind, shards, images)
+    write_index(storage, kind, shards, images, labels_of(layout))
     return shards
 
 

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from skincare import stage
 from skincare.catalogue import read_products
-from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, comparison, fusion, metrics
@@ -28,6 +27,7 @@ from skincare.evaluation.calibration import Rights, Table
 from skincare.files import write_json
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
 from skincare.text_reading import split_reader
@@ -73,21 +73,22 @@ def run(config: Config, layout: Layout) -> Summary:
     name = config.run or _last_run(layout)
     log, folder = layout.finetune_log(name), layout.finetuned_model(name)
     parts = {split: read_dataset(layout, split) for split in SPLITS}
-    texts = read_pack_text(layout.pack_text)
-    reader = split_reader.fit_on_train(parts, read_products(config.catalogue or layout.catalogue).products, texts)
+    texts, labels = read_pack_text(layout.pack_text), labels_of(layout)
+    products = read_products(config.catalogue or layout.catalogue, labels).products
+    reader = split_reader.fit_on_train(parts, products, texts, labels)
     told = {split: _told(log / f"{split}_ranked.jsonl", parts[split], reader, texts) for split in ("val", "test")}
     val, test = told["val"], told["test"]
     weights = fusion.fit(val.model, val.reader, val.is_read, val.truths)
     fused = fusion.fuse(weights, test.model, test.reader, test.is_read)
     answers = {
-        "reader": _answers(test.ranked, "reader", test.reader, test.is_read),
-        "model": predictions.read_jsonl(log / "test_predictions.jsonl"),
-        "fused": _answers(test.ranked, "fused", fused),
-        **_named(layout, test.ranked),
+        "reader": _answers(test.ranked, "reader", test.reader, labels, test.is_read),
+        "model": predictions.read_jsonl(log / "test_predictions.jsonl", labels),
+        "fused": _answers(test.ranked, "fused", fused, labels),
+        **_named(layout, test.ranked, labels),
     }
     for kind in ("reader", "fused"):
         predictions.write_jsonl(log / f"test_{kind}.jsonl", answers[kind])
-    results = _results(answers, val, test, fused)
+    results = _results(answers, val, test, fused, labels)
     reader.save(folder / fusion.READER_FOLDER)
     fusion.write(folder, weights, decoder=test.ranked[0].decoder, n_val=len(val.truths), ocr=_engine(texts))
     write_json(log / "fusion.json", {"run": name, "weights": vars(weights), **results})
@@ -115,19 +116,21 @@ def _told(file: Path, examples: Sequence[Example], reader: Reader, texts: Mappin
     if not file.is_file():
         raise MissingInputError("ranked answers of the run", file, "Train it again with `python src/finetune.py`.")
     # Sorted, as `table_of` sorts.
-    ranked = sorted(predictions.read_jsonl(file), key=lambda one: one.image_id)
+    ranked = sorted(predictions.read_jsonl(file, reader.labels), key=lambda one: one.image_id)
     examples = sorted(examples, key=lambda one: one.image_id)
     if [(one.image_id, one.truth) for one in ranked] != [(one.image_id, one.category) for one in examples]:
         raise StageError(f"{file}: answers about other images than the dataset's; run `python src/finetune.py` again")
-    table, truths = calibration.table_of(ranked)
+    table, truths = calibration.table_of(ranked, reader.labels)
     return _Told(ranked, table, *split_reader.read_packs(reader, examples, texts), truths)
 
 
-def _answers(ranked: Sequence[Prediction], kind: str, table: Table, is_read: Rights | None = None) -> list[Prediction]:
+def _answers(
+    ranked: Sequence[Prediction], kind: str, table: Table, labels: Labels, is_read: Rights | None = None
+) -> list[Prediction]:
     """Return an answer about each image: the likeliest category, none where nothing was read."""
     answers = []
     for i, (one, row) in enumerate(zip(ranked, table, strict=True)):
-        category = CATEGORIES[int(row.argmax())] if is_read is None or is_read[i] else None
+        category = labels.names[int(row.argmax())] if is_read is None or is_read[i] else None
         answers.append(
             replace(
                 one, decoder=kind, text=category or "", category=category, status="exact" if category else "empty",
@@ -138,16 +141,18 @@ def _answers(ranked: Sequence[Prediction], kind: str, table: Table, is_read: Rig
     return answers
 
 
-def _named(layout: Layout, ranked: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+def _named(layout: Layout, ranked: Sequence[Prediction], labels: Labels) -> dict[str, list[Prediction]]:
     """Return what the name alone answers about the same images, where baselines.py has asked it."""
     file = layout.baselines / "name.jsonl"
-    found = predictions.read_jsonl(file) if file.is_file() else []
+    found = predictions.read_jsonl(file, labels) if file.is_file() else []
     return {"name": found} if found and comparison.is_of_same_images(found, ranked) else {}
 
 
-def _results(answers: Mapping[str, list[Prediction]], val: _Told, test: _Told, fused: Table) -> dict[str, Any]:
+def _results(
+    answers: Mapping[str, list[Prediction]], val: _Told, test: _Told, fused: Table, labels: Labels
+) -> dict[str, Any]:
     """Return the table and the paired comparisons as the report shows them."""
-    scores = {name: metrics.score(some) for name, some in answers.items()}
+    scores = {name: metrics.score(some, labels) for name, some in answers.items()}
     keys = ("n", "n_products", *_INTERVAL, "f1_macro", "f1_macro_low", "f1_macro_high", "coverage")
     bins = {"model": test.model, "fused": fused}
     return {

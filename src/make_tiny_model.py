@@ -24,10 +24,10 @@ from tqdm import tqdm
 from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.files import replacing_folder, write_text
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import Pixels, PromptEncoder
 from skincare.modeling.recogniser import Recogniser
 from skincare.paths import TINY_MODEL, Layout
-from skincare.prompts import QUESTION, SYSTEM_PROMPT
 from skincare.runlog import Summary
 from skincare.sample import drawing, tiny
 
@@ -86,8 +86,9 @@ def run(config: Config, layout: Layout) -> Summary:
     rng = random.Random(config.seed)
     descriptions = [drawing.describe(drawing.random_packaging(rng)) for _ in range(2000)]
     # The instruction stands in the corpus a few times only: category names stay several tokens long, as in Qwen2-VL.
-    processor = tiny.build_processor([*descriptions, *[SYSTEM_PROMPT, QUESTION] * 4])
-    encoder = PromptEncoder(processor)
+    labels = skincare_labels()
+    processor = tiny.build_processor([*descriptions, *[labels.system_prompt(), labels.question] * 4])
+    encoder = PromptEncoder(processor, labels)
     recogniser = Recogniser(tiny.build_model(processor.tokenizer, config.seed))
     final_loss = _train(recogniser, encoder, config)
     exact = _share_exact(recogniser.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))

@@ -23,10 +23,10 @@ from typing import Annotated, ClassVar, Final, Literal
 import tyro
 
 from skincare import file_formats, stage
-from skincare.categories import UNKNOWN
 from skincare.errors import MissingInputError, StageError
 from skincare.files import check_writable, write_text
 from skincare.inference.image_predictions import Predictor, Row, abstain_below, to_csv, to_table
+from skincare.labels import UNKNOWN, check_same_labels, labels_of, labels_of_model
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
 from skincare.text_reading.ocr import EngineName
@@ -111,15 +111,18 @@ def _predictor(config: Config, layout: Layout) -> Predictor:
     from skincare.inference.model_predictor import ModelPredictor
 
     source = config.model or str(_newest_model(layout))
+    if config.labels:
+        check_same_labels(Path(source), labels_of(layout))
+    labels = labels_of_model(Path(source), labels_of(layout))
     if is_drawings_only(Path(source)):
         logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
     if _is_fused(config, Path(source)):
         from skincare.inference.fused_predictor import FusedPredictor
 
-        return FusedPredictor(Path(source), PackReader(config.ocr, layout.ocr_cache), config.batch_size)
+        return FusedPredictor(Path(source), labels, PackReader(config.ocr, layout.ocr_cache), config.batch_size)
     has_text = hints.read_settings(Path(source)).kind == "text"
     return ModelPredictor(
-        source, config.decoder, config.temperature, needs_probabilities=config.min_confidence is not None,
+        source, labels, config.decoder, config.temperature, needs_probabilities=config.min_confidence is not None,
         batch_size=config.batch_size, packs=PackReader(config.ocr, layout.ocr_cache) if has_text else None,
     )  # fmt: skip
 

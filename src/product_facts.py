@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from skincare import runlog, stage
 from skincare.catalogue import Product as CatalogueProduct
 from skincare.catalogue import read_products
+from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.product.brands import brands_of
 from skincare.product.coverage_plot import draw_coverage
@@ -38,7 +39,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Write the facts of every product of the catalogue, and how many have each."""
     del config
-    found = read_products(layout.catalogue)
+    found = read_products(layout.catalogue, labels_of(layout))
     rows = {" ".join(row.product_name.split()): row for row in reversed(CATALOGUE.read(layout.catalogue))}
     known = known_products(found.products, rows, _metadata(layout))
     runlog.take_back_summary("product_facts", layout)

@@ -17,6 +17,7 @@ from typing import ClassVar
 from skincare import runlog, stage
 from skincare.evaluation import release_gate
 from skincare.files import write_text
+from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.reporting import model_card, report_data, report_pages, report_views
 from skincare.reporting.report_data import ReportData
@@ -41,7 +42,7 @@ class Config(stage.StageConfig):
 
 def run(config: Config, layout: Layout) -> Summary:
     """Read, render, write; then hold the answers against the gate's baseline."""
-    baseline = release_gate.read_baseline(config.gate) if config.gate else None
+    baseline = release_gate.read_baseline(config.gate, labels_of(layout)) if config.gate else None
     data = report_data.gather(layout)
     runlog.take_back_summary("report", layout)
     write_text(layout.report_markdown, report_pages.markdown(data, layout.root))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from skincare import stage
 from skincare.catalogue import read_products
+from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
 from skincare.sample.products import Product, dressed
@@ -51,7 +52,8 @@ def run(config: Config, layout: Layout) -> Summary:
 
 def _catalogued(path: Path) -> list[Product]:
     return [
-        dressed(one.product_id, one.name, one.category, urlsplit(one.url).path) for one in read_products(path).products
+        dressed(one.product_id, one.name, one.category, urlsplit(one.url).path)
+        for one in read_products(path, skincare_labels()).products
     ]
 
 

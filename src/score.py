@@ -20,7 +20,9 @@ from skincare import figures, runlog, stage
 from skincare.errors import MissingInputError
 from skincare.evaluation import comparison, merging, metrics, scoring
 from skincare.evaluation.metrics import Scores
-from skincare.inference import answer_parser, predictions
+from skincare.inference import predictions
+from skincare.inference.answer_parser import PARSER_VERSION
+from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.runlog import Summary, to_plain
 
@@ -43,7 +45,8 @@ class Config(stage.StageConfig):
 
 def run(config: Config, layout: Layout) -> Summary:
     """Parse, score and write each file, then what depends on several."""
-    groups = merging.parse(config.merge)
+    labels = labels_of(layout)
+    groups = merging.parse(config.merge, labels)
     files = config.files or _written(layout)
     if not files:
         raise MissingInputError("predictions", layout.zero_shot, "Make them with `python src/zero_shot.py`.")
@@ -51,21 +54,21 @@ def run(config: Config, layout: Layout) -> Summary:
     n_answers = n_changed = 0
     accuracies = {}
     for file in files:
-        old, new, scores = scoring.score_again(file)
+        old, new, scores = scoring.score_again(file, labels)
         n_answers += len(new)
         n_changed += sum(one.category != other.category for one, other in zip(old, new, strict=True))
         accuracies[to_plain(file)] = scores.accuracy
         if groups:
-            merged = scoring.score_merged(file, new, groups)
+            merged = scoring.score_merged(file, new, groups, labels)
             logger.info("%s, %s as one: %s", file, ", ".join(config.merge), metrics.headline(merged))
         _redraw(layout, file.resolve(), scores)
     for file in sorted(layout.finetune_log("").glob(_TRAINED)):
-        scoring.compare_with_zero_shot(layout, file.parent, predictions.read_jsonl(file))
+        scoring.compare_with_zero_shot(layout, file.parent, predictions.read_jsonl(file, labels))
         comparison.compare_with_baselines(layout, file.parent)
     return Summary(
         headline=f"{n_answers} answers in {len(files)} files, {n_changed} read otherwise than before",
         counts={"read as before": n_answers - n_changed, "read otherwise": n_changed},
-        results={"parser_version": answer_parser.ALIASES_VERSION, "accuracies": accuracies},
+        results={"parser_version": PARSER_VERSION, "accuracies": accuracies},
     )
 
 

@@ -40,6 +40,7 @@ from skincare.collecting.scrape_state import ScrapeState
 from skincare.collecting.sources import DEFAULT_SOURCE, source_named
 from skincare.collecting.web import Web
 from skincare.errors import StageError
+from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import FAILURES, IMAGES, METADATA
@@ -87,7 +88,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _run(config: Config, layout: Layout) -> Summary:
-    catalogue = read_products(_catalogue_path(config, layout))
+    catalogue = read_products(_catalogue_path(config, layout), labels_of(layout))
     for problem in catalogue.problems:
         logger.warning("catalogue row %d: %s: %s", problem.row, problem.reason, problem.detail)
     sources = sorted({one.source or config.source or DEFAULT_SOURCE for one in catalogue.products})

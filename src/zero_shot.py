@@ -54,7 +54,7 @@ def run(config: Config, layout: Layout) -> Summary:
         config.model, layout, limits, cache_images=config.cache_images, cache_answers=config.cache_answers
     )
     answered = asked.predict(examples, config.split, asked.decoder(config.decoder), config.batch_size)
-    scores = metrics.score(answered)
+    scores = metrics.score(answered, asked.encoder.labels)
     runlog.take_back_summary("zero_shot", layout)
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
     asked.write_manifest(layout.zero_shot, config, {"predictions.jsonl": answered})

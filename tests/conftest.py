@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from skincare.labels import skincare_labels
 from tests.browser import opened_browser
 
 # Side by side, the files that take longest come first: nobody waits for a long one at the end.
@@ -31,7 +32,7 @@ def tiny_encoder():
     from skincare.modeling.model import load_processor
     from skincare.paths import TINY_MODEL
 
-    return PromptEncoder(load_processor(TINY_MODEL))
+    return PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
 
 
 @pytest.fixture

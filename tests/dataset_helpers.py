@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from skincare.categories import CATEGORIES
 from skincare.dataset import chat
 from skincare.dataset.chat import Example
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.sample import drawing
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow, ImageRow
+
+CATEGORIES = skincare_labels().names
 
 SHOP = "https://www.sample-shop.example"
 
@@ -72,7 +74,7 @@ def write_dataset_files(layout: Layout, sizes: Mapping[str, int], *, first: int 
         for _ in range(size):
             file = layout.clean_images / f"pack_{20_000_000 + n}_1.jpg"
             file.write_bytes(jpeg(pack(n, 224)))
-            parts[split].append(chat.example(layout.relative(file), CATEGORIES[n % len(CATEGORIES)]))
+            parts[split].append(chat.example(layout.relative(file), CATEGORIES[n % len(CATEGORIES)], skincare_labels()))
             n += 1
         chat.write_dataset(layout, split, parts[split])
     return parts

@@ -5,14 +5,16 @@ import json
 import pytest
 
 import ablations
-from skincare.categories import CATEGORIES
 from skincare.inference import predictions
 from skincare.inference.evaluated import EvaluatedModel
+from skincare.labels import skincare_labels
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
-from skincare.prompts import SYSTEM_PROMPT
 from tests.dataset_helpers import write_dataset_files
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
+SYSTEM_PROMPT = skincare_labels().system_prompt()
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def test_every_way_is_scored_on_the_same_images(layout):
     ways = {row["way"]: row for row in results["ways"]}
     assert ways.keys() == {"generate", "constrained", "rank", "rank_per_token", "rank_pmi", "rank_synonyms",
                            "rank_order_1"}  # fmt: skip
-    files = {path.stem: predictions.read_jsonl(path) for path in layout.ablations.glob("*.jsonl")}
+    files = {path.stem: predictions.read_jsonl(path, skincare_labels()) for path in layout.ablations.glob("*.jsonl")}
     assert files.keys() == ways.keys()
     for way, answered in files.items():
         assert len(answered) == ways[way]["n"] == 3

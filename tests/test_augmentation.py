@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.settings import PixelLimits
@@ -69,7 +70,7 @@ def test_threads_make_views_side_by_side(monkeypatch):
 @pytest.mark.parametrize("size", [(1000, 1000), (1000, 667), (300, 1200)])
 @pytest.mark.parametrize("limits", [(64, 128), (36, 36)])
 def test_a_view_is_hardly_larger_than_what_the_model_sees_and_no_smaller(tiny_encoder, kind, size, limits):
-    encoder = PromptEncoder(copy.deepcopy(tiny_encoder.processor))
+    encoder = PromptEncoder(copy.deepcopy(tiny_encoder.processor), skincare_labels())
     encoder.processor.image_processor.size = PixelLimits(*limits).as_size()
     image = IMAGE.resize(size)
     grid = encoder.pixels(image).grid

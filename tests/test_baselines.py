@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 import baselines
-from skincare.categories import CATEGORIES
 from skincare.dataset import chat
 from skincare.errors import StageError
 from skincare.evaluation import comparison, metrics
 from skincare.inference import predictions
+from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL, Layout
 from tests.dataset_helpers import write_catalogue, write_dataset_files
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 SIZES = {"train": 42, "val": 14, "test": 14}
 
@@ -54,7 +56,7 @@ def run(layout):
     settings = baselines.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36)
     summary = baselines.run(settings, layout)
     return summary.results["scores"], {
-        path.stem: predictions.read_jsonl(path) for path in sorted(layout.baselines.glob("*.jsonl"))
+        path.stem: predictions.read_jsonl(path, skincare_labels()) for path in sorted(layout.baselines.glob("*.jsonl"))
     }
 
 
@@ -101,16 +103,20 @@ def test_test_images_have_no_say_in_what_is_learnt(done, layout):
 
 def test_the_weight_of_the_name_is_what_val_wants():
     """A table that knows the truth against one that knows nothing: all weight, or none."""
-    examples = [chat.example(f"a_{i}_1.jpg", name) for i, name in enumerate(CATEGORIES)]
+    examples = [chat.example(f"a_{i}_1.jpg", name, skincare_labels()) for i, name in enumerate(CATEGORIES)]
     knows = np.log(np.full((14, 14), 0.01) + 0.86 * np.eye(14))
     ignorant = np.log(np.random.default_rng(0).dirichlet(np.ones(14), size=14))
-    assert baselines._choose_weight(knows, ignorant, examples) > 0.5
-    assert baselines._choose_weight(ignorant, knows, examples) < 0.5
+    assert baselines._choose_weight(knows, ignorant, examples, skincare_labels()) > 0.5
+    assert baselines._choose_weight(ignorant, knows, examples, skincare_labels()) < 0.5
 
 
 def test_the_lookup_answers_what_the_other_images_of_the_product_show():
     parts = {
-        split: [chat.example(f"a_{i}_{n}.jpg", CATEGORIES[i % 14]) for i in range(first, first + 30) for n in (1, 2, 3)]
+        split: [
+            chat.example(f"a_{i}_{n}.jpg", CATEGORIES[i % 14], skincare_labels())
+            for i in range(first, first + 30)
+            for n in (1, 2, 3)
+        ]
         for split, first in (("train", 0), ("val", 30), ("test", 60))
     }
     answers = baselines._look_up(parts, 0)
@@ -129,13 +135,13 @@ def test_a_trained_model_is_set_against_the_baselines_of_its_images(done):
     found = json.loads((log / "baselines.json").read_text())
     assert found.keys() == OF_TEST
     assert found["majority"]["accuracy_before"] == scores["majority"]["accuracy"]
-    right = predictions.read_jsonl(log / "test_predictions.jsonl")
+    right = predictions.read_jsonl(log / "test_predictions.jsonl", skincare_labels())
     assert found["majority"] == metrics.to_json(comparison.compare(answers["majority"], right))
     assert list(layout.finetune_log("unfinished").iterdir()) == []
 
 
 def test_a_catalogue_too_small_for_folds_is_left_out():
-    assert baselines._name_folds([], 0) == []
+    assert baselines._name_folds([], 0, skincare_labels()) == []
 
 
 def test_a_product_without_a_name_is_an_error(layout):

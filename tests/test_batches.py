@@ -2,9 +2,12 @@ import pytest
 import torch
 
 from skincare.errors import StageError
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import IGNORED, PromptEncoder, multimodal_positions
-from skincare.prompts import QUESTION, user_messages
+from skincare.prompts import user_messages
 from tests.helpers import mixed_pixels, noise_image
+
+QUESTION = skincare_labels().question
 
 
 @pytest.fixture
@@ -18,7 +21,13 @@ def reference(tiny_encoder, tiny_model):
         processor.tokenizer.padding_side = padding_side
         shapes = ((168, 168), (200, 120), (168, 168), (100, 230))
         images = [noise_image(*shape, seed=i) for i, shape in enumerate(shapes)]
-        text = processor.apply_chat_template(user_messages(), add_generation_prompt=True, tokenize=False)
+        text = processor.apply_chat_template(
+            user_messages(
+                skincare_labels(),
+            ),
+            add_generation_prompt=True,
+            tokenize=False,
+        )
         inputs = processor(text=[text] * 4, images=images, return_tensors="pt", padding=True)
         processor.image_processor.size, processor.tokenizer.padding_side = old_size, old_side
         positions, _ = tiny_model.model.get_rope_index(
@@ -56,7 +65,7 @@ def test_labels_are_the_answer_and_its_end(tiny_encoder):
 
 
 def test_an_answer_is_tokenised_once(tiny_encoder, monkeypatch):
-    encoder = PromptEncoder(tiny_encoder.processor)
+    encoder = PromptEncoder(tiny_encoder.processor, skincare_labels())
     first = encoder.batch([(1, 12, 12)] * 2, ["Peel", "Mask"])
     monkeypatch.setattr(encoder.tokenizer, "encode", lambda *_, **__: pytest.fail("tokenised again"))
     assert torch.equal(encoder.batch([(1, 12, 12)] * 2, ["Peel", "Mask"]).labels, first.labels)
@@ -78,7 +87,7 @@ def test_a_template_that_loses_image_or_question_is_refused(tiny_encoder, templa
     processor.chat_template = template
     try:
         with pytest.raises(StageError, match="chat template"):
-            PromptEncoder(processor)
+            PromptEncoder(processor, skincare_labels())
     finally:
         processor.chat_template = old
 

@@ -7,14 +7,16 @@ import pytest
 
 import build_dataset
 import clean
-from skincare.categories import CATEGORIES
 from skincare.cleaning import inspection
 from skincare.errors import MissingInputError, StageError
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
-from skincare.prompts import QUESTION
 from skincare.tables import REJECTED
 from skincare.tables import SPLITS as MANIFEST
 from tests.dataset_helpers import jpeg, pack, write_catalogue, write_images
+
+CATEGORIES = skincare_labels().names
+QUESTION = skincare_labels().question
 
 FIRST_ID = 10_000_000
 

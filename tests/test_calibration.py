@@ -7,6 +7,7 @@ from sklearn.metrics import brier_score_loss
 
 from skincare.errors import StageError
 from skincare.evaluation import calibration
+from skincare.labels import skincare_labels
 from tests.helpers import prediction
 
 
@@ -158,13 +159,15 @@ def test_no_threshold_is_better_than_a_wrong_one():
 
 def test_probabilities_are_made_to_add_up_and_must_be_numbers():
     one = prediction("1_1", "Oil", "Oil", log_probabilities=tuple(np.full(14, -7.0)))
-    table, truths = calibration.table_of([one])
+    table, truths = calibration.table_of([one], skincare_labels())
     assert np.exp(table).sum() == pytest.approx(1)
     assert truths.tolist() == [13]
     with pytest.raises(StageError, match="no numbers"):
-        calibration.table_of([prediction("1_1", "Oil", "Oil", log_probabilities=(float("-inf"), *[-1.0] * 13))])
+        calibration.table_of(
+            [prediction("1_1", "Oil", "Oil", log_probabilities=(float("-inf"), *[-1.0] * 13))], skincare_labels()
+        )
 
 
 def test_answers_without_probabilities_say_so():
     with pytest.raises(StageError, match="--decoder rank"):
-        calibration.table_of([prediction("1_1", "Oil", "Oil")])
+        calibration.table_of([prediction("1_1", "Oil", "Oil")], skincare_labels())

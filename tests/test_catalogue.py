@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skincare.catalogue import Catalogue, name_family, read_products
 from skincare.collecting import urls
 from skincare.errors import MissingInputError, StageError
+from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY
 
 REAL_CATALOGUE = REPOSITORY.parent / "shared" / "data" / "skincare_products_clean.csv"
@@ -27,7 +28,7 @@ def read(tmp_path: Path, *rows: tuple[str, str, str]) -> Catalogue:
     path = tmp_path / "catalogue.csv"
     with path.open("w", encoding="utf-8", newline="", errors="surrogatepass") as file:
         csv.writer(file).writerows([("product_name", "product_url", "product_type"), *rows])
-    return read_products(path)
+    return read_products(path, skincare_labels())
 
 
 def test_sizes_of_one_page_are_one_product(tmp_path: Path) -> None:
@@ -83,14 +84,14 @@ def test_names_lose_line_breaks_and_no_break_spaces(tmp_path: Path) -> None:
 
 def test_absent_catalogue_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="Kaggle"):
-        read_products(tmp_path / "absent.csv")
+        read_products(tmp_path / "absent.csv", skincare_labels())
 
 
 def test_other_columns_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.csv"
     path.write_text("name,link\na,b\n", encoding="utf-8")
     with pytest.raises(StageError, match="product_name, product_url, product_type missing"):
-        read_products(path)
+        read_products(path, skincare_labels())
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_any_text_gives_a_safe_file_name(text: str) -> None:
 
 @pytest.mark.skipif(not REAL_CATALOGUE.is_file(), reason="the real catalogue is not part of the repository")
 def test_real_catalogue_has_1126_products_in_1138_rows() -> None:
-    catalogue = read_products(REAL_CATALOGUE)
+    catalogue = read_products(REAL_CATALOGUE, skincare_labels())
     assert (catalogue.n_rows, len(catalogue.products), catalogue.problems) == (1138, 1126, ())
     families = defaultdict(list)
     for product in catalogue.products:

@@ -6,12 +6,13 @@ import pytest
 
 from skincare.dataset import chat
 from skincare.errors import MissingInputError, StageError
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 
 EXAMPLES = [
-    chat.example("clean_dataset/images/a-balm_12_10.jpg", "Balm"),
-    chat.example("clean_dataset/images/dr.-x_balm_12_2.jpg", "Balm"),
-    chat.example("clean_dataset/images/a-mask_7_1.jpg", "Mask"),
+    chat.example("clean_dataset/images/a-balm_12_10.jpg", "Balm", skincare_labels()),
+    chat.example("clean_dataset/images/dr.-x_balm_12_2.jpg", "Balm", skincare_labels()),
+    chat.example("clean_dataset/images/a-mask_7_1.jpg", "Mask", skincare_labels()),
 ]
 
 
@@ -56,7 +57,7 @@ def test_the_format_is_the_one_that_trainers_read(tmp_path):
 )
 def test_a_path_outside_or_an_unknown_category_is_refused(image, category):
     with pytest.raises(ValueError, match="is no"):
-        chat.example(image, category)
+        chat.example(image, category, skincare_labels())
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_a_dataset_that_asks_another_question_is_refused(tmp_path):
     chat.write_dataset(layout, "train", EXAMPLES)
     path = layout.dataset("train")
     path.write_text(path.read_text().replace("What type", "Which kind"))
-    with pytest.raises(StageError, match="element 1: it asks"):
+    with pytest.raises(StageError, match="element 1: the question is"):
         chat.read_dataset(layout, "train")
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.evaluation import comparison, intervals, merging, metrics
+from skincare.labels import skincare_labels
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 rng = random.Random(7)
 TRUTHS = [rng.choice(CATEGORIES[:8]) for _ in range(200)]
@@ -39,7 +41,11 @@ def test_the_p_value_is_statsmodels():
 
 
 def test_differences_are_those_of_the_scores():
-    found, first, second = comparison.compare(BEFORE, AFTER), metrics.score(BEFORE), metrics.score(AFTER)
+    found, first, second = (
+        comparison.compare(BEFORE, AFTER),
+        metrics.score(BEFORE, skincare_labels()),
+        metrics.score(AFTER, skincare_labels()),
+    )
     assert found.accuracy_before == pytest.approx(first.accuracy)
     assert found.f1_macro_after == pytest.approx(second.f1_macro)
     assert found.f1_macro_difference == pytest.approx(second.f1_macro - first.f1_macro)
@@ -88,9 +94,11 @@ def test_products_that_change_together_prove_less():
 
 
 def test_merged_predictions_are_compared_as_merged():
-    groups = merging.parse(["Toner+Mist", "Oil+Bath Oil"])
-    found = comparison.compare(merging.merge(BEFORE, groups), merging.merge(AFTER, groups))
-    assert found.f1_macro_after == pytest.approx(metrics.score(AFTER, merged=groups).f1_macro)
+    groups = merging.parse(["Toner+Mist", "Oil+Bath Oil"], skincare_labels())
+    found = comparison.compare(
+        merging.merge(BEFORE, groups, skincare_labels()), merging.merge(AFTER, groups, skincare_labels())
+    )
+    assert found.f1_macro_after == pytest.approx(metrics.score(AFTER, skincare_labels(), merged=groups).f1_macro)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from skincare.categories import CATEGORIES
 from skincare.evaluation import confidence
+from skincare.labels import skincare_labels
 from tests.helpers import prediction
 from tests.test_calibration import made
+
+CATEGORIES = skincare_labels().names
 
 
 def said(n, seed):
@@ -20,7 +22,7 @@ def said(n, seed):
 
 
 def test_a_summary_chooses_on_val_and_reads_test():
-    found = confidence.summarise(said(400, 1), said(150, 2), (0.1, 0.3))
+    found = confidence.summarise(said(400, 1), said(150, 2), (0.1, 0.3), skincare_labels())
     assert (found["n_val"], found["n_test"]) == (400, 150)
     assert found["ece"] < found["ece_before"]
     assert found["temperature"] == pytest.approx(2, rel=0.35)
@@ -33,7 +35,7 @@ def test_a_summary_chooses_on_val_and_reads_test():
 
 
 def test_test_has_no_say_in_what_is_chosen():
-    first, second = (confidence.summarise(said(400, 1), said(150, seed), (0.3,)) for seed in (2, 3))
+    first, second = (confidence.summarise(said(400, 1), said(150, seed), (0.3,), skincare_labels()) for seed in (2, 3))
     assert first["temperature"] == second["temperature"]
     assert first["wanted"][0]["threshold"] == second["wanted"][0]["threshold"]
     thresholds = ("category_threshold", "family_threshold")
@@ -44,8 +46,8 @@ def test_test_has_no_say_in_what_is_chosen():
 def test_the_order_of_the_answers_changes_nothing():
     val, test = said(200, 1), said(100, 2)
     assert (
-        confidence.summarise(val, test, (0.3,))["wanted"]
-        == confidence.summarise(val[::-1], test[::-1], (0.3,))["wanted"]
+        confidence.summarise(val, test, (0.3,), skincare_labels())["wanted"]
+        == confidence.summarise(val[::-1], test[::-1], (0.3,), skincare_labels())["wanted"]
     )
 
 
@@ -53,4 +55,4 @@ def test_without_errors_and_with_nothing_but_errors_there_is_still_a_summary():
     sure = tuple(np.log([0.87] + [0.01] * 13))
     for truth in ("Moisturiser", "Oil"):
         some = [prediction(f"{i}_1", truth, "Moisturiser", log_probabilities=sure) for i in range(30)]
-        json.dumps(confidence.summarise(some, some, (0.2,)), allow_nan=False)
+        json.dumps(confidence.summarise(some, some, (0.2,), skincare_labels()), allow_nan=False)

@@ -6,9 +6,11 @@ import pytest
 
 import export_dataset
 from skincare.dataset import chat
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
-from skincare.prompts import QUESTION
 from tests.dataset_helpers import write_dataset_files
+
+QUESTION = skincare_labels().question
 
 SIZES = {"train": 5, "val": 2, "test": 2}
 

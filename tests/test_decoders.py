@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.inference.decoders import NAMES, make_decoder
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import IGNORED
 from skincare.modeling.freezing import freeze
 from skincare.modeling.heads import ClassificationHead, load_head, save_head
@@ -16,13 +16,15 @@ from skincare.modeling.token_trie import build_tree
 from skincare.training import objectives
 from tests.helpers import mixed_pixels
 
+CATEGORIES = skincare_labels().names
+
 
 @pytest.fixture
 def asked(tiny_model, tiny_encoder):
     """A recogniser with a head, and four images of three shapes."""
     recogniser = Recogniser(tiny_model.requires_grad_(False))
     torch.manual_seed(0)
-    recogniser.head = ClassificationHead(tiny_model.config.text_config.hidden_size)
+    recogniser.head = ClassificationHead(tiny_model.config.text_config.hidden_size, 14)
     torch.nn.init.normal_(recogniser.head.linear.weight)
     pixels = mixed_pixels(tiny_encoder)
     return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.vision_features(pixels)
@@ -137,14 +139,14 @@ def test_a_model_without_a_head_says_so(tiny_model, tiny_encoder):
 
 
 def test_a_head_survives_its_file_and_a_strange_one_is_refused(tmp_path):
-    head = ClassificationHead(8)
+    head = ClassificationHead(8, 14)
     torch.nn.init.normal_(head.linear.weight)
-    save_head(tmp_path, head)
-    loaded = load_head(tmp_path, 8)
+    save_head(tmp_path, head, skincare_labels())
+    loaded = load_head(tmp_path, 8, 14)
     assert all(torch.equal(one, other) for one, other in zip(head.parameters(), loaded.parameters(), strict=True))
     with pytest.raises(StageError, match="no head for"):
-        load_head(tmp_path, 9)
-    assert load_head(tmp_path / "elsewhere", 8) is None
+        load_head(tmp_path, 9, 14)
+    assert load_head(tmp_path / "elsewhere", 8, 14) is None
 
 
 def test_objectives_are_what_their_names_say(asked):
@@ -172,7 +174,7 @@ def test_the_head_has_not_read_the_answer(asked):
 def test_gradients_reach_model_and_head_together(tiny_model, tiny_encoder):
     parameters = freeze(tiny_model, Trainable())
     recogniser = Recogniser(tiny_model)
-    recogniser.head = ClassificationHead(tiny_model.config.text_config.hidden_size)
+    recogniser.head = ClassificationHead(tiny_model.config.text_config.hidden_size, 14)
     torch.nn.init.normal_(recogniser.head.linear.weight)
     pixels = mixed_pixels(tiny_encoder)
     states = recogniser.vision_features(pixels)

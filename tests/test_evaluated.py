@@ -14,6 +14,7 @@ import zero_shot
 from skincare.inference import predictions
 from skincare.inference.decoders import Rank
 from skincare.inference.evaluated import EvaluatedModel
+from skincare.labels import skincare_labels
 from skincare.modeling.heads import ClassificationHead
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
@@ -35,7 +36,7 @@ def config(layout, **changes):
 
 def answered(layout):
     """The file's answers without what time they took."""
-    found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl")
+    found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels())
     return [dataclasses.replace(one, latency_s=0.0) for one in found]
 
 
@@ -107,7 +108,7 @@ def test_a_kept_answer_is_only_used_for_what_gave_it(layout, change):
         with torch.no_grad():
             other.recogniser.model.lm_head.weight[0] += 1
     elif change == "head":
-        other.recogniser.head = ClassificationHead(other.recogniser.model.config.text_config.hidden_size)
+        other.recogniser.head = ClassificationHead(other.recogniser.model.config.text_config.hidden_size, 14)
     other.description = other._describe()
     (second,) = other.predict(examples, "test", other.decoder(decoder))
     assert second.cache_key != first.cache_key

@@ -2,17 +2,20 @@
 
 import pytest
 
-from skincare.categories import CATEGORIES
+from skincare.labels import skincare_labels
 from skincare.text_reading.evidence import EvidenceFinder, scores
+from skincare.text_reading.phrases import phrases_of
+
+CATEGORIES = skincare_labels().names
 
 
 @pytest.fixture(scope="module")
 def finder():
-    return EvidenceFinder()
+    return EvidenceFinder(phrases_of(skincare_labels()))
 
 
 def category(finder, lines, heights=None):
-    found = scores(finder.find(lines, heights))
+    found = scores(finder.find(lines, heights), skincare_labels())
     return CATEGORIES[found.argmax()] if found.max() > 0 else None
 
 
@@ -90,7 +93,7 @@ def test_a_pack_names_its_category(finder, lines, expected):
     ],
 )
 def test_what_names_nothing_stays_silent(finder, lines):
-    assert scores(finder.find(lines)).max() < 1.0
+    assert scores(finder.find(lines), skincare_labels()).max() < 1.0
 
 
 def test_larger_print_counts_more(finder):
@@ -105,7 +108,7 @@ def test_evidence_tells_what_was_found_and_where(finder):
 
 
 def test_each_further_phrase_of_a_category_counts_less(finder):
-    once, often = (scores(finder.find(["Toner"] * n))[CATEGORIES.index("Toner")] for n in (1, 50))
+    once, often = (scores(finder.find(["Toner"] * n), skincare_labels())[CATEGORIES.index("Toner")] for n in (1, 50))
     assert once < often < 2 * once
 
 

@@ -6,14 +6,16 @@ import shutil
 import pytest
 
 import explain
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError
 from skincare.files import write_json
 from skincare.inference import predictions
+from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL, Layout
 from skincare.sample import boxes, rendering
 from skincare.sample.products import sample_products
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 
 @pytest.fixture
@@ -42,7 +44,10 @@ def test_mistakes_are_drawn_first_and_a_second_run_finds_the_same(layout):
     first = explain.run(config, layout)
     assert first == explain.run(config, layout)
     assert len(list(layout.overlay("").parent.glob("*.jpg"))) == 4
-    answers = {one.image_id: one for one in predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl")}
+    answers = {
+        one.image_id: one
+        for one in predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl", skincare_labels())
+    }
     for one in first.results["images"]:
         assert layout.overlay(one["image_id"]).is_file()
         assert one["rival"] == answers[one["image_id"]].category != one["truth"]

@@ -23,10 +23,11 @@ from transformers import (
 
 import predict
 from skincare.dataset.image_files import FolderImages
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import load_processor
 from skincare.paths import TINY_MODEL, Layout
-from skincare.prompts import QUESTION, SYSTEM_PROMPT, chat_template
+from skincare.prompts import chat_template
 from skincare.training import training_run
 from skincare.training.recipes import RECIPES
 from skincare.training.run_settings import RunSettings
@@ -80,7 +81,7 @@ def trained(tmp_path_factory):
     parts = write_dataset_files(layout, {"train": 28, "val": 4, "test": 15})
     settings = RunSettings(model=str(TINY_MODEL), min_tokens=36, max_tokens=36, micro_batch_size=8)
     recipe = dataclasses.replace(RECIPES["sample"], max_epochs=4)
-    data = SplitDataset(parts["train"], parts["val"], parts["test"], FolderImages(layout.root))
+    data = SplitDataset(parts["train"], parts["val"], parts["test"], FolderImages(layout.root), skincare_labels())
     training = training_run.prepare(RunSpec(settings, "sample", recipe, 0, data), layout, "r")
     training.run(lambda _: None)
     folder = layout.root / "images"
@@ -108,7 +109,12 @@ def exported(request, trained):
 
 
 def dialogue(file):
-    return [{"role": "user", "content": [{"type": "image", "path": file}, {"type": "text", "text": QUESTION}]}]
+    return [
+        {
+            "role": "user",
+            "content": [{"type": "image", "path": file}, {"type": "text", "text": skincare_labels().question}],
+        }
+    ]
 
 
 @pytest.mark.slow
@@ -153,8 +159,8 @@ def test_the_settings_that_servers_read_are_those_that_were_trained(exported):
 @pytest.mark.slow
 def test_a_dialogue_without_an_instruction_gets_that_of_the_training(exported):
     folder, _ = exported
-    trained_with = PromptEncoder(load_processor(TINY_MODEL)).prompt_text
-    assert SYSTEM_PROMPT in trained_with
+    trained_with = PromptEncoder(load_processor(TINY_MODEL), skincare_labels()).prompt_text
+    assert skincare_labels().system_prompt() in trained_with
     for kind in (AutoProcessor, AutoTokenizer):
         prompt = kind.from_pretrained(folder).apply_chat_template(
             dialogue("a.jpg"), add_generation_prompt=True, tokenize=False

@@ -11,13 +11,13 @@ import pytest
 import baselines
 import fuse
 import predict
-from skincare.categories import CATEGORIES
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import fusion
 from skincare.evaluation.calibration import with_temperature
 from skincare.files import write_json
 from skincare.inference import fused_predictor, predictions
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, TINY_MODEL, Layout
 from skincare.reporting import reader_views
 from skincare.text_reading import extraction, split_reader
@@ -25,6 +25,8 @@ from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from skincare.text_reading.reader import Reader
 from tests.dataset_helpers import write_catalogue, write_dataset_files
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 BOX = ((0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.0, 0.1))
 
@@ -172,12 +174,12 @@ def test_the_fusion_repairs_what_the_model_gets_wrong_where_the_pack_speaks(layo
     pairs = {(one["before"], one["after"]): one for one in found["comparisons"]}
     assert pairs["model", "fused"]["difference"] == pytest.approx(rows["fused"]["accuracy"] - 0.5)
     assert summary.counts == {"test images read": 11, "test images not read": 3}
-    answers = predictions.read_jsonl(layout.finetune_log("r") / "test_reader.jsonl")
+    answers = predictions.read_jsonl(layout.finetune_log("r") / "test_reader.jsonl", skincare_labels())
     assert [one.category for one in answers[:3]] == [None] * 3
 
 
 def test_the_names_baseline_stands_beside_where_it_is_of_the_same_images(layout):
-    ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl")
+    ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl", skincare_labels())
     predictions.write_jsonl(layout.baselines / "name.jsonl", ranked)
     fuse.run(fuse.Config(root=layout.root), layout)
     found = json.loads((layout.finetune_log("r") / "fusion.json").read_text())
@@ -187,7 +189,11 @@ def test_the_names_baseline_stands_beside_where_it_is_of_the_same_images(layout)
 
 def test_the_reader_has_learnt_nothing_of_val_and_test(layout, monkeypatch):
     learnt = []
-    monkeypatch.setattr(Reader, "fit", lambda texts, labels: learnt.append((texts, labels)) or Reader())
+    monkeypatch.setattr(
+        Reader,
+        "fit",
+        lambda labels, texts, truths: learnt.append((texts, truths)) or Reader(labels),
+    )
     fuse.run(fuse.Config(root=layout.root), layout)
     ((texts, labels),) = learnt
     train = read_dataset(layout, "train")
@@ -201,7 +207,7 @@ def test_what_does_not_fit_together_is_an_error(layout):
     log = layout.finetune_log("r")
     with pytest.raises(MissingInputError, match=r"finetune\.py"):
         fuse.run(fuse.Config(root=layout.root, run="other"), layout)
-    ranked = predictions.read_jsonl(log / "val_ranked.jsonl")
+    ranked = predictions.read_jsonl(log / "val_ranked.jsonl", skincare_labels())
     predictions.write_jsonl(log / "val_ranked.jsonl", ranked[1:])
     with pytest.raises(StageError, match="other images"):
         fuse.run(fuse.Config(root=layout.root), layout)
@@ -232,7 +238,9 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     folder = layout.finetuned_model("r")
 
     def row(*texts):
-        return fused_predictor.FusedPredictor(folder, FakePacks(*texts))([file, folder / "config.json"])
+        return fused_predictor.FusedPredictor(folder, skincare_labels(), FakePacks(*texts))(
+            [file, folder / "config.json"]
+        )
 
     read, broken = row("NOOR", "Clay Mask")
     unread, _ = row()
@@ -266,8 +274,8 @@ def test_the_fusion_answers_by_default_where_it_was_fitted(layout, monkeypatch):
 
 def test_a_pack_without_text_is_no_answer_of_the_baseline(layout):
     parts = {split: read_dataset(layout, split) for split in SPLITS}
-    read = baselines._read_packs(layout, parts, [])
-    answers = baselines._predictions(parts["test"], "pack_text", read["test"])
+    read = baselines._read_packs(layout, parts, [], skincare_labels())
+    answers = baselines._predictions(parts["test"], "pack_text", read["test"], skincare_labels())
     assert [one.category for one in answers] == [None] * 3 + [one.category for one in parts["test"][3:]]
 
 

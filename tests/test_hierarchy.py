@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from skincare.categories import CATEGORIES, PARENTS
 from skincare.evaluation import calibration, hierarchy
+from skincare.labels import skincare_labels
 from tests.test_calibration import of_products
+
+CATEGORIES = skincare_labels().names
 
 
 def row(**shares):
@@ -16,19 +18,19 @@ def row(**shares):
 
 def test_a_family_has_the_sum_of_its_members():
     table = np.log(np.random.default_rng(0).dirichlet(np.ones(14), size=20))
-    families = np.exp(hierarchy.family_table(table))
+    families = np.exp(hierarchy.family_table(table, skincare_labels()))
     assert families.sum(axis=1) == pytest.approx(1)
-    for i, members in enumerate(PARENTS.values()):
+    for i, members in enumerate(dict(skincare_labels().families).values()):
         expected = np.exp(table[:, [CATEGORIES.index(name) for name in members]]).sum(axis=1)
         assert families[:, i] == pytest.approx(expected)
 
 
 def test_first_the_category_then_the_family_then_nothing():
     table = np.stack([row(Serum=0.9), row(Cleanser=0.45, Toner=0.45), row(Serum=0.3, Oil=0.3)])
-    category, family = hierarchy.apply(hierarchy.Policy(0.8, 0.8), table)
+    category, family = hierarchy.apply(hierarchy.Policy(0.8, 0.8), table, skincare_labels())
     assert category.tolist() == [True, False, False]
     assert family.tolist() == [False, True, False]
-    for silent in hierarchy.apply(hierarchy.Policy(None, None), table):
+    for silent in hierarchy.apply(hierarchy.Policy(None, None), table, skincare_labels()):
         assert not silent.any()
 
 
@@ -36,15 +38,15 @@ def test_the_family_may_be_sure_where_its_best_member_is_not_the_surest():
     """Oil is likeliest alone, but Cleanser and Toner together are likelier than all oils."""
     table = np.stack([row(Oil=0.35, Cleanser=0.3, Toner=0.3)])
     truths = np.array([CATEGORIES.index("Toner")])
-    found = hierarchy.summarise((table, truths), (table, truths), (0.5,))
+    found = hierarchy.summarise((table, truths), (table, truths), (0.5,), skincare_labels())
     assert (found["accuracy"], found["family_of_category"], found["family_accuracy"]) == (0, 0, 1)
 
 
 def of_near_products(n_products, rng):
     """Products whose family is plainer than their category."""
     table, truths = of_products(n_products, rng)
-    family_of = hierarchy.families_of(np.arange(14))
-    table = table + 5 * (family_of == hierarchy.families_of(truths)[:, None])
+    family_of = hierarchy.families_of(np.arange(14), skincare_labels())
+    table = table + 5 * (family_of == hierarchy.families_of(truths, skincare_labels())[:, None])
     table[np.arange(len(truths)), truths] -= 5
     return calibration.with_temperature(table, 1.0), truths
 
@@ -53,12 +55,14 @@ def test_backing_off_keeps_its_promise_and_answers_more():
     rng, broken = np.random.default_rng(2), 0
     table, truths = of_near_products(5000, rng)
     right = calibration.confidence_of(table, truths)[1]
-    family_right = calibration.confidence_of(hierarchy.family_table(table), hierarchy.families_of(truths))[1]
+    family_right = calibration.confidence_of(
+        hierarchy.family_table(table, skincare_labels()), hierarchy.families_of(truths, skincare_labels())
+    )[1]
     more = 0
     for _ in range(40):
         some = (3 * rng.choice(5000, 100, replace=False)[:, None] + np.arange(3)).ravel()
-        policy = hierarchy.choose(table[some], truths[some], 0.2)
-        category, family = hierarchy.apply(policy, table)
+        policy = hierarchy.choose(table[some], truths[some], 0.2, skincare_labels())
+        category, family = hierarchy.apply(policy, table, skincare_labels())
         more += family.mean() > 0.05
         risks = [(~kind[named]).mean() for kind, named in ((right, category), (family_right, family)) if named.any()]
         broken += any(risk > 0.2 for risk in risks)
@@ -69,7 +73,7 @@ def test_backing_off_keeps_its_promise_and_answers_more():
 def test_shares_add_up_and_the_risk_is_that_of_what_was_said():
     rng = np.random.default_rng(3)
     val, test = of_products(150, rng), of_products(100, rng)
-    for one in hierarchy.summarise(val, test, (0.2, 0.3))["policies"]:
+    for one in hierarchy.summarise(val, test, (0.2, 0.3), skincare_labels())["policies"]:
         assert one["share_category"] + one["share_family"] + one["share_unanswered"] == pytest.approx(1)
         wrong = one["share_category"] * (1 - (one["accuracy_category"] or 0))
         wrong += one["share_family"] * (1 - (one["accuracy_family"] or 0))

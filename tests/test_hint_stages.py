@@ -13,7 +13,6 @@ import finetune
 import score
 import zero_shot
 from skincare import figures
-from skincare.categories import CATEGORIES
 from skincare.dataset import chat, hints
 from skincare.errors import StageError
 from skincare.files import write_json
@@ -21,6 +20,7 @@ from skincare.inference import predictions, saliency
 from skincare.inference.decoders import make_decoder
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.model_predictor import ModelPredictor
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import load_config
 from skincare.modeling.recogniser import Recogniser
@@ -35,6 +35,8 @@ from tests.helpers import mixed_pixels
 from tests.test_fusion import FakePacks
 from tests.test_hints import hinted_dataset
 from tests.test_training import assert_same_run, config
+
+CATEGORIES = skincare_labels().names
 
 OCR = HINT_LABELS["text"]
 LIMITS = PixelLimits(36, 36)
@@ -109,7 +111,7 @@ def ask(layout):
         root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, decoder="rank", batch_size=4
     )
     zero_shot.run(settings, layout)
-    return predictions.read_jsonl(layout.zero_shot / "predictions.jsonl")
+    return predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels())
 
 
 def test_zero_shot_asks_with_the_hint_and_keeps_its_answer_under_it(layout):
@@ -135,14 +137,14 @@ def test_zero_shot_asks_with_the_hint_and_keeps_its_answer_under_it(layout):
 def test_scoring_again_keeps_the_hints(layout):
     first = ask(layout)
     score.run(score.Config(root=layout.root), layout)
-    assert predictions.read_jsonl(layout.zero_shot / "predictions.jsonl") == first
+    assert predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels()) == first
 
 
 def test_the_ablations_take_hints_away_and_exchange_them(layout):
     settings = ablations.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, n_orders=0)
     results = ablations.run(settings, layout).results
     ways = {row["way"] for row in results["ways"]}
-    asked = {way: predictions.read_jsonl(layout.ablations / f"{way}.jsonl") for way in ways}
+    asked = {way: predictions.read_jsonl(layout.ablations / f"{way}.jsonl", skincare_labels()) for way in ways}
     assert {"rank", "rank_no_hint", "rank_other_hint"} <= ways
     assert not any(one.hint for one in asked["rank_no_hint"])
     truth_of = {one.hint: one.truth for one in asked["rank"] if one.hint}
@@ -252,7 +254,7 @@ def test_what_is_explained_is_the_prompt_with_its_hint(trained):
     layout, _ = trained
     (layout.root / "log" / "finetune.json").write_text(json.dumps({"results": {"run": "r"}}))
     explained = explain.run(explain.Config(root=layout.root), layout).results["images"]
-    ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl")
+    ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl", skincare_labels())
     assert [one.hint for one in ranked] == [one.hint for one in chat.read_dataset(layout, "test")]
     model = EvaluatedModel(layout.finetuned_model("r"), layout, LIMITS)
     one = next(one for one in ranked if one.hint)
@@ -281,7 +283,7 @@ def test_predict_reads_the_hint_of_an_image_itself_or_says_that_it_cannot(tmp_pa
     (tmp_path / "a.jpg").write_bytes(jpeg(pack(1, 224)))
 
     def probabilities(*texts):
-        predictor = ModelPredictor(str(tmp_path / "model"), "rank", 1.0, needs_probabilities=True,
+        predictor = ModelPredictor(str(tmp_path / "model"), skincare_labels(), "rank", 1.0, needs_probabilities=True,
                                    packs=FakePacks(*texts))  # fmt: skip
         return predictor([tmp_path / "a.jpg"])[0].probability
 

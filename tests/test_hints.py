@@ -13,12 +13,15 @@ from skincare.dataset import chat, hints
 from skincare.dataset.shards import ShardedDataset
 from skincare.errors import MissingInputError, StageError
 from skincare.inference.prediction_cache import Journal
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
-from skincare.prompts import HINT_LABELS, QUESTION, hint_of, question, user_messages
+from skincare.prompts import HINT_LABELS, hint_of, user_messages, with_hint
 from skincare.tables import CLEAN, METADATA, MetadataRow
 from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from tests.dataset_helpers import write_dataset_files
 from tests.test_build_dataset import small_shop
+
+QUESTION = skincare_labels().question
 
 OCR, METADATA_LABEL = HINT_LABELS["text"], HINT_LABELS["metadata"]
 HOSTILE = (
@@ -78,7 +81,7 @@ def test_metadata_says_what_is_known_and_the_name_only_when_told():
 def test_whatever_a_pack_says_a_hint_is_text_within_its_budget(tiny_encoder, lines, max_bytes):
     """Also in tokens: a byte-level tokenizer makes at most one of each byte."""
     hint = hints.text_hint(lines, max_bytes)
-    assert hint_of(question(hint)) == hint
+    assert hint_of(with_hint(QUESTION, hint), skincare_labels()) == hint
     assert len(hint.removeprefix(OCR).encode()) <= max_bytes
     if hint:
         tokens = tiny_encoder.question_tokens(hint)
@@ -97,7 +100,7 @@ def test_hostile_text_adds_no_token_of_the_template(tiny_encoder, text, is_clean
     hint = hints.text_hint([text]) if is_cleaned else OCR + text
     (plain,), (hinted,) = (tiny_encoder.batch([(1, 12, 12)], ["Peel"], hints=some).input_ids for some in ((), [hint]))
     assert special_tokens(tiny_encoder, hinted.tolist()) == special_tokens(tiny_encoder, plain.tolist())
-    assert question(hint) in tiny_encoder.tokenizer.decode(hinted)
+    assert with_hint(QUESTION, hint) in tiny_encoder.tokenizer.decode(hinted)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -110,7 +113,7 @@ def test_other_trainers_tokenise_the_element_without_a_new_special_token(tiny_en
         return special_tokens(tiny_encoder, tiny_encoder.tokenizer.encode(whole, add_special_tokens=False))
 
     image = "clean_dataset/images/a_1_1.jpg"
-    plain, hinted = (chat.example(image, "Peel", hint) for hint in ("", hints.text_hint([text])))
+    plain, hinted = (chat.example(image, "Peel", skincare_labels(), hint) for hint in ("", hints.text_hint([text])))
     assert ids(chat.to_element(hinted)) == ids(chat.to_element(plain))
     assert chat.to_llamafactory(hinted, image)["messages"][0]["content"].count("<image>") == 1
 
@@ -118,8 +121,8 @@ def test_other_trainers_tokenise_the_element_without_a_new_special_token(tiny_en
 def test_tokens_are_those_of_the_whole_text(tiny_encoder):
     """As transformers' own processor would read the prompt; the tokens before the image are the same as ever."""
     hint = f"{OCR}CERAVE, Hydrating Cleanser, 236 ml, Crème"
-    messages = user_messages()
-    messages[1]["content"][1]["text"] = question(hint)
+    messages = user_messages(skincare_labels())
+    messages[1]["content"][1]["text"] = with_hint(QUESTION, hint)
     text = tiny_encoder.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     text = text.replace("<|image_pad|>", "<|image_pad|>" * 36)
     batch = tiny_encoder.batch([(1, 12, 12)], hints=[hint])
@@ -140,7 +143,7 @@ def test_hints_for_other_images_are_refused(tiny_encoder):
 )
 def test_a_dataset_with_another_question_or_no_hint_of_ours_is_refused(tmp_path, text):
     layout = Layout(tmp_path)
-    chat.write_dataset(layout, "val", [chat.example("clean_dataset/images/a_1_1.jpg", "Peel")])
+    chat.write_dataset(layout, "val", [chat.example("clean_dataset/images/a_1_1.jpg", "Peel", skincare_labels())])
     elements = json.loads(layout.dataset("val").read_text())
     elements[0]["messages"][0]["content"][1]["text"] = text
     layout.dataset("val").write_text(json.dumps(elements))
@@ -252,7 +255,7 @@ def test_shards_carry_the_hints(tmp_path, kind):
     layout = Layout(tmp_path)
     parts = hinted_dataset(layout, {"train": 3, "val": 1, "test": 2})
     summary = export_dataset.run(export_dataset.Config(root=layout.root, format=kind), layout)
-    dataset = ShardedDataset(str(layout.export(kind)), tmp_path / "cache")
+    dataset = ShardedDataset(str(layout.export(kind)), tmp_path / "cache", skincare_labels())
     assert dataset.parts == parts
     assert all(dataset.bytes_of(one.image) for part in parts.values() for one in part)
     assert json.loads((layout.export(kind) / "index.json").read_text())["version"] == 2
@@ -274,4 +277,4 @@ def test_an_index_with_a_hostile_hint_is_refused(tmp_path):
     index = layout.export("webdataset") / "index.json"
     index.write_text(index.read_text().replace("NOOR", "<|im_end|>"))
     with pytest.raises(StageError, match="the template's tokens"):
-        ShardedDataset(str(index.parent), tmp_path / "cache")
+        ShardedDataset(str(index.parent), tmp_path / "cache", skincare_labels())

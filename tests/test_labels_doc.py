@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from skincare.catalogue import read_products
+from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY
 from skincare.text_reading.phrases import fold
 
@@ -59,7 +60,10 @@ TABLE = re.compile(r"^\| (?P<what>[^|]+) \| (?P<counts>[A-Z][^|]* \d[^|]*) \| [^
 
 @pytest.fixture(scope="module")
 def products(real_data):
-    return [(fold(one.name), one.category) for one in read_products(real_data / "skincare_products_clean.csv").products]
+    return [
+        (fold(one.name), one.category)
+        for one in read_products(real_data / "skincare_products_clean.csv", skincare_labels()).products
+    ]
 
 
 def test_the_counts_are_those_of_the_catalogue(products):

@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.evaluation import merging
+from skincare.labels import skincare_labels
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 GROUPS = (("Mist", "Toner"), ("Oil", "Bath Oil", "Balm"))
 
 
 def test_groups_are_read_from_a_command_line():
-    assert merging.parse(["Mist + toner", "Oil+Bath Oil+balm"]) == GROUPS
-    assert merging.parse([]) == ()
+    assert merging.parse(["Mist + toner", "Oil+Bath Oil+balm"], skincare_labels()) == GROUPS
+    assert merging.parse([], skincare_labels()) == ()
 
 
 @pytest.mark.parametrize(
@@ -21,15 +23,15 @@ def test_groups_are_read_from_a_command_line():
 )
 def test_groups_that_make_no_sense_are_refused(texts):
     with pytest.raises(StageError, match=r"(category|two or more)"):
-        merging.parse(texts)
+        merging.parse(texts, skincare_labels())
 
 
 def test_a_group_stands_where_its_first_category_stood():
-    names = merging.names(GROUPS)
+    names = merging.names(GROUPS, skincare_labels())
     assert len(names) == 14 - 3
     assert names.index("Toner + Mist") == CATEGORIES.index("Toner")
     assert names.index("Bath Oil + Balm + Oil") == CATEGORIES.index("Bath Oil")
-    assert merging.names(()) == CATEGORIES
+    assert merging.names((), skincare_labels()) == CATEGORIES
 
 
 def test_predictions_are_renamed_and_probabilities_summed():
@@ -39,12 +41,12 @@ def test_predictions_are_renamed_and_probabilities_summed():
         "1_1", "Toner", "Mist", candidates=("Mist", "Toner", "Oil"), log_probabilities=tuple(np.log(probabilities))
     )
     silent = prediction("2_1", "Serum", None)
-    found, kept = merging.merge([one, silent], GROUPS)
+    found, kept = merging.merge([one, silent], GROUPS, skincare_labels())
     assert (found.truth, found.category) == ("Toner + Mist", "Toner + Mist")
     assert found.candidates == ("Toner + Mist", "Bath Oil + Balm + Oil")
-    summed = dict(zip(merging.names(GROUPS), np.exp(found.log_probabilities), strict=True))
+    summed = dict(zip(merging.names(GROUPS, skincare_labels()), np.exp(found.log_probabilities), strict=True))
     expected = sum(probabilities[CATEGORIES.index(name)] for name in GROUPS[1])
     assert summed["Bath Oil + Balm + Oil"] == pytest.approx(expected)
     assert sum(summed.values()) == pytest.approx(1)
     assert kept == silent
-    assert merging.merge([one], ()) == [one]
+    assert merging.merge([one], (), skincare_labels()) == [one]

@@ -9,10 +9,12 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from skincare import reference
-from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.errors import StageError
 from skincare.evaluation import intervals, metrics
+from skincare.labels import UNKNOWN, skincare_labels
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 rng = random.Random(5)
 # Like a bad model: five categories are never seen, one in six answers names nothing.
@@ -39,7 +41,7 @@ CASES = {
 def test_scores_are_scikit_learns(predictions):
     truth = [one.truth for one in predictions]
     answers = [one.category or UNKNOWN for one in predictions]
-    scores = metrics.score(predictions)
+    scores = metrics.score(predictions, skincare_labels())
     seen = sorted(set(truth))
     for average in ("weighted", "macro"):
         expected = sklearn_metrics.precision_recall_fscore_support(
@@ -54,7 +56,7 @@ def test_scores_are_scikit_learns(predictions):
 
 
 def test_coverage_and_selective_accuracy_share_the_accuracy():
-    scores = metrics.score(RANDOM)
+    scores = metrics.score(RANDOM, skincare_labels())
     assert scores.coverage * scores.selective_accuracy == pytest.approx(scores.accuracy)
     assert scores.accuracy <= scores.parent_accuracy <= scores.coverage
     assert sum(category.n for category in scores.categories) == sum(scores.statuses.values()) == 300
@@ -62,11 +64,11 @@ def test_coverage_and_selective_accuracy_share_the_accuracy():
 
 def test_the_order_of_predictions_changes_nothing():
     shuffled = random.Random(1).sample(RANDOM, len(RANDOM))
-    assert metrics.score(shuffled) == metrics.score(RANDOM)
+    assert metrics.score(shuffled, skincare_labels()) == metrics.score(RANDOM, skincare_labels())
 
 
 def test_scores_survive_json():
-    scores = metrics.score(RANDOM)
+    scores = metrics.score(RANDOM, skincare_labels())
     assert metrics.scores_from_json(json.loads(json.dumps(metrics.to_json(scores)))) == scores
 
 
@@ -77,7 +79,7 @@ def test_scores_of_another_version_say_so():
 
 def test_nothing_cannot_be_scored():
     with pytest.raises(StageError, match="no predictions"):
-        metrics.score([])
+        metrics.score([], skincare_labels())
 
 
 def drawn_f1(predictions, seed, n_resamples):
@@ -98,7 +100,7 @@ def by_product(predictions):
 
 
 def test_the_interval_of_macro_f1_is_that_of_samples_written_out():
-    scores = metrics.score(RANDOM, seed=3, n_resamples=80)
+    scores = metrics.score(RANDOM, skincare_labels(), seed=3, n_resamples=80)
     expected = intervals.percentile_interval(np.array(list(drawn_f1(RANDOM, 3, 80))), 37)
     assert (scores.f1_macro_low, scores.f1_macro_high) == pytest.approx(expected)
     assert scores.f1_macro_low < scores.f1_macro < scores.f1_macro_high
@@ -107,7 +109,7 @@ def test_the_interval_of_macro_f1_is_that_of_samples_written_out():
 @pytest.mark.parametrize("name", ["accuracy", "coverage", "selective_accuracy", "f1_macro", "parent_accuracy"])
 def test_values_lie_in_their_intervals(name):
     for predictions in CASES.values():
-        scores = metrics.score(predictions)
+        scores = metrics.score(predictions, skincare_labels())
         low, high = getattr(scores, f"{name}_low"), getattr(scores, f"{name}_high")
         assert 0 <= low <= getattr(scores, name) <= high + 1e-12
         assert high - low > 0.02
@@ -115,10 +117,10 @@ def test_values_lie_in_their_intervals(name):
 
 def test_a_category_has_the_interval_of_its_own_images():
     """Recall and precision: the accuracy of the images shown and of those answered so, their products drawn alone."""
-    scores = metrics.score(FAIR)
+    scores = metrics.score(FAIR, skincare_labels())
     for one in scores.categories[:3]:
         for kind, chosen in (("recall", "truth"), ("precision", "category")):
-            alone = metrics.score([p for p in FAIR if getattr(p, chosen) == one.category])
+            alone = metrics.score([p for p in FAIR if getattr(p, chosen) == one.category], skincare_labels())
             assert getattr(one, kind) == pytest.approx(alone.accuracy)
             expected = (alone.accuracy_low, alone.accuracy_high)
             assert getattr(one, f"{kind}_interval") == pytest.approx(expected, abs=0.03)
@@ -126,7 +128,7 @@ def test_a_category_has_the_interval_of_its_own_images():
 
 
 def test_a_category_that_nobody_shows_or_names_has_no_interval():
-    only_oil = metrics.score([prediction(f"{i}_1", "Oil", "Oil") for i in range(5)])
+    only_oil = metrics.score([prediction(f"{i}_1", "Oil", "Oil") for i in range(5)], skincare_labels())
     peel, oil = only_oil.categories[CATEGORIES.index("Peel")], only_oil.categories[CATEGORIES.index("Oil")]
     assert (peel.precision_interval, peel.recall_interval, peel.f1_interval) == (None, None, None)
     # Five products, all right: Wilson's share, turned into F1.
@@ -138,16 +140,16 @@ def test_a_category_that_nobody_shows_or_names_has_no_interval():
 def test_how_far_wrong_answers_go():
     answers = {"Oil": 0, "Balm": 1, "Serum": 2, "Mask": 2}
     some = [prediction(f"{i}_1", "Oil", name) for i, name in enumerate([*answers, None])]
-    scores = metrics.score(some)
+    scores = metrics.score(some, skincare_labels())
     assert scores.hierarchical_distance == pytest.approx(sum(answers.values()) / 4)
     assert scores.errors_in_family == pytest.approx(1 / 3)
     assert scores.parent_accuracy == pytest.approx(2 / 5)
-    assert metrics.score(CASES["perfect"]).errors_in_family is None
+    assert metrics.score(CASES["perfect"], skincare_labels()).errors_in_family is None
 
 
 def test_merged_categories_count_as_one():
     mixed = [*RANDOM, prediction("900_1", "Toner", "Mist"), prediction("901_1", "Mist", "Toner")]
-    scores = metrics.score(mixed, merged=(("Toner", "Mist"),))
+    scores = metrics.score(mixed, skincare_labels(), merged=(("Toner", "Mist"),))
     assert [one.category for one in scores.categories][8] == "Toner + Mist"
     names = {"Toner": "Toner + Mist", "Mist": "Toner + Mist"}
     truth = [names.get(one.truth, one.truth) for one in mixed]
@@ -155,7 +157,7 @@ def test_merged_categories_count_as_one():
     assert scores.accuracy == pytest.approx(sklearn_metrics.accuracy_score(truth, answers))
     expected = sklearn_metrics.f1_score(truth, answers, labels=sorted(set(truth)), average="macro", zero_division=0)
     assert scores.f1_macro == pytest.approx(expected)
-    plain = metrics.score(mixed)
+    plain = metrics.score(mixed, skincare_labels())
     assert scores.accuracy > plain.accuracy
     assert scores.parent_accuracy == plain.parent_accuracy
 

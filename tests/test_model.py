@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLForConditionalGeneration
 
 from skincare.errors import MissingInputError, StageError
+from skincare.labels import skincare_labels
 from skincare.modeling import model
 from skincare.paths import TINY_MODEL
 from skincare.prompts import CHAT_TEMPLATE_FILE
@@ -34,9 +35,9 @@ def test_the_pixel_limits_decide_the_number_of_visual_tokens(tiny_encoder):
     from tests.helpers import noise_image
 
     for tokens in (36, 64, 100):
-        encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(tokens, tokens)))
+        encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(tokens, tokens)), skincare_labels())
         assert encoder.n_visual_tokens(encoder.pixels(noise_image(500, 500)).grid) == tokens
-    encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(64, 128)))
+    encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(64, 128)), skincare_labels())
     assert encoder.pixels(noise_image(1000, 1000)).grid == (1, 22, 22)
 
 

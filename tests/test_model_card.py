@@ -7,12 +7,14 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 
-from skincare.categories import CATEGORIES
 from skincare.evaluation import metrics
+from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL
 from skincare.reporting import model_card, report_data
 from tests.dataset_helpers import jpeg, pack
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 HOSTILE = "| `x` \n---\nlicense: mit\n<script>"
 
@@ -36,7 +38,8 @@ def data_of(model, **more):
     finetune = {"results": results, "config": {"model": model}, "command": "python src/finetune.py", "git_commit": "",
                 "machine": HOSTILE}  # fmt: skip
     return report_data.ReportData(
-        stages={"finetune": finetune}, before=None, after=metrics.score(answers), comparison={}, confidence={},
+        stages={"finetune": finetune}, before=None, after=metrics.score(answers, skincare_labels()), comparison={},
+        confidence={}, labels=skincare_labels(),
         history=[], images=[], plots={}, manifests={},
     )  # fmt: skip
 

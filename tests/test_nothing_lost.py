@@ -15,17 +15,19 @@ import sample_shop
 import scrape
 import zero_shot
 from skincare import stage
-from skincare.categories import CATEGORIES
 from skincare.dataset import splitting
 from skincare.errors import StageError
 from skincare.evaluation import comparison
 from skincare.files import replacing_folder
 from skincare.inference import predictions
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
 from skincare.sample import shop
 from skincare.tables import CATALOGUE, CatalogueRow
 from tests.dataset_helpers import jpeg, pack, url, write_catalogue, write_dataset_files, write_images
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_an_export_that_was_cut_off_goes_on(layout, monkeypatch, kind):
 
 def test_a_gate_that_fails_keeps_its_baseline(layout, tmp_path, monkeypatch):
     file, written = tmp_path / "baseline.json", []
-    monkeypatch.setattr(report.release_gate, "read_baseline", lambda path: "baseline")
+    monkeypatch.setattr(report.release_gate, "read_baseline", lambda *_: "baseline")
     monkeypatch.setattr(report.release_gate, "write_baseline", lambda *given: written.append(given))
     for name in ("gather", "markdown", "html", "_table", "_source", "headline_table"):
         for module in (report, report.report_data, report.report_pages, report.report_views):

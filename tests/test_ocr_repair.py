@@ -2,15 +2,20 @@
 
 import pytest
 
+from skincare.labels import skincare_labels
 from skincare.text_reading.cyrillic import latin_spellings, skeleton
 from skincare.text_reading.misreadings import Misreadings, edit_distance
 from skincare.text_reading.ocr_repair import OcrRepair
-from skincare.text_reading.phrases import read_phrases, tokenise
+from skincare.text_reading.phrases import phrases_of, tokenise
 
 
 @pytest.fixture(scope="module")
 def repair():
-    return OcrRepair(read_phrases())
+    return OcrRepair(
+        phrases_of(
+            skincare_labels(),
+        )
+    )
 
 
 def repaired(repair, line):

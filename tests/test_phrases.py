@@ -4,10 +4,13 @@ import csv
 
 import pytest
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
-from skincare.inference import answer_parser
-from skincare.text_reading.phrases import TABLE, fold, read_phrases, tokenise, worn
+from skincare.labels import SKINCARE_FILE, skincare_labels
+from skincare.labels_file import read
+from skincare.text_reading.phrases import fold, phrases_of, tokenise, worn
+
+CATEGORIES = skincare_labels().names
+TABLE = SKINCARE_FILE.parent / "text_reading" / "phrases.csv"
 
 HEADER = "label,language,strength,phrases\n"
 
@@ -48,16 +51,14 @@ def test_every_category_is_named_in_every_language():
 
 
 def test_no_phrase_is_empty_and_each_stands_for_one_category():
-    phrases = read_phrases()
+    phrases = phrases_of(skincare_labels())
     assert all(phrase.tokens for phrase in phrases)
     assert len({phrase.tokens for phrase in phrases}) == len(phrases) > 3000
 
 
 def test_the_answer_parser_and_the_table_agree():
-    table = {phrase.tokens: phrase.label for phrase in read_phrases() if phrase.strength >= 2}
-    said = {
-        alias: (label, table.get(tuple(tokenise(alias)))) for alias, label in answer_parser.ALIASES.items() if label
-    }
+    table = {phrase.tokens: phrase.label for phrase in phrases_of(skincare_labels()) if phrase.strength >= 2}
+    said = {one.phrase: (one.label, table.get(tuple(tokenise(one.phrase)))) for one in skincare_labels().aliases}
     assert {alias: both for alias, both in said.items() if both[0] != both[1]} == {}
 
 
@@ -65,17 +66,18 @@ def test_the_answer_parser_and_the_table_agree():
     ("rows", "message"),
     [
         ("Shampoo,en,3,shampoo\n", "no such label"),
-        ("Serum,en,0,serum\n", "no such label and strength"),
-        (",en,3,serum\n", "no such label and strength"),
-        ("Serum,en,7,serum\n", "no such label and strength"),
+        ("Serum,en,0,serum\n", "no such label"),
+        (",en,3,serum\n", "no such label"),
+        ("Serum,en,7,serum\n", "no such label"),
         ("Serum,en,3,essence\nToner,en,3,Essence\n", "'Essence' stands for"),
     ],
 )
 def test_a_malformed_table_is_refused(tmp_path, rows, message):
-    path = tmp_path / "phrases.csv"
-    path.write_text(HEADER + rows, encoding="utf-8")
+    (tmp_path / "phrases.csv").write_text(HEADER + rows, encoding="utf-8")
+    labels = tmp_path / "labels.toml"
+    labels.write_text('phrase_table = "phrases.csv"\nlabels = ["Serum", "Toner"]')
     with pytest.raises(StageError, match=message):
-        read_phrases(path)
+        phrases_of(read(labels))
 
 
 def test_the_table_is_plain_text_of_four_columns():

@@ -9,6 +9,7 @@ from transformers import Qwen2VLConfig
 import finetune
 from skincare import stage
 from skincare.errors import MissingInputError
+from skincare.labels import skincare_labels
 from skincare.modeling import model, qwen2_vl_2b
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import freeze
@@ -89,11 +90,11 @@ def test_the_offline_plan_counts_the_dataset_and_its_longest_hint(layout, no_hub
 
 def test_token_counts_hold_for_the_prompt_that_is_used():
     """A changed prompt or label must not keep the old counts: it falls back to the upper bound."""
-    encoder = PromptEncoder(load_processor(TINY_MODEL))
+    encoder = PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
     assert [qwen2_vl_2b.count_tokens(text) for text in (before, after)] == [72, 17]
     assert qwen2_vl_2b.count_tokens("Crème") == 6
-    lengths = planning._known_prompt_lengths(["a", "hint"])
+    lengths = planning._known_prompt_lengths(["a", "hint"], skincare_labels())
     # Five bytes of line end and hint, four tokens of Moisturiser, the end token.
     assert (lengths.n_prefix, lengths.n_suffix) == (72, 17 + 5 + 4 + 1)
 

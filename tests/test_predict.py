@@ -14,11 +14,11 @@ from PIL import Image
 
 import predict
 from skincare import images
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.inference import decoders
 from skincare.inference.decoders import make_decoder
 from skincare.inference.image_predictions import Row, to_csv, to_table
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.heads import ClassificationHead, save_head
 from skincare.modeling.model import load_processor
@@ -27,6 +27,8 @@ from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.text_reading import extraction
 from skincare.text_reading.pack_text import PackText, TextLine
 from tests.dataset_helpers import jpeg, pack
+
+CATEGORIES = skincare_labels().names
 
 
 def run(tmp_path, images, model=str(TINY_MODEL), **config):
@@ -74,7 +76,10 @@ def answered(tmp_path, folder, **config):
 
 
 def test_a_ranking_gives_the_probability_of_the_named_category(tmp_path, folder, tiny_model):
-    recogniser, encoder = Recogniser(tiny_model.requires_grad_(False)), PromptEncoder(load_processor(TINY_MODEL))
+    recogniser, encoder = (
+        Recogniser(tiny_model.requires_grad_(False)),
+        PromptEncoder(load_processor(TINY_MODEL), skincare_labels()),
+    )
     image = encoder.pixels(images.decode((folder / "a.jpg").read_bytes()))
     said = make_decoder("rank", recogniser, encoder)([image.grid], recogniser.vision_features([image]))[0]
 
@@ -111,7 +116,7 @@ def test_below_the_wanted_confidence_nothing_is_named(tmp_path, folder):
 def test_a_models_head_says_how_sure_it_is(tmp_path, folder):
     model = tmp_path / "model"
     shutil.copytree(TINY_MODEL, model)
-    save_head(model, ClassificationHead(128))
+    save_head(model, ClassificationHead(128, 14), skincare_labels())
     summary, rows = answered(tmp_path, folder, model=str(model), min_confidence=0.08)
     assert summary.results["predictor"].endswith("decoder head")
     assert [row["probability"] for row in rows] == ["0.0714", "", "0.0714"], "an untrained head finds all 14 alike"
@@ -266,7 +271,7 @@ def test_an_absent_ocr_library_is_explained(tmp_path, packs, monkeypatch):
 def test_the_reader_starts_without_torch_and_without_scikit_learn():
     code = (
         "import sys, predict, skincare.inference.text_predictor, skincare.text_reading.reader_store as store\n"
-        "store.Reader().predict(['Face Wash'])\n"
+        "store.Reader(store.labels_of(store.Layout(store.Path('.')))).predict(['Face Wash'])\n"
         "print(sorted({'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)))"
     )
     said = subprocess.run(

@@ -6,6 +6,7 @@ import pytest
 
 from skincare.errors import MissingInputError, StageError
 from skincare.inference import predictions
+from skincare.labels import skincare_labels
 from tests.helpers import prediction
 
 UGLY = [
@@ -21,7 +22,7 @@ UGLY = [
 def test_answers_survive_whatever_was_said(tmp_path):
     said = [prediction(f"1_{i}", "Oil", None, text=text) for i, text in enumerate(UGLY)]
     predictions.write_jsonl(tmp_path / "p.jsonl", said)
-    assert predictions.read_jsonl(tmp_path / "p.jsonl") == said
+    assert predictions.read_jsonl(tmp_path / "p.jsonl", skincare_labels()) == said
 
 
 def test_the_file_does_not_depend_on_the_order(tmp_path):
@@ -29,7 +30,7 @@ def test_the_file_does_not_depend_on_the_order(tmp_path):
     predictions.write_jsonl(tmp_path / "a", said)
     predictions.write_jsonl(tmp_path / "b", reversed(said))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert [one.image_id for one in predictions.read_jsonl(tmp_path / "a")] == [
+    assert [one.image_id for one in predictions.read_jsonl(tmp_path / "a", skincare_labels())] == [
         "1_2",
         "1_11",
         "2_2",
@@ -41,7 +42,7 @@ def test_the_file_does_not_depend_on_the_order(tmp_path):
 
 def test_an_absent_file_names_the_stage(tmp_path):
     with pytest.raises(MissingInputError, match=r"zero_shot\.py"):
-        predictions.read_jsonl(tmp_path / "none.jsonl")
+        predictions.read_jsonl(tmp_path / "none.jsonl", skincare_labels())
 
 
 @pytest.mark.parametrize(
@@ -57,11 +58,11 @@ def test_a_damaged_line_is_named(tmp_path, key, value):
     first, second = path.read_text().splitlines()
     path.write_text(f"{first}\n{json.dumps({**json.loads(second), key: value})}\n")
     with pytest.raises(StageError, match="line 2"):
-        predictions.read_jsonl(path)
+        predictions.read_jsonl(path, skincare_labels())
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "null", '"text"', "{}"])
 def test_a_line_that_is_no_prediction_is_named(tmp_path, line):
     (tmp_path / "p.jsonl").write_text(line)
     with pytest.raises(StageError, match="line 1"):
-        predictions.read_jsonl(tmp_path / "p.jsonl")
+        predictions.read_jsonl(tmp_path / "p.jsonl", skincare_labels())

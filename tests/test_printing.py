@@ -3,11 +3,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from skincare.categories import CATEGORIES
+from skincare.labels import skincare_labels
 from skincare.sample import drawing, printing
 from skincare.sample.printing import lines_of_name, printed_lines
 from skincare.sample.products import sample_products
 from skincare.text_reading.reader import Reader
+
+CATEGORIES = skincare_labels().names
 
 NOUNS = {category: (f"{category} one", f"{category} two") for category in CATEGORIES}
 
@@ -65,6 +67,8 @@ def test_print_stays_on_the_pack_and_shows(label):
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_reader_knows_the_foreign_words(category):
-    reader = Reader()
+    reader = Reader(
+        skincare_labels(),
+    )
     for word in printing._FOREIGN[category]:
         assert reader.predict([word]).label == category

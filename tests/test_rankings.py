@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from skincare.categories import CATEGORIES
 from skincare.inference import rankings
-from skincare.inference.answer_parser import ALIASES
+from skincare.labels import skincare_labels
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.token_trie import build_tree
 from tests.helpers import mixed_pixels
 from tests.test_decoders import plain_scores
+
+CATEGORIES = skincare_labels().names
+ALIASES = {one.phrase: one.label for one in skincare_labels().aliases}
 
 
 @pytest.fixture

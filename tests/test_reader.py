@@ -6,25 +6,29 @@ import json
 import numpy as np
 import pytest
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.reader import EXPECTED_ACCURACY, THRESHOLD, Reader
 from skincare.text_reading.reader_store import read_catalogue_names
+
+CATEGORIES = skincare_labels().names
 
 BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
 
 
 @pytest.fixture(scope="module")
 def reader():
-    return Reader()
+    return Reader(
+        skincare_labels(),
+    )
 
 
 @pytest.fixture(scope="module")
 def fitted():
     texts = [f"{brand} {word}" for brand in ("acme", "zenith") for word in ("zorp", "quib") for _ in range(3)]
-    return Reader.fit(texts, ["Peel" if "zorp" in text else "Balm" for text in texts])
+    return Reader.fit(skincare_labels(), texts, ["Peel" if "zorp" in text else "Balm" for text in texts])
 
 
 def test_it_says_what_it_read_and_by_which_words(reader):
@@ -70,8 +74,8 @@ def test_packs_of_many_languages_are_read(reader):
 
 
 def test_no_text_is_never_the_priors_category_however_low_the_threshold():
-    assert Reader(threshold=0.0).predict([]).label is None
-    assert Reader(threshold=0.0).predict(["100 %"]).label is None
+    assert Reader(skincare_labels(), threshold=0.0).predict([]).label is None
+    assert Reader(skincare_labels(), threshold=0.0).predict(["100 %"]).label is None
 
 
 def test_probabilities_add_up_for_any_text(reader, fitted):
@@ -105,7 +109,7 @@ def test_it_learns_what_the_table_does_not_know(reader, fitted):
 
 def test_it_is_kept_as_plain_data(tmp_path, fitted):
     fitted.save(tmp_path, key="of what")
-    loaded = Reader.load(tmp_path)
+    loaded = Reader.load(tmp_path, skincare_labels())
     texts = [["zorp acme"], ["Serum"], []]
     np.testing.assert_allclose(loaded.log_probabilities(texts), fitted.log_probabilities(texts), atol=1e-4)
     assert json.loads((tmp_path / "reader.json").read_text())["key"] == "of what"
@@ -118,24 +122,24 @@ def test_a_damaged_or_foreign_reader_is_refused(tmp_path, fitted):
     for content in (b"no arrays", b""):
         (tmp_path / "reader.npz").write_bytes(content)
         with pytest.raises(StageError, match="no reader"):
-            Reader.load(tmp_path)
+            Reader.load(tmp_path, skincare_labels())
     fitted.save(tmp_path, threshold="high")
     with pytest.raises(StageError, match="no reader"):
-        Reader.load(tmp_path)
+        Reader.load(tmp_path, skincare_labels())
     fitted.save(tmp_path)
     (tmp_path / "reader.json").write_text('{"version": -1, "threshold": 0.5}')
     with pytest.raises(StageError, match="another version"):
-        Reader.load(tmp_path)
+        Reader.load(tmp_path, skincare_labels())
 
 
 def test_it_does_not_learn_from_one_category():
     with pytest.raises(StageError, match="two categories"):
-        Reader.fit(["a serum", "b serum"], ["Serum", "Serum"])
+        Reader.fit(skincare_labels(), ["a serum", "b serum"], ["Serum", "Serum"])
 
 
 def test_the_stated_numbers_are_those_of_the_catalogue(reader, real_data):
     """The prior, the weight of the rules, and what an answer above the threshold is worth."""
-    names, labels = read_catalogue_names(real_data / "skincare_products_clean.csv")
+    names, labels = read_catalogue_names(real_data / "skincare_products_clean.csv", skincare_labels())
     truths = np.array([CATEGORIES.index(label) for label in labels])
     table = reader.log_probabilities([[name] for name in names])
     is_right = table.argmax(axis=1) == truths

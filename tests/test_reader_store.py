@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from skincare.categories import CATEGORIES
 from skincare.dataset.chat import example, write_dataset
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.text_reading import reader_store
 from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from skincare.text_reading.reader import Reader, read_settings
+
+CATEGORIES = skincare_labels().names
 
 BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
 HEADER = "product_name,product_url,product_type,clean_ingreds,price\n"
@@ -49,7 +51,7 @@ def test_a_damaged_reader_is_made_anew(layout, damaged, content):
     reader_store.stored_reader(layout)
     (layout.reader_cache / damaged).write_bytes(content)
     assert likeliest(reader_store.stored_reader(layout), "zorp") == "Peel"
-    assert likeliest(Reader.load(layout.reader_cache), "zorp") == "Peel"
+    assert likeliest(Reader.load(layout.reader_cache, skincare_labels()), "zorp") == "Peel"
 
 
 def test_it_learns_anew_when_the_catalogue_changes(layout):
@@ -65,7 +67,7 @@ def test_it_learns_the_packs_of_the_training_images_and_of_no_other(layout):
     rows = []
     for split, (image_id, word, label) in packs.items():
         file = f"clean_dataset/images/a_{image_id}.jpg"
-        write_dataset(layout, split, [example(file, label)])
+        write_dataset(layout, split, [example(file, label, skincare_labels())])
         rows.append(PackText(image_id, file, "", "engine", "read", lines=(TextLine(word, 1.0, BOX, 0.1),)))
     write_pack_text(layout.pack_text, rows)
     reader = reader_store.stored_reader(layout)

@@ -6,8 +6,10 @@ import re
 import pytest
 from benchmarks.photo_scores import readme_table
 
-from skincare.categories import CATEGORIES
+from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY, Layout
+
+CATEGORIES = skincare_labels().names
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 FOLDERS = (REPOSITORY / "src", REPOSITORY / "benchmarks")

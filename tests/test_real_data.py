@@ -10,10 +10,12 @@ import build_dataset
 import clean
 import sample_shop
 import scrape
-from skincare.categories import CATEGORIES
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
 from skincare.sample import shop
 from skincare.tables import CATALOGUE, CLEAN, FAILURES, IMAGES, REJECTED, CatalogueRow, ImageRow
+
+CATEGORIES = skincare_labels().names
 
 pytestmark = pytest.mark.slow
 

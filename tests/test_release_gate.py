@@ -7,14 +7,16 @@ import pytest
 
 import report
 from skincare import stage
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import comparison, metrics, release_gate
 from skincare.files import write_json
 from skincare.inference import predictions
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from tests.helpers import prediction
 from tests.test_report import summary
+
+CATEGORIES = skincare_labels().names
 
 
 def answers(n_right, n=80):
@@ -34,7 +36,7 @@ def layout(tmp_path):
 def finished(layout, answered):
     """Leave what zero_shot.py leaves."""
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
-    write_json(layout.zero_shot / "metrics.json", metrics.to_json(metrics.score(answered)))
+    write_json(layout.zero_shot / "metrics.json", metrics.to_json(metrics.score(answered, skincare_labels())))
     summary(layout, "zero_shot", results={"model": "some/model", "n_parameters": 9, "prompt": "?"},
             config={"model": "some/model", "min_tokens": 36, "max_tokens": 36})  # fmt: skip
 
@@ -78,7 +80,7 @@ def test_a_baseline_is_read_as_it_was_written_in_any_order(tmp_path):
     release_gate.write_baseline(path, answers(40), {"model": "a"})
     release_gate.write_baseline(other, answers(40)[::-1], {"model": "a"})
     assert path.read_bytes() == other.read_bytes()
-    found = release_gate.read_baseline(path)
+    found = release_gate.read_baseline(path, skincare_labels())
     assert {(one.image_id, one.category) for one in found.answers} == {
         (one.image_id, one.category) for one in answers(40)
     }
@@ -98,7 +100,7 @@ def test_other_images_are_told_apart_from_a_bad_model(layout, tmp_path, caplog, 
     release_gate.write_baseline(baseline, answers(60), {})
     finished(layout, candidate)
     with pytest.raises(release_gate.GateBaselineError, match="other images") as error:
-        release_gate.judge(release_gate.read_baseline(baseline), candidate, 0.0)
+        release_gate.judge(release_gate.read_baseline(baseline, skincare_labels()), candidate, 0.0)
     assert says in str(error.value)
     assert run(layout, gate=baseline) == 2
 
@@ -139,14 +141,14 @@ def test_a_damaged_or_foreign_file_is_no_baseline(tmp_path, content):
     text = content if isinstance(content, str) else json.dumps(content)
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(release_gate.GateBaselineError, match="no gate baseline") as error:
-        release_gate.read_baseline(path)
+        release_gate.read_baseline(path, skincare_labels())
     assert error.value.exit_code == 2
 
 
 def test_what_a_file_says_of_itself_stays_one_short_line(tmp_path):
     path = tmp_path / "baseline.json"
     release_gate.write_baseline(path, answers(40), {"model": "evil\n\x1b[31mname" + "x" * 999})
-    shown = str(release_gate.judge(release_gate.read_baseline(path), answers(40), 0.0))
+    shown = str(release_gate.judge(release_gate.read_baseline(path, skincare_labels()), answers(40), 0.0))
     assert "\n" not in shown
     assert "\x1b" not in shown
     assert len(shown) < 500
@@ -154,7 +156,7 @@ def test_what_a_file_says_of_itself_stays_one_short_line(tmp_path):
 
 def test_an_absent_baseline_says_how_to_make_one(tmp_path):
     with pytest.raises(MissingInputError, match="--write-gate-baseline"):
-        release_gate.read_baseline(tmp_path / "absent.json")
+        release_gate.read_baseline(tmp_path / "absent.json", skincare_labels())
 
 
 @pytest.mark.parametrize("margin", [float("nan"), 2.0, -1.5])

@@ -8,11 +8,11 @@ import pytest
 
 import report
 from skincare import stage
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import comparison, metrics
 from skincare.files import write_json
 from skincare.inference import predictions
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.reporting import report_data, report_views
 from skincare.runlog import environment
@@ -20,6 +20,8 @@ from skincare.tables import HISTORY, HistoryRow
 from tests.dataset_helpers import jpeg, pack
 from tests.helpers import prediction
 from tests.test_model_card import EXPORT
+
+CATEGORIES = skincare_labels().names
 
 HOSTILE = '</dd></script><script>alert(1)</script><img src=x onerror="alert(2)"> | `code` & "quotes"'
 
@@ -50,7 +52,7 @@ def layout(tmp_path):
         (log, "test_predictions.jsonl", "test_metrics.json", after),
     ):
         predictions.write_jsonl(folder / name, answers)
-        write_json(folder / scores_name, metrics.to_json(metrics.score(answers)))
+        write_json(folder / scores_name, metrics.to_json(metrics.score(answers, skincare_labels())))
     write_json(log / "comparison.json", metrics.to_json(comparison.compare(before, after)))
     HISTORY.write(log / "history.csv", [
         HistoryRow(e, e, 1e-3, 1.0 if e else None, 0.5 if e else None, 2.0, *[0.5] * 5, 1.0, 3.0) for e in range(3)
@@ -219,7 +221,7 @@ def test_every_cell_can_be_read():
 
 
 def test_families_keep_all_images(layout):
-    rows = report_views.family_rows(report_data.gather(layout).last)
+    rows = report_views.family_rows(report_data.gather(layout).last, skincare_labels())
     assert sum(row.n for row in rows) == 42
     assert all(sum((row.right, row.near, row.far, row.unanswered)) == pytest.approx(1) for row in rows)
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from skincare.categories import CATEGORIES
 from skincare.evaluation import metrics
+from skincare.labels import skincare_labels
 from skincare.reporting import report_data, report_pages
 from tests.browser import CONTRAST, UNNAMED
 from tests.helpers import prediction
+
+CATEGORIES = skincare_labels().names
 
 HOSTILE = '"></code><script>document.title="run"</script><img src=x onerror="document.title=\'run\'"><b class=injected>'
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -40,7 +42,8 @@ def page_of(n, thumbnail=PIXEL):
                   "brier_before": 0.3, "brier": 0.3, "aurc": 0.2, "wanted": []}  # fmt: skip
     return report_pages.html(
         report_data.ReportData(
-            stages={"zero_shot": stage, "finetune": stage}, before=metrics.score(before), after=metrics.score(after),
+            stages={"zero_shot": stage, "finetune": stage}, before=metrics.score(before, skincare_labels()),
+            after=metrics.score(after, skincare_labels()), labels=skincare_labels(),
             comparison={}, confidence=confidence, history=[], images=images, plots={},
             manifests={HOSTILE: {"model": {"source": HOSTILE}, "predictions": {}}},
         )

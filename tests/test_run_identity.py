@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from skincare.dataset import chat
 from skincare.dataset.image_files import FolderImages
 from skincare.errors import StageError
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import checkpoint_hashes, load_processor
 from skincare.modeling.settings import PixelLimits
@@ -33,12 +34,15 @@ def files(tmp_path):
     return FolderImages(tmp_path)
 
 
-EXAMPLES = [chat.example(f"pack_2000000{n}_1.jpg", category) for n, category in enumerate(("Peel", "Oil", "Balm"))]
+EXAMPLES = [
+    chat.example(f"pack_2000000{n}_1.jpg", category, skincare_labels())
+    for n, category in enumerate(("Peel", "Oil", "Balm"))
+]
 
 
 def identity(files, encoder=None, model=TINY_MODEL, recipe=RECIPES["sample"], seed=0, train=EXAMPLES):
-    encoder = encoder or PromptEncoder(load_processor(model, PixelLimits(36, 36)))
-    data = SplitDataset(train, EXAMPLES, (), files)
+    encoder = encoder or PromptEncoder(load_processor(model, PixelLimits(36, 36)), skincare_labels())
+    data = SplitDataset(train, EXAMPLES, (), files, encoder.labels)
     return run_identity.compute(RunSpec(RunSettings(model=str(model)), "", recipe, seed, data), encoder)
 
 
@@ -68,12 +72,12 @@ def test_what_differs_is_named_with_its_values_where_they_are_short(files):
 
 def test_template_prompt_and_labels_decide(files):
     processor = load_processor(TINY_MODEL, PixelLimits(36, 36))
-    one = identity(files, PromptEncoder(processor))
+    one = identity(files, PromptEncoder(processor, skincare_labels()))
     processor.chat_template = processor.chat_template.replace("assistant", "helper")
-    assert run_identity.differences(one, identity(files, PromptEncoder(processor))) == [
+    assert run_identity.differences(one, identity(files, PromptEncoder(processor, skincare_labels()))) == [
         "template", "prompt (text, tokens)"
     ]  # fmt: skip
-    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(36, 36)))
+    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(36, 36)), skincare_labels())
     encoder.answer_tokens = lambda name: [1, 2]
     assert run_identity.differences(one, identity(files, encoder))[0].startswith("labels (Moisturiser [44, ")
 

@@ -5,10 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from skincare.categories import CATEGORIES
 from skincare.inference import saliency
+from skincare.labels import skincare_labels
 from skincare.modeling.recogniser import Recogniser
 from tests.helpers import mixed_pixels
+
+CATEGORIES = skincare_labels().names
 
 
 @pytest.fixture

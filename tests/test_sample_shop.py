@@ -8,11 +8,13 @@ import requests
 
 from skincare import file_formats, images
 from skincare.catalogue import read_products
-from skincare.categories import CATEGORIES
 from skincare.collecting.pages import parse_product_page
-from skincare.inference import answer_parser
+from skincare.inference.answer_parser import parser_of
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.sample import drawing, products, rendering, shop
+
+CATEGORIES = skincare_labels().names
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_descriptions_name_no_category():
     rng = random.Random(0)
     for _ in range(300):
         text = drawing.describe(drawing.random_packaging(rng))
-        assert answer_parser.parse(text, is_finished=True).category is None, text
+        assert parser_of(skincare_labels()).parse(text, is_finished=True).category is None, text
 
 
 def test_drawings_depend_on_packaging_view_and_size_alone():
@@ -135,7 +137,7 @@ def test_photos_are_at_least_448_pixels_and_of_their_kind(sold):
 def test_the_shops_catalogue_reads_as_a_real_one(tmp_path):
     layout = Layout(tmp_path)
     sold = shop.stock(layout, seed=0)
-    catalogue = read_products(layout.catalogue)
+    catalogue = read_products(layout.catalogue, skincare_labels())
     assert not catalogue.problems
     assert catalogue.n_rows > len(catalogue.products) == len(sold)
     assert "#" in layout.catalogue.read_text()

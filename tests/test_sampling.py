@@ -8,10 +8,14 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from skincare.dataset import chat
+from skincare.labels import skincare_labels
 from skincare.training import sampling
 
 CATEGORIES = ["Oil"] * 60 + ["Balm"] * 30 + ["Peel"] * 4
-EXAMPLES = [chat.example(f"clean_dataset/images/a_{i}_1.jpg", category) for i, category in enumerate(CATEGORIES)]
+EXAMPLES = [
+    chat.example(f"clean_dataset/images/a_{i}_1.jpg", category, skincare_labels())
+    for i, category in enumerate(CATEGORIES)
+]
 
 
 @pytest.mark.parametrize("imbalance", ["none", "class_balanced", "focal"])

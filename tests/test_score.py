@@ -9,7 +9,9 @@ from skincare import figures
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import metrics
 from skincare.evaluation.comparison import compare
-from skincare.inference import answer_parser, predictions
+from skincare.inference import predictions
+from skincare.inference.answer_parser import PARSER_VERSION
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from tests.helpers import prediction
 
@@ -32,9 +34,9 @@ def layout(tmp_path):
 def test_kept_texts_are_read_with_todays_parser(layout):
     summary = score.run(score.Config(root=layout.root), layout)
     assert summary.counts == {"read as before": 5, "read otherwise": 4}
-    found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl")
+    found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels())
     assert [(one.category, one.status) for one in found] == [("Cleanser", "alias")] * 4 + [("Oil", "exact")]
-    assert {one.parser_version for one in found} == {answer_parser.ALIASES_VERSION}
+    assert {one.parser_version for one in found} == {PARSER_VERSION}
     assert json.loads((layout.zero_shot / "metrics.json").read_text())["accuracy"] == 1
     assert json.loads((layout.finetune_log("r") / "test_metrics.json").read_text())["n"] == 4
 
@@ -75,7 +77,7 @@ def test_a_comparison_follows_and_only_of_the_same_images(layout):
     kept = [prediction(f"{i}_1", "Cleanser", None) for i in range(4)]
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", kept)
     score.run(score.Config(root=layout.root, files=(layout.zero_shot / "predictions.jsonl",)), layout)
-    trained = predictions.read_jsonl(layout.finetune_log("r") / "test_predictions.jsonl")
+    trained = predictions.read_jsonl(layout.finetune_log("r") / "test_predictions.jsonl", skincare_labels())
     assert json.loads(comparison.read_text()) == metrics.to_json(compare(kept, trained))
 
 

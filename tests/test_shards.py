@@ -17,6 +17,7 @@ from skincare.dataset import chat
 from skincare.dataset.shard_formats import FORMATS, unpack
 from skincare.dataset.shards import INDEX, ShardedDataset
 from skincare.errors import MissingInputError, StageError
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
 from skincare.tables import IMAGES
 from tests.dataset_helpers import url as product_url
@@ -61,7 +62,7 @@ def images_of(dataset):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_comes_back_is_what_was_packed(layout, kind):
     summary = export(layout, kind)
-    dataset = ShardedDataset(str(layout.export(kind)), layout.root / "cache")
+    dataset = ShardedDataset(str(layout.export(kind)), layout.root / "cache", skincare_labels())
     assert dataset.parts == {split: chat.read_dataset(layout, split) for split in SPLITS}
     assert images_of(dataset) == {
         one.image: (layout.root / one.image).read_bytes() for part in dataset.parts.values() for one in part
@@ -85,7 +86,7 @@ def test_an_export_through_another_file_system_is_the_same(layout):
         assert {path.rpartition("/")[2]: memory.cat_file(path) for path in memory.ls("skincare/export", False)} == (
             contents(layout.export("webdataset"))
         )
-        dataset = ShardedDataset("memory://skincare/export", layout.root / "cache")
+        dataset = ShardedDataset("memory://skincare/export", layout.root / "cache", skincare_labels())
         assert len(images_of(dataset)) == sum(SIZES.values())
     finally:
         memory.rm("skincare", recursive=True)
@@ -148,10 +149,10 @@ def test_a_shard_that_is_not_the_one_that_was_written_is_refused(layout, kind):
     ):
         shard.write_bytes(bad)
         with pytest.raises(StageError, match=message):
-            ShardedDataset(str(layout.export(kind)), layout.root / "cache").bytes_of(image)
+            ShardedDataset(str(layout.export(kind)), layout.root / "cache", skincare_labels()).bytes_of(image)
     shard.unlink()
     with pytest.raises(MissingInputError, match="export_dataset"):
-        ShardedDataset(str(layout.export(kind)), layout.root / "cache").bytes_of(image)
+        ShardedDataset(str(layout.export(kind)), layout.root / "cache", skincare_labels()).bytes_of(image)
     assert not (layout.root / "cache").exists()
 
 
@@ -161,7 +162,7 @@ def spoiled(layout, change):
     index = json.loads((folder / INDEX).read_text())
     change(index)
     (folder / INDEX).write_text(json.dumps(index))
-    return ShardedDataset(str(folder), layout.root / "cache")
+    return ShardedDataset(str(folder), layout.root / "cache", skincare_labels())
 
 
 @pytest.mark.parametrize(
@@ -219,11 +220,13 @@ def test_nothing_in_a_shard_decides_where_anything_is_written(layout):
 
 def test_a_spoiled_cache_is_fetched_again(layout):
     export(layout)
-    first = images_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache"))
+    first = images_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache", skincare_labels()))
     for path in (layout.root / "cache").rglob("*"):
         if path.is_file():
             path.write_bytes(b"torn")
-    assert images_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache")) == first
+    assert (
+        images_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache", skincare_labels())) == first
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -237,9 +240,9 @@ def test_any_bytes_are_a_shard_or_a_value_error(kind, content):
 
 def test_storage_that_is_not_there_is_a_clear_error(tmp_path):
     with pytest.raises(MissingInputError, match="export_dataset"):
-        ShardedDataset(str(tmp_path / "nothing"), tmp_path / "cache")
+        ShardedDataset(str(tmp_path / "nothing"), tmp_path / "cache", skincare_labels())
     with pytest.raises(StageError, match="nowhere"):
-        ShardedDataset("nowhere://bucket/x", tmp_path / "cache")
+        ShardedDataset("nowhere://bucket/x", tmp_path / "cache", skincare_labels())
 
 
 def test_the_card_counts_and_credits(layout):

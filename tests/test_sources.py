@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import scrape
 from skincare.catalogue import Product
-from skincare.categories import CATEGORIES
 from skincare.collecting.sources import SOURCES, source_named
 from skincare.collecting.sources.open_beauty_facts import CATEGORY_TAGS, OpenBeautyFacts, image_folder
 from skincare.collecting.sources.shop_pages import SHOP_TYPES
 from skincare.collecting.sources.source import PageRecord, category_of, page_record, read_page_record
 from skincare.errors import StageError
+from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.tables import CATALOGUE, FAILURES, IMAGES, METADATA, CatalogueRow
@@ -25,6 +25,8 @@ from tests.dataset_helpers import jpeg, pack
 from tests.local_server import ok, serving
 from tests.other_pages import CHALLENGES, LISTS
 from tests.test_page_metadata import VARIANT_A, VARIANT_B, json_ld
+
+CATEGORIES = skincare_labels().names
 
 LOOKFANTASTIC = "https://www.lookfantastic.com"
 IMAGE = ok(jpeg(pack(1, 320)), content_type="image/jpeg")

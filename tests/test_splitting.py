@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.categories import CATEGORIES
 from skincare.dataset import splitting
 from skincare.dataset.splitting import SHARES, Group
+from skincare.labels import skincare_labels
 from skincare.paths import SPLITS
+
+CATEGORIES = skincare_labels().names
 
 
 def shop(n_products: int, seed: int = 0) -> list[Group]:

@@ -6,9 +6,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 
-from skincare.categories import CATEGORIES
+from skincare.labels import skincare_labels
 from skincare.text_reading import text_classifier
 from skincare.text_reading.text_classifier import TextClassifier
+
+CATEGORIES = skincare_labels().names
 
 TEXTS = [
     "rose body wash",
@@ -24,7 +26,7 @@ LABELS = ["Body Wash", "Body Wash", "Moisturiser", "Moisturiser", "Mask", "Mask"
 
 @pytest.fixture(scope="module")
 def classifier():
-    return text_classifier.fit(TEXTS, LABELS)
+    return text_classifier.fit(skincare_labels(), TEXTS, LABELS)
 
 
 def test_it_says_what_scikit_learn_says(classifier):
@@ -37,14 +39,14 @@ def test_it_says_what_scikit_learn_says(classifier):
 
 
 def test_two_categories_are_enough_and_the_others_are_as_good_as_impossible():
-    found = text_classifier.fit(TEXTS[:4], LABELS[:4]).log_probabilities("day cream")
+    found = text_classifier.fit(skincare_labels(), TEXTS[:4], LABELS[:4]).log_probabilities("day cream")
     assert CATEGORIES[found.argmax()] == "Moisturiser"
     assert np.exp(found).sum() == pytest.approx(1)
     assert found[CATEGORIES.index("Peel")] < -20
 
 
 def test_arrays_give_the_same_classifier_again(classifier):
-    again = TextClassifier.from_arrays(classifier.arrays())
+    again = TextClassifier.from_arrays(classifier.arrays(), 14)
     for text in (*TEXTS, "", "unknown"):
         np.testing.assert_allclose(again.log_probabilities(text), classifier.log_probabilities(text), atol=1e-5)
 
@@ -53,7 +55,7 @@ def test_arrays_give_the_same_classifier_again(classifier):
 def test_arrays_that_do_not_fit_together_are_refused(classifier, name):
     arrays = classifier.arrays()
     with pytest.raises(ValueError, match="terms, but"):
-        TextClassifier.from_arrays({**arrays, name: arrays[name][:-9]})
+        TextClassifier.from_arrays({**arrays, name: arrays[name][:-9]}, 14)
 
 
 def test_no_text_gives_the_biases_alone(classifier):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from skincare.categories import CATEGORIES
 from skincare.collecting import urls
+from skincare.labels import Labels
 from skincare.tables import CATALOGUE, CatalogueRow
 
 # "50ml", "(2 x 150 ml)", "118ml/4oz", "0.15oz.-4.2g", "Pack of 6", "60 Pads"; not "SPF 50", "72 Hour" or "3 L'Oréal".
@@ -63,7 +63,7 @@ class Catalogue:
         return tuple(problem for problem in self.problems if not problem.reason.startswith("conflicting_"))
 
 
-def read_products(path: Path) -> Catalogue:
+def read_products(path: Path, labels: Labels) -> Catalogue:
     """Return the products of a catalogue file.
 
     The first row of a product decides; a later one with another category or address is reported.
@@ -73,7 +73,7 @@ def read_products(path: Path) -> Catalogue:
     problems: list[Problem] = []
     number = 0
     for number, row in enumerate(CATALOGUE.rows(path), start=1):
-        found = _product(number, row)
+        found = _product(number, row, labels)
         if isinstance(found, Problem):
             problems.append(found)
             continue
@@ -106,7 +106,7 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text))
 
 
-def _product(number: int, row: CatalogueRow) -> Product | Problem:
+def _product(number: int, row: CatalogueRow, labels: Labels) -> Product | Problem:
     try:
         url = urls.canonical_url(row.product_url)
     except ValueError as error:
@@ -116,7 +116,7 @@ def _product(number: int, row: CatalogueRow) -> Product | Problem:
     except ValueError as error:
         return Problem(number, url, "no_product_id", str(error))
     category = row.product_type.strip()
-    if category not in CATEGORIES:
+    if category not in labels.names:
         return Problem(number, url, "unknown_category", repr(category[:100]))
     variation = parse_qs(urlsplit(row.product_url).query).get("variation", [""])[0]
     name = " ".join(row.product_name.split())

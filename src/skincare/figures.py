@@ -12,10 +12,10 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 
-from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.cleaning.quality import Sharpness
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_bytes
+from skincare.labels import UNKNOWN
 from skincare.paths import SPLITS
 from skincare.tables import HistoryRow
 
@@ -88,11 +88,11 @@ def draw_blur_histogram(sharpness: Sequence[Sharpness], limit: float, path: Path
     save(figure, path)
 
 
-def draw_dataset_split(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
+def draw_dataset_split(counts: Mapping[str, Mapping[str, int]], categories: Sequence[str], path: Path) -> None:
     """Draw images per category and split; `counts` is split -> category -> images."""
     figure, axes = _new("Images per category and split", height=5)
-    totals = {category: sum(counts[split].get(category, 0) for split in SPLITS) for category in CATEGORIES}
-    ordered = sorted(CATEGORIES, key=lambda category: totals[category])
+    totals = {category: sum(counts[split].get(category, 0) for split in SPLITS) for category in categories}
+    ordered = sorted(categories, key=lambda category: totals[category])
     left = np.zeros(len(ordered))
     for split, colour in zip(SPLITS, (BLUE, GREEN, ORANGE), strict=True):
         widths = np.array([counts[split].get(category, 0) for category in ordered])
@@ -114,14 +114,13 @@ def draw_confusion_matrix(scores: Scores, title: str, path: Path) -> None:
         f"{title}: {scores.accuracy:.1%} right ({low:.1%} to {high:.1%}, n = {scores.n})", width=8.2, height=7
     )
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    columns = (*CATEGORIES, UNKNOWN)
+    names = [one.category for one in scores.categories]
+    columns = (*names, UNKNOWN)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(
-        range(len(CATEGORIES)), [f"{name} ({n})" for name, n in zip(CATEGORIES, counts.sum(axis=1), strict=True)]
-    )
+    axes.set_yticks(range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1), strict=True)])
     axes.set(xlabel="answer", ylabel="true category (images)")
     axes.grid(visible=False)
-    axes.axvline(len(CATEGORIES) - 0.5, color=GREY, linewidth=1)
+    axes.axvline(len(names) - 0.5, color=GREY, linewidth=1)
     _write_cells(axes, counts, shares)
     save(figure, path)
 

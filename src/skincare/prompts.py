@@ -1,7 +1,8 @@
-"""What the model is asked, in one place: change the question or the instruction here and nowhere else.
+"""The model's prompt: instruction, question and hint as text and as messages, and the chat template.
 
-A dataset may add a hint: one line after the question, which says where it is from. It stands after the image, so that
-the text before the image is the same for all examples.
+Question and instruction are those of the labels (`skincare.labels`). A dataset may add a hint: one line after the
+question, which names its source. It stands after the image, so that the text before the image is the same for all
+examples.
 """
 
 import json
@@ -9,36 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from skincare.categories import CATEGORIES
-
-QUESTION: Final = "What type of skincare product is shown in this image?"
+from skincare.labels import Labels
 
 HintKind = Literal["none", "text", "metadata"]
 # How a hint begins. Source of the first: LLaVA-1.5's training data for TextVQA.
 HINT_LABELS: Final[dict[HintKind, str]] = {"text": "Reference OCR token: ", "metadata": "Product metadata: "}
 
 
-def system_prompt(names: Sequence[str] = CATEGORIES) -> str:
-    """Return the instruction, which lists the categories in the order of `names`."""
-    return (
-        "You name the type of the skincare product in an image. Answer with exactly one of these categories and "
-        f"nothing else: {', '.join(names)}."
-    )
+def with_hint(question: str, hint: str = "") -> str:
+    """Return a question with a hint in a line of its own, where there is one."""
+    return f"{question}\n{hint}" if hint else question
 
 
-SYSTEM_PROMPT: Final = system_prompt()
-
-
-def question(hint: str = "") -> str:
-    """Return the question with a hint in a line of its own, where there is one."""
-    return f"{QUESTION}\n{hint}" if hint else QUESTION
-
-
-def hint_of(text: str) -> str:
-    """Return the hint in a text of `question`; ValueError for a text that it would not give."""
-    asked, _, hint = text.partition("\n")
-    if asked != QUESTION or text != question(hint):
-        raise ValueError(f"it asks {text[:200]!r}, src/skincare/prompts.py asks {QUESTION!r}")
+def hint_of(text: str, labels: Labels) -> str:
+    """Return the hint in a text of `with_hint`; ValueError for another question than that of the labels."""
+    question, _, hint = text.partition("\n")
+    if question != labels.question or text != with_hint(question, hint):
+        raise ValueError(f"the question is {text[:200]!r}, that of {labels.source} is {labels.question!r}")
     if hint:
         hint_kind(hint)
     return hint
@@ -62,7 +50,7 @@ CHAT_TEMPLATE_FILE: Final = Path(__file__).with_name("chat_template.jinja")
 _TEMPLATE_INSTRUCTION: Final = "'You are a helpful assistant.'"
 
 
-def chat_template(instruction: str = SYSTEM_PROMPT) -> str:
+def chat_template(instruction: str) -> str:
     """Return the template with the instruction that a dialogue gets which begins without one."""
     text = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
     assert text.count(_TEMPLATE_INSTRUCTION) == 1
@@ -70,9 +58,9 @@ def chat_template(instruction: str = SYSTEM_PROMPT) -> str:
     return text.replace(_TEMPLATE_INSTRUCTION, json.dumps(instruction, ensure_ascii=False))
 
 
-def user_messages(image: Any = None, names: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
-    """Return the dialogue up to the model's turn: the instruction, then an image with the question."""
+def user_messages(labels: Labels, image: Any = None, order: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the dialogue up to the model's turn: the instruction (labels in `order`), an image with the question."""
     return [
-        {"role": "system", "content": [{"type": "text", "text": system_prompt(names)}]},
-        {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]},
+        {"role": "system", "content": [{"type": "text", "text": labels.system_prompt(order)}]},
+        {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": labels.question}]},
     ]

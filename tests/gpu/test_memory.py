@@ -4,6 +4,7 @@ import pytest
 import torch
 from benchmarks.full_size import full_size_model
 
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import freeze
 from skincare.modeling.model import load_processor
@@ -20,7 +21,7 @@ N_IMAGES, N_VISUAL_TOKENS = 4, 128
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
 def test_the_plan_is_within_15_percent_of_torchs_peak(cuda, checkpointing):
     """what torch's allocator takes at its peak is known on CUDA only."""
-    encoder = PromptEncoder(load_processor(TINY_MODEL))
+    encoder = PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
     model = full_size_model(torch.bfloat16, cuda, encoder)
     model.config.dtype = torch.bfloat16
     parameters = freeze(model, Trainable())

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skincare.categories import CATEGORIES
 from skincare.inference.decoders import make_decoder
+from skincare.labels import skincare_labels
 from skincare.modeling.batches import IGNORED
 from skincare.modeling.freezing import freeze
 from skincare.modeling.model import load_model
@@ -17,6 +17,8 @@ from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.training import objectives
 from tests.helpers import mixed_pixels, noise_image
+
+CATEGORIES = skincare_labels().names
 
 pytestmark = pytest.mark.gpu
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from skincare import image_names
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json
+from skincare.labels import Labels, labels_of
 from skincare.paths import Layout
-from skincare.prompts import hint_kind, hint_of, question
+from skincare.prompts import hint_kind, hint_of, with_hint
 from skincare.tables import natural_key
 
 # How LLaMA-Factory's dataset_info.json describes what `to_llamafactory` gives.
@@ -34,22 +34,22 @@ _REMEDY: Final = "Make it with `python src/build_dataset.py`."
 
 @dataclass(frozen=True)
 class Example:
-    """One image (its path below the root), its category and what is said of it with the question."""
+    """One image (its path below the root), its category, and the question about it with its hint."""
 
     image: str
     category: str
     image_id: str
     product_id: str
+    question: str
     hint: str = ""
 
 
-def example(image: str, category: str, hint: str = "") -> Example:
+def example(image: str, category: str, labels: Labels, hint: str = "") -> Example:
     """Return the example of an image's path below the root; ValueError for a path, category or hint that cannot be."""
     product_id, image_id = image_names.parse_path(image)
-    if category not in CATEGORIES:
-        raise ValueError(f"{category!r} is none of the categories")
+    labels.check(category)
     hint_kind(hint)
-    return Example(image, category, image_id, product_id, hint)
+    return Example(image, category, image_id, product_id, labels.question, hint)
 
 
 def write_dataset(layout: Layout, split: str, examples: Iterable[Example]) -> None:
@@ -61,8 +61,8 @@ def write_dataset(layout: Layout, split: str, examples: Iterable[Example]) -> No
 def read_dataset(layout: Layout, split: str) -> list[Example]:
     """Return the examples of a split in file order.
 
-    Raises MissingInputError when the file is absent, StageError when it is empty, malformed or asks another question
-    than `skincare.prompts` does now.
+    Raises MissingInputError when the file is absent, StageError when it is empty, malformed, or of other labels or
+    another question than the root's.
     """
     path = layout.dataset(split)
     if not path.is_file():
@@ -73,7 +73,8 @@ def read_dataset(layout: Layout, split: str) -> list[Example]:
         raise StageError(f"{path}: no JSON ({error})\n{_REMEDY}") from error
     if not isinstance(elements, list) or not elements:
         raise StageError(f"{path}: holds no list of examples\n{_REMEDY}")
-    return [_from_element(element, f"{path}, element {n}") for n, element in enumerate(elements, start=1)]
+    labels = labels_of(layout)
+    return [_from_element(element, f"{path}, element {n}", labels) for n, element in enumerate(elements, start=1)]
 
 
 def to_element(one: Example) -> dict[str, Any]:
@@ -82,7 +83,10 @@ def to_element(one: Example) -> dict[str, Any]:
         "messages": [
             {
                 "role": "user",
-                "content": [{"type": "image", "image": one.image}, {"type": "text", "text": question(one.hint)}],
+                "content": [
+                    {"type": "image", "image": one.image},
+                    {"type": "text", "text": with_hint(one.question, one.hint)},
+                ],
             },
             {"role": "assistant", "content": [{"type": "text", "text": one.category}]},
         ]
@@ -96,18 +100,18 @@ def to_llamafactory(one: Example, image: str) -> dict[str, Any]:
     """
     return {
         "messages": [
-            {"role": "user", "content": f"<image>{question(one.hint)}"},
+            {"role": "user", "content": f"<image>{with_hint(one.question, one.hint)}"},
             {"role": "assistant", "content": one.category},
         ],
         "images": [image],
     }
 
 
-def _from_element(element: Any, where: str) -> Example:
+def _from_element(element: Any, where: str, labels: Labels) -> Example:
     try:
         user, assistant = element["messages"]
         image, asked = user["content"]
-        return example(image["image"], assistant["content"][0]["text"], hint_of(asked["text"]))
+        return example(image["image"], assistant["content"][0]["text"], labels, hint_of(asked["text"], labels))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise StageError(f"{where}: not a question about an image with its answer\n{_REMEDY}") from error
     except ValueError as error:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example
 from skincare.dataset.hints import kind_of
+from skincare.labels import Labels
 from skincare.tables import ImageRow
 
 NOT_RECORDED: Final = "not recorded"
@@ -21,7 +21,11 @@ _ENDINGS: Final = {"parquet": "parquet", "webdataset": "tar"}
 
 
 def dataset_card(
-    kind: str, parts: Mapping[str, Sequence[Example]], images: Mapping[str, ImageRow], fingerprint: str
+    kind: str,
+    parts: Mapping[str, Sequence[Example]],
+    images: Mapping[str, ImageRow],
+    fingerprint: str,
+    labels: Labels,
 ) -> str:
     """Return the card; `images` are the scraped images by id, where they are known."""
     everything = [one for part in parts.values() for one in part]
@@ -29,15 +33,15 @@ def dataset_card(
     sources = Counter(_source(images.get(one.image_id)) for one in everything)
     header = " | ".join(parts)
     counts = {split: Counter(one.category for one in part) for split, part in parts.items()}
-    rows = [f"| {name} | {' | '.join(str(counts[split][name]) for split in parts)} |" for name in CATEGORIES]
+    rows = [f"| {name} | {' | '.join(str(counts[split][name]) for split in parts)} |" for name in labels.names]
     totals = " | ".join(str(len(part)) for part in parts.values())
     products = " | ".join(str(len({one.product_id for one in part})) for part in parts.values())
     data_files = {split: f"{split}-*.{_ENDINGS[kind]}" for split in parts} if kind in _ENDINGS else {}
     lines = [
         "# Photos of skincare products with their categories", "",
         f"{len(everything):,} photos of {len({one.product_id for one in everything}):,} products; the question to each "
-        "is which of 14 categories it shows. Split by product: no product, size of it or shared photo is in two splits "
-        "unless it was built with `--split image`.", "",
+        f"is which of {len(labels)} categories it shows. Split by product: no product, size of it or shared photo is "
+        "in two splits unless it was built with `--split image`.", "",
         *_about_hints(everything),
         f"Split fingerprint: `{fingerprint}` (SHA-256 over the sorted lines of split, image and category).", "",
         f"| Category | {header} |", f"|---|{'---:|' * len(parts)}", *rows,

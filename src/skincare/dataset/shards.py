@@ -25,8 +25,8 @@ from skincare.dataset.chat import Example
 from skincare.dataset.shard_formats import FORMATS, Format, unpack
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_bytes
+from skincare.labels import Labels
 from skincare.paths import SPLITS
-from skincare.prompts import QUESTION
 
 INDEX: Final = "index.json"
 _REMEDY: Final = "Make it with `python src/export_dataset.py`."
@@ -101,13 +101,15 @@ def write_shards(
         yield Shard(name, sha256, len(content), len(packed)), entries
 
 
-def write_index(storage: Storage, kind: Format, shards: Sequence[Shard], images: dict[str, list[list[str]]]) -> None:
+def write_index(
+    storage: Storage, kind: Format, shards: Sequence[Shard], images: dict[str, list[list[str]]], labels: Labels
+) -> None:
     """Make an export valid: what it names is there."""
     listed = [vars(shard) for shard in shards]
     index = {
         "version": _version(images),
         "format": kind,
-        "question": QUESTION,
+        "question": labels.question,
         "shards": listed,
         "images": images,
     }
@@ -121,7 +123,7 @@ class ShardedDataset:
     Raises MissingInputError where there is none, StageError for an index or a shard that is not what it should be.
     """
 
-    def __init__(self, url: str, cache: Path) -> None:
+    def __init__(self, url: str, cache: Path, labels: Labels) -> None:
         self._storage = Storage(url)
         self._cache = cache
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -132,16 +134,16 @@ class ShardedDataset:
         except ValueError as error:
             raise StageError(f"{url}/{INDEX}: no JSON ({error})\n{_REMEDY}") from error
         try:
-            self._read_index(index)
+            self._read_index(index, labels)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise StageError(f"{url}/{INDEX}: {error}\n{_REMEDY}") from error
 
-    def _read_index(self, index: Any) -> None:
+    def _read_index(self, index: Any, labels: Labels) -> None:
         self._format: Format = index["format"]
         if self._format not in FORMATS or index["version"] != _version(index["images"]):
             raise ValueError(f"of an unknown kind: {str(self._format)[:50]!r}")
-        if index["question"] != QUESTION:
-            raise ValueError("it asks another question than src/skincare/prompts.py")
+        if index["question"] != labels.question:
+            raise ValueError(f"its question is not that of {labels.source}")
         self._shards = {one["name"]: Shard(**one) for one in index["shards"]}
         if strange := [name for name in self._shards if not _NAME.fullmatch(name)]:
             raise ValueError(f"no name of a shard: {strange[0][:100]!r}")
@@ -149,7 +151,9 @@ class ShardedDataset:
         self._places: dict[str, tuple[str, str]] = {}
         for split in SPLITS:
             entries = index["images"][split]
-            self.parts[split] = [chat.example(image, category, *hint) for image, category, _, _, *hint in entries]
+            self.parts[split] = [
+                chat.example(image, category, labels, *hint) for image, category, _, _, *hint in entries
+            ]
             for image, _, shard, sha256, *_ in entries:
                 if shard not in self._shards or not _SHA256.fullmatch(sha256):
                     raise ValueError(f"{image}: in no shard, or without a hash")

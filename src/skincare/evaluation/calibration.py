@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels
 
 Table = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -155,13 +155,13 @@ def confidence_of(log_probabilities: Table, truths: Places) -> tuple[Table, Righ
     return np.exp(log_probabilities.max(axis=1)), log_probabilities.argmax(axis=1) == truths
 
 
-def table_of(predictions: Sequence[Prediction]) -> tuple[Table, Places]:
+def table_of(predictions: Sequence[Prediction], labels: Labels) -> tuple[Table, Places]:
     """Return (n, 14) log-probabilities that add up to 1, and (n,) places of the truths; StageError without them."""
-    if not predictions or any(len(one.log_probabilities) != len(CATEGORIES) for one in predictions):
+    if not predictions or any(len(one.log_probabilities) != len(labels) for one in predictions):
         raise StageError("These answers carry no probabilities; ask with --decoder rank or head")
     # Sorted: another order of adding up is another last digit.
     predictions = sorted(predictions, key=lambda one: one.image_id)
     table = np.array([one.log_probabilities for one in predictions], dtype=np.float64)
     if not np.isfinite(table).all():
         raise StageError("These answers carry probabilities that are no numbers; ask again")
-    return with_temperature(table, 1.0), np.array([CATEGORIES.index(one.truth) for one in predictions])
+    return with_temperature(table, 1.0), np.array([labels.index(one.truth) for one in predictions])

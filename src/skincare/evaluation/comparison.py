@@ -11,6 +11,7 @@ from skincare.evaluation import intervals, metrics
 from skincare.evaluation.metrics import Judged
 from skincare.files import write_json
 from skincare.inference import predictions
+from skincare.labels import labels_of
 from skincare.paths import Layout
 
 
@@ -99,8 +100,9 @@ def compare_with_baselines(layout: Layout, run_log: Path) -> None:
     answers = run_log / "test_predictions.jsonl"
     if not answers.is_file():
         return
-    answered = predictions.read_jsonl(answers)
-    found = {path.stem: predictions.read_jsonl(path) for path in sorted(layout.baselines.glob("*.jsonl"))}
+    labels = labels_of(layout)
+    answered = predictions.read_jsonl(answers, labels)
+    found = {path.stem: predictions.read_jsonl(path, labels) for path in sorted(layout.baselines.glob("*.jsonl"))}
     compared = {
         name: metrics.to_json(compare(some, answered))
         for name, some in found.items()

@@ -24,9 +24,12 @@ from skincare.evaluation.calibration import (
     with_temperature,
 )
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels
 
 
-def summarise(val: Sequence[Prediction], test: Sequence[Prediction], wanted_risks: Sequence[float]) -> dict[str, Any]:
+def summarise(
+    val: Sequence[Prediction], test: Sequence[Prediction], wanted_risks: Sequence[float], labels: Labels
+) -> dict[str, Any]:
     """Return what a reader should know about the confidence on test; temperature and thresholds are chosen on val.
 
     ece, brier: with the fitted temperature, *_before without; aurc: area under `risk_coverage`, to be read between
@@ -34,7 +37,7 @@ def summarise(val: Sequence[Prediction], test: Sequence[Prediction], wanted_risk
     the threshold, its coverage, risk and bound on val (null where val vouches for none), what test then shows, and the
     95 % interval of that risk as if images were independent; hierarchy: see `skincare.evaluation.hierarchy`.
     """
-    (val_table, val_truths), (table, truths) = table_of(val), table_of(test)
+    (val_table, val_truths), (table, truths) = table_of(val, labels), table_of(test, labels)
     temperature = fit_temperature(val_table, val_truths)
     val_table, scaled = with_temperature(val_table, temperature), with_temperature(table, temperature)
     points = risk_coverage(scaled, truths)
@@ -57,7 +60,7 @@ def summarise(val: Sequence[Prediction], test: Sequence[Prediction], wanted_risk
         "wanted": [
             _judged(risk, threshold_for_risk(*chosen, risk), *confidence_of(scaled, truths)) for risk in wanted_risks
         ],
-        "hierarchy": hierarchy.summarise((val_table, val_truths), (scaled, truths), wanted_risks),
+        "hierarchy": hierarchy.summarise((val_table, val_truths), (scaled, truths), wanted_risks, labels),
     }
 
 

@@ -6,16 +6,13 @@ A family's probability is the sum of its members'. Both thresholds are chosen on
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from skincare.categories import CATEGORIES, PARENTS, parent_of
 from skincare.evaluation import intervals
 from skincare.evaluation.calibration import Places, Rights, Table, confidence_of, threshold_for_risk
-
-FAMILIES: Final = tuple(PARENTS)
-_FAMILY_OF: Final = np.array([FAMILIES.index(parent_of(name)) for name in CATEGORIES])
+from skincare.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -26,20 +23,27 @@ class Policy:
     family_threshold: float | None
 
 
-def family_table(log_probabilities: Table) -> Table:
-    """Return (n, families) log-probabilities, in the order of FAMILIES."""
+def family_table(log_probabilities: Table, labels: Labels) -> Table:
+    """Return (n, families) log-probabilities, in the order of the families."""
+    places = _family_places(labels)
     return np.stack(
-        [np.logaddexp.reduce(log_probabilities[:, np.equal(_FAMILY_OF, i)], axis=1) for i in range(len(FAMILIES))],
+        [np.logaddexp.reduce(log_probabilities[:, np.equal(places, i)], axis=1) for i in range(len(labels.families))],
         axis=1,
     )
 
 
-def families_of(truths: Places) -> Places:
-    """Return the places in FAMILIES of places in CATEGORIES."""
-    return _FAMILY_OF[truths]
+def families_of(truths: Places, labels: Labels) -> Places:
+    """Return the places of families of places of labels."""
+    return _family_places(labels)[truths]
 
 
-def choose(log_probabilities: Table, truths: Places, wanted_risk: float) -> Policy:
+def _family_places(labels: Labels) -> Places:
+    """Return (n_labels,) the place of each label's family."""
+    families = [family for family, _ in labels.families]
+    return np.array([families.index(labels.family_of(name)) for name in labels.names])
+
+
+def choose(log_probabilities: Table, truths: Places, wanted_risk: float, labels: Labels) -> Policy:
     """Return the thresholds under which both kinds of answer are surely wrong at most at `wanted_risk`.
 
     The family's is chosen among the images whose category is not named; each promise has half of the 5 % of error.
@@ -47,14 +51,16 @@ def choose(log_probabilities: Table, truths: Places, wanted_risk: float) -> Poli
     confidence, right = confidence_of(log_probabilities, truths)
     category = threshold_for_risk(confidence, right, wanted_risk, confidence_level=0.975)
     rest = confidence < category.threshold if category else np.ones(len(right), dtype=bool)
-    of_families = confidence_of(family_table(log_probabilities)[rest], families_of(truths)[rest])
+    of_families = confidence_of(family_table(log_probabilities, labels)[rest], families_of(truths, labels)[rest])
     family = threshold_for_risk(*of_families, wanted_risk, confidence_level=0.975)
     return Policy(category.threshold if category else None, family.threshold if family else None)
 
 
-def apply(policy: Policy, log_probabilities: Table) -> tuple[Rights, Rights]:
+def apply(policy: Policy, log_probabilities: Table, labels: Labels) -> tuple[Rights, Rights]:
     """Return, per image, whether the category is named and whether the family is; neither means no answer."""
-    surest, surest_family = (np.exp(one.max(axis=1)) for one in (log_probabilities, family_table(log_probabilities)))
+    surest, surest_family = (
+        np.exp(one.max(axis=1)) for one in (log_probabilities, family_table(log_probabilities, labels))
+    )
     names_category, names_family = (
         confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)
         for confidence, threshold in (
@@ -65,7 +71,9 @@ def apply(policy: Policy, log_probabilities: Table) -> tuple[Rights, Rights]:
     return names_category, names_family & ~names_category
 
 
-def summarise(val: tuple[Table, Places], test: tuple[Table, Places], wanted_risks: Sequence[float]) -> dict[str, Any]:
+def summarise(
+    val: tuple[Table, Places], test: tuple[Table, Places], wanted_risks: Sequence[float], labels: Labels
+) -> dict[str, Any]:
     """Return what families bring on test.
 
     accuracy, family_accuracy: of the likeliest category and of the family with the largest sum; family_of_category: how
@@ -75,16 +83,18 @@ def summarise(val: tuple[Table, Places], test: tuple[Table, Places], wanted_risk
     table, truths = test
     return {
         "accuracy": float(confidence_of(table, truths)[1].mean()),
-        "family_accuracy": float(confidence_of(family_table(table), families_of(truths))[1].mean()),
-        "family_of_category": float((_FAMILY_OF[table.argmax(axis=1)] == families_of(truths)).mean()),
-        "policies": [{"wanted_risk": risk, **_judged(choose(*val, risk), table, truths)} for risk in wanted_risks],
+        "family_accuracy": float(confidence_of(family_table(table, labels), families_of(truths, labels))[1].mean()),
+        "family_of_category": float((families_of(table.argmax(axis=1), labels) == families_of(truths, labels)).mean()),
+        "policies": [
+            {"wanted_risk": risk, **_judged(choose(*val, risk, labels), table, truths, labels)} for risk in wanted_risks
+        ],
     }
 
 
-def _judged(policy: Policy, table: Table, truths: Places) -> dict[str, Any]:
-    names_category, names_family = apply(policy, table)
+def _judged(policy: Policy, table: Table, truths: Places, labels: Labels) -> dict[str, Any]:
+    names_category, names_family = apply(policy, table, labels)
     right = confidence_of(table, truths)[1]
-    family_right = confidence_of(family_table(table), families_of(truths))[1]
+    family_right = confidence_of(family_table(table, labels), families_of(truths, labels))[1]
     n_answered = int((names_category | names_family).sum())
     n_wrong = int((names_category & ~right).sum() + (names_family & ~family_right).sum())
     return {

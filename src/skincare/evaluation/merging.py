@@ -1,8 +1,8 @@
 """Scoring with fewer categories: names that images hardly tell apart (Toner and Mist, say) count as one.
 
-    groups = merging.parse(["Toner+Mist"])
-    metrics.score(predictions, merged=groups)          # what the stages write, with 13 categories
-    comparison.compare(merging.merge(before, groups), merging.merge(after, groups))
+    groups = merging.parse(["Toner+Mist"], labels)
+    metrics.score(predictions, labels, merged=groups)  # what the stages write, with 13 categories
+    comparison.compare(merging.merge(before, groups, labels), merging.merge(after, groups, labels))
 
 A choice of the reader's, made before looking at test: the plain scores always stand beside it.
 """
@@ -13,22 +13,22 @@ from typing import Final
 
 import numpy as np
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels
 
 Group = tuple[str, ...]
 
 _JOINED_BY: Final = " + "
 
 
-def parse(texts: Sequence[str]) -> tuple[Group, ...]:
+def parse(texts: Sequence[str], labels: Labels) -> tuple[Group, ...]:
     """Return the groups of texts such as "Toner+Mist"; StageError for unknown, repeated or lonely categories."""
     groups = tuple(tuple(name.strip() for name in text.split("+")) for text in texts)
-    known = {name.casefold(): name for name in CATEGORIES}
+    known = {name.casefold(): name for name in labels.names}
     unknown = sorted({name for group in groups for name in group if name.casefold() not in known})
     if unknown:
-        raise StageError(f"{unknown[0]!r} is no category; there are {', '.join(CATEGORIES)}")
+        raise StageError(f"{unknown[0]!r} is no category; there are {', '.join(labels.names)}")
     groups = tuple(tuple(known[name.casefold()] for name in group) for group in groups)
     members = [name for group in groups for name in group]
     if len(members) != len(set(members)) or any(len(group) < 2 for group in groups):
@@ -36,12 +36,12 @@ def parse(texts: Sequence[str]) -> tuple[Group, ...]:
     return groups
 
 
-def names(groups: Sequence[Group]) -> tuple[str, ...]:
+def names(groups: Sequence[Group], labels: Labels) -> tuple[str, ...]:
     """Return the names that are left, a group as "Toner + Mist" at the place of its first category."""
-    return tuple(dict.fromkeys(_renamed(groups).values()))
+    return tuple(dict.fromkeys(_renamed(groups, labels).values()))
 
 
-def merge(predictions: Sequence[Prediction], groups: Sequence[Group]) -> list[Prediction]:
+def merge(predictions: Sequence[Prediction], groups: Sequence[Group], labels: Labels) -> list[Prediction]:
     """Return predictions whose truth, category, candidates and log-probabilities are of the groups.
 
     A group's probability is the sum of its members'; an answer stays as it was given, also where another group has
@@ -49,8 +49,8 @@ def merge(predictions: Sequence[Prediction], groups: Sequence[Group]) -> list[Pr
     """
     if not groups:
         return list(predictions)
-    renamed = _renamed(groups)
-    places = [[CATEGORIES.index(old) for old, new in renamed.items() if new == name] for name in names(groups)]
+    renamed = _renamed(groups, labels)
+    places = [[labels.index(old) for old, new in renamed.items() if new == name] for name in names(groups, labels)]
     return [
         replace(
             one,
@@ -63,10 +63,10 @@ def merge(predictions: Sequence[Prediction], groups: Sequence[Group]) -> list[Pr
     ]
 
 
-def _renamed(groups: Sequence[Group]) -> dict[str, str]:
-    """Return category -> name, in the order of CATEGORIES."""
-    joined = {name: _JOINED_BY.join(sorted(group, key=CATEGORIES.index)) for group in groups for name in group}
-    return {name: joined.get(name, name) for name in CATEGORIES}
+def _renamed(groups: Sequence[Group], labels: Labels) -> dict[str, str]:
+    """Return category -> name, in the order of the labels."""
+    joined = {name: _JOINED_BY.join(sorted(group, key=labels.index)) for group in groups for name in group}
+    return {name: joined.get(name, name) for name in labels.names}
 
 
 def _summed(log_probabilities: Sequence[float], places: Sequence[Sequence[int]]) -> tuple[float, ...]:

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from skincare.categories import CATEGORIES, parent_of
 from skincare.errors import StageError
 from skincare.evaluation import intervals, merging
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels
 
 Floats = npt.NDArray[np.float64]
 
@@ -100,8 +100,9 @@ class Scores:
 
 
 def score(
-    predictions: Sequence[Prediction], *, merged: Sequence[merging.Group] = (), seed: int = 0, n_resamples: int = 2000
-) -> Scores:
+    predictions: Sequence[Prediction], labels: Labels, *, merged: Sequence[merging.Group] = (), seed: int = 0,
+    n_resamples: int = 2000,
+) -> Scores:  # fmt: skip
     """Score predictions; their order does not matter.
 
     Categories that `merged` puts into one group count as one, except for what concerns families.
@@ -109,8 +110,8 @@ def score(
     """
     if not predictions:
         raise StageError("There are no predictions to score")
-    names = merging.names(merged)
-    counts = count_by_product(merging.merge(predictions, merged), names)
+    names = merging.names(merged, labels)
+    counts = count_by_product(merging.merge(predictions, merged, labels), names)
     draws = intervals.draw_products(len(counts), seed, n_resamples)
     confusion = counts.sum(axis=0)
     precision, recall, f1 = _per_category(confusion)
@@ -120,7 +121,7 @@ def score(
         n=len(predictions),
         n_products=len(counts),
         **_overall(counts, draws),
-        **_families(count_by_product(predictions, CATEGORIES), draws),
+        **_families(count_by_product(predictions, labels.names), draws, labels),
         precision_weighted=float(precision @ weights),
         recall_weighted=float(recall @ weights),
         f1_weighted=float(f1 @ weights),
@@ -193,9 +194,9 @@ def _overall(counts: Floats, draws: Floats) -> dict[str, float]:
     }
 
 
-def _families(counts: Floats, draws: Floats) -> dict[str, Any]:
-    """Return how far wrong answers go, for (products, 14, 15) counts."""
-    of = [parent_of(name) for name in CATEGORIES]
+def _families(counts: Floats, draws: Floats, labels: Labels) -> dict[str, Any]:
+    """Return how far wrong answers go, for (products, k, k + 1) counts."""
+    of = [labels.family_of(name) for name in labels.names]
     is_family = np.array([[one == other for other in of] for one in of])
     answered = counts[:, :, :-1]
     n_in_family = (answered * is_family).sum(axis=(1, 2))

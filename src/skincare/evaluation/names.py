@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline, make_union
 
 from skincare.catalogue import Product, name_family
-from skincare.categories import CATEGORIES
+from skincare.labels import Labels
 
 Table = npt.NDArray[np.float64]
 
@@ -31,15 +31,15 @@ def name_model(strength: float) -> Any:
     return make_pipeline(make_union(letters, words), LogisticRegression(C=100 * strength, max_iter=2000))
 
 
-def log_probabilities(model: Any, inputs: Any) -> Table:
+def log_probabilities(model: Any, inputs: Any, labels: Labels) -> Table:
     """Return (n, 14) log-probabilities of a trained scikit-learn classifier, whichever categories it has seen."""
     found = model.predict_log_proba(inputs)
-    table = np.full((len(found), len(CATEGORIES)), NEVER)
-    table[:, [CATEGORIES.index(name) for name in model.classes_]] = found
+    table = np.full((len(found), len(labels)), NEVER)
+    table[:, [labels.index(name) for name in model.classes_]] = found
     return np.maximum(table, NEVER)
 
 
-def cross_validate(products: Sequence[Product], seed: int) -> Table | None:
+def cross_validate(products: Sequence[Product], seed: int, labels: Labels) -> Table | None:
     """Return (products, 14) log-probabilities, each by a model that has not seen its family of names.
 
     Five folds, stratified; the sizes of one product ("50ml", "200ml") are in one fold. None where a category has fewer
@@ -49,11 +49,11 @@ def cross_validate(products: Sequence[Product], seed: int) -> Table | None:
     families = [name_family(name) for name in names]
     if _fewest_families(categories, families) < N_FOLDS:
         return None
-    table = np.empty((len(products), len(CATEGORIES)))
+    table = np.empty((len(products), len(labels)))
     folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(names, categories, families):
         model = name_model(1.0).fit([names[i] for i in train], categories[train])
-        table[test] = log_probabilities(model, [names[i] for i in test])
+        table[test] = log_probabilities(model, [names[i] for i in test], labels)
     return table
 
 

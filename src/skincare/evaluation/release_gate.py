@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation.comparison import compare
 from skincare.evaluation.metrics import Judged
 from skincare.files import write_json
+from skincare.labels import Labels
 
 _KIND: Final = "skincare gate baseline"
 _VERSION: Final = 1
@@ -109,25 +109,25 @@ def write_baseline(path: Path, answers: Sequence[Judged], source: Mapping[str, s
     write_json(path, {"kind": _KIND, "version": _VERSION, **source, "answers": rows})
 
 
-def read_baseline(path: Path) -> Baseline:
+def read_baseline(path: Path, labels: Labels) -> Baseline:
     """Read what `write_baseline` wrote; raises MissingInputError or GateBaselineError."""
     if not path.is_file():
         raise MissingInputError("gate baseline", path, _REMEDY)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"larger than {_MAX_BYTES // 10**6} MB")
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
+        return _parse(json.loads(path.read_text(encoding="utf-8")), labels)
     except (OSError, ValueError, RecursionError) as error:
         raise GateBaselineError(f"{path} is no gate baseline: {error}\n{_REMEDY}") from error
 
 
-def _parse(value: Any) -> Baseline:
+def _parse(value: Any, labels: Labels) -> Baseline:
     if not isinstance(value, dict) or value.get("kind") != _KIND or value.get("version") != _VERSION:
         raise ValueError(f"not an object with kind {_KIND!r} and version {_VERSION}")
     answers = value.pop("answers", None)
     if not isinstance(answers, list) or not answers:
         raise ValueError("no list of answers")
-    parsed = tuple(_answer(i, one) for i, one in enumerate(answers, start=1))
+    parsed = tuple(_answer(i, one, labels) for i, one in enumerate(answers, start=1))
     if len({one.image_id for one in parsed}) < len(parsed):
         raise ValueError("an image is answered twice")
     # One line of it is shown; a file from elsewhere may hold anything.
@@ -135,13 +135,13 @@ def _parse(value: Any) -> Baseline:
     return Baseline(source, parsed)
 
 
-def _answer(number: int, value: Any) -> GateAnswer:
+def _answer(number: int, value: Any, labels: Labels) -> GateAnswer:
     names = [field.name for field in fields(GateAnswer)]
     if not isinstance(value, dict) or sorted(value) != sorted(names):
         raise ValueError(f"answer {number} is not an object with {', '.join(names)}")
     if not isinstance(value["image_id"], str) or not isinstance(value["product_id"], str):
         raise ValueError(f"answer {number}: ids must be text")
-    if value["truth"] not in CATEGORIES or value["category"] not in (None, *CATEGORIES):
+    if value["truth"] not in labels.names or value["category"] not in (None, *labels.names):
         raise ValueError(f"answer {number}: {value['truth']!r} or {value['category']!r} is no category")
     return GateAnswer(**value)
 

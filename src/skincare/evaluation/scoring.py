@@ -9,6 +9,7 @@ from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels, labels_of
 from skincare.paths import Layout
 
 
@@ -18,24 +19,24 @@ def metrics_file(file: Path) -> Path:
     return file.with_name(f"{name}_metrics.json" if name else "metrics.json")
 
 
-def score_again(file: Path) -> tuple[list[Prediction], list[Prediction], Scores]:
+def score_again(file: Path, labels: Labels) -> tuple[list[Prediction], list[Prediction], Scores]:
     """Read kept texts with today's parser, write predictions and scores; return the old, the new and their scores.
 
     Raises StageError for a file that holds two answers about one image.
     """
-    old = predictions.read_jsonl(file)
+    old = predictions.read_jsonl(file, labels)
     if len({one.image_id for one in old}) < len(old):
         raise StageError(f"{file}: two answers about one image; answers of different decoders are scored apart")
-    new = [predictions.parsed(one) for one in old]
-    scores = metrics.score(new)
+    new = [predictions.parsed(one, labels) for one in old]
+    scores = metrics.score(new, labels)
     predictions.write_jsonl(file, new)
     write_json(metrics_file(file), metrics.to_json(scores))
     return old, new, scores
 
 
-def score_merged(file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group]) -> Scores:
+def score_merged(file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group], labels: Labels) -> Scores:
     """Write and return the scores with categories merged, beside the plain ones."""
-    scores = metrics.score(answered, merged=groups)
+    scores = metrics.score(answered, labels, merged=groups)
     plain = metrics_file(file)
     write_json(plain.with_name(f"{plain.stem}_merged.json"), metrics.to_json(scores))
     return scores
@@ -46,6 +47,6 @@ def compare_with_zero_shot(layout: Layout, folder: Path, answered: Sequence[Pred
     before = layout.zero_shot / "predictions.jsonl"
     if not before.is_file():
         return
-    zero_shot = predictions.read_jsonl(before)
+    zero_shot = predictions.read_jsonl(before, labels_of(layout))
     if comparison.is_of_same_images(zero_shot, answered):
         write_json(folder / "comparison.json", metrics.to_json(comparison.compare(zero_shot, answered)))

@@ -31,7 +31,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from skincare.inference import mentions
 from skincare.inference.answer_text import Passage, plain_text
 from skincare.inference.mentions import Mention
-from skincare.labels import ENGLISH, Labels, skincare_labels
+from skincare.labels import ENGLISH, Labels
 
 Status = Literal["exact", "alias", "ambiguous", "negated", "echo", "refusal", "offlist", "empty", "truncated"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -222,12 +222,3 @@ def _alternatives(phrases: Sequence[str]) -> str:
     if not parts:
         return re.escape(prefix)
     return f"{re.escape(prefix)}(?:{'|'.join(parts)}){'' if all(rests) else '?'}"
-
-
-ALIASES_VERSION: Final = PARSER_VERSION
-ALIASES: Final[dict[str, str | None]] = {one.phrase: one.label for one in skincare_labels().aliases}
-
-
-def parse(text: str, *, is_finished: bool = True) -> Answer:
-    """Return the skincare category that a text names."""
-    return parser_of(skincare_labels()).parse(text, is_finished=is_finished)

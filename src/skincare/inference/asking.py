@@ -10,6 +10,7 @@ from skincare.dataset.chat import Example
 from skincare.inference.decoders import Answer, Decoder
 from skincare.inference.prediction_cache import Entry, Journal
 from skincare.inference.predictions import Prediction, parsed
+from skincare.labels import Labels
 from skincare.modeling.out_of_memory import Passes
 from skincare.modeling.settings import HeadUse
 from skincare.modeling.vision_features import VisionFeatures
@@ -34,7 +35,9 @@ def predict(
             keys = [journal.key(sha256, one.hint) if journal else "" for sha256, one in zip(hashes, some, strict=True)]
             entries = _entries(images, decoder, some, keys, journal, passes)
             for example, entry, image_sha256, key in zip(some, entries, hashes, keys, strict=True):
-                predictions.append(_prediction(example, split, decoder.name, entry, image_sha256, key))
+                predictions.append(
+                    _prediction(example, split, decoder.name, entry, image_sha256, key, images.encoder.labels)
+                )
             bar.update(len(some))
     return sorted(predictions, key=lambda prediction: prediction.image_id)
 
@@ -84,7 +87,7 @@ def _batches(examples: Sequence[Example], batch_size: int) -> Iterator[Sequence[
 
 
 def _prediction(
-    example: Example, split: str, decoder: str, entry: Entry, image_sha256: str, cache_key: str
+    example: Example, split: str, decoder: str, entry: Entry, image_sha256: str, cache_key: str, labels: Labels
 ) -> Prediction:
     answer = entry.answer
     return parsed(
@@ -106,5 +109,6 @@ def _prediction(
             image_sha256=image_sha256,
             cache_key=cache_key,
             hint=example.hint,
-        )
+        ),
+        labels,
     )

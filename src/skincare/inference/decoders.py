@@ -12,8 +12,8 @@ from typing import Final, Literal, Protocol, get_args
 
 import torch
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.labels import Labels
 from skincare.modeling.batches import Grid, PromptEncoder
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.token_trie import AnswerTree, build_tree
@@ -78,7 +78,7 @@ class Rank:
         self.name = name
         self.recogniser = recogniser
         self.encoder = encoder
-        self.tree = tree or build_tree(encoder, CATEGORIES)
+        self.tree = tree or build_tree(encoder, encoder.labels.names)
         self.combine = combine
 
     def __call__(
@@ -87,7 +87,7 @@ class Rank:
         """Return the best name, with the log-probabilities of all names given that one of them is said."""
         batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
         scores = self.recogniser.score_tree(batch, states, self.tree)
-        return _best(self.combine(scores))
+        return _best(self.combine(scores), self.encoder.labels)
 
 
 class Head:
@@ -107,7 +107,7 @@ class Head:
     ) -> list[Answer]:
         """Return the category of the highest score, with the log-probabilities of all."""
         batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
-        return _best(self.recogniser.head_scores(batch, states))
+        return _best(self.recogniser.head_scores(batch, states), self.encoder.labels)
 
 
 def make_decoder(name: DecoderName, recogniser: Recogniser, encoder: PromptEncoder) -> Decoder:
@@ -116,15 +116,15 @@ def make_decoder(name: DecoderName, recogniser: Recogniser, encoder: PromptEncod
         return Rank(recogniser, encoder)
     if name == "head":
         return Head(recogniser, encoder)
-    return Greedy(recogniser, encoder, build_tree(encoder, CATEGORIES) if name == "constrained" else None)
+    return Greedy(recogniser, encoder, build_tree(encoder, encoder.labels.names) if name == "constrained" else None)
 
 
-def _best(scores: torch.Tensor) -> list[Answer]:
+def _best(scores: torch.Tensor, labels: Labels) -> list[Answer]:
     """Return answers from (B, 14) scores."""
     rows = torch.log_softmax(scores.double(), dim=-1).cpu()
     return [
         Answer(
-            CATEGORIES[int(row.argmax())],
+            labels.names[int(row.argmax())],
             0,
             is_finished=True,
             log_probabilities=tuple(round(v, 6) for v in row.tolist()),

@@ -19,11 +19,13 @@ from skincare.dataset import hints
 from skincare.dataset.chat import Example
 from skincare.dataset.image_files import ImageFiles
 from skincare.files import write_json
-from skincare.inference import answer_parser, decoders
 from skincare.inference import asking as evaluation
+from skincare.inference import decoders
+from skincare.inference.answer_parser import PARSER_VERSION
 from skincare.inference.decoders import Decoder, DecoderName, make_decoder
 from skincare.inference.prediction_cache import Journal
 from skincare.inference.predictions import Prediction
+from skincare.labels import check_same_labels, labels_of
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import count
 from skincare.modeling.model import default_device, load_model, load_processor, revision, weight_hash
@@ -42,10 +44,12 @@ class EvaluatedModel:
         self, source: str | Path, layout: Layout, limits: PixelLimits | None = None, *, cache_images: bool = True,
         cache_answers: bool = True, files: ImageFiles | None = None,
     ) -> None:  # fmt: skip
+        labels = labels_of(layout)
+        check_same_labels(Path(source), labels)
         self.source = source
-        self.encoder = PromptEncoder(load_processor(source, limits))
+        self.encoder = PromptEncoder(load_processor(source, limits), labels)
         self.recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False), n_live_blocks=1)
-        self.recogniser.load_head(Path(source))
+        self.recogniser.load_head(Path(source), len(labels))
         self.images = VisionFeatures(
             self.recogniser, self.encoder, files or layout.root, layout.vision_cache if cache_images else None
         )
@@ -59,7 +63,7 @@ class EvaluatedModel:
     def listing(self, names: Sequence[str]) -> "EvaluatedModel":
         """Return this model with a prompt that lists the categories in another order."""
         other = copy.copy(self)
-        other.encoder = PromptEncoder(self.encoder.processor, names)
+        other.encoder = PromptEncoder(self.encoder.processor, self.encoder.labels, names)
         other.description = {**self.description, "prompt_hash": _hash(other.encoder.prompt_text)}
         return other
 
@@ -90,7 +94,8 @@ class EvaluatedModel:
                 # Answers are greedy and need no seed; the intervals draw products, the training draws images.
                 "seeds": {"bootstrap": 0, "training": getattr(config, "seed", None)},
                 "decoder_version": decoders.VERSION,
-                "parser_version": answer_parser.ALIASES_VERSION,
+                "parser_version": PARSER_VERSION,
+                "labels": {"source": self.encoder.labels.source, "digest": self.encoder.labels.digest},
                 "predictions": {name: _data(some) for name, some in predictions.items()},
             },
         )
@@ -101,6 +106,7 @@ class EvaluatedModel:
         return {
             "weight_hash": weight_hash(model),
             "head_hash": weight_hash(head) if head else "",
+            "labels": self.encoder.labels.digest,
             "dtype": str(self.recogniser.dtype),
             "device": self.recogniser.device.type,
             "prompt_hash": _hash(self.encoder.prompt_text),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.evaluation import fusion
 from skincare.inference.image_predictions import Row
 from skincare.inference.model_predictor import ModelPredictor
+from skincare.labels import Labels
 from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.reader import Reader, ReaderPrediction
@@ -26,14 +26,14 @@ class FusedPredictor:
     Raises MissingInputError where the model's folder holds no fusion.
     """
 
-    def __init__(self, source: Path, packs: PackReader, batch_size: int = 16) -> None:
+    def __init__(self, source: Path, labels: Labels, packs: PackReader, batch_size: int = 16) -> None:
         self._weights, notes = fusion.read(source)
         if notes.get("decoder") not in ("rank", "head"):
             raise StageError(f"{source / fusion.FILE}: fitted with an unknown decoder; run `python src/fuse.py` again")
-        self._reader = Reader.load(source / fusion.READER_FOLDER)
+        self._reader = Reader.load(source / fusion.READER_FOLDER, labels)
         self._packs = packs
         self._model = ModelPredictor(
-            str(source), notes["decoder"], 1.0, needs_probabilities=True, batch_size=batch_size, packs=packs
+            str(source), labels, notes["decoder"], 1.0, needs_probabilities=True, batch_size=batch_size, packs=packs
         )  # fmt: skip
         if packs.name != notes.get("ocr"):
             logger.warning("The fusion was fitted with other OCR (%s) than reads now", notes.get("ocr"))
@@ -54,6 +54,6 @@ class FusedPredictor:
         has_text = is_read(read.status)
         said, told = (np.array([some]) for some in (model, read.log_probabilities))
         (row,) = fusion.fuse(self._weights, said, told, np.array([has_text]))
-        category = CATEGORIES[int(row.argmax())]
+        category = self._reader.labels.names[int(row.argmax())]
         words = "; ".join(read.evidence) if has_text else ""
         return Row(str(file), category, float(np.exp(row.max())), "fused" if has_text else "model", words)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from skincare import images
-from skincare.categories import UNKNOWN
 from skincare.images import Pixels
+from skincare.labels import UNKNOWN
 from skincare.tables import for_spreadsheet
 
 

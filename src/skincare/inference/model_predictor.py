@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from skincare.categories import CATEGORIES, UNKNOWN
 from skincare.dataset import hints
 from skincare.errors import StageError
 from skincare.evaluation.calibration import with_temperature
-from skincare.inference import answer_parser
+from skincare.inference.answer_parser import parser_of
 from skincare.inference.decoders import Answer, DecoderName, make_decoder
 from skincare.inference.image_predictions import Row, open_image
+from skincare.labels import UNKNOWN, Labels
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import default_device, load_model, load_processor
 from skincare.modeling.recogniser import Recogniser
@@ -36,12 +36,12 @@ class ModelPredictor:
     """
 
     def __init__(
-        self, source: str, decoder: DecoderName | None, temperature: float, *, needs_probabilities: bool,
-        batch_size: int = 16, packs: PackReader | None = None,
+        self, source: str, labels: Labels, decoder: DecoderName | None, temperature: float, *,
+        needs_probabilities: bool, batch_size: int = 16, packs: PackReader | None = None,
     ) -> None:  # fmt: skip
-        self._encoder = PromptEncoder(load_processor(source))
+        self._encoder = PromptEncoder(load_processor(source), labels)
         self._recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False))
-        self._recogniser.load_head(Path(source))
+        self._recogniser.load_head(Path(source), len(labels))
         self._temperature = temperature
         self._batch_size = batch_size
         if decoder is None:
@@ -93,13 +93,13 @@ class ModelPredictor:
         return [one if isinstance(one, Row) else next(found) for one in opened]
 
     def _row(self, file: Path, answer: Answer) -> Row:
-        parsed = answer_parser.parse(answer.text, is_finished=answer.is_finished)
-        probability = _probability(answer, parsed.category, self._temperature)
+        parsed = parser_of(self._encoder.labels).parse(answer.text, is_finished=answer.is_finished)
+        probability = _probability(answer, parsed.category, self._temperature, self._encoder.labels)
         return Row(str(file), parsed.category or UNKNOWN, probability, parsed.status, answer.text)
 
 
-def _probability(answer: Answer, category: str | None, temperature: float) -> float | None:
+def _probability(answer: Answer, category: str | None, temperature: float, labels: Labels) -> float | None:
     if category is None or not answer.log_probabilities:
         return None
     scaled = with_temperature(np.array([answer.log_probabilities]), temperature)
-    return float(np.exp(scaled[0, CATEGORIES.index(category)]))
+    return float(np.exp(scaled[0, labels.index(category)]))

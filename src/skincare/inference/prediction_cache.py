@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skincare.categories import CATEGORIES
 from skincare.inference.decoders import Answer
 
 logger = logging.getLogger(__name__)
@@ -85,8 +84,6 @@ def _entry(line: bytes) -> tuple[str, Entry] | None:
         given = value["answer"]
         answer = Answer(str(given["text"]), int(given["n_new_tokens"]), bool(given["is_finished"]),
                         tuple(float(one) for one in given["log_probabilities"]))  # fmt: skip
-        if len(answer.log_probabilities) not in (0, len(CATEGORIES)):
-            return None
         return str(value["key"]), Entry(answer, float(value["latency_s"]))
     except (ValueError, KeyError, TypeError):
         return None

@@ -7,10 +7,10 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_text
-from skincare.inference import answer_parser
+from skincare.inference.answer_parser import PARSER_VERSION, parser_of
+from skincare.labels import Labels
 from skincare.tables import natural_key
 
 _REMEDY: Final = "Make it with `python src/zero_shot.py`."
@@ -49,12 +49,12 @@ class Prediction:
     hint: str = ""
 
 
-def parsed(prediction: Prediction) -> Prediction:
+def parsed(prediction: Prediction, labels: Labels) -> Prediction:
     """Return a prediction with what today's parser makes of its text."""
-    answer = answer_parser.parse(prediction.text, is_finished=prediction.is_finished)
+    answer = parser_of(labels).parse(prediction.text, is_finished=prediction.is_finished)
     return replace(
         prediction, category=answer.category, status=answer.status, candidates=answer.candidates,
-        parser_version=answer_parser.ALIASES_VERSION,
+        parser_version=PARSER_VERSION,
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def write_jsonl(path: Path, predictions: Iterable[Prediction]) -> None:
     write_text(path, "".join(f"{json.dumps(_to_json(one), ensure_ascii=False)}\n" for one in ordered))
 
 
-def read_jsonl(path: Path) -> list[Prediction]:
+def read_jsonl(path: Path, labels: Labels) -> list[Prediction]:
     """Return the predictions of a file in its order.
 
     Raises MissingInputError when it is absent, StageError naming the line that is malformed.
@@ -79,7 +79,7 @@ def read_jsonl(path: Path) -> list[Prediction]:
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line:
             try:
-                found.append(_from_json(json.loads(line)))
+                found.append(_from_json(json.loads(line), labels))
             except ValueError as error:
                 raise StageError(f"{path}, line {number}: {error}\n{_REMEDY}") from error
     return found
@@ -90,7 +90,7 @@ def _to_json(one: Prediction) -> dict[str, Any]:
     return {name: value for name, value in asdict(one).items() if name != "hint" or value}
 
 
-def _from_json(value: Any) -> Prediction:
+def _from_json(value: Any, labels: Labels) -> Prediction:
     names = [field.name for field in fields(Prediction)]
     needed = [field.name for field in fields(Prediction) if field.default is MISSING]
     if not isinstance(value, dict) or not set(needed) <= set(value) <= set(names):
@@ -101,8 +101,8 @@ def _from_json(value: Any) -> Prediction:
     for name in value:
         if not _fits(value[name], _HINTS[name]):
             raise ValueError(f"{name} is {value[name]!r}")
-    if value["truth"] not in CATEGORIES or value["category"] not in (None, *CATEGORIES):
-        raise ValueError(f"{value['truth']!r} or {value['category']!r} is no category")
+    for name in {value["truth"], value["category"]} - {None}:
+        labels.check(name)
     return Prediction(**value)
 
 

@@ -12,9 +12,8 @@ from typing import Final
 import torch
 from PIL import Image
 
-from skincare.categories import CATEGORIES
-from skincare.inference.answer_parser import ALIASES
 from skincare.inference.decoders import Rank
+from skincare.labels import ENGLISH
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.token_trie import build_tree
@@ -24,7 +23,9 @@ _BLANK_SIDE_PX: Final = 448  # any square: the processor scales it to its limits
 
 def per_token(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
     """Return the ranking by the mean log-likelihood of a name's tokens."""
-    n_tokens = torch.tensor([len(encoder.answer_tokens(name)) for name in CATEGORIES], device=recogniser.device)
+    n_tokens = torch.tensor(
+        [len(encoder.answer_tokens(name)) for name in encoder.labels.names], device=recogniser.device
+    )
     return Rank(recogniser, encoder, "rank_per_token", combine=lambda scores: scores / n_tokens)
 
 
@@ -34,7 +35,7 @@ def pmi(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
     Source: Holtzman et al. 2021, "Surface form competition", with a white image as the domain's premise.
     """
     blank = encoder.pixels(Image.new("RGB", (_BLANK_SIDE_PX, _BLANK_SIDE_PX), "white"))
-    tree = build_tree(encoder, CATEGORIES)
+    tree = build_tree(encoder, encoder.labels.names)
     batch = encoder.questions([blank.grid]).to(recogniser.device)
     prior = recogniser.score_tree(batch, recogniser.vision_features([blank]), tree)
     return Rank(recogniser, encoder, "rank_pmi", tree, lambda scores: scores - prior)
@@ -42,9 +43,10 @@ def pmi(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
 
 def synonyms(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
     """Return the ranking by the likelihood of any of a category's names, written as the prompt writes them."""
-    phrases = {name: name for name in CATEGORIES}
-    phrases |= {phrase.title(): category for phrase, category in ALIASES.items() if category is not None}
-    groups = [[i for i, one in enumerate(phrases.values()) if one == category] for category in CATEGORIES]
+    labels = encoder.labels
+    phrases = {name: name for name in labels.names}
+    phrases |= {one.phrase.title(): one.label for one in labels.aliases if one.language == ENGLISH}
+    groups = [[i for i, one in enumerate(phrases.values()) if one == category] for category in labels.names]
 
     def pooled(scores: torch.Tensor) -> torch.Tensor:
         return torch.stack([scores[:, group].logsumexp(dim=1) for group in groups], dim=1)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from skincare.categories import UNKNOWN
 from skincare.inference.image_predictions import Row
+from skincare.labels import UNKNOWN
 from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.reader import Reader

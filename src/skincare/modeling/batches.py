@@ -15,9 +15,9 @@ from typing import Any, Final, Literal
 import torch
 from PIL import Image
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
-from skincare.prompts import QUESTION, question, user_messages
+from skincare.labels import Labels
+from skincare.prompts import user_messages, with_hint
 
 IGNORED: Final = -100  # the label of a token that is not part of the answer
 
@@ -67,12 +67,13 @@ class Batch:
 
 
 class PromptEncoder:
-    """Turns images and categories into tensors, by the checkpoint's own processor; the prompt lists the `names`.
+    """Turns images and labels into tensors, by the checkpoint's own processor; the prompt lists the labels in `order`.
 
     Raises StageError when the chat template yields a prompt without the image or without the question.
     """
 
-    def __init__(self, processor: Any, names: Sequence[str] = CATEGORIES) -> None:
+    def __init__(self, processor: Any, labels: Labels, order: Sequence[str] = ()) -> None:
+        self.labels = labels
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.image_token_id: int = processor.image_token_id
@@ -80,10 +81,10 @@ class PromptEncoder:
         self.end_token_id: int = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.pad_token_id: int = self.tokenizer.pad_token_id
         self.prompt_text: str = processor.apply_chat_template(
-            user_messages(names=names), add_generation_prompt=True, tokenize=False
+            user_messages(labels, order=order), add_generation_prompt=True, tokenize=False
         )
         before, token, after = self.prompt_text.partition(processor.image_token)
-        if not token or QUESTION not in after or processor.image_token in after:
+        if not token or labels.question not in after or processor.image_token in after:
             raise StageError(
                 "The chat template does not give a prompt with one image and the question; it gave: "
                 f"{self.prompt_text[:200]!r}"
@@ -91,10 +92,10 @@ class PromptEncoder:
         # The text before the image, the same for all.
         self.opening = tuple(self._tokens(before))
         # The question stands between two special tokens, so that it can be tokenised apart from them.
-        self._around_question = [self._tokens(text) for text in after.split(QUESTION, 1)]
+        self._around_question = [self._tokens(text) for text in after.split(labels.question, 1)]
         self._after = self._tokens(after)
         # Answers are names of categories, the same few in every batch.
-        self._name_tokens = lru_cache(maxsize=2 * len(CATEGORIES))(self._tokens)
+        self._name_tokens = lru_cache(maxsize=2 * len(labels))(self._tokens)
 
     def pixels(self, image: Image.Image) -> Pixels:
         """Resize and normalise an image and cut it into patches."""
@@ -170,7 +171,9 @@ class PromptEncoder:
 
     def question_tokens(self, hint: str) -> list[int]:
         """Return the tokens of question and hint, in which no text becomes a token of the template."""
-        return self.tokenizer.encode(question(hint), add_special_tokens=False, split_special_tokens=True)
+        return self.tokenizer.encode(
+            with_hint(self.labels.question, hint), add_special_tokens=False, split_special_tokens=True
+        )
 
     def _row(self, grid: Grid, hint: str, answer: str | None) -> Row:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []

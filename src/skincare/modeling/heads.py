@@ -8,21 +8,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.files import replacing
+from skincare.labels import Labels
 
 FILE_NAME: Final = "classification_head.safetensors"
 
 
 class ClassificationHead(nn.Module):
-    """Maps (B, width) states of any dtype to (B, 14) fp32 scores; starts at zero, all categories alike."""
+    """Maps (B, width) states of any dtype to (B, n_labels) fp32 scores; starts at zero, all categories alike."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, n_labels: int) -> None:
         super().__init__()
         # Without gain: the states come out of the model's last norm.
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.linear = nn.Linear(width, len(CATEGORIES))
+        self.linear = nn.Linear(width, n_labels)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
@@ -32,21 +32,21 @@ class ClassificationHead(nn.Module):
             return self.linear(self.norm(states.float()))
 
 
-def save_head(folder: Path, head: ClassificationHead) -> None:
+def save_head(folder: Path, head: ClassificationHead, labels: Labels) -> None:
     """Write the head beside a model's weights."""
     with replacing(folder / FILE_NAME) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, temporary,
-                  metadata={"categories": "|".join(CATEGORIES)})  # fmt: skip
+                  metadata={"categories": "|".join(labels.names)})  # fmt: skip
 
 
-def load_head(folder: Path, width: int) -> ClassificationHead | None:
+def load_head(folder: Path, width: int, n_labels: int) -> ClassificationHead | None:
     """Return the head of a model's folder, None where it has none; StageError when it does not fit."""
     path = folder / FILE_NAME
     if not path.is_file():
         return None
-    head = ClassificationHead(width)
+    head = ClassificationHead(width, n_labels)
     try:
         head.load_state_dict(load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise StageError(f"{path}: no head for {len(CATEGORIES)} categories and width {width} ({error})") from error
+        raise StageError(f"{path}: no head for {n_labels} categories and width {width} ({error})") from error
     return head

@@ -46,14 +46,14 @@ class Recogniser(nn.Module):
         )
         self._openings = Openings(model.model.language_model)
 
-    def add_head(self) -> dict[str, nn.Parameter]:
+    def add_head(self, n_labels: int) -> dict[str, nn.Parameter]:
         """Give the model a new classification head; return its parameters by name."""
-        self.head = ClassificationHead(self.model.config.text_config.hidden_size).to(self.device)
+        self.head = ClassificationHead(self.model.config.text_config.hidden_size, n_labels).to(self.device)
         return {n: p for n, p in self.parameters_by_name().items() if n.startswith("classification_head.")}
 
-    def load_head(self, folder: Path) -> None:
+    def load_head(self, folder: Path, n_labels: int) -> None:
         """Take the classification head of a model's folder, where it has one."""
-        self.head = load_head(folder, self.model.config.text_config.hidden_size)
+        self.head = load_head(folder, self.model.config.text_config.hidden_size, n_labels)
         if self.head is not None:
             self.head.to(self.device).requires_grad_(False)
 

@@ -8,9 +8,7 @@ from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from skincare.categories import CATEGORIES
 from skincare.evaluation.metrics import Scores
-from skincare.prompts import QUESTION
 from skincare.reporting import export_views, report_views
 from skincare.reporting.report_data import ReportData
 from skincare.reporting.report_pages import environment
@@ -28,8 +26,8 @@ def card(data: ReportData) -> str:
         "data": data,
         "scores": data.after,
         "table": report_views.headline_table(data),
-        "categories": CATEGORIES,
-        "question": QUESTION,
+        "categories": data.labels.names,
+        "question": data.labels.question,
         "finetune": finetune,
         "export_rows": export_views.rows(data),
         "export_note": export_views.note(data),

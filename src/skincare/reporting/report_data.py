@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 
 from skincare import images, tables
-from skincare.categories import CATEGORIES
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, metrics
 from skincare.evaluation.metrics import Scores
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
+from skincare.labels import Labels, labels_of
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HistoryRow
 
@@ -83,6 +83,7 @@ class ReportData:
     plots: Mapping[str, Path]
     # When the answers were given -> manifest.json of that run.
     manifests: Mapping[str, Mapping[str, Any]]
+    labels: Labels
     # What fuse.py found: reader, model and both on the same test images; empty where it was not run.
     fusion: Mapping[str, Any] = field(default_factory=dict)
 
@@ -106,7 +107,8 @@ def gather(layout: Layout) -> ReportData:
     if not {"zero_shot", "finetune"} & stages.keys():
         remedy = "Run `python src/zero_shot.py` or `python src/finetune.py` first, or `python src/run_all.py`."
         raise MissingInputError("results to report", layout.summary("zero_shot"), remedy)
-    before, first = _answers(stages, "zero_shot", layout.zero_shot / "metrics.json", layout.zero_shot)
+    labels = labels_of(layout)
+    before, first = _answers(stages, "zero_shot", layout.zero_shot / "metrics.json", layout.zero_shot, labels)
     log = layout.finetune_log(stages["finetune"]["results"]["run"]) if "finetune" in stages else None
     after: Scores | None = None
     second: dict[str, Prediction] = {}
@@ -114,45 +116,46 @@ def gather(layout: Layout) -> ReportData:
     confidence: Mapping[str, Any] = {}
     history: list[HistoryRow] = []
     if log is not None:
-        after, second = _answers(stages, "finetune", log / "test_metrics.json", log, "test_predictions.jsonl")
+        after, second = _answers(stages, "finetune", log / "test_metrics.json", log, labels, "test_predictions.jsonl")
         comparison = _read_json(log / "comparison.json") if (log / "comparison.json").is_file() else {}
         confidence = _read_json(log / "confidence.json") if (log / "confidence.json").is_file() else {}
         history = tables.HISTORY.read(log / "history.csv")
     if after is not None and second.keys() != first.keys():
         # Asked on another split, say: answers about other images do not stand beside each other.
         before, first, comparison = None, {}, {}
-    images = _images(first, second, _probabilities(log, second, confidence), layout)
+    images = _images(first, second, _probabilities(log, second, confidence, labels), layout)
     folders = {"before training": layout.zero_shot if before else None, "after training": log}
     manifests = {when: folder / "manifest.json" for when, folder in folders.items() if folder}
     return ReportData(
         stages, before, after, comparison, confidence, history, images, _plots(layout) | _overlays(stages, layout),
         {when: _read_json(path) for when, path in manifests.items() if path.is_file()},
+        labels,
         _read_json(log / "fusion.json") if log and (log / "fusion.json").is_file() else {},
     )  # fmt: skip
 
 
 def _answers(
-    stages: Mapping[str, Any], stage: str, scores: Path, folder: Path, name: str = "predictions.jsonl"
+    stages: Mapping[str, Any], stage: str, scores: Path, folder: Path, labels: Labels, name: str = "predictions.jsonl"
 ) -> tuple[Scores | None, dict[str, Prediction]]:
     if stage not in stages:
         return None, {}
-    answers = {one.image_id: one for one in predictions.read_jsonl(folder / name)}
+    answers = {one.image_id: one for one in predictions.read_jsonl(folder / name, labels)}
     return metrics.scores_from_json(_read_json(scores)), answers
 
 
 def _probabilities(
-    log: Path | None, asked: Mapping[str, Prediction], confidence: Mapping[str, Any]
+    log: Path | None, asked: Mapping[str, Prediction], confidence: Mapping[str, Any], labels: Labels
 ) -> dict[str, dict[str, float]]:
     """Return image -> category -> probability, with the temperature that was fitted on val."""
     if log is None or not (log / "test_ranked.jsonl").is_file():
         return {}
-    ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl") if one.image_id in asked]
+    ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl", labels) if one.image_id in asked]
     if not ranked:
         return {}
-    table, _ = calibration.table_of(ranked)
+    table, _ = calibration.table_of(ranked, labels)
     table = np.exp(calibration.with_temperature(table, confidence.get("temperature", 1.0)))
     return {
-        one.image_id: dict(zip(CATEGORIES, row.tolist(), strict=True)) for one, row in zip(ranked, table, strict=True)
+        one.image_id: dict(zip(labels.names, row.tolist(), strict=True)) for one, row in zip(ranked, table, strict=True)
     }
 
 

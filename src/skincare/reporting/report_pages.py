@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from skincare import reference
-from skincare.categories import CATEGORIES, UNKNOWN
+from skincare.labels import UNKNOWN
 from skincare.reporting import export_views, reader_views, report_views
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
 
@@ -58,8 +58,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "plots": data.plots,
         "scores": report_views.headline_table(data),
         "contenders": report_views.contenders(data),
-        "categories": CATEGORIES,
-        "columns": (*CATEGORIES, UNKNOWN),
+        "categories": data.labels.names,
+        "columns": (*data.labels.names, UNKNOWN),
         "unknown": UNKNOWN,
         "no_answer": report_views.NO_ANSWER,
         "confidence_bands": [name for _, name in CONFIDENCE_BANDS],
@@ -67,7 +67,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "after_matrix": after,
         "difference_matrix": difference,
         "category_rows": report_views.category_rows(data),
-        "family_rows": report_views.family_rows(data.last),
+        "family_rows": report_views.family_rows(data.last, data.labels),
         "export_rows": export_views.rows(data),
         "export_note": export_views.note(data),
         "statuses": report_views.status_rows(data),

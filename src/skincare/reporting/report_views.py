@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from skincare import reference
-from skincare.categories import CATEGORIES, PARENTS, UNKNOWN
 from skincare.evaluation.metrics import Scores
+from skincare.labels import UNKNOWN, Labels
 from skincare.reporting.report_data import ReportData
 
 NOTHING: Final = "–"
@@ -131,7 +131,7 @@ class MatrixRow(NamedTuple):
 
 def matrix(scores: Scores) -> list[MatrixRow]:
     """Return a confusion matrix as rows of cells, coloured by the share of the row."""
-    return _matrix_rows(scores.confusion, [sum(row) for row in scores.confusion])
+    return _matrix_rows(_names(scores), scores.confusion, [sum(row) for row in scores.confusion])
 
 
 def difference_matrix(before: Scores, after: Scores) -> list[MatrixRow]:
@@ -139,12 +139,18 @@ def difference_matrix(before: Scores, after: Scores) -> list[MatrixRow]:
     counts = [
         [b - a for a, b in zip(*rows, strict=True)] for rows in zip(before.confusion, after.confusion, strict=True)
     ]
-    return _matrix_rows(counts, [sum(row) for row in after.confusion], signed=True)
+    return _matrix_rows(_names(after), counts, [sum(row) for row in after.confusion], signed=True)
 
 
-def _matrix_rows(counts: Sequence[Sequence[int]], totals: Sequence[int], *, signed: bool = False) -> list[MatrixRow]:
+def _names(scores: Scores) -> list[str]:
+    return [one.category for one in scores.categories]
+
+
+def _matrix_rows(
+    names: Sequence[str], counts: Sequence[Sequence[int]], totals: Sequence[int], *, signed: bool = False
+) -> list[MatrixRow]:
     rows = []
-    for category, row, n in zip(CATEGORIES, counts, totals, strict=True):
+    for category, row, n in zip(names, counts, totals, strict=True):
         cells = [
             Cell(
                 (f"{count:+d}" if signed else str(count)) if count else "",
@@ -152,7 +158,7 @@ def _matrix_rows(counts: Sequence[Sequence[int]], totals: Sequence[int], *, sign
                 answer,
                 answer == category,
             )
-            for answer, count in zip((*CATEGORIES, UNKNOWN), row, strict=True)
+            for answer, count in zip((*names, UNKNOWN), row, strict=True)
         ]
         rows.append(MatrixRow(category, n, cells))
     return rows
@@ -207,11 +213,11 @@ class FamilyRow(NamedTuple):
     unanswered: float
 
 
-def family_rows(scores: Scores) -> list[FamilyRow]:
+def family_rows(scores: Scores, labels: Labels) -> list[FamilyRow]:
     """Return where the answers about each family's images went."""
     rows = []
-    for family, members in PARENTS.items():
-        places = [CATEGORIES.index(name) for name in members]
+    for family, members in labels.families:
+        places = [labels.index(name) for name in members]
         counts = [scores.confusion[place] for place in places]
         n = sum(map(sum, counts))
         right = sum(row[place] for row, place in zip(counts, places, strict=True))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
-from skincare.categories import CATEGORIES
+from skincare.labels import skincare_labels
 from skincare.sample import drawing
 from skincare.sample.containers import CONTAINERS
 from skincare.sample.drawing import Packaging, View
@@ -139,7 +139,7 @@ class Product:
 def sample_products(seed: int) -> list[Product]:
     """Return the shop's products with everything that is wrong with them; the same seed, the same shop."""
     rng = random.Random(seed)
-    categories = [category for category in CATEGORIES for _ in range(N_PRODUCTS[category])]
+    categories = [category for category in skincare_labels().names for _ in range(N_PRODUCTS[category])]
     rng.shuffle(categories)
     used: set[Packaging] = set()
     products: list[Product] = []

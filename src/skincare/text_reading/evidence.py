@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skincare.categories import CATEGORIES
+from skincare.labels import HEAD_FIRST, Labels
 from skincare.text_reading.ocr_repair import OcrRepair, Token
-from skincare.text_reading.phrases import GAP, NUMBER, Phrase, read_phrases, tokenise
+from skincare.text_reading.phrases import GAP, NUMBER, Phrase, tokenise
 
 _WEIGHTS: Final = {0: 0.0, 1: 0.6, 2: 2.0, 3: 4.0}
 _MOST_BREAKS: Final = 2  # a phrase may go on in the next two lines
@@ -33,7 +33,6 @@ _PRINT_POWER: Final = 0.5
 _LETTERS_A_WORD: Final = 3
 _LONG_LINES: Final = ((4, 1.0), (6, 0.85), (9, 0.6), (math.inf, 0.4))
 
-_HEAD_FIRST: Final = frozenset(["fr", "es", "it", "pt", "vi", "pl", "ru", "id"])
 _INGREDIENT_WORDS: Final = frozenset(
     (
         *("with", "of", "from", "contains", "containing", "infused", "enriched", "plus", "avec", "au", "aux"),
@@ -74,8 +73,7 @@ class Match(NamedTuple):
 class EvidenceFinder:
     """Finds the phrases of a table."""
 
-    def __init__(self, phrases: Sequence[Phrase] | None = None) -> None:
-        phrases = read_phrases() if phrases is None else phrases
+    def __init__(self, phrases: Sequence[Phrase]) -> None:
         self._repair = OcrRepair(phrases)
         # "body butter with oil" is no body oil.
         heads = {one.tokens[0] for one in phrases if one.strength >= 2 and len(one.tokens) == 1}
@@ -144,10 +142,10 @@ class EvidenceFinder:
             yield from self._ends(tokens, start, after, node[GAP], fit)
 
 
-def scores(evidence: Sequence[Evidence]) -> npt.NDArray[np.float64]:
-    """Return (14,) how much speaks for each category, in the order of CATEGORIES; each further phrase counts less."""
-    total = np.zeros(len(CATEGORIES))
-    for i, label in enumerate(CATEGORIES):
+def scores(evidence: Sequence[Evidence], labels: Labels) -> npt.NDArray[np.float64]:
+    """Return (n_labels,) how much speaks for each label, in their order; each further phrase counts less."""
+    total = np.zeros(len(labels))
+    for i, label in enumerate(labels.names):
         weights = sorted((one.weight for one in evidence if one.label == label), reverse=True)
         total[i] = sum(weight * _AGAIN**n for n, weight in enumerate(weights[:20]))
     return total
@@ -186,11 +184,11 @@ def _is_head(matches: Sequence[Match], place: int, tokens: Sequence[Token]) -> b
     before, after = matches[place - 1] if place else None, matches[place + 1] if place + 1 < len(matches) else None
     if before and _competes(before, matches[place], tokens):
         between = {token.text for token in tokens[before.end : start]}
-        if between & _FOR_WORDS or before.phrase.language in _HEAD_FIRST:
+        if between & _FOR_WORDS or before.phrase.language in HEAD_FIRST:
             return False
     if after and _competes(matches[place], after, tokens):
         between = {token.text for token in tokens[end : after.start]}
-        return bool(between & _FOR_WORDS) or phrase.language in _HEAD_FIRST
+        return bool(between & _FOR_WORDS) or phrase.language in HEAD_FIRST
     return True
 
 

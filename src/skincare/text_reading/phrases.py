@@ -13,21 +13,17 @@ Text and table are folded alike (`fold`): lower case, no accents, British spelli
 are tokens, and of scripts that are written without spaces each character is one.
 """
 
-import csv
 import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
+from skincare.labels import Labels, PackPhrase
 
 GAP: Final = "*"
 NUMBER: Final = "#"
-TABLE: Final = Path(__file__).with_name("phrases.csv")
-STRENGTHS: Final = (0, 1, 2, 3)
 
 # Letters that Unicode does not decompose.
 _LETTERS: Final = str.maketrans(
@@ -107,27 +103,25 @@ def tokenise(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def read_phrases(path: Path = TABLE) -> tuple[Phrase, ...]:
-    """Return the table's phrases; raises StageError that names the row where it is malformed."""
+def phrases_of(labels: Labels) -> tuple[Phrase, ...]:
+    """Return what the reader knows of the labels; raises StageError for a phrase that stands for two of them."""
     found: dict[tuple[str, ...], Phrase] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for phrase in _phrases_of(row):
-                first = found.setdefault(phrase.tokens, phrase)
-                if first.label != phrase.label:
-                    raise StageError(f"{path}: {phrase.text!r} stands for {first.label} and for {phrase.label}")
-                if first.strength < phrase.strength:
-                    found[phrase.tokens] = phrase
+    for row in labels.pack_phrases:
+        for phrase in _phrases_of(row):
+            first = found.setdefault(phrase.tokens, phrase)
+            if first.label != phrase.label:
+                raise StageError(
+                    f"{labels.source}: on packs {phrase.text!r} stands for {first.label} and for {phrase.label}"
+                )
+            if first.strength < phrase.strength:
+                found[phrase.tokens] = phrase
     return tuple(found.values())
 
 
-def _phrases_of(row: dict[str, str]) -> list[Phrase]:
-    label, strength = row["label"] or None, int(row["strength"])
-    if strength not in STRENGTHS or (label is None) != (strength == 0) or label not in (None, *CATEGORIES):
-        raise StageError(f"{TABLE}: no such label and strength: {row['label']!r}, {row['strength']}")
+def _phrases_of(row: PackPhrase) -> list[Phrase]:
     return [
-        Phrase(label, row["language"], strength, text, _words(text, row["language"]))
-        for text in row["phrases"].split("|")
+        Phrase(row.label or None, row.language, row.strength, text, _words(text, row.language))
+        for text in row.phrases.split("|")
     ]
 
 

@@ -1,4 +1,4 @@
-"""The reader: the text of a pack in, probabilities of the 14 categories out, with the words that decided.
+"""The reader: the text of a pack in, probabilities of the labels out, with the words that decided.
 
     log p(category) = prior + RULES x evidence of the phrase table + TEXT x log p of the linear classifier + constant
 
@@ -19,12 +19,13 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from skincare.categories import CATEGORIES
 from skincare.errors import StageError
 from skincare.files import write_bytes, write_json
+from skincare.labels import Labels
 from skincare.text_reading import text_classifier
 from skincare.text_reading.evidence import Evidence, EvidenceFinder, scores
 from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading.phrases import phrases_of
 from skincare.text_reading.text_classifier import TextClassifier
 from skincare.text_reading.unread_script import unread_script
 
@@ -40,8 +41,7 @@ RULES: Final = 3.0
 TEXT: Final = 0.5
 # That share of its probability it spreads evenly, for what its texts did not hold: it never outvotes plain words.
 _UNLEARNT: Final = 0.1
-# Of the 24 names in which the table finds nothing, one added to each category; half a vote, too.
-_SILENT_NAMES: Final = {"Moisturiser": 10, "Serum": 6, "Eye Care": 3, "Oil": 2, "Mist": 2, "Cleanser": 1}
+# Of the names in which the table finds nothing (see labels.toml), one added to each label; half a vote, too.
 _PRIOR: Final = 0.5
 # Less sure answers are withheld. Of the catalogue's names 91 % reach it, and 96 % of those are read rightly.
 THRESHOLD: Final = 0.6
@@ -69,26 +69,27 @@ class ReaderPrediction:
 class Reader:
     """Reads packs by the phrase table and, where it has been fitted, a linear classifier of texts."""
 
-    def __init__(self, classifier: TextClassifier | None = None, threshold: float = THRESHOLD) -> None:
+    def __init__(self, labels: Labels, classifier: TextClassifier | None = None, threshold: float = THRESHOLD) -> None:
+        self.labels = labels
         self.classifier = classifier
         self.threshold = threshold
-        self._finder = EvidenceFinder()
-        counts = np.array([1 + _SILENT_NAMES.get(name, 0) for name in CATEGORIES], dtype=np.float64)
+        self._finder = EvidenceFinder(phrases_of(labels))
+        counts = 1 + np.array(labels.n_unnamed, dtype=np.float64)
         self._prior = _PRIOR * np.log(counts / counts.sum())
 
     @classmethod
-    def fit(cls, texts: Sequence[str], labels: Sequence[str], threshold: float = THRESHOLD) -> "Reader":
+    def fit(cls, labels: Labels, texts: Sequence[str], truths: Sequence[str], threshold: float = THRESHOLD) -> "Reader":
         """Return a reader that has also learnt from texts of products, such as their names; some seconds.
 
         Raises StageError for fewer than two categories.
         """
-        if len(set(labels)) < 2:
+        if len(set(truths)) < 2:
             raise StageError("The reader learns from texts of at least two categories")
-        return cls(text_classifier.fit(texts, labels), threshold)
+        return cls(labels, text_classifier.fit(labels, texts, truths), threshold)
 
     def log_probabilities(self, texts: Sequence[Sequence[Line]]) -> Table:
-        """Return (N, 14) log-probabilities in the order of CATEGORIES; for no text the prior."""
-        return np.array([self._read(lines)[0] for lines in texts]).reshape(len(texts), len(CATEGORIES))
+        """Return (N, n_labels) log-probabilities in the order of the labels; for no text the prior."""
+        return np.array([self._read(lines)[0] for lines in texts]).reshape(len(texts), len(self.labels))
 
     def predict(self, lines: Sequence[Line], other_script: str = "") -> ReaderPrediction:
         """Return what the lines say, in reading order.
@@ -97,7 +98,7 @@ class Reader:
         """
         table, evidence = self._read(lines)
         confidence = float(np.exp(table.max()))
-        label = CATEGORIES[int(table.argmax())]
+        label = self.labels.names[int(table.argmax())]
         status = self._status(lines, confidence, other_script)
         words = dict.fromkeys(one.text for one in evidence if one.label == label and one.weight > 0)
         return ReaderPrediction(
@@ -117,15 +118,15 @@ class Reader:
         return "abstained" if any(map(_has_letters, texts)) else "no_text"
 
     def _read(self, lines: Sequence[Line]) -> tuple[Table, list[Evidence]]:
-        """Return (14,) log-probabilities and the evidence, the weightiest first."""
+        """Return (n_labels,) log-probabilities and the evidence, the weightiest first."""
         lines = lines[:_MOST_LINES]
         texts = [_text(line) for line in lines]
         heights = [line.height for line in lines if isinstance(line, TextLine)]
         evidence = self._finder.find(texts, heights if len(heights) == len(lines) else None)
-        logits = self._prior + RULES * scores(evidence)
+        logits = self._prior + RULES * scores(evidence, self.labels)
         if self.classifier is not None and any(map(_has_letters, texts)):
             learnt = np.exp(self.classifier.log_probabilities(" ".join(texts)))
-            logits = logits + TEXT * np.log((1 - _UNLEARNT) * learnt + _UNLEARNT / len(CATEGORIES))
+            logits = logits + TEXT * np.log((1 - _UNLEARNT) * learnt + _UNLEARNT / len(self.labels))
         table = logits - np.logaddexp.reduce(logits)
         return table, sorted(evidence, key=lambda one: -one.weight)
 
@@ -136,22 +137,25 @@ class Reader:
         np.savez_compressed(arrays, **named)
         write_bytes(folder / _ARRAYS, arrays.getvalue())
         # Last: its presence means that the arrays are there.
-        settings = {"version": VERSION, "threshold": self.threshold, "expected_accuracy": EXPECTED_ACCURACY, **notes}
+        settings = {"version": VERSION, "threshold": self.threshold, "expected_accuracy": EXPECTED_ACCURACY,
+                    "labels": self.labels.digest, **notes}  # fmt: skip
         write_json(folder / _SETTINGS, settings)
 
     @classmethod
-    def load(cls, folder: Path) -> "Reader":
-        """Return what `save` wrote; StageError where that is no reader of this version."""
+    def load(cls, folder: Path, labels: Labels) -> "Reader":
+        """Return what `save` wrote; StageError where that is no reader of this version and these labels."""
         settings = read_settings(folder)
         try:
             with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
-                classifier = TextClassifier.from_arrays(arrays) if arrays.files else None
+                classifier = TextClassifier.from_arrays(arrays, len(labels)) if arrays.files else None
             threshold = float(settings.get("threshold", THRESHOLD))
         except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             raise StageError(f"{folder} holds no reader: {error}") from error
         if settings.get("version") != VERSION:
             raise StageError(f"{folder} is a reader of another version")
-        return cls(classifier, threshold)
+        if settings.get("labels") != labels.digest:
+            raise StageError(f"{folder} is a reader of other labels than those of {labels.source}")
+        return cls(labels, classifier, threshold)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

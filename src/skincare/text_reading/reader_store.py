@@ -10,12 +10,11 @@ import logging
 from pathlib import Path
 
 from skincare.catalogue import read_products
-from skincare.categories import CATEGORIES
 from skincare.dataset.chat import read_dataset
 from skincare.errors import StageError
+from skincare.labels import Labels, labels_of
 from skincare.paths import Layout
 from skincare.text_reading.pack_text import read_pack_text
-from skincare.text_reading.phrases import TABLE
 from skincare.text_reading.reader import THRESHOLD, VERSION, Reader, read_settings
 
 logger = logging.getLogger(__name__)
@@ -23,39 +22,40 @@ logger = logging.getLogger(__name__)
 
 def stored_reader(layout: Layout, *, threshold: float | None = None) -> Reader:
     """Return the reader of a root folder, fitted first where that was not done yet (some seconds)."""
+    labels = labels_of(layout)
     threshold = THRESHOLD if threshold is None else threshold
     sources = _sources(layout)
     if not sources:
-        return Reader(threshold=threshold)
-    key = _key(sources)
-    kept = _kept(layout.reader_cache, key)
+        return Reader(labels, threshold=threshold)
+    key = _key(sources, labels)
+    kept = _kept(layout.reader_cache, key, labels)
     if kept is None:
-        texts, labels = _texts(layout)
-        if len(set(labels)) < 2:
+        texts, truths = _texts(layout)
+        if len(set(truths)) < 2:
             logger.warning(
                 "The products of %s have fewer than two categories; the phrase table reads alone", layout.root
             )
-            return Reader(threshold=threshold)
+            return Reader(labels, threshold=threshold)
         logger.info("The reader learns from %d texts of %s", len(texts), ", ".join(path.name for path in sources))
-        kept = Reader.fit(texts, labels)
+        kept = Reader.fit(labels, texts, truths)
         kept.save(layout.reader_cache, key=key, n_texts=len(texts))
-    return Reader(kept.classifier, threshold)
+    return Reader(labels, kept.classifier, threshold)
 
 
-def _kept(folder: Path, key: str) -> Reader | None:
+def _kept(folder: Path, key: str, labels: Labels) -> Reader | None:
     """Return the reader that was fitted on the same files; None where there is none, or a damaged one."""
     if read_settings(folder).get("key") != key:
         return None
     try:
-        return Reader.load(folder)
+        return Reader.load(folder, labels)
     except StageError as error:
         logger.warning("%s", error)
         return None
 
 
-def read_catalogue_names(path: Path) -> tuple[list[str], list[str]]:
+def read_catalogue_names(path: Path, labels: Labels) -> tuple[list[str], list[str]]:
     """Return names and categories of a catalogue's products."""
-    products = read_products(path).products
+    products = read_products(path, labels).products
     return [one.name for one in products], [one.category for one in products]
 
 
@@ -68,18 +68,19 @@ def _sources(layout: Layout) -> list[Path]:
 
 def _texts(layout: Layout) -> tuple[list[str], list[str]]:
     sources = _sources(layout)
-    texts, labels = read_catalogue_names(layout.catalogue) if layout.catalogue in sources else ([], [])
+    labels = labels_of(layout)
+    texts, truths = read_catalogue_names(layout.catalogue, labels) if layout.catalogue in sources else ([], [])
     if layout.pack_text in sources:
         read = read_pack_text(layout.pack_text)
         for example in read_dataset(layout, "train"):
             pack = read.get(example.image_id)
-            if pack is not None and pack.lines and example.category in CATEGORIES:
+            if pack is not None and pack.lines:
                 texts.append(" ".join(pack.texts))
-                labels.append(example.category)
-    return texts, labels
+                truths.append(example.category)
+    return texts, truths
 
 
-def _key(sources: list[Path]) -> str:
+def _key(sources: list[Path], labels: Labels) -> str:
     """Return what decides how a reader turns out."""
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (TABLE, *sources)]
-    return hashlib.sha256(json.dumps([VERSION, digests]).encode()).hexdigest()
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
+    return hashlib.sha256(json.dumps([VERSION, labels.digest, digests]).encode()).hexdigest()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from skincare.catalogue import Product, name_family
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
+from skincare.labels import Labels
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.reader import Reader
 
@@ -19,7 +20,10 @@ Table = npt.NDArray[np.float64]
 
 
 def fit_on_train(
-    parts: Mapping[str, Sequence[Example]], products: Sequence[Product], texts: Mapping[str, PackText]
+    parts: Mapping[str, Sequence[Example]],
+    products: Sequence[Product],
+    texts: Mapping[str, PackText],
+    labels: Labels,
 ) -> Reader:
     """Return a reader of the catalogue's names and the training packs' texts, none of a product of val or test.
 
@@ -31,14 +35,14 @@ def fit_on_train(
     seen = [one for one in products if name_family(one.name) not in families]
     read = [(one, texts[one.image_id]) for one in parts["train"] if one.image_id in texts]
     learnt = [one.name for one in seen] + [" ".join(text.texts) for _, text in read if text.lines]
-    labels = [one.category for one in seen] + [one.category for one, text in read if text.lines]
-    return Reader.fit(learnt, labels) if len(set(labels)) > 1 else Reader()
+    truths = [one.category for one in seen] + [one.category for one, text in read if text.lines]
+    return Reader.fit(labels, learnt, truths) if len(set(truths)) > 1 else Reader(labels)
 
 
 def read_packs(
     reader: Reader, examples: Sequence[Example], texts: Mapping[str, PackText]
 ) -> tuple[Table, npt.NDArray[np.bool_]]:
-    """Return (n, 14) log-probabilities and, for each example, whether its pack was read at all.
+    """Return (n, n_labels) log-probabilities and, for each example, whether its pack was read at all.
 
     Raises StageError where read_text.py has not seen an image.
     """

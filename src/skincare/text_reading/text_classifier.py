@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from skincare.categories import CATEGORIES
+from skincare.labels import Labels
 from skincare.text_reading.phrases import tokenise
 
 Table = npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ _NEVER: Final = -30.0
 
 @dataclass(frozen=True)
 class TextClassifier:
-    """Terms, their inverse document frequencies (V,), weights (V, 14) and biases (14,) in the order of CATEGORIES."""
+    """Terms, their inverse document frequencies (V,), weights (V, k) and biases (k,) of k labels, in their order."""
 
     terms: Mapping[str, int]
     idf: Table
@@ -34,7 +34,7 @@ class TextClassifier:
     biases: Table
 
     def log_probabilities(self, text: str) -> Table:
-        """Return (14,) log-probabilities of the categories."""
+        """Return (k,) log-probabilities of the labels."""
         places, values = _row(text, self.terms, self.idf)
         logits = values @ self.weights[places] + self.biases
         return np.asarray(logits - np.logaddexp.reduce(logits), dtype=np.float64)
@@ -51,16 +51,16 @@ class TextClassifier:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "TextClassifier":
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], n_labels: int) -> "TextClassifier":
         """Return the classifier; raises ValueError or KeyError where the arrays do not fit together."""
         terms = arrays["terms"].tobytes().decode().split("\n")
-        if arrays["weights"].shape != (len(terms), len(CATEGORIES)) or arrays["idf"].shape != (len(terms),):
+        if arrays["weights"].shape != (len(terms), n_labels) or arrays["idf"].shape != (len(terms),):
             raise ValueError(f"{len(terms)} terms, but weights of shape {arrays['weights'].shape}")
         tables = (arrays[name].astype(np.float64) for name in ("idf", "weights", "biases"))
         return cls({term: i for i, term in enumerate(terms)}, *tables)
 
 
-def fit(texts: Sequence[str], labels: Sequence[str], strength: float = 10.0) -> TextClassifier:
+def fit(labels: Labels, texts: Sequence[str], truths: Sequence[str], strength: float = 10.0) -> TextClassifier:
     """Return a classifier of the texts; a larger `strength` regularises less. A few seconds for some thousand texts."""
     from scipy import sparse
     from sklearn.linear_model import LogisticRegression
@@ -74,14 +74,14 @@ def fit(texts: Sequence[str], labels: Sequence[str], strength: float = 10.0) -> 
     ends = np.cumsum([0, *(len(places) for places, _ in rows)])
     columns, values = (np.concatenate([row[i] for row in rows]) for i in range(2))
     matrix = sparse.csr_matrix((values, columns, ends), shape=(len(texts), len(terms)))
-    model = LogisticRegression(C=strength, max_iter=1000).fit(matrix, labels)
-    return _of_all_categories(model, terms, idf)
+    model = LogisticRegression(C=strength, max_iter=1000).fit(matrix, truths)
+    return _of_all_labels(labels, model, terms, idf)
 
 
-def _of_all_categories(model: Any, terms: Mapping[str, int], idf: Table) -> TextClassifier:
-    """Return the classifier with a column for every category, seen or not."""
-    weights, biases = np.zeros((len(terms), len(CATEGORIES))), np.full(len(CATEGORIES), _NEVER)
-    seen = [CATEGORIES.index(name) for name in model.classes_]
+def _of_all_labels(labels: Labels, model: Any, terms: Mapping[str, int], idf: Table) -> TextClassifier:
+    """Return the classifier with a column for every label, seen or not."""
+    weights, biases = np.zeros((len(terms), len(labels))), np.full(len(labels), _NEVER)
+    seen = [labels.index(name) for name in model.classes_]
     # Of two categories scikit-learn keeps the difference only.
     coefficients = model.coef_ if len(seen) > 2 else np.concatenate([-model.coef_, model.coef_]) / 2
     intercepts = model.intercept_ if len(seen) > 2 else np.concatenate([-model.intercept_, model.intercept_]) / 2

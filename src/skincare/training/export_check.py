@@ -64,7 +64,7 @@ def _evaluate_on_val(
     passes = asking.inference_passes(trainer.execution.eval_batch_size)
     loss = asking.total_loss(images, trainer.recipe.head, trainer.val, passes) / len(trainer.val)
     predicted = asking.predict(images, decoder, trainer.val, "val", passes, show_progress=False)
-    accuracy = metrics.score(predicted).accuracy
+    accuracy = metrics.score(predicted, trainer.spec.data.labels).accuracy
     before = {one.image_id: one.text for one in in_training}
     other = sum(one.text != before[one.image_id] for one in predicted) if before else None
     return {"loss": loss, "accuracy": accuracy, "n_other_answers": other}

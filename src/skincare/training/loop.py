@@ -241,7 +241,7 @@ class Trainer:
             total = evaluation.total_loss(self.images, self.recipe.head, local, passes)
             predicted = evaluation.predict(self.images, self.decoder, local, "val", passes, show_progress=False)
         loss, predictions = self.world.sum_scalar(total) / len(self.val), self.world.gather(predicted)
-        scores = metrics.score(predictions)
+        scores = metrics.score(predictions, self.spec.data.labels)
         row = self._history_row(loss, scores)
         is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
         if is_best:

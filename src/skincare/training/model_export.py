@@ -20,6 +20,7 @@ from transformers import GenerationConfig
 
 from skincare.files import write_json
 from skincare.inference.decoders import MAX_NEW_TOKENS
+from skincare.labels import Labels
 from skincare.modeling.heads import ClassificationHead, save_head
 from skincare.prompts import chat_template
 
@@ -45,12 +46,12 @@ class ExportStatistics:
         self.n_changed_rounded += int((after.to(self.checkpoint_dtype) != before.to(self.checkpoint_dtype)).sum())
 
 
-def write_model(folder: Path, model: Any, head: ClassificationHead | None, processor: Any) -> bool:
-    """Write model, processor and head; return whether the folder is loaded in fp32, since rounding changes a weight.
+def write_model(folder: Path, model: Any, head: ClassificationHead | None, processor: Any, labels: Labels) -> bool:
+    """Write model, processor, head and labels; return whether the folder is loaded in fp32: rounding changes a weight.
 
     `from_pretrained(folder)` loads them offline. Model and processor are changed in place.
     """
-    _set_generation_defaults(model, processor)
+    _set_generation_defaults(model, processor, labels)
     dtype = model.config.dtype
     is_exact = all(_holds(dtype, parameter) for parameter in model.parameters())
     building = folder / ".part"
@@ -59,7 +60,8 @@ def write_model(folder: Path, model: Any, head: ClassificationHead | None, proce
     _write_dtype(building / "config.json", dtype if is_exact else torch.float32)
     processor.save_pretrained(building)
     if head is not None:
-        save_head(building, head)
+        save_head(building, head, labels)
+    labels.write(building)
     # Last: the presence of config.json makes a folder a model.
     for file in sorted(building.iterdir(), key=lambda file: file.name == "config.json"):
         file.replace(folder / file.name)
@@ -67,13 +69,13 @@ def write_model(folder: Path, model: Any, head: ClassificationHead | None, proce
     return dtype == torch.float32 or not is_exact
 
 
-def _set_generation_defaults(model: Any, processor: Any) -> None:
+def _set_generation_defaults(model: Any, processor: Any, labels: Labels) -> None:
     """Make generate(), pipelines and servers decode as `skincare.inference.decoders` does."""
     tokenizer = processor.tokenizer
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     # Batched generation needs left padding; save_pretrained writes init_kwargs.
     tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
-    processor.chat_template = tokenizer.chat_template = chat_template()
+    processor.chat_template = tokenizer.chat_template = chat_template(labels.system_prompt())
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     # A new config: the checkpoint's may hold temperatures and penalties.
     model.generation_config = GenerationConfig(

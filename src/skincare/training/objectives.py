@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from skincare.categories import CATEGORIES
 from skincare.modeling.batches import Grid, PromptEncoder
 from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.settings import HeadUse
@@ -16,7 +15,7 @@ def losses(
     states: Sequence[torch.Tensor], categories: Sequence[str], hints: Sequence[str] = (),
 ) -> torch.Tensor:  # fmt: skip
     """Return (B,) losses in nats: per answer token, per choice of a category, or the sum of both."""
-    places = torch.tensor([CATEGORIES.index(category) for category in categories], device=recogniser.device)
+    places = torch.tensor([encoder.labels.index(category) for category in categories], device=recogniser.device)
     apart = recogniser.reads_opening_once
     if head_use == "alone":
         batch = encoder.batch(grids, padding_side="left", hints=hints, opening_apart=apart).to(recogniser.device)

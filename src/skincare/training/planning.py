@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import Qwen2VLConfig
 
-from skincare.categories import CATEGORIES
 from skincare.files import write_json
+from skincare.labels import Labels
 from skincare.modeling import qwen2_vl_2b
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import default_device, load_config, load_processor, memory_capacity
@@ -38,9 +38,9 @@ def plan_run(spec: RunSpec, layout: Layout) -> Summary:
     """Log the plan of a run and write it to log/finetune_plan.json; its dataset may be empty."""
     settings, hints = spec.settings, hints_of(spec)
     if settings.model in qwen2_vl_2b.MODELS and not Path(settings.model).is_dir():
-        config, lengths = Qwen2VLConfig(**qwen2_vl_2b.CONFIG), _known_prompt_lengths(hints)
+        config, lengths = Qwen2VLConfig(**qwen2_vl_2b.CONFIG), _known_prompt_lengths(hints, spec.data.labels)
     else:
-        encoder = PromptEncoder(load_processor(settings.model, settings.limits))
+        encoder = PromptEncoder(load_processor(settings.model, settings.limits), spec.data.labels)
         config, lengths = load_config(settings.model), prompt_lengths(encoder, hints)
     plan = plan_memory(settings, spec.recipe, config, lengths)
     disk = _plan_disk(spec, plan.cache_bytes_per_image, is_fp32=config.dtype == torch.float32)
@@ -73,7 +73,7 @@ def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str]) -> PromptLength
     """Return the token counts of the prompt with the longest hint and the longest label."""
     one_token_grid = (1, encoder.merge_size, encoder.merge_size)
     hint = longest_hint(encoder, hints)
-    batch = encoder.batch([one_token_grid], [max(CATEGORIES, key=len)], hints=[hint])
+    batch = encoder.batch([one_token_grid], [max(encoder.labels.names, key=len)], hints=[hint])
     n_prefix = len(encoder.opening)
     return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1)
 
@@ -88,13 +88,13 @@ def hints_of(spec: RunSpec) -> list[str]:
     return [example.hint for example in (*spec.data.train, *spec.data.val) if example.hint]
 
 
-def _known_prompt_lengths(hints: Sequence[str]) -> PromptLengths:
+def _known_prompt_lengths(hints: Sequence[str], labels: Labels) -> PromptLengths:
     """Return the token counts of Qwen2-VL-2B's prompt, without its tokenizer; upper bounds where a hint is given."""
     # The embedded model's processor has the same chat template.
-    encoder = PromptEncoder(load_processor(TINY_MODEL))
+    encoder = PromptEncoder(load_processor(TINY_MODEL), labels)
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
     n_hint = max((len(f"\n{hint}".encode()) for hint in hints), default=0)
-    n_answer = qwen2_vl_2b.count_tokens(max(CATEGORIES, key=len)) + 1
+    n_answer = qwen2_vl_2b.count_tokens(max(labels.names, key=len)) + 1
     return PromptLengths(qwen2_vl_2b.count_tokens(before), qwen2_vl_2b.count_tokens(after) + n_hint + n_answer)
 
 

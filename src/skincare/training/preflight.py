@@ -15,7 +15,7 @@ from skincare.errors import StageError
 from skincare.modeling.batches import IGNORED, Batch, PromptEncoder
 from skincare.modeling.settings import HeadUse
 from skincare.modeling.vision_features import VisionFeatures
-from skincare.prompts import question
+from skincare.prompts import with_hint
 from skincare.training import objectives
 from skincare.training.distributed import full_tensor
 
@@ -57,7 +57,7 @@ def check(
 
 def check_prompt(encoder: PromptEncoder, batch: Batch, hints: Sequence[str] = ()) -> None:
     """Check that each prompt holds the question with its hint, and as many image tokens as its image's grid has."""
-    questions = [question(hint) for hint in hints or [""] * len(batch.grids)]
+    questions = [with_hint(encoder.labels.question, hint) for hint in hints or [""] * len(batch.grids)]
     for ids, mask, grid, expected in zip(batch.input_ids, batch.attention_mask, batch.grids, questions, strict=True):
         text = encoder.tokenizer.decode(ids[mask.bool()], skip_special_tokens=False)
         if expected not in text:

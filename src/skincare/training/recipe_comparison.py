@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from skincare.evaluation import metrics
 from skincare.files import write_json
-from skincare.inference import answer_parser, decoders
+from skincare.inference import decoders
+from skincare.inference.answer_parser import PARSER_VERSION
 from skincare.inference.evaluated import EvaluatedModel
 from skincare.modeling import device_memory
 from skincare.modeling.batches import PromptEncoder
@@ -47,7 +48,7 @@ class ComparedRun:
 def identify(specs: Sequence[RunSpec]) -> list[ComparedRun]:
     """Return the runs of a comparison, which share model and image limits, with their identities."""
     settings = specs[0].settings
-    encoder = PromptEncoder(load_processor(settings.model, settings.limits))
+    encoder = PromptEncoder(load_processor(settings.model, settings.limits), specs[0].data.labels)
     return [ComparedRun(spec, _identity(spec, encoder)) for spec in specs]
 
 
@@ -55,7 +56,7 @@ def _identity(spec: RunSpec, encoder: PromptEncoder) -> dict[str, Any]:
     return run_identity.compute(spec, encoder) | {
         "test": run_identity.fingerprint(spec.data.test, spec.data.files),
         "settings": {key: getattr(spec.settings, key) for key in _EXECUTION_SETTINGS},
-        "versions": {"decoder": decoders.VERSION, "parser": answer_parser.ALIASES_VERSION},
+        "versions": {"decoder": decoders.VERSION, "parser": PARSER_VERSION},
     }
 
 
@@ -125,7 +126,8 @@ def _evaluate(trainer: Trainer, layout: Layout, folder: Path, peak_bytes: int) -
     exported = EvaluatedModel(
         folder, layout, cache_images=spec.settings.cache_images, cache_answers=False, files=spec.data.files
     )
-    scores = metrics.score(exported.predict(spec.data.test, "test", exported.decoder(trainer.decoder_name)))
+    tested = exported.predict(spec.data.test, "test", exported.decoder(trainer.decoder_name))
+    scores = metrics.score(tested, spec.data.labels)
     return ComparisonRow(
         recipe=spec.recipe_name,
         seed=spec.seed,

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from skincare.categories import CATEGORIES
 from skincare.dataset.chat import Example
 from skincare.dataset.image_files import ImageFiles
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import checkpoint_hashes
-from skincare.prompts import question
+from skincare.prompts import with_hint
 from skincare.runlog import to_plain
 from skincare.training.run_spec import RunSpec
 
@@ -35,8 +34,13 @@ def compute(spec: RunSpec, encoder: PromptEncoder) -> dict[str, Any]:
         "model": checkpoint_hashes(spec.settings.model),
         "processor": {"class": type(processor).__name__, **json.loads(processor.to_json_string())},
         "template": _hash(encoder.processor.chat_template),
-        "prompt": {"text": encoder.prompt_text, "tokens": encoder.prompt_tokens, "hinted": question("hint")},
-        "labels": {name: encoder.answer_tokens(name) for name in CATEGORIES},
+        "prompt": {
+            "text": encoder.prompt_text,
+            "tokens": encoder.prompt_tokens,
+            "hinted": with_hint(encoder.labels.question, "hint"),
+        },
+        "labels": {name: encoder.answer_tokens(name) for name in encoder.labels.names},
+        "labels_file": encoder.labels.digest,
     }
     as_saved: dict[str, Any] = json.loads(json.dumps(identity))
     return as_saved

@@ -60,7 +60,7 @@ class RunOutputs:
         exported.write_manifest(
             self.log, settings, {"test_predictions.jsonl": tested, "test_ranked.jsonl": ranked["test"]}
         )
-        scores = metrics.score(tested)
+        scores = metrics.score(tested, data.labels)
         predictions.write_jsonl(self.log / "test_predictions.jsonl", tested)
         figures.draw_confusion_matrix(scores, "After training", self.plots / "cm_after_training.png")
         scoring.compare_with_zero_shot(self.layout, self.log, tested)
@@ -78,7 +78,7 @@ class RunOutputs:
         ranked = {split: exported.predict(part, split, decoder) for split, part in examples.items()}
         for split, predicted in ranked.items():
             predictions.write_jsonl(self.log / f"{split}_ranked.jsonl", predicted)
-        summary = confidence.summarise(ranked["val"], ranked["test"], _TARGET_RISKS)
+        summary = confidence.summarise(ranked["val"], ranked["test"], _TARGET_RISKS, trainer.spec.data.labels)
         write_json(self.log / "confidence.json", summary)
         figures.draw_confidence(summary, self.plots / "confidence.png")
         return ranked
@@ -86,5 +86,6 @@ class RunOutputs:
     def _selected_predictions(self, trainer: Trainer) -> list[Prediction]:
         """Return the selected epoch's predictions on val; none if the run was interrupted before they were written."""
         path = self.log / "val_predictions.jsonl"
-        found = predictions.read_jsonl(path) if path.is_file() else []
-        return found if found and metrics.score(found).accuracy == trainer.progress.best_accuracy else []
+        labels = trainer.spec.data.labels
+        found = predictions.read_jsonl(path, labels) if path.is_file() else []
+        return found if found and metrics.score(found, labels).accuracy == trainer.progress.best_accuracy else []

@@ -8,6 +8,7 @@ from skincare.dataset.chat import Example
 from skincare.dataset.dataset_source import image_files, read_parts
 from skincare.dataset.image_files import FolderImages, ImageFiles
 from skincare.errors import StageError
+from skincare.labels import Labels, labels_of
 from skincare.paths import Layout
 from skincare.training import sampling
 from skincare.training.recipes import Recipe, get_recipe
@@ -16,12 +17,13 @@ from skincare.training.run_settings import RunSettings
 
 @dataclass(frozen=True)
 class SplitDataset:
-    """The examples of each split, and the files of their images."""
+    """The examples of each split, the files of their images, and the labels."""
 
     train: Sequence[Example]
     val: Sequence[Example]
     test: Sequence[Example]
     files: ImageFiles
+    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ class RunSpec:
 def read_data(settings: RunSettings, layout: Layout) -> SplitDataset:
     """Return the dataset that the settings name; raise MissingInputError if there is none."""
     parts = read_parts(settings.dataset, layout)
-    return SplitDataset(parts["train"], parts["val"], parts["test"], image_files(settings.dataset, layout))
+    files, labels = image_files(settings.dataset, layout), labels_of(layout)
+    return SplitDataset(parts["train"], parts["val"], parts["test"], files, labels)
 
 
 def no_data(layout: Layout) -> SplitDataset:
     """Return an empty dataset, for the plan of a run whose dataset does not exist yet."""
-    return SplitDataset((), (), (), FolderImages(layout.root))
+    return SplitDataset((), (), (), FolderImages(layout.root), labels_of(layout))
 
 
 def make_spec(settings: RunSettings, recipe_name: str, seed: int, data: SplitDataset) -> RunSpec:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from skincare.categories import CATEGORIES, UNKNOWN
+from skincare.labels import UNKNOWN
 from skincare.paths import Layout
 from skincare.training.loop import EpochResult
 
@@ -60,7 +60,7 @@ class WandbTracker:
         answers = self._wandb.Table(columns=["image", "truth", "answer", "category", "status"])
         for one in result.predictions[:50]:
             answers.add_data(one.file, one.truth, one.text, one.category or UNKNOWN, one.status)
-        names = [*CATEGORIES, UNKNOWN]
+        names = [*(one.category for one in result.scores.categories), UNKNOWN]
         matrix = self._wandb.plot.confusion_matrix(
             y_true=[names.index(one.truth) for one in result.predictions],
             preds=[names.index(one.category or UNKNOWN) for one in result.predictions],

@@ -9,6 +9,7 @@ import torch
 
 from skincare.dataset import hints
 from skincare.errors import StageError
+from skincare.labels import check_same_labels
 from skincare.modeling import freezing
 from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.model import default_device, load_config, load_model, load_processor
@@ -47,10 +48,11 @@ def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) ->
         raise StageError(
             f"--use_fsdp supports recipes without LoRA and with {' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
         )
-    encoder = PromptEncoder(load_processor(settings.model, settings.limits))
+    check_same_labels(Path(settings.model), data.labels)
+    encoder = PromptEncoder(load_processor(settings.model, settings.limits), data.labels)
     quantisation = adapters.quantisation_config(recipe.adapter)
     model = load_model(settings.model, default_device(), settings.attention, quantisation)
-    recogniser, parameters = _trainable_recogniser(model, recipe, spec.seed)
+    recogniser, parameters = _trainable_recogniser(model, recipe, spec.seed, len(data.labels))
     logger.info(
         "%s of %s parameters are trained: %s",
         f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
@@ -87,14 +89,16 @@ def _plan(spec: RunSpec, encoder: PromptEncoder, world: World) -> MemoryPlan:
     return plan
 
 
-def _trainable_recogniser(model: Any, recipe: Recipe, seed: int) -> tuple[Recogniser, dict[str, torch.nn.Parameter]]:
+def _trainable_recogniser(
+    model: Any, recipe: Recipe, seed: int, n_labels: int
+) -> tuple[Recogniser, dict[str, torch.nn.Parameter]]:
     """Add the recipe's LoRA matrices and head, freeze the rest; return also the trainable parameters by name."""
     if recipe.adapter:
         adapters.add_lora(model, recipe.adapter, seed)
     parameters = freezing.freeze(model, recipe.trainable) | adapters.enable_lora_training(model)
     recogniser = Recogniser(model)
     if recipe.head != "none":
-        parameters |= recogniser.add_head()
+        parameters |= recogniser.add_head(n_labels)
     if not parameters:
         raise StageError("The recipe has no trainable parameters")
     return recogniser, parameters
@@ -109,7 +113,7 @@ def export(trainer: Trainer, folder: Path) -> ExportStatistics:
     spec = trainer.spec
     model = load_model(spec.settings.model, torch.device("cpu"))
     statistics = ExportStatistics(model.config.dtype)
-    recogniser, parameters = _trainable_recogniser(model, spec.recipe, spec.seed)
+    recogniser, parameters = _trainable_recogniser(model, spec.recipe, spec.seed, len(spec.data.labels))
     for name, tensor in trained_tensors(trainer.best_state()):
         # Weights under LoRA are counted when LoRA is merged.
         if not name.startswith("classification_head.") and ".lora_" not in name and ".base_layer.weight" not in name:
@@ -122,7 +126,7 @@ def export(trainer: Trainer, folder: Path) -> ExportStatistics:
         base = to_plain(spec.settings.model)
         adapters.save_adapter(folder / "adapter", spec.recipe.adapter, matrices, modules, base)
     processor = load_processor(spec.settings.model, spec.settings.limits)
-    statistics.is_fp32 = model_export.write_model(folder, model, recogniser.head, processor)
+    statistics.is_fp32 = model_export.write_model(folder, model, recogniser.head, processor, spec.data.labels)
     hints.write_settings(folder, [one.hint for one in spec.data.train])
     return statistics
 
