@@ -77,7 +77,10 @@ def run(config: Config, layout: Layout) -> Summary:
         )
     rows = [row for row in rows if row.product_id in products]
     if len({row.product_id for row in rows}) < len(SPLITS):
-        raise StageError(f"{layout.clean_table}: {len(rows)} images are too few to split; see log/cleaning_report.log")
+        raise StageError(
+            f"{layout.clean_table}: {len(rows)} images of fewer than {len(SPLITS)} products are too few to split; "
+            "nothing was written. See log/cleaning_report.log"
+        )
     file_of = _cropped_files(rows, layout) if config.cropped else {row.image_id: row.file for row in rows}
     hint_of = hints.hints_of(config.hint, rows, layout, config.hint_bytes, with_name=config.hint_with_name)
     examples = [
@@ -167,6 +170,7 @@ def _split_by_product(
     manifest = [] if config.resplit or not layout.split_manifest.is_file() else MANIFEST.read(layout.split_manifest)
     frozen = _frozen(manifest, group_of)
     split_of = splitting.assign(groups, config.seed, frozen)
+    _check_filled(split_of, layout)
     present = {product_id for group in groups for product_id in group.product_ids}
     rows = [row for row in manifest if row.product_id not in present] + [
         SplitRow(product_id, group.group_id, products[product_id].category, split_of[group.group_id])
@@ -174,6 +178,16 @@ def _split_by_product(
         for product_id in group.product_ids
     ]
     return {split: [one for one in examples if split_of[group_of[one.product_id]] == split] for split in SPLITS}, rows
+
+
+def _check_filled(split_of: Mapping[str, str], layout: Layout) -> None:
+    """Raise StageError where a split is empty: there are fewer groups than splits, or the frozen ones lie elsewhere."""
+    empty = [split for split in SPLITS if split not in split_of.values()]
+    if empty:
+        raise StageError(
+            f"{layout.clean_table}: {len(split_of)} groups of products (those of one name or image count as one) leave "
+            f"{' and '.join(empty)} empty; nothing was written. Add products, or lift a frozen split with --resplit."
+        )
 
 
 def _frozen(manifest: Sequence[SplitRow], group_of: Mapping[str, str]) -> dict[str, str]:

@@ -100,6 +100,7 @@ def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dic
     for group in sorted(free, key=lambda group: -sum(group.n_images.values())):
         place(group, min(SPLITS, key=lambda split: cost(group, split)))
     _complete(free, groups, split_of)
+    _fill_empty(free, groups, split_of)
     return split_of
 
 
@@ -113,6 +114,25 @@ def _complete(free: Sequence[Group], groups: Sequence[Group], split_of: dict[str
             if not n_in[split] and movable:
                 group = min(movable, key=lambda one: (-n_in[split_of[one.group_id]], sum(one.n_images.values())))
                 split_of[group.group_id] = split
+
+
+def _fill_empty(free: Sequence[Group], groups: Sequence[Group], split_of: dict[str, str]) -> None:
+    """Give every empty split the free group that is missed least: of a category that stays where it was, and small.
+
+    This matters for a handful of groups. A split stays empty where no free group can be spared.
+    """
+    for split in SPLITS:
+        n_in = Counter(split_of.values())
+        movable = [group for group in free if n_in[split_of[group.group_id]] > 1]
+        if not n_in[split] and movable:
+            holders = Counter((split_of[one.group_id], category) for one in groups for category in one.n_images)
+
+            def loss(group: Group, holders: Counter[tuple[str, str]] = holders) -> tuple[bool, int]:
+                source = split_of[group.group_id]
+                is_last = any(holders[source, category] == 1 for category in group.n_images)
+                return is_last, sum(group.n_images.values())
+
+            split_of[min(movable, key=loss).group_id] = split
 
 
 def split_by_image(image_ids: Sequence[str], seed: int, test_share: float = 0.2) -> set[str]:
