@@ -4,12 +4,12 @@ import pytest
 
 import build_dataset
 import clean
-from skincare.categories import CATEGORIES
+
 from skincare.dataset import splitting
 from skincare.dataset.splitting import Group
 from skincare.errors import StageError
 from skincare.paths import SPLITS, Layout
-from tests.dataset_helpers import jpeg, pack, write_catalogue, write_images
+from tests.dataset_helpers import CATEGORIES, jpeg, pack, write_catalogue, write_images
 
 
 def cleaned(layout: Layout, categories: list[str], names: list[str] | None = None) -> None:
