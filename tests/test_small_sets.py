@@ -4,7 +4,6 @@ import pytest
 
 import build_dataset
 import clean
-
 from skincare.dataset import splitting
 from skincare.dataset.splitting import Group
 from skincare.errors import StageError
