@@ -103,4 +103,4 @@ def test_known_lengths_agree_with_an_encoder_of_the_same_counts(tiny_encoder, mo
     """The same sum as with a tokenizer: here the embedded model's own counts in place of the shipped ones."""
     count = lambda text: len(tiny_encoder.tokenizer.encode(text, add_special_tokens=False))  # noqa: E731
     monkeypatch.setattr(qwen2_vl_2b, "count_tokens", count)
-    assert planning._known_prompt_lengths([]) == planning.prompt_lengths(tiny_encoder, [])
+    assert planning._known_prompt_lengths([], skincare_labels()) == planning.prompt_lengths(tiny_encoder, [])
