@@ -30,15 +30,15 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import reference, runlog, stage
+from skincare import reference, runlog, stage, urls
 from skincare.catalogue import Problem, read_products
-from skincare.collecting import listing, scrape_refresh, scrape_tables, scrape_work, urls
-from skincare.collecting.collector import Collector, Shop
-from skincare.collecting.pools import Alarm, Pools
+from skincare.collecting import listing, scrape_refresh, scrape_tables, scrape_work
+from skincare.collecting.collector import Collector, UrlMapping
+from skincare.collecting.host_pools import FailureMonitor, HostPools
+from skincare.collecting.http_client import HttpClient
 from skincare.collecting.scrape_refresh import Refresher
 from skincare.collecting.scrape_state import ScrapeState
 from skincare.collecting.sources import DEFAULT_SOURCE, source_named
-from skincare.collecting.web import Web
 from skincare.errors import StageError
 from skincare.labels import labels_of
 from skincare.paths import Layout
@@ -100,13 +100,13 @@ def _run(config: Config, layout: Layout) -> Summary:
         state.set_catalogue(catalogue.products)
         # From here on the state holds it.
         del catalogue
-        trouble, n_requests = _collect(config, _plan(config, state, layout), sources, state, layout)
+        abandoned, n_requests = _collect(config, _plan(config, state, layout), sources, state, layout)
         IMAGES.write(layout.images_table, scrape_tables.image_rows(state), is_sorted=True)
         METADATA.write(layout.metadata_table, scrape_tables.metadata_rows(state), is_sorted=True)
         FAILURES.write(layout.failures_table, scrape_tables.failure_rows(rejected, state), is_sorted=True)
-        if trouble:
+        if abandoned:
             raise StageError(
-                "\n".join(trouble) + ": the shop or the network is down, or it does not want to be read.\n"
+                "\n".join(abandoned) + ": the shop or the network is down, or it does not want to be read.\n"
                 "Later: `python src/scrape.py --retry-failed`, then without."
             )
         summary = _summary(state, problems, n_rows, n_requests, is_refresh=config.refresh)
@@ -121,12 +121,12 @@ def _check(config: Config) -> None:
     if not (config.contact.isascii() and config.contact.isprintable()):
         raise StageError("--contact must be plain text: it is sent in a header")
     if config.shop_url:
-        _stand_in(config)
+        _base_url(config)
     elif not config.contact:
         logger.warning("no --contact given: a shop that is disturbed by this run can only block it")
 
 
-def _stand_in(config: Config) -> str | None:
+def _base_url(config: Config) -> str | None:
     if not config.shop_url:
         return None
     try:
@@ -143,9 +143,9 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _web(config: Config, delay_s: float) -> Web:
+def _client(config: Config, delay_s: float) -> HttpClient:
     allow_private = config.allow_private or _is_loopback(config.shop_url)
-    return Web(config.contact, delay_s=delay_s, concurrency=config.workers, allow_private=allow_private)
+    return HttpClient(config.contact, delay_s=delay_s, concurrency=config.workers, allow_private=allow_private)
 
 
 def _catalogue_path(config: Config, layout: Layout) -> Path:
@@ -159,8 +159,10 @@ def _catalogue_path(config: Config, layout: Layout) -> Path:
     if not config.query:
         return listing.adopt_catalogue(source, given, layout)
     delay_s = config.delay_s if config.shop_url else max(config.delay_s, listing.delay_s(source))
-    with _web(config, delay_s) as web:
-        return listing.list_products(source, config.query, Shop(_stand_in(config), tuple(source.delays_s)), web, layout)
+    with _client(config, delay_s) as client:
+        return listing.list_products(
+            source, config.query, UrlMapping(_base_url(config), tuple(source.delays_s)), client, layout
+        )
 
 
 def _check_contact(config: Config, sources: Sequence[str]) -> None:
@@ -194,27 +196,27 @@ def _collect(
     Interrupted, it leaves what is done in the state.
     """
     delays_s = {origin: s for name in sources for origin, s in source_named(name).delays_s.items()}
-    with _web(config, config.delay_s) as web:
+    with _client(config, config.delay_s) as client:
         for origin, delay_s in delays_s.items():
-            web.slow_down(origin, delay_s)
-        shop = Shop(_stand_in(config), tuple(delays_s))
-        collector = Collector(web, state, layout, shop, config.source or DEFAULT_SOURCE)
-        pools = Pools(
-            {host: scrape_work.works(state, host) for host in n_by_host},
+            client.raise_min_delay(origin, delay_s)
+        url_mapping = UrlMapping(_base_url(config), tuple(delays_s))
+        collector = Collector(client, state, layout, url_mapping, config.source or DEFAULT_SOURCE)
+        host_pools = HostPools(
+            {host: scrape_work.work_items(state, host) for host in n_by_host},
             {host: min(config.workers, n) for host, n in n_by_host.items()},
             Refresher(collector).work_on if config.refresh else collector.collect,
-            web.stop,
+            client.stop,
         )
         bar = tqdm(total=sum(n_by_host.values()), desc="scrape", unit="product", disable=None)
-        with bar, closing(pools.outcomes()) as outcomes:
-            alarms: dict[str, Alarm] = defaultdict(Alarm)
-            trouble: dict[str, str] = {}
+        with bar, closing(host_pools.outcomes()) as outcomes:
+            monitors: dict[str, FailureMonitor] = defaultdict(FailureMonitor)
+            abandoned: dict[str, str] = {}
             for outcome in outcomes:
                 bar.update()
-                if outcome.host not in trouble and (message := alarms[outcome.host].hear(outcome.failure)):
-                    trouble[outcome.host] = f"{outcome.host}: {message}"
-                    pools.give_up(outcome.host)
-        return list(trouble.values()), web.n_requests
+                if outcome.host not in abandoned and (message := monitors[outcome.host].record(outcome.failure)):
+                    abandoned[outcome.host] = f"{outcome.host}: {message}"
+                    host_pools.abandon(outcome.host)
+        return list(abandoned.values()), client.n_requests
 
 
 def _summary(

@@ -15,7 +15,7 @@ from skincare import runlog, stage
 from skincare.collecting import scrape_log, scrape_tables
 from skincare.collecting.scrape_log import FailureGroup, HostTime, Throughput
 from skincare.collecting.scrape_plot import draw_scrape_summary
-from skincare.collecting.scrape_state import ScrapeRecord
+from skincare.collecting.scrape_state import ScrapeStateReader
 from skincare.errors import MissingInputError
 from skincare.paths import Layout
 from skincare.runlog import Summary
@@ -35,14 +35,14 @@ def run(config: Config, layout: Layout) -> Summary:
     """Read the state, write text, plot and figures."""
     if not layout.scrape_state.is_file():
         raise MissingInputError("state of a scrape", layout.scrape_state, "Make it with `python src/scrape.py`.")
-    with ScrapeRecord(layout.scrape_state) as state:
+    with ScrapeStateReader(layout.scrape_state) as state:
         counts, figures = scrape_tables.counts(state), scrape_tables.figures([], state)
         groups, hosts = scrape_log.failure_groups(state), scrape_log.host_times(state)
         speed = scrape_log.throughput(state)
     coverage, retries = figures["coverage_by_category"], scrape_log.retries(groups)
     headline = (
         f"scraped {counts['scraped']:,} of {sum(counts.values()):,} products, {counts['failed']:,} failed, "
-        f"{counts['not_tried']:,} not tried; {figures['n_images']:,} images; {speed.visits_per_s:.1f} visits a second"
+        f"{counts['not_tried']:,} not tried; {figures['n_images']:,} images; {speed.fetches_per_s:.1f} visits a second"
     )
     lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(counts, groups, retries))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -53,7 +53,7 @@ def run(config: Config, layout: Layout) -> Summary:
         "coverage_by_category": coverage,
         "worth_a_retry": retries,
         "hosts": [asdict(host) for host in hosts],
-        "throughput": {**asdict(speed), "visits_per_s": round(speed.visits_per_s, 3)},
+        "throughput": {**asdict(speed), "fetches_per_s": round(speed.fetches_per_s, 3)},
     }
     return Summary(headline, counts, results)
 
@@ -82,10 +82,10 @@ def _lines(
     yield "Coverage"
     for category, (n_scraped, n_products) in coverage.items():
         yield f"  {category:12}  {n_scraped:6,} of {n_products:6,}  {n_scraped / n_products:6.1%}"
-    yield f"Hosts ({speed.n_visits:,} visits in {speed.active_s:,.0f} active seconds)"
+    yield f"Hosts ({speed.n_fetches:,} visits in {speed.active_s:,.0f} active seconds)"
     for host in hosts:
         yield (
-            f"  {_plain(host.host):30}  {host.n_visits:7,} visits  {host.n_tries:7,} tries  {host.seconds:9,.1f} s  "
+            f"  {_plain(host.host):30}  {host.n_fetches:7,} visits  {host.n_tries:7,} tries  {host.seconds:9,.1f} s  "
             f"median {host.median_s:.3f} s  95 % below {host.p95_s:.3f} s"
         )
     yield "Next"

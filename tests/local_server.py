@@ -37,7 +37,7 @@ class Request(BaseHTTPRequestHandler):
         pass
 
 
-Answer = Callable[[Request], None]
+Handler = Callable[[Request], None]
 
 
 class LocalServer(ThreadingHTTPServer):
@@ -45,7 +45,7 @@ class LocalServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, answers: dict[str, Answer], host: str = "127.0.0.1") -> None:
+    def __init__(self, answers: dict[str, Handler], host: str = "127.0.0.1") -> None:
         super().__init__((host, 0), Request)
         self.answers = answers
         self.count: Counter[str] = Counter()
@@ -59,12 +59,12 @@ class LocalServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://{self.server_address[0]}:{self.server_address[1]}"
 
-    def answer_for(self, path: str) -> Answer:
+    def answer_for(self, path: str) -> Handler:
         return self.answers.get(path, lambda request: request.reply(b"gone", 404))
 
 
 @contextmanager
-def serving(answers: dict[str, Answer], host: str = "127.0.0.1") -> Iterator[LocalServer]:
+def serving(answers: dict[str, Handler], host: str = "127.0.0.1") -> Iterator[LocalServer]:
     """Run the server in a thread for the length of a `with` block."""
     server = LocalServer(answers, host)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -77,16 +77,16 @@ def serving(answers: dict[str, Answer], host: str = "127.0.0.1") -> Iterator[Loc
         server.server_close()
 
 
-def ok(content: bytes = b"fine", **headers: str) -> Answer:
+def ok(content: bytes = b"fine", **headers: str) -> Handler:
     """Answer with that content."""
     return lambda request: request.reply(content, **headers)
 
 
-def status(code: int, **headers: str) -> Answer:
+def status(code: int, **headers: str) -> Handler:
     """Answer with that status."""
     return lambda request: request.reply(b"no", code, **headers)
 
 
-def in_turn(*answers: Answer) -> Answer:
+def in_sequence(*answers: Handler) -> Handler:
     """Answer the n-th request by the n-th answer; the last one stays."""
     return lambda request: answers[min(request.nth, len(answers)) - 1](request)

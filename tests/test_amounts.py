@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.collecting.amounts import MAX_AMOUNT, amount_of, amounts_in, currency_in, has_sign, stated_amount, tidy
+from skincare.collecting.amounts import MAX_AMOUNT, amount_of, amounts_in, currency_in, has_sign, machine_amount, tidy
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_money_of_a_thousandth_part_has_three_decimals():
     ],
 )  # fmt: skip
 def test_amounts_for_machines_have_a_point_before_decimals(value, currency, amount):
-    assert stated_amount(value, currency) == (Decimal(amount) if amount else None)
+    assert machine_amount(value, currency) == (Decimal(amount) if amount else None)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,6 @@ def test_any_text_gives_amounts_in_bounds(text):
     for found in amounts_in(text):
         amount = amount_of(found.group())
         assert amount is None or 0 < amount < MAX_AMOUNT
-    stated = stated_amount(text, "EUR")
+    stated = machine_amount(text, "EUR")
     assert stated is None or 0 < stated < MAX_AMOUNT
     currency_in(tidy(text))

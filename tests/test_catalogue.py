@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skincare import urls
 from skincare.catalogue import Catalogue, name_family, read_products
-from skincare.collecting import urls
 from skincare.errors import MissingInputError, StageError
 from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from skincare.catalogue import Product
 from skincare.collecting import scrape_tables
-from skincare.collecting.collector import MAX_IMAGES, MAX_PAGE_BYTES, Collector, Shop
+from skincare.collecting.collector import MAX_IMAGES, MAX_PAGE_BYTES, Collector, UrlMapping
 from skincare.collecting.fetch_errors import FetchError
+from skincare.collecting.fetch_record import FetchRecord
+from skincare.collecting.http_client import HttpResponse
 from skincare.collecting.scrape_state import ScrapeState
-from skincare.collecting.scrape_work import Work
-from skincare.collecting.visits import Visit
-from skincare.collecting.web import Answer
+from skincare.collecting.scrape_work import WorkItem
 from skincare.file_formats import sniff_format
 from skincare.paths import Layout
 from skincare.tables import FAILURES, IMAGES, METADATA
@@ -30,20 +30,20 @@ from tests.test_pages import PAGES, json_ld
 SHOP = "https://shop.example"
 
 
-class FakeWeb:
+class FakeHttpClient:
     """Answers by address; what is an exception is raised."""
 
     def __init__(self, answer_for: Callable[[str], bytes | FetchError], content_type: str = "image/jpeg") -> None:
         self.answer_for = answer_for
         self.content_type = content_type
 
-    def get(self, url: str, max_bytes: int, since: Visit | None = None) -> Answer:
+    def get(self, url: str, max_bytes: int, previous: FetchRecord | None = None) -> HttpResponse:
         answer = self.answer_for(url)
         if isinstance(answer, FetchError):
             raise answer
         if len(answer) > max_bytes:
             raise FetchError("too_large")
-        return Answer(url, answer, self.content_type, Visit(200, 1, 0.1))
+        return HttpResponse(url, answer, self.content_type, FetchRecord(200, 1, 0.1))
 
 
 def encoded(kind: str) -> bytes:
@@ -75,9 +75,11 @@ def opened(root: Path, products: list[Product]) -> Iterator[tuple[ScrapeState, L
         yield state, layout
 
 
-def collected(state: ScrapeState, layout: Layout, one: Product, answer_for, **web: str) -> str:
+def collected(state: ScrapeState, layout: Layout, one: Product, answer_for, **headers: str) -> str:
     """Collect one product; return what became of it after checking that all of it is accounted for."""
-    Collector(FakeWeb(answer_for, **web), state, layout, Shop()).collect(Work(one, is_listed=False))
+    Collector(FakeHttpClient(answer_for, **headers), state, layout, UrlMapping()).collect(
+        WorkItem(one, is_listed=False)
+    )
     query = "SELECT status, reason FROM products WHERE product_id = ?"
     status, reason = next(state.rows(query, one.product_id))
     images = list(state.rows("SELECT status, reason, file, n_bytes FROM images WHERE product_id = ?", one.product_id))
@@ -182,5 +184,5 @@ def test_any_shop_is_accounted_for() -> None:
 
 @pytest.mark.slow
 def test_any_of_many_shops_is_accounted_for() -> None:
-    """With the 5,000 pages of test_pages and the 500 answers of test_web."""
+    """With the 5,000 pages of test_pages and the 500 answers of test_http_client."""
     check_any_shop(400)

@@ -10,7 +10,7 @@ import pytest
 
 import scrape
 from skincare import file_formats, images
-from skincare.collecting.scrape_state import ScrapeRecord, ScrapeState
+from skincare.collecting.scrape_state import ScrapeState, ScrapeStateReader
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import Layout
 from skincare.sample import shop
@@ -92,7 +92,7 @@ def test_the_state_knows_how_each_visit_went(layout, sold):
     with shop.serve(sold) as url:
         run(layout, url)
     of_behaviour = {one.behaviour: one.product_id for one in sold}
-    with ScrapeRecord(layout.scrape_state) as state:
+    with ScrapeStateReader(layout.scrape_state) as state:
         query = (
             "SELECT product_id, status, reason, http_status, attempts, seconds > 0, changed_at > '2026' FROM products"
         )

@@ -22,13 +22,13 @@ from PIL import Image
 import scrape
 from skincare import files, stage
 from skincare.collecting import collector
-from skincare.collecting.scrape_state import ScrapeRecord
+from skincare.collecting.scrape_state import ScrapeStateReader
 from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
 from tests.forker import Forker
 from tests.helpers import noise_image
-from tests.local_server import Answer, LocalServer, Request, ok, serving, status
+from tests.local_server import Handler, LocalServer, Request, ok, serving, status
 
 SHOP = "https://shop.example"
 N_PRODUCTS = 40
@@ -39,7 +39,7 @@ def start(forker: Forker, layout: Layout, server: LocalServer, *options: str) ->
     return forker.start("--root", layout.root, "--shop-url", server.url, "--delay-s", 0, "--workers", 4, *options)
 
 
-def slowly(answer: Answer) -> Answer:
+def slowly(answer: Handler) -> Handler:
     """Answer in two packets, so that a process can be killed between them."""
 
     def send(request: Request) -> None:
@@ -55,9 +55,9 @@ def image(seed: int, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def stocked() -> dict[str, Answer]:
+def stocked() -> dict[str, Handler]:
     """Products with three images each, among them a PNG, a dead one, and pages that fail."""
-    answers: dict[str, Answer] = {"/p0.html": status(404), "/p1.html": ok(b"<h1>nothing</h1>")}
+    answers: dict[str, Handler] = {"/p0.html": status(404), "/p1.html": ok(b"<h1>nothing</h1>")}
     for i in range(2, N_PRODUCTS):
         listed = [f"/{i}/{n}.jpg" for n in range(3)]
         block = json.dumps({"@type": "Product", "image": listed})
@@ -101,7 +101,7 @@ def done(layout: Layout) -> set[str]:
     """The paths that the state says are done; checks that each of its images is on disk."""
     if not layout.scrape_state.exists():
         return set()
-    with ScrapeRecord(layout.scrape_state) as state, suppress(StageError):  # killed before it made the tables
+    with ScrapeStateReader(layout.scrape_state) as state, suppress(StageError):  # killed before it made the tables
         next(state.rows("SELECT position FROM products"), None)
         pages = state.rows("SELECT url FROM products WHERE status <> 'pending'")
         images = list(state.rows("SELECT source_url, status, file, n_bytes FROM images WHERE status <> 'pending'"))
@@ -131,7 +131,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_p
     assert len(counted) > N_PRODUCTS, "the kills were spread over the run"
 
 
-def changed(answers: dict[str, Answer]) -> dict[str, Answer]:
+def changed(answers: dict[str, Handler]) -> dict[str, Handler]:
     """The same shop some weeks later: other images, fewer, more, a page that is gone and one that is back."""
     found = dict(answers)
     for i in range(2, N_PRODUCTS, 3):
@@ -172,8 +172,8 @@ def kill_at_some_point(
     """Kill a run a moment after some more requests, or early in its life; some end before."""
     wanted = server.count.total() + chance.choice([0, 5, 10, 15])
     child = start(forker, layout, server, *options)
-    give_up = time.monotonic() + 3
-    while server.count.total() < wanted and time.monotonic() < give_up:
+    deadline = time.monotonic() + 3
+    while server.count.total() < wanted and time.monotonic() < deadline:
         time.sleep(0.0005)
     time.sleep(chance.uniform(0, 0.015))
     with suppress(ProcessLookupError):

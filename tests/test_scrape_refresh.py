@@ -7,18 +7,18 @@ import json
 import pytest
 
 import scrape
+from skincare.collecting.fetch_record import FetchRecord
 from skincare.collecting.scrape_state import ScrapeState
-from skincare.collecting.visits import Visit
 from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.tables import CATALOGUE, IMAGES, CatalogueRow
 from tests.helpers import noise_image
-from tests.local_server import Answer, Request, ok, serving, status
+from tests.local_server import Handler, Request, ok, serving, status
 
 N_PRODUCTS = 5
 
 
-def tagged(content: bytes, **headers: str) -> Answer:
+def tagged(content: bytes, **headers: str) -> Handler:
     """Answer 304 to those who have the content already, by its tag or, without one, by its date."""
     tag, date = f'"{abs(hash(content))}"', "Mon, 23 Nov 2026 12:00:00 GMT"
     marks = headers or {"ETag": tag, "Last_Modified": date}
@@ -43,7 +43,7 @@ def page(*paths: str) -> bytes:
 
 
 @pytest.fixture
-def answers() -> dict[str, Answer]:
+def answers() -> dict[str, Handler]:
     found = {}
     for i in range(N_PRODUCTS):
         found[f"/p{i}.html"] = tagged(page(f"/{i}/a.jpg", f"/{i}/b.jpg"))
@@ -155,7 +155,7 @@ def test_refresh_and_retry_are_one_after_the_other(layout):
 
 
 @pytest.mark.parametrize(
-    ("etag", "moment", "conditions"),
+    ("etag", "last_modified", "conditional_headers"),
     [
         ('W/"a-1"', "Mon, 23 Nov 2026 12:00:00 GMT", ["If-None-Match", "If-Modified-Since"]),
         ('"x"', "", ["If-None-Match"]),
@@ -164,5 +164,6 @@ def test_refresh_and_retry_are_one_after_the_other(layout):
         ('"' + "x" * 300 + '"', "é", []),
     ],
 )
-def test_only_marks_that_are_safe_to_send_are_kept(etag, moment, conditions):
-    assert list(Visit.marks({"ETag": etag, "Last-Modified": moment}).conditions) == conditions
+def test_only_validators_that_are_safe_to_send_are_kept(etag, last_modified, conditional_headers):
+    headers = {"ETag": etag, "Last-Modified": last_modified}
+    assert list(FetchRecord.from_headers(headers).conditional_headers) == conditional_headers

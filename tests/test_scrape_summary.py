@@ -7,9 +7,9 @@ import pytest
 import scrape_summary
 from skincare import stage
 from skincare.catalogue import Product
+from skincare.collecting.fetch_record import FetchRecord
 from skincare.collecting.scrape_log import failure_groups, host_times, is_worth_a_retry, throughput
 from skincare.collecting.scrape_state import Failure, ListedImage, SavedImage, ScrapeState
-from skincare.collecting.visits import Visit
 from skincare.errors import MissingInputError
 from skincare.paths import Layout
 
@@ -27,13 +27,13 @@ def layout(tmp_path) -> Layout:
         state.set_catalogue(products)
         for i in ("0", "1"):
             images = [ListedImage(f"https://cdn.example/{i}/{n}.jpg") for n in range(2)]
-            state.list_images(i, images, "", Visit(200, 1, 0.5))
-            state.save_image(i, 1, SAVED, Visit(200, 2, 0.1))
-            state.fail_image(i, 2, Failure("http_503", "", Visit(503, 5, 2.0)))
+            state.list_images(i, images, "", FetchRecord(200, 1, 0.5))
+            state.save_image(i, 1, SAVED, FetchRecord(200, 2, 0.1))
+            state.fail_image(i, 2, Failure("http_503", "", FetchRecord(503, 5, 2.0)))
             state.finish_product(i)
-        state.fail_product("2", Failure("http_404", "", Visit(404, 1, 0.2)))
-        state.fail_product("4", Failure("http_404", "", Visit(404, 1, 0.2)))
-        state.fail_product("3", Failure("timeout", "", Visit(None, 5, 150.0)))
+        state.fail_product("2", Failure("http_404", "", FetchRecord(404, 1, 0.2)))
+        state.fail_product("4", Failure("http_404", "", FetchRecord(404, 1, 0.2)))
+        state.fail_product("3", Failure("timeout", "", FetchRecord(None, 5, 150.0)))
     return found
 
 
@@ -49,7 +49,7 @@ def test_failures_are_grouped_with_examples_and_the_most_frequent_comes_first(la
 
 def test_the_time_of_each_host_adds_up(layout):
     with ScrapeState(layout.scrape_state) as state:
-        times = {one.host: (one.n_visits, one.n_tries, one.seconds) for one in host_times(state)}
+        times = {one.host: (one.n_fetches, one.n_tries, one.seconds) for one in host_times(state)}
     assert times == {"b.example": (2, 6, 150.5), "cdn.example": (4, 14, 4.2), "a.example": (3, 3, 0.9)}
     assert list(times) == ["b.example", "cdn.example", "a.example"]
 
@@ -62,7 +62,7 @@ def test_the_pause_between_two_runs_is_no_active_time(layout):
                 connection.execute("UPDATE products SET changed_at = ? WHERE product_id = ?", values)
                 connection.execute("UPDATE images SET attempts = 0")
         speed = throughput(state)
-    assert (speed.n_visits, speed.active_s, speed.visits_per_s) == (5, 4.0, 1.25)
+    assert (speed.n_fetches, speed.active_s, speed.fetches_per_s) == (5, 4.0, 1.25)
     assert speed.progress[-1] == (4.0, 5)
 
 

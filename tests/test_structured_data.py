@@ -5,8 +5,8 @@ from extruct.w3cmicrodata import MicrodataExtractor
 from lxml.html import document_fromstring
 
 from skincare.collecting.html_page import read_page
-from skincare.collecting.stated_products import read_statements
 from skincare.collecting.structured_data import json_ld_blocks, microdata_blocks, rdfa_blocks, types_of
+from skincare.collecting.structured_products import read_structured_data
 
 URL = "https://shop.example/products/rose"
 OFFER = "<div itemprop='offers' itemscope itemtype='http://schema.org/Offer'>{}</div>"
@@ -63,11 +63,11 @@ def test_references_in_a_graph_are_filled_in_and_may_be_circular():
     assert product["offers"]["price"] == 7
 
 
-def statements(*names, title="Rose Serum 30ml"):
+def structured(*names, title="Rose Serum 30ml"):
     blocks = "".join(
         f'<script type="application/ld+json">{{"@type":"Product","name":"{name}"}}</script>' for name in names
     )
-    return read_statements(read_page(f"<h1>{title}</h1>{blocks}", URL))
+    return read_structured_data(read_page(f"<h1>{title}</h1>{blocks}", URL))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def statements(*names, title="Rose Serum 30ml"):
     ],
 )  # fmt: skip
 def test_the_product_whose_name_is_the_heading_is_the_pages_own(names, own):
-    found = statements(*names)
+    found = structured(*names)
     assert [one.block["name"] for one in found.products] == ([own] if own else [])
     assert found.is_list == (own is None and bool(names))
 
@@ -89,5 +89,5 @@ def test_parts_of_one_product_are_put_together():
         '{"@type":"Product","aggregateRating":{"ratingValue":4}}]'
     )
     page = read_page(f"<h1>Rose</h1><script type='application/ld+json'>{parts}</script>", URL)
-    (own,) = read_statements(page).products
+    (own,) = read_structured_data(page).products
     assert {"offers", "brand", "aggregateRating"} <= own.block.keys()

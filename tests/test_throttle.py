@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.collecting.throttle import MAX_DELAY_S, Gate, StoppedError
+from skincare.collecting.throttle import MAX_DELAY_S, HostThrottle, StoppedError
 
 
-def gate(delay_s: float = 0.0, concurrency: int = 4) -> Gate:
-    return Gate(delay_s, threading.Event(), concurrency)
+def throttle(delay_s: float = 0.0, concurrency: int = 4) -> HostThrottle:
+    return HostThrottle(delay_s, threading.Event(), concurrency)
 
 
 def test_the_delay_is_that_of_scrapys_rule():
-    one, delay = gate(), 0.0
+    one, delay = throttle(), 0.0
     for latency in (2.0, 1.0, 0.2, 0.2, 4.0):
-        one.learn(200, latency, 0.0)
+        one.update(200, latency, 0.0)
         target = latency / 4
         delay = max(target, (delay + target) / 2)
         assert one.delay_s == pytest.approx(delay)
@@ -26,35 +26,35 @@ def test_the_delay_is_that_of_scrapys_rule():
 
 @pytest.mark.parametrize("status", [404, 500, 302])
 def test_only_a_success_makes_the_delay_shorter(status):
-    one = gate()
-    one.learn(200, 2.0, 0.0)
-    one.learn(status, 0.01, 0.0)
+    one = throttle()
+    one.update(200, 2.0, 0.0)
+    one.update(status, 0.01, 0.0)
     assert one.delay_s == 0.5
-    one.learn(status, 8.0, 0.0)
+    one.update(status, 8.0, 0.0)
     assert one.delay_s == 2.0
 
 
 @given(st.lists(st.tuples(st.sampled_from([200, 304, 301, 404, 429, 500, 503]), st.floats(0, 200)), max_size=40))
 def test_whatever_a_host_does_the_delay_stays_within_bounds(answers):
-    one = gate(delay_s=0.3)
-    one.slow_down(0.5)
+    one = throttle(delay_s=0.3)
+    one.raise_min_delay(0.5)
     for status, latency in answers:
-        one.learn(status, latency, time.monotonic() + 1)
+        one.update(status, latency, time.monotonic() + 1)
         assert 0.5 <= one.delay_s <= MAX_DELAY_S
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_refusal_halves_and_successes_give_back_step_by_step(status):
-    one = gate(delay_s=1.0)
-    one.learn(status, 0.01, time.monotonic())
+    one = throttle(delay_s=1.0)
+    one.update(status, 0.01, time.monotonic())
     assert one.delay_s == 2.0
-    one.learn(status, 0.01, 0.0)
+    one.update(status, 0.01, 0.0)
     assert one.delay_s == 2.0, "asked before the first refusal came: the same overload"
-    one.learn(status, 0.01, time.monotonic() + 1)
+    one.update(status, 0.01, time.monotonic() + 1)
     assert one.delay_s == 4.0
     delays = []
     for _ in range(20):
-        one.learn(200, 0.01, 0.0)
+        one.update(200, 0.01, 0.0)
         delays.append(one.delay_s)
     assert delays == sorted(delays, reverse=True)
     assert delays[0] > 2.5
@@ -62,10 +62,10 @@ def test_a_refusal_halves_and_successes_give_back_step_by_step(status):
 
 
 def test_no_more_requests_are_under_way_than_the_aim():
-    one, inside, most, lock = gate(concurrency=3), [0], [0], threading.Lock()
+    one, inside, most, lock = throttle(concurrency=3), [0], [0], threading.Lock()
 
     def ask() -> None:
-        with one.turn():
+        with one.slot():
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
@@ -81,11 +81,11 @@ def test_no_more_requests_are_under_way_than_the_aim():
 
 def test_late_starts_do_not_add_up():
     """Twenty requests every 10 ms take 190 ms, also where each thread wakes a little late."""
-    one = gate()
-    one.learn(200, 0.04, 0.0)
+    one = throttle()
+    one.update(200, 0.04, 0.0)
     started = time.monotonic()
     for _ in range(20):
-        with one.turn():
+        with one.slot():
             pass
         time.sleep(0.008)
     assert time.monotonic() - started >= 0.18
@@ -94,9 +94,9 @@ def test_late_starts_do_not_add_up():
 
 def test_a_full_gate_is_left_when_all_is_called_off():
     stop = threading.Event()
-    one = Gate(0.0, stop, 1)
-    with ThreadPoolExecutor(1) as pool, one.turn():
-        waiting = pool.submit(lambda: one.turn().__enter__())
+    one = HostThrottle(0.0, stop, 1)
+    with ThreadPoolExecutor(1) as pool, one.slot():
+        waiting = pool.submit(lambda: one.slot().__enter__())
         stop.set()
         with pytest.raises(StoppedError):
             waiting.result(timeout=5)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from skincare.collecting import urls
+from skincare import urls
 from skincare.labels import Labels
 from skincare.tables import CATALOGUE, CatalogueRow
 

@@ -79,7 +79,7 @@ def amount_of(text: str, currency: str = "") -> Decimal | None:
     return _possible(Price.fromstring(said, decimal_separator=point).amount)
 
 
-def stated_amount(value: Any, currency: str) -> Decimal | None:
+def machine_amount(value: Any, currency: str) -> Decimal | None:
     """Return an amount that is written for machines, which put a point before decimals, however many, and no other.
 
     Shops of money without a smaller coin write `24.990` there too.

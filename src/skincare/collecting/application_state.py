@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from skincare.collecting.html_page import HtmlPage
-from skincare.collecting.script_data import literal
+from skincare.collecting.script_data import parse_literal
 from skincare.collecting.structured_data import Block
 
 _MAX_TEXT: Final = 3_000_000  # characters of scripts that are decoded
@@ -17,7 +17,7 @@ _MAX_STATES: Final = 25
 _MAX_OBJECTS: Final = 60_000
 _MIN_MATCH: Final = 0.6
 _ASSIGNED: Final = re.compile(r"(?:[\w$\])'\"]\s*=|\.push\(|JSON\.parse\()\s*(?=[{\[])")
-_TELLING: Final = re.compile(r"(?:[Pp]rice|PRICE|[Bb]rand|BRAND)\w{0,20}[\"']?\s*:")
+_PRODUCT_KEY: Final = re.compile(r"(?:[Pp]rice|PRICE|[Bb]rand|BRAND)\w{0,20}[\"']?\s*:")
 _NAME_KEYS: Final = (
     "name", "title", "productName", "product_name", "productTitle", "displayName", "itemName", "item_name",
 )  # fmt: skip
@@ -55,7 +55,7 @@ def _states(page: HtmlPage) -> Iterator[Any]:
     n_left, budget = _MAX_STATES, _MAX_TEXT
     for script in page.tagged("script"):
         text, kind = page.source_of(script), script.get("type").lower()
-        if "ld+json" in kind or len(text) < 30 or budget <= 0 or not _TELLING.search(text):
+        if "ld+json" in kind or len(text) < 30 or budget <= 0 or not _PRODUCT_KEY.search(text):
             continue
         budget -= len(text)
         starts = [0] if "json" in kind else [found.end() for found in _ASSIGNED.finditer(text)]
@@ -64,13 +64,13 @@ def _states(page: HtmlPage) -> Iterator[Any]:
             # What lies inside a value that was decoded is no other value.
             if start < after or n_left <= 0:
                 continue
-            telling = _TELLING.search(text, start)
-            if not telling:
+            product_key = _PRODUCT_KEY.search(text, start)
+            if not product_key:
                 break
-            if telling.start() - start > 20_000:
+            if product_key.start() - start > 20_000:
                 continue
             n_left -= 1
-            value = literal(text[: start + 1_500_000], start)
+            value = parse_literal(text[: start + 1_500_000], start)
             if value is not None:
                 after = start + 200
                 yield value

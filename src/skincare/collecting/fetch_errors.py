@@ -5,7 +5,7 @@ import socket
 import requests
 import urllib3
 
-from skincare.collecting.visits import Visit
+from skincare.collecting.fetch_record import FetchRecord
 
 
 class FetchError(Exception):
@@ -17,10 +17,10 @@ class FetchError(Exception):
         self.detail = detail
         self.status = status
         self.is_transient = is_transient
-        self.visit = Visit(status, 1)
+        self.fetch_record = FetchRecord(status, 1)
 
 
-def broken(error: Exception) -> FetchError:
+def transport_error(error: Exception) -> FetchError:
     """Name what went wrong below HTTP, in words without addresses of objects or ports."""
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         return FetchError("timeout", is_transient=True)
@@ -29,10 +29,10 @@ def broken(error: Exception) -> FetchError:
     if isinstance(error, ValueError):
         # Our own addresses are canonical; requests looks at the next one even when told not to follow it.
         return FetchError("bad_redirect", "no usable web address")
-    return FetchError("connection_error", _broken_by(error), is_transient=True)
+    return FetchError("connection_error", _root_cause(error), is_transient=True)
 
 
-def _broken_by(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if isinstance(error, socket.gaierror):
@@ -41,6 +41,6 @@ def _broken_by(error: BaseException) -> str:
     return "refused" if isinstance(error, ConnectionRefusedError) else "broken off"
 
 
-def too_slow() -> FetchError:
+def total_timeout_error() -> FetchError:
     """Return the error of an answer whose time is over."""
     return FetchError("too_slow", "the answer did not end in time")

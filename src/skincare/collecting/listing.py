@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from skincare.collecting import urls
-from skincare.collecting.collector import MAX_PAGE_BYTES, Shop
+from skincare import urls
+from skincare.collecting.collector import MAX_PAGE_BYTES, UrlMapping
 from skincare.collecting.fetch_errors import FetchError
+from skincare.collecting.http_client import HttpClient
 from skincare.collecting.sources.source import Searchable, Source
-from skincare.collecting.web import Web
 from skincare.errors import StageError
 from skincare.paths import Layout
 from skincare.tables import CATALOGUE, CatalogueRow
@@ -29,7 +29,7 @@ def delay_s(source: Source) -> float:
     return source.listing_delay_s if isinstance(source, Searchable) else 0.0
 
 
-def list_products(source: Source, query: str, shop: Shop, web: Web, layout: Layout) -> Path:
+def list_products(source: Source, query: str, url_mapping: UrlMapping, client: HttpClient, layout: Layout) -> Path:
     """Write the products that answer any of the query's parts, if that is not done yet; return the file.
 
     Raises StageError for a source without a list and for an answer that is none.
@@ -42,7 +42,7 @@ def list_products(source: Source, query: str, shop: Shop, web: Web, layout: Layo
         return path
     rows: dict[str, CatalogueRow] = {}
     for part in filter(None, map(str.strip, query.split(","))):
-        for row in _listed(source, part, shop, web):
+        for row in _listed(source, part, url_mapping, client):
             # A list that changes while it is read shows a product twice.
             rows.setdefault(row.product_id, row)
         logger.info("%s: %d products up to %s", source.name, len(rows), part)
@@ -57,12 +57,12 @@ def adopt_catalogue(source: Source, given: Path, layout: Layout) -> Path:
     return path
 
 
-def _listed(source: Searchable, query: str, shop: Shop, web: Web) -> Iterator[CatalogueRow]:
+def _listed(source: Searchable, query: str, url_mapping: UrlMapping, client: HttpClient) -> Iterator[CatalogueRow]:
     page, n_pages = 1, 1
     while page <= min(n_pages, _MAX_PAGES):
         url = source.listing_url(query, page)
         try:
-            listing = source.read_listing(web.get(shop.to_fetch(url), MAX_PAGE_BYTES).content)
+            listing = source.read_listing(client.get(url_mapping.fetch_url(url), MAX_PAGE_BYTES).content)
         except (FetchError, ValueError) as error:
             raise StageError(f"{source.name}: {url}: {' '.join(map(str, error.args))}") from error
         yield from listing.rows

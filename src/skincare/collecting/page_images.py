@@ -13,11 +13,11 @@ from itertools import islice
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
-from skincare.collecting import urls
+from skincare import urls
 from skincare.collecting.html_page import Element, HtmlPage, words_of
 from skincare.collecting.page_areas import Area
 from skincare.collecting.script_data import variants
-from skincare.collecting.stated_products import Stated
+from skincare.collecting.structured_products import StructuredProduct
 from skincare.collecting.visible_prices import closeness
 
 ImageSource = Literal["script", "carousel", "json_ld", "microdata", "rdfa", "state", "open_graph", "page", "none"]
@@ -67,10 +67,13 @@ class _Named:
     width: int = 0
 
 
-def page_images(page: HtmlPage, products: Iterable[Stated]) -> tuple[tuple[str, ...], ImageSource]:
+def page_images(page: HtmlPage, products: Iterable[StructuredProduct]) -> tuple[tuple[str, ...], ImageSource]:
     """Return the addresses of the product's images and the way by which they were found."""
     ways: list[tuple[ImageSource, list[_Named]]] = [
-        (_way(stated.source), [_Named(one) for one in islice(stated_references(stated.block), _MAX_STATED)])
+        (
+            _image_source(stated.source),
+            [_Named(one) for one in islice(structured_references(stated.block), _MAX_STATED)],
+        )
         for stated in products
     ]
     metas = ("og:image:secure_url", "og:image", "og:image:url", "twitter:image", "twitter:image:src")
@@ -84,7 +87,7 @@ def page_images(page: HtmlPage, products: Iterable[Stated]) -> tuple[tuple[str, 
     return (), "none"
 
 
-def stated_references(block: dict[str, Any]) -> Iterator[str]:
+def structured_references(block: dict[str, Any]) -> Iterator[str]:
     """Yield the image references of a product and of its variants."""
     yield from references(block.get("image"))
     yield from references(block.get("photo"))
@@ -128,7 +131,7 @@ def same_image(address: str) -> str:
     )
 
 
-def _way(source: str) -> ImageSource:
+def _image_source(source: str) -> ImageSource:
     ways: dict[str, ImageSource] = {"json_ld": "json_ld", "microdata": "microdata", "rdfa": "rdfa"}
     return ways.get(source, "state")
 

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from skincare.collecting.html_page import HtmlPage, words_of
 from skincare.collecting.metadata import clean
 from skincare.collecting.page_areas import Area
-from skincare.collecting.stated_products import Statements, all_offers
+from skincare.collecting.structured_products import StructuredData, all_offers
 from skincare.collecting.visible_prices import MIN_SCORE, VisiblePrice, closeness
 
 Kind = Literal["product", "challenge", "other"]
@@ -52,7 +52,7 @@ _DETAIL_WORDS: Final = (
     {"product", "info"}, {"product", "view"}, {"product", "title"}, {"product", "single"},
 )  # fmt: skip
 _OTHER_TYPES: Final = ("article", "blog", "profile", "video.other", "video.movie")
-_OTHER_STATED: Final = frozenset({
+_OTHER_SCHEMA_TYPES: Final = frozenset({
     "article", "newsarticle", "blogposting", "recipe", "collectionpage", "searchresultspage",
 })  # fmt: skip
 
@@ -66,18 +66,18 @@ def is_challenge(page: HtmlPage) -> bool:
     )
 
 
-def is_product_page(page: HtmlPage, statements: Statements, shown: list[VisiblePrice], buttons: list[int]) -> bool:
+def is_product_page(page: HtmlPage, structured: StructuredData, shown: list[VisiblePrice], buttons: list[int]) -> bool:
     """Say whether a page shows one product."""
-    return _for_product(page, statements, shown, buttons) - _for_other(page, statements, shown) >= _MIN_SCORE
+    return _for_product(page, structured, shown, buttons) - _for_other(page, structured, shown) >= _MIN_SCORE
 
 
-def _for_product(page: HtmlPage, statements: Statements, shown: list[VisiblePrice], buttons: list[int]) -> float:
+def _for_product(page: HtmlPage, structured: StructuredData, shown: list[VisiblePrice], buttons: list[int]) -> float:
     og_type = page.first_meta("og:type").lower().strip()
-    is_stated = any(one.source != "state" for one in statements.products)
-    score = 2.0 if statements.products else 0.0
+    is_stated = any(one.source != "state" for one in structured.products)
+    score = 2.0 if structured.products else 0.0
     score += 4.0 if is_stated or ("product" in og_type and not og_type.endswith("group")) else 0.0
     agreed = {f"{one.amount:.2f}" for one in shown if one.score >= MIN_SCORE}
-    for state in statements.products:
+    for state in structured.products:
         score += 2.0 if any(clean("price", price) in agreed for price, _ in all_offers(state.block)) else 0.0
     best = shown[0].score if shown else 0.0
     score += 3.0 if best >= 8.0 else 2.0 if best >= 5.0 else 0.0
@@ -91,9 +91,9 @@ def _for_product(page: HtmlPage, statements: Statements, shown: list[VisiblePric
     return score + (1.0 if _has_choice(page) else 0.0)
 
 
-def _for_other(page: HtmlPage, statements: Statements, shown: list[VisiblePrice]) -> float:
-    score = 3.0 if statements.is_list else 0.0
-    is_said = statements.types & _OTHER_STATED or page.first_meta("og:type").lower().strip() in _OTHER_TYPES
+def _for_other(page: HtmlPage, structured: StructuredData, shown: list[VisiblePrice]) -> float:
+    score = 3.0 if structured.is_list else 0.0
+    is_said = structured.types & _OTHER_SCHEMA_TYPES or page.first_meta("og:type").lower().strip() in _OTHER_TYPES
     score += 4.0 if is_said else 0.0
     score += 6.0 if _LIST_TITLE.search(page.title) or _LIST_TITLE.search(_head_title(page)) else 0.0
     near = [one for one in shown if one.score > 3.0]

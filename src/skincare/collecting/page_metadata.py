@@ -14,7 +14,7 @@ from skincare.collecting.brands import plain_brand, visible_brand
 from skincare.collecting.html_page import Element, HtmlPage
 from skincare.collecting.metadata import FIELDS, Fact, clean, merge
 from skincare.collecting.price_choice import choose_price
-from skincare.collecting.stated_products import Stated, stated_facts
+from skincare.collecting.structured_products import StructuredProduct, product_values
 from skincare.collecting.visible_prices import VisiblePrice
 
 _HEADINGS: Final[dict[str, str]] = {
@@ -46,7 +46,9 @@ _OPEN_GRAPH: Final[dict[str, tuple[str, ...]]] = {
 _MAX_BLOCKS: Final = 40
 
 
-def read_metadata(page: HtmlPage, products: tuple[Stated, ...], shown: list[VisiblePrice]) -> dict[str, Fact]:
+def read_metadata(
+    page: HtmlPage, products: tuple[StructuredProduct, ...], shown: list[VisiblePrice]
+) -> dict[str, Fact]:
     """Return the facts of a product page: `products` are what it states, `shown` the amounts that may be its price."""
     explicit = [(one.source, _stated(one, page)) for one in products if one.source != "state"]
     state = [(one.source, _stated(one, page)) for one in products if one.source == "state"]
@@ -66,9 +68,9 @@ def read_metadata(page: HtmlPage, products: tuple[Stated, ...], shown: list[Visi
     return {name: facts[name] for name in FIELDS if name in facts}
 
 
-def _stated(product: Stated, page: HtmlPage) -> dict[str, Any]:
+def _stated(product: StructuredProduct, page: HtmlPage) -> dict[str, Any]:
     """Return what is stated but the price, which is chosen from all that is stated and shown."""
-    facts = stated_facts(product.block, page.url)
+    facts = product_values(product.block, page.url)
     brand = plain_brand(clean("brand", facts.get("brand")))
     return {key: value for key, value in facts.items() if key not in ("price", "currency")} | {"brand": brand}
 

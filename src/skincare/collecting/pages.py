@@ -12,14 +12,14 @@ from itertools import islice
 from typing import Final
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-from skincare.collecting import urls
+from skincare import urls
 from skincare.collecting.html_page import HtmlPage, read_page
 from skincare.collecting.metadata import Fact
 from skincare.collecting.page_images import ImageSource, page_images, references
 from skincare.collecting.page_kinds import Kind, is_challenge, is_product_page
 from skincare.collecting.page_metadata import read_metadata
-from skincare.collecting.script_data import literal
-from skincare.collecting.stated_products import read_statements
+from skincare.collecting.script_data import parse_literal
+from skincare.collecting.structured_products import read_structured_data
 from skincare.collecting.visible_prices import buy_buttons, visible_prices
 
 ORIGINAL_HOSTS: Final = frozenset({"static.thcdn.com"})
@@ -53,17 +53,17 @@ class ProductPage:
 def parse_product_page(html: bytes | str, url: str) -> ProductPage:
     """Read a page that was fetched from `url`; image addresses come back absolute, without repetition."""
     page = read_page(html, url)
-    statements, buttons = read_statements(page), buy_buttons(page)
+    structured, buttons = read_structured_data(page), buy_buttons(page)
     shown = visible_prices(page, buttons)
     is_own = _has_own_marks(page)
-    if not (is_own or is_product_page(page, statements, shown, buttons)):
+    if not (is_own or is_product_page(page, structured, shown, buttons)):
         return ProductPage("challenge" if is_challenge(page) else "other", page.title)
     image_urls, source = _own_images(page) if is_own else ((), "none")
     if not image_urls:
-        found, source = page_images(page, statements.products)
+        found, source = page_images(page, structured.products)
         originals = (original_url(one, url) for one in found)
         image_urls = tuple(dict.fromkeys(one for one in originals if one))
-    metadata = read_metadata(page, statements.products, shown)
+    metadata = read_metadata(page, structured.products, shown)
     return ProductPage("product", page.title, image_urls, source if image_urls else "none", metadata)
 
 
@@ -115,7 +115,7 @@ def _script_references(page: HtmlPage) -> Iterator[str]:
     texts = (page.source_of(script) for script in [*own, *page.tagged("script")])
     constants = ((text, match.end()) for text in texts for match in _IMAGES_CONSTANT.finditer(text))
     for text, start in islice(constants, _MAX_CONSTANTS):
-        if found := list(references(literal(text, start))):
+        if found := list(references(parse_literal(text, start))):
             yield from found
             return
 

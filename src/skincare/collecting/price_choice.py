@@ -8,10 +8,10 @@ anything but the price.
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skincare.collecting.amounts import currency_in, stated_amount
+from skincare.collecting.amounts import currency_in, machine_amount
 from skincare.collecting.html_page import HtmlPage
 from skincare.collecting.metadata import clean_currency
-from skincare.collecting.stated_products import Stated, all_offers, stated_facts
+from skincare.collecting.structured_products import StructuredProduct, all_offers, product_values
 from skincare.collecting.visible_prices import MIN_SCORE, VisiblePrice
 
 _WEIGHTS: Final = {"json_ld": 5.0, "microdata": 5.0, "rdfa": 4.5, "open_graph": 4.0, "state": 3.0}
@@ -38,11 +38,11 @@ class Price:
     source: str
 
 
-def choose_price(page: HtmlPage, products: tuple[Stated, ...], shown: list[VisiblePrice]) -> Price | None:
+def choose_price(page: HtmlPage, products: tuple[StructuredProduct, ...], shown: list[VisiblePrice]) -> Price | None:
     """Return the price of the page's product; None where nothing is stated or shown that may be it."""
     votes: dict[str, _Vote] = {}
     for stated in products:
-        facts, offers = stated_facts(stated.block, page.url), list(all_offers(stated.block))
+        facts, offers = product_values(stated.block, page.url), list(all_offers(stated.block))
         # Of several prices the first may be any.
         is_one = len({str(price) for price, _ in offers if price}) < 2
         weight = _WEIGHTS[stated.source] - (0.0 if is_one else 1.0)
@@ -72,7 +72,7 @@ def choose_price(page: HtmlPage, products: tuple[Stated, ...], shown: list[Visib
 
 def _add(votes: dict[str, _Vote], price: Any, currency: Any, source: str, weight: float) -> None:
     code = clean_currency(currency) or currency_in(str(price)[:40])
-    number = stated_amount(price, code)
+    number = machine_amount(price, code)
     if number is None:
         return
     vote = votes.setdefault(f"{number:.2f}", _Vote())

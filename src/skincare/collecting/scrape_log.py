@@ -7,11 +7,19 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from skincare.collecting.scrape_state import ScrapeRecord
+from skincare.collecting.scrape_state import ScrapeStateReader
 
 # What another try can change; anything else is the shop's last word, or needs another program.
-_PASSING: Final = {"connection_error", "timeout", "too_slow", "challenge", "no_image_saved", "truncated", "corrupt"}
-_PASSING_STATUS: Final = {"http_403", "http_408", "http_425", "http_429"}
+_TRANSIENT_REASONS: Final = {
+    "connection_error",
+    "timeout",
+    "too_slow",
+    "challenge",
+    "no_image_saved",
+    "truncated",
+    "corrupt",
+}
+_TRANSIENT_STATUSES: Final = {"http_403", "http_408", "http_425", "http_429"}
 N_EXAMPLES: Final = 3
 # Between two runs, or while a host has asked for silence.
 _GAP_S: Final = 120.0
@@ -34,7 +42,7 @@ class HostTime:
     """What the requests to one host came to; `p95_s` is the time of one visit that 95 % stay below."""
 
     host: str
-    n_visits: int
+    n_fetches: int
     n_tries: int
     seconds: float
     median_s: float
@@ -45,23 +53,23 @@ class HostTime:
 class Throughput:
     """Visits per second of active time: gaps of over two minutes, as between two runs, do not count."""
 
-    n_visits: int
+    n_fetches: int
     active_s: float
     # (seconds of active time, visits so far), in at most 200 steps.
     progress: tuple[tuple[float, int], ...]
 
     @property
-    def visits_per_s(self) -> float:
+    def fetches_per_s(self) -> float:
         """Return the mean over the active time."""
-        return self.n_visits / self.active_s if self.active_s else 0.0
+        return self.n_fetches / self.active_s if self.active_s else 0.0
 
 
 def is_worth_a_retry(reason: str) -> bool:
     """Tell whether --retry-failed can help: trouble that passes, not pages that are gone."""
-    return reason in _PASSING | _PASSING_STATUS or reason.startswith("http_5")
+    return reason in _TRANSIENT_REASONS | _TRANSIENT_STATUSES or reason.startswith("http_5")
 
 
-def failure_groups(state: ScrapeRecord) -> list[FailureGroup]:
+def failure_groups(state: ScrapeStateReader) -> list[FailureGroup]:
     """Return the failures by kind, host and reason, the most frequent first."""
     found: dict[tuple[str, str, str], int] = defaultdict(int)
     examples: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -76,31 +84,33 @@ def failure_groups(state: ScrapeRecord) -> list[FailureGroup]:
     ]
 
 
-def host_times(state: ScrapeRecord) -> list[HostTime]:
+def host_times(state: ScrapeStateReader) -> list[HostTime]:
     """Return the time that each host took, the longest first."""
     seconds: dict[str, list[float]] = defaultdict(list)
     tries: dict[str, int] = defaultdict(int)
-    for url, attempts, took in _visits(state, "attempts", "seconds"):
+    for url, attempts, took in _fetches(state, "attempts", "seconds"):
         seconds[_host(url)].append(took)
         tries[_host(url)] += attempts
     times = [
-        HostTime(host, len(some), tries[host], round(sum(some), 3), _share(some, 0.5), _share(some, 0.95))
-        for host, some in seconds.items()
+        HostTime(
+            host, len(durations), tries[host], round(sum(durations), 3), _share(durations, 0.5), _share(durations, 0.95)
+        )
+        for host, durations in seconds.items()
     ]
     return sorted(times, key=lambda one: (-one.seconds, one.host))
 
 
-def throughput(state: ScrapeRecord) -> Throughput:
+def throughput(state: ScrapeStateReader) -> Throughput:
     """Return how the visits went on over the active time."""
-    moments = sorted(datetime.fromisoformat(at).timestamp() for _, at in _visits(state, "changed_at"))
+    timestamps = sorted(datetime.fromisoformat(at).timestamp() for _, at in _fetches(state, "changed_at"))
     active_s, progress = 0.0, [(0.0, 0)]
-    step = max(1, len(moments) // 200)
-    for i, moment in enumerate(moments):
-        gap_s = moment - moments[i - 1] if i else 0.0
+    step = max(1, len(timestamps) // 200)
+    for i, timestamp in enumerate(timestamps):
+        gap_s = timestamp - timestamps[i - 1] if i else 0.0
         active_s += gap_s if gap_s < _GAP_S else 0.0
         if (i + 1) % step == 0:
             progress.append((round(active_s, 3), i + 1))
-    return Throughput(len(moments), round(active_s, 3), tuple(progress))
+    return Throughput(len(timestamps), round(active_s, 3), tuple(progress))
 
 
 def retries(groups: list[FailureGroup]) -> Mapping[str, Any]:
@@ -112,7 +122,7 @@ def retries(groups: list[FailureGroup]) -> Mapping[str, Any]:
     return {"n": sum(by_reason.values()), "by_reason": dict(sorted(by_reason.items()))}
 
 
-def _failures(state: ScrapeRecord) -> Iterator[tuple[str, str, str]]:
+def _failures(state: ScrapeStateReader) -> Iterator[tuple[str, str, str]]:
     yield from state.rows(
         "SELECT 'product', url, reason FROM products WHERE position IS NOT NULL AND status = 'failed' ORDER BY position"
     )
@@ -122,7 +132,7 @@ def _failures(state: ScrapeRecord) -> Iterator[tuple[str, str, str]]:
     )
 
 
-def _visits(state: ScrapeRecord, *columns: str) -> Iterator[tuple[Any, ...]]:
+def _fetches(state: ScrapeStateReader, *columns: str) -> Iterator[tuple[Any, ...]]:
     """Yield the addresses that were visited, with some columns of their visits."""
     of_products, of_images = (", ".join(f"{table}.{column}" for column in columns) for table in ("products", "images"))
     yield from state.rows(f"SELECT url, {of_products} FROM products WHERE position IS NOT NULL AND attempts > 0")

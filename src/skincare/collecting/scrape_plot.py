@@ -21,7 +21,7 @@ def draw_scrape_summary(
     _draw_failures(left, groups)
     _draw_coverage(middle, coverage)
     right.step([s for s, _ in speed.progress], [n for _, n in speed.progress], where="post", color=BLUE)
-    right.set_title(f"Visits: {speed.visits_per_s:.1f} a second", loc="left", fontweight="bold")
+    right.set_title(f"Visits: {speed.fetches_per_s:.1f} a second", loc="left", fontweight="bold")
     right.set(
         xlabel="seconds, without gaps over two minutes", ylabel="pages and images", xlim=(0, None), ylim=(0, None)
     )

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from skincare.catalogue import Product
 from skincare.collecting.collector import Collector, as_jpeg, failure_of
 from skincare.collecting.fetch_errors import FetchError
-from skincare.collecting.scrape_state import Change, Failure, ImageRecord, ListedImage, ScrapeRecord, ScrapeState
-from skincare.collecting.scrape_work import Work
+from skincare.collecting.fetch_record import FetchRecord
+from skincare.collecting.scrape_state import Change, Failure, ImageRecord, ListedImage, ScrapeState, ScrapeStateReader
+from skincare.collecting.scrape_work import WorkItem
 from skincare.collecting.sources.source import page_record
-from skincare.collecting.visits import Visit
 from skincare.images import BrokenImageError
 
 
@@ -28,7 +28,7 @@ def begin(state: ScrapeState) -> None:
         connection.execute("UPDATE products SET change = '', is_stale = (status = 'scraped' AND position IS NOT NULL)")
 
 
-def figures(state: ScrapeRecord) -> dict[str, dict[str, int]]:
+def figures(state: ScrapeStateReader) -> dict[str, dict[str, int]]:
     """Return how many products and images were unchanged, changed, gone or gave no answer."""
     return {
         table: dict(
@@ -47,10 +47,10 @@ class Refresher:
 
     collector: Collector
 
-    def work_on(self, work: Work) -> Failure | None:
+    def work_on(self, item: WorkItem) -> Failure | None:
         """Bring one product to its end; the failure is that of the host's answer, not that something is gone."""
-        failure = self.collector.collect(work) if work.is_open else None
-        return self._refresh(work.product) if work.is_stale and failure is None else failure
+        failure = self.collector.collect(item) if item.is_open else None
+        return self._refresh(item.product) if item.is_stale and failure is None else failure
 
     def _refresh(self, product: Product) -> Failure | None:
         change, failure = self._ask_for_page(product)
@@ -63,38 +63,44 @@ class Refresher:
         return failure
 
     def _ask_for_page(self, product: Product) -> tuple[Change, Failure | None]:
-        collector, since = self.collector, _page_visit(self.collector.state, product.product_id)
+        collector, previous = self.collector, _page_fetch_record(self.collector.state, product.product_id)
         try:
-            answer = collector.get_page(product, since)
+            response = collector.get_page(product, previous)
         except FetchError as error:
             return _change_of(error)
-        if answer.is_unchanged:
+        if response.is_not_modified:
             return "unchanged", None
-        found = collector.read(product, answer)
+        found = collector.read(product, response)
         if found.failure:
             return ("failed", found.failure) if found.failure.reason == "challenge" else ("gone", None)
         record = page_record(collector.source_of(product).name, found)
-        is_changed = _relist(collector.state, product.product_id, found.images, record, answer.visit)
+        is_changed = _relist(collector.state, product.product_id, found.images, record, response.fetch_record)
         return "changed" if is_changed else "unchanged", None
 
     def _ask_for_image(self, product: Product, image: ImageRecord) -> None:
         state, product_id = self.collector.state, product.product_id
         try:
-            answer = self.collector.get_image(product, image.source_url, image.visit)
-            content, width, height = (b"", 0, 0) if answer.is_unchanged else as_jpeg(answer)
+            response = self.collector.get_image(product, image.source_url, image.fetch_record)
+            content, width, height = (b"", 0, 0) if response.is_not_modified else as_jpeg(response)
         except FetchError as error:
-            _end_image(state, product_id, image.n, _change_of(error)[0], image.visit)
+            _end_image(state, product_id, image.n, _change_of(error)[0], image.fetch_record)
             return
         except BrokenImageError:
-            _end_image(state, product_id, image.n, "failed", image.visit)
+            _end_image(state, product_id, image.n, "failed", image.fetch_record)
             return
-        is_same = answer.is_unchanged or hashlib.sha256(content).hexdigest() == image.saved.sha256
+        is_same = response.is_not_modified or hashlib.sha256(content).hexdigest() == image.saved.sha256
         if not is_same:
             # From here to the new row neither the old row nor the new file may be believed.
             _reopen_image(state, product_id, image.n)
             saved = self.collector.save(content, width, height, self.collector.path(product, image.n))
-            state.save_image(product_id, image.n, saved, answer.visit)
-        _end_image(state, product_id, image.n, "unchanged" if is_same else "changed", _newer(answer.visit, image.visit))
+            state.save_image(product_id, image.n, saved, response.fetch_record)
+        _end_image(
+            state,
+            product_id,
+            image.n,
+            "unchanged" if is_same else "changed",
+            _newer(response.fetch_record, image.fetch_record),
+        )
 
 
 def _change_of(error: FetchError) -> tuple[Change, Failure | None]:
@@ -102,12 +108,14 @@ def _change_of(error: FetchError) -> tuple[Change, Failure | None]:
     return ("gone", None) if error.status in (404, 410) else ("failed", failure_of(error))
 
 
-def _page_visit(state: ScrapeState, product_id: str) -> Visit:
+def _page_fetch_record(state: ScrapeState, product_id: str) -> FetchRecord:
     query = "SELECT http_status, attempts, seconds, etag, last_modified FROM products WHERE product_id = ?"
-    return Visit(*next(state.rows(query, product_id)))
+    return FetchRecord(*next(state.rows(query, product_id)))
 
 
-def _relist(state: ScrapeState, product_id: str, listed: Iterable[ListedImage], record: str, visit: Visit) -> bool:
+def _relist(
+    state: ScrapeState, product_id: str, listed: Iterable[ListedImage], record: str, fetch_record: FetchRecord
+) -> bool:
     """Record what a page lists now; return whether that is anything else than before."""
     known = {image.source_url: image.n for image in state.images(product_id)}
     now = {one.url: one for one in listed}
@@ -129,7 +137,7 @@ def _relist(state: ScrapeState, product_id: str, listed: Iterable[ListedImage], 
         old_record = connection.execute("SELECT page FROM products WHERE product_id = ?", (product_id,)).fetchone()[0]
         connection.execute(
             "UPDATE products SET status = ?, page = ?, etag = ?, last_modified = ? WHERE product_id = ?",
-            ("listed" if new else "scraped", record, visit.etag, visit.last_modified, product_id),
+            ("listed" if new else "scraped", record, fetch_record.etag, fetch_record.last_modified, product_id),
         )
     return bool(new or gone or old_record != record)
 
@@ -140,11 +148,11 @@ def _reopen_image(state: ScrapeState, product_id: str, n: int) -> None:
         connection.execute("UPDATE products SET status = 'listed' WHERE product_id = ?", (product_id,))
 
 
-def _end_image(state: ScrapeState, product_id: str, n: int, change: Change, marks: Visit) -> None:
+def _end_image(state: ScrapeState, product_id: str, n: int, change: Change, validators: FetchRecord) -> None:
     with state.transaction() as connection:
         connection.execute(
             "UPDATE images SET is_stale = 0, change = ?, etag = ?, last_modified = ? WHERE product_id = ? AND n = ?",
-            (change, marks.etag, marks.last_modified, product_id, n),
+            (change, validators.etag, validators.last_modified, product_id, n),
         )
 
 
@@ -157,6 +165,6 @@ def _end_product(state: ScrapeState, product_id: str, change: Change) -> None:
         )
 
 
-def _newer(new: Visit, old: Visit) -> Visit:
+def _newer(new: FetchRecord, old: FetchRecord) -> FetchRecord:
     """Return the marks to ask with next time: an answer without any leaves the old ones."""
-    return new if new.conditions else old
+    return new if new.conditional_headers else old

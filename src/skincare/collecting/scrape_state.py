@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from skincare import urls
 from skincare.catalogue import Product
-from skincare.collecting import urls
-from skincare.collecting.visits import Visit
+from skincare.collecting.fetch_record import FetchRecord
 from skincare.errors import StageError
 
 Status = Literal["pending", "listed", "scraped", "failed"]
@@ -51,7 +51,7 @@ _COLUMNS: Final = {
     },
 }  # fmt: skip
 _KEYS: Final = {"products": "product_id", "images": "product_id, n"}
-_VISIT: Final = "http_status = ?, attempts = ?, seconds = ?, etag = ?, last_modified = ?, changed_at = ?"
+_FETCH_COLUMNS: Final = "http_status = ?, attempts = ?, seconds = ?, etag = ?, last_modified = ?, changed_at = ?"
 _READ_ROWS: Final = 500
 
 
@@ -62,7 +62,7 @@ class Failure:
     reason: str
     detail: str = ""
     # None where nothing was asked for.
-    visit: Visit | None = None
+    fetch_record: FetchRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ class ImageRecord:
     status: Status
     is_stale: bool
     saved: SavedImage
-    visit: Visit
+    fetch_record: FetchRecord
 
 
-class ScrapeRecord:
+class ScrapeStateReader:
     """The state file as a reader sees it; raises StageError where it cannot be read."""
 
     def __init__(self, path: Path, *, is_writer: bool = False) -> None:
@@ -125,9 +125,9 @@ class ScrapeRecord:
                 cursor = self._connection.execute(query, values)
             while True:
                 with self._lock:
-                    some = cursor.fetchmany(_READ_ROWS)
-                yield from some
-                if len(some) < _READ_ROWS:
+                    batch = cursor.fetchmany(_READ_ROWS)
+                yield from batch
+                if len(batch) < _READ_ROWS:
                     return
         except sqlite3.Error as error:
             raise self._unusable(error) from error
@@ -140,7 +140,7 @@ class ScrapeRecord:
             product_id,
         )
         return [
-            ImageRecord(n, source_url, status, bool(is_stale), SavedImage(*rest[:5]), Visit(*rest[5:]))
+            ImageRecord(n, source_url, status, bool(is_stale), SavedImage(*rest[:5]), FetchRecord(*rest[5:]))
             for n, source_url, status, is_stale, *rest in rows
         ]
 
@@ -148,7 +148,7 @@ class ScrapeRecord:
         return StageError(f"{self._path}: {error}\nNothing is lost: mend that and run the same command again to go on.")
 
 
-class ScrapeState(ScrapeRecord):
+class ScrapeState(ScrapeStateReader):
     """The state file, open for one process; its methods may be called from any thread.
 
     Every method raises StageError where the file cannot be read or written (disk full, read-only folder, in use).
@@ -157,7 +157,7 @@ class ScrapeState(ScrapeRecord):
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._claim = self._claimed(path)
+        self._writer_lock = self._acquire_writer_lock(path)
         super().__init__(path, is_writer=True)
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -169,21 +169,23 @@ class ScrapeState(ScrapeRecord):
 
     def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         self._connection.close()
-        self._claim.close()
+        self._writer_lock.close()
 
-    def _claimed(self, path: Path) -> sqlite3.Connection:
+    def _acquire_writer_lock(self, path: Path) -> sqlite3.Connection:
         """Return a lock that no second scraper on the same folder gets; the system frees it when a process dies.
 
         It is a database of its own, since a lock on the state itself would keep readers out.
         """
         try:
-            claim = sqlite3.connect(path.with_suffix(".lock"), timeout=1, isolation_level=None, check_same_thread=False)
-            claim.execute("BEGIN EXCLUSIVE")
+            writer_lock = sqlite3.connect(
+                path.with_suffix(".lock"), timeout=1, isolation_level=None, check_same_thread=False
+            )
+            writer_lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             if "locked" in str(error):
                 raise StageError(f"{path} is in use: another scrape.py is running on this folder") from error
             raise self._unusable(error) from error
-        return claim
+        return writer_lock
 
     def _make(self, table: str, columns: dict[str, str]) -> None:
         """Create the table, or add the columns that an earlier version did not have."""
@@ -198,12 +200,12 @@ class ScrapeState(ScrapeRecord):
     def set_catalogue(self, products: Iterable[Product]) -> None:
         """Take these products as the catalogue, in their order; those not known yet are pending."""
         fields = ("url", "slug", "name", "category", "variation", "source", "host", "position")
-        marks = ", ".join("?" for _ in fields)
+        placeholders = ", ".join("?" for _ in fields)
         update = ", ".join(f"{field} = excluded.{field}" for field in fields)
         with self.transaction() as connection:
             connection.execute("UPDATE products SET position = NULL")
             connection.executemany(
-                f"INSERT INTO products (product_id, {', '.join(fields)}) VALUES (?, {marks}) "
+                f"INSERT INTO products (product_id, {', '.join(fields)}) VALUES (?, {placeholders}) "
                 f"ON CONFLICT (product_id) DO UPDATE SET {update}",
                 (
                     (
@@ -221,7 +223,7 @@ class ScrapeState(ScrapeRecord):
                 ),
             )
 
-    def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, visit: Visit) -> None:
+    def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, fetch_record: FetchRecord) -> None:
         """Record the images of a product's page, numbered from 1, and what else it says.
 
         What was known of them before is forgotten.
@@ -232,25 +234,35 @@ class ScrapeState(ScrapeRecord):
             connection.execute("DELETE FROM images WHERE product_id = ?", (product_id,))
             connection.executemany(f"INSERT INTO images ({columns}) VALUES (?, ?, ?, ?, ?)", rows)
             connection.execute(
-                f"UPDATE products SET status = 'listed', page = ?, {_VISIT} WHERE product_id = ?",
-                (page, *_seen(visit), product_id),
+                f"UPDATE products SET status = 'listed', page = ?, {_FETCH_COLUMNS} WHERE product_id = ?",
+                (page, *_fetch_values(fetch_record), product_id),
             )
 
-    def save_image(self, product_id: str, n: int, saved: SavedImage, visit: Visit) -> None:
+    def save_image(self, product_id: str, n: int, saved: SavedImage, fetch_record: FetchRecord) -> None:
         """Record an image whose file is on disk."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE images SET status = 'scraped', reason = '', detail = '', is_stale = 0, file = ?, width = ?, "
-                f"height = ?, n_bytes = ?, sha256 = ?, {_VISIT} WHERE product_id = ? AND n = ?",
-                (saved.file, saved.width, saved.height, saved.n_bytes, saved.sha256, *_seen(visit), product_id, n),
+                f"height = ?, n_bytes = ?, sha256 = ?, {_FETCH_COLUMNS} WHERE product_id = ? AND n = ?",
+                (
+                    saved.file,
+                    saved.width,
+                    saved.height,
+                    saved.n_bytes,
+                    saved.sha256,
+                    *_fetch_values(fetch_record),
+                    product_id,
+                    n,
+                ),
             )
 
     def fail_image(self, product_id: str, n: int, failure: Failure) -> None:
         """Record an image that could not be had."""
         with self.transaction() as connection:
             connection.execute(
-                f"UPDATE images SET status = 'failed', reason = ?, detail = ?, {_VISIT} WHERE product_id = ? AND n = ?",
-                (failure.reason, failure.detail, *_seen(failure.visit or Visit()), product_id, n),
+                f"UPDATE images SET status = 'failed', reason = ?, detail = ?, {_FETCH_COLUMNS} "
+                "WHERE product_id = ? AND n = ?",
+                (failure.reason, failure.detail, *_fetch_values(failure.fetch_record or FetchRecord()), product_id, n),
             )
 
     def finish_product(self, product_id: str) -> None:
@@ -268,10 +280,10 @@ class ScrapeState(ScrapeRecord):
                 "UPDATE products SET status = 'failed', reason = ?, detail = ?, changed_at = ? WHERE product_id = ?",
                 (failure.reason, failure.detail, _now(), product_id),
             )
-            if failure.visit:
+            if failure.fetch_record:
                 connection.execute(
-                    f"UPDATE products SET {_VISIT} WHERE product_id = ?",
-                    (*_seen(failure.visit), product_id),
+                    f"UPDATE products SET {_FETCH_COLUMNS} WHERE product_id = ?",
+                    (*_fetch_values(failure.fetch_record), product_id),
                 )
 
     @contextmanager
@@ -292,8 +304,15 @@ class ScrapeState(ScrapeRecord):
                 raise self._unusable(error) from error
 
 
-def _seen(visit: Visit) -> Sequence[object]:
-    return visit.http_status, visit.attempts, round(visit.seconds, 3), visit.etag, visit.last_modified, _now()
+def _fetch_values(fetch_record: FetchRecord) -> Sequence[object]:
+    return (
+        fetch_record.http_status,
+        fetch_record.attempts,
+        round(fetch_record.seconds, 3),
+        fetch_record.etag,
+        fetch_record.last_modified,
+        _now(),
+    )
 
 
 def _now() -> str:

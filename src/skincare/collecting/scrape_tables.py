@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from skincare.catalogue import Problem
 from skincare.collecting.metadata import FIELDS
-from skincare.collecting.scrape_state import ScrapeRecord
+from skincare.collecting.scrape_state import ScrapeStateReader
 from skincare.collecting.sources.source import read_page_record
 from skincare.tables import FailureRow, ImageRow, MetadataRow, natural_key
 
 _IMAGES: Final = "FROM images JOIN products USING (product_id) WHERE position IS NOT NULL AND images.status = "
 
 
-def image_rows(state: ScrapeRecord) -> Iterator[ImageRow]:
+def image_rows(state: ScrapeStateReader) -> Iterator[ImageRow]:
     """Yield one row per image that is on disk."""
     query = (
         "SELECT url, product_id || '_' || n, product_id, file, source_url, width, height, n_bytes, sha256, "
@@ -29,7 +29,7 @@ def image_rows(state: ScrapeRecord) -> Iterator[ImageRow]:
             yield ImageRow(*row)
 
 
-def metadata_rows(state: ScrapeRecord) -> Iterator[MetadataRow]:
+def metadata_rows(state: ScrapeStateReader) -> Iterator[MetadataRow]:
     """Yield one row per product whose page is read."""
     for product_id in _product_ids(state):
         for url, category, text in state.rows(
@@ -48,14 +48,14 @@ def metadata_rows(state: ScrapeRecord) -> Iterator[MetadataRow]:
                 )
 
 
-def metadata_coverage(state: ScrapeRecord) -> dict[str, int]:
+def metadata_coverage(state: ScrapeStateReader) -> dict[str, int]:
     """Return for how many of the catalogue's products each field is known."""
     pages = (read_page_record(text) for (text,) in state.rows("SELECT page FROM products WHERE position IS NOT NULL"))
     known = Counter(name for page in pages if page for name in page.metadata)
     return {name: known[name] for name in FIELDS}
 
 
-def failure_rows(problems: Iterable[Problem], state: ScrapeRecord) -> Iterator[FailureRow]:
+def failure_rows(problems: Iterable[Problem], state: ScrapeStateReader) -> Iterator[FailureRow]:
     """Yield one row per bad row of the catalogue, per product that is not scraped and per failed image."""
     rows = (
         FailureRow(problem.url, "", "", problem.reason, f"catalogue row {problem.row}: {problem.detail}", None, 0)
@@ -76,7 +76,7 @@ def failure_rows(problems: Iterable[Problem], state: ScrapeRecord) -> Iterator[F
         yield from sorted(failed, key=lambda row: natural_key(row.image_url))
 
 
-def counts(state: ScrapeRecord) -> dict[str, int]:
+def counts(state: ScrapeStateReader) -> dict[str, int]:
     """Return how the catalogue's products ended; the counts add up to their number."""
     ended = dict(
         state.rows(
@@ -87,7 +87,7 @@ def counts(state: ScrapeRecord) -> dict[str, int]:
     return {outcome: ended.get(outcome, 0) for outcome in ("scraped", "failed", "not_tried")}
 
 
-def figures(problems: Iterable[Problem], state: ScrapeRecord) -> dict[str, Any]:
+def figures(problems: Iterable[Problem], state: ScrapeStateReader) -> dict[str, Any]:
     """Return what the report shows beside the counts: reasons, and coverage by category as [scraped, products]."""
     of_products = (
         "SELECT CASE status WHEN 'failed' THEN reason ELSE 'not_tried' END, COUNT(*) FROM products "
@@ -107,7 +107,7 @@ def figures(problems: Iterable[Problem], state: ScrapeRecord) -> dict[str, Any]:
     }
 
 
-def _product_ids(state: ScrapeRecord) -> list[str]:
+def _product_ids(state: ScrapeStateReader) -> list[str]:
     """Return the catalogue's product ids in the order of the tables."""
     found = state.rows("SELECT product_id FROM products WHERE position IS NOT NULL")
     return sorted((product_id for (product_id,) in found), key=natural_key)

@@ -31,7 +31,7 @@ _READ_ROWS: Final = 200
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkItem:
     """One product with work; `is_listed` where its page is already read, `is_stale` where to ask for all again."""
 
     product: Product
@@ -69,23 +69,23 @@ def plan(state: ScrapeState, kind: Kind, limit: int | None) -> dict[str, int]:
     return dict(state.rows("SELECT host, COUNT(*) FROM work GROUP BY host ORDER BY host"))
 
 
-def works(state: ScrapeState, host: str) -> Iterator[Work]:
+def work_items(state: ScrapeState, host: str) -> Iterator[WorkItem]:
     """Yield the planned products of one host in the catalogue's order."""
     last = 0
     while True:
-        some = list(
+        batch = list(
             state.rows(
                 "SELECT number, product_id, url, slug, name, category, variation, source, status, is_stale FROM work "
                 "JOIN products USING (product_id) WHERE work.host = ? AND number > ? ORDER BY number LIMIT ?",
                 host, last, _READ_ROWS,
             )
         )  # fmt: skip
-        for _, *fields, status, is_stale in some:
+        for _, *fields, status, is_stale in batch:
             is_open = status in ("pending", "listed")
-            yield Work(Product(*fields), is_listed=status == "listed", is_open=is_open, is_stale=bool(is_stale))
-        if len(some) < _READ_ROWS:
+            yield WorkItem(Product(*fields), is_listed=status == "listed", is_open=is_open, is_stale=bool(is_stale))
+        if len(batch) < _READ_ROWS:
             return
-        last = some[-1][0]
+        last = batch[-1][0]
 
 
 def _size(path: Path) -> int | None:

@@ -11,7 +11,7 @@ import chompjs
 _MAX_LITERAL: Final = 1_000_000
 
 
-def literal(text: str, start: int) -> Any:
+def parse_literal(text: str, start: int) -> Any:
     """Decode the JavaScript literal that begins at `start`; None where that is not possible."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, start)[0]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from skincare.collecting.html_page import Element, HtmlPage
-from skincare.collecting.script_data import literal
+from skincare.collecting.script_data import parse_literal
 
 Block = dict[str, Any]
 
@@ -88,7 +88,7 @@ def _json_values(text: str) -> Iterator[Any]:
         try:
             value, place = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
-            yield literal(text, start.start())
+            yield parse_literal(text, start.start())
             return
         yield value
 

@@ -20,28 +20,28 @@ from typing import Final
 # Of Scrapy, AUTOTHROTTLE_MAX_DELAY.
 MAX_DELAY_S: Final = 60.0
 # With the least aim a host that answers in a second is asked every eight seconds, or the user's delay times this.
-_LEAST_AIM: Final = 1 / 8
-_LATE_STOP_S: Final = 0.5
-REFUSALS: Final = frozenset({429, 503})
+_MIN_TARGET: Final = 1 / 8
+_STOP_POLL_S: Final = 0.5
+OVERLOAD_STATUSES: Final = frozenset({429, 503})
 # A redirect is quick whatever the pages take.
-SUCCESSES: Final = frozenset({200, 304})
+SUCCESS_STATUSES: Final = frozenset({200, 304})
 
 
 class StoppedError(Exception):
     """The work was called off while a thread waited."""
 
 
-class Gate:
+class HostThrottle:
     """Lets one request pass at a time, so many be under way; `stop` ends all waiting with StoppedError."""
 
     def __init__(self, delay_s: float, stop: threading.Event, concurrency: int = 1) -> None:
-        self._least_delay_s = delay_s
+        self._min_delay_s = delay_s
         self._delay_s = delay_s
-        self._most = concurrency
-        self._aim = float(concurrency)
+        self._max_target = concurrency
+        self._target = float(concurrency)
         self._stop = stop
-        self._opens_at = 0.0
-        self._n_inside = 0
+        self._next_start_at = 0.0
+        self._n_active = 0
         self._halved_at = -math.inf
         self._changed = threading.Condition()
 
@@ -51,74 +51,82 @@ class Gate:
         return self._delay_s
 
     @contextmanager
-    def turn(self) -> Iterator["Turn"]:
+    def slot(self) -> Iterator["RequestSlot"]:
         """Wait for this thread's turn; the request counts as under way until the block ends."""
         with self._changed:
-            while (wait_s := self._claim()) > 0:
+            while (wait_s := self._try_acquire()) > 0:
                 # An event cannot wake a condition: look from time to time whether all is called off.
-                self._changed.wait(min(wait_s, _LATE_STOP_S))
+                self._changed.wait(min(wait_s, _STOP_POLL_S))
                 if self._stop.is_set():
                     raise StoppedError
         try:
-            yield Turn(self)
+            yield RequestSlot(self)
         finally:
             with self._changed:
-                self._n_inside -= 1
+                self._n_active -= 1
                 self._changed.notify_all()
 
-    def park(self, seconds: float) -> None:
+    def defer(self, seconds: float) -> None:
         """Let nothing pass for that long: what Retry-After asks of all threads, not of one."""
         with self._changed:
-            self._opens_at = max(self._opens_at, time.monotonic() + seconds)
+            self._next_start_at = max(self._next_start_at, time.monotonic() + seconds)
 
-    def slow_down(self, delay_s: float) -> None:
+    def raise_min_delay(self, delay_s: float) -> None:
         """Space the requests at least that far apart from now on."""
         with self._changed:
-            self._least_delay_s = max(self._least_delay_s, delay_s)
+            self._min_delay_s = max(self._min_delay_s, delay_s)
             self._delay_s = max(self._delay_s, delay_s)
 
-    def learn(self, status: int, latency_s: float, asked_at: float) -> None:
+    def update(self, status: int, latency_s: float, started_at: float) -> None:
         """Take in how the host answered a request that was made at that moment."""
         with self._changed:
-            if status in REFUSALS and asked_at > self._halved_at:
+            if status in OVERLOAD_STATUSES and started_at > self._halved_at:
                 # One overload refuses all requests that are under way: it counts once.
-                self._aim = max(self._aim / 2, _LEAST_AIM)
+                self._target = max(self._target / 2, _MIN_TARGET)
                 self._halved_at = time.monotonic()
-            elif status in SUCCESSES:
-                self._aim = min(self._aim + min(self._aim, 1 / self._aim), self._most)
-            target_s = max(latency_s / self._aim, self._least_delay_s * self._most / self._aim)
-            delay_s = min(max(target_s, (self._delay_s + target_s) / 2), max(MAX_DELAY_S, self._least_delay_s))
-            if status in SUCCESSES or delay_s > self._delay_s:
+            elif status in SUCCESS_STATUSES:
+                self._target = min(
+                    self._target + min(self._target, 1 / self._target),
+                    self._max_target,
+                )
+            target_s = max(
+                latency_s / self._target,
+                self._min_delay_s * self._max_target / self._target,
+            )
+            delay_s = min(max(target_s, (self._delay_s + target_s) / 2), max(MAX_DELAY_S, self._min_delay_s))
+            if status in SUCCESS_STATUSES or delay_s > self._delay_s:
                 self._delay_s = delay_s
 
-    def _claim(self) -> float:
+    def _try_acquire(self) -> float:
         """Take the turn and return 0, or return how long to wait for the next look."""
         now = time.monotonic()
-        if now < self._opens_at:
-            return self._opens_at - now
-        if self._n_inside >= math.ceil(self._aim):
+        if now < self._next_start_at:
+            return self._next_start_at - now
+        if self._n_active >= math.ceil(self._target):
             return math.inf
-        self._n_inside += 1
+        self._n_active += 1
         # Waking a little late must not add up, but the least delay is kept to the letter.
-        self._opens_at = max(max(self._opens_at, now - self._delay_s) + self._delay_s, now + self._least_delay_s)
+        self._next_start_at = max(
+            max(self._next_start_at, now - self._delay_s) + self._delay_s, now + self._min_delay_s
+        )
         return 0.0
 
 
-class Turn:
+class RequestSlot:
     """One request that is under way."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._asked_at = time.monotonic()
+    def __init__(self, throttle: HostThrottle) -> None:
+        self._throttle = throttle
+        self._started_at = time.monotonic()
 
-    def answered(self, status: int) -> None:
+    def record_status(self, status: int) -> None:
         """Tell the gate that the head of the answer has come."""
-        self._gate.learn(status, time.monotonic() - self._asked_at, self._asked_at)
+        self._throttle.update(status, time.monotonic() - self._started_at, self._started_at)
 
     @property
     def seconds(self) -> float:
         """Return how long the request has been under way."""
-        return time.monotonic() - self._asked_at
+        return time.monotonic() - self._started_at
 
 
 def pause(seconds: float, stop: threading.Event) -> None:

@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-_running = threading.local()
+_thread_state = threading.local()
 
 # The last 32 bits are an IPv4 address: mapped, translated by a NAT64 gateway, and the old compatible form.
 _WRAPPING: Final = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96", "::/96")))
@@ -31,7 +31,7 @@ class PrivateAddressError(Exception):
     """The host's address is private, link-local or otherwise not of the public internet."""
 
 
-class Guard:
+class ConnectionGuard:
     """Bounds the requests of this thread while it is entered."""
 
     def __init__(self, total_s: float, *, allow_private: bool) -> None:
@@ -42,12 +42,12 @@ class Guard:
 
     def __enter__(self) -> Self:
         self._timer.start()
-        _running.guard = self
+        _thread_state.guard = self
         return self
 
     def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         self._timer.cancel()
-        _running.guard = None
+        _thread_state.guard = None
 
     def check(self, connected: socket.socket) -> None:
         """Close a connection to an address that is not public; raises PrivateAddressError."""
@@ -101,12 +101,12 @@ class _Guarded:
 
     def _new_conn(self) -> socket.socket:
         connected: socket.socket = super()._new_conn()  # type: ignore[misc]
-        if (guard := getattr(_running, "guard", None)) is not None:
+        if (guard := getattr(_thread_state, "guard", None)) is not None:
             guard.check(connected)
         return connected
 
     def getresponse(self) -> Any:
-        if (guard := getattr(_running, "guard", None)) is not None:
+        if (guard := getattr(_thread_state, "guard", None)) is not None:
             guard.watch(self.sock)  # type: ignore[attr-defined]
         return super().getresponse()  # type: ignore[misc]
 

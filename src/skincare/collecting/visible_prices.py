@@ -215,7 +215,7 @@ def _shape(page: HtmlPage, element: Element) -> str:
 
 def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | None:
     said, element = unit.text[unit.start : unit.end], unit.element
-    named = _called(page, element)
+    named = _name_score(page, element)
     others = [one.end() for one in amounts_in(unit.text[: unit.start])]
     before, after = unit.text[max([0, *others]) : unit.start], unit.text[unit.end :]
     beside = f"{before[-6:]} {after[:6]}"
@@ -237,7 +237,7 @@ def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | No
     return VisiblePrice(amount, currency_in(beside), score, element.place)
 
 
-def _called(page: HtmlPage, element: Element) -> float:
+def _name_score(page: HtmlPage, element: Element) -> float:
     """Return what the names of the element and what is around it say of the amount, the nearest most."""
     score, weight = 0.0, 1.0
     said_price = False

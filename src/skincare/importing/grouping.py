@@ -13,12 +13,12 @@ from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from skincare import image_names
-from skincare.collecting.urls import safe_name
 from skincare.errors import StageError
 from skincare.importing.category_names import normalised
 from skincare.importing.import_state import ImportState
 from skincare.importing.numbered_names import split_number
 from skincare.tables import natural_key
+from skincare.urls import safe_name
 
 GroupBy = Literal["auto", "column", "folder", "pattern", "near-duplicates", "none"]
 

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from skincare import urls
 from skincare.catalogue import Product
-from skincare.collecting import urls
 from skincare.collecting.scrape_state import Failure
 from skincare.collecting.sources.shop_pages import SHOP_TYPES, read_web_page
-from skincare.collecting.sources.source import Reading, category_of
+from skincare.collecting.sources.source import ParsedProduct, category_of
 from skincare.tables import CatalogueRow
 
 
@@ -23,10 +23,10 @@ class LookFantastic:
         """Return the page's address."""
         return product.url
 
-    def read(self, content: bytes, url: str, product: Product) -> Reading:
+    def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
         """Read a page; a redirect to another product's counts as gone."""
         if not _is_page_of(product, url):
-            return Reading(failure=Failure("redirected_away"))
+            return ParsedProduct(failure=Failure("redirected_away"))
         return read_web_page(content, url, product)
 
     def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:

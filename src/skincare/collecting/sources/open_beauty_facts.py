@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from skincare import urls
 from skincare.catalogue import Product
-from skincare.collecting import urls
 from skincare.collecting.metadata import clean, clean_text, merge
 from skincare.collecting.scrape_state import Failure, ListedImage
-from skincare.collecting.sources.source import Listing, Reading, category_of
+from skincare.collecting.sources.source import Listing, ParsedProduct, category_of
 from skincare.tables import CatalogueRow
 
 SITE: Final = "https://world.openbeautyfacts.org"
@@ -71,20 +71,20 @@ class OpenBeautyFacts:
         """Return the address of the API's answer about a barcode."""
         return f"{SITE}/api/v2/product/{_barcode(product.url)}.json?fields={_PRODUCT_FIELDS}"
 
-    def read(self, content: bytes, url: str, product: Product) -> Reading:
+    def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
         """Read the answer about one product: its front photos and what was typed in from the pack."""
         answer = _json_object(content)
         if "/product/" not in url:
-            return Reading(failure=Failure("redirected_away"))
+            return ParsedProduct(failure=Failure("redirected_away"))
         found = answer.get("product")
         if not isinstance(found, dict) or answer.get("status") not in (1, "1", "success"):
-            return Reading(failure=Failure("not_found" if "status" in answer else "not_an_answer"))
+            return ParsedProduct(failure=Failure("not_found" if "status" in answer else "not_an_answer"))
         code = str(answer.get("code") or found.get("code"))
         if code.lstrip("0") != product.product_id.lstrip("0"):
-            return Reading(failure=Failure("other_product", clean_text(code, 30)))
+            return ParsedProduct(failure=Failure("other_product", clean_text(code, 30)))
         metadata = merge([("api", _stated(found))])
         images = tuple(_front_images(found, product.product_id))
-        return Reading(images, metadata, DATA_LICENCE, None if images else Failure("no_images"))
+        return ParsedProduct(images, metadata, DATA_LICENCE, None if images else Failure("no_images"))
 
     def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:
         """Return a row given by barcode or by the product's address, with its id."""

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from skincare.catalogue import Product
 from skincare.collecting.pages import parse_product_page
 from skincare.collecting.scrape_state import Failure, ListedImage
-from skincare.collecting.sources.source import Reading
+from skincare.collecting.sources.source import ParsedProduct
 
 NO_LICENCE: Final = "none stated"
 
@@ -37,14 +37,14 @@ SHOP_TYPES: Final[dict[str, str]] = {
 }  # fmt: skip
 
 
-def read_web_page(content: bytes, url: str, product: Product) -> Reading:
+def read_web_page(content: bytes, url: str, product: Product) -> ParsedProduct:
     """Read a shop's page that was found at `url`."""
     page = parse_product_page(content, url)
     if not page.is_product_page:
         reason = "challenge" if page.kind == "challenge" else "not_a_product_page"
-        return Reading(failure=Failure(reason, page.title[:100]))
+        return ParsedProduct(failure=Failure(reason, page.title[:100]))
     if not page.image_urls:
-        return Reading(metadata=page.metadata, failure=Failure("no_images"))
+        return ParsedProduct(metadata=page.metadata, failure=Failure("no_images"))
     shop = urlsplit(product.url).hostname or ""
     images = tuple(ListedImage(image_url, NO_LICENCE, shop) for image_url in page.image_urls)
-    return Reading(images, page.metadata, NO_LICENCE)
+    return ParsedProduct(images, page.metadata, NO_LICENCE)

@@ -16,7 +16,7 @@ from skincare.tables import CatalogueRow
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedProduct:
     """What one answer says of the product that was asked for; with a failure, why it says nothing."""
 
     images: tuple[ListedImage, ...] = ()
@@ -60,7 +60,7 @@ class Source(Protocol):
         """Return what to fetch to learn of a product."""
         ...
 
-    def read(self, content: bytes, url: str, product: Product) -> Reading:
+    def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
         """Read the answer that was found, after redirects, at `url`."""
         ...
 
@@ -97,7 +97,7 @@ class PageRecord:
     metadata: Mapping[str, Fact]
 
 
-def page_record(source: str, reading: Reading) -> str:
+def page_record(source: str, reading: ParsedProduct) -> str:
     """Return a reading as the scrape's state keeps it, as JSON text."""
     facts = {name: [fact.value, fact.source] for name, fact in reading.metadata.items()}
     return json.dumps({"source": source, "licence": reading.licence, "facts": facts}, ensure_ascii=False)

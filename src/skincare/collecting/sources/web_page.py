@@ -8,11 +8,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
+from skincare import urls
 from skincare.catalogue import Product
-from skincare.collecting import urls
 from skincare.collecting.scrape_state import Failure
 from skincare.collecting.sources.shop_pages import SHOP_TYPES, read_web_page
-from skincare.collecting.sources.source import Reading, category_of
+from skincare.collecting.sources.source import ParsedProduct, category_of
 from skincare.tables import CatalogueRow
 
 
@@ -27,10 +27,10 @@ class WebPage:
         """Return the page's address."""
         return product.url
 
-    def read(self, content: bytes, url: str, product: Product) -> Reading:
+    def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
         """Read a page; after a redirect the last part of its address must be the product's own."""
         if urls.last_words(url) != urls.last_words(product.url):
-            return Reading(failure=Failure("redirected_away"))
+            return ParsedProduct(failure=Failure("redirected_away"))
         return read_web_page(content, url, product)
 
     def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:

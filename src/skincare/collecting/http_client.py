@@ -17,11 +17,11 @@ import urllib3
 from protego import Protego
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from skincare.collecting import urls
-from skincare.collecting.fetch_errors import FetchError, broken, too_slow
-from skincare.collecting.throttle import Gate, Turn, pause, retry_after_s
-from skincare.collecting.transport import Guard, PrivateAddressError, guarded_session
-from skincare.collecting.visits import Visit
+from skincare import urls
+from skincare.collecting.fetch_errors import FetchError, total_timeout_error, transport_error
+from skincare.collecting.fetch_record import FetchRecord
+from skincare.collecting.throttle import HostThrottle, RequestSlot, pause, retry_after_s
+from skincare.collecting.transport import ConnectionGuard, PrivateAddressError, guarded_session
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _CHUNK_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True)
-class Limits:
+class FetchLimits:
     """How long and how often to try. The issue's back-off: five tries, exponential from 1 to 10 seconds."""
 
     attempts: int = 5
@@ -49,43 +49,43 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """What an address gave, and where it was found after redirects."""
 
     url: str
     content: bytes
     content_type: str
-    visit: Visit
+    fetch_record: FetchRecord
 
     @property
-    def is_unchanged(self) -> bool:
+    def is_not_modified(self) -> bool:
         """Return whether the server says that what the asker had is still true; there is no content then."""
-        return self.visit.http_status == 304
+        return self.fetch_record.http_status == 304
 
 
-_UNMARKED: Final = Visit()
+_NO_VALIDATORS: Final = FetchRecord()
 
 
 @dataclass(frozen=True)
-class _Reply:
+class _Received:
     content: bytes = b""
     content_type: str = ""
     location: str | None = None
     status: int = 200
-    marks: Visit = _UNMARKED
+    validators: FetchRecord = _NO_VALIDATORS
 
 
 @dataclass
-class _Errand:
+class _Fetch:
     """One address and what it has cost so far, over all tries and redirects."""
 
     url: str
     max_bytes: int
-    conditions: Mapping[str, str]
+    conditional_headers: Mapping[str, str]
     seconds: float = 0.0
 
 
-class Web:
+class HttpClient:
     """Fetches for any number of threads: sessions per thread, gates and robots.txt per host."""
 
     def __init__(
@@ -95,18 +95,18 @@ class Web:
         delay_s: float = 0.0,
         concurrency: int = 10,
         allow_private: bool = False,
-        limits: Limits | None = None,
+        limits: FetchLimits | None = None,
     ) -> None:
         self.n_requests = 0
         self._user_agent = f"{AGENT}/1.0 (product photo research; {contact or 'no contact given'})"
         self._delay_s = delay_s
         self._concurrency = concurrency
         self._allow_private = allow_private
-        self._limits = limits or Limits()
+        self._limits = limits or FetchLimits()
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._gates: dict[str, Gate] = {}
-        self._robots: dict[str, _Robots] = {}
+        self._throttles: dict[str, HostThrottle] = {}
+        self._robots: dict[str, _HostRobots] = {}
         self._thread = threading.local()
         self._sessions: list[requests.Session] = []
 
@@ -122,18 +122,18 @@ class Web:
         """End all waiting, in every thread, with StoppedError."""
         self._stop.set()
 
-    def slow_down(self, host: str, delay_s: float) -> None:
+    def raise_min_delay(self, host: str, delay_s: float) -> None:
         """Space the requests to a host, given as its origin, at least that far apart."""
-        self._gate(host).slow_down(delay_s)
+        self._throttle(host).raise_min_delay(delay_s)
 
-    def get(self, url: str, max_bytes: int, since: Visit | None = None) -> Answer:
+    def get(self, url: str, max_bytes: int, previous: FetchRecord | None = None) -> HttpResponse:
         """Return the answer of a canonical address; of one that has not changed `since` a visit, just that.
 
         Raises FetchError with a reason (http_404, timeout, too_slow, too_large, connection_error, private_address,
         robots_disallowed, too_many_redirects, bad_redirect ...) or StoppedError.
         """
         limits = self._limits
-        errand = _Errand(url, max_bytes, since.conditions if since else {})
+        fetch = _Fetch(url, max_bytes, previous.conditional_headers if previous else {})
         retrying = Retrying(
             stop=stop_after_attempt(limits.attempts),
             wait=wait_exponential(limits.backoff_min_s, min=limits.backoff_min_s, max=limits.backoff_max_s),
@@ -142,21 +142,21 @@ class Web:
             reraise=True,
         )
         try:
-            final_url, reply = retrying(self._follow, errand)
+            final_url, reply = retrying(self._follow, fetch)
         except FetchError as error:
-            error.visit = Visit(error.status, retrying.statistics["attempt_number"], errand.seconds)
+            error.fetch_record = FetchRecord(error.status, retrying.statistics["attempt_number"], fetch.seconds)
             raise
-        cost = {"attempts": retrying.statistics["attempt_number"], "seconds": errand.seconds}
-        return Answer(
-            final_url, reply.content, reply.content_type, replace(reply.marks, http_status=reply.status, **cost)
+        cost = {"attempts": retrying.statistics["attempt_number"], "seconds": fetch.seconds}
+        return HttpResponse(
+            final_url, reply.content, reply.content_type, replace(reply.validators, http_status=reply.status, **cost)
         )
 
-    def _follow(self, errand: _Errand, *, obey_robots: bool = True) -> tuple[str, _Reply]:
-        url = errand.url
+    def _follow(self, fetch: _Fetch, *, obey_robots: bool = True) -> tuple[str, _Received]:
+        url = fetch.url
         for _ in range(self._limits.max_redirects + 1):
             if obey_robots:
                 self._check_robots(url)
-            reply = self._request(url, errand)
+            reply = self._request(url, fetch)
             if reply.location is None:
                 return url, reply
             try:
@@ -165,40 +165,40 @@ class Web:
                 raise FetchError("bad_redirect", "no usable web address") from error
         raise FetchError("too_many_redirects", f"more than {self._limits.max_redirects}")
 
-    def _request(self, url: str, errand: _Errand) -> _Reply:
-        with self._gate(urls.origin(url)).turn() as turn:
+    def _request(self, url: str, fetch: _Fetch) -> _Received:
+        with self._throttle(urls.origin(url)).slot() as slot:
             with self._lock:
                 self.n_requests += 1
             try:
-                return self._ask(url, errand, turn)
+                return self._send(url, fetch, slot)
             finally:
-                errand.seconds += turn.seconds
+                fetch.seconds += slot.seconds
 
-    def _ask(self, url: str, errand: _Errand, turn: Turn) -> _Reply:
+    def _send(self, url: str, fetch: _Fetch, slot: RequestSlot) -> _Received:
         timeouts = (self._limits.connect_timeout_s, self._limits.read_timeout_s)
-        with Guard(self._limits.total_timeout_s, allow_private=self._allow_private) as guard:
+        with ConnectionGuard(self._limits.total_timeout_s, allow_private=self._allow_private) as guard:
             try:
                 with self._session().get(
-                    url, stream=True, allow_redirects=False, timeout=timeouts, headers=errand.conditions
+                    url, stream=True, allow_redirects=False, timeout=timeouts, headers=fetch.conditional_headers
                 ) as response:
-                    turn.answered(response.status_code)
-                    reply = self._receive(response, urls.origin(url), errand)
+                    slot.record_status(response.status_code)
+                    reply = self._receive(response, urls.origin(url), fetch)
             except PrivateAddressError as error:
                 raise FetchError("private_address", "refused; see --allow-private") from error
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                raise (too_slow() if guard.is_expired else broken(error)) from error
+                raise (total_timeout_error() if guard.is_expired else transport_error(error)) from error
             if guard.is_expired:
-                raise too_slow()
+                raise total_timeout_error()
         return reply
 
-    def _receive(self, response: requests.Response, host: str, errand: _Errand) -> _Reply:
+    def _receive(self, response: requests.Response, host: str, fetch: _Fetch) -> _Received:
         if location := self._session().get_redirect_target(response):
-            return _Reply(location=location)
-        if response.status_code == 304 and errand.conditions:
-            return _Reply(status=304, marks=Visit.marks(response.headers))
+            return _Received(location=location)
+        if response.status_code == 304 and fetch.conditional_headers:
+            return _Received(status=304, validators=FetchRecord.from_headers(response.headers))
         if response.status_code != 200:
-            raise self._refusal(response, host)
-        max_bytes = errand.max_bytes
+            raise self._status_error(response, host)
+        max_bytes = fetch.max_bytes
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > max_bytes:
             raise FetchError("too_large", f"more than {max_bytes} bytes", status=200)
@@ -208,10 +208,10 @@ class Web:
             content += packet
             if len(content) > max_bytes:
                 raise FetchError("too_large", f"more than {max_bytes} bytes", status=200)
-        marks = Visit.marks(response.headers)
-        return _Reply(bytes(content), response.headers.get("Content-Type", ""), marks=marks)
+        validators = FetchRecord.from_headers(response.headers)
+        return _Received(bytes(content), response.headers.get("Content-Type", ""), validators=validators)
 
-    def _refusal(self, response: requests.Response, host: str) -> FetchError:
+    def _status_error(self, response: requests.Response, host: str) -> FetchError:
         """Close the host's gate for as long as it asks, and return the error that says what it answered."""
         status = response.status_code
         is_transient = status in _TRANSIENT or status >= 500
@@ -220,13 +220,13 @@ class Web:
             return FetchError(f"http_{status}", "asks for too long a pause", status=status)
         if pause_s:
             logger.info("%s asks for a pause of %.0f s", host, pause_s)
-            self._gate(host).park(pause_s)
+            self._throttle(host).defer(pause_s)
         return FetchError(f"http_{status}", status=status, is_transient=is_transient)
 
     def _check_robots(self, url: str) -> None:
         host = urls.origin(url)
         with self._lock:
-            robots = self._robots.setdefault(host, _Robots(threading.Lock()))
+            robots = self._robots.setdefault(host, _HostRobots(threading.Lock()))
         with robots.lock:
             if robots.rules is None:
                 robots.rules = self._read_robots(host)
@@ -238,18 +238,18 @@ class Web:
     def _read_robots(self, host: str) -> Protego:
         """Return a host's rules; a host without the file allows everything, one that fails to answer nothing."""
         try:
-            _, reply = self._follow(_Errand(f"{host}/robots.txt", _MAX_ROBOTS_BYTES, {}), obey_robots=False)
+            _, reply = self._follow(_Fetch(f"{host}/robots.txt", _MAX_ROBOTS_BYTES, {}), obey_robots=False)
         except FetchError as error:
             if error.is_transient or error.status is None or error.status >= 500:
                 raise
             return Protego.parse("")
         rules = Protego.parse(reply.content.decode("utf-8", errors="replace"))
-        self._gate(host).slow_down(min(rules.crawl_delay(AGENT) or 0.0, self._limits.max_pause_s))
+        self._throttle(host).raise_min_delay(min(rules.crawl_delay(AGENT) or 0.0, self._limits.max_pause_s))
         return rules
 
-    def _gate(self, host: str) -> Gate:
+    def _throttle(self, host: str) -> HostThrottle:
         with self._lock:
-            return self._gates.setdefault(host, Gate(self._delay_s, self._stop, self._concurrency))
+            return self._throttles.setdefault(host, HostThrottle(self._delay_s, self._stop, self._concurrency))
 
     def _session(self) -> requests.Session:
         if not hasattr(self._thread, "session"):
@@ -261,7 +261,7 @@ class Web:
 
 
 @dataclass
-class _Robots:
+class _HostRobots:
     """The rules of one host; the lock lets one thread read them while the others wait."""
 
     lock: threading.Lock

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from skincare.collecting import urls
+from skincare import urls
 from skincare.collecting.application_state import state_products
 from skincare.collecting.html_page import HtmlPage
 from skincare.collecting.metadata import clean, clean_text
@@ -30,7 +30,7 @@ _MAX_PRODUCTS: Final = 300
 _MAX_OFFERS: Final = 100
 _MATCH: Final = 0.5
 # What has offers without being sold on this page.
-_NOT_SOLD: Final = frozenset({
+_NOT_PRODUCT_TYPES: Final = frozenset({
     "organization", "corporation", "onlinestore", "store", "website", "webpage", "searchresultspage",
     "collectionpage", "itemlist", "offercatalog", "breadcrumblist", "aggregateoffer", "offer",
     "offershippingdetails", "article", "newsarticle", "blogposting", "recipe",
@@ -38,7 +38,7 @@ _NOT_SOLD: Final = frozenset({
 
 
 @dataclass(frozen=True)
-class Stated:
+class StructuredProduct:
     """One syntax's product of a page; `match` from 0 to 1 says how much of the heading its name or address says."""
 
     source: str
@@ -47,15 +47,15 @@ class Stated:
 
 
 @dataclass(frozen=True)
-class Statements:
+class StructuredData:
     """The page's own product by each syntax, whether some syntax states several and none as its own, and all types."""
 
-    products: tuple[Stated, ...]
+    products: tuple[StructuredProduct, ...]
     is_list: bool = False
     types: frozenset[str] = frozenset()
 
 
-def read_statements(page: HtmlPage) -> Statements:
+def read_structured_data(page: HtmlPage) -> StructuredData:
     """Return what the page states of its product, the most explicit syntax first."""
     found, is_list = [], False
     types: set[str] = set()
@@ -71,8 +71,8 @@ def read_statements(page: HtmlPage) -> Statements:
             found.append(own)
         elif products:
             is_list = True
-    found += [Stated("state", block, match) for block, match in state_products(page, match_of)]
-    return Statements(tuple(found), is_list, frozenset(types))
+    found += [StructuredProduct("state", block, match) for block, match in state_products(page, match_of)]
+    return StructuredData(tuple(found), is_list, frozenset(types))
 
 
 def match_of(page: HtmlPage, block: Block) -> float:
@@ -88,7 +88,7 @@ def match_of(page: HtmlPage, block: Block) -> float:
     return len(name & title) / fewer if fewer > 1 or more == 1 else 0.4 * len(name & title)
 
 
-def stated_facts(block: Block, url: str) -> dict[str, Any]:
+def product_values(block: Block, url: str) -> dict[str, Any]:
     """Return raw values of a Product, or of a ProductGroup and where it is silent of its variant."""
     variant = chosen(variants(block), url)
     values: dict[str, Any] = {}
@@ -147,11 +147,11 @@ def _sold(blocks: list[Block]) -> Iterator[Block]:
         yield from products
         return
     for block in blocks:
-        if not types_of(block) & _NOT_SOLD and any(clean("price", price) for price, _ in all_offers(block)):
+        if not types_of(block) & _NOT_PRODUCT_TYPES and any(clean("price", price) for price, _ in all_offers(block)):
             yield block
 
 
-def _own(page: HtmlPage, source: str, products: list[Block]) -> Stated | None:
+def _own(page: HtmlPage, source: str, products: list[Block]) -> StructuredProduct | None:
     rated = [(match_of(page, block), bool(block.get("offers")), -i) for i, block in enumerate(products)]
     if not rated:
         return None
@@ -165,7 +165,7 @@ def _own(page: HtmlPage, source: str, products: list[Block]) -> Stated | None:
         # A product may be stated in parts; a part without a name is the only one's, or nobody's.
         if other.get("name") == name or (not other.get("name") and len(names) < 3):
             own = {**other, **{key: value for key, value in own.items() if value}}
-    return Stated(source, own, match)
+    return StructuredProduct(source, own, match)
 
 
 def _same_page(address: str, url: str) -> bool:

@@ -15,29 +15,29 @@ from hypothesis import strategies as st
 
 from skincare.collecting import transport
 from skincare.collecting.fetch_errors import FetchError
-from skincare.collecting.throttle import Gate, StoppedError, retry_after_s
+from skincare.collecting.http_client import FetchLimits, HttpClient
+from skincare.collecting.throttle import HostThrottle, StoppedError, retry_after_s
 from skincare.collecting.transport import is_public
-from skincare.collecting.web import Limits, Web
-from tests.local_server import Answer, LocalServer, Request, in_turn, ok, serving, status
+from tests.local_server import Handler, LocalServer, Request, in_sequence, ok, serving, status
 
-QUICK = Limits(
+QUICK = FetchLimits(
     backoff_min_s=0.001, backoff_max_s=0.01, connect_timeout_s=2, read_timeout_s=0.5, total_timeout_s=1, max_pause_s=5
 )
 MAX_BYTES = 1000
 
 
-def local_web(**options: object) -> Web:
-    return Web(**{"allow_private": True, "limits": QUICK, **options})  # type: ignore[arg-type]
+def local_client(**options: object) -> HttpClient:
+    return HttpClient(**{"allow_private": True, "limits": QUICK, **options})  # type: ignore[arg-type]
 
 
-def fail(answer: Answer, **options: object) -> tuple[FetchError, LocalServer]:
-    with serving({"/x": answer}) as server, local_web(**options) as web:
+def fail(answer: Handler, **options: object) -> tuple[FetchError, LocalServer]:
+    with serving({"/x": answer}) as server, local_client(**options) as client:
         with pytest.raises(FetchError) as caught:
-            web.get(f"{server.url}/x", MAX_BYTES)
+            client.get(f"{server.url}/x", MAX_BYTES)
         return caught.value, server
 
 
-def raw(content: bytes, *, pause_s: float = 0.0) -> Answer:
+def raw(content: bytes, *, pause_s: float = 0.0) -> Handler:
     """Send bytes as they are, one packet a byte where there is a pause, and close."""
 
     def answer(request: Request) -> None:
@@ -52,48 +52,52 @@ def raw(content: bytes, *, pause_s: float = 0.0) -> Answer:
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
 def test_passing_trouble_is_tried_again(code: int) -> None:
-    with serving({"/x": in_turn(status(code), status(code), ok())}) as server, local_web() as web:
-        answer = web.get(f"{server.url}/x", MAX_BYTES)
-    assert (answer.content, answer.visit.attempts, answer.content_type) == (b"fine", 3, "text/html")
+    with serving({"/x": in_sequence(status(code), status(code), ok())}) as server, local_client() as client:
+        answer = client.get(f"{server.url}/x", MAX_BYTES)
+    assert (answer.content, answer.fetch_record.attempts, answer.content_type) == (b"fine", 3, "text/html")
 
 
 @pytest.mark.parametrize("code", [204, 400, 401, 403, 404, 410, 451])
 def test_a_final_answer_is_not_tried_again(code: int) -> None:
     error, server = fail(status(code))
-    assert (error.reason, error.status, error.visit.attempts, server.count["/x"]) == (f"http_{code}", code, 1, 1)
+    assert (error.reason, error.status, error.fetch_record.attempts, server.count["/x"]) == (f"http_{code}", code, 1, 1)
 
 
 def test_lasting_trouble_ends_after_five_tries() -> None:
     error, server = fail(status(503))
-    assert (error.reason, error.visit.attempts, server.count["/x"]) == ("http_503", 5, 5)
+    assert (error.reason, error.fetch_record.attempts, server.count["/x"]) == ("http_503", 5, 5)
 
 
 def test_nobody_listening_is_a_connection_error() -> None:
-    with socket.socket() as held, local_web() as web:
+    with socket.socket() as held, local_client() as client:
         held.bind(("127.0.0.1", 0))
         with pytest.raises(FetchError) as caught:
-            web.get(f"http://127.0.0.1:{held.getsockname()[1]}/x", MAX_BYTES)
-    assert (caught.value.reason, caught.value.detail, caught.value.visit.attempts) == ("connection_error", "refused", 5)
+            client.get(f"http://127.0.0.1:{held.getsockname()[1]}/x", MAX_BYTES)
+    assert (caught.value.reason, caught.value.detail, caught.value.fetch_record.attempts) == (
+        "connection_error",
+        "refused",
+        5,
+    )
 
 
 def test_a_cut_answer_is_tried_again() -> None:
     cut = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour")
-    with serving({"/x": in_turn(cut, ok())}) as server, local_web() as web:
-        assert web.get(f"{server.url}/x", MAX_BYTES).visit.attempts == 2
+    with serving({"/x": in_sequence(cut, ok())}) as server, local_client() as client:
+        assert client.get(f"{server.url}/x", MAX_BYTES).fetch_record.attempts == 2
 
 
 def test_retry_after_parks_every_thread_of_the_host() -> None:
-    answers = {"/x": in_turn(status(429, Retry_After="1"), ok()), "/y": ok()}
-    with serving(answers) as server, local_web() as web, ThreadPoolExecutor(1) as pool:
-        web.get(f"{server.url}/y", MAX_BYTES)
-        first = pool.submit(web.get, f"{server.url}/x", MAX_BYTES)
+    answers = {"/x": in_sequence(status(429, Retry_After="1"), ok()), "/y": ok()}
+    with serving(answers) as server, local_client() as client, ThreadPoolExecutor(1) as pool:
+        client.get(f"{server.url}/y", MAX_BYTES)
+        first = pool.submit(client.get, f"{server.url}/x", MAX_BYTES)
         while not server.count["/x"]:
             time.sleep(0.001)
         time.sleep(0.1)
         started = time.monotonic()
-        web.get(f"{server.url}/y", MAX_BYTES)
+        client.get(f"{server.url}/y", MAX_BYTES)
         assert time.monotonic() - started > 0.6
-        assert first.result().visit.attempts == 2
+        assert first.result().fetch_record.attempts == 2
 
 
 def test_too_long_a_pause_is_a_final_answer() -> None:
@@ -117,70 +121,74 @@ def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | 
     assert retry_after_s(header, datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) == seconds
 
 
-def pass_through(gate: Gate, passed: list[float]) -> None:
-    with gate.turn():
+def pass_through(throttle: HostThrottle, passed: list[float]) -> None:
+    with throttle.slot():
         passed.append(time.monotonic())
 
 
 def test_requests_of_one_host_keep_their_distance_over_all_threads() -> None:
-    gate, passed = Gate(0.03, threading.Event()), []
+    throttle, passed = HostThrottle(0.03, threading.Event()), []
     with ThreadPoolExecutor(8) as pool:
         for _ in range(12):
-            pool.submit(pass_through, gate, passed)
+            pool.submit(pass_through, throttle, passed)
     assert min(later - earlier for earlier, later in pairwise(sorted(passed))) > 0.02
 
 
 def test_stop_ends_all_waiting() -> None:
-    with serving({"/x": status(503, Retry_After="4")}) as server, local_web() as web, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(web.get, f"{server.url}/x", MAX_BYTES)
+    with (
+        serving({"/x": status(503, Retry_After="4")}) as server,
+        local_client() as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(client.get, f"{server.url}/x", MAX_BYTES)
         time.sleep(0.2)
-        web.stop()
+        client.stop()
         with pytest.raises(StoppedError):
             waiting.result(timeout=1)
 
 
 def test_robots_are_read_once_and_obeyed() -> None:
     rules = b"User-agent: *\nDisallow: /private\nCrawl-delay: 0.1\n"
-    with serving({"/robots.txt": ok(rules), "/x": ok(), "/private": ok()}) as server, local_web() as web:
+    with serving({"/robots.txt": ok(rules), "/x": ok(), "/private": ok()}) as server, local_client() as client:
         started = time.monotonic()
         for _ in range(3):
-            web.get(f"{server.url}/x", MAX_BYTES)
+            client.get(f"{server.url}/x", MAX_BYTES)
         assert time.monotonic() - started > 0.2
         with pytest.raises(FetchError, match="robots_disallowed"):
-            web.get(f"{server.url}/private", MAX_BYTES)
+            client.get(f"{server.url}/private", MAX_BYTES)
     assert (server.count["/robots.txt"], server.count["/private"]) == (1, 0)
 
 
 def test_a_redirect_does_not_lead_to_what_robots_forbid() -> None:
     rules = b"User-agent: *\nDisallow: /private\n"
     answers = {"/robots.txt": ok(rules), "/x": status(302, Location="/private"), "/private": ok()}
-    with serving(answers) as server, local_web() as web, pytest.raises(FetchError, match="robots_disallowed"):
-        web.get(f"{server.url}/x", MAX_BYTES)
+    with serving(answers) as server, local_client() as client, pytest.raises(FetchError, match="robots_disallowed"):
+        client.get(f"{server.url}/x", MAX_BYTES)
     assert server.count["/private"] == 0
 
 
 def test_a_rule_for_this_agent_wins() -> None:
     rules = b"User-agent: *\nDisallow:\n\nUser-agent: Skincare-Collector\nDisallow: /\n"
     answers = {"/robots.txt": ok(rules), "/x": ok()}
-    with serving(answers) as server, local_web() as web, pytest.raises(FetchError, match="robots_disallowed"):
-        web.get(f"{server.url}/x", MAX_BYTES)
+    with serving(answers) as server, local_client() as client, pytest.raises(FetchError, match="robots_disallowed"):
+        client.get(f"{server.url}/x", MAX_BYTES)
 
 
 @pytest.mark.parametrize(("code", "reason"), [(404, None), (403, None), (500, "http_500"), (503, "http_503")])
 def test_without_robots_a_host_is_open_but_not_while_it_fails(code: int, reason: str | None) -> None:
-    with serving({"/robots.txt": status(code), "/x": ok()}) as server, local_web() as web:
+    with serving({"/robots.txt": status(code), "/x": ok()}) as server, local_client() as client:
         if reason is None:
-            assert web.get(f"{server.url}/x", MAX_BYTES).content == b"fine"
+            assert client.get(f"{server.url}/x", MAX_BYTES).content == b"fine"
         else:
             with pytest.raises(FetchError, match=reason):
-                web.get(f"{server.url}/x", MAX_BYTES)
+                client.get(f"{server.url}/x", MAX_BYTES)
     assert server.count["/x"] == (reason is None)
 
 
 def test_redirects_are_followed_and_the_last_address_told() -> None:
     answers = {"/x": status(301, Location="/y?a=1#b"), "/y?a=1": status(308, Location="z"), "/z": ok()}
-    with serving(answers) as server, local_web() as web:
-        assert web.get(f"{server.url}/x", MAX_BYTES).url == f"{server.url}/z"
+    with serving(answers) as server, local_client() as client:
+        assert client.get(f"{server.url}/x", MAX_BYTES).url == f"{server.url}/z"
 
 
 @pytest.mark.parametrize(
@@ -203,13 +211,17 @@ def test_redirects_end_and_stay_on_the_web(location: str, reason: str) -> None:
 
 def test_private_address_is_refused_before_a_byte_is_sent() -> None:
     error, server = fail(ok(), allow_private=False)
-    assert (error.reason, error.visit.attempts, sum(server.count.values())) == ("private_address", 1, 0)
+    assert (error.reason, error.fetch_record.attempts, sum(server.count.values())) == ("private_address", 1, 0)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "0.0.0.0"])
 def test_other_names_of_this_machine_are_refused(host: str) -> None:
-    with serving({"/x": ok()}) as server, local_web(allow_private=False) as web, pytest.raises(FetchError) as caught:
-        web.get(f"http://{host}:{server.server_address[1]}/x", MAX_BYTES)
+    with (
+        serving({"/x": ok()}) as server,
+        local_client(allow_private=False) as client,
+        pytest.raises(FetchError) as caught,
+    ):
+        client.get(f"http://{host}:{server.server_address[1]}/x", MAX_BYTES)
     # Where the server does not listen (IPv6), nothing answers at all.
     assert caught.value.reason == ("connection_error" if host == "[::1]" else "private_address")
     assert not server.count
@@ -233,11 +245,11 @@ def test_a_name_that_changes_its_address_is_checked_at_each_connection(monkeypat
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     answers = {path: ok(Connection="close") for path in ("/robots.txt", "/x", "/y")}
-    with serving(answers, host="0.0.0.0") as server, local_web(allow_private=False) as web:
+    with serving(answers, host="0.0.0.0") as server, local_client(allow_private=False) as client:
         url = f"http://rebinding.example:{server.server_address[1]}"
-        assert web.get(f"{url}/x", MAX_BYTES).content == b"fine"
+        assert client.get(f"{url}/x", MAX_BYTES).content == b"fine"
         with pytest.raises(FetchError, match="private_address"):
-            web.get(f"{url}/y", MAX_BYTES)
+            client.get(f"{url}/y", MAX_BYTES)
     assert (addresses, server.count["/y"]) == ([], 0)
 
 
@@ -273,9 +285,9 @@ def test_addresses_outside_are_public(address: str) -> None:
     ],
     ids=["announced", "until-close", "chunked", "gzip-bomb", "bomb-in-bomb", "promised"],
 )
-def test_too_much_is_refused(answer: Answer) -> None:
+def test_too_much_is_refused(answer: Handler) -> None:
     error, server = fail(answer)
-    assert (error.reason, error.visit.attempts, server.count["/x"]) == ("too_large", 1, 1)
+    assert (error.reason, error.fetch_record.attempts, server.count["/x"]) == ("too_large", 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -288,9 +300,9 @@ def test_too_much_is_refused(answer: Answer) -> None:
     ],
     ids=["announced", "chunked", "gzip", "until-close"],
 )
-def test_as_much_as_allowed_is_read_whole(answer: Answer) -> None:
-    with serving({"/x": answer}) as server, local_web() as web:
-        assert web.get(f"{server.url}/x", MAX_BYTES).content == b"x" * MAX_BYTES
+def test_as_much_as_allowed_is_read_whole(answer: Handler) -> None:
+    with serving({"/x": answer}) as server, local_client() as client:
+        assert client.get(f"{server.url}/x", MAX_BYTES).content == b"x" * MAX_BYTES
 
 
 @pytest.mark.parametrize(
@@ -303,22 +315,22 @@ def test_as_much_as_allowed_is_read_whole(answer: Answer) -> None:
     ],
     ids=["headers", "body", "chunk-size", "until-close"],
 )
-def test_dripping_answers_are_cut_in_time(answer: Answer) -> None:
+def test_dripping_answers_are_cut_in_time(answer: Handler) -> None:
     started = time.monotonic()
     error, _ = fail(answer, limits=replace(QUICK, total_timeout_s=0.4))
-    assert (error.reason, error.visit.attempts) == ("too_slow", 1)
+    assert (error.reason, error.fetch_record.attempts) == ("too_slow", 1)
     assert time.monotonic() - started < 3
 
 
 def test_silence_is_a_timeout_and_tried_again() -> None:
-    with serving({"/x": in_turn(lambda _: time.sleep(0.8), ok())}) as server, local_web() as web:
-        assert web.get(f"{server.url}/x", MAX_BYTES).visit.attempts == 2
+    with serving({"/x": in_sequence(lambda _: time.sleep(0.8), ok())}) as server, local_client() as client:
+        assert client.get(f"{server.url}/x", MAX_BYTES).fetch_record.attempts == 2
 
 
 def test_the_user_agent_is_honest_and_no_cookie_comes_back() -> None:
-    with serving({"/x": ok(Set_Cookie="a=b")}) as server, local_web(contact="me@example.org") as web:
-        web.get(f"{server.url}/x", MAX_BYTES)
-        web.get(f"{server.url}/x", MAX_BYTES)
+    with serving({"/x": ok(Set_Cookie="a=b")}) as server, local_client(contact="me@example.org") as client:
+        client.get(f"{server.url}/x", MAX_BYTES)
+        client.get(f"{server.url}/x", MAX_BYTES)
     assert {headers["User-Agent"] for headers in server.headers_seen} == {
         "skincare-collector/1.0 (product photo research; me@example.org)"
     }
@@ -326,9 +338,12 @@ def test_the_user_agent_is_honest_and_no_cookie_comes_back() -> None:
 
 
 def check_any_answer(content: bytes) -> None:
-    with serving({"/x": raw(content)}) as server, local_web(limits=Limits(attempts=1, read_timeout_s=0.3)) as web:
+    with (
+        serving({"/x": raw(content)}) as server,
+        local_client(limits=FetchLimits(attempts=1, read_timeout_s=0.3)) as client,
+    ):
         try:
-            answer = web.get(f"{server.url}/x", MAX_BYTES)
+            answer = client.get(f"{server.url}/x", MAX_BYTES)
         except FetchError as error:
             assert error.reason
         else:

@@ -1,0 +1,95 @@
+"""A pool per host: hosts do not wait for each other, trouble ends a host, an error ends all."""
+
+import threading
+
+import pytest
+
+from skincare.catalogue import Product
+from skincare.collecting.host_pools import FAILURE_WINDOW, MAX_CONSECUTIVE_FAILURES, FailureMonitor, HostPools, Outcome
+from skincare.collecting.scrape_state import Failure
+from skincare.collecting.scrape_work import WorkItem
+
+
+def work_items(n: int, host: str = "a"):
+    return (
+        WorkItem(Product(str(i), f"https://{host}.example/{i}", "x", "x", "Oil"), is_listed=False) for i in range(n)
+    )
+
+
+def outcomes(collect, n_threads: int = 3, **n_by_host: int) -> list[Outcome]:
+    host_pools = HostPools(
+        {host: work_items(n, host) for host, n in n_by_host.items()}, dict.fromkeys(n_by_host, n_threads), collect, list
+    )
+    return list(host_pools.outcomes())
+
+
+def test_every_product_of_every_host_has_one_outcome():
+    found = outcomes(lambda item: Failure(item.product.product_id), a=50, b=7, c=1)
+    assert sorted((one.host, int(one.failure.reason)) for one in found) == [
+        *(("a", i) for i in range(50)), *(("b", i) for i in range(7)), ("c", 0),
+    ]  # fmt: skip
+    assert outcomes(lambda item: None) == []
+
+
+def test_a_host_that_hangs_holds_up_no_other():
+    others_are_done, n_done = threading.Event(), []
+
+    def collect(item: WorkItem) -> None:
+        if "//slow." in item.product.url:
+            assert others_are_done.wait(10)
+        else:
+            n_done.append(item)
+            if len(n_done) == 40:
+                others_are_done.set()
+
+    assert len(outcomes(collect, slow=3, quick=40)) == 43
+
+
+def test_no_more_is_taken_than_is_worked_on():
+    taken, n_taken, all_are_busy = [], [], threading.Barrier(4, action=lambda: n_taken.append(len(taken)))
+
+    def watched():
+        for item in work_items(40):
+            taken.append(item)
+            yield item
+
+    host_pools = HostPools({"a": watched()}, {"a": 4}, lambda _: all_are_busy.wait(10) and None, list)
+    assert len(list(host_pools.outcomes())) == 40
+    # Some of four may have gone on to their next product when the last of them says how far they are.
+    assert [4 * i <= n <= 4 * i + 3 for i, n in enumerate(n_taken, start=1)] == [True] * 10
+
+
+def test_an_error_of_a_thread_is_raised_and_stops_the_others():
+    stopped = threading.Event()
+
+    def collect(item: WorkItem) -> None:
+        if item.product.product_id == "5":
+            raise OSError("disk full")
+        assert int(item.product.product_id) < 5 or stopped.wait(10)
+
+    host_pools = HostPools({"a": work_items(10_000)}, {"a": 2}, collect, stopped.set)
+    with pytest.raises(OSError, match="disk full"):
+        list(host_pools.outcomes())
+    assert stopped.is_set()
+
+
+def heard(*reasons: str) -> list[str]:
+    monitor = FailureMonitor()
+    return [monitor.record(Failure(reason) if reason else None) for reason in reasons]
+
+
+def test_trouble_in_a_row_ends_a_host():
+    found = heard(*["http_500", "timeout"] * MAX_CONSECUTIVE_FAILURES)
+    assert not any(found[: MAX_CONSECUTIVE_FAILURES - 1])
+    assert found[MAX_CONSECUTIVE_FAILURES - 1] == "50 products in a row failed (http_500 25, timeout 25)"
+
+
+def test_too_large_a_share_of_trouble_ends_a_host_though_none_is_in_a_row():
+    found = heard(*["timeout", "", "http_503", ""] * FAILURE_WINDOW)
+    assert not any(found[: FAILURE_WINDOW - 1])
+    assert found[FAILURE_WINDOW - 1] == "100 of the last 200 products failed (http_503 50, timeout 50)"
+
+
+@pytest.mark.parametrize("reasons", [["http_404"] * 1000, ["http_500", "http_500", "", "", ""] * 200])
+def test_dead_pages_and_a_small_share_are_no_trouble(reasons):
+    assert not any(heard(*reasons))
