@@ -1,6 +1,6 @@
-"""One product at a time: its page is fetched and read, its images are fetched and put on disk.
+"""Collects one product: fetches and parses its page, then fetches its images and writes them to disk.
 
-Everything learned goes to the ScrapeState, so that a product can be taken up where it was left.
+Each step is recorded in the ScrapeState, so an interrupted product is resumed where it stopped.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from skincare.paths import Layout
 
 logger = logging.getLogger(__name__)
 
-# Some ten times what real pages and images have.
+# About ten times the largest real pages and images.
 MAX_PAGE_BYTES: Final = 16_000_000
 MAX_IMAGE_BYTES: Final = 32_000_000
 MAX_IMAGES: Final = 50
@@ -33,30 +33,30 @@ MAX_IMAGES: Final = 50
 
 @dataclass(frozen=True)
 class UrlMapping:
-    """Where products are fetched from: at their own address, or at a stand-in's.
+    """Maps product URLs to the URLs that are fetched: the same, or the same path on `base_url` (--shop-url).
 
-    What is written down is always the product's own address, so that a stand-in's port leaves no trace.
+    Tables always hold the product's own URL, so the output does not depend on `base_url`.
     """
 
     base_url: str | None = None
-    # Further addresses that it stands in for: those of sources that keep pages and images apart.
+    # Further origins that `base_url` replaces: those of sources with separate hosts for pages and images.
     origins: tuple[str, ...] = ()
 
     def fetch_url(self, url: str, product: Product | None = None) -> str:
-        """Return the address to ask for a page or image, of the product where it is one's."""
+        """Return the URL to fetch for the URL of a page or image, of `product` if it belongs to one."""
         origins = {*self.origins, urls.origin(product.url)} if product else set(self.origins)
         if self.base_url and urls.origin(url) in origins:
             return urls.move(url, urls.origin(url), self.base_url)
         return url
 
     def recorded_url(self, url: str, product: Product) -> str:
-        """Return the address as the tables have it."""
+        """Return the URL that the tables hold for a fetched URL."""
         return urls.move(url, self.base_url, urls.origin(product.url)) if self.base_url else url
 
 
 @dataclass(frozen=True)
 class Collector:
-    """Collects products into a layout; safe to use from many threads for different products."""
+    """Collects products into a layout; thread-safe for different products."""
 
     client: HttpClient
     state: ScrapeState
@@ -65,7 +65,7 @@ class Collector:
     default_source: str = DEFAULT_SOURCE
 
     def collect(self, item: WorkItem) -> Failure | None:
-        """Bring one product to its end, from its page or, where that is already read, from its pending images."""
+        """Collect one product, from its page or, if that has been read, from its pending images; return its failure."""
         product = item.product
         failure = None if item.is_listed else self._list_images(product)
         if failure is None:
@@ -79,12 +79,12 @@ class Collector:
         return failure
 
     def get_page(self, product: Product, previous: FetchRecord | None = None) -> HttpResponse:
-        """Ask for the page of a product; raises FetchError."""
+        """Fetch the page of a product, conditionally with `previous`; raises FetchError."""
         url = self.source_of(product).page_url(product)
         return self.client.get(self.url_mapping.fetch_url(url, product), MAX_PAGE_BYTES, previous)
 
     def get_image(self, product: Product, source_url: str, previous: FetchRecord | None = None) -> HttpResponse:
-        """Ask for an image of a product; raises FetchError."""
+        """Fetch an image of a product, conditionally with `previous`; raises FetchError."""
         return self.client.get(self.url_mapping.fetch_url(source_url, product), MAX_IMAGE_BYTES, previous)
 
     def _list_images(self, product: Product) -> Failure | None:
@@ -99,7 +99,7 @@ class Collector:
         return found.failure
 
     def read(self, product: Product, response: HttpResponse) -> ParsedProduct:
-        """Return what a page says of its product, with one image more than are taken where there are more."""
+        """Parse a page; it lists at most MAX_IMAGES + 1 images, so that a cut is recorded as too_many_images."""
         found = self.source_of(product).read(response.content, response.url, product)
         if found.failure:
             is_elsewhere = found.failure.reason == "redirected_away"
@@ -111,7 +111,7 @@ class Collector:
         return replace(found, images=tuple(listed))
 
     def source_of(self, product: Product) -> Source:
-        """Return the source that knows the product."""
+        """Return the source of the product."""
         return source_named(product.source or self.default_source)
 
     def save_images(self, product: Product) -> None:
@@ -137,24 +137,24 @@ class Collector:
             saved = self.save(content, width, height, path)
             self.state.save_image(product.product_id, n, saved, response.fetch_record)
             return
-        # A process killed between file and row can have left one.
+        # A process killed between writing the file and recording it may have left a file.
         path.unlink(missing_ok=True)
         self.state.fail_image(product.product_id, n, failure)
 
     def path(self, product: Product, n: int) -> Path:
-        """Return where the n-th image of a product lies."""
+        """Return the path of the n-th image of a product."""
         return self.layout.product_images / image_names.file_name(product.slug, product.product_id, n)
 
     def save(self, content: bytes, width: int, height: int, path: Path) -> SavedImage:
-        """Put an image on disk."""
+        """Write an image and return its record."""
         write_bytes(path, content)
         return SavedImage(self.layout.relative(path), width, height, len(content), hashlib.sha256(content).hexdigest())
 
 
 def as_jpeg(response: HttpResponse) -> tuple[bytes, int, int]:
-    """Return the image as JPEG with its width and height; raises BrokenImageError where it is none.
+    """Return an image as JPEG with its width and height; raises BrokenImageError if it cannot be decoded.
 
-    A JPEG stays as it was served, even if its end is missing: judging images is the work of clean.py.
+    A JPEG is kept byte for byte, even if truncated: clean.py decides on quality.
     """
     if sniff_format(response.content) == "JPEG":
         return response.content, *displayed_size(response.content)
@@ -163,5 +163,5 @@ def as_jpeg(response: HttpResponse) -> tuple[bytes, int, int]:
 
 
 def failure_of(error: FetchError) -> Failure:
-    """Return an error as the state keeps it."""
+    """Return a FetchError as the Failure that the state records."""
     return Failure(error.reason, error.detail, error.fetch_record)

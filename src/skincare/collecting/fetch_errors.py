@@ -1,4 +1,4 @@
-"""What can go wrong on the way to an address, as reasons for a table."""
+"""Fetch errors with a machine-readable reason for the failures table."""
 
 import socket
 
@@ -9,7 +9,7 @@ from skincare.collecting.fetch_record import FetchRecord
 
 
 class FetchError(Exception):
-    """An address that gave nothing usable; `detail` says the same on every machine and run."""
+    """A failed fetch; `reason` and `detail` are the same on every machine and run."""
 
     def __init__(self, reason: str, detail: str = "", *, status: int | None = None, is_transient: bool = False) -> None:
         super().__init__(reason, detail)
@@ -21,13 +21,13 @@ class FetchError(Exception):
 
 
 def transport_error(error: Exception) -> FetchError:
-    """Name what went wrong below HTTP, in words without addresses of objects or ports."""
+    """Return the error below HTTP (timeout, TLS, connection) as a FetchError without ports or object addresses."""
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         return FetchError("timeout", is_transient=True)
     if isinstance(error, requests.exceptions.SSLError):
         return FetchError("tls_error")
     if isinstance(error, ValueError):
-        # Our own addresses are canonical; requests looks at the next one even when told not to follow it.
+        # Our URLs are canonical, but requests parses the redirect target even with allow_redirects=False.
         return FetchError("bad_redirect", "no usable web address")
     return FetchError("connection_error", _root_cause(error), is_transient=True)
 
@@ -37,10 +37,10 @@ def _root_cause(error: BaseException) -> str:
         error = inner
     if isinstance(error, socket.gaierror):
         return "host not found"
-    # Whether the rest shows as a reset, an early end or a bad line can depend on the moment.
+    # Whether it appears as a reset, an early end or a malformed line depends on timing.
     return "refused" if isinstance(error, ConnectionRefusedError) else "broken off"
 
 
 def total_timeout_error() -> FetchError:
-    """Return the error of an answer whose time is over."""
+    """Return the error of a response that exceeded the total time."""
     return FetchError("too_slow", "the answer did not end in time")

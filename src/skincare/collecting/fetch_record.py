@@ -1,18 +1,18 @@
-"""How an address was visited: the server's word, the number of tries, the time, and what to ask with the next time."""
+"""The record of one fetch: HTTP status, attempts, seconds, and the validators for the next conditional request."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-# Anything longer or stranger is kept by nobody's cache either. Source: RFC 9110, sections 8.8.2 and 8.8.3.
+# Longer or non-ASCII values are dropped. Source: RFC 9110, sections 8.8.2 and 8.8.3.
 _ETAG: Final = re.compile(r'(W/)?"[\x21\x23-\x7e]{0,200}"')
 _HTTP_DATE: Final = re.compile(r"[\x20-\x7e]{1,40}")
 
 
 @dataclass(frozen=True)
 class FetchRecord:
-    """One visit with all its tries; `seconds` are those of its requests, without the wait for a turn."""
+    """One fetch with all its attempts; `seconds` is the time of its requests, without the waiting for the throttle."""
 
     http_status: int | None = None
     attempts: int = 0
@@ -22,7 +22,7 @@ class FetchRecord:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Self:
-        """Return what an answer's headers give to ask with whether it has changed."""
+        """Return a record that holds the validators of a response's headers, each empty where absent or malformed."""
         etag, last_modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
         return cls(
             etag=etag if _ETAG.fullmatch(etag) else "",
@@ -31,6 +31,6 @@ class FetchRecord:
 
     @property
     def conditional_headers(self) -> dict[str, str]:
-        """Return the request headers that ask for the content only if it has changed since this visit."""
+        """Return the headers of a conditional request: If-None-Match and If-Modified-Since, as far as known."""
         headers = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in headers.items() if value}

@@ -1,7 +1,7 @@
-"""One pool of threads per host: what the products of one host wait for holds up no other.
+"""One thread pool per host, so that a slow host does not delay the others.
 
-A thread takes the next product when it is done with the last, so nothing is queued and memory does not grow with the
-catalogue. A host that gives nothing but trouble is given up; its other products stay as they are.
+Each thread takes the next product when it has finished the last, so memory does not grow with the catalogue. A host
+that keeps failing is abandoned; the status of its remaining products does not change.
 """
 
 import threading
@@ -15,10 +15,9 @@ from typing import Final
 from skincare.collecting.scrape_state import Failure
 from skincare.collecting.scrape_work import WorkItem
 
-# Hosts beyond what that many threads serve wait until others are done.
+# Further hosts wait until a thread is free.
 MAX_THREADS: Final = 64
-# So much trouble that the shop, the network or our welcome is gone, and more requests would only annoy: all of so
-# many in a row, or such a share of so many.
+# Thresholds for abandoning a host: this many systemic failures in a row, or this share of the last FAILURE_WINDOW.
 MAX_CONSECUTIVE_FAILURES: Final = 50
 MAX_FAILURE_SHARE: Final = 0.5
 FAILURE_WINDOW: Final = 200
@@ -35,20 +34,20 @@ _SYSTEMIC_REASONS: Final = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one product of a host ended."""
+    """The result of one product."""
 
     host: str
     failure: Failure | None
 
 
 class FailureMonitor:
-    """Hears how a host's products end and tells when to give the host up."""
+    """Decides from the results of a host's products when to abandon the host."""
 
     def __init__(self) -> None:
         self._recent: deque[str] = deque(maxlen=FAILURE_WINDOW)
 
     def record(self, failure: Failure | None) -> str:
-        """Return why to give up, or nothing."""
+        """Record one result; return the reason to abandon the host, else an empty string."""
         self._recent.append(failure.reason if failure is not None and _is_systemic(failure) else "")
         last = list(self._recent)[-MAX_CONSECUTIVE_FAILURES:]
         if len(last) == MAX_CONSECUTIVE_FAILURES and all(last):
@@ -60,7 +59,7 @@ class FailureMonitor:
 
 
 class HostPools:
-    """Works through several hosts' products, with so many threads for each."""
+    """Processes the work items of several hosts with `n_threads` threads for each."""
 
     def __init__(
         self,
@@ -76,7 +75,7 @@ class HostPools:
         self._results: SimpleQueue[Outcome | Exception | None] = SimpleQueue()
 
     def outcomes(self) -> Generator[Outcome]:
-        """Yield the outcomes as they come; an error of any thread is raised here, and the others are stopped."""
+        """Yield outcomes as they complete; an exception in a thread is raised here and stops the others."""
         hosts = [
             host
             for round_index in range(max(self._n_threads.values(), default=0))
@@ -94,7 +93,7 @@ class HostPools:
                 self._stop()
 
     def abandon(self, host: str) -> None:
-        """Begin no further product of the host."""
+        """Start no further product of the host."""
         self._queues[host].close()
 
     def _results_until_done(self, n_running: int) -> Iterator[Outcome]:
@@ -117,7 +116,7 @@ class HostPools:
 
 
 class _Queue:
-    """An iterator that several threads share."""
+    """A thread-safe iterator."""
 
     def __init__(self, work_items: Iterator[WorkItem]) -> None:
         self._items = work_items

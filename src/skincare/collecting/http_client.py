@@ -1,7 +1,8 @@
-"""One way to the web for all threads: an address in, the bytes of its answer or a FetchError with a reason out.
+"""A polite, bounded, thread-safe HTTP client: a URL in, the bytes of its response or a FetchError with a reason out.
 
-A request waits at its host's gate, obeys robots.txt, follows a few redirects, each checked anew, and is bounded in
-size and time. What may pass is tried again (tenacity): 408, 425, 429, 5xx and broken connections, never 404 or 410.
+Every request waits for a slot of its host's throttle, obeys robots.txt, and is limited in size and time; every redirect
+is checked like a first request. Transient errors (408, 425, 429, 5xx, connection errors) are retried with exponential
+back-off; 404 and 410 are not.
 """
 
 import logging
@@ -27,30 +28,30 @@ logger = logging.getLogger(__name__)
 
 AGENT: Final = "skincare-collector"
 _TRANSIENT: Final = {408, 425, 429}
-# What RFC 9309 asks a crawler to read at least.
+# The minimum that a crawler must parse. Source: RFC 9309, section 2.5.
 _MAX_ROBOTS_BYTES: Final = 512_000
 _CHUNK_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """How long and how often to try. The issue's back-off: five tries, exponential from 1 to 10 seconds."""
+    """Timeouts, attempts and exponential back-off."""
 
     attempts: int = 5
     backoff_min_s: float = 1.0
     backoff_max_s: float = 10.0
     connect_timeout_s: float = 10.0
-    # Between two packets, and for the whole answer.
+    # The read timeout holds for each packet, the total timeout for the whole response.
     read_timeout_s: float = 30.0
     total_timeout_s: float = 120.0
     max_redirects: int = 5
-    # A host that asks for a longer pause does not want to be read today.
+    # A longer Retry-After or Crawl-delay ends the fetch with an error.
     max_pause_s: float = 300.0
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """What an address gave, and where it was found after redirects."""
+    """The content of a URL; `url` is the address after redirects."""
 
     url: str
     content: bytes
@@ -59,7 +60,7 @@ class HttpResponse:
 
     @property
     def is_not_modified(self) -> bool:
-        """Return whether the server says that what the asker had is still true; there is no content then."""
+        """Return whether the server answered a conditional request with 304; `content` is empty then."""
         return self.fetch_record.http_status == 304
 
 
@@ -77,7 +78,7 @@ class _Received:
 
 @dataclass
 class _Fetch:
-    """One address and what it has cost so far, over all tries and redirects."""
+    """One URL to fetch; `seconds` adds up over all attempts and redirects."""
 
     url: str
     max_bytes: int
@@ -86,7 +87,7 @@ class _Fetch:
 
 
 class HttpClient:
-    """Fetches for any number of threads: sessions per thread, gates and robots.txt per host."""
+    """Fetches URLs from any number of threads: one session per thread, one throttle and one robots.txt per host."""
 
     def __init__(
         self,
@@ -119,15 +120,15 @@ class HttpClient:
             session.close()
 
     def stop(self) -> None:
-        """End all waiting, in every thread, with StoppedError."""
+        """End every wait in every thread with StoppedError."""
         self._stop.set()
 
     def raise_min_delay(self, host: str, delay_s: float) -> None:
-        """Space the requests to a host, given as its origin, at least that far apart."""
+        """Raise the minimum delay between two requests to a host, given as its origin."""
         self._throttle(host).raise_min_delay(delay_s)
 
     def get(self, url: str, max_bytes: int, previous: FetchRecord | None = None) -> HttpResponse:
-        """Return the answer of a canonical address; of one that has not changed `since` a visit, just that.
+        """Return the response of a canonical URL; `previous` makes the request conditional on its validators.
 
         Raises FetchError with a reason (http_404, timeout, too_slow, too_large, connection_error, private_address,
         robots_disallowed, too_many_redirects, bad_redirect ...) or StoppedError.
@@ -203,7 +204,7 @@ class HttpClient:
         if length.isdecimal() and int(length) > max_bytes:
             raise FetchError("too_large", f"more than {max_bytes} bytes", status=200)
         content = bytearray()
-        # read1 returns with each packet: read would wait for a full chunk.
+        # read1 returns after each packet; read would wait for a full chunk.
         while packet := response.raw.read1(_CHUNK_BYTES, decode_content=True):
             content += packet
             if len(content) > max_bytes:
@@ -212,14 +213,14 @@ class HttpClient:
         return _Received(bytes(content), response.headers.get("Content-Type", ""), validators=validators)
 
     def _status_error(self, response: requests.Response, host: str) -> FetchError:
-        """Close the host's gate for as long as it asks, and return the error that says what it answered."""
+        """Return the error of a status other than 200; a Retry-After header defers all requests to the host."""
         status = response.status_code
         is_transient = status in _TRANSIENT or status >= 500
         pause_s = retry_after_s(response.headers.get("Retry-After")) if is_transient else None
         if pause_s is not None and pause_s > self._limits.max_pause_s:
             return FetchError(f"http_{status}", "asks for too long a pause", status=status)
         if pause_s:
-            logger.info("%s asks for a pause of %.0f s", host, pause_s)
+            logger.info("%s: Retry-After %.0f s", host, pause_s)
             self._throttle(host).defer(pause_s)
         return FetchError(f"http_{status}", status=status, is_transient=is_transient)
 
@@ -236,7 +237,10 @@ class HttpClient:
             raise FetchError("robots_disallowed", "crawl-delay too long")
 
     def _read_robots(self, host: str) -> Protego:
-        """Return a host's rules; a host without the file allows everything, one that fails to answer nothing."""
+        """Return the rules of a host: without the file everything is allowed; a transient error is raised.
+
+        Source: RFC 9309, section 2.3.1.
+        """
         try:
             _, reply = self._follow(_Fetch(f"{host}/robots.txt", _MAX_ROBOTS_BYTES, {}), obey_robots=False)
         except FetchError as error:
@@ -262,7 +266,7 @@ class HttpClient:
 
 @dataclass
 class _HostRobots:
-    """The rules of one host; the lock lets one thread read them while the others wait."""
+    """The rules of one host; the lock makes one thread read them while the others wait."""
 
     lock: threading.Lock
     rules: Protego | None = None

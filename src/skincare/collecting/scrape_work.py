@@ -1,6 +1,6 @@
-"""What is to be done in a run of the scrape: decided once from the state, then handed out host by host.
+"""The work items of a run: selected once from the state, then iterated host by host.
 
-The list lies in the state file's own temporary tables, so that a catalogue of any length takes no memory.
+The selection is a temporary table of the state's database, so memory does not grow with the catalogue.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,7 @@ from typing import Final, Literal
 from skincare.catalogue import Product
 from skincare.collecting.scrape_state import ScrapeState
 
-# Everything that is open, that and what is to be asked for again, or just what was tried and failed. A retry that was
-# cut off is still a retry.
+# Unfinished products; those and the stale ones; or those that failed, including a retry that was interrupted.
 Kind = Literal["open", "stale", "failed"]
 
 _CONDITIONS: Final[dict[Kind, str]] = {
@@ -21,7 +20,7 @@ _CONDITIONS: Final[dict[Kind, str]] = {
     "failed": "(status <> 'scraped' AND reason <> '') OR product_id IN "
     "(SELECT product_id FROM images WHERE status <> 'scraped' AND reason <> '')",
 }
-# The page of a failed product is read anew: its images may have other addresses by now.
+# The page of a failed product is fetched again, since the image URLs may have changed.
 _REOPENED: Final = (
     "UPDATE products SET status = CASE WHEN status IN ('failed', 'pending') THEN 'pending' ELSE 'listed' END "
     "WHERE product_id IN (SELECT product_id FROM work)",
@@ -32,7 +31,7 @@ _READ_ROWS: Final = 200
 
 @dataclass(frozen=True)
 class WorkItem:
-    """One product with work; `is_listed` where its page is already read, `is_stale` where to ask for all again."""
+    """One product to process: `is_listed` if its page has been read, `is_stale` if it is to be refreshed."""
 
     product: Product
     is_listed: bool
@@ -41,7 +40,7 @@ class WorkItem:
 
 
 def reopen_missing(state: ScrapeState, root: Path) -> int:
-    """Make images pending again whose file below `root` is gone or has another size; return how many."""
+    """Mark images as pending whose file below `root` is missing or has another size; return their number."""
     saved = state.rows("SELECT product_id, n, file, n_bytes FROM images WHERE status = 'scraped'")
     missing = [(product_id, n) for product_id, n, file, n_bytes in saved if _size(root / file) != n_bytes]
     with state.transaction() as connection:
@@ -53,7 +52,7 @@ def reopen_missing(state: ScrapeState, root: Path) -> int:
 
 
 def plan(state: ScrapeState, kind: Kind, limit: int | None) -> dict[str, int]:
-    """Decide what to work on and make it ready; return the number of products by host."""
+    """Select the products to process and reset failed ones; return the number of products by host."""
     with state.transaction() as connection:
         connection.execute("DROP TABLE IF EXISTS temp.work")
         connection.execute("CREATE TEMP TABLE work (number INTEGER PRIMARY KEY, host TEXT, product_id TEXT UNIQUE)")
@@ -70,7 +69,7 @@ def plan(state: ScrapeState, kind: Kind, limit: int | None) -> dict[str, int]:
 
 
 def work_items(state: ScrapeState, host: str) -> Iterator[WorkItem]:
-    """Yield the planned products of one host in the catalogue's order."""
+    """Yield the selected products of one host in catalogue order."""
     last = 0
     while True:
         batch = list(

@@ -1,9 +1,8 @@
-"""Politeness: one gate per host spaces its requests, whichever thread makes them, and follows how the host takes them.
+"""Adaptive per-host throttling: the delay between requests and their concurrency, shared by all threads.
 
-The rule is that of Scrapy's AutoThrottle: the delay between two requests goes half the way towards latency / aim, at
-once where that is longer, so that `aim` requests are under way on average; an answer that is no success never makes
-it shorter, and nothing makes it shorter than what was asked for by the user or by robots.txt. On 429 and 503 the aim
-is halved, and delay and concurrency with it; every success gives back a little, a whole request each round.
+The rule is Scrapy's AutoThrottle. The target delay is latency / target concurrency. A longer target is adopted at once,
+a shorter one halfway per response and only after a success. The delay never falls below the user's or robots.txt's
+minimum. A 429 or 503 halves the target concurrency; each success raises it by up to 1 / target concurrency.
 Source: https://docs.scrapy.org/en/latest/topics/autothrottle.html
 """
 
@@ -17,22 +16,22 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-# Of Scrapy, AUTOTHROTTLE_MAX_DELAY.
+# Scrapy's default AUTOTHROTTLE_MAX_DELAY.
 MAX_DELAY_S: Final = 60.0
-# With the least aim a host that answers in a second is asked every eight seconds, or the user's delay times this.
+# At this target a host with a latency of one second receives one request every eight seconds.
 _MIN_TARGET: Final = 1 / 8
 _STOP_POLL_S: Final = 0.5
 OVERLOAD_STATUSES: Final = frozenset({429, 503})
-# A redirect is quick whatever the pages take.
+# Redirects are excluded: their latency says nothing about the latency of pages.
 SUCCESS_STATUSES: Final = frozenset({200, 304})
 
 
 class StoppedError(Exception):
-    """The work was called off while a thread waited."""
+    """The client was stopped while a thread waited."""
 
 
 class HostThrottle:
-    """Lets one request pass at a time, so many be under way; `stop` ends all waiting with StoppedError."""
+    """Limits the request rate and the concurrency of one host; `stop` ends every wait with StoppedError."""
 
     def __init__(self, delay_s: float, stop: threading.Event, concurrency: int = 1) -> None:
         self._min_delay_s = delay_s
@@ -47,15 +46,15 @@ class HostThrottle:
 
     @property
     def delay_s(self) -> float:
-        """Return the delay between two requests as it is now."""
+        """Return the current delay between two requests, in seconds."""
         return self._delay_s
 
     @contextmanager
     def slot(self) -> Iterator["RequestSlot"]:
-        """Wait for this thread's turn; the request counts as under way until the block ends."""
+        """Wait for a request slot and hold it until the block ends; raises StoppedError."""
         with self._changed:
             while (wait_s := self._try_acquire()) > 0:
-                # An event cannot wake a condition: look from time to time whether all is called off.
+                # An Event cannot notify a Condition, so poll it.
                 self._changed.wait(min(wait_s, _STOP_POLL_S))
                 if self._stop.is_set():
                     raise StoppedError
@@ -67,21 +66,21 @@ class HostThrottle:
                 self._changed.notify_all()
 
     def defer(self, seconds: float) -> None:
-        """Let nothing pass for that long: what Retry-After asks of all threads, not of one."""
+        """Start no request for this many seconds, in any thread (Retry-After)."""
         with self._changed:
             self._next_start_at = max(self._next_start_at, time.monotonic() + seconds)
 
     def raise_min_delay(self, delay_s: float) -> None:
-        """Space the requests at least that far apart from now on."""
+        """Raise the minimum delay between two requests."""
         with self._changed:
             self._min_delay_s = max(self._min_delay_s, delay_s)
             self._delay_s = max(self._delay_s, delay_s)
 
     def update(self, status: int, latency_s: float, started_at: float) -> None:
-        """Take in how the host answered a request that was made at that moment."""
+        """Adjust delay and concurrency to the response of a request that was sent at `started_at` (monotonic time)."""
         with self._changed:
             if status in OVERLOAD_STATUSES and started_at > self._halved_at:
-                # One overload refuses all requests that are under way: it counts once.
+                # An overload rejects all requests in flight: halve once, not once per request.
                 self._target = max(self._target / 2, _MIN_TARGET)
                 self._halved_at = time.monotonic()
             elif status in SUCCESS_STATUSES:
@@ -98,14 +97,14 @@ class HostThrottle:
                 self._delay_s = delay_s
 
     def _try_acquire(self) -> float:
-        """Take the turn and return 0, or return how long to wait for the next look."""
+        """Acquire a slot and return 0, or return the seconds to wait before the next attempt."""
         now = time.monotonic()
         if now < self._next_start_at:
             return self._next_start_at - now
         if self._n_active >= math.ceil(self._target):
             return math.inf
         self._n_active += 1
-        # Waking a little late must not add up, but the least delay is kept to the letter.
+        # Late wake-ups do not accumulate, but two requests are never closer than the minimum delay.
         self._next_start_at = max(
             max(self._next_start_at, now - self._delay_s) + self._delay_s, now + self._min_delay_s
         )
@@ -113,19 +112,19 @@ class HostThrottle:
 
 
 class RequestSlot:
-    """One request that is under way."""
+    """A request in flight."""
 
     def __init__(self, throttle: HostThrottle) -> None:
         self._throttle = throttle
         self._started_at = time.monotonic()
 
     def record_status(self, status: int) -> None:
-        """Tell the gate that the head of the answer has come."""
+        """Report the status of the response to the throttle."""
         self._throttle.update(status, time.monotonic() - self._started_at, self._started_at)
 
     @property
     def seconds(self) -> float:
-        """Return how long the request has been under way."""
+        """Return the seconds since the request was sent."""
         return time.monotonic() - self._started_at
 
 
@@ -136,7 +135,7 @@ def pause(seconds: float, stop: threading.Event) -> None:
 
 
 def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, in either form; None where it says nothing usable.
+    """Return the seconds of a Retry-After header, given as seconds or as a date; None if it is absent or invalid.
 
     Source: RFC 9110, section 10.2.3.
     """

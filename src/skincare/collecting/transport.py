@@ -1,9 +1,9 @@
-"""HTTP connections for servers one does not control: no private address, no answer that never ends.
+"""HTTP connections to untrusted servers: no private addresses, no responses without an end.
 
-requests bounds the wait for a connection and for each packet. Inside `with Guard(...)` its requests are also held to
-a total time, however slowly the bytes drip, and to public addresses. The address that counts is the connected
-socket's own, so that a redirect or a changed DNS answer cannot lead inside; nothing is sent before it is checked.
-Proxies, cookies and netrc are off: behind a proxy the address could not be checked.
+requests limits the time to connect and the time between packets. `with ConnectionGuard(...)` adds a limit on the total
+time and refuses private addresses. It checks the address of the connected socket before anything is sent, so neither
+a redirect nor DNS rebinding can reach a private network. Proxies, cookies and netrc are disabled: behind a proxy the
+address could not be checked.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _thread_state = threading.local()
 
-# The last 32 bits are an IPv4 address: mapped, translated by a NAT64 gateway, and the old compatible form.
+# IPv6 networks whose last 32 bits are an IPv4 address: IPv4-mapped, NAT64, IPv4-compatible.
 _WRAPPING: Final = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96", "::/96")))
-# A gateway of one's own network. Source: RFC 8215.
+# NAT64 of a local network. Source: RFC 8215.
 _LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
 class PrivateAddressError(Exception):
-    """The host's address is private, link-local or otherwise not of the public internet."""
+    """The host's address is private, link-local or otherwise not on the public internet."""
 
 
 class ConnectionGuard:
-    """Bounds the requests of this thread while it is entered."""
+    """Limits the requests of the current thread while the block is active."""
 
     def __init__(self, total_s: float, *, allow_private: bool) -> None:
         self.is_expired = False
@@ -57,7 +57,7 @@ class ConnectionGuard:
             raise PrivateAddressError(address)
 
     def watch(self, connected: socket.socket) -> None:
-        """Take the connection to cut when the time is over."""
+        """Register the connection to close when the time is over."""
         self._socket = connected
         if self.is_expired:
             self._expire()
@@ -70,7 +70,7 @@ class ConnectionGuard:
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address belongs to the public internet, also where IPv6 wraps an IPv4 address."""
+    """Return whether an IP address is on the public internet; an IPv4 address inside an IPv6 one is unwrapped."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -86,7 +86,7 @@ def is_public(address: str) -> bool:
 
 
 def guarded_session(user_agent: str) -> requests.Session:
-    """Return a session whose requests obey the Guard of the thread that makes them."""
+    """Return a session whose requests obey the ConnectionGuard of their thread."""
     session = requests.Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -97,7 +97,7 @@ def guarded_session(user_agent: str) -> requests.Session:
 
 
 class _Guarded:
-    """Shows each new socket, and each socket that an answer is read from, to the thread's Guard."""
+    """Passes each new socket, and each socket with a response, to the thread's ConnectionGuard."""
 
     def _new_conn(self) -> socket.socket:
         connected: socket.socket = super()._new_conn()  # type: ignore[misc]
