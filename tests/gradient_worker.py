@@ -1,4 +1,4 @@
-"""One of several processes that take the gradients of a step together; the first writes them. For test_accumulation.
+"""One of several processes that compute the gradients of a step; the first one writes them. Used by test_accumulation.
 
 Command: torchrun --nproc_per_node 2 tests/gradient_worker.py <root of a dataset> <file to write> <images of the step>
 """

@@ -1,6 +1,6 @@
-"""However a step's images are passed, it is the step on the mean of their losses: the loss and every gradient.
+"""Loss and gradients of a step are those of the mean over its images, for any micro-batch size and number of processes.
 
-Weights after a step would not show it: AdamW and clipping hide a gradient that is too large by any factor.
+Comparing weights after a step would prove nothing: AdamW and clipping hide a constant factor of the gradient.
 """
 
 import subprocess
@@ -46,7 +46,7 @@ def gradients(training) -> dict[str, torch.Tensor]:
 
 
 def of_the_mean(training, examples) -> tuple[float, dict[str, torch.Tensor]]:
-    """The loss and gradients of one plain pass over all images, weighted by hand."""
+    """Loss and gradients of a single pass over all images, with explicit weights."""
     recogniser, recipe = training.images.recogniser, training.recipe
     recogniser.zero_grad(set_to_none=True)
     grids, states = training.images.get([one.image for one in examples])
@@ -68,7 +68,7 @@ def assert_gradients_equal(found, expected):
 
 
 @pytest.mark.parametrize("recipe", ["sample", "sample-weighted", "sample-focal", "sample-head"])
-def test_loss_and_gradients_are_those_of_the_mean_whatever_the_micro_batch(layout, recipe):
+def test_loss_and_gradients_do_not_depend_on_the_micro_batch_size(layout, recipe):
     training = make_training(layout, 8, recipe)
     # The last step of an epoch has fewer images than a batch: 5 make passes of 2, 2 and 1.
     for n_images in (8, 5):
@@ -80,7 +80,7 @@ def test_loss_and_gradients_are_those_of_the_mean_whatever_the_micro_batch(layou
             assert_gradients_equal(gradients(training), expected)
 
 
-def test_the_history_tells_the_same_losses_and_norms_before_clipping(layout, monkeypatch):
+def test_history_has_equal_losses_and_gradient_norms_before_clipping(layout, monkeypatch):
     for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
         monkeypatch.setattr(figures, name, lambda *_: None)
     rows = []
@@ -94,8 +94,8 @@ def test_the_history_tells_the_same_losses_and_norms_before_clipping(layout, mon
 
 
 @pytest.mark.parametrize("n_images", [8, 5])
-def test_shares_of_processes_add_up_to_the_gradients_of_one(layout, n_images):
-    """What two processes would sum, taken one after the other; 5 images are shares of 3 and 2."""
+def test_gradients_of_two_ranks_add_up_to_those_of_one_process(layout, n_images):
+    """The ranks are computed one after the other; 5 images are split into 3 and 2."""
     training = make_training(layout, 2)
     examples = training.train[:n_images]
     loss, expected = of_the_mean(training, examples)
@@ -109,7 +109,7 @@ def test_shares_of_processes_add_up_to_the_gradients_of_one(layout, n_images):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(layout, tmp_path):
+def test_two_processes_compute_the_gradients_of_one(layout, tmp_path):
     worker = str(REPOSITORY / "tests" / "gradient_worker.py")
     command = [*LAUNCHER, worker, str(layout.root), str(tmp_path / "gradients.safetensors"), "5"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""Views change an image as a photographer might, the same way whenever the run is repeated."""
+"""Augmentation is reproducible, independent of threads, and never mirrors an image."""
 
 import copy
 import hashlib
@@ -32,7 +32,7 @@ def pixels(kind, seed=0, epoch=1, image_id="1_1", image=IMAGE):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_view_is_a_function_of_seed_epoch_and_image(kind):
+def test_augmentation_is_a_function_of_seed_epoch_and_image(kind):
     first = pixels(kind)
     assert np.array_equal(pixels(kind), first)
     others = [pixels(kind, seed=1), pixels(kind, epoch=2), pixels(kind, image_id="1_2")]
@@ -40,7 +40,7 @@ def test_a_view_is_a_function_of_seed_epoch_and_image(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threads_do_not_change_a_view(kind):
+def test_threads_do_not_change_the_augmentation(kind):
     ids = [f"1_{i}" for i in range(24)]
     alone = [pixels(kind, image_id=i) for i in ids]
     with ThreadPoolExecutor(8) as pool:
@@ -49,8 +49,8 @@ def test_threads_do_not_change_a_view(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_view_is_what_torchvision_makes_with_that_seed(kind):
-    """Whatever it draws with is taken from the view's own generator: nothing is left to the global one."""
+def test_augmentation_matches_torchvision_with_the_same_seed(kind):
+    """All random numbers come from the image's own generator, none from the global one."""
     seed = int.from_bytes(hashlib.sha256(b"0 1 1_1").digest()[:8], "big", signed=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -58,8 +58,8 @@ def test_a_view_is_what_torchvision_makes_with_that_seed(kind):
     assert np.array_equal(np.asarray(augment(IMAGE, kind, 0, 1, "1_1")), np.asarray(expected))
 
 
-def test_threads_make_views_side_by_side(monkeypatch):
-    """Each waits inside its transform for the other: under a lock they would wait for ever."""
+def test_threads_augment_concurrently(monkeypatch):
+    """Each transform waits for the other: under a lock this would deadlock."""
     both = threading.Barrier(2, timeout=20)
     monkeypatch.setattr(augmentation, "_transform", lambda _: lambda image: (both.wait() and image) or image)
     with ThreadPoolExecutor(2) as pool:
@@ -69,7 +69,7 @@ def test_threads_make_views_side_by_side(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(1000, 1000), (1000, 667), (300, 1200)])
 @pytest.mark.parametrize("limits", [(64, 128), (36, 36)])
-def test_a_view_is_hardly_larger_than_what_the_model_sees_and_no_smaller(tiny_encoder, kind, size, limits):
+def test_augmented_images_have_the_models_input_resolution(tiny_encoder, kind, size, limits):
     encoder = PromptEncoder(copy.deepcopy(tiny_encoder.processor), skincare_labels())
     encoder.processor.image_processor.size = PixelLimits(*limits).as_size()
     image = IMAGE.resize(size)
@@ -90,7 +90,7 @@ def test_a_small_image_is_not_enlarged(kind):
 
 
 @pytest.mark.parametrize("kind", ["geometric", "augmix"])
-def test_the_number_of_workers_does_not_change_what_the_model_sees(
+def test_the_number_of_threads_does_not_change_the_features(
     tiny_model, tiny_encoder, tmp_path, kind, monkeypatch
 ):
     layout = Layout(tmp_path)
@@ -109,15 +109,15 @@ def test_the_number_of_workers_does_not_change_what_the_model_sees(
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "none"])
-def test_the_global_random_state_is_left_alone(kind):
+def test_the_global_random_state_is_unchanged(kind):
     before = torch.get_rng_state()
     pixels(kind)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_view_is_a_mirror_image(kind):
-    """An image dark on its left half stays darker there: mirrored print cannot be read."""
+def test_images_are_never_mirrored(kind):
+    """An image with a dark left half stays darker there: mirrored text is not readable."""
     half = Image.new("RGB", (240, 240), (200, 200, 200))
     half.paste((60, 60, 60), (0, 0, 120, 240))
     mirrored = 0
@@ -128,5 +128,5 @@ def test_no_view_is_a_mirror_image(kind):
     assert mirrored <= (6 if kind in ("randaugment", "augmix") else 0)
 
 
-def test_none_is_the_image_itself():
+def test_without_augmentation_the_image_is_returned():
     assert augment(IMAGE, "none", 0, 0, "1_1") is IMAGE

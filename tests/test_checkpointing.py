@@ -1,4 +1,4 @@
-"""Activation checkpointing is switched on by the name that the installed transformers knows it by."""
+"""Gradient checkpointing is enabled with the method of the installed transformers version."""
 
 import warnings
 from types import SimpleNamespace
@@ -8,14 +8,14 @@ import torch
 from skincare.training import gradient_checkpointing
 
 
-def test_checkpointing_is_switched_on_without_a_deprecation(tiny_model):
+def test_checkpointing_is_enabled_without_deprecation_warnings(tiny_model):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         gradient_checkpointing.enable_checkpointing(tiny_model)
     assert all(layer.gradient_checkpointing for layer in tiny_model.model.language_model.layers)
 
 
-def test_older_transformers_know_it_by_another_name():
+def test_checkpointing_is_enabled_in_older_transformers():
     called = []
     part = SimpleNamespace(disable_input_require_grads=lambda: called.append("hooks off"))
     old = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Recipes are compared on the same split, go on where they were, and are chosen by val."""
+"""Recipes are compared on the same split, stored results are reused, interrupted runs are resumed."""
 
 import dataclasses
 import shutil
@@ -46,7 +46,7 @@ def test_there_is_a_row_per_recipe_and_seed_and_no_model_is_kept(layout):
     assert not list(layout.finetuned_model("").glob("*"))
 
 
-def test_what_is_trained_already_is_not_trained_again(layout, monkeypatch):
+def test_stored_results_are_reused(layout, monkeypatch):
     monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
     compare_recipes.run(config(layout), layout)
     first = layout.comparison_table.read_bytes()
@@ -66,7 +66,7 @@ def test_what_is_trained_already_is_not_trained_again(layout, monkeypatch):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What is trained: (recipe name, seed, val examples); the training itself is left out."""
+    """The runs that would be trained: (recipe name, seed, val examples); training is replaced."""
     found = []
 
     def train(run, layout):
@@ -80,7 +80,7 @@ def trained(monkeypatch):
     return found
 
 
-def test_results_of_another_data_set_are_named_and_trained_anew(layout, trained, caplog):
+def test_results_of_another_dataset_are_reported_and_trained_again(layout, trained, caplog):
     caplog.set_level("INFO")
     settings = config(layout, recipes="sample", seeds="0")
     compare_recipes.run(settings, layout)
@@ -94,7 +94,7 @@ def test_results_of_another_data_set_are_named_and_trained_anew(layout, trained,
     assert COMPARISON.read(layout.comparison_table)[0].test_accuracy == 0.02
 
 
-def test_an_image_that_has_changed_under_its_name_is_other_data(layout, trained):
+def test_a_changed_image_of_the_same_name_is_other_data(layout, trained):
     settings = config(layout, recipes="sample", seeds="0")
     compare_recipes.run(settings, layout)
     first, second, *_ = sorted(layout.clean_images.iterdir())
@@ -103,7 +103,7 @@ def test_an_image_that_has_changed_under_its_name_is_other_data(layout, trained)
     assert len(trained) == 2
 
 
-def test_the_same_data_and_model_elsewhere_are_the_same(layout, trained, tmp_path):
+def test_a_copied_model_is_the_same_run(layout, trained, tmp_path):
     settings = config(layout, recipes="sample", seeds="0")
     compare_recipes.run(settings, layout)
     elsewhere = shutil.copytree(TINY_MODEL, tmp_path / "copy")
@@ -111,8 +111,7 @@ def test_the_same_data_and_model_elsewhere_are_the_same(layout, trained, tmp_pat
     assert len(trained) == 1
 
 
-def test_an_interrupted_comparison_does_not_stop_one_with_other_settings(layout, monkeypatch, caplog):
-    """It stopped at `was written with other recipe`."""
+def test_an_interrupted_comparison_does_not_block_other_settings(layout, monkeypatch, caplog):
     caplog.set_level("INFO")
     settings = config(layout, recipes="sample", seeds="0", max_epochs=2)
     with monkeypatch.context() as patched:
@@ -126,7 +125,7 @@ def test_an_interrupted_comparison_does_not_stop_one_with_other_settings(layout,
     assert "resuming after epoch 0" in caplog.text
 
 
-def test_restart_removes_what_comparisons_made_and_nothing_else(layout, trained):
+def test_restart_removes_the_files_of_comparisons_only(layout, trained):
     compare_recipes.run(config(layout, recipes="sample", seeds="0"), layout)
     users = layout.finetuned_model("compare-mine")
     users.mkdir(parents=True)
@@ -138,12 +137,12 @@ def test_restart_removes_what_comparisons_made_and_nothing_else(layout, trained)
     assert users.is_dir()
 
 
-def test_after_ctrl_c_restart_is_not_advised_again(layout, monkeypatch):
+def test_after_ctrl_c_the_command_has_no_restart(layout, monkeypatch):
     monkeypatch.setattr("sys.argv", ["src/compare_recipes.py", "--restart", "--seeds", "0"])
     assert config(layout).how_to_go_on(layout) == "continue with `python src/compare_recipes.py --seeds 0`"
 
 
-def test_means_and_spreads_are_over_seeds():
+def test_means_and_standard_deviations_are_over_seeds():
     row = ComparisonRow("a", 0, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
     rows = [row, dataclasses.replace(row, seed=1, val_accuracy=0.7, test_accuracy=0.6, peak_bytes=300)]
     table = recipe_comparison.summarise([*rows, dataclasses.replace(row, recipe="b")])
@@ -155,7 +154,7 @@ def test_means_and_spreads_are_over_seeds():
 
 
 @pytest.mark.parametrize("changes", [{"recipes": "sample,nonsense"}, {"recipes": " ,"}, {"seeds": "0,x"}])
-def test_mistakes_are_found_before_the_first_run(layout, changes, monkeypatch):
+def test_usage_errors_are_found_before_the_first_run(layout, changes, monkeypatch):
     monkeypatch.setattr(training_run, "prepare", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(StageError):
         compare_recipes.run(config(layout, **changes), layout)

@@ -1,4 +1,4 @@
-"""Two processes learn what one does from the same images, one of them writes; their number may change on the way."""
+"""Two processes train like one on the same images, one of them writes; a resumed run may have another number."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def layout(tmp_path):
 
 
 def assert_alike(layout, one, other):
-    """Equal up to the order of additions, which a few AdamW steps enlarge."""
+    """Equal up to the order of additions, whose effect AdamW steps amplify."""
     first, second = (HISTORY.read(layout.finetune_log(run) / "history.csv") for run in (one, other))
     assert [row.val_accuracy for row in first] == [row.val_accuracy for row in second]
     assert [row.val_loss for row in first] == pytest.approx([row.val_loss for row in second], rel=1e-3)
@@ -62,7 +62,7 @@ def assert_alike(layout, one, other):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(layout):
+def test_two_processes_train_like_one(layout):
     launch(layout, "one", "--max-epochs", "2")
     said = launch(layout, "two", "--max-epochs", "2", launcher=LAUNCHER)
     assert_alike(layout, "one", "two")
@@ -72,14 +72,14 @@ def test_two_processes_learn_what_one_does(layout):
     assert len(answers) == 5, "all answers are gathered"
 
 
-def test_every_item_falls_to_one_process():
+def test_every_item_belongs_to_one_process():
     items = list(range(11))
     shares = [World(rank, 3).local_items(items) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_alone_sums_and_lists_are_ones_own():
+def test_collectives_of_one_process_return_its_own_values():
     alone = World()
     assert alone.sum_scalar(2.5) == 2.5
     assert alone.gather([1, 2]) == [1, 2]
@@ -89,7 +89,7 @@ def test_alone_sums_and_lists_are_ones_own():
     assert alone.is_writer
 
 
-def test_processes_wait_for_the_writer_longer_than_any_test_set_takes(monkeypatch):
+def test_the_barrier_timeout_exceeds_any_evaluation(monkeypatch):
     told = {}
 
     def connected(**settings):
@@ -103,7 +103,7 @@ def test_processes_wait_for_the_writer_longer_than_any_test_set_takes(monkeypatc
 
 
 @pytest.mark.slow
-def test_a_run_of_two_is_finished_by_one(layout):
+def test_a_run_of_two_processes_is_resumed_by_one(layout):
     launch(layout, "whole", "--max-epochs", "6")
     process = subprocess.Popen(
         command(layout, "torn", "--max-epochs", "6", launcher=LAUNCHER),
@@ -122,8 +122,8 @@ def test_a_run_of_two_is_finished_by_one(layout):
 
 
 @pytest.mark.slow
-def test_two_processes_that_share_the_weights_learn_what_one_does(layout):
-    """Every tensor trained; the last step's 5 images make two passes in one process and one in the other."""
+def test_two_processes_with_sharded_weights_train_like_one(layout):
+    """All tensors are trained; the 5 images of the last step make two passes in one process and one in the other."""
     options = ("--recipe", "sample-all", "--learning-rate", "1e-4", "--micro-batch-size", "2")
     launch(layout, "one", *options, "--max-epochs", "2")
     said = launch(layout, "two", *options, "--max-epochs", "2", "--gradient-checkpointing", "True",

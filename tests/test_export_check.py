@@ -1,4 +1,4 @@
-"""What was learnt is in the exported folder to the last bit, though the checkpoint is bf16, and is measured there."""
+"""The export of a bf16 checkpoint holds the trained weights exactly, and is evaluated on val."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def best(layout):
     return dict(checkpoints.trained_tensors(checkpoints.latest_state(layout.training_state("r"), "best")))
 
 
-def test_steps_smaller_than_bf16_numbers_are_in_the_export(layout):
+def test_updates_below_bf16_resolution_are_exported(layout):
     found = run(layout, "reference", learning_rate=2e-5, max_epochs=2)
     folder, trained = layout.finetuned_model("r"), best(layout)
     parameters = dict(loaded(folder).named_parameters())
@@ -65,7 +65,7 @@ def test_steps_smaller_than_bf16_numbers_are_in_the_export(layout):
     assert {one.dtype for one in frozen} == {torch.bfloat16}
 
 
-def test_the_plan_counts_what_an_export_in_fp32_leaves_on_disk(layout):
+def test_the_plan_counts_the_cache_of_an_fp32_export(layout):
     run(layout, "sample", plan=True)
     planned = json.loads(layout.finetune_plan.read_text())
     run(layout, "sample", max_epochs=2)
@@ -74,7 +74,7 @@ def test_the_plan_counts_what_an_export_in_fp32_leaves_on_disk(layout):
     assert planned["cache_bytes"] == (16 + 2 * 12) * planned["cache_bytes_per_image"]
 
 
-def test_val_is_measured_on_the_folder_and_on_its_rounded_weights(layout):
+def test_val_is_evaluated_on_the_export_and_on_its_rounded_weights(layout):
     found = run(layout, "sample", max_epochs=2)
     assert json.loads((layout.finetune_log("r") / "export.json").read_text()) == found
     rows = found["val"]
@@ -87,21 +87,21 @@ def test_val_is_measured_on_the_folder_and_on_its_rounded_weights(layout):
     assert len({row["loss"] for row in rows.values()}) == 3
 
 
-def test_an_export_that_lost_what_was_learnt_shows_in_its_loss(layout, monkeypatch):
+def test_an_export_without_the_trained_weights_shows_in_its_loss(layout, monkeypatch):
     monkeypatch.setattr(training_run, "copy_full_tensor", lambda *_: None)
     rows = run(layout, "sample", max_epochs=4)["val"]
     assert rows["exported"]["loss"] > rows["in training"]["loss"] + 1
     assert rows["exported"]["n_other_answers"] > 0
 
 
-def test_nothing_learnt_is_exported_as_it_came(layout):
+def test_an_untrained_model_is_exported_unchanged(layout):
     found = run(layout, "sample-probe")
     assert (found["is_fp32"], found["n_weights"], list(found["val"])) == (False, 0, ["in training", "exported"])
     assert {one.dtype for one in loaded(layout.finetuned_model("r")).parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("recipe", ["tuned-lora", "tuned-lora-parts"])
-def test_lora_is_merged_without_rounding_and_kept_for_peft(layout, recipe):
+def test_lora_is_merged_without_rounding_and_saved_for_peft(layout, recipe):
     found = run(layout, recipe, learning_rate=1e-4, max_epochs=3)
     folder = layout.finetuned_model("r")
     assert found["n_changed_rounded"] < 0.9 * found["n_changed"]

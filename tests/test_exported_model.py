@@ -1,4 +1,4 @@
-"""An exported model answers elsewhere as predict.py does: transformers' pipeline, generate(), what vLLM reads.
+"""An exported model gives the answers of predict.py in transformers' pipeline, generate() and vLLM's settings.
 
 The base models that it is exported from differ as those of the hub do: the base checkpoint stops at <|endoftext|> only
 and its chat template drops the image; the Instruct one samples.
@@ -46,7 +46,7 @@ You are a helpful assistant.<|im_end|>
 
 
 def like_base(folder):
-    """Make a copy of the tiny model end as Qwen2-VL-2B does."""
+    """Give a copy of the tiny model the generation settings of Qwen2-VL-2B."""
     end = {"bos_token_id": 506, "eos_token_id": 506, "do_sample": False, "max_new_tokens": 2048}
     rewrite(folder / "generation_config.json", lambda _: end)
     rewrite(folder / "tokenizer_config.json", lambda one: one | {"eos_token": "<|endoftext|>"})
@@ -56,7 +56,7 @@ def like_base(folder):
 
 
 def like_instruct(folder):
-    """Make a copy of the tiny model sample as Qwen2-VL-2B-Instruct does."""
+    """Give a copy of the tiny model the sampling settings of Qwen2-VL-2B-Instruct."""
     sampling = {"bos_token_id": 506, "pad_token_id": 506, "eos_token_id": [505, 506], "do_sample": True,
                 "repetition_penalty": 1.1, "temperature": 0.01, "top_p": 0.001, "top_k": 1}  # fmt: skip
     rewrite(folder / "generation_config.json", lambda _: sampling)
@@ -67,7 +67,7 @@ def rewrite(path, change):
 
 
 def in_bf16(folder):
-    """Make a copy of the tiny model like the base checkpoint, and store it in bf16 as that is."""
+    """Give a copy of the tiny model the settings of the base checkpoint, and its dtype, bf16."""
     like_base(folder)
     weights = load_file(folder / "model.safetensors")
     save_file({n: w.bfloat16() for n, w in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
@@ -76,7 +76,7 @@ def in_bf16(folder):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A layout with test images, and a training that can be exported from any base."""
+    """A layout with test images, and a trained run that can be exported from any base checkpoint."""
     layout = Layout(tmp_path_factory.mktemp("trained"))
     parts = write_dataset_files(layout, {"train": 28, "val": 4, "test": 15})
     settings = RunSettings(model=str(TINY_MODEL), min_tokens=36, max_tokens=36, micro_batch_size=8)
@@ -118,7 +118,7 @@ def dialogue(file):
 
 
 @pytest.mark.slow
-def test_the_pipeline_answers_as_predict_does(exported):
+def test_the_pipeline_gives_the_answers_of_predict(exported):
     folder, answers = exported
     ask = pipeline("image-text-to-text", model=str(folder), batch_size=5)
     found = ask(text=[dialogue(file) for file in answers], return_full_text=False)
@@ -126,7 +126,7 @@ def test_the_pipeline_answers_as_predict_does(exported):
 
 
 @pytest.mark.slow
-def test_generate_answers_as_predict_does(exported):
+def test_generate_gives_the_answers_of_predict(exported):
     folder, answers = exported
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     found = {}
@@ -141,7 +141,7 @@ def test_generate_answers_as_predict_does(exported):
 
 
 @pytest.mark.slow
-def test_the_settings_that_servers_read_are_those_that_were_trained(exported):
+def test_generation_settings_match_the_training(exported):
     folder, _ = exported
     generation = GenerationConfig.from_pretrained(folder)
     generation.validate(strict=True)  # nothing that only sampling uses
@@ -157,7 +157,7 @@ def test_the_settings_that_servers_read_are_those_that_were_trained(exported):
 
 
 @pytest.mark.slow
-def test_a_dialogue_without_an_instruction_gets_that_of_the_training(exported):
+def test_a_dialogue_without_system_prompt_gets_that_of_the_training(exported):
     folder, _ = exported
     trained_with = PromptEncoder(load_processor(TINY_MODEL), skincare_labels()).prompt_text
     assert skincare_labels().system_prompt() in trained_with
@@ -171,7 +171,7 @@ def test_a_dialogue_without_an_instruction_gets_that_of_the_training(exported):
 @pytest.mark.parametrize(
     "instruction", ['It\'s "quoted"', "a {{ b }} %} {# c", "Zeile 1\nZeile 2\\n", "крем 🧴 \u2028"]
 )
-def test_any_instruction_stands_in_the_template_as_it_is(instruction):
+def test_any_system_prompt_is_kept_verbatim_in_the_template(instruction):
     processor = load_processor(TINY_MODEL)
     processor.chat_template = chat_template(instruction)
     prompt = processor.apply_chat_template(dialogue("a.jpg"), tokenize=False)

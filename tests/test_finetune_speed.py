@@ -1,4 +1,4 @@
-"""The benchmark of training runs on the embedded model: every rung of the ladder, with operations that fall."""
+"""The training benchmark runs on the embedded model, and each variant needs fewer operations."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ def measured(out, variants, *options):
 
 
 @pytest.mark.slow
-def test_each_rung_does_less_work_and_earlier_rows_are_kept(tmp_path):
+def test_each_variant_needs_fewer_operations_and_earlier_rows_are_kept(tmp_path):
     out = tmp_path / "found.json"
     first = measured(out, "no_hooks,no_checkpointing")
     rows = measured(out, "answer_logits,ours_cached")

@@ -1,4 +1,4 @@
-"""The GPU check works when a GPU is at hand: every step of run.sh on a CPU, and the arithmetic of its figures."""
+"""Every step of the GPU check runs on a CPU, and its figures are computed correctly."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ def run(out, *options, **environment):
 
 
 @pytest.mark.slow
-def test_every_step_runs_on_a_cpu_and_its_result_is_shown(tmp_path):
+def test_every_step_runs_on_a_cpu_and_its_result_is_in_the_tables(tmp_path):
     found = run(tmp_path, "--tiny")
     log = (tmp_path / "run.log").read_text()
     assert found.returncode == 0, found.stdout + log
@@ -52,8 +52,8 @@ def test_every_step_runs_on_a_cpu_and_its_result_is_shown(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failing_step_stops_no_other_and_is_told(tmp_path):
-    """Python is one that fails at the first step and has nothing to do in the others."""
+def test_a_failing_step_is_recorded_and_stops_no_other(tmp_path):
+    """The interpreter is a script that fails in the first step and does nothing in the others."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\ncase "$*" in *environment.py*) exit 3;; *table.py*) echo tables;; esac\n')
     python.chmod(0o755)
@@ -69,7 +69,7 @@ def test_tables_of_an_empty_folder_say_what_is_missing(tmp_path, load):
     assert all(f"No {name}.json" in text for name in STEPS[1:])
 
 
-def test_shares_of_a_trace_count_overlaps_once_and_leave_out_annotations(load):
+def test_trace_shares_count_overlaps_once_and_ignore_annotations(load):
     def event(category, start, microseconds, name="sm90_xmma_gemm_bf16"):
         return {"ph": "X", "cat": category, "ts": start, "dur": microseconds, "name": name}
 
@@ -84,7 +84,7 @@ def test_shares_of_a_trace_count_overlaps_once_and_leave_out_annotations(load):
     assert "waits 50%" in found["verdict"]
 
 
-def test_a_variant_keeps_what_it_measured_before_it_failed(load):
+def test_a_variant_keeps_the_rows_measured_before_a_failure(load):
     speed = load("finetune_speed")
     good = {"variant": "ours", "batch_size": 4, "images_per_second": 1.0}
     failed = {"variant": "ours", "batch_size": 8, "error": "OutOfMemoryError: so"}
@@ -105,7 +105,7 @@ def hangs(config, variant, sender):
 
 
 @pytest.mark.parametrize(("work", "error"), [(dies, "ended with exit code 7"), (hangs, "took longer than 0.5 s")])
-def test_a_process_that_dies_or_hangs_leaves_a_row_that_says_so(load, work, error):
+def test_a_process_that_dies_or_hangs_leaves_an_error_row(load, work, error):
     speed = load("finetune_speed")
     rows = speed.measure_apart(speed.Config(timeout_s=0.5), "ours", work)
     assert rows == [{"variant": "ours", "batch_size": 2}, {"variant": "ours", "batch_size": 4, "error": error}]

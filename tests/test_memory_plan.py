@@ -1,4 +1,4 @@
-"""The plan counts what a step really keeps, and chooses the largest batch that fits."""
+"""The plan matches the memory of real steps and chooses the largest micro-batch that fits."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150
     )
 
 
-def test_counts_are_those_of_the_loaded_model(tiny_model):
+def test_parameter_counts_match_the_loaded_model(tiny_model):
     found = planned()
     parameters = freeze(tiny_model, Trainable())
     assert found.n_parameters == sum(p.numel() for p in tiny_model.parameters())
@@ -37,7 +37,7 @@ def test_counts_are_those_of_the_loaded_model(tiny_model):
 
 
 def kept_bytes(recogniser, encoder, n_images, *, opening_apart=False):
-    """What autograd keeps of a real pass in bf16 autocast, and the batch; weights are left out."""
+    """The bytes that autograd stores in a real pass in bf16 autocast, without weights, and the batch."""
     pixels = [encoder.pixels(noise_image(168, 168, seed)) for seed in range(n_images)]
     states = recogniser.vision_features(pixels)
     batch = encoder.batch([one.grid for one in pixels], ["Moisturiser"] * n_images, opening_apart=opening_apart)
@@ -61,8 +61,8 @@ def in_bf16(model, trainable):
 
 
 @pytest.mark.parametrize("opening_apart", [False, True], ids=["whole", "opening_apart"])
-def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_encoder, opening_apart):
-    """Measured on the same model; never less, and more only by what autocast makes of the trained parts."""
+def test_activations_match_those_that_autograd_stores_in_a_real_pass(tiny_model, tiny_encoder, opening_apart):
+    """The plan is never below the measured size, and above it only by the effect of autocast on trained parts."""
     measured, batch = kept_bytes(in_bf16(tiny_model, Trainable()), tiny_encoder, 4, opening_apart=opening_apart)
     n_prefix = len(batch.opening)
     found = planned(n_tokens=n_prefix + batch.input_ids.shape[1], n_prefix=n_prefix)
@@ -74,8 +74,8 @@ def test_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_enc
 @pytest.mark.parametrize(
     "trainable", [Trainable(), Trainable(4, True, 4), Trainable(everything=True)], ids=["parts", "k4", "all"]
 )
-def test_checkpointed_activations_are_what_autograd_keeps_of_a_real_pass(tiny_model, tiny_encoder, trainable):
-    """An image more: what the pass keeps whatever its size is left out."""
+def test_checkpointed_activations_match_a_real_pass(tiny_model, tiny_encoder, trainable):
+    """Per additional image: the constant part of a pass is excluded."""
     recogniser = in_bf16(tiny_model, trainable)
     enable_checkpointing(tiny_model)
     recogniser.train()
@@ -86,8 +86,8 @@ def test_checkpointed_activations_are_what_autograd_keeps_of_a_real_pass(tiny_mo
 
 
 @pytest.mark.slow
-def test_checkpointing_at_true_size_keeps_what_was_measured():
-    """MiB an image: trained vision blocks are not checkpointed, which a count of layer inputs misses by far."""
+def test_checkpointed_activations_at_full_size_match_the_measured_ones():
+    """In MiB per image; trained vision blocks are not checkpointed, which a count of layer inputs would miss."""
     config = AutoConfig.for_model(
         "qwen2_vl", tie_word_embeddings=True,
         text_config={"vocab_size": 151_936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
@@ -101,20 +101,20 @@ def test_checkpointing_at_true_size_keeps_what_was_measured():
     assert not found.fits, "a whole model in 24 GiB"
 
 
-def test_an_prefix_that_is_read_once_takes_less_and_only_where_it_is():
+def test_a_cached_prompt_prefix_saves_memory_only_where_it_is_used():
     whole, apart = planned(), planned(n_prefix=60)
     assert apart.activation_bytes_per_image < 0.8 * whole.activation_bytes_per_image
     everything = [planned(trainable=Trainable(everything=True), n_prefix=n) for n in (0, 60)]
     assert everything[0] == everything[1]
 
 
-def test_more_trained_layers_keep_more():
+def test_more_trained_layers_store_more_activations():
     one, two = (planned(trainable=Trainable(n_language_layers=n)) for n in (1, 3))
     assert two.n_trainable > one.n_trainable
     assert two.activation_bytes_per_image >= one.activation_bytes_per_image
 
 
-def test_the_choice_is_the_largest_that_fits():
+def test_the_largest_micro_batch_that_fits_is_chosen():
     plenty = planned()
     assert (plenty.micro_batch_size, plenty.gradient_checkpointing) == (8, False)
     assert plenty.total_bytes <= plenty.capacity_bytes
@@ -122,7 +122,7 @@ def test_the_choice_is_the_largest_that_fits():
     assert (room_for_four.micro_batch_size, room_for_four.gradient_checkpointing) == (4, False)
 
 
-def test_checkpointing_is_chosen_only_where_one_image_does_not_fit():
+def test_checkpointing_is_chosen_only_if_one_image_does_not_fit():
     plenty = planned()
     fixed, per_image = plenty.fixed_bytes, plenty.activation_bytes_per_image
     tight = planned(capacity=memory_plan._total(fixed, per_image, 1) - 1)
@@ -130,14 +130,14 @@ def test_checkpointing_is_chosen_only_where_one_image_does_not_fit():
     assert tight.total_bytes <= tight.capacity_bytes
 
 
-def test_what_cannot_fit_says_so():
+def test_a_plan_that_cannot_fit_is_reported():
     lines = list(memory_plan.describe(planned(capacity=GIB // 2)))
     assert any("DOES NOT FIT" in line for line in lines)
     assert any("none of these fits" in line for line in lines), "half of it is CUDA's own share"
     assert not any("DOES NOT FIT" in line for line in memory_plan.describe(planned()))
 
 
-def test_what_does_not_fit_is_told_beside_what_would():
+def test_a_misfit_lists_alternatives_that_fit():
     everything = Trainable(everything=True)
     roomy = planned(trainable=everything)
     capacity = memory_plan._total(roomy.fixed_bytes, 0, 1) - 1
@@ -155,7 +155,7 @@ def test_a_plan_is_plain_json():
     assert all(isinstance(value, int | bool | dict) for value in dataclasses.asdict(planned()).values())
 
 
-def test_lora_is_counted_beside_the_modules_that_learn(tiny_model):
+def test_lora_is_counted_in_addition_to_trained_modules(tiny_model):
     found = planned(trainable=Trainable(0, False, 0), adapter=Adapter())
     adapters.add_lora(tiny_model, Adapter(), seed=0)
     assert found.parameters_by_module == {
@@ -167,7 +167,7 @@ def test_lora_is_counted_beside_the_modules_that_learn(tiny_model):
 
 
 @pytest.mark.parametrize("n_bits", [8, 4])
-def test_quantised_weights_count_as_what_they_take(n_bits):
+def test_quantised_weights_are_counted_with_their_size(n_bits):
     pytest.importorskip("bitsandbytes")
     few = Adapter(n_bits=n_bits)
     state = load_model(TINY_MODEL, torch.device("cpu"), quantisation=adapters.quantisation_config(few)).state_dict()

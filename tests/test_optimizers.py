@@ -1,4 +1,4 @@
-"""Groups carry the rates and decays that a recipe names; Lion takes the published step."""
+"""Parameter groups have the learning rates and decays of a recipe; Lion takes the published update."""
 
 import sys
 
@@ -12,7 +12,7 @@ from skincare.modeling.settings import Trainable
 from skincare.training import optimizers
 
 
-def test_parts_have_their_own_rates(tiny_model):
+def test_parts_have_their_own_learning_rates(tiny_model):
     parameters = freeze(tiny_model, Trainable())
     optimizer = optimizers.make("adamw", parameters, 1e-3, {"vision": 0.1, "merger": 2.0}, 0.01, decays_everything=True)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -21,7 +21,7 @@ def test_parts_have_their_own_rates(tiny_model):
         assert rates[id(parameter)] == pytest.approx(expected), name
 
 
-def test_norms_and_biases_decay_only_when_asked(tiny_model):
+def test_norms_and_biases_decay_only_with_decays_everything(tiny_model):
     parameters = freeze(tiny_model, Trainable())
     for decays_everything in (True, False):
         optimizer = optimizers.make("adamw", parameters, 1e-3, {}, 0.01, decays_everything=decays_everything)
@@ -32,7 +32,7 @@ def test_norms_and_biases_decay_only_when_asked(tiny_model):
             assert decays[id(parameter)] == (0.01 if decays_everything or matrix else 0.0), name
 
 
-def test_lion_takes_the_published_step():
+def test_lion_takes_the_published_update():
     weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
     lion = optimizers.Lion([weight], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
     expected, momentum = weight.detach().clone(), torch.zeros(3)
@@ -61,7 +61,7 @@ def test_every_optimizer_learns(name):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_an_absent_library_is_named(monkeypatch):
+def test_a_missing_library_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(StageError, match="bitsandbytes"):
         optimizers.make("adamw_8bit", {"a.b": nn.Parameter(torch.zeros(2))}, 1e-3, {}, 0, decays_everything=True)

@@ -1,4 +1,4 @@
-"""Each silent failure of fine-tuning that the checks know is caught before any epoch."""
+"""The pre-flight checks catch silent failures of fine-tuning before any epoch."""
 
 import random
 
@@ -18,14 +18,14 @@ from tests.dataset_helpers import write_dataset_files
 
 @pytest.fixture
 def ready(tiny_model, tiny_encoder, tmp_path):
-    """What a run starts from: images, what learns, the first examples."""
+    """The inputs of the checks: images, trainable parameters, the first examples."""
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"train": 3})["train"]
     parameters = freeze(tiny_model, Trainable())
     return VisionFeatures(Recogniser(tiny_model), tiny_encoder, layout.root), parameters, examples
 
 
-def test_a_sound_run_passes_and_is_left_as_it_was(ready):
+def test_a_correct_run_passes_and_is_left_unchanged(ready):
     images, parameters, examples = ready
     before = {name: tensor.clone() for name, tensor in images.recogniser.model.state_dict().items()}
     torch_state, python_state = torch.get_rng_state(), random.getstate()
@@ -58,7 +58,7 @@ def test_an_image_that_is_missing_from_the_prompt_is_caught(ready):
 
 
 @pytest.mark.parametrize("shift", ["all masked", "one more"])
-def test_labels_that_teach_something_else_are_caught(ready, shift):
+def test_wrong_labels_are_caught(ready, shift):
     batch, _ = batch_of(ready)
     if shift == "all masked":
         batch.labels[:] = IGNORED
@@ -69,21 +69,21 @@ def test_labels_that_teach_something_else_are_caught(ready, shift):
         preflight.check_labels(ready[0].encoder, batch, [one.category for one in ready[2]])
 
 
-def test_a_module_that_learns_without_having_been_promised_is_caught(ready):
+def test_a_gradient_of_a_frozen_module_is_caught(ready):
     images, parameters, examples = ready
     images.recogniser.model.model.language_model.layers[0].requires_grad_(True)
     with pytest.raises(StageError, match=r"layers\.0.*frozen but has a gradient"):
         preflight.check(images, parameters, examples, 2e-3, 1.0)
 
 
-def test_a_promised_module_that_gets_no_gradient_is_caught(ready):
+def test_a_trainable_module_without_gradient_is_caught(ready):
     images, parameters, examples = ready
     parameters["model.language_model.layers.3.mlp.up_proj.weight"].requires_grad_(False)
     with pytest.raises(StageError, match="no gradient"):
         preflight.check(images, parameters, examples, 2e-3, 1.0)
 
 
-def test_a_module_whose_gradient_is_zero_is_caught(ready):
+def test_a_zero_gradient_of_a_module_is_caught(ready):
     images, parameters, examples = ready
     with torch.no_grad():
         images.recogniser.model.model.visual.merger.mlp[-1].weight.zero_()
@@ -92,7 +92,7 @@ def test_a_module_whose_gradient_is_zero_is_caught(ready):
 
 
 def test_a_step_too_small_for_the_dtype_is_caught(ready):
-    """The reference's bf16 weights at a small rate: the optimizer runs, nothing changes."""
+    """bf16 weights at a small learning rate: the optimizer steps, nothing changes."""
     images, _, examples = ready
     model = images.recogniser.model
     model.model.language_model.layers[-1].to(torch.bfloat16)
@@ -106,8 +106,8 @@ def test_a_step_too_small_for_the_dtype_is_caught(ready):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_share_that_moves_is_what_rounding_says(dtype):
-    """Moved by the total rate upwards or downwards, a weight that can survive does so in at least one direction."""
+def test_the_movable_fraction_matches_rounding(dtype):
+    """A movable weight becomes another number when the total learning rate is added or subtracted."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter((torch.randn(20_000) * 0.02).to(dtype).float())
     for total_learning_rate in (1e-5, 1e-4, 1e-3):
@@ -116,7 +116,7 @@ def test_the_share_that_moves_is_what_rounding_says(dtype):
         assert share == pytest.approx((moved[0] | moved[1]).float().mean().item(), abs=0.02)
 
 
-def test_of_small_steps_bf16_shows_nothing_and_fp32_all():
+def test_small_steps_are_lost_in_bf16_and_kept_in_fp32():
     weight = {"model.visual.blocks.31.norm1.weight": torch.nn.Parameter(torch.ones(64))}
     assert preflight.movable_fraction(weight, 1e-3, torch.bfloat16) == 0.0
     assert preflight.movable_fraction(weight, 1e-9, torch.float32) == 1.0

@@ -1,4 +1,4 @@
-"""Each recipe changes what its name says, and nothing else, on the tiny model."""
+"""Each recipe changes what its name says, and nothing else."""
 
 import dataclasses
 import shutil
@@ -34,7 +34,7 @@ def layout(tmp_path):
     return found
 
 
-def test_the_default_is_the_references():
+def test_the_default_recipe_is_the_reference_experiment():
     reference = RECIPES["reference"]
     assert reference.trainable == Trainable(1, True, 1)
     assert (reference.learning_rate, reference.weight_decay, reference.max_grad_norm) == (5e-7, 0.01, 0.5)
@@ -43,7 +43,7 @@ def test_the_default_is_the_references():
 
 
 @pytest.mark.parametrize("variation", VARIATIONS)
-def test_a_variation_changes_few_things_and_says_which(variation):
+def test_a_variation_changes_at_most_three_fields_and_extends_the_description(variation):
     for base in ("reference", "tuned", "sample"):
         one, other = dataclasses.asdict(RECIPES[base]), dataclasses.asdict(RECIPES[f"{base}-{variation}"])
         changed = {key for key in one if one[key] != other[key]} - {"description"}
@@ -52,14 +52,14 @@ def test_a_variation_changes_few_things_and_says_which(variation):
         assert other["description"].startswith(one["description"])
 
 
-def test_an_unknown_recipe_lists_those_there_are():
+def test_an_unknown_recipe_lists_the_available_ones():
     with pytest.raises(StageError, match="sample-k2"):
         get_recipe("sample-k9")
 
 
 @pytest.fixture
 def half_model(tmp_path):
-    """The tiny model in float16, as some checkpoints are."""
+    """The tiny model in float16."""
     model = load_model(TINY_MODEL, torch.device("cpu")).half()
     folder = tmp_path / "half"
     model.save_pretrained(folder)
@@ -82,7 +82,7 @@ def test_a_float16_checkpoint_trains(layout, monkeypatch, half_model):
 
 
 def trained(layout, monkeypatch, recipe, max_epochs=1, *, released=True):
-    """Run a few steps; return the Trainer, if asked with the optimizer's states."""
+    """Train a few steps; return the Trainer, unless `released` with its optimizer state."""
     if not released:
         monkeypatch.setattr(Trainer, "release", lambda self: None)
     monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
@@ -126,7 +126,7 @@ def test_every_recipe_trains_and_loads(layout, monkeypatch, variation):
         ("all", {"vision", "merger", "language"}),
     ],
 )
-def test_what_trains_is_what_the_name_says(layout, monkeypatch, variation, expected):
+def test_the_trainable_parts_match_the_recipe_name(layout, monkeypatch, variation, expected):
     from skincare.training.optimizers import part_of
 
     training = trained(layout, monkeypatch, f"sample-{variation}")
@@ -135,7 +135,7 @@ def test_what_trains_is_what_the_name_says(layout, monkeypatch, variation, expec
     assert blocks == {"k2": {"2", "3"}, "all": {"0", "1", "2", "3"}}.get(variation, set())
 
 
-def test_augmentation_changes_training_images_and_not_validation(layout, monkeypatch):
+def test_only_training_images_are_augmented(layout, monkeypatch):
     kept = trained(layout, monkeypatch, "sample-geometric").images
     names = [path.name for path in sorted(layout.clean_images.iterdir())]
     val = set(names[16:20])
@@ -145,12 +145,12 @@ def test_augmentation_changes_training_images_and_not_validation(layout, monkeyp
     assert len(cached - val) <= 8
 
 
-def test_a_quarter_of_the_data_is_a_quarter_of_every_category(layout, monkeypatch):
+def test_the_quarter_recipe_takes_a_quarter_of_every_category(layout, monkeypatch):
     training = trained(layout, monkeypatch, "sample-quarter")
     assert len(training.train) == 14  # of 16 in 14 categories, rounded up
 
 
-def test_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
+def test_learning_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
     training = trained(layout, monkeypatch, "sample-parts")
     scales = {group["scale"] for group in training.optimizer.param_groups}
     assert scales == {0.1, 1.0}
@@ -161,8 +161,8 @@ def test_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
 
 
 @pytest.mark.parametrize("variation", ["lora", "lora-parts"])
-def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variation):
-    """The exported model answers as the trained one, without peft."""
+def test_lora_is_merged_into_the_exported_weights(layout, monkeypatch, variation):
+    """The exported model has the losses of the trained one, without peft."""
     training = trained(layout, monkeypatch, f"sample-{variation}")
     for name, tensor in checkpoints.trained_tensors(training.best_state()):
         copy_full_tensor(tensor, training.parameters[name])
@@ -180,7 +180,7 @@ def test_lora_is_merged_into_what_everybody_can_load(layout, monkeypatch, variat
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_few_bits_without_the_library_say_so(monkeypatch):
+def test_quantisation_without_bitsandbytes_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(StageError, match="bitsandbytes"):
         adapters.quantisation_config(Adapter(n_bits=8))
@@ -189,8 +189,8 @@ def test_few_bits_without_the_library_say_so(monkeypatch):
 
 
 @pytest.mark.parametrize(("n_bits", "dtype"), [(8, torch.int8), (4, torch.uint8)])
-def test_few_bits_are_learnt_over_and_never_changed(layout, monkeypatch, n_bits, dtype):
-    """The language layers are quantised and stay; the loss falls; the export has the original weights."""
+def test_quantised_weights_are_trained_over_and_never_changed(layout, monkeypatch, n_bits, dtype):
+    """Quantised language layers stay frozen, the loss decreases, the export has the original weights plus LoRA."""
     pytest.importorskip("bitsandbytes")
     monkeypatch.setitem(RECIPES, "few", dataclasses.replace(RECIPES[f"sample-qlora{n_bits}"], max_epochs=4))
     seen = {}
@@ -225,7 +225,7 @@ def test_few_bits_are_learnt_over_and_never_changed(layout, monkeypatch, n_bits,
     torch.testing.assert_close(found[f"{name}.weight"], expected[f"{name}.weight"] + change, rtol=1e-5, atol=1e-6)
 
 
-def test_states_of_eight_bits_take_few_bytes(layout, monkeypatch):
+def test_8_bit_optimizer_states_are_stored_in_uint8(layout, monkeypatch):
     pytest.importorskip("bitsandbytes")
     training = trained(layout, monkeypatch, "sample-adamw8bit", released=False)
     large = [p for p in training.parameters.values() if p.numel() >= 4096]
@@ -235,7 +235,7 @@ def test_states_of_eight_bits_take_few_bytes(layout, monkeypatch):
         assert training.optimizer.state[parameter]["state2"].dtype == torch.uint8
 
 
-def test_a_probe_leaves_the_model_as_it_was(layout, monkeypatch):
+def test_a_probe_leaves_the_model_unchanged(layout, monkeypatch):
     training = trained(layout, monkeypatch, "sample-probe")
     assert all(name.startswith("classification_head.") for name in training.parameters)
     before = load_model(TINY_MODEL, torch.device("cpu")).state_dict()

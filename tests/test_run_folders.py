@@ -1,4 +1,4 @@
-"""A run's name is its own, and a finished run stays until another one that replaces it is finished too."""
+"""Run names are unique, and a finished run is kept until its replacement is finished."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def layout(tmp_path):
 
 
 def leave(layout, run, content="", *, is_finished=True):
-    """Leave what a run leaves: states, and a model and results if it was finished."""
+    """Create the files of a run: checkpoints and, if finished, model and results."""
     (layout.training_state(run) / "last-0001-0000000").mkdir(parents=True)
     if is_finished:
         layout.finetune_log(run).mkdir(parents=True)
@@ -27,7 +27,7 @@ def content(layout, run):
     return [file.read_text() if file.is_file() else None for file in files]
 
 
-def test_default_names_carry_recipe_and_seed_and_count_up(layout):
+def test_default_names_hold_recipe_seed_and_a_counter(layout):
     names = []
     for seed in (0, 0, 1, 0, 1):
         run = run_folders.choose(layout, "", "tuned", seed, "keep")
@@ -37,7 +37,7 @@ def test_default_names_carry_recipe_and_seed_and_count_up(layout):
     assert names == ["tuned", "tuned-2", "tuned-seed1", "tuned-3", "tuned-seed1-2"]
 
 
-def test_a_finished_run_is_not_overwritten_unasked(layout):
+def test_a_finished_run_is_replaced_only_with_overwrite(layout):
     leave(layout, "r")
     with pytest.raises(StageError, match="--overwrite"):
         run_folders.choose(layout, "r", "tuned", 0, "keep")
@@ -46,7 +46,7 @@ def test_a_finished_run_is_not_overwritten_unasked(layout):
     assert run_folders.choose(layout, "r", "tuned", 0, "overwrite") == RunFolders("r", layout.replacement("r"))
 
 
-def test_a_model_that_somebody_put_there_counts_as_finished(layout):
+def test_a_foreign_model_under_a_run_name_counts_as_finished(layout):
     layout.finetuned_model("r").mkdir(parents=True)
     (layout.finetuned_model("r") / "config.json").write_text("{}")
     for what in ("keep", "resume"):
@@ -54,7 +54,7 @@ def test_a_model_that_somebody_put_there_counts_as_finished(layout):
             run_folders.choose(layout, "r", "tuned", 0, what)
 
 
-def test_an_interrupted_run_is_resumed_or_thrown_away_only_if_told(layout):
+def test_an_interrupted_run_is_resumed_or_discarded_only_on_request(layout):
     leave(layout, "tuned", is_finished=False)
     for name in ("", "tuned"):
         with pytest.raises(StageError, match="--resume"):
@@ -66,7 +66,7 @@ def test_an_interrupted_run_is_resumed_or_thrown_away_only_if_told(layout):
     assert not layout.training_state("tuned").exists()
 
 
-def test_an_interrupted_replacement_is_what_goes_on(layout):
+def test_an_interrupted_replacement_is_resumed(layout):
     leave(layout, "r", "old")
     leave(layout, layout.replacement("r"), is_finished=False)
     assert run_folders.is_resumable(layout, "r", "tuned", 0)
@@ -77,13 +77,13 @@ def test_an_interrupted_replacement_is_what_goes_on(layout):
     assert content(layout, "r") == ["old", "old"]
 
 
-def test_nothing_finished_is_ever_cleared(layout):
+def test_a_finished_run_is_never_cleared(layout):
     leave(layout, "r", "old")
     run_folders.clear(layout, RunFolders("r", "r"))
     assert content(layout, "r") == ["old", "old"]
 
 
-def test_a_replacement_takes_the_place_and_leaves_nothing_behind(layout):
+def test_a_replacement_leaves_no_folders_behind(layout):
     leave(layout, "r", "old")
     leave(layout, layout.replacement("r"), "new")
     run_folders.publish(layout, RunFolders("r", layout.replacement("r")))
@@ -93,7 +93,7 @@ def test_a_replacement_takes_the_place_and_leaves_nothing_behind(layout):
 
 
 @pytest.mark.parametrize("n_renames", range(4))
-def test_a_swap_that_is_cut_off_anywhere_is_finished_by_the_next_start(layout, monkeypatch, n_renames):
+def test_an_interrupted_swap_is_completed_by_the_next_start(layout, monkeypatch, n_renames):
     leave(layout, "r", "old")
     leave(layout, layout.replacement("r"), "new")
     original, n_done = type(layout.root).rename, 0
@@ -115,7 +115,7 @@ def test_a_swap_that_is_cut_off_anywhere_is_finished_by_the_next_start(layout, m
     assert [path.name for path in layout.finetuned_model("").iterdir()] == ["r"]
 
 
-def test_plots_are_those_of_the_run_that_was_finished_last(layout):
+def test_plots_are_those_of_the_latest_finished_run(layout):
     layout.plot("").parent.mkdir()
     for name in ("cm_epoch_9", "lr", "cm_before_training"):
         layout.plot(name).write_bytes(b"old")
@@ -128,12 +128,12 @@ def test_plots_are_those_of_the_run_that_was_finished_last(layout):
 
 
 @pytest.mark.parametrize("name", ["../r", ".new", "a/b", "-r", "r\n", " "])
-def test_a_name_that_is_no_folder_is_refused(layout, name):
+def test_an_invalid_run_name_is_rejected(layout, name):
     with pytest.raises(StageError, match="names folders"):
         run_folders.choose(layout, name, "tuned", 0, "overwrite")
 
 
-def test_options_that_contradict_are_refused():
+def test_mutually_exclusive_options_are_rejected():
     with pytest.raises(StageError, match="--resume and --overwrite are mutually exclusive"):
         run_folders.existing_run_policy(resume=True, restart=False, overwrite=True)
     assert run_folders.existing_run_policy(resume=False, restart=False, overwrite=False) == "keep"

@@ -1,4 +1,4 @@
-"""What decides a run is told from what does not, and what differs is named."""
+"""The identity of a run holds everything that affects it, and differences are listed."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def identity(files, encoder=None, model=TINY_MODEL, recipe=RECIPES["sample"], se
     return run_identity.compute(RunSpec(RunSettings(model=str(model)), "", recipe, seed, data), encoder)
 
 
-def test_the_same_run_is_the_same_whatever_order_and_words(files, copy):
+def test_identity_does_not_depend_on_order_of_examples_or_description(files, copy):
     one = identity(files)
     other = identity(
         files, model=copy, recipe=dataclasses.replace(RECIPES["sample"], description="better words"),
@@ -57,7 +57,7 @@ def test_the_same_run_is_the_same_whatever_order_and_words(files, copy):
     assert run_identity.digest(one) == run_identity.digest(other)
 
 
-def test_what_differs_is_named_with_its_values_where_they_are_short(files):
+def test_differences_are_listed_with_short_values(files):
     one = identity(files)
     recipe = dataclasses.replace(RECIPES["sample"], learning_rate=0.5, max_epochs=7)
     other = identity(files, recipe=recipe, seed=3)
@@ -70,7 +70,7 @@ def test_what_differs_is_named_with_its_values_where_they_are_short(files):
     assert run_identity.differences(one, identity(files)) == ["template (not recorded)"]
 
 
-def test_template_prompt_and_labels_decide(files):
+def test_template_prompt_and_labels_are_part_of_the_identity(files):
     processor = load_processor(TINY_MODEL, PixelLimits(36, 36))
     one = identity(files, PromptEncoder(processor, skincare_labels()))
     processor.chat_template = processor.chat_template.replace("assistant", "helper")
@@ -82,18 +82,18 @@ def test_template_prompt_and_labels_decide(files):
     assert run_identity.differences(one, identity(files, encoder))[0].startswith("labels (Moisturiser [44, ")
 
 
-def test_an_image_counts_by_its_content(files):
+def test_images_are_identified_by_content(files):
     before = run_identity.fingerprint(EXAMPLES, files)
     (files.root / EXAMPLES[1].image).write_bytes(b"another image under the old name")
     assert run_identity.fingerprint(EXAMPLES, files) != before
 
 
-def test_shards_need_not_be_fetched_to_be_known():
+def test_shards_are_identified_without_fetching_them():
     known = SimpleNamespace(sha256_of=lambda image: image * 2)
     assert len(run_identity.fingerprint(EXAMPLES, known)) == 16
 
 
-def test_weights_are_the_same_however_they_are_sharded(copy):
+def test_the_weight_hash_does_not_depend_on_sharding(copy):
     whole = checkpoint_hashes(TINY_MODEL)
     tensors = load_file(copy / "model.safetensors")
     names = sorted(tensors)
@@ -106,7 +106,7 @@ def test_weights_are_the_same_however_they_are_sharded(copy):
     assert checkpoint_hashes(copy)["weights"] != whole["weights"]
 
 
-def test_a_configuration_counts_but_for_the_version_that_wrote_it(copy):
+def test_the_configuration_hash_ignores_the_transformers_version(copy):
     whole, config = checkpoint_hashes(TINY_MODEL), json.loads((copy / "config.json").read_text())
     for change, is_same in (({"transformers_version": "9"}, True), ({"rms_norm_eps": 1.0}, False)):
         other = shutil.copytree(copy, copy.parent / str(is_same))
@@ -114,7 +114,7 @@ def test_a_configuration_counts_but_for_the_version_that_wrote_it(copy):
         assert (checkpoint_hashes(other) == whole) == is_same
 
 
-def test_damaged_weights_are_named(copy):
+def test_damaged_weights_are_reported(copy):
     (copy / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(StageError, match="cannot be read"):
         checkpoint_hashes(copy)

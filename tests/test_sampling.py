@@ -1,4 +1,4 @@
-"""Orders are functions of seed and epoch; rare categories are helped as the recipe says."""
+"""Epoch orders are functions of seed and epoch; sampling and weights against class imbalance."""
 
 from collections import Counter
 
@@ -19,21 +19,21 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("imbalance", ["none", "class_balanced", "focal"])
-def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(imbalance):
+def test_each_epoch_is_another_permutation_of_the_images(imbalance):
     orders = [sampling.epoch_order(CATEGORIES, imbalance, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(94)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
     assert sampling.epoch_order(CATEGORIES, imbalance, 1, 1) == orders[3]
 
 
-def test_the_balanced_sampler_shows_categories_as_often_as_each_other():
+def test_the_balanced_sampler_draws_categories_equally_often():
     drawn = Counter(
         CATEGORIES[i] for epoch in range(60) for i in sampling.epoch_order(CATEGORIES, "balanced_sampler", 0, epoch)
     )
     assert all(n == pytest.approx(60 * 94 / 3, rel=0.06) for n in drawn.values())
 
 
-def test_weights_grow_with_rarity_and_average_to_one():
+def test_weights_increase_with_rarity_and_average_to_one():
     weights = sampling.category_weights(CATEGORIES)
     assert weights["Peel"] > weights["Balm"] > weights["Oil"]
     assert sum(weights[one] for one in CATEGORIES) / len(CATEGORIES) == pytest.approx(1)
@@ -42,11 +42,11 @@ def test_weights_grow_with_rarity_and_average_to_one():
     assert weights["Peel"] / weights["Oil"] < balanced[1] / balanced[0]
 
 
-def test_equal_categories_weigh_the_same():
+def test_equal_categories_have_equal_weights():
     assert sampling.category_weights(["Oil", "Balm"] * 9) == pytest.approx({"Oil": 1, "Balm": 1})
 
 
-def test_focal_damps_what_is_already_known():
+def test_the_focal_loss_reduces_the_loss_of_likely_answers():
     losses = torch.tensor([0.01, 0.7, 4.0])
     damped = sampling.focal_losses(losses) / losses
     assert damped[0] < 1e-3
@@ -54,7 +54,7 @@ def test_focal_damps_what_is_already_known():
     assert damped[2] > 0.95
 
 
-def test_a_share_keeps_every_category_in_proportion():
+def test_a_subsample_keeps_the_proportions_of_the_categories():
     part = sampling.subsample(EXAMPLES, 0.25, seed=0)
     assert Counter(one.category for one in part) == {"Oil": 15, "Balm": 8, "Peel": 1}
     assert part == [one for one in EXAMPLES if one in part]

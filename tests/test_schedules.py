@@ -1,4 +1,4 @@
-"""The rates are torch's own, without a scheduler's state."""
+"""The stateless schedules match torch's schedulers."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def torch_rates(make, n_steps, peak=3e-4):
 
 
 @pytest.mark.parametrize(("period", "multiplier"), [(7, 1), (5, 2), (10, 1)])
-def test_cosine_warm_restarts_are_torchs(period, multiplier):
+def test_cosine_warm_restarts_match_torch(period, multiplier):
     expected = torch_rates(
         lambda one: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(one, period, multiplier, eta_min=3e-6), 40
     )
@@ -24,7 +24,7 @@ def test_cosine_warm_restarts_are_torchs(period, multiplier):
         assert schedules.cosine_warm_restarts(step, period, multiplier, 0.01) == pytest.approx(rate, rel=1e-9)
 
 
-def test_one_cycle_is_torchs():
+def test_one_cycle_matches_torch():
     expected = torch_rates(
         lambda one: torch.optim.lr_scheduler.OneCycleLR(
             one, 3e-4, total_steps=41, pct_start=0.25, div_factor=50, final_div_factor=1
@@ -36,7 +36,7 @@ def test_one_cycle_is_torchs():
         assert schedules.one_cycle(step, 0.25 * 41 - 1, 41, 0.02) == pytest.approx(rate, rel=1e-6)
 
 
-def test_warm_up_rises_in_a_line_and_ends_at_the_floor():
+def test_warm_up_is_linear_and_the_decay_ends_at_the_floor():
     rates = [schedules.warmup_cosine(step, 10, 100, 0.1) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
     assert rates[10] == 1.0 == max(rates)

@@ -112,7 +112,7 @@ def done(layout: Layout) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path, forker, uninterrupted):
+def test_a_run_killed_repeatedly_ends_like_an_uninterrupted_one(tmp_path, forker, uninterrupted):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201  shown when the test fails
     chance = random.Random(seed)

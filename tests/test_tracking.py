@@ -1,4 +1,4 @@
-"""Weights & Biases gets what the user asked for, under log/, and nothing where nobody asked."""
+"""Weights & Biases tracks a run only if it is configured; offline files are in log/."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def nobody_asked(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_nothing_is_reported_unasked(tmp_path, monkeypatch):
+def test_tracking_is_disabled_by_default(tmp_path, monkeypatch):
     assert isinstance(tracking.make_tracker("p", "r", {}, Layout(tmp_path)), tracking.NoTracker)
     monkeypatch.setenv("WANDB_API_KEY", "key")
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -34,7 +34,7 @@ def logged_tables(run, name):
 
 
 @pytest.mark.slow
-def test_an_offline_run_is_kept_under_log(tmp_path, monkeypatch):
+def test_an_offline_run_is_written_to_the_log_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HF_TOKEN", "s3cr3t-value")
     monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
@@ -64,12 +64,12 @@ def test_an_offline_run_is_kept_under_log(tmp_path, monkeypatch):
 
 
 def wandb_ids(layout):
-    """The ids of all offline runs; a second folder of the same second has a number behind its id."""
+    """The ids of all offline runs; a second folder of the same second has a number after its id."""
     return [path.name.split("-")[3] for path in (layout.root / "log" / "wandb").glob("offline-run-*")]
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_the_same_run_there(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_wandb_id(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
         monkeypatch.setattr(figures, name, lambda *_: None)
@@ -91,7 +91,7 @@ def test_a_resumed_run_is_the_same_run_there(tmp_path, monkeypatch):
     assert len(set(wandb_ids(layout))) == 2
 
 
-def test_the_id_of_a_run_is_given_to_wandb(tmp_path, monkeypatch):
+def test_the_run_id_is_passed_to_wandb(tmp_path, monkeypatch):
     given = []
     monkeypatch.setenv("WANDB_API_KEY", "key")
     monkeypatch.setattr(wandb, "init", lambda **settings: given.append(settings) or SimpleNamespace(id="abc"))

@@ -1,4 +1,4 @@
-"""A run that goes on from a saved state ends with the same bits; the best epoch is kept; memory trouble is survived."""
+"""A resumed run gives equal weights; the best epoch is exported; checkpoints of other runs are rejected."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ SIZES = {"train": 10, "val": 4, "test": 4}
 
 @pytest.fixture(autouse=True)
 def no_plots(request, monkeypatch):
-    """Plots take longer than these small runs; one test looks at them."""
+    """Skip the plots, which take longer than these small runs, except in the test of plots."""
     if "plots" not in request.function.__name__:
         monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
         monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
@@ -52,7 +52,7 @@ def weights(layout, run="r"):
 
 
 def history(layout, run="r"):
-    """The run's history without what time it took."""
+    """The history of a run, without times."""
     return [dataclasses.replace(row, seconds=0.0) for row in HISTORY.read(layout.finetune_log(run) / "history.csv")]
 
 
@@ -66,7 +66,7 @@ def assert_same_run(layout, one, other):
     assert answers[0] == answers[1]
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(layout):
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(layout):
     finetune.run(config(layout, run="a"), layout)
     finetune.run(config(layout, run="b"), layout)
     assert_same_run(layout, "a", "b")
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(layout):
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
-def test_a_run_stopped_after_any_step_ends_with_the_same_bits(layout, monkeypatch, n_steps):
+def test_a_run_resumed_after_any_step_gives_equal_weights(layout, monkeypatch, n_steps):
     finetune.run(config(layout, run="whole"), layout)
     original, n_taken = Trainer._step, 0
 
@@ -101,7 +101,7 @@ def test_the_best_epoch_is_exported_not_the_last(layout):
     assert summary.results["best_epoch"] == best.epoch < rows[-1].epoch
 
 
-def test_the_export_loads_as_any_model_does_and_answers_the_same(layout):
+def test_the_export_loads_with_from_pretrained_and_holds_the_best_weights(layout):
     finetune.run(config(layout), layout)
     folder = layout.finetuned_model("r")
     model = AutoModelForImageTextToText.from_pretrained(folder)
@@ -113,7 +113,7 @@ def test_the_export_loads_as_any_model_does_and_answers_the_same(layout):
         assert torch.equal(loaded[name], tensor), name
 
 
-def test_only_the_promised_modules_change(layout):
+def test_only_the_trainable_modules_change(layout):
     finetune.run(config(layout), layout)
     before = load_model(TINY_MODEL, torch.device("cpu")).state_dict()
     after = load_model(layout.finetuned_model("r"), torch.device("cpu")).state_dict()
@@ -124,14 +124,14 @@ def test_only_the_promised_modules_change(layout):
     assert all(any(name.startswith(one) for name in changed) for one in promised)
 
 
-def test_patience_ends_a_run(layout, monkeypatch):
+def test_early_stopping_ends_a_run(layout, monkeypatch):
     monkeypatch.setitem(RECIPES, "sample", dataclasses.replace(RECIPES["sample"], patience_epochs=1))
     summary = finetune.run(config(layout, learning_rate=1e-12, max_epochs=9), layout)
     assert summary.results["stop_reason"] == "patience"
     assert summary.results["n_epochs"] < 9
 
 
-def test_an_interrupted_run_is_not_thrown_away_unasked(layout, monkeypatch):
+def test_an_interrupted_run_is_discarded_only_with_restart(layout, monkeypatch):
     monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
@@ -141,7 +141,7 @@ def test_an_interrupted_run_is_not_thrown_away_unasked(layout, monkeypatch):
     finetune.run(config(layout, restart=True), layout)
 
 
-def test_a_state_of_other_data_or_recipe_is_refused(layout, monkeypatch):
+def test_a_checkpoint_of_other_data_or_recipe_is_rejected(layout, monkeypatch):
     monkeypatch.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
@@ -155,7 +155,7 @@ def test_a_state_of_other_data_or_recipe_is_refused(layout, monkeypatch):
 
 @pytest.fixture
 def other_language_model(tmp_path):
-    """The same model but for one tensor of a frozen language layer, as base and Instruct differ."""
+    """The same model except for one tensor of a frozen language layer."""
     folder = shutil.copytree(TINY_MODEL, tmp_path / "other")
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name in tensors if "layers.0.mlp" in name)
@@ -164,7 +164,7 @@ def other_language_model(tmp_path):
     return folder
 
 
-def test_a_run_does_not_go_on_with_another_model_or_processor(layout, monkeypatch, other_language_model):
+def test_a_run_is_not_resumed_with_another_model_or_processor(layout, monkeypatch, other_language_model):
     with monkeypatch.context() as patched:
         patched.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -179,7 +179,7 @@ def test_a_run_does_not_go_on_with_another_model_or_processor(layout, monkeypatc
     finetune.run(config(layout, resume=True, model=str(copy)), layout)
 
 
-def test_a_given_micro_batch_size_counts_when_a_run_goes_on(layout, monkeypatch, caplog):
+def test_a_given_micro_batch_size_overrides_the_saved_one(layout, monkeypatch, caplog):
     caplog.set_level("INFO")
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -197,7 +197,7 @@ def test_a_given_micro_batch_size_counts_when_a_run_goes_on(layout, monkeypatch,
     assert "1 image(s) per pass instead of the saved 8" in caplog.text
 
 
-def test_a_damaged_state_is_named(layout, monkeypatch):
+def test_a_damaged_checkpoint_is_reported(layout, monkeypatch):
     monkeypatch.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
@@ -208,7 +208,7 @@ def test_a_damaged_state_is_named(layout, monkeypatch):
         finetune.run(config(layout, resume=True), layout)
 
 
-def test_retention_keeps_the_last_and_the_best_state(layout):
+def test_only_the_last_and_the_best_checkpoint_are_kept(layout):
     finetune.run(config(layout), layout)
     kinds = [path.name.partition("-")[0] for path in layout.training_state("r").iterdir()]
     assert sorted(kinds) == ["best", "last"]
@@ -220,7 +220,7 @@ def test_ctrl_c_exits_130_and_leaves_no_summary(layout, monkeypatch):
     assert not layout.summary("finetune").exists()
 
 
-def test_results_and_plots_are_where_the_contract_says(layout):
+def test_results_and_plots_are_written_to_their_documented_paths(layout):
     assert stage.execute("finetune", config(layout), layout, finetune.run) == 0
     for name in ("lr", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "cm_epoch_3"):
         assert layout.plot(name).read_bytes().startswith(b"\x89PNG"), name
@@ -233,7 +233,7 @@ def test_results_and_plots_are_where_the_contract_says(layout):
     assert Path(layout.finetune_log("r") / "val_predictions.jsonl").is_file()
 
 
-def test_a_plan_or_a_list_does_not_touch_the_record_of_a_run(layout):
+def test_plan_and_list_leave_the_summary_and_log_of_a_run_unchanged(layout):
     assert stage.execute("finetune", config(layout, max_epochs=1), layout, finetune.run) == 0
     record = [path.read_bytes() for path in (layout.summary("finetune"), layout.stage_log("finetune"))]
     for changes in ({"plan": True}, {"list_recipes": True}):
@@ -244,7 +244,7 @@ def test_a_plan_or_a_list_does_not_touch_the_record_of_a_run(layout):
 
 
 @pytest.mark.parametrize("recipe", ["sample", "sample-merger", "sample-all"])
-def test_a_plan_counts_the_images_that_a_run_leaves_on_disk(layout, recipe):
+def test_the_plan_counts_the_images_that_a_run_caches(layout, recipe):
     settings = config(layout, recipe=recipe, max_epochs=1, learning_rate=1e-4)
     finetune.run(dataclasses.replace(settings, plan=True), layout)
     planned = json.loads(layout.finetune_plan.read_text())

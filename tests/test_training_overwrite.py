@@ -1,4 +1,4 @@
-"""Nothing that a training run made is lost: not by a start that fails, nor by another run of its name."""
+"""The files of a training run survive a failing start and another run of the same name."""
 
 import importlib
 import json
@@ -40,7 +40,7 @@ def execute(layout, **changes):
 
 
 def kept(layout):
-    """All that a run leaves for people: its two folders, the plots, the summary."""
+    """All outputs of a run: its two folders, the plots, the summary."""
     folders = [layout.root / name for name in ("models", "log", "plots")]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
     return {path.relative_to(layout.root).as_posix(): path.read_bytes() for path in files}
@@ -66,7 +66,7 @@ def without_bitsandbytes(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
 
 
-def test_a_start_that_fails_leaves_a_finished_run_as_it_was(layout, other_family, without_bitsandbytes):
+def test_a_failing_start_leaves_a_finished_run_unchanged(layout, other_family, without_bitsandbytes):
     assert execute(layout) == 0
     before = kept(layout)
     assert "log/finetune.json" in before
@@ -83,7 +83,7 @@ def test_a_start_that_fails_leaves_a_finished_run_as_it_was(layout, other_family
     assert layout.stage_log("finetune").read_text().count("on test") == 1, "the log of the finished run"
 
 
-def test_a_start_that_fails_leaves_an_interrupted_run_to_be_resumed(layout, monkeypatch):
+def test_a_failing_start_leaves_an_interrupted_run_resumable(layout, monkeypatch):
     monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout) == 130
     monkeypatch.undo()
@@ -93,7 +93,7 @@ def test_a_start_that_fails_leaves_an_interrupted_run_to_be_resumed(layout, monk
     assert kept(layout) == before
 
 
-def test_an_overwriting_run_takes_the_place_only_when_it_is_finished(layout, monkeypatch):
+def test_overwrite_replaces_a_run_only_when_the_new_one_is_finished(layout, monkeypatch):
     assert execute(layout) == 0
     before = kept(layout)
     monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -116,13 +116,13 @@ def test_an_overwriting_run_takes_the_place_only_when_it_is_finished(layout, mon
     assert kept(layout)["models/finetuned/other/model.safetensors"] == after[model]
 
 
-def test_without_a_name_no_run_meets_another(layout):
+def test_default_names_never_collide(layout):
     for seed in (0, 1, 0):
         assert execute(layout, run="", seed=seed) == 0
     assert sorted(path.name for path in layout.finetuned_model("").iterdir()) == ["sample", "sample-2", "sample-seed1"]
 
 
-def test_ctrl_c_names_the_command_that_goes_on(layout, monkeypatch, caplog):
+def test_ctrl_c_prints_the_command_that_continues(layout, monkeypatch, caplog):
     monkeypatch.setattr("sys.argv", ["src/finetune.py", "--run", "my run", "--overwrite"])
     monkeypatch.setattr("skincare.runlog.setup", lambda *_, **__: None)
     monkeypatch.setattr(Trainer, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

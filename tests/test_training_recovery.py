@@ -1,4 +1,4 @@
-"""Trainer that is killed at any point, while it writes a checkpoint too, ends as an uninterrupted run.
+"""A training run that is killed at any point, while it writes a checkpoint too, ends as an uninterrupted run.
 
 The processes are real. They are forked from one that has imported the stage, so that a start takes no imports.
 """
@@ -96,7 +96,7 @@ def kill_while_it_writes(layout, run, kind, forker, wait_s):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(layout, forker):
+def test_a_run_killed_repeatedly_ends_like_an_uninterrupted_one(layout, forker):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201  shown when the test fails
     chance = random.Random(seed)

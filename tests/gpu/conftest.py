@@ -1,4 +1,4 @@
-"""Where the GPU tests run: on CUDA; on a CPU they skip, but for `benchmarks/gpu/run.sh --tiny`, which sets ON_CPU."""
+"""The GPU tests run on CUDA; on a CPU they are skipped, unless `benchmarks/gpu/run.sh --tiny` sets ON_CPU."""
 
 import os
 
@@ -22,7 +22,7 @@ def device():
 
 @pytest.fixture
 def cuda(device, request):
-    """The device, where it must be CUDA; why stands in the test's docstring."""
+    """The CUDA device, for tests whose docstring says why a CPU does not do."""
     if device.type != "cuda":
         pytest.skip(f"needs a CUDA GPU: {request.function.__doc__}")
     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The memory plan against what a step really takes, at the true shape."""
+"""The memory plan against the peak memory of real steps, at full size."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ N_IMAGES, N_VISUAL_TOKENS = 4, 128
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
-def test_the_plan_is_within_15_percent_of_torchs_peak(cuda, checkpointing):
-    """what torch's allocator takes at its peak is known on CUDA only."""
+def test_the_plan_is_within_15_percent_of_the_peak_memory(cuda, checkpointing):
+    """torch reports the allocator's peak on CUDA only."""
     encoder = PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
     model = full_size_model(torch.bfloat16, cuda, encoder)
     model.config.dtype = torch.bfloat16

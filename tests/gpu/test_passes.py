@@ -1,4 +1,4 @@
-"""On the device, ours is what transformers' own forward and backward pass is, in fp32 and in bf16."""
+"""On the device, our passes match the forward and backward pass of transformers, in fp32 and in bf16."""
 
 import importlib.util
 
@@ -29,7 +29,7 @@ TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (5e-3, 5e-2)}
 
 @pytest.fixture(autouse=True)
 def exact_fp32(monkeypatch):
-    """Convolutions of fp32 tensors are TF32 on CUDA by default: three digits."""
+    """Disable TF32, the default for fp32 convolutions on CUDA, with three digits."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
@@ -40,7 +40,7 @@ def loaded(device, dtype=torch.float32, attention="sdpa"):
 
 
 def plain_logits(model, batch, pixels):
-    """All logits by transformers' own pass, which sees every image and computes every token."""
+    """All logits of the forward pass of transformers, over all images and tokens."""
     device = model.lm_head.weight.device
     with torch.autocast(device.type, torch.bfloat16, enabled=model.config.dtype == torch.bfloat16):
         return model(
@@ -63,7 +63,7 @@ def gradients(parameters):
 
 
 def assert_close(found, expected, dtype):
-    """Compare losses, the norm of all gradients and each module's gradients, given as (losses, gradients)."""
+    """Compare losses, the total gradient norm and each module's gradients, given as (losses, gradients)."""
     of_loss, of_gradient = TOLERANCES[dtype]
     torch.testing.assert_close(found[0], expected[0], rtol=of_loss, atol=of_loss)
     assert found[1].keys() == expected[1].keys()
@@ -99,7 +99,7 @@ def test_a_step_from_cached_features_equals_the_plain_step(device, tiny_encoder,
 
 
 @pytest.mark.parametrize("n_micro", [1, 2])
-def test_images_of_several_shapes_are_learnt_alike_together_and_apart(device, tiny_encoder, n_micro):
+def test_images_of_several_shapes_have_equal_gradients_in_one_pass_and_several(device, tiny_encoder, n_micro):
     model = loaded(device)
     parameters = freeze(model, Trainable())
     recogniser = Recogniser(model).train()

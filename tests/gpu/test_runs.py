@@ -1,4 +1,4 @@
-"""Whole runs of finetune.py on the device: what decides only speed or memory changes nothing that is learnt."""
+"""Runs of finetune.py on the device: settings of speed and memory do not change the training."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ BATCH_SIZE = 8
 
 @dataclasses.dataclass
 class Steps:
-    """What the optimizer steps of a run were given: gradients before they are clipped, their norms, the losses."""
+    """The inputs of the optimizer steps of a run: gradients before clipping, their norms, the losses."""
 
     gradients: list[list[torch.Tensor]]
     norms: list[float]
@@ -48,12 +48,12 @@ def config(layout, run, **changes):
 
 
 def history(layout, run):
-    """The run's history without what time it took."""
+    """The history of a run, without times."""
     return [dataclasses.replace(row, seconds=0.0) for row in HISTORY.read(layout.finetune_log(run) / "history.csv")]
 
 
 def steps(layout, monkeypatch, run, **changes):
-    """Train; return what its steps were given."""
+    """Train; return the inputs of its steps."""
     found = Steps([], [], [])
     clip = torch.nn.utils.clip_grad_norm_
 
@@ -81,7 +81,7 @@ def assert_same_steps(found, expected):
 
 
 def outcome(layout, run):
-    """Everything of a finished run that must not depend on how often it was interrupted."""
+    """The results of a finished run that must not depend on interruptions."""
     states = [checkpoints.latest_state(layout.training_state(run), kind) for kind in ("last", "best")]
     files = [path for state in states for path in sorted(state.glob("*.safetensors"))]
     files.append(layout.finetuned_model(run) / "model.safetensors")
@@ -94,7 +94,7 @@ def test_micro_batches_of_1_2_and_8_give_the_same_losses_and_gradients(layout, m
         assert_same_steps(other, found[-1])
 
 
-def test_frozen_tensors_stay_and_the_export_is_the_trained_state(layout, device):
+def test_frozen_tensors_are_unchanged_and_the_export_equals_the_checkpoint(layout, device):
     original = load_model(TINY_MODEL, torch.device("cpu")).to(torch.bfloat16)
     original.config.dtype = torch.bfloat16
     source = layout.root / "bf16"
@@ -115,8 +115,8 @@ def test_frozen_tensors_stay_and_the_export_is_the_trained_state(layout, device)
         assert torch.equal(tensor, expected), name
 
 
-def test_running_out_of_memory_halves_the_pass_and_keeps_losses_and_gradients(layout, cuda, monkeypatch, caplog):
-    """a CPU has no limit that raises OutOfMemoryError."""
+def test_running_out_of_memory_halves_the_micro_batch_and_keeps_losses_and_gradients(layout, cuda, monkeypatch, caplog):
+    """a CPU has no memory limit that raises OutOfMemoryError."""
     peaks, limits, train = [], [], Trainer.run
 
     def measured(self, on_epoch):
@@ -144,13 +144,13 @@ def test_running_out_of_memory_halves_the_pass_and_keeps_losses_and_gradients(la
     assert_same_steps(halved, four)
 
 
-def test_two_uninterrupted_runs_give_the_same_bits(layout, device):
+def test_two_uninterrupted_runs_give_equal_weights(layout, device):
     for run in ("a", "b"):
         finetune.run(config(layout, run, max_epochs=2, micro_batch_size=4), layout)
     assert outcome(layout, "a") == outcome(layout, "b")
 
 
-def test_a_killed_run_that_is_resumed_gives_the_bits_of_an_uninterrupted_one(layout, device):
+def test_a_killed_and_resumed_run_gives_the_weights_of_an_uninterrupted_one(layout, device):
     settings = {"max_epochs": 3, "micro_batch_size": 4}
     finetune.run(config(layout, "whole", **settings), layout)
     command = [
@@ -171,7 +171,7 @@ def test_a_killed_run_that_is_resumed_gives_the_bits_of_an_uninterrupted_one(lay
 
 @pytest.mark.parametrize("variation", ["qlora8", "qlora4", "adamw8bit"])
 def test_8_bit_and_4_bit_recipes_take_a_step(layout, cuda, variation):
-    """a CPU's kernels are tried by tests/test_recipes.py."""
+    """tests/test_recipes.py covers the CPU kernels."""
     pytest.importorskip("bitsandbytes")
     finetune.run(config(layout, "r", recipe=f"sample-{variation}", micro_batch_size=8), layout)
     before, after = history(layout, "r")
