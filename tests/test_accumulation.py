@@ -49,9 +49,9 @@ def of_the_mean(training, examples) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of a single pass over all images, with explicit weights."""
     recogniser, recipe = training.images.recogniser, training.recipe
     recogniser.zero_grad(set_to_none=True)
-    grids, states = training.images.get([one.image for one in examples])
+    grids, features = training.images.get([one.image for one in examples])
     categories = [one.category for one in examples]
-    losses = objectives.losses(recogniser, training.images.encoder, recipe.head, grids, states, categories)
+    losses = objectives.losses(recogniser, training.images.encoder, recipe.head, grids, features, categories)
     losses = sampling.focal_losses(losses) if recipe.imbalance == "focal" else losses
     weights = sampling.category_weights(training.categories) if recipe.imbalance == "class_balanced" else {}
     loss = (losses * torch.tensor([weights.get(one, 1.0) for one in categories])).mean()

@@ -76,10 +76,10 @@ def test_augmented_images_have_the_models_input_resolution(tiny_encoder, kind, s
     grid = encoder.pixels(image).grid
     wanted = (14 * grid[2], 14 * grid[1])
     for i in range(10):
-        view = augment(image, kind, 0, 1, f"1_{i}", encoder.enough_size)
-        assert all(found >= least for found, least in zip(view.size, wanted, strict=True)), "nothing is enlarged"
-        assert view.width * view.height < 2.5 * limits[1] * 784
-        assert encoder.pixels(view).grid == grid or kind == "geometric"
+        augmented = augment(image, kind, 0, 1, f"1_{i}", encoder.enough_size)
+        assert all(found >= least for found, least in zip(augmented.size, wanted, strict=True)), "no image is enlarged"
+        assert augmented.width * augmented.height < 2.5 * limits[1] * 784
+        assert encoder.pixels(augmented).grid == grid or kind == "geometric"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,9 +90,7 @@ def test_a_small_image_is_not_enlarged(kind):
 
 
 @pytest.mark.parametrize("kind", ["geometric", "augmix"])
-def test_the_number_of_threads_does_not_change_the_features(
-    tiny_model, tiny_encoder, tmp_path, kind, monkeypatch
-):
+def test_the_number_of_threads_does_not_change_the_features(tiny_model, tiny_encoder, tmp_path, kind, monkeypatch):
     layout = Layout(tmp_path)
     names = [one.image for one in write_dataset_files(layout, {"train": 6})["train"]]
     images = VisionFeatures(Recogniser(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
@@ -122,8 +120,8 @@ def test_images_are_never_mirrored(kind):
     half.paste((60, 60, 60), (0, 0, 120, 240))
     mirrored = 0
     for i in range(60):
-        view = pixels(kind, image_id=f"1_{i}", image=half).astype(float).mean(axis=2)
-        mirrored += view[60:180, 40:80].mean() > view[60:180, 160:200].mean()
+        augmented = pixels(kind, image_id=f"1_{i}", image=half).astype(float).mean(axis=2)
+        mirrored += augmented[60:180, 40:80].mean() > augmented[60:180, 160:200].mean()
     # RandAugment and AugMix may invert tones (solarize), which is not a flip.
     assert mirrored <= (6 if kind in ("randaugment", "augmix") else 0)
 

@@ -61,7 +61,7 @@ def test_stored_results_are_reused(layout, monkeypatch):
     compare_recipes.run(config(layout, recipes="sample", seeds="0", learning_rate=1e-4), layout)
     assert prepared == [2, 0], "other settings are another run"
     compare_recipes.run(config(layout), layout)
-    assert prepared == [2, 0], "the first results are kept beside them"
+    assert prepared == [2, 0], "the first results are still stored"
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_restart_removes_the_files_of_comparisons_only(layout, trained):
     users.mkdir(parents=True)
     with pytest.raises(StageError):
         compare_recipes.run(config(layout, recipes="sample", seeds="0", restart=True, model="no/such"), layout)
-    assert list(layout.comparison_results.iterdir()), "a start that fails removes nothing"
+    assert list(layout.comparison_results.iterdir()), "a failing start removes nothing"
     compare_recipes.run(config(layout, recipes="sample", seeds="0", restart=True), layout)
     assert len(trained) == 2
     assert users.is_dir()

@@ -18,11 +18,11 @@ from skincare.training import checkpoints, distributed
 from skincare.training.distributed import World
 from tests.dataset_helpers import write_dataset_files
 
-# One thread each: two processes share the cores.
+# One thread per process, since two share the cores.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-# Not accelerate's launcher, which starts a single process where it is told --cpu, whatever --num_processes says.
+# Not accelerate's launcher, which starts a single process with --cpu, whatever --num_processes is.
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"]
 FSDP_LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--num_processes", "2",
                  "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
@@ -37,7 +37,7 @@ def command(layout, run, *options, launcher=()):
 def launch(layout, run, *options, **how):
     found = subprocess.run(command(layout, run, *options, **how), capture_output=True, text=True, env=ENVIRONMENT)
     assert found.returncode == 0, found.stderr
-    assert ("process 1 of 2" in found.stderr) == bool(how), "as many processes as were meant"
+    assert ("process 1 of 2" in found.stderr) == bool(how), "number of processes"
     return found.stderr
 
 
@@ -54,7 +54,7 @@ def assert_alike(layout, one, other):
     assert [row.val_accuracy for row in first] == [row.val_accuracy for row in second]
     assert [row.val_loss for row in first] == pytest.approx([row.val_loss for row in second], rel=1e-3)
     assert [row.train_loss for row in first[1:]] == pytest.approx([row.train_loss for row in second[1:]], rel=1e-3)
-    # Before clipping: what the weights hide, since AdamW does not care how large a gradient is.
+    # Before clipping; the weights hide the scale of a gradient, since AdamW is invariant to it.
     assert [row.grad_norm for row in first[1:]] == pytest.approx([row.grad_norm for row in second[1:]], rel=1e-2)
     tensors = [load_file(layout.finetuned_model(run) / "model.safetensors") for run in (one, other)]
     for name in tensors[0]:
@@ -64,9 +64,9 @@ def assert_alike(layout, one, other):
 @pytest.mark.slow
 def test_two_processes_train_like_one(layout):
     launch(layout, "one", "--max-epochs", "2")
-    said = launch(layout, "two", "--max-epochs", "2", launcher=LAUNCHER)
+    log = launch(layout, "two", "--max-epochs", "2", launcher=LAUNCHER)
     assert_alike(layout, "one", "two")
-    assert said.count("finetune: best epoch") == 1, "one process writes"
+    assert log.count("finetune: best epoch") == 1, "one process writes"
     assert json.loads(layout.summary("finetune").read_text())["results"]["run"] == "two"
     answers = (layout.finetune_log("two") / "val_predictions.jsonl").read_text().splitlines()
     assert len(answers) == 5, "all answers are gathered"
@@ -90,23 +90,23 @@ def test_collectives_of_one_process_return_its_own_values():
 
 
 def test_the_barrier_timeout_exceeds_any_evaluation(monkeypatch):
-    told = {}
+    settings = {}
 
-    def connected(**settings):
-        told.update(settings)
+    def connected(**given):
+        settings.update(given)
         return SimpleNamespace(process_index=1, num_processes=2)
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed, "PartialState", connected)
     assert distributed.connect() == World(1, 2)
-    assert told["timeout"] >= timedelta(hours=24)
+    assert settings["timeout"] >= timedelta(hours=24)
 
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_is_resumed_by_one(layout):
-    launch(layout, "whole", "--max-epochs", "6")
+    launch(layout, "uninterrupted", "--max-epochs", "6")
     process = subprocess.Popen(
-        command(layout, "torn", "--max-epochs", "6", launcher=LAUNCHER),
+        command(layout, "resumed", "--max-epochs", "6", launcher=LAUNCHER),
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
@@ -116,9 +116,9 @@ def test_a_run_of_two_processes_is_resumed_by_one(layout):
             process.terminate()
             break
     process.wait()
-    assert layout.is_interrupted("torn")
-    launch(layout, "torn", "--max-epochs", "6", "--resume")
-    assert_alike(layout, "whole", "torn")
+    assert layout.is_interrupted("resumed")
+    launch(layout, "resumed", "--max-epochs", "6", "--resume")
+    assert_alike(layout, "uninterrupted", "resumed")
 
 
 @pytest.mark.slow
@@ -126,10 +126,10 @@ def test_two_processes_with_sharded_weights_train_like_one(layout):
     """All tensors are trained; the 5 images of the last step make two passes in one process and one in the other."""
     options = ("--recipe", "sample-all", "--learning-rate", "1e-4", "--micro-batch-size", "2")
     launch(layout, "one", *options, "--max-epochs", "2")
-    said = launch(layout, "two", *options, "--max-epochs", "2", "--gradient-checkpointing", "True",
+    log = launch(layout, "two", *options, "--max-epochs", "2", "--gradient-checkpointing", "True",
                   launcher=FSDP_LAUNCHER)  # fmt: skip
     assert_alike(layout, "one", "two")
-    # States are whole, so that any number of processes goes on from them.
+    # Checkpoints hold full tensors, for any number of processes.
     for file in ("trained", "optimizer"):
         states = [
             load_file(checkpoints.latest_state(layout.training_state(run), "last") / f"{file}.safetensors")
@@ -139,6 +139,6 @@ def test_two_processes_with_sharded_weights_train_like_one(layout):
         for name, tensor in states[0].items():
             torch.testing.assert_close(tensor, states[1][name], rtol=1e-3, atol=1e-4)
     n_parameters = json.loads(layout.summary("finetune").read_text())["results"]["n_parameters"]
-    kept = [int(n.replace(",", "")) for n in re.findall(r"process \d of 2 stores ([0-9,]+) of", said)]
-    assert kept
-    assert all(n == pytest.approx(n_parameters / 2, rel=0.01) for n in kept)
+    shard_sizes = [int(n.replace(",", "")) for n in re.findall(r"process \d of 2 stores ([0-9,]+) of", log)]
+    assert shard_sizes
+    assert all(n == pytest.approx(n_parameters / 2, rel=0.01) for n in shard_sizes)

@@ -82,7 +82,7 @@ def test_val_is_evaluated_on_the_export_and_on_its_rounded_weights(layout):
     losses = [row.val_loss for row in HISTORY.read(layout.finetune_log("r") / "history.csv")]
     assert rows["in training"]["loss"] in losses
     for row in rows.values():
-        # Beside 12.9 before training: what remains between them is rounding.
+        # The loss before training is 12.9; these differ by rounding only.
         assert row["loss"] == pytest.approx(rows["in training"]["loss"], abs=0.02)
     assert len({row["loss"] for row in rows.values()}) == 3
 
@@ -112,10 +112,10 @@ def test_lora_is_merged_without_rounding_and_saved_for_peft(layout, recipe):
         before = loaded(layout.root / "base").get_parameter(f"{name}.weight").float()
         torch.testing.assert_close(merged.get_parameter(f"{name}.weight"), before + change, rtol=0, atol=1e-8)
     base = loaded(layout.root / "base", dtype=torch.float32)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         put_on = PeftModel.from_pretrained(base, folder / "adapter").merge_and_unload()
-    assert not [one for one in said if "missing" in str(one.message)], "peft makes no matrices of its own"
+    assert not [one for one in caught if "missing" in str(one.message)], "peft initialises no matrices itself"
     expected = merged.state_dict()
     for name, tensor in put_on.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-7)

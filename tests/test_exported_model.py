@@ -34,7 +34,7 @@ from skincare.training.run_settings import RunSettings
 from skincare.training.run_spec import RunSpec, SplitDataset
 from tests.dataset_helpers import write_dataset_files
 
-# The base checkpoint's on the hub: what is no text it shows as Python does, without a place for the image.
+# The template of the base checkpoint: it prints non-text content as Python does, without an image token.
 _BASE_TEMPLATE = """\
 {% for message in messages %}
 {% if loop.first and messages[0]['role'] != 'system' %}<|im_start|>system
@@ -120,8 +120,8 @@ def dialogue(file):
 @pytest.mark.slow
 def test_the_pipeline_gives_the_answers_of_predict(exported):
     folder, answers = exported
-    ask = pipeline("image-text-to-text", model=str(folder), batch_size=5)
-    found = ask(text=[dialogue(file) for file in answers], return_full_text=False)
+    classify = pipeline("image-text-to-text", model=str(folder), batch_size=5)
+    found = classify(text=[dialogue(file) for file in answers], return_full_text=False)
     assert {file: one[0]["generated_text"] for file, one in zip(answers, found, strict=True)} == answers
 
 
@@ -136,7 +136,7 @@ def test_generate_gives_the_answers_of_predict(exported):
         )
         tokens = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
         found[file] = processor.decode(tokens, skip_special_tokens=True)
-        assert 505 not in tokens[:-1], "nothing is said after <|im_end|>"
+        assert 505 not in tokens[:-1], "no tokens follow <|im_end|>"
     assert found == answers
 
 
@@ -144,8 +144,8 @@ def test_generate_gives_the_answers_of_predict(exported):
 def test_generation_settings_match_the_training(exported):
     folder, _ = exported
     generation = GenerationConfig.from_pretrained(folder)
-    generation.validate(strict=True)  # nothing that only sampling uses
-    # vLLM reads what differs from the defaults.
+    generation.validate(strict=True)  # no option that requires sampling
+    # vLLM reads the options that differ from the defaults.
     assert generation.to_diff_dict() == {
         "bos_token_id": 506, "eos_token_id": [505, 506], "pad_token_id": 506, "do_sample": False, "max_new_tokens": 30,
         "transformers_version": generation.transformers_version,

@@ -36,22 +36,22 @@ def test_parameter_counts_match_the_loaded_model(tiny_model):
     assert found.optimizer_bytes == 8 * found.n_trainable
 
 
-def kept_bytes(recogniser, encoder, n_images, *, opening_apart=False):
+def stored_bytes(recogniser, encoder, n_images, *, opening_apart=False):
     """The bytes that autograd stores in a real pass in bf16 autocast, without weights, and the batch."""
     pixels = [encoder.pixels(noise_image(168, 168, seed)) for seed in range(n_images)]
-    states = recogniser.vision_features(pixels)
+    features = recogniser.vision_features(pixels)
     batch = encoder.batch([one.grid for one in pixels], ["Moisturiser"] * n_images, opening_apart=opening_apart)
     weights = {parameter.untyped_storage().data_ptr() for parameter in recogniser.model.parameters()}
-    kept = {}
+    stored = {}
 
-    def keep(tensor):
+    def store(tensor):
         if tensor.untyped_storage().data_ptr() not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
+            stored[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        recogniser(batch, states).mean()
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), batch
+    with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
+        recogniser(batch, features).mean()
+    return sum(tensor.untyped_storage().nbytes() for tensor in stored.values()), batch
 
 
 def in_bf16(model, trainable):
@@ -60,10 +60,10 @@ def in_bf16(model, trainable):
     return Recogniser(model)
 
 
-@pytest.mark.parametrize("opening_apart", [False, True], ids=["whole", "opening_apart"])
+@pytest.mark.parametrize("opening_apart", [False, True], ids=["whole", "cached_prefix"])
 def test_activations_match_those_that_autograd_stores_in_a_real_pass(tiny_model, tiny_encoder, opening_apart):
     """The plan is never below the measured size, and above it only by the effect of autocast on trained parts."""
-    measured, batch = kept_bytes(in_bf16(tiny_model, Trainable()), tiny_encoder, 4, opening_apart=opening_apart)
+    measured, batch = stored_bytes(in_bf16(tiny_model, Trainable()), tiny_encoder, 4, opening_apart=opening_apart)
     n_prefix = len(batch.opening)
     found = planned(n_tokens=n_prefix + batch.input_ids.shape[1], n_prefix=n_prefix)
     assert found.cast_bytes == 2 * found.n_trainable
@@ -79,7 +79,7 @@ def test_checkpointed_activations_match_a_real_pass(tiny_model, tiny_encoder, tr
     recogniser = in_bf16(tiny_model, trainable)
     enable_checkpointing(tiny_model)
     recogniser.train()
-    (four, batch), (eight, _) = (kept_bytes(recogniser, tiny_encoder, n) for n in (4, 8))
+    (four, batch), (eight, _) = (stored_bytes(recogniser, tiny_encoder, n) for n in (4, 8))
     found = planned(n_tokens=batch.input_ids.shape[1], trainable=trainable)
     assert 1 < found.checkpointed_bytes_per_image / ((eight - four) / 4) < 1.7
     assert found.checkpointed_bytes_per_image < 0.9 * found.activation_bytes_per_image
@@ -95,15 +95,15 @@ def test_checkpointed_activations_at_full_size_match_the_measured_ones():
                      "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}},
         vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4},
     )  # fmt: skip
-    for trainable, kept in ((Trainable(), 73), (Trainable(4, True, 4), 210), (Trainable(everything=True), 1494)):
+    for trainable, expected in ((Trainable(), 73), (Trainable(4, True, 4), 210), (Trainable(everything=True), 1494)):
         found = memory_plan.plan(config, trainable, 231, (1, 2, 256), 4, 24 * GIB, names_alternatives=False)
-        assert found.checkpointed_bytes_per_image / 2**20 == pytest.approx(kept, rel=0.15)
-    assert not found.fits, "a whole model in 24 GiB"
+        assert found.checkpointed_bytes_per_image / 2**20 == pytest.approx(expected, rel=0.15)
+    assert not found.fits, "training the whole model in 24 GiB"
 
 
 def test_a_cached_prompt_prefix_saves_memory_only_where_it_is_used():
-    whole, apart = planned(), planned(n_prefix=60)
-    assert apart.activation_bytes_per_image < 0.8 * whole.activation_bytes_per_image
+    whole, cached = planned(), planned(n_prefix=60)
+    assert cached.activation_bytes_per_image < 0.8 * whole.activation_bytes_per_image
     everything = [planned(trainable=Trainable(everything=True), n_prefix=n) for n in (0, 60)]
     assert everything[0] == everything[1]
 
@@ -145,10 +145,10 @@ def test_a_misfit_lists_alternatives_that_fit():
     assert not found.fits
     assert found.alternatives["LoRA (-lora)"] < found.alternatives["AdamW with 8-bit states (-adamw8bit)"]
     assert max(found.alternatives.values()) < found.total_bytes
-    told = "\n".join(memory_plan.describe(found))
-    assert "fits" in told.partition("LoRA (-lora)")[0].splitlines()[-1]
-    assert "-k4" in told
-    assert "choice for" not in told
+    text = "\n".join(memory_plan.describe(found))
+    assert "fits" in text.partition("LoRA (-lora)")[0].splitlines()[-1]
+    assert "-k4" in text
+    assert "choice for" not in text
 
 
 def test_a_plan_is_plain_json():

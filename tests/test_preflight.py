@@ -38,8 +38,8 @@ def test_a_correct_run_passes_and_is_left_unchanged(ready):
 
 def batch_of(ready):
     images, _, examples = ready
-    grids, states = images.get([one.image for one in examples])
-    return images.encoder.batch(grids, [one.category for one in examples]), states
+    grids, features = images.get([one.image for one in examples])
+    return images.encoder.batch(grids, [one.category for one in examples]), features
 
 
 def test_a_prompt_without_the_question_is_caught(ready):

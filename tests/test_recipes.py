@@ -23,7 +23,7 @@ from skincare.training.recipes import RECIPES, Adapter, get_recipe
 from tests.dataset_helpers import write_dataset_files
 
 VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
-# Of these the platform decides.
+# Not available on every platform.
 NEED_BITSANDBYTES = {"adamw8bit", "qlora4", "qlora8"}
 
 
@@ -48,7 +48,7 @@ def test_a_variation_changes_at_most_three_fields_and_extends_the_description(va
         one, other = dataclasses.asdict(RECIPES[base]), dataclasses.asdict(RECIPES[f"{base}-{variation}"])
         changed = {key for key in one if one[key] != other[key]} - {"description"}
         assert len(changed) <= 3
-        assert changed or base == "tuned"  # which has some of them already
+        assert changed or base == "tuned"  # the tuned recipe has some of the changes already
         assert other["description"].startswith(one["description"])
 
 
@@ -76,7 +76,7 @@ def test_a_float16_checkpoint_trains(layout, monkeypatch, half_model):
     settings = finetune.Config(root=layout.root, model=str(half_model), recipe="sample", run="r", min_tokens=36,
                                max_tokens=36, max_epochs=1)  # fmt: skip
     finetune.run(settings, layout)
-    # What was trained is exported in float32, the rest as it was loaded: nothing in float16.
+    # Trained weights are exported in float32, the others in the dtype they were loaded in, never in float16.
     tensors = load_file(layout.finetuned_model("r") / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32, torch.bfloat16}
 
@@ -136,11 +136,11 @@ def test_the_trainable_parts_match_the_recipe_name(layout, monkeypatch, variatio
 
 
 def test_only_training_images_are_augmented(layout, monkeypatch):
-    kept = trained(layout, monkeypatch, "sample-geometric").images
+    images = trained(layout, monkeypatch, "sample-geometric").images
     names = [path.name for path in sorted(layout.clean_images.iterdir())]
     val = set(names[16:20])
-    cached = {name for name in names if any(name in image for image in kept._kept)}
-    # The first batch is also looked at by the pre-flight.
+    cached = {name for name in names if any(name in image for image in images._kept)}
+    # The pre-flight checks also compute the first batch without augmentation.
     assert val <= cached
     assert len(cached - val) <= 8
 
@@ -173,10 +173,10 @@ def test_lora_is_merged_into_the_exported_weights(layout, monkeypatch, variation
     batch = training.images.encoder.batch([(1, 12, 12)], ["Oil"])
     images, recogniser = training.images, Recogniser(exported.requires_grad_(False))
     name = layout.relative(next(layout.clean_images.iterdir()))
-    _, states = images.get([name])
-    _, exported_states = VisionFeatures(recogniser, images.encoder, layout.root).get([name])
+    _, features = images.get([name])
+    _, exported_features = VisionFeatures(recogniser, images.encoder, layout.root).get([name])
     with torch.no_grad():
-        expected, found = images.recogniser(batch, states), recogniser(batch, exported_states)
+        expected, found = images.recogniser(batch, features), recogniser(batch, exported_features)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -13,7 +13,7 @@ def layout(tmp_path):
     return Layout(tmp_path)
 
 
-def leave(layout, run, content="", *, is_finished=True):
+def create(layout, run, content="", *, is_finished=True):
     """Create the files of a run: checkpoints and, if finished, model and results."""
     (layout.training_state(run) / "last-0001-0000000").mkdir(parents=True)
     if is_finished:
@@ -33,12 +33,12 @@ def test_default_names_hold_recipe_seed_and_a_counter(layout):
         run = run_folders.choose(layout, "", "tuned", seed, "keep")
         assert run.name == run.working_name
         names.append(run.name)
-        leave(layout, run.name)
+        create(layout, run.name)
     assert names == ["tuned", "tuned-2", "tuned-seed1", "tuned-3", "tuned-seed1-2"]
 
 
 def test_a_finished_run_is_replaced_only_with_overwrite(layout):
-    leave(layout, "r")
+    create(layout, "r")
     with pytest.raises(StageError, match="--overwrite"):
         run_folders.choose(layout, "r", "tuned", 0, "keep")
     with pytest.raises(StageError, match="--overwrite"):
@@ -49,43 +49,43 @@ def test_a_finished_run_is_replaced_only_with_overwrite(layout):
 def test_a_foreign_model_under_a_run_name_counts_as_finished(layout):
     layout.finetuned_model("r").mkdir(parents=True)
     (layout.finetuned_model("r") / "config.json").write_text("{}")
-    for what in ("keep", "resume"):
+    for policy in ("keep", "resume"):
         with pytest.raises(StageError, match="is finished"):
-            run_folders.choose(layout, "r", "tuned", 0, what)
+            run_folders.choose(layout, "r", "tuned", 0, policy)
 
 
 def test_an_interrupted_run_is_resumed_or_discarded_only_on_request(layout):
-    leave(layout, "tuned", is_finished=False)
+    create(layout, "tuned", is_finished=False)
     for name in ("", "tuned"):
         with pytest.raises(StageError, match="--resume"):
             run_folders.choose(layout, name, "tuned", 0, "keep")
-        for what in ("resume", "restart"):
-            assert run_folders.choose(layout, name, "tuned", 0, what).working_name == "tuned"
-    assert layout.training_state("tuned").is_dir(), "choosing removes nothing"
+        for policy in ("resume", "restart"):
+            assert run_folders.choose(layout, name, "tuned", 0, policy).working_name == "tuned"
+    assert layout.training_state("tuned").is_dir(), "choose removes nothing"
     run_folders.clear(layout, RunFolders("tuned", "tuned"))
     assert not layout.training_state("tuned").exists()
 
 
 def test_an_interrupted_replacement_is_resumed(layout):
-    leave(layout, "r", "old")
-    leave(layout, layout.replacement("r"), is_finished=False)
+    create(layout, "r", "old")
+    create(layout, layout.replacement("r"), is_finished=False)
     assert run_folders.is_resumable(layout, "r", "tuned", 0)
-    for what in ("resume", "restart"):
-        run = run_folders.choose(layout, "r", "tuned", 0, what)
+    for policy in ("resume", "restart"):
+        run = run_folders.choose(layout, "r", "tuned", 0, policy)
         assert run.working_name == layout.replacement("r")
     run_folders.clear(layout, run)
     assert content(layout, "r") == ["old", "old"]
 
 
 def test_a_finished_run_is_never_cleared(layout):
-    leave(layout, "r", "old")
+    create(layout, "r", "old")
     run_folders.clear(layout, RunFolders("r", "r"))
     assert content(layout, "r") == ["old", "old"]
 
 
 def test_a_replacement_leaves_no_folders_behind(layout):
-    leave(layout, "r", "old")
-    leave(layout, layout.replacement("r"), "new")
+    create(layout, "r", "old")
+    create(layout, layout.replacement("r"), "new")
     run_folders.publish(layout, RunFolders("r", layout.replacement("r")))
     assert content(layout, "r") == ["new", "new"]
     for folder in (layout.finetuned_model(""), layout.finetune_log("")):
@@ -94,8 +94,8 @@ def test_a_replacement_leaves_no_folders_behind(layout):
 
 @pytest.mark.parametrize("n_renames", range(4))
 def test_an_interrupted_swap_is_completed_by_the_next_start(layout, monkeypatch, n_renames):
-    leave(layout, "r", "old")
-    leave(layout, layout.replacement("r"), "new")
+    create(layout, "r", "old")
+    create(layout, layout.replacement("r"), "new")
     original, n_done = type(layout.root).rename, 0
 
     def rename(self, target):

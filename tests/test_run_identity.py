@@ -94,27 +94,27 @@ def test_shards_are_identified_without_fetching_them():
 
 
 def test_the_weight_hash_does_not_depend_on_sharding(copy):
-    whole = checkpoint_hashes(TINY_MODEL)
+    original = checkpoint_hashes(TINY_MODEL)
     tensors = load_file(copy / "model.safetensors")
     names = sorted(tensors)
     (copy / "model.safetensors").unlink()
     for i, part in enumerate((names[::2], names[1::2])):
         save_file({name: tensors[name] for name in part}, copy / f"model-{i}.safetensors", metadata={"format": "pt"})
-    assert checkpoint_hashes(copy) == whole
+    assert checkpoint_hashes(copy) == original
     tensors[names[0]].view(-1)[-1] += 1
     save_file({name: tensors[name] for name in names[::2]}, copy / "model-0.safetensors", metadata={"format": "pt"})
-    assert checkpoint_hashes(copy)["weights"] != whole["weights"]
+    assert checkpoint_hashes(copy)["weights"] != original["weights"]
 
 
 def test_the_configuration_hash_ignores_the_transformers_version(copy):
-    whole, config = checkpoint_hashes(TINY_MODEL), json.loads((copy / "config.json").read_text())
+    original, config = checkpoint_hashes(TINY_MODEL), json.loads((copy / "config.json").read_text())
     for change, is_same in (({"transformers_version": "9"}, True), ({"rms_norm_eps": 1.0}, False)):
         other = shutil.copytree(copy, copy.parent / str(is_same))
         (other / "config.json").write_text(json.dumps({**config, **change}))
-        assert (checkpoint_hashes(other) == whole) == is_same
+        assert (checkpoint_hashes(other) == original) == is_same
 
 
 def test_damaged_weights_are_reported(copy):
-    (copy / "model.safetensors").write_bytes(b"torn")
+    (copy / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(StageError, match="cannot be read"):
         checkpoint_hashes(copy)

@@ -76,7 +76,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(layout):
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
 def test_a_run_resumed_after_any_step_gives_equal_weights(layout, monkeypatch, n_steps):
-    finetune.run(config(layout, run="whole"), layout)
+    finetune.run(config(layout, run="uninterrupted"), layout)
     original, n_taken = Trainer._step, 0
 
     def step(self, examples):
@@ -88,10 +88,10 @@ def test_a_run_resumed_after_any_step_gives_equal_weights(layout, monkeypatch, n
 
     monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
-        finetune.run(config(layout, run="torn"), layout)
+        finetune.run(config(layout, run="resumed"), layout)
     monkeypatch.setattr(Trainer, "_step", original)
-    finetune.run(config(layout, run="torn", resume=True), layout)
-    assert_same_run(layout, "whole", "torn")
+    finetune.run(config(layout, run="resumed", resume=True), layout)
+    assert_same_run(layout, "uninterrupted", "resumed")
 
 
 def test_the_best_epoch_is_exported_not_the_last(layout):
@@ -203,7 +203,7 @@ def test_a_damaged_checkpoint_is_reported(layout, monkeypatch):
         finetune.run(config(layout), layout)
     monkeypatch.undo()
     state = checkpoints.latest_state(layout.training_state("r"), "last")
-    (state / "trained.safetensors").write_bytes(b"torn")
+    (state / "trained.safetensors").write_bytes(b"damaged")
     with pytest.raises(StageError, match="cannot be read"):
         finetune.run(config(layout, resume=True), layout)
 

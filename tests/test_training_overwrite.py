@@ -39,7 +39,7 @@ def execute(layout, **changes):
     return stage.execute("finetune", config(layout, **changes), layout, finetune.run)
 
 
-def kept(layout):
+def outputs(layout):
     """All outputs of a run: its two folders, the plots, the summary."""
     folders = [layout.root / name for name in ("models", "log", "plots")]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
@@ -68,7 +68,7 @@ def without_bitsandbytes(monkeypatch):
 
 def test_a_failing_start_leaves_a_finished_run_unchanged(layout, other_family, without_bitsandbytes):
     assert execute(layout) == 0
-    before = kept(layout)
+    before = outputs(layout)
     assert "log/finetune.json" in before
     failing = [
         {"model": "no/such"}, {"model": other_family}, {"recipe": "sample-qlora4"}, {"recipe": "sample-adamw8bit"},
@@ -77,9 +77,9 @@ def test_a_failing_start_leaves_a_finished_run_unchanged(layout, other_family, w
     for changes in failing:
         for also in ({}, {"overwrite": True}, {"restart": True}):
             assert execute(layout, **changes, **also) in (1, 2)
-            assert kept(layout) == before, (changes, also)
+            assert outputs(layout) == before, (changes, also)
     assert execute(layout, seed=1) == 1, "another seed under the same name"
-    assert kept(layout) == before
+    assert outputs(layout) == before
     assert layout.stage_log("finetune").read_text().count("on test") == 1, "the log of the finished run"
 
 
@@ -87,24 +87,24 @@ def test_a_failing_start_leaves_an_interrupted_run_resumable(layout, monkeypatch
     monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout) == 130
     monkeypatch.undo()
-    before = kept(layout)
+    before = outputs(layout)
     with pytest.raises(MissingInputError):
         finetune.run(config(layout, model="no/such", restart=True), layout)
-    assert kept(layout) == before
+    assert outputs(layout) == before
 
 
 def test_overwrite_replaces_a_run_only_when_the_new_one_is_finished(layout, monkeypatch):
     assert execute(layout) == 0
-    before = kept(layout)
+    before = outputs(layout)
     monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
     assert execute(layout, overwrite=True, seed=1) == 130
     monkeypatch.undo()
-    now = kept(layout)
+    now = outputs(layout)
     assert {name: now[name] for name in before} == before
     with pytest.raises(StageError, match="--resume"):
         finetune.run(config(layout, overwrite=True, seed=1), layout)
     assert execute(layout, resume=True, seed=1) == 0
-    after = kept(layout)
+    after = outputs(layout)
     model = "models/finetuned/r/model.safetensors"
     assert after[model] != before[model]
     assert not [name for name in after if ".new" in name or ".old" in name]
@@ -113,7 +113,7 @@ def test_overwrite_replaces_a_run_only_when_the_new_one_is_finished(layout, monk
     assert json.loads(after["log/finetune.json"])["config"]["seed"] == 1
     # What another run under that name from the start would have given.
     assert execute(layout, run="other", seed=1) == 0
-    assert kept(layout)["models/finetuned/other/model.safetensors"] == after[model]
+    assert outputs(layout)["models/finetuned/other/model.safetensors"] == after[model]
 
 
 def test_default_names_never_collide(layout):

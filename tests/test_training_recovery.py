@@ -1,6 +1,6 @@
-"""A training run that is killed at any point, while it writes a checkpoint too, ends as an uninterrupted run.
+"""A training run killed at any point, also while it writes a checkpoint, ends like an uninterrupted one.
 
-The processes are real. They are forked from one that has imported the stage, so that a start takes no imports.
+The processes are real. They are forked from one that has imported the training modules, which takes seconds.
 """
 
 import dataclasses
@@ -19,9 +19,10 @@ from skincare.training import checkpoints
 from tests.dataset_helpers import write_dataset_files
 from tests.forker import Forker
 
-# At random points; further kills are aimed at checkpoints.
+# Sent at random times; further kills are aimed at the writing of checkpoints.
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
-_NO_PLOTS = """from skincare import figures
+_PREPARATION = """from skincare import figures
+from skincare.training import run_outputs, tracking, training_run
 figures.draw_training_curves = figures.draw_confusion_matrix = figures.draw_confidence = lambda *_: None
 """
 
@@ -35,7 +36,7 @@ def start(forker, layout, run):
 
 @pytest.fixture(scope="module")
 def forker():
-    with closing(Forker("finetune", _NO_PLOTS)) as found:
+    with closing(Forker("finetune", _PREPARATION)) as found:
         yield found
 
 
@@ -47,12 +48,12 @@ def layout(tmp_path):
 
 
 def finished(layout, run, forker):
-    """Let a run come to its end; return all that counts of it: not what time it took."""
+    """Complete a run; return its results, without times."""
     start(forker, layout, run)
     assert forker.exit_code() == 0
     folder = layout.training_state(run)
     states = {kind: checkpoints.latest_state(folder, kind) for kind in ("last", "best")}
-    assert sorted(folder.iterdir()) == sorted(states.values()), "nothing torn is left"
+    assert sorted(folder.iterdir()) == sorted(states.values()), "no partial checkpoint is left"
     log = layout.finetune_log(run)
     history = [dataclasses.replace(row, seconds=0.0) for row in HISTORY.read(log / "history.csv")]
     tensors = [path for state in states.values() for path in sorted(state.glob("*.safetensors"))]
@@ -78,15 +79,15 @@ def is_running(child):
 
 
 def kill(child, forker, by=signal.SIGKILL):
-    """Return whether the process was still at work."""
+    """Kill a process; return whether it was still running."""
     with suppress(ProcessLookupError):
         os.kill(child, by)
-    # 130 is what a stage ends with that was asked to stop; a moment after its start it cannot answer yet.
+    # 130 is the exit code of an interrupted stage; right after its start the handler is not installed yet.
     return forker.exit_code() in (-by, 130)
 
 
 def kill_while_it_writes(layout, run, kind, forker, wait_s):
-    """Kill a run a moment after it began to write a checkpoint; return whether it was torn."""
+    """Kill a run right after it began to write a checkpoint; return whether the checkpoint was left incomplete."""
     part = layout.training_state(run) / f".{kind}.part"
     left_by_another, child = stamp(part), start(forker, layout, run)
     while stamp(part) in (None, left_by_another) and is_running(child):
@@ -101,17 +102,17 @@ def test_a_run_killed_repeatedly_ends_like_an_uninterrupted_one(layout, forker):
     print(f"seed {seed}")  # noqa: T201  shown when the test fails
     chance = random.Random(seed)
     started = time.monotonic()
-    uninterrupted = finished(layout, "whole", forker)
+    uninterrupted = finished(layout, "uninterrupted", forker)
     seconds = time.monotonic() - started
-    # Checkpoints take some milliseconds to write, so not every one of these kills must come in time.
+    # Writing a checkpoint takes milliseconds: not every kill comes in time.
     kinds = ("best", "last", "last")
-    torn = [kill_while_it_writes(layout, "torn", kind, forker, chance.uniform(0, 0.003)) for kind in kinds]
-    assert any(torn), "no kill came while a checkpoint was written"
+    incomplete = [kill_while_it_writes(layout, "killed", kind, forker, chance.uniform(0, 0.003)) for kind in kinds]
+    assert any(incomplete), "no kill came during the writing of a checkpoint"
     n_killed = 0
-    # Part of the work is done already, so that without an early one all could come too late.
+    # Part of the run is done already: without an early kill all of them could come too late.
     for by, latest_s in zip(SIGNALS, (seconds / 3, seconds, seconds), strict=True):
-        child = start(forker, layout, "torn")
+        child = start(forker, layout, "killed")
         time.sleep(chance.uniform(0, latest_s))
         n_killed += kill(child, forker, by)
     assert n_killed, "all kills came too late"
-    assert finished(layout, "torn", forker) == uninterrupted
+    assert finished(layout, "killed", forker) == uninterrupted

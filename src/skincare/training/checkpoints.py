@@ -6,6 +6,7 @@ it is complete; then the previous one is removed.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -63,6 +64,10 @@ def save_state(
     save_file(states, building / "optimizer.safetensors")
     plain = asdict(progress) | {"best_loss": None if progress.best_loss == float("inf") else progress.best_loss}
     write_json(building / "progress.json", {"progress": plain, "identity": dict(identity)})
+    # A name must mean complete content even after a power failure, since the older checkpoint is removed.
+    for path in building.glob("*.safetensors"):
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
     shutil.rmtree(final, ignore_errors=True)  # the same state, left by a run that was killed after the rename
     building.rename(final)
     for older in folder.glob(f"{kind}-*"):

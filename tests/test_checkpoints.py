@@ -1,0 +1,76 @@
+"""Checkpoints are complete before they have their name, and the older one is removed only then."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from skincare.training import checkpoints
+from skincare.training.checkpoints import Progress
+
+
+@pytest.fixture
+def run():
+    """Parameters and an optimizer with states."""
+    parameters = {"a.weight": torch.nn.Parameter(torch.ones(3))}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
+    parameters["a.weight"].grad = torch.ones(3)
+    optimizer.step()
+    return parameters, optimizer
+
+
+def save(folder, run, step):
+    checkpoints.save_state(folder, "last", *run, Progress(step=step, step_in_epoch=step), {"seed": 0})
+
+
+def test_a_checkpoint_restores_weights_and_optimizer_state(tmp_path, run):
+    save(tmp_path, run, 1)
+    parameters = {"a.weight": torch.nn.Parameter(torch.zeros(3))}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
+    progress = checkpoints.load_state(checkpoints.latest_state(tmp_path, "last"), parameters, optimizer, {"seed": 0})
+    assert progress == Progress(step=1, step_in_epoch=1)
+    assert torch.equal(parameters["a.weight"], run[0]["a.weight"])
+    expected, found = run[1].state[run[0]["a.weight"]], optimizer.state[parameters["a.weight"]]
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_the_newest_checkpoint_is_loaded_and_older_ones_are_removed(tmp_path, run):
+    for step in (9, 10):
+        save(tmp_path, run, step)
+    assert [path.name for path in tmp_path.iterdir()] == ["last-0000-0000010"]
+    (tmp_path / "last-0000-0000002").mkdir()
+    assert checkpoints.latest_state(tmp_path, "last").name == "last-0000-0000010"
+    assert checkpoints.latest_state(tmp_path, "best") is None
+
+
+@pytest.mark.parametrize("interrupted", ["save_file", "write_json", "rename"])
+def test_an_interrupted_write_keeps_the_older_checkpoint(tmp_path, run, monkeypatch, interrupted):
+    save(tmp_path, run, 1)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*((Path, "rename") if interrupted == "rename" else (checkpoints, interrupted)), interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, run, 2)
+    monkeypatch.undo()
+    assert checkpoints.latest_state(tmp_path, "last").name == "last-0000-0000001"
+    save(tmp_path, run, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["last-0000-0000002"]
+
+
+def test_every_file_is_synced_before_the_checkpoint_has_its_name(tmp_path, run, monkeypatch):
+    calls, synced = [], set()
+    fsync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(Path(f"/proc/self/fd/{fd}").readlink()), fsync(fd))[1])
+
+    def record_rename(self, target):
+        names = {path.name for path in synced if path.parent == self.resolve()}
+        calls.append(names >= {path.name for path in self.iterdir()} - {"progress.json"})
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", record_rename)
+    save(tmp_path, run, 1)
+    assert calls == [True]
