@@ -12,6 +12,11 @@ def file_name(slug: str, product_id: str, n: int) -> str:
     return f"{slug}_{product_id}_{n}.jpg"
 
 
+def is_file_name(name: str) -> bool:
+    """Return whether a file is named like a product's image."""
+    return _FILE_NAME.fullmatch(name) is not None
+
+
 def parse_path(path: str) -> tuple[str, str]:
     """Return product id and image id of a path below the root; ValueError for another name or a path that leaves it."""
     folder, _, name = path.rpartition("/")

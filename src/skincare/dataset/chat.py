@@ -4,8 +4,8 @@
                                                {"type": "text", "text": "What type of ..."}]},
                   {"role": "assistant", "content": [{"type": "text", "text": "Peel"}]}]}
 
-`datasets`, TRL and ms-swift read them as they are; LLaMA-Factory wants text with a mark for the image, which
-`to_llamafactory` gives. Product and image id are part of the file name
+`datasets` loads them. Other trainers do not find the images in them: TRL trains without an error and without any image.
+`export_dataset.py` writes what they read. Product and image id are part of the file name
 (`<slug>_<product-id>_<n>.jpg`), so an element needs no further keys. A hint (see `skincare.dataset.hints`) is a
 second line of the question's text.
 """
@@ -23,12 +23,6 @@ from skincare.paths import Layout
 from skincare.prompts import hint_kind, hint_of, with_hint
 from skincare.tables import natural_key
 
-# How LLaMA-Factory's dataset_info.json describes what `to_llamafactory` gives.
-LLAMAFACTORY_COLUMNS: Final[dict[str, Any]] = {
-    "formatting": "sharegpt",
-    "columns": {"messages": "messages", "images": "images"},
-    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
-}
 _REMEDY: Final = "Make it with `python src/build_dataset.py`."
 
 
@@ -90,20 +84,6 @@ def to_element(one: Example) -> dict[str, Any]:
             },
             {"role": "assistant", "content": [{"type": "text", "text": one.category}]},
         ]
-    }
-
-
-def to_llamafactory(one: Example, image: str) -> dict[str, Any]:
-    """Return an example as LLaMA-Factory's `sharegpt` format holds it, with the path of its image.
-
-    Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
-    """
-    return {
-        "messages": [
-            {"role": "user", "content": f"<image>{with_hint(one.question, one.hint)}"},
-            {"role": "assistant", "content": one.category},
-        ],
-        "images": [image],
     }
 
 

@@ -13,13 +13,14 @@ import json
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import fsspec
 
+from skincare import image_names
 from skincare.dataset import chat
 from skincare.dataset.chat import Example
 from skincare.dataset.shard_formats import FORMATS, Format, unpack
@@ -69,7 +70,7 @@ class Storage:
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file where readers see it whole or not at all, as far as the storage can."""
-        self._files.makedirs(self._folder, exist_ok=True)
+        self._files.makedirs(f"{self._folder}/{name}".rpartition("/")[0], exist_ok=True)
         with self._files.transaction, self._files.open(f"{self._folder}/{name}", "wb") as file:
             file.write(content)
 
@@ -77,6 +78,18 @@ class Storage:
         """Return a file's size; None where it is absent."""
         path = f"{self._folder}/{name}"
         return int(self._files.size(path)) if self._files.exists(path) else None
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or a folder of this name."""
+        return bool(self._files.exists(f"{self._folder}/{name}"))
+
+    def remove_images_but(self, kept: set[str], folders: Iterable[str]) -> None:
+        """Remove earlier exports' images below these folders, and nothing that is not named like one."""
+        for folder in folders:
+            for path in self._files.find(f"{self._folder}/{folder}") if self.exists(folder) else []:
+                name = str(path)[len(self._folder) + 1 :]
+                if name not in kept and image_names.is_file_name(name.rpartition("/")[2]):
+                    self._files.rm_file(path)
 
     def remove_shards_but(self, kept: set[str]) -> None:
         """Remove earlier exports' shards, and nothing that is not called like one."""
