@@ -82,7 +82,7 @@ def run(config: Config, layout: Layout) -> Summary:
     _write_credits(storage, credits)
     files = FolderImages(layout.root)
     n_shards = 0
-    if config.format == "webdataset" or config.format == "parquet":  # noqa: PLR1714  narrows the type
+    if config.format == "webdataset" or config.format == "parquet":
         shards = _write_shards(storage, config.format, parts, _exported(files), config.shard_mb * 1_000_000, labels)
         n_bytes, n_shards = sum(shard.n_bytes for shard in shards), len(shards)
         what = f"{n_shards} shards of {n_bytes / 1e6:.1f} MB"
