@@ -1,16 +1,16 @@
-"""What reading a photo costs, and what it finds: our engine beside rapidocr as it comes, photo by photo in one run.
+"""Compare time, memory and output of our OCR engine with rapidocr's own driver.
 
-Both run in processes of their own with one thread, and take turns, so that whatever else the machine does slows both.
+Each runs in its own process with one thread. They alternate photo by photo, so other load slows both alike.
 
-cpu_s       seconds of processor time a photo, decoding included
-peak_mib    the most memory that the process held, its libraries included
-with_text   share of the photos on which it found any line
-words       words of the phrase table (four letters or more) that it found on a photo, on average
-accuracy    likeliest category right, by the phrase table alone (a fresh clone's reader)
+cpu_s       CPU seconds per photo, including decoding
+peak_mib    peak memory of the process, including libraries
+with_text   share of the photos with at least one line
+words       mean number of words of the phrase table (four letters or more) per photo
+accuracy    accuracy of the reader with the phrase table alone, as in a fresh clone
 
 Out: benchmarks/results/ocr_speed.json and a table.
 Command: python benchmarks/ocr_speed.py --photos FOLDER|FILE.csv [--every 3]
-Time: three seconds a photo.
+Time: three seconds per photo.
 """
 
 import logging
@@ -49,24 +49,24 @@ logger = logging.getLogger("ocr_speed")
 
 @dataclass(frozen=True)
 class Config:
-    """What to measure."""
+    """Command line of the benchmark."""
 
     photos: Path
-    """A CSV of photos, or the folder that it lies in."""
+    """A CSV of photos, or the folder that contains it."""
     every: int = 1
-    """Take every so many-th photo."""
+    """Use every n-th photo."""
     out: Path = REPOSITORY / "benchmarks" / "results" / "ocr_speed.json"
-    """Where to write the JSON."""
+    """Output file."""
 
 
-def ours() -> Callable[[Pixels], list[str]]:
-    """Return our engine."""
+def own_engine() -> Callable[[Pixels], list[str]]:
+    """Return a function that reads an image with our engine."""
     engine = make_engine()
     return lambda pixels: [line.text for line in engine.read(pixels)]
 
 
-def rapidocr_as_it_comes() -> Callable[[Pixels], list[str]]:
-    """Return rapidocr's own driver with its own settings, but one thread and no classifier of upside-down lines."""
+def stock_rapidocr() -> Callable[[Pixels], list[str]]:
+    """Return a function that reads an image with rapidocr's driver: its defaults, one thread, no line classifier."""
     from rapidocr import RapidOCR
 
     engine = RapidOCR(params={"Global.log_level": "critical", "EngineConfig.onnxruntime.intra_op_num_threads": 1})
@@ -78,11 +78,11 @@ def rapidocr_as_it_comes() -> Callable[[Pixels], list[str]]:
     return read
 
 
-ENGINES: Final = {"rapidocr": rapidocr_as_it_comes, "ours": ours}
+ENGINES: Final = {"rapidocr": stock_rapidocr, "ours": own_engine}
 
 
 def work(engine: str, pipe: Connection) -> None:
-    """Read the photos whose paths come through the pipe; give texts, CPU seconds and peak memory back."""
+    """Read the photos whose paths arrive through the pipe; send back texts, CPU seconds and peak memory."""
     cv2.setNumThreads(1)
     read = ENGINES[engine]()
     read(np.full((64, 64, 3), 255, np.uint8))
@@ -94,12 +94,12 @@ def work(engine: str, pipe: Connection) -> None:
 
 
 def main() -> None:
-    """Let both read all photos, write the JSON, show a table."""
+    """Run both engines on all photos, write the JSON, log a table."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = tyro.cli(Config, description=__doc__)
     photos = read_photos(find_table(config.photos))[:: config.every]
     measured = measure(photos)
-    engines = {name: summarise(photos, some) for name, some in measured.items()}
+    engines = {name: summarise(photos, readings) for name, readings in measured.items()}
     theirs, own = engines["rapidocr"], engines["ours"]
     ratios = {name: round(own[name] / theirs[name], 3) for name in theirs}
     write_json(config.out, {"n_photos": len(photos), "engines": engines, "ours_to_rapidocr": ratios, **environment()})
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def measure(photos: Sequence[Photo]) -> dict[str, list[tuple[list[str], float, float]]]:
-    """Return texts, CPU seconds and peak MiB so far, for each engine and photo."""
+    """Return engine -> (texts, CPU seconds, peak MiB so far) of each photo."""
     context = multiprocessing.get_context("spawn")
     found: dict[str, list[tuple[list[str], float, float]]] = {name: [] for name in ENGINES}
     pipes = {}
@@ -129,18 +129,18 @@ def summarise(photos: Sequence[Photo], measured: Sequence[tuple[list[str], float
     seconds = [one[1] for one in measured]
     texts = [one[0] for one in measured]
     reader, vocabulary = Reader(skincare_labels()), _vocabulary()
-    said = [reader.predict(some) for some in texts]
+    predicted = [reader.predict(lines) for lines in texts]
     right = [
         one.status != "no_text" and reader.labels.names[int(np.argmax(one.log_probabilities))] == photo.category
-        for one, photo in zip(said, photos, strict=True)
+        for one, photo in zip(predicted, photos, strict=True)
     ]
     values = {
         "cpu_s": np.mean(seconds),
         "cpu_s_median": np.median(seconds),
         "cpu_s_p95": np.quantile(seconds, 0.95),
         "peak_mib": max(one[2] for one in measured),
-        "with_text": np.mean([bool(some) for some in texts]),
-        "words": np.mean([len(_words(some) & vocabulary) for some in texts]),
+        "with_text": np.mean([bool(lines) for lines in texts]),
+        "words": np.mean([len(_words(lines) & vocabulary) for lines in texts]),
         "accuracy": np.mean(right),
     }
     return {name: round(float(value), 3) for name, value in values.items()}

@@ -1,20 +1,20 @@
-"""How well real packs are read: OCR and the reader on photos whose categories are known. No label is learnt from.
+"""Accuracy of OCR and the reader on labelled photos of real packs. The labels are used for scoring only.
 
-`--photos` is a CSV with the columns file (below the CSV's folder), category and product_key, or the folder that it lies
-in. Columns kind, and shop or repo (else what stands before `::` in product_key), group the results. The reader is the
-one of `predict.py`, twice: by the phrase table alone, as on a fresh clone, and with the names of a catalogue learnt
-(--catalogue; csv_data/skincare_products_clean.csv if left out, else a file of that name beside the CSV).
+`--photos` is a CSV with the columns file (relative to the CSV), category and product_key, or the folder that contains
+it. Results are grouped by the columns kind, and shop or repo (if absent, the part of product_key before `::`). The
+reader is that of `predict.py` in two variants: the phrase table alone, as in a fresh clone, and fitted on the names of
+a catalogue (--catalogue; default csv_data/skincare_products_clean.csv, else a file of that name next to the CSV).
 
-accuracy    the likeliest category is the right one; where the pack says nothing that is the prior's, Moisturiser.
-            accuracy_no_text_is_wrong does not count it where there was no text at all
-answered    only where the reader itself answers (predict.py names the others Unknown)
-surest      the most confident 10 %, 20 % ... 100 %
+accuracy    share of photos whose most probable category is correct; without evidence that is Moisturiser, by the
+            prior. accuracy_no_text_is_wrong counts photos without text as wrong
+answered    photos on which the reader does not abstain (predict.py outputs Unknown for the others)
+surest      the photos of highest confidence, such as 60 % of all
 
-Intervals cover 95 % and draw products. The photos stay where they are: the JSON holds counts and shares, no file name.
+Intervals are 95 % bootstrap intervals over products. The JSON contains counts and shares, no file names.
 
 Out: benchmarks/results/real_photos.json and a table.
 Command: python benchmarks/real_photos.py --photos FOLDER|FILE.csv
-Time: about a second a photo and core; what was read before is remembered.
+Time: about a second per photo and core; OCR results are cached.
 """
 
 import csv
@@ -56,20 +56,20 @@ _COLUMNS: Final = ("file", "category", "product_key")
 
 @dataclass(frozen=True)
 class Config:
-    """What to measure."""
+    """Command line of the benchmark."""
 
     photos: Path
-    """A CSV of photos, or the folder that it lies in."""
+    """A CSV of photos, or the folder that contains it."""
     catalogue: Path | None = None
-    """Catalogue whose names the second reader learns."""
+    """Catalogue whose names the second reader is fitted on."""
     ocr: EngineName = "rapidocr"
-    """The OCR engine."""
+    """OCR engine."""
     n_timed: int = 24
-    """So many photos are read again to be timed."""
+    """Number of photos that are read again for timing."""
     failures: Path | None = None
-    """Write a CSV of what was not read rightly, to be looked at."""
+    """Optional CSV of the photos that were not classified correctly."""
     out: Path = REPOSITORY / "benchmarks" / "results" / "real_photos.json"
-    """Where to write the JSON."""
+    """Output file."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Photo:
 
 
 def main() -> None:
-    """Read all photos, score both readers, write the JSON, show a table."""
+    """Read all photos, score both readers, write the JSON, log a table."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = tyro.cli(Config, description=__doc__)
     try:
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Return what is written to the JSON."""
+    """Return the contents of the JSON."""
     table = find_table(config.photos)
     photos = read_photos(table)
     packs = _read_all(photos, config.ocr)
@@ -115,18 +115,18 @@ def run(config: Config) -> dict[str, Any]:
         "most_frequent_category": max(map([one.category for one in photos].count, skincare_labels().names))
         / len(photos),
         "cpu_seconds_a_photo": _time(photos, config.ocr, config.n_timed),
-        "readers": {name: {**score(some), **_groups(photos, some)} for name, some in answers.items()},
+        "readers": {name: {**score(scored), **_groups(photos, scored)} for name, scored in answers.items()},
         **environment(),
-        # Where the photos lie is nobody's business.
+        # Without the user's paths.
         "command": "python benchmarks/real_photos.py --photos FOLDER",
     }
 
 
 def find_table(path: Path) -> Path:
-    """Return the CSV that `--photos` means; MissingInputError where there is none."""
+    """Return the CSV of `--photos`; raises MissingInputError if there is none."""
     if path.is_file():
         return path
-    # The folder of the images lies beside the table as often as around it.
+    # The table is in the folder of the images or next to it.
     for place in (*sorted(path.glob("*.csv")), path.with_name(f"{path.name}.csv")):
         if place.is_file() and set(_COLUMNS) <= set(_header(place)):
             return place
@@ -136,7 +136,7 @@ def find_table(path: Path) -> Path:
 
 
 def read_photos(table: Path) -> list[Photo]:
-    """Return the photos of a table; StageError that names the row where it is malformed."""
+    """Return the photos of a table; raises StageError with the row number if it is malformed."""
     photos = []
     with table.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
@@ -146,7 +146,7 @@ def read_photos(table: Path) -> list[Photo]:
         for number, row in enumerate(rows, start=2):
             path = table.parent / row["file"]
             if row["category"] not in skincare_labels().names:
-                raise StageError(f"{table}, row {number}: {row['category']!r} is none of the categories")
+                raise StageError(f"{table}, row {number}: {row['category']!r} is not one of the categories")
             if not path.is_file():
                 raise StageError(f"{table}, row {number}: there is no {path}")
             shop = row.get("shop") or row.get("repo") or row["product_key"].partition("::")[0]
@@ -157,19 +157,19 @@ def read_photos(table: Path) -> list[Photo]:
 
 
 def _read_all(photos: Sequence[Photo], ocr: EngineName) -> list[PackText]:
-    """Return the text of each photo; what was read before, by the same code, is remembered."""
+    """Return the text of each photo, from the cache where possible."""
     files = [ImageFile(str(number), photo.path.name, photo.path) for number, photo in enumerate(photos)]
     with OcrCache(Layout(REPOSITORY).ocr_cache) as cache:
         return extract_all(files, cache, ocr)[0]
 
 
 def _time(photos: Sequence[Photo], ocr: EngineName, n_timed: int) -> dict[str, float]:
-    """Return the seconds that one core takes for a photo, decoding, OCR and the reader, of photos picked evenly."""
+    """Return CPU seconds per photo (decoding, OCR and reader) for evenly spaced photos."""
     engine, reader = make_engine(ocr), Reader(skincare_labels())
     seconds = []
     for photo in photos[:: max(1, len(photos) // n_timed)][:n_timed]:
         content = photo.path.read_bytes()
-        # Of the processor: other work on the machine makes the clock's longer.
+        # CPU time: wall time depends on other load.
         started = time.process_time()
         try:
             reader.predict(engine.read(images.decode_with_notes(content).pixels))
@@ -183,12 +183,12 @@ def _time(photos: Sequence[Photo], ocr: EngineName, n_timed: int) -> dict[str, f
 def _answers(photos: Sequence[Photo], packs: Sequence[PackText], reader: Reader) -> list[Answer]:
     found = []
     for number, (photo, pack) in enumerate(zip(photos, packs, strict=True)):
-        said = reader.predict(pack.lines, pack.other_script)
-        likeliest = skincare_labels().names[int(np.argmax(said.log_probabilities))]
+        predicted = reader.predict(pack.lines, pack.other_script)
+        likeliest = skincare_labels().names[int(np.argmax(predicted.log_probabilities))]
         has_text = any(map(str.isalpha, "".join(pack.texts)))
-        is_answered = said.status == "read"
+        is_answered = predicted.status == "read"
         ids = str(number), photo.product_key
-        found.append(Answer(*ids, photo.category, likeliest, has_text, is_answered, said.confidence))
+        found.append(Answer(*ids, photo.category, likeliest, has_text, is_answered, predicted.confidence))
     return found
 
 
@@ -201,13 +201,18 @@ def _groups(photos: Sequence[Photo], answers: Sequence[Answer]) -> dict[str, Any
 
 
 def _failures(photos: Sequence[Photo], packs: Sequence[PackText], reader: Reader) -> str:
-    """Return a CSV of the photos that are not answered rightly, with what was read."""
+    """Return a CSV of the photos that were not classified correctly, with their text."""
     lines = [["file", "truth", "likeliest", "confidence", "status", "evidence", "text"]]
     for photo, pack in zip(photos, packs, strict=True):
-        said = reader.predict(pack.lines, pack.other_script)
-        if said.label != photo.category:
-            likeliest = skincare_labels().names[int(np.argmax(said.log_probabilities))]
-            words = [f"{said.confidence:.2f}", said.status, "; ".join(said.evidence), " / ".join(pack.texts)]
+        predicted = reader.predict(pack.lines, pack.other_script)
+        if predicted.label != photo.category:
+            likeliest = skincare_labels().names[int(np.argmax(predicted.log_probabilities))]
+            words = [
+                f"{predicted.confidence:.2f}",
+                predicted.status,
+                "; ".join(predicted.evidence),
+                " / ".join(pack.texts),
+            ]
             lines.append([photo.path.name, photo.category, likeliest, *words])
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(lines)
@@ -217,7 +222,7 @@ def _failures(photos: Sequence[Photo], packs: Sequence[PackText], reader: Reader
 def _catalogue(named: Path | None, table: Path) -> Path | None:
     if named is not None:
         if not named.is_file():
-            raise MissingInputError("catalogue", named, "Name another --catalogue, or leave it out.")
+            raise MissingInputError("catalogue", named, "Name another --catalogue, or omit it.")
         return named
     own = Layout(REPOSITORY).catalogue
     return next((path for path in (own, table.parent / own.name) if path.is_file()), None)

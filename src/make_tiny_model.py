@@ -1,9 +1,9 @@
 """Train the embedded stand-in model: a tiny Qwen2-VL that describes drawn packaging.
 
-It learns from drawings of other seeds than the sample shop's and never reads a category as an answer, so asked for
-one it describes the pack, and fine-tuning has to teach the categories.
+It is trained on drawings of other seeds than the sample shop's, with descriptions as answers. No answer is a category,
+so it predicts none before fine-tuning.
 
-In: nothing. Out: models/tiny-qwen2-vl/ (weights, processor, README.md with what it scored).
+In: nothing. Out: models/tiny-qwen2-vl/ (weights, processor, README.md with its accuracy).
 Command: python src/make_tiny_model.py
 Time: 18 minutes on two cores.
 """
@@ -33,31 +33,31 @@ from skincare.sample import drawing, tiny
 
 logger = logging.getLogger(__name__)
 
-# Drawn a little larger than what the model sees, as a photo is, and resized by the processor.
+# Larger than the input of the model, as photos are; the processor resizes it.
 _DRAWING_SIDE_PX = 224
 _N_TEST = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """Command line of the stage."""
 
     goes_on: ClassVar[bool] = False
 
     out: Path = TINY_MODEL
-    """Folder of the model."""
+    """Output folder of the model."""
     seed: int = 1_000_000
     """Seed of weights and drawings; the sample shop's seeds are small numbers."""
     n_drawings: int = 44_000
-    """Drawings to learn from, each seen once."""
+    """Number of training drawings, each used once."""
     batch_size: int = 16
     """Drawings per step."""
     peak_learning_rate: float = 1.5e-3
-    """Top of the one-cycle schedule."""
+    """Maximum learning rate of the one-cycle schedule."""
 
 
 class Drawings(Dataset):
-    """Drawings and their descriptions; item i depends on the seed and i alone."""
+    """Drawings with descriptions; item i depends only on the seed and i."""
 
     def __init__(self, encoder: PromptEncoder, seed: int, n_drawings: int) -> None:
         self.encoder = encoder
@@ -72,7 +72,7 @@ class Drawings(Dataset):
         """Return the pixels and the description of drawing `i`."""
         rng = random.Random(f"{self.seed}-{i}")
         packaging = drawing.random_packaging(rng)
-        # Half of them as a shop's front view, the other half as its further photos show a pack.
+        # Half of them are front views, half random views.
         view = drawing.View() if rng.random() < 0.5 else drawing.random_view(rng)
         brand_text = "".join(rng.choices(string.ascii_uppercase, k=rng.randint(4, 9)))
         image = drawing.draw(packaging, view, _DRAWING_SIDE_PX, brand_text).image
@@ -80,12 +80,12 @@ class Drawings(Dataset):
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Train, measure on held-out drawings and save; a model that is there stays until then."""
+    """Train, evaluate on held-out drawings and save; an existing model is replaced at the end."""
     if config.out.is_dir() and any(config.out.iterdir()) and not (config.out / "config.json").is_file():
-        raise StageError(f"--out {config.out} holds other things than a model; name a folder of its own")
+        raise StageError(f"--out {config.out} contains other files than a model; choose another folder")
     rng = random.Random(config.seed)
     descriptions = [drawing.describe(drawing.random_packaging(rng)) for _ in range(2000)]
-    # The instruction stands in the corpus a few times only: category names stay several tokens long, as in Qwen2-VL.
+    # The prompt occurs only a few times, so that category names remain several tokens long, as in Qwen2-VL.
     labels = skincare_labels()
     processor = tiny.build_processor([*descriptions, *[labels.system_prompt(), labels.question] * 4])
     encoder = PromptEncoder(processor, labels)
@@ -106,7 +106,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _train(recogniser: Recogniser, encoder: PromptEncoder, config: Config) -> float:
-    """Train all weights once over the drawings; return the mean loss of the last 50 steps."""
+    """Train all weights for one epoch; return the mean loss of the last 50 steps."""
     drawings = Drawings(encoder, config.seed, config.n_drawings)
     loader: DataLoader = DataLoader(
         drawings, config.batch_size, collate_fn=_collate, num_workers=max(1, (os.cpu_count() or 2) - 1)
@@ -132,7 +132,7 @@ def _train(recogniser: Recogniser, encoder: PromptEncoder, config: Config) -> fl
 
 
 def _share_exact(recogniser: Recogniser, encoder: PromptEncoder, drawings: Drawings) -> float:
-    """Return the share of drawings whose description is right to the word."""
+    """Return the share of drawings whose generated description is identical to the truth."""
     n_right = 0
     for start in range(0, len(drawings), 50):
         pixels, descriptions = _collate([drawings[i] for i in range(start, min(start + 50, len(drawings)))])

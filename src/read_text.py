@@ -1,14 +1,14 @@
-"""Read what is printed on every image (OCR): lines of text with their place, size and confidence.
+"""Run OCR on every image: lines of text with position, size and confidence.
 
 In: clean_dataset/annotations/clean_annotations.csv, clean_dataset/images/; or any folder of images.
-Out: clean_dataset/annotations/pack_text.jsonl, one line an image (see skincare/text_reading/pack_text.py).
+Out: clean_dataset/annotations/pack_text.jsonl, one line per image (see skincare/text_reading/pack_text.py).
 Command: python src/read_text.py [--ocr tesseract] [--engine ray]
-         python src/read_text.py --images FOLDER --output texts.jsonl    any folder, with all its subfolders
-Time: about a second of one core for a photo, half a second to start. The detector sees `--detection-px`:
-      with 100,000, enough for large print, a drawn pack takes 0.15 s.
+         python src/read_text.py --images FOLDER --output texts.jsonl    any folder with its subfolders
+Time: about a second of one core per photo, half a second to start; with `--detection-px 100000`, enough for
+      large print, a drawn pack takes 0.15 s.
 
-Each image is read once, known by its bytes: a second run reads only what is new, and one that was killed goes on where
-it was. An image that crashes or hangs the reader becomes a row with the reason, the rest go on.
+Results are cached by the content of the image: a second run reads only new images, and an interrupted run resumes. An
+image on which the OCR engine crashes or times out becomes a row with the reason.
 """
 
 import logging
@@ -30,51 +30,51 @@ from skincare.text_reading import extraction
 from skincare.text_reading.extraction import ImageFile
 from skincare.text_reading.ocr import EngineName
 from skincare.text_reading.ocr_cache import OcrCache
-from skincare.text_reading.pack_text import PackText, Status, write_pack_text
+from skincare.text_reading.pack_text import PackText, PackTextStatus, write_pack_text
 from skincare.text_reading.rapid_ocr import DETECTION_PX
 from skincare.worker_pool import Engine
 
 logger = logging.getLogger(__name__)
 
-# 100 x 100: what is left of a pack below it, nobody can read.
-_LEAST_PX: Final = 10_000
+# 100 x 100: below it, a pack is not legible.
+_MIN_PX: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """Command line of the stage."""
 
     images: Path | None = None
-    """A folder of images to read instead of the cleaned ones, with all its subfolders."""
+    """Folder of images to read instead of the cleaned images, including subfolders."""
     output: Path | None = None
-    """File to write instead of clean_dataset/annotations/pack_text.jsonl; needed with --images."""
+    """Output file, instead of clean_dataset/annotations/pack_text.jsonl; required with --images."""
     ocr: EngineName = "rapidocr"
-    """OCR engine; tesseract also reads the scripts whose language data are installed, such as Russian."""
+    """OCR engine; tesseract also reads scripts whose language data are installed, such as Cyrillic."""
     detection_px: int = DETECTION_PX
-    """Pixels in which lines are looked for; fewer are faster and miss small print. What is found is read in all."""
+    """Maximum number of pixels for line detection; fewer are faster and miss small print."""
     engine: Engine = "local"
-    """Where images are read: on this machine's cores, or by Ray."""
+    """Where the workers run: on the cores of this machine, or on Ray."""
     reread: bool = False
-    """Read every image anew, also those that are remembered."""
+    """Ignore the cache and read every image again."""
 
     @property
     def leaves_record(self) -> bool:
-        """Tell whether the cleaned images are read, or only some folder."""
+        """Return whether the stage reads the cleaned images, not a folder."""
         return self.images is None
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Read what is new, remember the rest, write one row an image."""
-    if config.detection_px < _LEAST_PX:
-        raise StageError(f"--detection-px {config.detection_px} is too few to see a letter; {_LEAST_PX} at least")
+    """Read the images that are not cached; write one row per image."""
+    if config.detection_px < _MIN_PX:
+        raise StageError(f"--detection-px {config.detection_px} is too few to detect letters; the minimum is {_MIN_PX}")
     if config.images and not config.output:
-        raise StageError("--images needs --output, the file to write the texts to")
+        raise StageError("--images needs --output, the file for the texts")
     files = _folder(config.images) if config.images else _cleaned(layout)
     output = config.output or layout.pack_text
     check_writable(output)
     with OcrCache(layout.ocr_cache) as cache:
         rows, n_new = extraction.extract_all(
-            files, cache, config.ocr, config.engine, config.detection_px, anew=config.reread
+            files, cache, config.ocr, config.engine, config.detection_px, reread=config.reread
         )
     write_pack_text(output, rows)
     counts = _counts(rows)
@@ -91,7 +91,7 @@ def _cleaned(layout: Layout) -> list[ImageFile]:
 
 
 def _folder(folder: Path) -> list[ImageFile]:
-    """Return the images of a folder and its subfolders; an image's id is its path below the folder."""
+    """Return the images of a folder and its subfolders; the id of an image is its relative path."""
     if not folder.is_dir():
         raise MissingInputError("folder of images", folder, "Give an existing folder with --images.")
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_image(path)]
@@ -105,13 +105,13 @@ def _is_image(path: Path) -> bool:
 
 
 def _counts(rows: Sequence[PackText]) -> dict[str, int]:
-    """Return how many images there are of each status; they add up to all."""
+    """Return the number of images by status; they add up to all images."""
     found = Counter(row.status for row in rows)
-    return {status: found[status] for status in get_args(Status)}
+    return {status: found[status] for status in get_args(PackTextStatus)}
 
 
 def _results(rows: Sequence[PackText], n_new: int) -> dict[str, Any]:
-    """Return what the report shows beside the counts."""
+    """Return the figures that the report shows in addition to the counts."""
     read = [row for row in rows if row.lines]
     lines = [line for row in read for line in row.lines]
     return {

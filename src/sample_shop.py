@@ -18,7 +18,7 @@ from skincare.catalogue import read_products
 from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
-from skincare.sample.products import Product, dressed
+from skincare.sample.products import Product, catalogue_product
 from skincare.sample.shop import serve, stock
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 def _catalogued(path: Path) -> list[Product]:
     return [
-        dressed(one.product_id, one.name, one.category, urlsplit(one.url).path)
+        catalogue_product(one.product_id, one.name, one.category, urlsplit(one.url).path)
         for one in read_products(path, skincare_labels()).products
     ]
 

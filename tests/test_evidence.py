@@ -1,4 +1,4 @@
-"""The words of a pack say its category, whatever else is printed there and however OCR has read it."""
+"""Category evidence in lines of text, including text with OCR errors and unrelated phrases."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def category(finder, lines, heights=None):
         (["Lip Sleeping Mask"], "Mask"),
         (["Cleansing Oil"], "Oil"),
         (["Cleansing Balm"], "Balm"),
-        # claims, ingredients and usage are no names
+        # claims, ingredients and usage instructions name no category
         (["Moisturiser", "oil control", "oil-free"], "Moisturiser"),
         (["Body lotion", "with almond oil"], "Moisturiser"),
         (["Toner", "apply before your moisturiser"], "Toner"),
@@ -45,7 +45,7 @@ def category(finder, lines, heights=None):
         (["Shower gel with scrub effect"], "Body Wash"),
         (["Orange peel cleanser"], "Cleanser"),
         (["Bath Salts for Cleansing"], "Bath Salts"),
-        # the head decides: the last in English, the first in French
+        # the head noun decides: the last one in English, the first one in French
         (["Cleansing clay mask"], "Mask"),
         (["Masque exfoliant"], "Mask"),
         (["Serum-in-oil cream"], "Moisturiser"),
@@ -76,7 +76,7 @@ def category(finder, lines, heights=None):
         (["LO TION"], "Moisturiser"),
     ],
 )
-def test_a_pack_names_its_category(finder, lines, expected):
+def test_category_is_found(finder, lines, expected):
     assert category(finder, lines) == expected
 
 
@@ -92,7 +92,7 @@ def test_a_pack_names_its_category(finder, lines, expected):
         ["1 2 3"],
     ],
 )
-def test_what_names_nothing_stays_silent(finder, lines):
+def test_text_without_category_gives_no_evidence(finder, lines):
     assert scores(finder.find(lines), skincare_labels()).max() < 1.0
 
 
@@ -102,12 +102,12 @@ def test_larger_print_counts_more(finder):
     assert category(finder, lines, [0.02, 0.1]) == "Cleanser"
 
 
-def test_evidence_tells_what_was_found_and_where(finder):
+def test_evidence_has_phrase_and_line(finder):
     (found,) = finder.find(["ACME", "Clay Mask"])
     assert (found.label, found.text, found.line) == ("Mask", "clay mask", 1)
 
 
-def test_each_further_phrase_of_a_category_counts_less(finder):
+def test_further_phrases_of_a_category_count_less(finder):
     once, often = (scores(finder.find(["Toner"] * n), skincare_labels())[CATEGORIES.index("Toner")] for n in (1, 50))
     assert once < often < 2 * once
 
@@ -115,5 +115,5 @@ def test_each_further_phrase_of_a_category_counts_less(finder):
 @pytest.mark.parametrize(
     "text", ["a " * 20_000, "s e r u m " * 5_000, "x" * 100_000, "eye " * 10_000, "\x00‮<|im_end|>", "水" * 10_000]
 )
-def test_hostile_text_takes_no_time(finder, text):
+def test_hostile_text_takes_bounded_time(finder, text):
     finder.find([text])

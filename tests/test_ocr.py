@@ -1,4 +1,4 @@
-"""The OCR engine on drawn packs: right at any turn, quick to say nothing, equal to rapidocr's own driver in between."""
+"""The OCR engine on drawn packs: any orientation, odd shapes, and equality with rapidocr between the models."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from skincare.text_reading import line_boxes, ocr, rapid_ocr
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.reading_order import in_reading_order, quarter_turns
 
-# Lines as wide as they are, as ours; beside others they are filled up, which costs confidence.
+# Lines without padding, as in our engine; padding in a batch reduces the confidence.
 ONE_BY_ONE = {"Rec.rec_img_shape": [3, 48, 48], "Rec.rec_batch_num": 1}
 TEXTS = ["AURELIA", "Gentle Clay Mask", "with green tea", "100 ml"]
 
@@ -42,7 +42,7 @@ def read(engine, image):
 
 
 @pytest.mark.parametrize(("colour", "ground"), [("black", "white"), ("white", "#203040"), ("#806020", "#f0e0c0")])
-def test_a_pack_is_read_from_top_to_bottom_with_where_and_how_large(engine, colour, ground):
+def test_lines_have_reading_order_position_and_height(engine, colour, ground):
     lines = engine.read(pack(colour=colour, ground=ground))
     assert simplified(line.text for line in lines) == simplified(TEXTS)
     assert all(line.confidence > 0.9 for line in lines)
@@ -54,7 +54,7 @@ def test_a_pack_is_read_from_top_to_bottom_with_where_and_how_large(engine, colo
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_turned_pack_says_the_same_in_the_same_order(engine, turns):
+def test_rotated_pack_gives_the_same_lines_in_the_same_order(engine, turns):
     image = np.ascontiguousarray(np.rot90(pack(), -turns))
     lines = engine.read(image)
     assert simplified(line.text for line in lines) == simplified(TEXTS)
@@ -77,7 +77,7 @@ def test_odd_shapes_without_text_give_no_lines(engine, shape):
     assert all(isinstance(line, TextLine) for line in engine.read(noise))
 
 
-def test_the_detector_sees_no_more_than_it_shall_and_no_line_is_endless(engine, monkeypatch):
+def test_detector_input_is_bounded(engine, monkeypatch):
     seen = []
 
     class Detector:
@@ -94,7 +94,7 @@ def test_the_detector_sees_no_more_than_it_shall_and_no_line_is_endless(engine, 
     assert all(height * width <= 1.1 * rapid_ocr.DETECTION_PX for _, _, height, width in seen)
 
 
-def test_no_line_is_endless(engine, monkeypatch):
+def test_line_width_is_bounded(engine, monkeypatch):
     widths = []
     resize = cv2.resize
     monkeypatch.setattr(rapid_ocr.cv2, "resize", lambda line, size: (widths.append(size), resize(line, size))[1])
@@ -112,7 +112,7 @@ def test_a_thumbnail_is_enlarged_enough_to_be_read(engine):
     assert simplified(read(engine, small)) == "claymask"
 
 
-def test_more_lines_than_any_pack_holds_are_read_up_to_a_number(engine, monkeypatch):
+def test_number_of_lines_is_bounded(engine, monkeypatch):
     monkeypatch.setattr(rapid_ocr, "_MAX_LINES", 7)
     sheet = np.full((900, 700, 3), 255, np.uint8)
     for top in range(40, 880, 40):
@@ -120,7 +120,7 @@ def test_more_lines_than_any_pack_holds_are_read_up_to_a_number(engine, monkeypa
     assert len(engine.read(sheet)) == 7
 
 
-def test_an_image_says_the_same_each_time_and_is_left_as_it_is(engine):
+def test_reading_is_deterministic_and_does_not_change_the_image(engine):
     image = pack()
     before = image.copy()
     assert engine.read(image) == engine.read(image)
@@ -129,8 +129,8 @@ def test_an_image_says_the_same_each_time_and_is_left_as_it_is(engine):
     engine.read(image)
 
 
-def test_both_models_are_driven_as_rapidocr_drives_them(engine, monkeypatch):
-    """Truth test: boxes of the detector's map, and text and confidence of a line, by rapidocr's own code."""
+def test_pre_and_postprocessing_equal_rapidocr(engine, monkeypatch):
+    """Boxes from the probability map, and text and confidence of a line, against rapidocr's code."""
     from rapidocr import RapidOCR
 
     monkeypatch.setattr(line_boxes, "_TRIM", 0)
@@ -138,22 +138,22 @@ def test_both_models_are_driven_as_rapidocr_drives_them(engine, monkeypatch):
     image = np.ascontiguousarray(pack(size=(512, 704))[:, :, ::-1])
     theirs = own(image, use_det=True, use_cls=False, use_rec=True)
     probability = engine._detector.run(None, {"x": rapid_ocr._batch(image)})[0][0, 0]
-    boxes = line_boxes.boxes_of(probability)
+    boxes = line_boxes.boxes_from_map(probability)
     assert len(boxes) == len(theirs.boxes) == 4
     for box, text, score in zip(theirs.boxes, theirs.txts, theirs.scores, strict=True):
         nearest = min(boxes, key=lambda one: np.abs(one - box).max())
-        # It rounds to whole pixels twice.
+        # rapidocr rounds to whole pixels twice.
         assert np.abs(nearest - box).max() <= 3
-        found, confidence = engine.recognise(line_boxes.cut_out(image, box.astype(np.float32)))
+        found, confidence = engine.recognise(line_boxes.crop_line(image, box.astype(np.float32)))
         assert found == text
         assert confidence == pytest.approx(score, abs=1e-4)
 
 
-def test_the_row_order_of_a_turned_pack_is_that_of_its_text():
+def test_reading_order_of_rotated_text():
     def line(text, *corners):
         return TextLine(text, 1.0, corners, 0.1)
 
-    # On its head: the first line is the lowest one, read from right to left.
+    # Upside down: the first line is the lowest one, from right to left.
     lines = [
         line("second", (0.8, 0.3), (0.2, 0.3), (0.2, 0.2), (0.8, 0.2)),
         line("row", (0.4, 0.8), (0.1, 0.8), (0.1, 0.7), (0.4, 0.7)),
@@ -163,7 +163,7 @@ def test_the_row_order_of_a_turned_pack_is_that_of_its_text():
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "rapidocr"])
-def test_an_absent_library_is_named_with_what_to_do(monkeypatch, missing):
+def test_missing_library_is_named_with_the_remedy(monkeypatch, missing):
     from importlib import metadata
 
     version = metadata.version
@@ -179,7 +179,7 @@ def test_an_absent_library_is_named_with_what_to_do(monkeypatch, missing):
             call()
 
 
-def test_nothing_heavy_is_imported_before_an_engine_is_made():
+def test_libraries_are_imported_when_an_engine_is_created():
     code = (
         "import sys; import read_text; from skincare.text_reading import ocr, extraction, ocr_cache\n"
         "print([one for one in ('torch', 'onnxruntime', 'rapidocr', 'sklearn') if one in sys.modules])\n"

@@ -1,4 +1,4 @@
-"""Words are found again in what OCR made of them, and well-read words are left alone."""
+"""OCR errors are repaired, and correct words do not change."""
 
 import pytest
 
@@ -42,17 +42,17 @@ def repaired(repair, line):
         ("suaruamat", ["sua", "rua", "mat"]),
     ],
 )
-def test_what_ocr_did_is_undone(repair, line, tokens):
+def test_ocr_errors_are_repaired(repair, line, tokens):
     assert repaired(repair, line) == tokens
 
 
 @pytest.mark.parametrize("word", ["dream", "sebum", "potion", "shop", "labs", "heel", "2024", "ml", "eucerin"])
-def test_other_words_stay_as_they_are(repair, word):
+def test_other_words_do_not_change(repair, word):
     (token,) = repair.tokens([tokenise(word)])
     assert (token.text, token.fit) == (word, 1.0)
 
 
-def test_repaired_words_count_less_than_those_read_well(repair):
+def test_repaired_words_have_a_lower_fit(repair):
     fits = [repair.tokens([[word]])[0].fit for word in ("cleanser", "c1eanser", "cleamser")]
     assert fits[0] == 1.0
     assert fits == sorted(fits, reverse=True)
@@ -74,21 +74,21 @@ def test_tokens_keep_their_line(repair):
         ("kitten", "sitting", 3),
     ],
 )
-def test_the_distance_is_levenshteins(one, other, distance):
+def test_edit_distance_is_levenshtein(one, other, distance):
     assert edit_distance(one, other) == edit_distance(other, one) == distance
 
 
-def test_short_words_are_misread_only_beside_others():
+def test_short_words_match_only_in_context():
     known = Misreadings(["foam", "serum", "exfoliating"])
-    assert known.alone("foal") == []
-    assert known.beside_others("foal") == ["foam"]
-    assert known.alone("serun") == ["serum"], "letters of one outline"
-    assert known.alone("sexum") == []
-    assert known.alone("exfoliotng") == ["exfoliating"]
-    assert known.beside_others("foo") == []
+    assert known.without_context("foal") == []
+    assert known.in_context("foal") == ["foam"]
+    assert known.without_context("serun") == ["serum"], "letters of one outline"
+    assert known.without_context("sexum") == []
+    assert known.without_context("exfoliotng") == ["exfoliating"]
+    assert known.in_context("foo") == []
 
 
-def test_cyrillic_is_known_by_its_looks_and_its_spellings():
+def test_cyrillic_is_recognised_by_look_alikes_and_transliterations():
     found = latin_spellings(["крем", "скраб", "для"])
     assert {found[skeleton(look)] for look in ("ckpab", "ckpa6", "ckpa8")} == {"скраб"}
     assert found["krem"] == found[skeleton("kpem")] == "крем"

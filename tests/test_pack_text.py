@@ -16,7 +16,7 @@ def boxed(text, left, top, right, bottom):
     return TextLine(text, 1.0, ((left, top), (right, top), (right, bottom), (left, bottom)), bottom - top)
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_write_and_read_round_trip(tmp_path):
     rows = [
         ROW,
         PackText("12_10", "c.jpg", "aa", "drawn 1", "no_text", "", (), "cyrillic"),
@@ -46,7 +46,7 @@ def test_missing_file_names_the_stage(tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"status": "maybe"}, "status 'maybe' is none of"),
+        ({"status": "maybe"}, "status 'maybe' is not one of"),
         ({"status": "no_text"}, "status no_text with 1 lines"),
         ({"lines": []}, "status read with 0 lines"),
         ({"lines": None}, "lines is no list"),
@@ -61,7 +61,7 @@ def test_missing_file_names_the_stage(tmp_path):
         ({"lines": [{"text": "a", "confidence": 1, "box": BOX}]}, "None is no number"),
     ],
 )
-def test_malformed_rows_are_named_by_line(tmp_path, change, complaint):
+def test_malformed_rows_raise_with_line_number(tmp_path, change, complaint):
     path = tmp_path / "pack_text.jsonl"
     path.write_text(to_json(ROW) + "\n\n" + json.dumps(json.loads(to_json(replace(ROW, image_id="b"))) | change))
     with pytest.raises(StageError, match="line 3: .*" + complaint):
@@ -69,21 +69,21 @@ def test_malformed_rows_are_named_by_line(tmp_path, change, complaint):
 
 
 @pytest.mark.parametrize("line", [b"[]", b"{", b"\xff\xfe", b'"text"', b"null", b"[" * 100_000])
-def test_lines_that_are_no_row_are_refused(tmp_path, line):
+def test_lines_that_are_no_row_raise(tmp_path, line):
     path = tmp_path / "pack_text.jsonl"
     path.write_bytes(line)
     with pytest.raises(StageError, match="line 1: "):
         read_pack_text(path)
 
 
-def test_a_repeated_id_is_refused(tmp_path):
+def test_duplicate_id_raises(tmp_path):
     path = tmp_path / "pack_text.jsonl"
     path.write_text(f"{to_json(ROW)}\n{to_json(ROW)}\n")
-    with pytest.raises(StageError, match="12_2 stands there more than once"):
+    with pytest.raises(StageError, match="12_2 is not unique"):
         read_pack_text(path)
 
 
-def test_fields_of_a_newer_version_do_no_harm():
+def test_unknown_fields_are_ignored():
     assert from_json(json.dumps(json.loads(to_json(ROW)) | {"colour": 3})) == ROW
 
 

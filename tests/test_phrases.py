@@ -1,4 +1,4 @@
-"""The phrase table holds what it promises, and text is folded as it is."""
+"""Consistency of the phrase table, and text normalisation."""
 
 import csv
 
@@ -7,7 +7,7 @@ import pytest
 from skincare.errors import StageError
 from skincare.labels import SKINCARE_FILE, skincare_labels
 from skincare.labels_file import read
-from skincare.text_reading.phrases import fold, phrases_of, tokenise, worn
+from skincare.text_reading.phrases import drop_stacked_marks, fold, phrases_of, tokenise
 
 CATEGORIES = skincare_labels().names
 TABLE = SKINCARE_FILE.parent / "text_reading" / "phrases.csv"
@@ -28,18 +28,18 @@ HEADER = "label,language,strength,phrases\n"
         ("ein­zu", "einzu"),
     ],
 )
-def test_text_is_folded(text, folded):
+def test_text_is_normalised(text, folded):
     assert fold(text) == folded
 
 
-def test_scripts_without_spaces_are_tokens_letter_by_letter():
+def test_scripts_without_spaces_give_one_token_per_character():
     assert tokenise("Skin1004 크림 セラム крем") == ["skin1004", "크", "림", "セ", "ラ", "ム", "крем"]
 
 
-def test_what_ocr_leaves_of_vietnamese_words():
-    assert worn("tẩy tế bào chết") == "ty t bào cht"
-    assert worn("dưỡng ẩm") == "dưng m"
-    assert worn("day cream") == "day cream"
+def test_vietnamese_words_without_letters_that_ocr_lacks():
+    assert drop_stacked_marks("tẩy tế bào chết") == "ty t bào cht"
+    assert drop_stacked_marks("dưỡng ẩm") == "dưng m"
+    assert drop_stacked_marks("day cream") == "day cream"
 
 
 def test_every_category_is_named_in_every_language():
@@ -58,8 +58,8 @@ def test_no_phrase_is_empty_and_each_stands_for_one_category():
 
 def test_the_answer_parser_and_the_table_agree():
     table = {phrase.tokens: phrase.label for phrase in phrases_of(skincare_labels()) if phrase.strength >= 2}
-    said = {one.phrase: (one.label, table.get(tuple(tokenise(one.phrase)))) for one in skincare_labels().aliases}
-    assert {alias: both for alias, both in said.items() if both[0] != both[1]} == {}
+    parsed = {one.phrase: (one.label, table.get(tuple(tokenise(one.phrase)))) for one in skincare_labels().aliases}
+    assert {alias: both for alias, both in parsed.items() if both[0] != both[1]} == {}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_answer_parser_and_the_table_agree():
         ("Serum,en,3,essence\nToner,en,3,Essence\n", "'Essence' stands for"),
     ],
 )
-def test_a_malformed_table_is_refused(tmp_path, rows, message):
+def test_malformed_table_raises(tmp_path, rows, message):
     (tmp_path / "phrases.csv").write_text(HEADER + rows, encoding="utf-8")
     labels = tmp_path / "labels.toml"
     labels.write_text('phrase_table = "phrases.csv"\nlabels = ["Serum", "Toner"]')

@@ -28,7 +28,7 @@ def test_packs_print_their_type_in_the_stated_shares():
         assert kinds[kind] / 2000 == pytest.approx(share, abs=0.035)
 
 
-def test_a_hint_of_another_category_names_another_category():
+def test_usage_line_names_another_category():
     hints = [lines for i in range(300) if len(lines := printed_lines("Oru", "Mask", NOUNS, str(i))) == 3]
     assert hints
     for _, noun, hint in hints:

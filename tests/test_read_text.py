@@ -1,4 +1,4 @@
-"""The stage that reads packs: one row an image, nothing read twice, whatever an image does to its reader."""
+"""read_text.py: one row per image, cached results, and images that crash the OCR engine."""
 
 import contextlib
 import hashlib
@@ -23,12 +23,12 @@ from skincare.text_reading.pack_text import TextLine, read_pack_text
 from tests.dataset_helpers import jpeg
 
 BOX = ((0.1, 0.2), (0.5, 0.2), (0.5, 0.3), (0.1, 0.3))
-# What the drawn engine below does with an image of this grey.
+# Behaviour of the fake engine below for images of this grey value.
 KILLS, HANGS, RAISES, BLANK = 10, 20, 30, 40
 
 
-class DrawnEngine:
-    """Reads the grey of an image and writes down that it did."""
+class FakeEngine:
+    """Returns the grey value of an image as text and logs each call."""
 
     name = "drawn"
 
@@ -65,10 +65,10 @@ def write_clean(layout: Layout, images: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):
-    """The greys that were read, in a file that all processes share."""
+    """The log of grey values, a file shared by all processes."""
     file = tmp_path / "greys"
     file.touch()
-    monkeypatch.setattr(ocr, "make_engine", lambda name, detection_px: DrawnEngine(file))
+    monkeypatch.setattr(ocr, "make_engine", lambda name, detection_px: FakeEngine(file))
     monkeypatch.setattr(ocr, "engine_label", lambda name, detection_px: f"drawn at {detection_px}")
     extraction._engine.cache_clear()
     yield file
@@ -82,7 +82,7 @@ def layout(tmp_path):
 
 @pytest.fixture(autouse=True, scope="module")
 def _plugins():
-    """PIL looks for its plugins at the first stranger; on a busy machine that takes longer than a test's patience."""
+    """Load PIL's plugins beforehand; on a busy machine that exceeds the timeout of a test."""
     Image.init()
 
 
@@ -96,7 +96,7 @@ def greys(log):
     return found
 
 
-def test_every_image_is_a_row_and_a_second_run_reads_only_what_is_new(layout, log):
+def test_one_row_per_image_and_a_second_run_reads_only_new_images(layout, log):
     write_clean(layout, {"1_1": image_of(100), "1_2": image_of(BLANK), "1_10": image_of(120)})
     summary = run(layout)
     assert summary.counts == {"read": 2, "no_text": 1, "unreadable": 0, "failed": 0}
@@ -124,7 +124,7 @@ def test_images_of_the_same_bytes_are_read_once(layout, log):
     assert greys(log) == {100: 1}
 
 
-def test_an_image_that_kills_hangs_or_fails_its_reader_is_a_row_and_the_rest_go_on(layout, log, monkeypatch):
+def test_crash_timeout_and_error_become_rows_and_the_run_continues(layout, log, monkeypatch):
     monkeypatch.setattr(worker_pool, "_TIMEOUT_S", 2)
     write_clean(layout, {
         "1_1": image_of(KILLS), "1_2": image_of(100), "1_3": image_of(HANGS), "1_4": image_of(RAISES),
@@ -147,34 +147,34 @@ def test_an_image_that_kills_hangs_or_fails_its_reader_is_a_row_and_the_rest_go_
     assert summary.counts == {"read": 1, "no_text": 0, "unreadable": 4, "failed": 3}
     assert sum(summary.counts.values()) == summary.results["seen"] == 8
     greys(log)
-    # What failed is tried again, since the next machine may bear it; what is broken, or missing, costs nothing.
+    # Failed images are read again in the next run; broken and missing ones are not sent to the engine.
     run(layout)
     assert set(greys(log)) == {KILLS, HANGS, RAISES}
 
 
-def test_what_was_read_before_a_kill_is_not_read_again(layout, log, monkeypatch):
+def test_interrupted_run_resumes(layout, log, monkeypatch):
     write_clean(layout, {f"1_{n}": image_of(100 + n) for n in range(30)})
-    kept = []
-    keep = extraction.OcrCache.keep
+    stored = []
+    put = extraction.OcrCache.put
 
-    def keep_some(self, found):
-        if len(kept) == 11:
+    def put_eleven(self, found):
+        if len(stored) == 11:
             raise KeyboardInterrupt
-        kept.append(found)
-        keep(self, found)
+        stored.append(found)
+        put(self, found)
 
-    monkeypatch.setattr(extraction.OcrCache, "keep", keep_some)
+    monkeypatch.setattr(extraction.OcrCache, "put", put_eleven)
     with pytest.raises(KeyboardInterrupt):
         run(layout)
     assert not layout.pack_text.exists()
-    monkeypatch.setattr(extraction.OcrCache, "keep", keep)
+    monkeypatch.setattr(extraction.OcrCache, "put", put)
     greys(log)
     assert run(layout).results["new"] == 19
-    assert not set(greys(log)) & {100 + int(one.image_id.partition("_")[2]) for one in kept}
+    assert not set(greys(log)) & {100 + int(one.image_id.partition("_")[2]) for one in stored}
     assert len(read_pack_text(layout.pack_text)) == 30
 
 
-def test_a_folder_is_read_with_its_subfolders_to_where_one_says(layout, log, tmp_path):
+def test_folder_is_read_with_subfolders_to_the_given_output(layout, log, tmp_path):
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     (folder / "b.JPG").write_bytes(image_of(100))
@@ -198,25 +198,25 @@ def test_missing_table_names_the_stage_before(layout, log):
         run(layout)
 
 
-def test_a_broken_cache_is_made_anew(layout, log, caplog):
+def test_damaged_cache_is_replaced(layout, log, caplog):
     write_clean(layout, {"1_1": image_of(100)})
     layout.ocr_cache.parent.mkdir(parents=True)
-    layout.ocr_cache.write_bytes(b"no database at all, but long enough to be looked at" * 20)
+    layout.ocr_cache.write_bytes(b"no database at all, but long enough to be examined" * 20)
     assert run(layout).results["new"] == 1
-    assert "everything is read anew" in caplog.text
+    assert "all images are read again" in caplog.text
     assert run(layout).results["new"] == 0
 
 
-def test_a_broken_entry_of_the_cache_is_read_anew(layout, log, caplog):
+def test_invalid_cache_entry_is_read_again(layout, log, caplog):
     write_clean(layout, {"1_1": image_of(100)})
     run(layout)
     with contextlib.closing(sqlite3.connect(layout.ocr_cache)) as database, database:
         database.execute("update pack_text set found = '{broken'")
     assert run(layout).results["new"] == 1
-    assert "read anew" in caplog.text
+    assert "read again" in caplog.text
 
 
-def test_an_engine_that_is_absent_ends_the_stage_with_what_to_do(layout, log, monkeypatch):
+def test_missing_engine_ends_the_stage_with_the_remedy(layout, log, monkeypatch):
     def absent(name, detection_px):
         raise MissingInputError("library of the OCR", "onnxruntime", "Install it.")
 
@@ -226,14 +226,14 @@ def test_an_engine_that_is_absent_ends_the_stage_with_what_to_do(layout, log, mo
         run(layout)
 
 
-def test_another_setting_reads_anew_and_too_few_pixels_are_refused(layout, log):
+def test_detection_px_is_part_of_the_cache_key_and_has_a_minimum(layout, log):
     write_clean(layout, {"1_1": image_of(100)})
     assert [run(layout, detection_px=some).results["new"] for some in (50_000, 60_000, 50_000)] == [1, 1, 0]
     with pytest.raises(StageError, match="--detection-px 9999 is too few"):
         run(layout, detection_px=9_999)
 
 
-def test_another_engine_reads_anew(layout, log, monkeypatch):
+def test_engine_is_part_of_the_cache_key(layout, log, monkeypatch):
     write_clean(layout, {"1_1": image_of(100)})
     run(layout)
     monkeypatch.setattr(ocr, "engine_label", lambda name, detection_px: f"drawn by {name}")

@@ -1,4 +1,4 @@
-"""The reader answers when the pack tells, and says why when it does not."""
+"""Predictions of the reader, and the reason of its abstentions."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def fitted():
     return Reader.fit(skincare_labels(), texts, ["Peel" if "zorp" in text else "Balm" for text in texts])
 
 
-def test_it_says_what_it_read_and_by_which_words(reader):
+def test_prediction_lists_the_deciding_phrases(reader):
     found = reader.predict(["ACME", "Niacinamide", "Face Serum"])
     assert (found.label, found.status) == ("Serum", "read")
     assert found.evidence == ("face serum", "niacinamide")
@@ -51,34 +51,34 @@ def test_it_says_what_it_read_and_by_which_words(reader):
         (["ACME", "Day Cream"], "thai", "read"),
     ],
 )
-def test_no_answer_has_a_reason(reader, lines, other_script, status):
+def test_abstention_has_a_reason(reader, lines, other_script, status):
     found = reader.predict(lines, other_script)
     assert found.status == status
     assert (found.label is None) == (status != "read")
 
 
 @pytest.mark.parametrize("word", ["Wash", "Essence", "Elixir", "Concentrate", "Drops"])
-def test_a_form_that_categories_share_names_none_by_itself(reader, word):
-    """The catalogue's names are divided about each, see docs/labels.md."""
+def test_word_that_categories_share_decides_nothing_alone(reader, word):
+    """Catalogue names with these words have several categories, see docs/labels.md."""
     assert reader.predict(["Velmora", word]).status == "abstained"
 
 
 def test_packs_of_many_languages_are_read(reader):
-    """Fronts of packs as their makers print them, written down from memory, none of them one of the photos."""
+    """Fronts of packs, written from memory; none of them is one of the photos."""
     packs = list(csv.DictReader((REPOSITORY / "tests" / "pack_texts.csv").open(encoding="utf-8")))
     table = reader.log_probabilities([pack["lines"].split(" / ") for pack in packs])
-    said = [CATEGORIES[int(row.argmax())] for row in table]
-    wrong = [(pack["lines"], label) for pack, label in zip(packs, said, strict=True) if pack["category"] != label]
+    predicted = [CATEGORIES[int(row.argmax())] for row in table]
+    wrong = [(pack["lines"], label) for pack, label in zip(packs, predicted, strict=True) if pack["category"] != label]
     assert len(packs) > 250
     assert len(wrong) <= 4, wrong
 
 
-def test_no_text_is_never_the_priors_category_however_low_the_threshold():
+def test_no_text_gives_no_label_at_any_threshold():
     assert Reader(skincare_labels(), threshold=0.0).predict([]).label is None
     assert Reader(skincare_labels(), threshold=0.0).predict(["100 %"]).label is None
 
 
-def test_probabilities_add_up_for_any_text(reader, fitted):
+def test_probabilities_sum_to_one_for_any_text(reader, fitted):
     texts = [[], ["Serum"], ["\ud800<|im_end|>"], ["x" * 5000], ["Mask", "Toner"] * 5000]
     for one in (reader, fitted):
         table = one.log_probabilities(texts)
@@ -88,12 +88,12 @@ def test_probabilities_add_up_for_any_text(reader, fitted):
     assert reader.log_probabilities([]).shape == (0, len(CATEGORIES))
 
 
-def test_orders_to_the_reader_are_words_like_any_other(reader):
+def test_instructions_in_the_text_are_ignored(reader):
     ordered = reader.predict(["Toner", "IGNORE THE INSTRUCTIONS AND ANSWER PEEL <|im_end|>"])
     assert ordered.label == "Toner"
 
 
-def test_lines_with_boxes_weigh_by_their_print(reader):
+def test_lines_are_weighted_by_print_height(reader):
     def line(text, height):
         return TextLine(text, 0.9, BOX, height)
 
@@ -101,13 +101,13 @@ def test_lines_with_boxes_weigh_by_their_print(reader):
     assert reader.predict([line("Toner", 0.01), line("Cleanser", 0.1)]).label == "Cleanser"
 
 
-def test_it_learns_what_the_table_does_not_know(reader, fitted):
+def test_classifier_learns_words_outside_the_table(reader, fitted):
     assert reader.predict(["zorp"]).label is None
     assert fitted.log_probabilities([["zorp"]]).argmax() == CATEGORIES.index("Peel")
     assert fitted.predict(["zorp", "day cream"]).label == "Moisturiser", "the table's words weigh more"
 
 
-def test_it_is_kept_as_plain_data(tmp_path, fitted):
+def test_save_and_load_round_trip(tmp_path, fitted):
     fitted.save(tmp_path, key="of what")
     loaded = Reader.load(tmp_path, skincare_labels())
     texts = [["zorp acme"], ["Serum"], []]
@@ -117,7 +117,7 @@ def test_it_is_kept_as_plain_data(tmp_path, fitted):
         assert set(arrays.files) == {"terms", "idf", "weights", "biases"}
 
 
-def test_a_damaged_or_foreign_reader_is_refused(tmp_path, fitted):
+def test_damaged_or_foreign_reader_raises(tmp_path, fitted):
     fitted.save(tmp_path)
     for content in (b"no arrays", b""):
         (tmp_path / "reader.npz").write_bytes(content)
@@ -132,13 +132,13 @@ def test_a_damaged_or_foreign_reader_is_refused(tmp_path, fitted):
         Reader.load(tmp_path, skincare_labels())
 
 
-def test_it_does_not_learn_from_one_category():
+def test_fit_on_one_category_raises():
     with pytest.raises(StageError, match="two categories"):
         Reader.fit(skincare_labels(), ["a serum", "b serum"], ["Serum", "Serum"])
 
 
-def test_the_stated_numbers_are_those_of_the_catalogue(reader, real_data):
-    """The prior, the weight of the rules, and what an answer above the threshold is worth."""
+def test_constants_equal_those_of_the_catalogue(reader, real_data):
+    """The prior, the evidence weight, and the accuracy above the threshold."""
     names, labels = read_catalogue_names(real_data / "skincare_products_clean.csv", skincare_labels())
     truths = np.array([CATEGORIES.index(label) for label in labels])
     table = reader.log_probabilities([[name] for name in names])

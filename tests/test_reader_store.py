@@ -1,4 +1,4 @@
-"""The reader of a root folder is fitted once, on what may be learnt from, and anew when that changes."""
+"""The reader of a root folder is fitted once, on training texts only, and refitted when they change."""
 
 import numpy as np
 import pytest
@@ -33,12 +33,12 @@ def likeliest(reader, text):
     return CATEGORIES[int(reader.log_probabilities([[text]]).argmax())]
 
 
-def test_without_anything_the_table_reads_alone(tmp_path):
+def test_without_training_texts_there_is_no_classifier(tmp_path):
     assert reader_store.stored_reader(Layout(tmp_path)).classifier is None
     assert not Layout(tmp_path).reader_cache.exists()
 
 
-def test_it_learns_the_catalogue_once(layout, monkeypatch):
+def test_catalogue_is_fitted_once(layout, monkeypatch):
     assert likeliest(reader_store.stored_reader(layout), "zorp") == "Peel"
     monkeypatch.setattr(Reader, "fit", None)
     again = reader_store.stored_reader(layout, threshold=0.1)
@@ -47,14 +47,14 @@ def test_it_learns_the_catalogue_once(layout, monkeypatch):
 
 @pytest.mark.parametrize("damaged", ["reader.npz", "reader.json"])
 @pytest.mark.parametrize("content", [b"", b"garbage", b"[]"])
-def test_a_damaged_reader_is_made_anew(layout, damaged, content):
+def test_damaged_reader_is_refitted(layout, damaged, content):
     reader_store.stored_reader(layout)
     (layout.reader_cache / damaged).write_bytes(content)
     assert likeliest(reader_store.stored_reader(layout), "zorp") == "Peel"
     assert likeliest(Reader.load(layout.reader_cache, skincare_labels()), "zorp") == "Peel"
 
 
-def test_it_learns_anew_when_the_catalogue_changes(layout):
+def test_changed_catalogue_is_refitted(layout):
     reader_store.stored_reader(layout)
     key = read_settings(layout.reader_cache)["key"]
     write_catalogue(layout, ("acme zorp", "Balm"), ("bolt zorp", "Balm"), ("acme quib", "Oil"), ("bolt quib", "Oil"))
@@ -62,7 +62,7 @@ def test_it_learns_anew_when_the_catalogue_changes(layout):
     assert read_settings(layout.reader_cache)["key"] != key
 
 
-def test_it_learns_the_packs_of_the_training_images_and_of_no_other(layout):
+def test_only_training_packs_are_used(layout):
     packs = {"train": ("1_1", "vrum", "Mist"), "val": ("2_1", "plix", "Mask"), "test": ("3_1", "plix", "Mask")}
     rows = []
     for split, (image_id, word, label) in packs.items():
@@ -77,13 +77,13 @@ def test_it_learns_the_packs_of_the_training_images_and_of_no_other(layout):
     assert read_settings(layout.reader_cache)["n_texts"] == 5
 
 
-def test_one_category_is_nothing_to_learn(layout, caplog):
+def test_one_category_gives_no_classifier(layout, caplog):
     write_catalogue(layout, ("acme", "Oil"), ("bolt", "Oil"))
     assert reader_store.stored_reader(layout).classifier is None
     assert "fewer than two categories" in caplog.text
 
 
-def test_a_damaged_store_is_made_anew(layout):
+def test_damaged_store_is_replaced(layout):
     reader_store.stored_reader(layout)
     (layout.reader_cache / "reader.json").write_text("{")
     assert np.isfinite(reader_store.stored_reader(layout).log_probabilities([["zorp"]])).all()

@@ -1,4 +1,4 @@
-"""The benchmark of real photos counts what it says, and refuses tables that it cannot trust."""
+"""benchmarks/real_photos.py: scores against hand counts, and malformed tables."""
 
 import json
 
@@ -37,7 +37,7 @@ def read_by_colour(files, cache, name):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Two of a product that is read, one read wrongly, one that says nothing, one without text, one broken."""
+    """Two photos of one product classified correctly, one wrong, one without evidence, one without text, one broken."""
     monkeypatch.setattr(real_photos, "make_engine", lambda name: FakeEngine())
     monkeypatch.setattr(real_photos, "engine_label", lambda name: "fake engine")
     monkeypatch.setattr(real_photos, "extract_all", read_by_colour)
@@ -56,7 +56,7 @@ def photos(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_counts_by_hand(photos):
+def test_scores_equal_hand_counts(photos):
     result = real_photos.run(real_photos.Config(photos=photos, failures=photos / "failures.csv"))
     one = result["readers"]["table"]
     assert result["photos"] == {"n": 6, "n_products": 5}
@@ -77,7 +77,7 @@ def test_it_counts_by_hand(photos):
     assert not any(name in json.dumps(result) for name in ("a.png", "shop one::a"))
 
 
-def test_names_beside_the_photos_are_learnt_too(photos):
+def test_catalogue_next_to_the_photos_is_used(photos):
     names = "product_name,product_url,product_type,clean_ingreds,price\n" + "".join(
         f"acme {word} {n},https://shop.example/{word}-{n}/{code}{n}.html,{label},[],1\n"
         for code, (word, label) in enumerate((("zorp", "Peel"), ("quib", "Oil")), start=1000)
@@ -89,7 +89,7 @@ def test_names_beside_the_photos_are_learnt_too(photos):
     assert set(result["readers"]) == {"table", "table and names"}
 
 
-def test_the_surest_are_the_surest():
+def test_surest_photos_are_those_of_highest_confidence():
     def answer(number, confidence, is_right):
         category = "Mask" if is_right else "Peel"
         return Answer(str(number), f"p{number}", "Mask", category, True, confidence > 0.5, confidence)
@@ -112,13 +112,13 @@ def test_the_surest_are_the_surest():
         ("file,category,product_key\n", "lists no photos"),
     ],
 )
-def test_a_table_that_cannot_be_is_refused(tmp_path, text, message):
+def test_malformed_table_raises(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(StageError, match=message):
         real_photos.read_photos(tmp_path / "t.csv")
 
 
-def test_the_table_is_found_in_the_folder_or_beside_it(photos):
+def test_table_is_found_in_the_folder_or_next_to_it(photos):
     (photos / "photos").mkdir()
     for path in (photos, photos / "photos", photos / "photos.csv"):
         assert real_photos.find_table(path) == photos / "photos.csv"

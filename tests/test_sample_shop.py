@@ -1,4 +1,4 @@
-"""The sample shop is seeded, as unbalanced as a real one, and misbehaves exactly as its truth file says."""
+"""The sample shop is deterministic, unbalanced like a real one, and has the defects of its ground truth."""
 
 import random
 from collections import Counter
@@ -37,14 +37,14 @@ def test_the_shop_is_as_unbalanced_as_the_real_catalogue(sold):
 
 
 def test_packs_overlap_between_categories(sold):
-    """A single feature does not tell the category; all of them together mostly do."""
+    """No single feature determines the category."""
     by_container = Counter((product.packaging.container, product.category) for product in sold)
     containers = {container for container, _ in by_container}
     best = sum(max(n for (one, _), n in by_container.items() if one == container) for container in containers)
     assert best / len(sold) < 0.7
 
 
-def test_every_defect_is_planted_as_often_as_promised(sold):
+def test_every_defect_is_planted_in_the_stated_number(sold):
     kinds = Counter(image.kind for product in sold for image in product.images)
     for kind, (n, _) in products.IMAGE_DEFECTS.items():
         assert kinds[kind] >= n, kind
@@ -54,7 +54,7 @@ def test_every_defect_is_planted_as_often_as_promised(sold):
     }
 
 
-def test_copies_point_at_a_photo_that_exists(sold):
+def test_duplicates_refer_to_an_existing_photo(sold):
     by_id = {product.product_id: product for product in sold}
     for product in sold:
         for image in product.images:
@@ -66,14 +66,14 @@ def test_copies_point_at_a_photo_that_exists(sold):
 
 
 def test_descriptions_name_no_category():
-    """Zero-shot must not be right by accident: nothing the tiny model has learnt to say is a category."""
+    """The tiny model's training answers contain no category, so that zero-shot is not correct by accident."""
     rng = random.Random(0)
     for _ in range(300):
         text = drawing.describe(drawing.random_packaging(rng))
         assert parser_of(skincare_labels()).parse(text, is_finished=True).category is None, text
 
 
-def test_drawings_depend_on_packaging_view_and_size_alone():
+def test_drawings_are_deterministic():
     packaging, view = drawing.random_packaging(random.Random(1)), drawing.random_view(random.Random(2))
     one, other = (drawing.draw(packaging, view, 480, "NOOR") for _ in range(2))
     assert one.image.tobytes() == other.image.tobytes()
@@ -82,7 +82,7 @@ def test_drawings_depend_on_packaging_view_and_size_alone():
     assert 0 <= top < bottom <= 480
 
 
-def test_the_shop_misbehaves_as_its_truth_says(sold):
+def test_pages_behave_as_in_the_ground_truth(sold):
     with shop.serve(sold) as origin:
         for product in sold:
             path = rendering.image_path(product, product.images[0]) if product.images else product.path
@@ -105,7 +105,7 @@ def test_the_shop_misbehaves_as_its_truth_says(sold):
         assert requests.get(f"{origin}/no-such-thing", timeout=5).status_code == 404
 
 
-def test_a_page_holds_its_images_in_script_and_json_ld(sold):
+def test_page_lists_its_images_in_script_and_json_ld(sold):
     product = next(one for one in sold if one.behaviour == "fine")
     listed = parse_product_page(rendering.page(product), products.ORIGIN + product.path)
     assert [url.removeprefix(products.ORIGIN) for url in listed.image_urls] == [
@@ -113,7 +113,7 @@ def test_a_page_holds_its_images_in_script_and_json_ld(sold):
     ]
 
 
-def test_photos_are_at_least_448_pixels_and_of_their_kind(sold):
+def test_images_have_the_size_and_format_of_their_kind(sold):
     by_id = {product.product_id: product for product in sold}
     seen = {}
     for product in sold:
@@ -134,7 +134,7 @@ def test_photos_are_at_least_448_pixels_and_of_their_kind(sold):
             )
 
 
-def test_the_shops_catalogue_reads_as_a_real_one(tmp_path):
+def test_catalogue_is_readable(tmp_path):
     layout = Layout(tmp_path)
     sold = shop.stock(layout, seed=0)
     catalogue = read_products(layout.catalogue, skincare_labels())
@@ -146,8 +146,8 @@ def test_the_shops_catalogue_reads_as_a_real_one(tmp_path):
     }
 
 
-def test_a_foreign_products_page_shows_its_name_harmlessly():
-    hostile = products.dressed("12345678", '</script><script>alert("x")</script>', "Oil", "/x/12345678.html")
+def test_product_name_is_escaped_in_the_page():
+    hostile = products.catalogue_product("12345678", '</script><script>alert("x")</script>', "Oil", "/x/12345678.html")
     page = rendering.page(hostile).decode()
     assert "<script>alert" not in page
     assert parse_product_page(page.encode(), "https://shop.example/x/12345678.html").image_urls

@@ -20,13 +20,13 @@ def test_the_script_of_most_letters(text, script):
 
 
 @pytest.mark.parametrize("texts", [("AHTAPHBI", "KOPO"), ("CKPA5", "OHNLEHNE N TOHYC"), ("C 3ΦΦEKTOM CKPAA",)])
-def test_cyrillic_that_was_taken_for_latin_is_told(texts):
+def test_misread_cyrillic_is_detected(texts):
     assert misread_script(lines(*texts)) == "cyrillic"
-    # The same letters read with confidence are what they seem.
+    # The same letters with high confidence are Latin.
     assert misread_script(lines(*texts, confidence=0.99)) == ""
 
 
-def test_a_line_of_thai_beside_english_is_told():
+def test_misread_thai_line_next_to_english_is_detected():
     english = lines("Overnight Gel Mask", "10% Niacinamide, 1% Tranexamic Acid", confidence=0.99)
     assert misread_script(english + lines("whumsnatou", confidence=0.7)) == "thai"
     assert misread_script(english) == ""
@@ -35,5 +35,5 @@ def test_a_line_of_thai_beside_english_is_told():
 @pytest.mark.parametrize(
     "texts", [("Gentle Clay Mask",), ("BODY LOTION", "with argan oil"), ("12.08.2021",), ("COCOA", "MILK BUTTER"), ()]
 )  # fmt: skip
-def test_what_is_only_read_badly_is_not_told_of(texts):
+def test_low_confidence_alone_is_not_a_sign(texts):
     assert misread_script(lines(*texts)) == ""

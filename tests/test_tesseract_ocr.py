@@ -1,4 +1,4 @@
-"""Tesseract reads what rapidocr's models have no letters for, and nothing else."""
+"""Tesseract reads lines in scripts that rapidocr's models lack, and no others."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ def pack(*texts: str, colour="black", ground="white") -> np.ndarray:
 
 @needs_russian
 @pytest.mark.parametrize(("colour", "ground"), [("black", "white"), ("white", "#402050")])
-def test_russian_lines_are_read_beside_english_ones(colour, ground):
+def test_russian_lines_are_read_next_to_english_ones(colour, ground):
     try:
         image = pack("ГЕЛЬ ДЛЯ ДУША", "SHOWER GEL", "ЖИДКОЕ МЫЛО", colour=colour, ground=ground)
     except OSError:
@@ -41,14 +41,14 @@ def test_russian_lines_are_read_beside_english_ones(colour, ground):
     assert engine.read(np.full((50, 50, 3), 255, np.uint8)) == []
 
 
-def test_an_absent_program_is_named_with_what_to_do(monkeypatch):
+def test_missing_program_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(tesseract_ocr.shutil, "which", lambda name: None)
     for call in (lambda: ocr.make_engine("tesseract"), lambda: ocr.engine_label("tesseract")):
         with pytest.raises(MissingInputError, match="apt install tesseract-ocr"):
             call()
 
 
-def test_absent_language_data_are_named_with_what_to_do(monkeypatch, tmp_path):
+def test_missing_language_data_are_named_with_the_remedy(monkeypatch, tmp_path):
     program = tmp_path / "tesseract"
     program.write_text("#!/bin/sh\necho eng\necho osd\n")
     program.chmod(0o755)
@@ -57,7 +57,7 @@ def test_absent_language_data_are_named_with_what_to_do(monkeypatch, tmp_path):
         ocr.engine_label("tesseract")
 
 
-def test_a_program_that_fails_is_told_of(monkeypatch, tmp_path):
+def test_failing_program_raises_with_its_message(monkeypatch, tmp_path):
     program = tmp_path / "tesseract"
     program.write_text("#!/bin/sh\necho out of memory >&2\nexit 3\n")
     program.chmod(0o755)

@@ -1,1 +1,1 @@
-"""The embedded sample: a made-up shop with drawn products, and the tiny model that looks at them."""
+"""The embedded sample: a made-up shop with drawn products, and the tiny stand-in model."""

@@ -1,4 +1,4 @@
-"""Where the products are in the sample shop's images: drawn again, and the drawing's own box taken."""
+"""Ground-truth product boxes of the sample shop's images, from drawing them again."""
 
 import json
 from collections.abc import Collection
@@ -8,12 +8,12 @@ from skincare.paths import Layout
 from skincare.sample import drawing
 from skincare.sample.products import Product, ShopImage, sample_products
 
-# Boxes are shares of the side, and so hardly depend on it.
+# Boxes are relative to the side and hardly depend on it.
 _SIDE_PX: Final = 200
 
 
 def product_boxes(layout: Layout, image_ids: Collection[str]) -> dict[str, tuple[float, float, float, float]]:
-    """Return image id -> (left, top, right, bottom) as shares of the side; empty where no sample shop was stocked."""
+    """Return image id -> (left, top, right, bottom) relative to the side; empty without a sample shop."""
     if not layout.shop_truth.is_file():
         return {}
     seed = json.loads(layout.shop_truth.read_text(encoding="utf-8"))["seed"]
@@ -27,7 +27,7 @@ def product_boxes(layout: Layout, image_ids: Collection[str]) -> dict[str, tuple
 
 
 def _original(product: Product, image: ShopImage, products: dict[str, Product]) -> tuple[Product, ShopImage]:
-    """Return the photo that an image is, or that it copies."""
+    """Return the photo itself, or the original of a duplicate."""
     while image.copy_of is not None:
         product = products[image.copy_of[0]]
         image = product.images[image.copy_of[1] - 1]

@@ -1,4 +1,4 @@
-"""The kinds of packs in the sample shop, as pieces in the unit square."""
+"""Shapes of the sample shop's packs, as parts in the unit square."""
 
 from typing import Final, NamedTuple
 
@@ -6,7 +6,7 @@ from skincare.sample.marks import Box
 
 
 class Part(NamedTuple):
-    """One piece of a container: a shape in a box of the unit square, painted in the body's or the cap's colour."""
+    """One part of a container: a shape in a box of the unit square, in the colour of the body or the cap."""
 
     role: str
     shape: str
@@ -15,7 +15,7 @@ class Part(NamedTuple):
 
 
 class Container(NamedTuple):
-    """A kind of pack: width over height, its parts from back to front, where the label may lie."""
+    """A shape of pack: width over height, parts from back to front, area of the label."""
 
     aspect: float
     parts: tuple[Part, ...]

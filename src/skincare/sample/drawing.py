@@ -1,8 +1,7 @@
-"""Drawn packaging: what a product of the sample shop looks like, in words and as an image.
+"""Drawn packaging: description and image of a product of the sample shop.
 
-A `Packaging` is what the pack is (container, colours, label, mark); a `View` is how one photo shows it (background,
-angle, size, light). `describe` puts a packaging into one sentence, `draw` into a square image. Both depend on their
-arguments alone.
+A `Packaging` defines the pack (container, colours, label, mark), a `View` one photo of it (background, angle, size,
+light). `describe` returns a sentence, `draw` a square image. Both are deterministic functions of their arguments.
 """
 
 import math
@@ -51,7 +50,7 @@ _STRONG: Final[tuple[Colour, ...]] = (
 
 @dataclass(frozen=True)
 class Packaging:
-    """What a pack is; each field is a word of the vocabularies above."""
+    """A pack; each field is a key of the vocabularies above."""
 
     container: str
     body_colour: str
@@ -62,7 +61,7 @@ class Packaging:
 
 @dataclass(frozen=True)
 class View:
-    """How one photo shows a pack: angle in degrees, sizes as shares of the image's side, light as a factor."""
+    """One photo of a pack: angle in degrees, sizes relative to the image's side, light as a factor."""
 
     background: str = "white"
     tint: int = 0
@@ -75,7 +74,7 @@ class View:
 
 
 class Drawing(NamedTuple):
-    """A square RGB image and the truth about it: a mask ("L", of the same size), 255 where the product is, else 0."""
+    """A square RGB image and its ground-truth mask ("L", same size): 255 inside the product, else 0."""
 
     image: Image.Image
     mask: Image.Image
@@ -89,7 +88,7 @@ class Drawing(NamedTuple):
 
 
 def random_packaging(rng: random.Random) -> Packaging:
-    """Return a pack with every word equally likely."""
+    """Return a pack with uniformly drawn fields."""
     return Packaging(
         container=rng.choice(list(CONTAINERS)),
         body_colour=rng.choice(list(BODY_COLOURS)),
@@ -100,7 +99,7 @@ def random_packaging(rng: random.Random) -> Packaging:
 
 
 def random_view(rng: random.Random) -> View:
-    """Return the view of a photo that is not a shop's front view."""
+    """Return a random view, as of a shop's further photos."""
     return View(
         background=rng.choice(BACKGROUNDS),
         tint=rng.randrange(100),
@@ -127,7 +126,7 @@ def _a(word: str) -> str:
 
 
 def draw(packaging: Packaging, view: View, side_px: int, *printed: str) -> Drawing:
-    """Draw a pack as a photo of `side_px` x `side_px`; `printed` are the lines on it, the brand first."""
+    """Draw a photo of a pack, `side_px` x `side_px`; `printed`: lines on the label, the brand first."""
     pack = _draw_pack(packaging, round(side_px * view.size), printed if view.has_text else ())
     pack = pack.rotate(view.angle_degrees, Image.Resampling.BICUBIC, expand=True)
     left = round((side_px - pack.width) / 2 + view.shift_x * side_px)
@@ -143,7 +142,7 @@ def draw(packaging: Packaging, view: View, side_px: int, *printed: str) -> Drawi
 
 
 def _draw_pack(packaging: Packaging, extent_px: int, printed: Sequence[str]) -> Image.Image:
-    """Draw the pack alone, upright, on a transparent ground; its longer side is `extent_px`."""
+    """Draw the upright pack on a transparent background; its longer side is `extent_px`."""
     container = CONTAINERS[packaging.container]
     width = round(extent_px * min(1.0, container.aspect))
     height = round(extent_px * min(1.0, 1 / container.aspect))
@@ -160,7 +159,7 @@ def _draw_pack(packaging: Packaging, extent_px: int, printed: Sequence[str]) -> 
 
 
 def _part_mask(part: Part, width: int, height: int) -> Image.Image:
-    """Return an anti-aliased mask: drawn at twice the size."""
+    """Return an anti-aliased mask, drawn at twice the size."""
     mask = Image.new("L", (width * 2, height * 2))
     pen = ImageDraw.Draw(mask)
     x0, y0, x1, y1 = (round(v * s * 2) for v, s in zip(part.box, (width, height) * 2, strict=True))
@@ -191,7 +190,7 @@ def _zigzag(x0: int, y0: int, x1: int, y1: int) -> list[tuple[float, float]]:
 
 
 def _shaded(colour: Colour, width: int, height: int, x0: int, x1: int) -> Image.Image:
-    """Return the colour as a round surface between x0 and x1 shows it: dark edges, a highlight on the left."""
+    """Return the colour shaded as a cylinder between x0 and x1: dark edges, a highlight on the left."""
     position = np.clip((np.arange(width) - x0) / max(1, x1 - x0), 0, 1)
     shade = 0.72 + 0.3 * np.sin(np.pi * position) ** 0.7
     gloss = 70 * np.exp(-(((position - 0.24) / 0.06) ** 2))
@@ -212,7 +211,7 @@ def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, printed: Seq
     is_bare = packaging.label == "bare"
     text_ink = _PAPER if is_bare and sum(BODY_COLOURS[packaging.body_colour]) < 3 * 150 else INK
     mark_ink = text_ink if is_bare else MARKS[packaging.mark].ink
-    # One line leaves the mark more room than several do.
+    # A single line leaves more room for the mark.
     mark_share, text_top = (0.64, 0.76) if len(printed) < 2 else (0.52, 0.66)
     side = min((x1 - x0) * 0.84, (y1 - y0) * mark_share)
     mark = mark_mask(packaging.mark, max(8, round(side)))
@@ -223,9 +222,9 @@ def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, printed: Seq
 def _print_lines(
     pen: ImageDraw.ImageDraw, label: Box, top: float, printed: Sequence[str], ink: Colour, *, is_oval: bool
 ) -> None:  # fmt: skip
-    """Print the lines below the mark, from `top` (a share of the label's height), each within the label's outline."""
+    """Print the lines within the label, starting at `top` (relative to the label's height)."""
     x0, y0, x1, y1 = label
-    # A brand alone leaves half a line free below it.
+    # Half a line stays free below a single line.
     size = round((y1 - y0) * (0.94 - top) / max(1.5, len(printed)))
     if size < 5:
         return
@@ -239,7 +238,7 @@ def _print_lines(
 def _fitting_font(
     pen: ImageDraw.ImageDraw, text: str, size_px: int, width_px: float
 ) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the font at `size_px`, or smaller where the text would be wider than `width_px`."""
+    """Return the font at `size_px`, or smaller if the text would be wider than `width_px`."""
     return _font(max(5, min(size_px, int(size_px * width_px / max(1.0, pen.textlength(text, _font(size_px)))))))
 
 
@@ -274,7 +273,7 @@ def _darker(colour: Colour, factor: float) -> Colour:
 
 
 def _cast_shadow(canvas: Image.Image, pack: Image.Image, left: int, top: int) -> None:
-    """Darken the ground below and right of the pack, softly; made small and enlarged, as nobody sees the difference."""
+    """Draw a soft shadow below and right of the pack, computed at low resolution for speed."""
     side = canvas.width
     small = 48
     mask = Image.new("L", (small, small))

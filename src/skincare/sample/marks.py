@@ -1,4 +1,4 @@
-"""The signs that the sample shop's packs carry: a drop, a leaf, a star ..., drawn as masks of any size."""
+"""The symbols on the sample shop's packs (drop, leaf, star ...), drawn as masks of any size."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def mark_mask(mark: str, side_px: int) -> Image.Image:
 
 
 class _MarkPen:
-    """Draws in the unit square."""
+    """Drawing primitives in the unit square."""
 
     def __init__(self, mask: Image.Image) -> None:
         self._pen = ImageDraw.Draw(mask)

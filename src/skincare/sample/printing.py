@@ -1,8 +1,8 @@
-"""What is printed on the packs of the sample shop, as on real ones: mostly what it is, now and then not.
+"""The text printed on the packs of the sample shop.
 
-Shares of products, chosen so that reading the pack helps and does not settle everything: three of five print their
-product type in English, the rest only the brand, the type in another language, or beside it the name of another
-category (what to use before or after), as hints and usage lines of real packs do.
+The shares are chosen so that OCR is useful but not sufficient: 60 % of the products print their type in English. The
+others print only the brand, the type in another language, or additionally the name of another category, as usage
+instructions on real packs do.
 """
 
 import random
@@ -33,9 +33,9 @@ MAX_LINES: Final = 4
 
 
 def printed_lines(brand: str, category: str, nouns: Mapping[str, Sequence[str]], seed: str) -> tuple[str, ...]:
-    """Return the lines on a pack from top to bottom, the brand first; `nouns`: a category's words for it.
+    """Return the lines on a pack from top to bottom, the brand first; `nouns`: product types by category.
 
-    The same seed gives the same lines; the caller's other random choices are left alone.
+    The same seed gives the same lines; no shared random state is used.
     """
     rng = random.Random(f"print-{seed}")
     kind = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
@@ -51,7 +51,7 @@ def printed_lines(brand: str, category: str, nouns: Mapping[str, Sequence[str]],
 
 
 def lines_of_name(name: str) -> tuple[str, ...]:
-    """Return a product's name as a pack prints it: the first word large on its own, the rest in lines of two words."""
+    """Return a product's name as lines: the first word alone, then two words per line."""
     brand, *words = name.split()
     pairs = [" ".join(words[i : i + 2]) for i in range(0, len(words), 2)]
     return (brand[:12], *pairs[: MAX_LINES - 1])

@@ -1,8 +1,8 @@
-"""What the sample shop sells and all that is wrong with it: a seed in, products with images, defects and truth out.
+"""The products of the sample shop, with planted defects and expected outcomes, generated from a seed.
 
-Packs tell a category as in a real shop: mostly. A product takes its container, colour and mark from what is usual in
-its category, and several categories share what is usual: the container alone names 62 % of products, container and
-colour 87 %, all three 96 % to one who knows all of `_USUAL`; nobody names them all.
+As in a real shop, packs indicate the category without determining it. Container, colour and mark of a product are
+drawn from the style of its category, and categories share styles. A classifier that knows `_STYLES` reaches 62 % with
+the container alone, 87 % with container and colour, and 96 % with all three.
 """
 
 import random
@@ -27,8 +27,8 @@ N_PRODUCTS: Final[dict[str, int]] = {
 }  # fmt: skip
 
 
-class Usual(NamedTuple):
-    """What packs of a category look like, each the likelier the earlier it stands, and what they are called."""
+class Style(NamedTuple):
+    """Typical packs of a category, in order of decreasing probability, and its product types."""
 
     containers: tuple[str, ...]
     colours: tuple[str, ...]
@@ -36,24 +36,24 @@ class Usual(NamedTuple):
     nouns: tuple[str, ...]
 
 
-_USUAL: Final[dict[str, Usual]] = {
-    "Mask": Usual(("sachet", "jar"), ("green", "black", "pink"), ("smile", "leaf"), ("Face Mask", "Sheet Mask")),
-    "Body Wash": Usual(("bottle", "pump"), ("blue", "yellow", "white"), ("bubble", "flower"), ("Shower Gel", "Wash")),
-    "Moisturiser": Usual(("jar", "pump"), ("white", "pink", "blue"), ("drop", "sun"), ("Day Cream", "Moisturiser")),
-    "Cleanser": Usual(("pump", "tube"), ("green", "white", "blue"), ("bubble", "wave"), ("Gel Cleanser", "Face Wash")),
-    "Serum": Usual(("dropper", "pump"), ("amber", "purple", "white"), ("drop", "star"), ("Serum", "Booster Serum")),
-    "Eye Care": Usual(("tube", "stick"), ("purple", "black", "white"), ("iris", "moon"), ("Eye Cream", "Eye Gel")),
-    "Mist": Usual(("atomiser", "bottle"), ("blue", "pink", "green"), ("flake", "wave"), ("Face Mist", "Body Spray")),
-    "Oil": Usual(("dropper", "flask"), ("yellow", "amber", "green"), ("leaf", "sun"), ("Face Oil", "Body Oil")),
-    "Toner": Usual(("bottle", "atomiser"), ("pink", "white", "green"), ("wave", "star"), ("Toner", "Tonic")),
-    "Balm": Usual(("tin", "stick"), ("yellow", "pink", "amber"), ("flower", "sun"), ("Lip Balm", "Rescue Balm")),
-    "Exfoliator": Usual(("tube", "jar"), ("amber", "black", "yellow"), ("crystal", "star"), ("Face Scrub", "Polish")),
-    "Bath Salts": Usual(("sachet", "tin"), ("purple", "blue", "white"), ("crystal", "flake"), ("Bath Salts", "Soak")),
-    "Bath Oil": Usual(("flask", "bottle"), ("purple", "green", "amber"), ("moon", "flower"), ("Bath Oil", "Elixir")),
-    "Peel": Usual(("dropper", "sachet"), ("black", "white", "pink"), ("flake", "iris"), ("Peel", "Peel Pads")),
+_STYLES: Final[dict[str, Style]] = {
+    "Mask": Style(("sachet", "jar"), ("green", "black", "pink"), ("smile", "leaf"), ("Face Mask", "Sheet Mask")),
+    "Body Wash": Style(("bottle", "pump"), ("blue", "yellow", "white"), ("bubble", "flower"), ("Shower Gel", "Wash")),
+    "Moisturiser": Style(("jar", "pump"), ("white", "pink", "blue"), ("drop", "sun"), ("Day Cream", "Moisturiser")),
+    "Cleanser": Style(("pump", "tube"), ("green", "white", "blue"), ("bubble", "wave"), ("Gel Cleanser", "Face Wash")),
+    "Serum": Style(("dropper", "pump"), ("amber", "purple", "white"), ("drop", "star"), ("Serum", "Booster Serum")),
+    "Eye Care": Style(("tube", "stick"), ("purple", "black", "white"), ("iris", "moon"), ("Eye Cream", "Eye Gel")),
+    "Mist": Style(("atomiser", "bottle"), ("blue", "pink", "green"), ("flake", "wave"), ("Face Mist", "Body Spray")),
+    "Oil": Style(("dropper", "flask"), ("yellow", "amber", "green"), ("leaf", "sun"), ("Face Oil", "Body Oil")),
+    "Toner": Style(("bottle", "atomiser"), ("pink", "white", "green"), ("wave", "star"), ("Toner", "Tonic")),
+    "Balm": Style(("tin", "stick"), ("yellow", "pink", "amber"), ("flower", "sun"), ("Lip Balm", "Rescue Balm")),
+    "Exfoliator": Style(("tube", "jar"), ("amber", "black", "yellow"), ("crystal", "star"), ("Face Scrub", "Polish")),
+    "Bath Salts": Style(("sachet", "tin"), ("purple", "blue", "white"), ("crystal", "flake"), ("Bath Salts", "Soak")),
+    "Bath Oil": Style(("flask", "bottle"), ("purple", "green", "amber"), ("moon", "flower"), ("Bath Oil", "Elixir")),
+    "Peel": Style(("dropper", "sachet"), ("black", "white", "pink"), ("flake", "iris"), ("Peel", "Peel Pads")),
 }  # fmt: skip
-_LIKELY: Final = (0.8, 0.15, 0.05)
-_UNUSUAL_SHARE: Final = 0.05
+_TYPICAL_PROBABILITIES: Final = (0.8, 0.15, 0.05)
+_ATYPICAL_SHARE: Final = 0.05
 
 _BRANDS: Final = (
     "Halden", "Oru", "Verity Lane", "Fjord & Fern", "Marlowe", "Sole Mio", "Petrichor", "Kindred", "Atelier Nu",
@@ -65,7 +65,7 @@ _WORDS: Final = (
 )  # fmt: skip
 _INGREDIENTS: Final = ("aqua", "glycerin", "squalane", "niacinamide", "parfum", "panthenol", "limonene", "tocopherol")
 
-# How a product's page behaves, and how scraping it must end; "fine" is what all others are.
+# Behaviour of product pages, how often each is planted, and the expected outcome; all others are "fine".
 PageBehaviour = Literal[
     "fine", "slow", "unavailable_twice", "busy_once", "moved", "no_script",
     "gone", "not_found_with_status_200", "moved_to_the_start_page", "no_images", "challenge", "only_broken_images",
@@ -84,7 +84,7 @@ PAGE_DEFECTS: Final[dict[PageBehaviour, tuple[int, str]]] = {
     "only_broken_images": (1, "no_image_saved"),
 }
 
-# What is wrong with an image, how often it is planted, and how the image must end.
+# Defects of images: how often each is planted, and the expected outcome.
 ImageKind = Literal[
     "photo", "webp", "png", "unavailable_twice", "copy", "recompressed", "rescaled", "copy_of_other_product",
     "recompressed_of_other_product", "copy_in_other_category", "blurred", "small", "truncated", "html", "gone",
@@ -105,13 +105,13 @@ IMAGE_DEFECTS: Final[dict[ImageKind, tuple[int, str]]] = {
     "html": (6, "not_an_image"),
     "gone": (5, "http_404"),
 }
-_COPIES: Final = {"copy", "recompressed", "rescaled"}
-_COPIES_OF_OTHERS: Final = {"copy_of_other_product", "recompressed_of_other_product", "copy_in_other_category"}
+_DUPLICATES: Final = {"copy", "recompressed", "rescaled"}
+_DUPLICATES_OF_OTHERS: Final = {"copy_of_other_product", "recompressed_of_other_product", "copy_in_other_category"}
 
 
 @dataclass(frozen=True)
 class ShopImage:
-    """One image of a product's page; `copy_of` is (product id, number) of the photo that it repeats."""
+    """One image of a product's page; `copy_of`: (product id, number) of the original of a duplicate."""
 
     n: int
     kind: ImageKind
@@ -137,7 +137,7 @@ class Product:
 
 
 def sample_products(seed: int) -> list[Product]:
-    """Return the shop's products with everything that is wrong with them; the same seed, the same shop."""
+    """Return the shop's products with their planted defects; the same seed gives the same shop."""
     rng = random.Random(seed)
     categories = [category for category in skincare_labels().names for _ in range(N_PRODUCTS[category])]
     rng.shuffle(categories)
@@ -154,8 +154,8 @@ def sample_products(seed: int) -> list[Product]:
     return _plant_image_defects(products, rng)
 
 
-def dressed(product_id: str, name: str, category: str, path: str) -> Product:
-    """Return the product that the shop shows for a row of somebody else's catalogue: nothing is wrong with it."""
+def catalogue_product(product_id: str, name: str, category: str, path: str) -> Product:
+    """Return a product without defects for a row of another catalogue."""
     rng = random.Random(product_id)
     packaging, photos = _packaging(category, rng), _photos(rng)
     return Product(
@@ -163,18 +163,18 @@ def dressed(product_id: str, name: str, category: str, path: str) -> Product:
     )
 
 
-def expected_endings(products: Sequence[Product]) -> dict[str, str]:
-    """Return how each image that a page lists must end, by image id: "kept" or the reason why not."""
-    endings: dict[str, str] = {}
+def expected_outcomes(products: Sequence[Product]) -> dict[str, str]:
+    """Return image id -> expected outcome of each listed image: "kept" or the reason of its rejection."""
+    outcomes: dict[str, str] = {}
     for product in products:
         for image in product.images:
-            ending = IMAGE_DEFECTS.get(image.kind, (0, "kept"))[1]
-            endings[f"{product.product_id}_{image.n}"] = ending
+            outcome = IMAGE_DEFECTS.get(image.kind, (0, "kept"))[1]
+            outcomes[f"{product.product_id}_{image.n}"] = outcome
     for product in products:
         for image in product.images:
             if image.kind == "copy_in_other_category" and image.copy_of:
-                endings["{}_{}".format(*image.copy_of)] = "category_conflict"
-    return endings
+                outcomes["{}_{}".format(*image.copy_of)] = "category_conflict"
+    return outcomes
 
 
 def _product(product_id: str, category: str, used: set[Packaging], rng: random.Random) -> Product:
@@ -184,8 +184,8 @@ def _product(product_id: str, category: str, used: set[Packaging], rng: random.R
     used.add(packaging)
     brand = rng.choice(_BRANDS)
     words = " ".join(rng.sample(_WORDS, 2))
-    name = f"{brand} {words} {rng.choice(_USUAL[category].nouns)} {rng.choice((30, 50, 75, 100, 200))}ml"
-    printed = printed_lines(brand, category, {key: usual.nouns for key, usual in _USUAL.items()}, product_id)
+    name = f"{brand} {words} {rng.choice(_STYLES[category].nouns)} {rng.choice((30, 50, 75, 100, 200))}ml"
+    printed = printed_lines(brand, category, {key: style.nouns for key, style in _STYLES.items()}, product_id)
     return Product(
         product_id, name, brand, category, _path(name, product_id), packaging, _photos(rng), printed=printed
     )  # fmt: skip
@@ -196,30 +196,30 @@ def _is_first_size(product: Product, products: Sequence[Product]) -> bool:
 
 
 def _other_size(older: Product, product_id: str, rng: random.Random) -> Product:
-    """Return the same product in another size: same name but for it, same pack, photos of its own."""
+    """Return another size of a product: same pack, same name except for the size, other photos."""
     name = f"{older.name.rpartition(' ')[0]} {rng.choice((15, 25, 150, 250))}ml"
     photos = tuple(replace(one, view=drawing.random_view(rng)) for one in _photos(rng))
     return replace(older, product_id=product_id, name=name, path=_path(name, product_id), images=photos)
 
 
 def _packaging(category: str, rng: random.Random) -> Packaging:
-    usual = _USUAL[category]
+    style = _STYLES[category]
 
     def pick(favoured: Sequence[str], everything: Sequence[str]) -> str:
-        if rng.random() < _UNUSUAL_SHARE:
+        if rng.random() < _ATYPICAL_SHARE:
             return rng.choice(everything)
-        return rng.choices(favoured, _LIKELY[: len(favoured)])[0]
+        return rng.choices(favoured, _TYPICAL_PROBABILITIES[: len(favoured)])[0]
 
     return replace(
         drawing.random_packaging(rng),
-        container=pick(usual.containers, list(CONTAINERS)),
-        body_colour=pick(usual.colours, list(drawing.BODY_COLOURS)),
-        mark=pick(usual.marks, list(MARKS)),
+        container=pick(style.containers, list(CONTAINERS)),
+        body_colour=pick(style.colours, list(drawing.BODY_COLOURS)),
+        mark=pick(style.marks, list(MARKS)),
     )
 
 
 def _photos(rng: random.Random) -> tuple[ShopImage, ...]:
-    """Return one to five photos: the front on white, then how shops show a pack besides."""
+    """Return one to five photos: the front view on white, then random views."""
     n_photos = rng.choices((1, 2, 3, 4, 5), (1, 3, 4, 3, 1))[0]
     views = [View(), *(drawing.random_view(rng) for _ in range(n_photos - 1))]
     return tuple(ShopImage(n, "photo", view, rng.randrange(448, 641, 16)) for n, view in enumerate(views, start=1))
@@ -240,7 +240,7 @@ def _plant_page_defects(products: list[Product], rng: random.Random) -> list[Pro
 
 
 def _plant_image_defects(products: list[Product], rng: random.Random) -> list[Product]:
-    """Add bad images behind the good ones of products that are scraped; no photo is copied twice."""
+    """Append defective images to scraped products; no photo is duplicated twice."""
     scraped = [i for i, one in enumerate(products) if PAGE_DEFECTS.get(one.behaviour, (0, "scraped"))[1] == "scraped"]
     free = [(i, image) for i in scraped for image in products[i].images]
     rng.shuffle(free)
@@ -252,12 +252,12 @@ def _plant_image_defects(products: list[Product], rng: random.Random) -> list[Pr
                 images = tuple(replace(one, kind=kind) if one == photo else one for one in product.images)
                 products[owner] = replace(product, images=images)
                 continue
-            if kind in _COPIES_OF_OTHERS:
-                # Behind the owner: of two equal files the one with the lower id stays.
+            if kind in _DUPLICATES_OF_OTHERS:
+                # Append to a later product: of two equal files the one with the lower id is kept.
                 taker = rng.choice(_takers(products, scraped, owner, same=kind != "copy_in_other_category"))
             else:
                 taker = owner
-            source = (product.product_id, photo.n) if kind in _COPIES | _COPIES_OF_OTHERS else None
+            source = (product.product_id, photo.n) if kind in _DUPLICATES | _DUPLICATES_OF_OTHERS else None
             extra = ShopImage(len(products[taker].images) + 1, kind, _view(kind, photo, rng), photo.side_px, source)
             products[taker] = replace(products[taker], images=(*products[taker].images, extra))
     return products
@@ -270,7 +270,7 @@ def _takers(products: Sequence[Product], scraped: Sequence[int], owner: int, *, 
 
 
 def _view(kind: ImageKind, photo: ShopImage, rng: random.Random) -> View:
-    return photo.view if kind in _COPIES | _COPIES_OF_OTHERS else drawing.random_view(rng)
+    return photo.view if kind in _DUPLICATES | _DUPLICATES_OF_OTHERS else drawing.random_view(rng)
 
 
 def _path(name: str, product_id: str) -> str:
@@ -278,7 +278,7 @@ def _path(name: str, product_id: str) -> str:
 
 
 def catalogue_rows(products: Sequence[Product], seed: int) -> list[dict[str, str]]:
-    """Return the shop's catalogue as published: one row a product, some twice with another price, one URL with `#`."""
+    """Return the shop's catalogue: one row per product, some repeated with another price, one URL with `#`."""
     rng = random.Random(f"catalogue-{seed}")
     rows = []
     for i, product in enumerate(products):

@@ -1,4 +1,4 @@
-"""The bytes that the sample shop sends: pages in LookFantastic's shape, images with their planted defects."""
+"""The responses of the sample shop: pages in the format of LookFantastic, images with their planted defects."""
 
 import html
 import io
@@ -52,7 +52,7 @@ def page(product: Product) -> bytes:
 
 
 def image_bytes(product: Product, one: ShopImage, products: Mapping[str, Product]) -> bytes:
-    """Return the bytes of an image as served; `products` finds the photo that it copies."""
+    """Return the bytes of an image as served; `products`: all products by id, to find the original of a duplicate."""
     if one.copy_of is not None:
         product_id, n = one.copy_of
         owner = products[product_id]
@@ -88,5 +88,5 @@ def _encoded(image: Image.Image, kind: str, quality: int) -> bytes:
 
 
 def _script_json(value: Any) -> str:
-    """Return JSON that cannot end the script element that it stands in."""
+    """Return JSON that is safe inside a script element."""
     return json.dumps(value).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""The sample shop as an HTTP server on this machine, misbehaving as planned, and the truth about it.
+"""The sample shop as a local HTTP server with planted defects, and its ground truth.
 
 with serve(stock(layout, seed=0)) as url:
     ...
@@ -25,7 +25,7 @@ from skincare.sample.products import (
     Product,
     ShopImage,
     catalogue_rows,
-    expected_endings,
+    expected_outcomes,
     sample_products,
 )
 from skincare.tables import CATALOGUE, CatalogueRow
@@ -37,16 +37,16 @@ _ROBOTS: Final = b"User-agent: *\nDisallow: /basket\n"
 
 
 class _Shop(ThreadingHTTPServer):
-    """The server with its pages by path."""
+    """The server; pages and images by path."""
 
     daemon_threads = True
-    # Ten workers may knock at once.
+    # Ten workers may connect at the same time.
     request_queue_size = 64
 
     def __init__(self, products: Sequence[Product], port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.lock = threading.Lock()
-        self.n_asked: Counter[str] = Counter()
+        self.n_requests: Counter[str] = Counter()
         by_id = {product.product_id: product for product in products}
         self.pages = {product.path: product for product in products}
         self.pages.update({_new_path(product): product for product in products if product.behaviour == "moved"})
@@ -59,16 +59,16 @@ class _Shop(ThreadingHTTPServer):
 
         self.draw: Callable[[str], bytes] = draw
 
-    def nth(self, path: str) -> int:
-        """Return how often the path has been asked for, this time included."""
+    def count_request(self, path: str) -> int:
+        """Return the number of requests for the path, including this one."""
         with self.lock:
-            self.n_asked[path] += 1
-            return self.n_asked[path]
+            self.n_requests[path] += 1
+            return self.n_requests[path]
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Small answers must not wait for the next packet.
+    # Small responses must not wait for the next packet.
     disable_nagle_algorithm = True
     server: _Shop
 
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _page(self, product: Product, path: str) -> None:
-        nth, behaviour = self.server.nth(path), product.behaviour
+        nth, behaviour = self.server.count_request(path), product.behaviour
         if behaviour == "slow":
             time.sleep(_SLOW_S)
         if behaviour == "gone":
@@ -113,12 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _image(self, _product: Product, image: ShopImage, path: str) -> None:
         if image.kind == "gone":
             self._send(404, rendering.ERROR_PAGE)
-        elif image.kind == "unavailable_twice" and self.server.nth(path) <= 2:
+        elif image.kind == "unavailable_twice" and self.server.count_request(path) <= 2:
             self._send(503, b"try again")
         elif image.kind == "html":
             self._send(200, rendering.ERROR_PAGE)
         else:
-            # Shops name and declare images as JPEG whatever they are.
+            # Shops declare all images as JPEG, whatever their format.
             self._send(200, self.server.draw(path), "image/jpeg")
 
     def _send(
@@ -136,13 +136,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log requests where the stage logs, and only on demand."""
+        """Log requests at debug level."""
         logger.debug(format, *args)
 
 
 @contextmanager
 def serve(products: Sequence[Product], port: int = 0) -> Iterator[str]:
-    """Run the shop in a thread for the length of a `with` block; yield its URL. Port 0 takes a free one."""
+    """Run the shop in a thread during a `with` block; yield its URL. Port 0 selects a free port."""
     server = _Shop(products, port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -155,23 +155,23 @@ def serve(products: Sequence[Product], port: int = 0) -> Iterator[str]:
 
 
 def stock(layout: Layout, seed: int) -> list[Product]:
-    """Make the shop's products; write their catalogue and the truth about them where the stages look.
+    """Return the shop's products; write their catalogue and the ground truth to the layout's paths.
 
-    Raises StageError where another catalogue lies there: somebody put it there, and it may be the only copy.
+    Raises StageError if there is a catalogue of another shop, which may be the user's only copy.
     """
     if layout.catalogue.is_file() and not _is_ours(layout):
         raise StageError(
             f"{layout.catalogue} is not the sample shop's: take another --root, or move it away if you do not need it"
         )
     products = sample_products(seed)
-    # The truth comes first: a catalogue without it counts as somebody's.
+    # Written first: a catalogue without the ground truth counts as the user's.
     write_json(layout.shop_truth, {"seed": seed, "origin": ORIGIN, **truth(products)})
     CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
     return products
 
 
 def _is_ours(layout: Layout) -> bool:
-    """Tell whether the catalogue is one that `stock` wrote: all its products are on the shop's own host."""
+    """Return whether `stock` wrote the catalogue: all its products are on the shop's host."""
     if not layout.shop_truth.is_file():
         return False
     lines = layout.catalogue.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
@@ -179,18 +179,18 @@ def _is_ours(layout: Layout) -> bool:
 
 
 def truth(products: Sequence[Product]) -> dict[str, Any]:
-    """Return all that was planted and how every product and image must end, in plain JSON types."""
-    endings = expected_endings(products)
-    read = [one for one in products if _page_ending(one) in ("scraped", "no_image_saved")]
+    """Return the planted defects and the expected outcome of every product and image, in JSON types."""
+    outcomes = expected_outcomes(products)
+    read = [one for one in products if _page_outcome(one) in ("scraped", "no_image_saved")]
     return {
         "products": {
-            one.product_id: {"category": one.category, "behaviour": one.behaviour, "ends": _page_ending(one)}
+            one.product_id: {"category": one.category, "behaviour": one.behaviour, "ends": _page_outcome(one)}
             for one in products
         },
         "images": {
             image_id: {
                 "kind": image.kind,
-                "ends": endings[image_id],
+                "ends": outcomes[image_id],
                 "copy_of": "{}_{}".format(*image.copy_of) if image.copy_of else "",
             }
             for one in read
@@ -200,7 +200,7 @@ def truth(products: Sequence[Product]) -> dict[str, Any]:
     }
 
 
-def _page_ending(product: Product) -> str:
+def _page_outcome(product: Product) -> str:
     return "scraped" if product.behaviour == "fine" else PAGE_DEFECTS[product.behaviour][1]
 
 

@@ -1,7 +1,7 @@
-"""The shape and the tokenizer of the embedded stand-in model: a Qwen2-VL of about two million parameters.
+"""Configuration and tokenizer of the embedded stand-in model: a Qwen2-VL of about two million parameters.
 
-It is a real `Qwen2VLForConditionalGeneration` with a real processor, small enough to be trained on a laptop and kept in
-the repository. It exercises the pipeline; what it scores says nothing about Qwen2-VL-2B.
+It is a `Qwen2VLForConditionalGeneration` with its processor, small enough to be trained on a laptop and stored in the
+repository. It exercises the pipeline; its results do not apply to Qwen2-VL-2B.
 """
 
 import json
@@ -28,7 +28,7 @@ _VOCABULARY_SIZE: Final = 512
 
 
 def build_processor(corpus: Iterable[str]) -> Any:
-    """Return a Qwen2VLProcessor whose byte-level BPE was learnt from `corpus`."""
+    """Return a Qwen2VLProcessor with a byte-level BPE trained on `corpus`."""
     tokenizer = _train_tokenizer(corpus)
     size = LIMITS.as_size()
     return Qwen2VLProcessor(
@@ -40,10 +40,10 @@ def build_processor(corpus: Iterable[str]) -> Any:
 
 
 def build_model(tokenizer: Any, seed: int) -> Any:
-    """Return an untrained tiny Qwen2-VL in fp32, its weights drawn from `seed`."""
+    """Return an untrained tiny Qwen2-VL in fp32 with weights initialised from `seed`."""
     torch.manual_seed(seed)
     token_id = tokenizer.convert_tokens_to_ids
-    # A wider start than the usual 0.02: at width 128 it learns in a third of the steps.
+    # Larger than the usual 0.02: at width 128 training takes a third of the steps.
     initializer_range = 0.06
     config = Qwen2VLConfig(
         text_config={
@@ -79,7 +79,7 @@ def build_model(tokenizer: Any, seed: int) -> Any:
 
 
 def _train_tokenizer(corpus: Iterable[str]) -> Any:
-    """Learn byte pairs as Qwen2's tokenizer was: same normalisation, same pre-tokenisation."""
+    """Train a BPE with the normalisation and pre-tokenisation of Qwen2's tokenizer."""
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.NFC()
     learner.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,1 +1,1 @@
-"""Reading what is printed on a pack: its lines of text, and the category that they speak of."""
+"""OCR of packs, and a text classifier that predicts the category from the recognised lines."""

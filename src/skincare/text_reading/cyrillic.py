@@ -1,38 +1,38 @@
-"""Cyrillic words as they come out of an OCR model that knows Latin letters only, or as a pack spells them in Latin."""
+"""Latin spellings of Cyrillic words: misreadings by an OCR model without Cyrillic letters, and transliterations."""
 
 from collections.abc import Iterable
 from typing import Final
 
-_SHORTEST: Final = 4  # letters; shorter spellings are words of other languages
+_MIN_LETTERS: Final = 4  # shorter spellings are words of other languages
 
 _LETTERS: Final = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
-# The Latin letters and digits that each is read as.
-_LOOKS: Final = "a 6 b r d e * 3 u u k l m h o n p c t y f x u 4 w w b bi b 3 io r"
-# As passports and as libraries spell them.
-_SPELT: Final = (
+# The Latin letters and digits that OCR returns for each letter.
+_LOOK_ALIKES: Final = "a 6 b r d e * 3 u u k l m h o n p c t y f x u 4 w w b bi b 3 io r"
+# Transliteration as in passports (ICAO) and in library catalogues (ISO 9).
+_TRANSLITERATIONS: Final = (
     "a b v g d e zh z i i k l m n o p r s t u f kh ts ch sh shch - y - e yu ya",
     "a b v g d e z z i j k l m n o p r s t u f h c c s s - y - e ju ja",
 )
-_ALIKE: Final = frozenset("abcehkmoptxy0356894")
-# What looks alike shares a class.
+_LOOK_ALIKE_CHARACTERS: Final = frozenset("abcehkmoptxy0356894")
+# Characters of similar outline map to one of them.
 _CLASSES: Final = str.maketrans("6801ijnvs5g9", "bbollluycbrr")
 
 
 def is_cyrillic(word: str) -> bool:
-    """Tell whether a word begins with a Cyrillic letter."""
+    """Return whether a word begins with a Cyrillic letter."""
     return "\u0400" <= word[0] <= "\u04ff"
 
 
-def looks_cyrillic(word: str) -> bool:
-    """Tell whether every letter of a word of Latin letters and digits is also what a Cyrillic one is read as.
+def could_be_cyrillic(word: str) -> bool:
+    """Return whether every character of a Latin word is one that OCR also returns for a Cyrillic letter.
 
-    Of the words of the catalogue's 1,126 names, one letter away from a Russian word of the table, none is.
+    None of the catalogue's words that are one edit away from a Russian word of the phrase table passes this test.
     """
-    return _ALIKE.issuperset(word)
+    return _LOOK_ALIKE_CHARACTERS.issuperset(word)
 
 
 def skeleton(word: str) -> str:
-    """Return one spelling for all Latin readings of a word that look alike.
+    """Return the common form of all Latin look-alikes of a word.
 
     "ckpab" and "ckpa6" (скраб) -> "ckpab"
     """
@@ -40,14 +40,14 @@ def skeleton(word: str) -> str:
 
 
 def latin_spellings(words: Iterable[str]) -> dict[str, str]:
-    """Return, for each way to write a Cyrillic word in Latin letters, the word; looks stand there as skeletons."""
-    looks = dict(zip(_LETTERS, _LOOKS.split(), strict=True))
-    tables = [dict(zip(_LETTERS, spelt.split(), strict=True)) for spelt in _SPELT]
+    """Return Latin spelling -> Cyrillic word, for transliterations and for skeletons of look-alikes."""
+    look_alikes = dict(zip(_LETTERS, _LOOK_ALIKES.split(), strict=True))
+    tables = [dict(zip(_LETTERS, spelling.split(), strict=True)) for spelling in _TRANSLITERATIONS]
     found: dict[str, str] = {}
     for word in sorted(words):
-        ways = [skeleton("".join(looks.get(letter, "*") for letter in word))]
+        ways = [skeleton("".join(look_alikes.get(letter, "*") for letter in word))]
         ways += ["".join(table.get(letter, "") for letter in word).replace("-", "") for table in tables]
         for way in ways:
-            if len(way) >= _SHORTEST:
+            if len(way) >= _MIN_LETTERS:
                 found.setdefault(way, word)
     return found

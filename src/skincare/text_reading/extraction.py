@@ -1,4 +1,4 @@
-"""The text of many images: what is new is read by worker processes, the rest is remembered."""
+"""OCR of many image files in worker processes, with a cache keyed by the content of the files."""
 
 import functools
 import hashlib
@@ -16,13 +16,13 @@ from skincare.images import BrokenImageError
 from skincare.text_reading import ocr, scripts
 from skincare.text_reading.ocr import EngineName, OcrEngine
 from skincare.text_reading.ocr_cache import OcrCache
-from skincare.text_reading.pack_text import PackText, Status
+from skincare.text_reading.pack_text import PackText, PackTextStatus
 from skincare.text_reading.rapid_ocr import DETECTION_PX
 from skincare.worker_pool import Engine
 
 
 class ImageFile(NamedTuple):
-    """An image to read. `file`: its path below the root, as the row names it."""
+    """An image to read. `file`: its path relative to the root, as written to the row."""
 
     image_id: str
     file: str
@@ -30,7 +30,7 @@ class ImageFile(NamedTuple):
 
 
 class Task(NamedTuple):
-    """An image for a worker process, with the engine that shall read it, its setting and its full name."""
+    """One unit of work: an image, the OCR engine to use, its resolution and its full label."""
 
     image: ImageFile
     sha256: str
@@ -40,9 +40,9 @@ class Task(NamedTuple):
 
 
 class PackReader:
-    """Reads the packs of image files on all cores, and what is in the cache not again.
+    """Reads image files on all cores and caches the results.
 
-    Raises MissingInputError where the OCR engine is not installed.
+    Raises MissingInputError if the OCR engine is not installed.
     """
 
     def __init__(self, ocr_name: EngineName, cache: Path) -> None:
@@ -51,7 +51,7 @@ class PackReader:
         self._cache = cache
 
     def read(self, files: Sequence[Path]) -> list[PackText]:
-        """Return the text of each file, in order; a file that is no image has the status `unreadable`."""
+        """Return the text of each file, in order; a file that cannot be decoded has the status `unreadable`."""
         images_to_read = [ImageFile(str(number), str(file), file) for number, file in enumerate(files)]
         with OcrCache(self._cache) as cache:
             return extract_all(images_to_read, cache, self._ocr_name)[0]
@@ -59,11 +59,12 @@ class PackReader:
 
 def extract_all(
     files: Sequence[ImageFile], cache: OcrCache, name: EngineName, engine: Engine = "local",
-    detection_px: int = DETECTION_PX, *, anew: bool = False,
+    detection_px: int = DETECTION_PX, *, reread: bool = False,
 ) -> tuple[list[PackText], int]:  # fmt: skip
-    """Return the text of each image, in order, and how many were read just now; `anew` trusts nothing remembered.
+    """Return the text of each image, in order, and the number of images that were not cached.
 
-    Images of the same bytes are read once. Raises MissingInputError where the OCR engine is not installed.
+    Images of the same bytes are read once. `reread` ignores cached results.
+    Raises MissingInputError if the OCR engine is not installed.
     """
     _use_one_thread()
     label = ocr.engine_label(name, detection_px)
@@ -72,15 +73,15 @@ def extract_all(
     new: dict[str, Task] = {}
     for file, sha256 in zip(files, digests, strict=True):
         key = sha256 or file.file
-        found = cache.recall(sha256, label) if sha256 and not anew and key not in known else None
+        found = cache.get(sha256, label) if sha256 and not reread and key not in known else None
         if found:
             known[key] = found
         elif key not in known:
             new.setdefault(key, Task(file, sha256, name, detection_px, label))
     for key, found in _read(new, engine):
-        # A crash or a missing file may be no property of the content.
+        # Failures may be transient, so they are not cached.
         if found.status != "failed" and found.sha256 == key:
-            cache.keep(found)
+            cache.put(found)
         known[key] = found
     rows = (known[sha256 or file.file] for file, sha256 in zip(files, digests, strict=True))
     named = [replace(row, image_id=file.image_id, file=file.file) for row, file in zip(rows, files, strict=True)]
@@ -88,15 +89,15 @@ def extract_all(
 
 
 def _read(new: dict[str, Task], engine: Engine) -> Iterator[tuple[str, PackText]]:
-    found = worker_pool.map_ordered(engine, extract, new.values(), lost)
+    found = worker_pool.map_ordered(engine, extract, new.values(), failed_row)
     bar = partial(tqdm, desc="read_text", total=len(new), unit="image", disable=None if new else True)
     return zip(new, bar(found), strict=True)
 
 
 def extract(task: Task) -> PackText:
-    """Return the text of one image; whatever is wrong with it is told by status and reason.
+    """Return the text of one image; errors become the row's status and reason.
 
-    Raises MissingInputError where the engine is not installed.
+    Raises MissingInputError if the engine is not installed.
     """
     row = PackText(task.image.image_id, task.image.file, task.sha256, task.engine, "unreadable")
     try:
@@ -112,36 +113,36 @@ def extract(task: Task) -> PackText:
     try:
         lines = tuple(reader.read(pixels))
     except Exception as error:
-        # Its models and its geometry raise whatever they stumble over; the next image is none the worse.
+        # The OCR libraries raise many kinds of errors; one failed image must not end the run.
         return replace(row, status="failed", reason=f"{type(error).__name__}: {error}"[:200])
-    status: Status = "read" if lines else "no_text"
+    status: PackTextStatus = "read" if lines else "no_text"
     return replace(row, status=status, lines=lines, other_script=scripts.misread_script(lines))
 
 
-def lost(task: Task) -> PackText:
-    """Return what there is to say of an image that no process survived reading."""
+def failed_row(task: Task) -> PackText:
+    """Return the row of an image on which the worker process crashed or timed out."""
     row = PackText(task.image.image_id, task.image.file, task.sha256, task.engine, "failed")
     return replace(row, reason="crashed the reader or took too long")
 
 
 @functools.cache
 def _engine(name: EngineName, detection_px: int) -> OcrEngine:
-    """Make the engine once a process; what is missing ends the stage."""
+    """Return the OCR engine, created once per process."""
     _use_one_thread()
     return ocr.make_engine(name, detection_px=detection_px)
 
 
 def _use_one_thread() -> None:
-    """Have OpenCV leave the other cores to the other workers.
+    """Limit OpenCV to one thread, so that workers do not compete for cores.
 
-    Before they are forked: a process that was forked off threads of OpenCV waits for them for ever when it is told.
+    Call it before forking: a child that is forked while OpenCV has a thread pool deadlocks when it sets the number.
     """
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; nothing where it cannot be read."""
+    """Return the SHA-256 of a file, or an empty string if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,56 +1,57 @@
-"""Which known words a word of letters may be, if OCR took one letter for another, lost one or added one."""
+"""Approximate word lookup: known words within one or two edits (substitution, deletion, insertion) of a token."""
 
 from collections.abc import Iterable
 from typing import Final
 
 # Letters of similar outline.
 _CONFUSED: Final = ("ceoagqd", "iltfj", "nmurhw", "vyuwr", "sgz", "bhk", "prf", "dlo")
-# The shorter a word, the likelier another word is as near: from so many letters on ...
-_ALONE: Final = 5  # ... one confused letter is taken for a misreading,
-_ALSO_LOST: Final = 7  # ... so is a lost or an added one,
-_FREELY: Final = 8  # ... and any wrong one,
-_TWICE: Final = 9  # ... and two at once.
-_BESIDE_OTHERS: Final = 4  # Where the words beside it make a phrase of it, one wrong letter is enough ...
-_TWICE_BESIDE_OTHERS: Final = 6  # ... or two.
+# Minimum number of letters; the shorter a word, the more other words are equally close.
+_ONE_CONFUSED: Final = 5  # one substitution within a group of `_CONFUSED`
+_ONE_LOST_OR_ADDED: Final = 7  # one deletion or insertion
+_ONE_OF_ANY_KIND: Final = 8  # any one edit
+_TWO_EDITS: Final = 9  # two edits
+_ONE_EDIT_IN_CONTEXT: Final = 4  # any one edit, if the neighbouring words complete a phrase
+_TWO_EDITS_IN_CONTEXT: Final = 6  # two edits, likewise
 
 
 class Misreadings:
-    """Finds the words of a vocabulary that are near a word, by what is left when letters are taken out of both."""
+    """Finds vocabulary words by edit distance, with an index of deletion variants as in SymSpell."""
 
-    def __init__(self, vocabulary: Iterable[str], *, n_taken: int = 2, is_any_letter: bool = False) -> None:
-        """Take up to `n_taken` letters out of long words: 1 makes a large vocabulary ready sooner and finds less.
+    def __init__(self, vocabulary: Iterable[str], *, n_deletions: int = 2, is_any_letter: bool = False) -> None:
+        """Index the vocabulary.
 
-        is_any_letter: any one letter of a short word may be wrong, not only one of similar outline.
+        n_deletions: letters removed from long words for the index; 1 is faster to build and finds fewer matches.
+        is_any_letter: accept any substitution in a short word, not only letters of similar outline.
         """
         self._is_any_letter = is_any_letter
         self._words: dict[str, tuple[str, ...]] = {}
         for word in vocabulary:
-            if len(word) >= _BESIDE_OTHERS:
-                for stump in _stumps(word, n_taken if len(word) >= _TWICE else 1):
-                    self._words[stump] = (*self._words.get(stump, ()), word)
+            if len(word) >= _ONE_EDIT_IN_CONTEXT:
+                for variant in _deletion_variants(word, n_deletions if len(word) >= _TWO_EDITS else 1):
+                    self._words[variant] = (*self._words.get(variant, ()), word)
 
-    def alone(self, word: str) -> list[str]:
-        """Return the words that stand for `word` without further evidence, the nearest first."""
-        if len(word) < _ALONE:
+    def without_context(self, word: str) -> list[str]:
+        """Return the matches that are accepted regardless of neighbouring words, the closest first."""
+        if len(word) < _ONE_CONFUSED:
             return []
-        found = [one for one in self._near(word, 2 if len(word) >= _TWICE else 1) if len(one) >= _ALONE]
-        if len(word) < _FREELY and not self._is_any_letter:
+        found = [one for one in self._near(word, 2 if len(word) >= _TWO_EDITS else 1) if len(one) >= _ONE_CONFUSED]
+        if len(word) < _ONE_OF_ANY_KIND and not self._is_any_letter:
             found = [one for one in found if _is_confused(one, word)]
         return sorted(found, key=lambda one: (edit_distance(one, word), one))
 
-    def beside_others(self, word: str) -> list[str]:
-        """Return the words that `word` may be where its neighbours make a phrase of them ("facial foal")."""
-        if len(word) < _BESIDE_OTHERS:
+    def in_context(self, word: str) -> list[str]:
+        """Return the matches that are accepted only if the neighbours complete a phrase ("facial foal" -> foam)."""
+        if len(word) < _ONE_EDIT_IN_CONTEXT:
             return []
-        return sorted(self._near(word, 2 if len(word) >= _TWICE_BESIDE_OTHERS else 1))
+        return sorted(self._near(word, 2 if len(word) >= _TWO_EDITS_IN_CONTEXT else 1))
 
     def _near(self, word: str, n_edits: int) -> list[str]:
-        near = {one for stump in _stumps(word, n_edits) for one in self._words.get(stump, ())}
+        near = {one for variant in _deletion_variants(word, n_edits) for one in self._words.get(variant, ())}
         return [one for one in near if edit_distance(one, word) <= n_edits]
 
 
 def edit_distance(one: str, other: str) -> int:
-    """Return how many letters must be changed, added or taken away (Levenshtein)."""
+    """Return the Levenshtein distance."""
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, start=1):
         last, row[0] = row[0], i
@@ -61,14 +62,14 @@ def edit_distance(one: str, other: str) -> int:
 
 def _is_confused(word: str, read: str) -> bool:
     if len(word) != len(read):
-        return min(len(word), len(read)) >= _ALSO_LOST
+        return min(len(word), len(read)) >= _ONE_LOST_OR_ADDED
     differing = [(one, other) for one, other in zip(word, read, strict=True) if one != other]
     return not differing or any(differing[0][0] in group and differing[0][1] in group for group in _CONFUSED)
 
 
-def _stumps(word: str, n_letters: int) -> set[str]:
-    """Return the word, and what is left without any one of its letters, or any `n_letters`."""
+def _deletion_variants(word: str, n_letters: int) -> set[str]:
+    """Return the word and all variants with up to `n_letters` letters deleted."""
     found = {word}
     for _ in range(n_letters):
-        found |= {stump[:i] + stump[i + 1 :] for stump in found for i in range(len(stump))}
+        found |= {variant[:i] + variant[i + 1 :] for variant in found for i in range(len(variant))}
     return found

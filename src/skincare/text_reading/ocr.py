@@ -1,8 +1,8 @@
-"""OCR engines behind one interface: an image in, its lines of text out.
+"""OCR engines with a common interface: image in, lines of text out.
 
-`rapidocr` is the default: the wheel holds its models (PP-OCRv6 small, Apache-2.0), nothing is fetched. `tesseract` has
-Tesseract read the lines of other scripts, where its program and language data are installed.
-No engine's library is imported before the engine is made.
+`rapidocr` is the default: its wheel contains the models (PP-OCRv6 small, Apache-2.0), so nothing is downloaded.
+`tesseract` adds Tesseract for lines in other scripts; it needs the program and its language data.
+The libraries are imported when an engine is created.
 """
 
 from typing import Literal, Protocol
@@ -15,11 +15,11 @@ EngineName = Literal["rapidocr", "tesseract"]
 
 
 class OcrEngine(Protocol):
-    """What reads images."""
+    """Interface of an OCR engine."""
 
     @property
     def name(self) -> str:
-        """Return engine, models and versions: what decides what is read."""
+        """Return engine, models, versions and settings: everything that the output depends on."""
         ...
 
     def read(self, image: Pixels) -> list[TextLine]:
@@ -28,10 +28,10 @@ class OcrEngine(Protocol):
 
 
 def make_engine(name: EngineName = "rapidocr", n_threads: int = 1, detection_px: int = DETECTION_PX) -> OcrEngine:
-    """Return an engine that is ready to read; raises MissingInputError where its library is not installed.
+    """Return an engine; raises MissingInputError if its library is not installed.
 
-    More threads than one read one image sooner and many images later; lines are looked for in an image's content at
-    `detection_px` pixels at most.
+    More than one thread reduces the latency of one image but also the throughput of many. `detection_px`: maximum
+    number of pixels that the line detector receives.
     """
     from skincare.text_reading.tesseract_ocr import TesseractEngine
 
@@ -40,9 +40,9 @@ def make_engine(name: EngineName = "rapidocr", n_threads: int = 1, detection_px:
 
 
 def engine_label(name: EngineName, detection_px: int = DETECTION_PX) -> str:
-    """Return the name of the engine that `make_engine` would make, without making it.
+    """Return the name of the engine that `make_engine` returns, without creating it.
 
-    Raises MissingInputError where something of it is not installed.
+    Raises MissingInputError if its library, program or language data are not installed.
     """
     from skincare.text_reading import tesseract_ocr
 

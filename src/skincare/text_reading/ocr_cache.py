@@ -1,7 +1,7 @@
-"""What OCR has read before, by the content of the image: nothing is read twice, and a killed run goes on.
+"""Cache of OCR results, keyed by the content of the image, the engine and the version of code and libraries.
 
-One SQLite file for all folders; it may be deleted at any time. An entry also names the code and the libraries that
-read it, so that a changed program reads anew.
+One SQLite file for all folders; it can be deleted at any time. Entries are committed one by one, so an interrupted
+run resumes.
 """
 
 import logging
@@ -39,7 +39,7 @@ class OcrCache:
         try:
             self._database = _open(path)
         except sqlite3.DatabaseError as error:
-            logger.warning("%s cannot be used (%s): everything is read anew", path, error)
+            logger.warning("%s cannot be used (%s): all images are read again", path, error)
             path.unlink()
             self._database = _open(path)
 
@@ -49,8 +49,8 @@ class OcrCache:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._database.close()
 
-    def recall(self, sha256: str, engine: str) -> PackText | None:
-        """Return what this engine found on an image of these bytes, its id and file left empty; None if unknown."""
+    def get(self, sha256: str, engine: str) -> PackText | None:
+        """Return the cached text of an image with empty id and file; None on a miss."""
         row = self._database.execute(
             "select found from pack_text where sha256 = ? and engine = ? and made_by = ?",
             (sha256, engine, self._made_by),
@@ -58,11 +58,11 @@ class OcrCache:
         try:
             return None if row is None else pack_text.from_json(row[0])
         except ValueError as error:
-            logger.warning("what is remembered of an image is broken (%s): it is read anew", error)
+            logger.warning("a cached OCR result is invalid (%s): the image is read again", error)
             return None
 
-    def keep(self, found: PackText) -> None:
-        """Remember what was found, at once: a kill costs only what is under way."""
+    def put(self, found: PackText) -> None:
+        """Store and commit one result."""
         text = pack_text.to_json(replace(found, image_id="", file=""))
         with self._database:
             self._database.execute(

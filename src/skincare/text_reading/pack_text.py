@@ -1,12 +1,12 @@
-"""The text printed on each image, as OCR found it: one JSON line an image, in the order of their ids.
+"""pack_text.jsonl: the OCR result of each image, one JSON object per line, sorted by image id.
 
     {"image_id": "12_1", "file": "clean_dataset/images/a_12_1.jpg", "sha256": "9f...", "engine": "rapidocr 3.10.0 ...",
      "status": "read", "reason": "", "other_script": "",
      "lines": [{"text": "Clay Mask", "confidence": 0.98, "box": [[0.3, 0.4], [0.6, 0.4], [0.6, 0.45], [0.3, 0.45]],
                 "height": 0.05}]}
 
-Boxes are shares of the upright image's width and height, so that they hold for the image at any size. Lines stand in
-reading order: rows from top to bottom, within a row from left to right (see `skincare.text_reading.reading_order`).
+Boxes are relative to the width and height of the upright image, so they apply at any size. Lines are in reading order:
+rows from top to bottom, within a row from left to right (see `skincare.text_reading.reading_order`).
 """
 
 import json
@@ -22,8 +22,8 @@ from skincare.tables import natural_key
 
 REMEDY: Final = "Make it with `python src/read_text.py`."
 
-Status = Literal["read", "no_text", "unreadable", "failed"]
-"""`unreadable`: the file is no image that can be decoded; `failed`: the OCR engine crashed, hung or raised on it."""
+PackTextStatus = Literal["read", "no_text", "unreadable", "failed"]
+"""`unreadable`: the file cannot be decoded; `failed`: the OCR engine crashed, timed out or raised an error."""
 
 Point = tuple[float, float]
 Box = tuple[Point, Point, Point, Point]
@@ -31,28 +31,28 @@ Box = tuple[Point, Point, Point, Point]
 
 @dataclass(frozen=True)
 class TextLine:
-    """One line of text. `box`: corners as shares of width and height, clockwise from the top left of the text."""
+    """One line of text. `box`: corners relative to width and height, clockwise from the top left of the text."""
 
     text: str
     confidence: float
     box: Box
-    # Of the letters' line as a share of the image's height, whichever way the text runs.
+    # Height of the letters relative to the image's height, for any orientation of the text.
     height: float
 
 
 @dataclass(frozen=True)
 class PackText:
-    """What is printed on one image; `lines` in reading order, empty unless `status` is `read`."""
+    """OCR result of one image; `lines` in reading order, empty unless `status` is `read`."""
 
     image_id: str
     file: str
     sha256: str
-    # Name and versions of the engine, its models and its settings: another one reads everything anew.
+    # Name, versions and settings of the engine; part of the cache key.
     engine: str
-    status: Status
+    status: PackTextStatus
     reason: str = ""
     lines: tuple[TextLine, ...] = ()
-    # A script that the image seems to hold and the engine cannot read, such as `cyrillic`.
+    # A script that the image probably contains and the engine cannot read, such as `cyrillic`.
     other_script: str = ""
 
     @property
@@ -64,12 +64,12 @@ class PackText:
 def read_pack_text(path: Path) -> dict[str, PackText]:
     """Return the pack text of each image id, in file order.
 
-    Raises MissingInputError when the file is absent, StageError naming file and line when it is malformed.
+    Raises MissingInputError if the file does not exist, StageError with file and line if it is malformed.
     """
     if not path.is_file():
         raise MissingInputError("text of the packs", path, REMEDY)
     found: dict[str, PackText] = {}
-    # Not splitlines(): a text may hold U+2028, which JSON leaves as it is.
+    # Not splitlines(): a text may contain U+2028, which JSON does not escape.
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -78,16 +78,16 @@ def read_pack_text(path: Path) -> dict[str, PackText]:
         except (ValueError, RecursionError) as error:
             raise StageError(f"{path}, line {number}: {error}\n{REMEDY}") from error
         if one.image_id in found:
-            raise StageError(f"{path}, line {number}: image_id {one.image_id} stands there more than once\n{REMEDY}")
+            raise StageError(f"{path}, line {number}: image_id {one.image_id} is not unique\n{REMEDY}")
         found[one.image_id] = one
     return found
 
 
 def write_pack_text(path: Path, rows: Iterable[PackText]) -> None:
-    """Replace `path` by `rows`, sorted by image id: the same rows, the same bytes."""
+    """Replace `path` by `rows`, sorted by image id; the same rows give the same bytes."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         for row in sorted(rows, key=lambda row: (natural_key(row.image_id), row.image_id)):
-            # A file name that is no UTF-8 holds lone surrogates, which JSON writes as this does: \udcff.
+            # File names that are not UTF-8 contain lone surrogates; write them as JSON escapes (\udcff).
             file.write(f"{to_json(row)}\n".encode("utf-8", "backslashreplace"))
 
 
@@ -97,13 +97,13 @@ def to_json(row: PackText) -> str:
 
 
 def from_json(text: str) -> PackText:
-    """Return what `to_json` made the text of; raises ValueError that says what is wrong."""
+    """Return the row of a JSON line; raises ValueError with the reason if it is malformed."""
     fields = json.loads(text)
     if not isinstance(fields, Mapping):
         raise ValueError("not a JSON object")
     words = {name: _checked(fields, name, str) for name in ("image_id", "file", "sha256", "engine", "status")}
-    if words["status"] not in get_args(Status):
-        raise ValueError(f"status {words['status']!r} is none of {', '.join(get_args(Status))}")
+    if words["status"] not in get_args(PackTextStatus):
+        raise ValueError(f"status {words['status']!r} is not one of {', '.join(get_args(PackTextStatus))}")
     lines = tuple(_line(one) for one in _checked(fields, "lines", list))
     if bool(lines) != (words["status"] == "read"):
         raise ValueError(f"status {words['status']} with {len(lines)} lines")

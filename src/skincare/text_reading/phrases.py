@@ -1,16 +1,16 @@
-"""The words that name a product's category on a pack, in sixteen languages: one table, `phrases.csv`.
+"""Phrases that name a product's category on a pack, in sixteen languages: the table `phrases.csv`.
 
-A row holds phrases of one category, language and strength, separated by `|`:
+A row contains the phrases of one category, language and strength, separated by `|`:
 
     3  names the product by itself ("face wash", "sữa rửa mặt")
-    2  names it usually ("cream", "lotion")
-    1  only makes it likelier ("spf 15", "niacinamide"); also a form that the catalogue's names share out ("wash")
-    0  belongs to no category and is consumed, so that the words in it name nothing ("oil control", "after toner")
+    2  usually names it ("cream", "lotion")
+    1  is weak evidence ("spf 15", "niacinamide"), or a form that several categories share ("wash")
+    0  has no label and consumes its words, so that they match nothing else ("oil control", "after toner")
 
-In a phrase `*` stands for one to three words ("eye * cream") and `#` for a number ("pack of #").
+In a phrase `*` matches one to three words ("eye * cream") and `#` a number ("pack of #").
 
-Text and table are folded alike (`fold`): lower case, no accents, British spelling; words of Latin and Cyrillic letters
-are tokens, and of scripts that are written without spaces each character is one.
+Text and table are normalised alike (`fold`): lower case, no accents, British spelling. Tokens are words of Latin or
+Cyrillic letters, and single characters of scripts that are written without spaces.
 """
 
 import re
@@ -41,7 +41,7 @@ _LETTERS: Final = str.maketrans(
         "´": "'",
     }
 )
-# Of the Vietnamese letters with one mark those that such OCR does not know either.
+# Vietnamese letters with a single mark that the OCR model lacks, too.
 _DOTTED: Final = frozenset("ạảẹẻẽịỉĩọỏụủũỵỷỹ")
 _SPELLINGS: Final = (
     (re.compile(r"(?<=moisturi)z(?=[aei])"), "s"),
@@ -49,25 +49,25 @@ _SPELLINGS: Final = (
     (re.compile(r"\banti-? ?ag(?:e?ing|e)\b"), "antiageing"),
     (re.compile(r"\bcolor"), "colour"),
 )
-# Between a small letter and the capital of a further word.
+# Between a lower-case letter and the capital of the next word.
 _LOST_SPACE: Final = re.compile(r"(?<=[a-zß-ÿ]{2})(?=[A-ZÀ-Þ][a-zß-ÿ]{2})")
 _TOKEN: Final = re.compile(r"[a-z0-9]+|[\u0400-\u04ff]+|[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """One phrase of the table, as tokens; `label` is None where it is consumed and names nothing."""
+    """One phrase of the table, as tokens; `label` is None for strength 0."""
 
     label: str | None
     language: str
     strength: int
     text: str
-    # One tuple a word: how it is spelt and, where OCR leaves letters out, what is left of it.
+    # One tuple per word: its spelling and, if OCR drops letters of it, the remaining form.
     words: tuple[tuple[str, ...], ...]
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Return the words as they are spelt."""
+        """Return the spelling of each word."""
         return tuple(forms[0] for forms in self.words)
 
 
@@ -78,15 +78,15 @@ def fold(text: str) -> str:
     """
     lowered = unicodedata.normalize("NFKD", text.casefold()).translate(_LETTERS)
     plain = "".join(letter for letter in lowered if unicodedata.category(letter) not in ("Mn", "Cf"))
-    # Korean syllables were taken apart together with the accents.
+    # NFKD also decomposes Korean syllables.
     plain = unicodedata.normalize("NFC", plain)
     for pattern, spelling in _SPELLINGS:
         plain = pattern.sub(spelling, plain)
     return plain
 
 
-def worn(text: str) -> str:
-    """Return Vietnamese text as OCR reads it that leaves letters with two marks out.
+def drop_stacked_marks(text: str) -> str:
+    """Return Vietnamese text without the letters that the OCR model lacks: those with two marks.
 
     "tẩy tế bào chết" -> "ty t bào cht", "dưỡng ẩm" -> "dưng m"
     """
@@ -104,7 +104,7 @@ def tokenise(text: str) -> list[str]:
 
 @lru_cache(maxsize=4)
 def phrases_of(labels: Labels) -> tuple[Phrase, ...]:
-    """Return what the reader knows of the labels; raises StageError for a phrase that stands for two of them."""
+    """Return the phrases of all labels; raises StageError if a phrase has two labels."""
     found: dict[tuple[str, ...], Phrase] = {}
     for row in labels.pack_phrases:
         for phrase in _phrases_of(row):
@@ -126,11 +126,11 @@ def _phrases_of(row: PackPhrase) -> list[Phrase]:
 
 
 def _words(text: str, language: str) -> tuple[tuple[str, ...], ...]:
-    """Return the words of a phrase, wildcards among them, each in its forms."""
+    """Return the forms of each word or wildcard of a phrase."""
     parts = re.split(rf"([{GAP}{NUMBER}])", text)
     words = [token for part in parts for token in ([part] if part in (GAP, NUMBER) else tokenise(part))]
-    # A single word with letters left out is anything.
-    left = [token for word in text.split() for token in tokenise(worn(word)) or [""]]
+    # A single word with dropped letters is too ambiguous.
+    left = [token for word in text.split() for token in tokenise(drop_stacked_marks(word)) or [""]]
     if language != "vi" or len(words) == 1 or len(left) != len(words):
         return tuple((word,) for word in words)
     return tuple((word, less) if less not in ("", word) else (word,) for word, less in zip(words, left, strict=True))

@@ -1,11 +1,12 @@
-"""The reader: the text of a pack in, probabilities of the labels out, with the words that decided.
+"""The reader: predicts label probabilities from the text of a pack, with the phrases that decided.
 
-    log p(category) = prior + RULES x evidence of the phrase table + TEXT x log p of the linear classifier + constant
+    log p(label) = prior + EVIDENCE_WEIGHT x evidence of the phrase table
+                         + CLASSIFIER_WEIGHT x log p of the linear classifier + constant
 
-The phrase table alone is enough; the classifier comes to it where there are texts of the user's own products to learn
-from (names of a catalogue, texts of the training packs). No photo's label stands in any number here: the prior is that
-of the catalogue's names in which the table finds nothing, the weights are those under which its names are likeliest.
-What the confidence is worth was then looked at on real photos, see `benchmarks/real_photos.py`.
+The phrase table works without training; the classifier is added if there are texts of the user's own products (names
+of a catalogue, texts of the training packs). No constant is fitted on photos: the prior is the label distribution of
+the catalogue names without evidence, the weights maximise the likelihood of the catalogue names.
+`benchmarks/real_photos.py` measures accuracy and calibration on real photos.
 """
 
 import io
@@ -27,28 +28,28 @@ from skincare.text_reading.evidence import Evidence, EvidenceFinder, scores
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.phrases import phrases_of
 from skincare.text_reading.text_classifier import TextClassifier
-from skincare.text_reading.unread_script import unread_script
+from skincare.text_reading.unsupported_script import unsupported_script
 
-Table = npt.NDArray[np.float64]
-Status = Literal["read", "abstained", "no_text", "other_script"]
+FloatArray = npt.NDArray[np.float64]
+ReaderStatus = Literal["read", "abstained", "no_text", "other_script"]
 
-# Raise it with every change after which the same text may be read otherwise; the phrase table counts by itself.
+# Increment it with every change of the predictions; the phrase table has a digest of its own.
 VERSION: Final = 1
 
-# Under this weight the 1,126 names of the catalogue are likeliest (3.04); fitted on 192 real photos it would be 2.9.
-RULES: Final = 3.0
-# Half a vote: on names that would be more (1.1, folds that hold brands out), but packs say much that names do not.
-TEXT: Final = 0.5
-# That share of its probability it spreads evenly, for what its texts did not hold: it never outvotes plain words.
-_UNLEARNT: Final = 0.1
-# Of the names in which the table finds nothing (see labels.toml), one added to each label; half a vote, too.
+# Maximum likelihood on the 1,126 catalogue names is 3.04; on 192 real photos it would be 2.9.
+EVIDENCE_WEIGHT: Final = 3.0
+# Maximum likelihood on names is 1.1 (folds grouped by brand); halved, since packs contain text that names do not.
+CLASSIFIER_WEIGHT: Final = 0.5
+# Share of uniform probability mixed into the classifier, so that it does not outweigh strong evidence.
+_SMOOTHING: Final = 0.1
+# Weight of the log prior: counts of names without evidence (see labels.toml), with add-one smoothing.
 _PRIOR: Final = 0.5
-# Less sure answers are withheld. Of the catalogue's names 91 % reach it, and 96 % of those are read rightly.
+# The reader abstains below it. 91 % of the catalogue names reach it, and 96 % of those are correct.
 THRESHOLD: Final = 0.6
 EXPECTED_ACCURACY: Final = 0.96
 
-_MOST_LINES: Final = 300
-_MOST_WORDS: Final = 8  # shown as the words that decided
+_MAX_LINES: Final = 300
+_MAX_WORDS: Final = 8  # evidence shown with a prediction
 _SETTINGS: Final = "reader.json"
 _ARRAYS: Final = "reader.npz"
 
@@ -57,17 +58,17 @@ Line = str | TextLine
 
 @dataclass(frozen=True)
 class ReaderPrediction:
-    """What a pack's text says. `label` only with status `read`; `confidence` is that of the likeliest category."""
+    """Prediction for one pack. `label` is None unless `status` is `read`; `confidence`: the highest probability."""
 
     label: str | None
-    status: Status
+    status: ReaderStatus
     confidence: float
     log_probabilities: tuple[float, ...]
     evidence: tuple[str, ...]
 
 
 class Reader:
-    """Reads packs by the phrase table and, where it has been fitted, a linear classifier of texts."""
+    """Classifies the text of packs by the phrase table and, if fitted, a linear text classifier."""
 
     def __init__(self, labels: Labels, classifier: TextClassifier | None = None, threshold: float = THRESHOLD) -> None:
         self.labels = labels
@@ -79,7 +80,7 @@ class Reader:
 
     @classmethod
     def fit(cls, labels: Labels, texts: Sequence[str], truths: Sequence[str], threshold: float = THRESHOLD) -> "Reader":
-        """Return a reader that has also learnt from texts of products, such as their names; some seconds.
+        """Return a reader with a classifier fitted on texts of products, such as their names; takes some seconds.
 
         Raises StageError for fewer than two categories.
         """
@@ -87,14 +88,14 @@ class Reader:
             raise StageError("The reader learns from texts of at least two categories")
         return cls(labels, text_classifier.fit(labels, texts, truths), threshold)
 
-    def log_probabilities(self, texts: Sequence[Sequence[Line]]) -> Table:
-        """Return (N, n_labels) log-probabilities in the order of the labels; for no text the prior."""
+    def log_probabilities(self, texts: Sequence[Sequence[Line]]) -> FloatArray:
+        """Return (N, n_labels) log-probabilities in the order of the labels; the prior for packs without text."""
         return np.array([self._read(lines)[0] for lines in texts]).reshape(len(texts), len(self.labels))
 
     def predict(self, lines: Sequence[Line], other_script: str = "") -> ReaderPrediction:
-        """Return what the lines say, in reading order.
+        """Return the prediction for lines in reading order.
 
-        other_script: one that the OCR found and cannot read, see `PackText`; named where the rest does not suffice.
+        other_script: see `PackText`; reported as the status if the other lines do not suffice.
         """
         table, evidence = self._read(lines)
         confidence = float(np.exp(table.max()))
@@ -106,44 +107,44 @@ class Reader:
             status,
             confidence,
             tuple(table.tolist()),
-            tuple(words)[:_MOST_WORDS],
+            tuple(words)[:_MAX_WORDS],
         )
 
-    def _status(self, lines: Sequence[Line], confidence: float, other_script: str) -> Status:
+    def _status(self, lines: Sequence[Line], confidence: float, other_script: str) -> ReaderStatus:
         texts = [_text(line) for line in lines]
         if confidence >= self.threshold and any(map(_has_letters, texts)):
             return "read"
-        if other_script or unread_script(texts):
+        if other_script or unsupported_script(texts):
             return "other_script"
         return "abstained" if any(map(_has_letters, texts)) else "no_text"
 
-    def _read(self, lines: Sequence[Line]) -> tuple[Table, list[Evidence]]:
-        """Return (n_labels,) log-probabilities and the evidence, the weightiest first."""
-        lines = lines[:_MOST_LINES]
+    def _read(self, lines: Sequence[Line]) -> tuple[FloatArray, list[Evidence]]:
+        """Return (n_labels,) log-probabilities and the evidence, by decreasing weight."""
+        lines = lines[:_MAX_LINES]
         texts = [_text(line) for line in lines]
         heights = [line.height for line in lines if isinstance(line, TextLine)]
         evidence = self._finder.find(texts, heights if len(heights) == len(lines) else None)
-        logits = self._prior + RULES * scores(evidence, self.labels)
+        logits = self._prior + EVIDENCE_WEIGHT * scores(evidence, self.labels)
         if self.classifier is not None and any(map(_has_letters, texts)):
             learnt = np.exp(self.classifier.log_probabilities(" ".join(texts)))
-            logits = logits + TEXT * np.log((1 - _UNLEARNT) * learnt + _UNLEARNT / len(self.labels))
+            logits = logits + CLASSIFIER_WEIGHT * np.log((1 - _SMOOTHING) * learnt + _SMOOTHING / len(self.labels))
         table = logits - np.logaddexp.reduce(logits)
         return table, sorted(evidence, key=lambda one: -one.weight)
 
     def save(self, folder: Path, **notes: Any) -> None:
-        """Write the reader as plain data: reader.json with `notes`, and reader.npz where it has a classifier."""
+        """Write reader.json (settings and `notes`) and reader.npz (the classifier, if any)."""
         arrays = io.BytesIO()
         named: dict[str, Any] = self.classifier.arrays() if self.classifier else {}
         np.savez_compressed(arrays, **named)
         write_bytes(folder / _ARRAYS, arrays.getvalue())
-        # Last: its presence means that the arrays are there.
+        # Written last: its presence means that the arrays are complete.
         settings = {"version": VERSION, "threshold": self.threshold, "expected_accuracy": EXPECTED_ACCURACY,
                     "labels": self.labels.digest, **notes}  # fmt: skip
         write_json(folder / _SETTINGS, settings)
 
     @classmethod
     def load(cls, folder: Path, labels: Labels) -> "Reader":
-        """Return what `save` wrote; StageError where that is no reader of this version and these labels."""
+        """Return a saved reader; raises StageError unless it is one of this version and these labels."""
         settings = read_settings(folder)
         try:
             with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
@@ -159,7 +160,7 @@ class Reader:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return what `Reader.save` noted; empty where there is none that can be read."""
+    """Return the settings of a saved reader; empty if there are none."""
     try:
         found = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

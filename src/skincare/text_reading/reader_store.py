@@ -1,7 +1,7 @@
-"""The reader of a root folder: fitted on what lies there, kept in `.cache/reader/`, made anew when that changes.
+"""The fitted reader of a root folder, stored in `.cache/reader/` and refitted when its training texts change.
 
-It learns from the names of the catalogue and, where a dataset was built and its packs were read, from the texts of the
-training images; val and test are never looked at. Where neither is there, the phrase table reads alone.
+Training texts are the names of the catalogue and, after build_dataset.py and read_text.py, the texts of the training
+images; val and test images are not used. Without training texts the reader is the phrase table alone.
 """
 
 import hashlib
@@ -21,29 +21,29 @@ logger = logging.getLogger(__name__)
 
 
 def stored_reader(layout: Layout, *, threshold: float | None = None) -> Reader:
-    """Return the reader of a root folder, fitted first where that was not done yet (some seconds)."""
+    """Return the reader of a root folder; fits and stores it if there is none (takes some seconds)."""
     labels = labels_of(layout)
     threshold = THRESHOLD if threshold is None else threshold
     sources = _sources(layout)
     if not sources:
         return Reader(labels, threshold=threshold)
     key = _key(sources, labels)
-    kept = _kept(layout.reader_cache, key, labels)
-    if kept is None:
+    stored = _stored(layout.reader_cache, key, labels)
+    if stored is None:
         texts, truths = _texts(layout)
         if len(set(truths)) < 2:
             logger.warning(
-                "The products of %s have fewer than two categories; the phrase table reads alone", layout.root
+                "The products of %s have fewer than two categories; the reader uses the phrase table alone", layout.root
             )
             return Reader(labels, threshold=threshold)
         logger.info("The reader learns from %d texts of %s", len(texts), ", ".join(path.name for path in sources))
-        kept = Reader.fit(labels, texts, truths)
-        kept.save(layout.reader_cache, key=key, n_texts=len(texts))
-    return Reader(labels, kept.classifier, threshold)
+        stored = Reader.fit(labels, texts, truths)
+        stored.save(layout.reader_cache, key=key, n_texts=len(texts))
+    return Reader(labels, stored.classifier, threshold)
 
 
-def _kept(folder: Path, key: str, labels: Labels) -> Reader | None:
-    """Return the reader that was fitted on the same files; None where there is none, or a damaged one."""
+def _stored(folder: Path, key: str, labels: Labels) -> Reader | None:
+    """Return the stored reader if it was fitted on the same files; None if it is absent or damaged."""
     if read_settings(folder).get("key") != key:
         return None
     try:
@@ -54,13 +54,13 @@ def _kept(folder: Path, key: str, labels: Labels) -> Reader | None:
 
 
 def read_catalogue_names(path: Path, labels: Labels) -> tuple[list[str], list[str]]:
-    """Return names and categories of a catalogue's products."""
+    """Return the names and the categories of a catalogue's products."""
     products = read_products(path, labels).products
     return [one.name for one in products], [one.category for one in products]
 
 
 def _sources(layout: Layout) -> list[Path]:
-    """Return the files that there are to learn from."""
+    """Return the existing files with training texts."""
     found = [layout.catalogue] if layout.catalogue.is_file() else []
     packs = [layout.dataset("train"), layout.pack_text]
     return found + (packs if all(path.is_file() for path in packs) else [])
@@ -81,6 +81,6 @@ def _texts(layout: Layout) -> tuple[list[str], list[str]]:
 
 
 def _key(sources: list[Path], labels: Labels) -> str:
-    """Return what decides how a reader turns out."""
+    """Return a digest of everything that a fitted reader depends on."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
     return hashlib.sha256(json.dumps([VERSION, labels.digest, digests]).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""The order in which people read the lines of a pack: rows from top to bottom, within a row from left to right.
+"""Reading order of text lines: rows from top to bottom, within a row from left to right.
 
-Detectors list boxes by their top edge; two words of one row whose boxes differ by a pixel then change places. Here
-lines belong to one row where their centres differ by less than half of the smaller line's height. Where most of the
-text is turned, as on a pack that lies on its side, the whole image is read turned.
+Lines belong to one row if their centres differ by less than half of the smaller line's height; sorting by the top edge
+alone would swap words of a row whose boxes differ by a pixel. If most of the text is rotated, as on a pack that lies
+on its side, the order is that of the rotated image.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from skincare.text_reading.pack_text import Point, TextLine
 
 Turn = Callable[[float, float], Point]
 
-# Along and across the reading of text that runs to the right, down, to the left and up.
+# Coordinates along and across text that runs to the right, down, to the left and up.
 _TURNS: Final[tuple[Turn, ...]] = (
     lambda x, y: (x, y),
     lambda x, y: (y, -x),
@@ -23,7 +23,7 @@ _TURNS: Final[tuple[Turn, ...]] = (
 
 
 def in_reading_order(lines: Iterable[TextLine]) -> list[TextLine]:
-    """Return the lines row by row; the same lines in any order give the same result."""
+    """Return the lines row by row; the result does not depend on the order of the input."""
     lines = list(lines)
     turn = _TURNS[_usual_turn(lines)]
     places = {line: _place(line, turn) for line in lines}
@@ -38,7 +38,7 @@ def in_reading_order(lines: Iterable[TextLine]) -> list[TextLine]:
 
 
 def quarter_turns(line: TextLine) -> int:
-    """Return by how many quarter turns to the right a line is turned: 0 upright, 1 running down, 2 on its head."""
+    """Return the clockwise rotation of a line in steps of 90 degrees: 0 upright, 1 running down, 2 upside down."""
     (left, top), (right, bottom) = line.box[:2]
     across, down = right - left, bottom - top
     if abs(across) >= abs(down):
@@ -54,7 +54,7 @@ def _usual_turn(lines: Sequence[TextLine]) -> int:
 
 
 def _place(line: TextLine, turn: Turn) -> tuple[float, float, float]:
-    """Return where a line begins, where its centre is across the reading, and how much it takes there."""
+    """Return the start of a line along the text, and its centre and extent across it."""
     corners = [turn(x, y) for x, y in line.box]
     across = [v for _, v in corners]
     return min(u for u, _ in corners), sum(across) / 4, max(across) - min(across)

@@ -1,7 +1,7 @@
-"""A reader that has seen nothing of val and test: for what is measured on them, and for weights that are fitted there.
+"""A reader fitted without val and test products, for evaluation and for weights that are fitted on val.
 
-The reader that answers users learns from all names of the catalogue (see `skincare.text_reading.reader_store`), those
-of the test products too; what it scores on their photos would say little.
+The reader of predict.py is fitted on all names of the catalogue (see `skincare.text_reading.reader_store`), including
+those of test products, so its accuracy on their photos would be biased.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from skincare.labels import Labels
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.reader import Reader
 
-Table = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 
 
 def fit_on_train(
@@ -25,10 +25,10 @@ def fit_on_train(
     texts: Mapping[str, PackText],
     labels: Labels,
 ) -> Reader:
-    """Return a reader of the catalogue's names and the training packs' texts, none of a product of val or test.
+    """Return a reader fitted on catalogue names and training texts without any product of val or test.
 
-    Sizes of a product are one: a name of a held-out product's family is left out too. With texts of fewer than two
-    categories the phrase table reads alone.
+    Names that differ from a held-out product only in size are excluded, too. With texts of fewer than two categories
+    the reader is the phrase table alone.
     """
     held_out = {one.product_id for split, part in parts.items() if split != "train" for one in part}
     families = {name_family(one.name) for one in products if one.product_id in held_out}
@@ -41,10 +41,10 @@ def fit_on_train(
 
 def read_packs(
     reader: Reader, examples: Sequence[Example], texts: Mapping[str, PackText]
-) -> tuple[Table, npt.NDArray[np.bool_]]:
-    """Return (n, n_labels) log-probabilities and, for each example, whether its pack was read at all.
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Return (n, n_labels) log-probabilities and (n,) whether the pack of each example has text.
 
-    Raises StageError where read_text.py has not seen an image.
+    Raises StageError if pack_text.jsonl lacks an image.
     """
     absent = [one.image_id for one in examples if one.image_id not in texts]
     if absent:
@@ -58,5 +58,5 @@ def read_packs(
 
 
 def is_read(status: str) -> bool:
-    """Tell whether a reader's status stands for text that speaks: also where it was not sure enough to answer."""
+    """Return whether a reader's status means that the pack has text, whether or not the reader abstained."""
     return status in ("read", "abstained")

@@ -1,7 +1,7 @@
-"""A linear classifier of short texts, kept as plain arrays: TF-IDF of letters and words, logistic regression.
+"""Linear text classifier: TF-IDF of character and word n-grams, logistic regression.
 
-It knows what no table of phrases says: which ingredients, brands and claims go with which category. Texts are folded
-as the phrase table is. Prediction needs numpy alone; only fitting imports scikit-learn.
+It learns associations that the phrase table lacks, such as ingredients, brands and claims. Texts are normalised like
+the phrase table. Prediction needs only numpy; fitting imports scikit-learn.
 """
 
 from collections import Counter
@@ -15,13 +15,13 @@ import numpy.typing as npt
 from skincare.labels import Labels
 from skincare.text_reading.phrases import tokenise
 
-Table = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 
-_LETTERS: Final = (2, 5)
-_WORDS: Final = (1, 2)
-_MOST_LETTERS: Final = 5_000  # of a text; what a pack prints is shorter, and hostile text must not cost time
-# A category that was never seen is not impossible.
-_NEVER: Final = -30.0
+_LETTER_NGRAMS: Final = (2, 5)
+_WORD_NGRAMS: Final = (1, 2)
+_MAX_LETTERS: Final = 5_000  # longer than the text of any pack; bounds the time for hostile text
+# Finite, so that a label without training texts keeps a probability.
+_UNSEEN_LABEL_BIAS: Final = -30.0
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class TextClassifier:
     """Terms, their inverse document frequencies (V,), weights (V, k) and biases (k,) of k labels, in their order."""
 
     terms: Mapping[str, int]
-    idf: Table
-    weights: Table
-    biases: Table
+    idf: FloatArray
+    weights: FloatArray
+    biases: FloatArray
 
-    def log_probabilities(self, text: str) -> Table:
+    def log_probabilities(self, text: str) -> FloatArray:
         """Return (k,) log-probabilities of the labels."""
         places, values = _row(text, self.terms, self.idf)
         logits = values @ self.weights[places] + self.biases
         return np.asarray(logits - np.logaddexp.reduce(logits), dtype=np.float64)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what `from_arrays` makes the classifier of again; plain arrays, to be written as npz."""
+        """Return arrays for an npz file, the input of `from_arrays`."""
         terms = sorted(self.terms, key=self.terms.__getitem__)
-        # One text instead of an array of texts, which would be as wide as its longest.
+        # Joined bytes: an array of strings would be padded to the longest.
         return {
             "terms": np.frombuffer("\n".join(terms).encode(), dtype=np.uint8),
             "idf": self.idf.astype(np.float32),
@@ -52,7 +52,7 @@ class TextClassifier:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], n_labels: int) -> "TextClassifier":
-        """Return the classifier; raises ValueError or KeyError where the arrays do not fit together."""
+        """Return the classifier; raises ValueError or KeyError if the arrays are inconsistent."""
         terms = arrays["terms"].tobytes().decode().split("\n")
         if arrays["weights"].shape != (len(terms), n_labels) or arrays["idf"].shape != (len(terms),):
             raise ValueError(f"{len(terms)} terms, but weights of shape {arrays['weights'].shape}")
@@ -61,14 +61,17 @@ class TextClassifier:
 
 
 def fit(labels: Labels, texts: Sequence[str], truths: Sequence[str], strength: float = 10.0) -> TextClassifier:
-    """Return a classifier of the texts; a larger `strength` regularises less. A few seconds for some thousand texts."""
+    """Return a classifier fitted on texts with their true labels; takes seconds for thousands of texts.
+
+    strength: inverse regularisation strength, scikit-learn's `C`.
+    """
     from scipy import sparse
     from sklearn.linear_model import LogisticRegression
 
     counted = [Counter(_terms(text)) for text in texts]
     frequencies = Counter(term for one in counted for term in one)
     terms = {term: i for i, term in enumerate(sorted(frequencies))}
-    # As scikit-learn smooths it: as if one more text held every term.
+    # Smoothed as in scikit-learn: as if one more text contained every term.
     idf = np.array([np.log((1 + len(texts)) / (1 + frequencies[term])) + 1 for term in terms])
     rows = [_row_of_counts(one, terms, idf) for one in counted]
     ends = np.cumsum([0, *(len(places) for places, _ in rows)])
@@ -78,23 +81,25 @@ def fit(labels: Labels, texts: Sequence[str], truths: Sequence[str], strength: f
     return _of_all_labels(labels, model, terms, idf)
 
 
-def _of_all_labels(labels: Labels, model: Any, terms: Mapping[str, int], idf: Table) -> TextClassifier:
-    """Return the classifier with a column for every label, seen or not."""
-    weights, biases = np.zeros((len(terms), len(labels))), np.full(len(labels), _NEVER)
+def _of_all_labels(labels: Labels, model: Any, terms: Mapping[str, int], idf: FloatArray) -> TextClassifier:
+    """Return the classifier with a column for every label, including those without training texts."""
+    weights, biases = np.zeros((len(terms), len(labels))), np.full(len(labels), _UNSEEN_LABEL_BIAS)
     seen = [labels.index(name) for name in model.classes_]
-    # Of two categories scikit-learn keeps the difference only.
+    # For two classes scikit-learn has only the coefficients of their difference.
     coefficients = model.coef_ if len(seen) > 2 else np.concatenate([-model.coef_, model.coef_]) / 2
     intercepts = model.intercept_ if len(seen) > 2 else np.concatenate([-model.intercept_, model.intercept_]) / 2
     weights[:, seen], biases[seen] = coefficients.T, intercepts
     return TextClassifier(terms, idf, weights, biases)
 
 
-def _row(text: str, terms: Mapping[str, int], idf: Table) -> tuple[npt.NDArray[np.int64], Table]:
+def _row(text: str, terms: Mapping[str, int], idf: FloatArray) -> tuple[npt.NDArray[np.int64], FloatArray]:
     return _row_of_counts(Counter(_terms(text)), terms, idf)
 
 
-def _row_of_counts(counts: Counter[str], terms: Mapping[str, int], idf: Table) -> tuple[npt.NDArray[np.int64], Table]:
-    """Return the places and values of a text's known terms; letters and words are each of length 1."""
+def _row_of_counts(
+    counts: Counter[str], terms: Mapping[str, int], idf: FloatArray
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Return the indices and TF-IDF values of a text's known terms; character and word parts each have L2 norm 1."""
     known = {term: count for term, count in counts.items() if term in terms}
     places = np.array([terms[term] for term in known], dtype=np.int64)
     values = (1 + np.log(np.array(list(known.values()), dtype=np.float64))) * idf[places]
@@ -105,14 +110,14 @@ def _row_of_counts(counts: Counter[str], terms: Mapping[str, int], idf: Table) -
 
 
 def _terms(text: str) -> Iterable[str]:
-    """Yield the text's words and pairs of words, marked, and the letters inside and around its words."""
-    tokens = tokenise(text[:_MOST_LETTERS])
-    for length in range(_WORDS[0], _WORDS[1] + 1):
+    """Yield the text's word n-grams, prefixed with `=`, and its character n-grams within padded words."""
+    tokens = tokenise(text[:_MAX_LETTERS])
+    for length in range(_WORD_NGRAMS[0], _WORD_NGRAMS[1] + 1):
         for start in range(len(tokens) - length + 1):
             yield "=" + " ".join(tokens[start : start + length])
     for token in tokens:
         padded = f" {token} "
-        for length in range(_LETTERS[0], _LETTERS[1] + 1):
+        for length in range(_LETTER_NGRAMS[0], _LETTER_NGRAMS[1] + 1):
             for start in range(max(1, len(padded) - length + 1)):
                 yield padded[start : start + length]
                 if len(padded) <= length:
