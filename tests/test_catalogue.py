@@ -192,3 +192,31 @@ def test_real_catalogue_has_1126_products_in_1138_rows() -> None:
         "Clinique Take The Day Off Cleansing Balm 125ml"
     ]
     assert Counter(product.category for product in catalogue.products)["Peel"] == 32
+
+
+def test_url_length_and_id_length_have_limits() -> None:
+    longest = f"{SHOP}/{'a' * (2047 - len(SHOP))}"
+    assert urls.canonical_url(longest) == longest
+    with pytest.raises(ValueError, match="no usable web address"):
+        urls.canonical_url(f"{longest}a")
+    assert urls.product_id(f"{SHOP}/p/{'1' * 20}/") == "1" * 20
+    with pytest.raises(ValueError, match="no product id"):
+        urls.product_id(f"{SHOP}/p/{'1' * 21}/")
+
+
+def test_query_is_kept_on_request() -> None:
+    assert urls.canonical_url(f"{SHOP}/a?b=ü&c=1#top", keep_query=True) == f"{SHOP}/a?b=%C3%BC&c=1"
+    assert urls.canonical_url(f"{SHOP}/a?", keep_query=True) == f"{SHOP}/a"
+
+
+@pytest.mark.parametrize("path", ["rose-toner", "rose-toner.html", "rose-toner.php/", "en/x.html/rose-toner.htm//"])
+def test_last_words_are_the_last_path_segment_without_its_suffix(path: str) -> None:
+    assert urls.last_words(f"{SHOP}/{path}") == "rose-toner"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("", "product"), ("--", "product"), ("COM1", "product-com1"), ("a...b", "a.b"), (".Été n°1-.", "ete-n1")],
+)
+def test_safe_name(text: str, name: str) -> None:
+    assert urls.safe_name(text) == name

@@ -115,3 +115,8 @@ def test_measures_are_those_of_the_upright_image():
     plain = _metrics(_saved(pack(1).transpose(Image.Transpose.ROTATE_270), "PNG"))
     assert metrics.box == pytest.approx(plain.box, abs=4)
     assert dataclasses.replace(metrics, notes=()).width == plain.width
+
+
+def test_shared_by_is_passed_on_and_unknown_reasons_have_no_meaning():
+    assert checks.choose("content", {}, shared_by=7).shared_by == 7
+    assert checks.meaning("no_such_reason") == ""

@@ -118,3 +118,11 @@ def test_more_images_of_the_same_products_detect_little_more():
     share = float(np.abs(changes).mean())
     assert once == pytest.approx(intervals.smallest_detectable_difference(50, share), rel=0.1)
     assert once == pytest.approx(2.8016 * math.sqrt(share / 50), rel=1e-3)
+
+
+@pytest.mark.parametrize("n_products", [2, 5, 40])
+def test_percentiles_are_expanded_by_the_t_distribution(n_products):
+    """Hesterberg 2015: the tail is the normal probability of sqrt(n / (n - 1)) times Student's t quantile."""
+    drawn = np.linspace(0, 1, 100_001)
+    tail = stats.norm.sf(np.sqrt(n_products / (n_products - 1)) * stats.t(n_products - 1).ppf(0.975))
+    assert intervals.percentile_interval(drawn, n_products) == pytest.approx((tail, 1 - tail), abs=1e-6)

@@ -96,3 +96,13 @@ def test_any_value_gives_bounded_plain_text(field, value):
     assert text == " ".join(text.split())
     assert all(unicodedata.category(character)[0] != "C" for character in text)
     assert "<script>" not in text.lower()
+
+
+def test_price_and_currency_name_their_source():
+    facts = merge([("json_ld", {"price": "0"}), ("page", {"price": "9,50 €"})])
+    assert (facts["price"].source, facts["currency"].source) == ("page", "page")
+
+
+@pytest.mark.parametrize(("value", "text"), [(10**15 - 1, "999999999999999"), (10**15, ""), (-(10**15), "")])
+def test_integers_have_at_most_15_digits(value, text):
+    assert clean_text(value, 100) == text

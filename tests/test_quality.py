@@ -119,3 +119,32 @@ def test_the_box_of_any_image_is_a_part_of_it(width, height, seed, levels):
     left, top, right, bottom = quality.content_box(pixels, images.reduced(pixels, 192))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
+
+
+@pytest.mark.parametrize(("n_bright", "brightest"), [(10, 20), (11, 200)])
+def test_brightest_is_the_99_percent_quantile(n_bright, brightest):
+    content = np.full((40, 25), 20, np.uint8)
+    content.ravel()[:n_bright] = 200
+    assert quality.tones(content, np.zeros((2, 2, 3), np.uint8)).brightest == brightest
+
+
+@pytest.mark.parametrize(("n_dark", "darkest"), [(10, 20), (11, 5)])
+def test_darkest_is_the_1_percent_quantile(n_dark, darkest):
+    content = np.full((40, 25), 20, np.uint8)
+    content.ravel()[:n_dark] = 5
+    assert quality.tones(content, np.zeros((2, 2, 3), np.uint8)).darkest == darkest
+
+
+@pytest.mark.parametrize(("n_colourful", "colour"), [(50, 0), (51, 170)])
+@pytest.mark.parametrize("rgb", [(200, 30, 100), (100, 200, 30), (30, 100, 200)])
+def test_colour_is_the_95_percent_quantile_of_the_channel_range(n_colourful, colour, rgb):
+    colours = np.full((40, 25, 3), 90, np.uint8)
+    colours.reshape(-1, 3)[:n_colourful] = rgb
+    assert quality.tones(np.zeros((2, 2), np.uint8), colours).colour == colour
+
+
+def test_entropy_is_in_bits():
+    black = np.zeros((2, 2, 3), np.uint8)
+    levels = np.repeat(np.array([0, 80, 160, 255], np.uint8), 25).reshape(10, 10)
+    assert quality.tones(levels, black).entropy == pytest.approx(2.0)
+    assert quality.tones(np.full((9, 9), 255, np.uint8), black).entropy == 0.0

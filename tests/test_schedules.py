@@ -47,3 +47,10 @@ def test_warm_up_is_linear_and_the_decay_ends_at_the_floor():
 def test_a_restart_is_at_the_peak():
     assert schedules.cosine_warm_restarts(5, 5, 1, 0.0) == 1.0
     assert schedules.cosine_warm_restarts(4.999, 5, 1, 0.0) < 1e-6
+
+
+@pytest.mark.parametrize("schedule", [schedules.warmup_cosine, schedules.one_cycle])
+def test_shortest_decays_have_a_defined_rate(schedule):
+    assert schedule(10, 10, 11, 0.1) == 1.0
+    assert schedule(11, 10, 12, 0.1) == pytest.approx(0.1)
+    assert schedule(50, 10, 12, 0.1) == pytest.approx(0.1)

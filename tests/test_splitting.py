@@ -82,12 +82,25 @@ def test_a_split_by_image_is_seeded_and_does_not_depend_on_the_order():
     assert test != splitting.split_by_image(ids, 4)
 
 
-def test_leakage_counts_what_training_has_seen():
-    train = [("1", "Oil"), ("1", "Oil"), ("2", "Balm"), ("3", "Oil")]
-    test = [("1", "Oil"), ("2", "Peel"), ("4", "Oil"), ("5", "Balm")]
+def test_leakage_shares_are_those_counted_by_hand():
+    train = [("1", "Peel"), ("1", "Oil"), ("1", "Oil"), ("2", "Balm"), ("3", "Oil")]
+    test = [("1", "Oil"), ("2", "Balm"), ("4", "Oil"), ("5", "Peel"), ("1", "Peel")]
     leak = splitting.leakage(train, test, {"1": "1", "2": "2", "3": "3", "4": "3", "5": "5"})
-    assert leak.same_product == 2 / 4
-    assert leak.same_group == 3 / 4
-    # 1 is looked up; 2 was another category in training; 4 and 5 are new, so answered by the majority, Oil.
-    assert leak.lookup_accuracy == 2 / 4
-    assert leak.majority_accuracy == 2 / 4
+    assert leak.n_test == 5
+    assert leak.same_product == 3 / 5
+    assert leak.same_group == 4 / 5
+    # Products 1 and 2 predict Oil and Balm; 4 and 5 are new and predict the majority, Oil.
+    assert leak.lookup_accuracy == 3 / 5
+    assert leak.majority_accuracy == 2 / 5
+
+
+def test_groups_count_images_by_category_in_natural_order():
+    group_of = {"2": "2", "10": "2", "9": "9", "11": "11"}
+    images = [("11", "Peel"), ("10", "Oil"), ("2", "Oil"), ("2", "Balm"), ("10", "Oil"), ("9", "Peel")]
+    groups = splitting.make_groups(group_of, images)
+    assert groups == [
+        Group("2", ("2", "10"), {"Balm": 1, "Oil": 3}),
+        Group("9", ("9",), {"Peel": 1}),
+        Group("11", ("11",), {"Peel": 1}),
+    ]
+    assert list(groups[0].n_images) == ["Balm", "Oil"]

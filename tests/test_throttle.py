@@ -57,7 +57,8 @@ def test_a_refusal_halves_and_successes_give_back_step_by_step(status):
         one.update(200, 0.01, 0.0)
         delays.append(one.delay_s)
     assert delays == sorted(delays, reverse=True)
-    assert delays[0] > 2.5
+    # Targets 2, 2.5, 2.9: each success adds 1 / target.
+    assert delays[:3] == pytest.approx([3.0, 2.3, 1.84], abs=0.001)
     assert delays[-1] == pytest.approx(1.0, abs=0.01)
 
 
@@ -88,7 +89,7 @@ def test_late_starts_do_not_add_up():
         with one.slot():
             pass
         time.sleep(0.008)
-    assert time.monotonic() - started >= 0.18
+    assert 0.18 <= time.monotonic() - started < 5
     assert one.delay_s == pytest.approx(0.01)
 
 
