@@ -1,7 +1,7 @@
-"""Milliseconds an image that augmentation takes: on the whole image under one lock, as it was, and at the model's size.
+"""Time per image of augmentation: at full resolution under a lock ("before"), and at the model's resolution ("after").
 
-Drawn packs of 1,000 x 1,000 pixels, decoded before; what is timed is the change of the decoded image: by one thread
-(the processor's time, which others on the machine do not lengthen) and by one for each core (time on the clock).
+The images are drawn packs of 1,000 x 1,000 pixels, decoded beforehand. Augmentation is timed with one thread (CPU time,
+independent of other load) and with one thread per core (wall time).
 
 Out: benchmarks/results/augmentation_speed.json and a table.
 Command: python benchmarks/augmentation_speed.py
@@ -41,25 +41,25 @@ from skincare.training.recipes import Augmentation
 
 logger = logging.getLogger("augmentation_speed")
 
-_EPOCH_IMAGES: Final = 1_630  # the reference's training set
+_EPOCH_IMAGES: Final = 1_630  # training images of the reference experiment
 _LOCK: Final = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to measure."""
+    """Options of the benchmark."""
 
     n_images: int = 8
-    """Images that are changed in a round."""
+    """Images per round."""
     n_rounds: int = 5
-    """Rounds, of which the median counts."""
+    """Number of rounds; the median is reported."""
     out: Path = REPOSITORY / "benchmarks" / "results" / "augmentation_speed.json"
-    """Where to write the JSON."""
+    """Output file."""
 
 
 def measure(config: Config) -> dict[str, dict[str, float]]:
-    """Return, for each augmentation, milliseconds an image before and after, by one thread and by all."""
-    # At the size that the reference allows: 308 x 308 pixels of a square image.
+    """Return milliseconds per image for each augmentation, before and after, with one thread and with all."""
+    # The reference experiment's limits: a square image has 308 x 308 pixels.
     encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()), skincare_labels())
     images = [_pack(seed) for seed in range(config.n_images)]
     n_threads = os.cpu_count() or 1
@@ -73,9 +73,13 @@ def measure(config: Config) -> dict[str, dict[str, float]]:
         def after(i: int, kind: Augmentation = kind) -> object:
             return augment(images[i], kind, 0, 0, str(i), encoder.enough_size)
 
-        ways = {"before_ms": (before, 1), "after_ms": (after, 1), f"before_{n_threads}_threads_ms": (before, n_threads),
-                f"after_{n_threads}_threads_ms": (after, n_threads)}  # fmt: skip
-        found[kind] = {name: round(_milliseconds(work, n, config), 2) for name, (work, n) in ways.items()}
+        variants = {
+            "before_ms": (before, 1),
+            "after_ms": (after, 1),
+            f"before_{n_threads}_threads_ms": (before, n_threads),
+            f"after_{n_threads}_threads_ms": (after, n_threads),
+        }
+        found[kind] = {name: round(_milliseconds(work, n, config), 2) for name, (work, n) in variants.items()}
         found[kind]["epoch_seconds_before"] = round(found[kind]["before_ms"] * _EPOCH_IMAGES / 1000, 1)
         found[kind]["epoch_seconds_after"] = round(found[kind]["after_ms"] * _EPOCH_IMAGES / 1000, 1)
         logger.info("%-12s %s", kind, found[kind])
@@ -101,7 +105,7 @@ def _pack(seed: int) -> Image.Image:
 def main() -> None:
     """Measure and write the JSON."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)  # the threads are the images'
+    torch.set_num_threads(1)  # parallelism is over images
     config = tyro.cli(Config, description=__doc__)
     result = {"environment": environment(), "cores": os.cpu_count(), "image_px": 1000, "augmentations": measure(config)}
     config.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

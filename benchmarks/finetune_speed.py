@@ -1,32 +1,30 @@
-"""Training speed and memory at the true shape of Qwen2-VL-2B: the reference's way, two public trainers, ours.
+"""Training speed and memory at the full size of Qwen2-VL-2B: the reference experiment, two public trainers, ours.
 
-The weights are random (built from the config, nothing is downloaded), the images drawn, the batch and its images
-the same for all; each variant runs in a process of its own. What is measured is an optimizer step: reading and
-resizing images, forward, backward, update. The floating-point operations of a step are counted besides
-(torch.utils.flop_counter; forward, backward and what is computed twice): their ratio is what a machine that does
-nothing else could gain.
+The weights are random (built from the config, nothing is downloaded), the images are drawn, and all variants train on
+the same batch, each in its own process. An optimizer step is measured: reading and resizing images, forward, backward,
+update. The floating-point operations of a step are counted too (torch.utils.flop_counter; forward, backward and
+recomputation): their ratio is the speed-up that operations alone allow.
 
     reference         all weights fp32, tied embedding trainable too, autocast, checkpointing, one image at a time
-    frozen_embedding  and without the embedding             \
-    frozen_in_bf16    and frozen weights in bf16             |  each one step
-    together          and all images in one pass           |  further than
-    no_hooks          and no gradients for frozen towers     |  the one above
-    no_checkpointing  and nothing computed twice             |
-    answer_logits     and logits of the answer only         /
+    frozen_embedding  embedding frozen                        \
+    frozen_in_bf16    frozen weights in bf16                   |  each adds one
+    together          all images in one pass                   |  change to the
+    no_hooks          no gradients for frozen towers           |  variant above
+    no_checkpointing  no recomputation                         |
+    answer_logits     logits of the answer only               /
     trainer           Hugging Face Trainer, the three modules trainable, its default for checkpointing (off)
     sft_trainer       TRL SFTTrainer, the same, its default for checkpointing (on)
-    ours              and the frozen prefix without a graph, images of one size in one call, and the text before the
-                      image read once for all
-    ours_cached       and the frozen prefix's output from the cache, as finetune.py runs
+    ours              frozen prefix without a graph, images of one size in one call, cached prompt prefix
+    ours_cached       and vision features from the cache, as finetune.py runs
 
-All compute in bf16 where the device can, else in fp32 (`--dtype`), which leaves frozen_in_bf16 nothing to gain.
+All compute in bf16 if the device supports it, otherwise in fp32 (`--dtype`), where frozen_in_bf16 has no effect.
 
-Out: benchmarks/results/finetune_speed_<device>_<dtype>.json and a table. Variants that are there already for the same
-device and settings are kept: `--variants` may name the rest.
+Out: benchmarks/results/finetune_speed_<device>_<dtype>.json and a table. Rows of the same device
+and settings are kept: `--variants` may select the remaining ones.
 Command: python benchmarks/finetune_speed.py   (pip install trl==1.16.0 for sft_trainer)
-         python benchmarks/finetune_speed.py --cap-gb 16 --largest-batch   (on CUDA: a desktop card's share; a second
-         table, `largest`, has each variant at the largest batch that fits)
-         python benchmarks/finetune_speed.py --tiny   (the embedded model: tries the script, measures nothing)
+         python benchmarks/finetune_speed.py --cap-gb 16 --largest-batch   (on CUDA: the memory of a desktop card; a
+         second table, `largest`, has each variant at the largest batch that fits)
+         python benchmarks/finetune_speed.py --tiny   (the embedded model: tests the script only)
 Time: 20 minutes on two CPU cores; minutes on a GPU. Needs 20 GB of memory.
 """
 
@@ -47,7 +45,7 @@ from typing import Any, Final
 import torch
 import tyro
 
-import finetune_variants as ways
+import finetune_variants as variants
 from full_size import REPOSITORY, Dtype, device_name, native_dtype, timed
 from skincare.modeling import device_memory
 from skincare.modeling.model import default_device
@@ -55,36 +53,36 @@ from skincare.runlog import environment
 
 logger = logging.getLogger("finetune_speed")
 
-VARIANTS: Final = (*ways.LADDER, "trainer", "sft_trainer", "ours", "ours_cached")
-# The reference's training set, whole; it published an hour for 10 epochs of a quarter of it, 407 images.
+VARIANTS: Final = (*variants.LADDER, "trainer", "sft_trainer", "ours", "ours_cached")
+# The reference experiment's whole training set; it reported an hour for 10 epochs of a quarter of it, 407 images.
 _EPOCH_IMAGES: Final = 1_630
 _REFERENCE_MINUTES: Final = 60 / 10 / 407 * _EPOCH_IMAGES
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to measure."""
+    """Options of the benchmark."""
 
     variants: str = ",".join(VARIANTS)
     """Variants to run, separated by commas."""
     batch_size: int = 2
     """Images per optimizer step."""
     n_steps: int = 3
-    """Steps that are timed, after one that is not."""
+    """Timed steps, after one that is not timed."""
     dtype: Dtype | None = None
-    """What all compute in; what the device is fastest in if left out."""
+    """Dtype of computation; by default the fastest of the device."""
     cap_gb: float | None = None
-    """On CUDA, let a process have no more than so many GiB."""
+    """Memory limit of a process on CUDA, in GiB."""
     largest_batch: bool = False
-    """Also measure with the most images per step that fit, found by doubling."""
+    """Also measure the largest batch that fits, found by doubling."""
     max_batch_size: int = 64
-    """Where the doubling ends."""
+    """Upper limit of the doubling."""
     timeout_s: float = 3600.0
-    """A variant that takes longer is ended; what it has measured by then counts."""
+    """Time limit of a variant; rows measured by then are kept."""
     tiny: bool = False
-    """Take the embedded model in place of the true shape."""
+    """Use the embedded model instead of the full size."""
     out: str = ""
-    """Where to write the JSON; below benchmarks/results/ if left out."""
+    """Output file; by default in benchmarks/results/."""
 
 
 def measure(config: Config, variant: str) -> dict[str, Any]:
@@ -95,8 +93,8 @@ def measure(config: Config, variant: str) -> dict[str, Any]:
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.cap_gb * 2**30 / total))
     device_memory.reset_peak(device)
     with tempfile.TemporaryDirectory() as name:
-        names = ways.images(Path(name), config.batch_size)
-        setting = ways.Setting(Path(name), names, device, _torch_dtype(config, device), config.n_steps, config.tiny)
+        names = variants.images(Path(name), config.batch_size)
+        setting = variants.Setting(Path(name), names, device, _torch_dtype(config, device), config.n_steps, config.tiny)
         seconds, n_flop = _run(variant, setting)
     median = statistics.median(seconds)
     return {
@@ -114,31 +112,31 @@ def _torch_dtype(config: Config, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if (config.dtype or native_dtype(device)) == "bfloat16" else torch.float32
 
 
-def _run(variant: str, setting: ways.Setting) -> tuple[list[float], int]:
-    """Return the seconds of the timed steps, and the operations of the one before them."""
+def _run(variant: str, setting: variants.Setting) -> tuple[list[float], int]:
+    """Return the seconds of the timed steps, and the operations of the step before them."""
     if variant in ("trainer", "sft_trainer"):
-        return {"trainer": ways.trainer, "sft_trainer": ways.sft_trainer}[variant](setting)
-    if variant in ways.LADDER:
-        step = ways.plain(setting, ways.LADDER[variant])
+        return {"trainer": variants.trainer, "sft_trainer": variants.sft_trainer}[variant](setting)
+    if variant in variants.LADDER:
+        step = variants.plain(setting, variants.LADDER[variant])
     else:
-        step = ways.ours(setting, cached=variant == "ours_cached")
-        step()  # fills the cache and reads the text before the image, which is no part of a step
-    with ways.flop_counter() as counter:
+        step = variants.ours(setting, cached=variant == "ours_cached")
+        step()  # fills the feature cache and the prompt prefix, which are not part of a step
+    with variants.flop_counter() as counter:
         step()
     return [timed(step, setting.device) for _ in range(setting.n_steps)], counter.get_total_flops()
 
 
 def _batch_sizes(config: Config, variant: str) -> list[int]:
-    """Return the batch sizes to try; what passes one image at a time needs no more memory for more of them."""
+    """Return the batch sizes to try; a variant with one image per pass has a single one, as memory is constant."""
     sizes = [config.batch_size]
-    is_one_at_a_time = variant in ways.LADDER and ways.LADDER[variant].one_at_a_time
+    is_one_at_a_time = variant in variants.LADDER and variants.LADDER[variant].one_at_a_time
     while config.largest_batch and not is_one_at_a_time and 2 * sizes[-1] <= config.max_batch_size:
         sizes.append(2 * sizes[-1])
     return sizes
 
 
 def _measure_sizes(config: Config, variant: str, sender: Any) -> None:
-    """Send a row for each batch size, the last perhaps with what went wrong; runs in a process of its own."""
+    """Send a row for each batch size, the last possibly with an error; runs in its own process."""
     os.environ["WANDB_MODE"] = "disabled"
     for size in _batch_sizes(config, variant):
         try:
@@ -153,9 +151,11 @@ def _measure_sizes(config: Config, variant: str, sender: Any) -> None:
             torch.cuda.empty_cache()
 
 
-def measure_apart(config: Config, variant: str, work: Callable[..., None] = _measure_sizes) -> list[dict[str, Any]]:
-    """Return the rows of a variant, measured in a new process; the last may be one with what went wrong."""
-    # A fork saves the imports, but CUDA forbids it once anything has asked for a device, as libraries do when imported.
+def measure_in_process(
+    config: Config, variant: str, work: Callable[..., None] = _measure_sizes
+) -> list[dict[str, Any]]:
+    """Return the rows of a variant, measured in a new process; the last may hold an error."""
+    # Forking saves the imports, but CUDA forbids it after initialisation, which libraries do when imported.
     context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(config, variant, sender))
@@ -178,7 +178,7 @@ def measure_apart(config: Config, variant: str, work: Callable[..., None] = _mea
 
 
 def first_and_largest(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the row of the smallest batch, and that of the largest which fits with what keeps more from fitting."""
+    """Return the rows of the smallest and of the largest batch that fits, the latter with the error of the next one."""
     good = [row for row in rows if "error" not in row]
     if not good:
         return rows[0], dict(rows[0])
@@ -188,7 +188,7 @@ def first_and_largest(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[
 
 
 def main() -> None:
-    """Run every variant in a process of its own and set them side by side."""
+    """Run every variant in its own process and compare them."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
@@ -199,9 +199,9 @@ def main() -> None:
     settings = {"device": device_name(device), **settings}
     suffix = "tiny" if config.tiny else f"{device.type}_{config.dtype}"
     out = Path(config.out or REPOSITORY / "benchmarks" / "results" / f"finetune_speed_{suffix}.json")
-    tables = _earlier(out, settings)
+    tables = _earlier_rows(out, settings)
     for variant in config.variants.split(","):
-        for rows, row in zip(tables.values(), first_and_largest(measure_apart(config, variant)), strict=False):
+        for rows, row in zip(tables.values(), first_and_largest(measure_in_process(config, variant)), strict=False):
             rows[variant] = row
             compare(rows)
         logger.info("%s", {name: rows[variant] for name, rows in tables.items()})
@@ -213,8 +213,8 @@ def main() -> None:
         logger.info("%s", "\n".join(table(rows)))
 
 
-def _earlier(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the rows of an earlier run with the same settings on the same device, for either table."""
+def _earlier_rows(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the rows of an earlier run with the same settings and device, for each table."""
     found = json.loads(out.read_text()) if out.is_file() else {}
     is_same = all(found.get(key) == value for key, value in settings.items())
     names = ("rows", "largest") if settings["largest_batch"] else ("rows",)
@@ -222,7 +222,7 @@ def _earlier(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, dict[st
 
 
 def compare(rows: dict[str, dict[str, Any]]) -> None:
-    """Add to each row its speed against the reference and what the last variant gains on it."""
+    """Add to each row its speed relative to the reference, and the gain of the last variant over it."""
     first, last = (rows.get(name, {}) for name in ("reference", "ours_cached"))
     for row in rows.values():
         if "error" in row:

@@ -1,4 +1,4 @@
-"""The ways to fine-tune that finetune_speed.py sets side by side, each as a step on the same images."""
+"""The fine-tuning variants that finetune_speed.py compares, each as an optimizer step on the same images."""
 
 import itertools
 import random
@@ -31,22 +31,22 @@ ANSWER: Final = "Moisturiser"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same for all variants."""
+    """The settings that all variants share."""
 
     folder: Path
     names: list[str]
     device: torch.device
-    # What is computed in, and what weights that nobody trains are kept in where a way keeps them so.
+    # Dtype of computation, and of frozen weights where a variant stores them in it.
     dtype: torch.dtype
     n_steps: int
     is_tiny: bool
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a plain training loop goes about it; the defaults are the reference's."""
+class PlainLoop:
+    """Options of a plain training loop; the defaults are those of the reference experiment."""
 
-    learns_embedding: bool = True
+    trains_embedding: bool = True
     frozen_in_fp32: bool = True
     one_at_a_time: bool = True
     checkpointing: bool = True
@@ -54,23 +54,25 @@ class Way:
     all_logits: bool = True
 
 
-# Each changes one thing in the way before it, the first in the reference's.
+# Each variant changes one option of the previous one, the first one of the reference.
 _STEPS: Final[dict[str, dict[str, Any]]] = {
-    "frozen_embedding": {"learns_embedding": False},
+    "frozen_embedding": {"trains_embedding": False},
     "frozen_in_bf16": {"frozen_in_fp32": False},
     "together": {"one_at_a_time": False},
     "no_hooks": {"hooks": False},
     "no_checkpointing": {"checkpointing": False},
     "answer_logits": {"all_logits": False},
 }
-_WAYS: Final = itertools.accumulate(_STEPS.values(), lambda way, change: replace(way, **change), initial=Way())
-LADDER: Final[dict[str, Way]] = dict(zip(("reference", *_STEPS), _WAYS, strict=True))
+_LOOPS: Final = itertools.accumulate(
+    _STEPS.values(), lambda options, change: replace(options, **change), initial=PlainLoop()
+)
+LADDER: Final[dict[str, PlainLoop]] = dict(zip(("reference", *_STEPS), _LOOPS, strict=True))
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return a counter that knows attention on the CPU, and attention whose keys have fewer heads than its queries.
+    """Return a FLOP counter that supports attention on the CPU and grouped-query attention.
 
-    torch's own formulas refuse the latter before 2.14; these count the same products.
+    torch's own formulas reject the latter before 2.14; these count the same products.
     """
     aten = torch.ops.aten
 
@@ -79,7 +81,7 @@ def flop_counter() -> FlopCounterMode:
         return 2 * n_scores * (query[3] + value[3])
 
     def backward(_gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        # The scores anew; the gradients of query and key from theirs; those of scores and value from the output's.
+        # Recomputed scores; gradients of query and key from those of the scores; of scores and value from the output's.
         n_scores = query[0] * query[1] * query[2] * key[2]
         return 2 * n_scores * (3 * query[3] + 2 * value[3])
 
@@ -91,7 +93,7 @@ def flop_counter() -> FlopCounterMode:
 
 
 def build(setting: Setting, dtype: torch.dtype) -> tuple[PromptEncoder, Any]:
-    """Return the processor and a model: of the true shape with random weights, or the embedded one."""
+    """Return the processor and a model: full size with random weights, or the embedded one."""
     encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()), skincare_labels())
     if not setting.is_tiny:
         return encoder, full_size_model(dtype, setting.device, encoder)
@@ -101,7 +103,7 @@ def build(setting: Setting, dtype: torch.dtype) -> tuple[PromptEncoder, Any]:
 
 
 def images(folder: Path, n_images: int) -> list[str]:
-    """Write drawn photos of 600 x 600 pixels; return their names."""
+    """Write drawn images of 600 x 600 pixels; return their names."""
     names = []
     for i in range(n_images):
         rng = random.Random(i)
@@ -111,24 +113,24 @@ def images(folder: Path, n_images: int) -> list[str]:
     return names
 
 
-def plain(setting: Setting, way: Way) -> Callable[[], None]:
-    """Return a step of transformers' own forward pass."""
-    encoder, model = build(setting, torch.float32 if way.frozen_in_fp32 else setting.dtype)
+def plain(setting: Setting, options: PlainLoop) -> Callable[[], None]:
+    """Return a step with the forward pass of transformers."""
+    encoder, model = build(setting, torch.float32 if options.frozen_in_fp32 else setting.dtype)
     parameters = list(freeze(model, Trainable()).values())
-    if way.learns_embedding:
+    if options.trains_embedding:
         parameters.append(model.get_input_embeddings().weight.requires_grad_(True))
-    if way.checkpointing and way.hooks:
+    if options.checkpointing and options.hooks:
         model.gradient_checkpointing_enable()
-    elif way.checkpointing:
+    elif options.checkpointing:
         gradient_checkpointing.enable_checkpointing(model)
     model.train()
     optimizer = torch.optim.AdamW(parameters, lr=5e-7, weight_decay=0.01)
     n_answer = len(encoder.answer_tokens(ANSWER))
 
     def step() -> None:
-        for names in [[name] for name in setting.names] if way.one_at_a_time else [setting.names]:
+        for names in [[name] for name in setting.names] if options.one_at_a_time else [setting.names]:
             inputs = _processed(encoder, [Image.open(setting.folder / name) for name in names]).to(setting.device)
-            if not way.all_logits:
+            if not options.all_logits:
                 inputs["logits_to_keep"] = n_answer + 1
                 inputs["shift_labels"] = functional.pad(inputs["labels"][:, -n_answer:], (0, 1), value=-100)
             with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.dtype == torch.bfloat16):
@@ -142,7 +144,7 @@ def plain(setting: Setting, way: Way) -> Callable[[], None]:
 
 
 def _processed(encoder: PromptEncoder, images: list[Image.Image]) -> Any:
-    """Return the processor's inputs with labels on the answer, as public examples build them."""
+    """Return the processor's inputs with labels on the answer, as in public examples."""
     text = encoder.processor.apply_chat_template(
         user_messages(encoder.labels), add_generation_prompt=True, tokenize=False
     )
@@ -155,19 +157,19 @@ def _processed(encoder: PromptEncoder, images: list[Image.Image]) -> Any:
 
 
 def ours(setting: Setting, *, cached: bool) -> Callable[[], None]:
-    """Return a step as finetune.py takes it, with images from the cache or looked at anew."""
+    """Return a step of finetune.py, with vision features from the cache or computed in the step."""
     encoder, model = build(setting, setting.dtype)
     parameters = freeze(model, Trainable())
     recogniser = Recogniser(model)
     recogniser.train()
-    states_of = VisionFeatures(recogniser, encoder, setting.folder, setting.folder / "cache" if cached else None)
+    vision_features = VisionFeatures(recogniser, encoder, setting.folder, setting.folder / "cache" if cached else None)
     optimizer = torch.optim.AdamW(parameters.values(), lr=5e-7, weight_decay=0.01)
 
     def step() -> None:
-        some = setting.names
-        grids, states = states_of.get(some) if cached else states_of.views(some, [lambda image: image] * len(some))
-        answers = [ANSWER] * len(some)
-        objectives.losses(recogniser, encoder, "none", grids, states, answers).mean().backward()
+        names = setting.names
+        unchanged = [lambda image: image] * len(names)
+        grids, features = vision_features.get(names) if cached else vision_features.views(names, unchanged)
+        objectives.losses(recogniser, encoder, "none", grids, features, [ANSWER] * len(names)).mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
         optimizer.step()
         optimizer.zero_grad()
@@ -186,7 +188,7 @@ def trainer(setting: Setting) -> tuple[list[float], int]:
     clock = _clock(setting.device)
     Trainer(
         model, arguments, train_dataset=rows, callbacks=[clock],
-        data_collator=lambda some: dict(_processed(encoder, [Image.open(folder / row["name"]) for row in some])),
+        data_collator=lambda batch: dict(_processed(encoder, [Image.open(folder / row["name"]) for row in batch])),
     ).train()  # fmt: skip
     return clock.seconds(), clock.n_flop
 
@@ -234,7 +236,7 @@ def _clock(device: torch.device) -> Any:
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
-        """Counts the operations of the first step and notes when steps end; the first is not timed."""
+        """Counts the operations of the first step and records the end of each; the first step is not timed."""
 
         def __init__(self) -> None:
             self.ends: list[float] = []

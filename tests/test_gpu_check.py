@@ -81,7 +81,7 @@ def test_trace_shares_count_overlaps_once_and_ignore_annotations(load):
     assert found["shares_of_wall_time"] == {"kernels": 0.4, "copies": 0.1, "idle": 0.5}
     assert found["shares_of_kernel_time"] == {"everything else": 0.4, "matrix products": 0.6}
     assert found["longest_kernels"][0] == {"name": "sm90_xmma_gemm_bf16", "n_calls": 1, "share": 0.3}
-    assert "waits 50%" in found["verdict"]
+    assert "idle 50%" in found["verdict"]
 
 
 def test_a_variant_keeps_the_rows_measured_before_a_failure(load):
@@ -107,5 +107,5 @@ def hangs(config, variant, sender):
 @pytest.mark.parametrize(("work", "error"), [(dies, "ended with exit code 7"), (hangs, "took longer than 0.5 s")])
 def test_a_process_that_dies_or_hangs_leaves_an_error_row(load, work, error):
     speed = load("finetune_speed")
-    rows = speed.measure_apart(speed.Config(timeout_s=0.5), "ours", work)
+    rows = speed.measure_in_process(speed.Config(timeout_s=0.5), "ours", work)
     assert rows == [{"variant": "ours", "batch_size": 2}, {"variant": "ours", "batch_size": 4, "error": error}]

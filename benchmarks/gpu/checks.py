@@ -1,6 +1,6 @@
-"""The tests that need a GPU, with a JSON that is complete up to the test that runs when time is up.
+"""Run the GPU tests and write their results after each test, so that a time limit loses only the running one.
 
-Out: tests.json in the folder that is named: name, outcome, seconds and, where it did not pass, why.
+Out: tests.json in the given folder: name, outcome, seconds and, unless passed, the reason.
 Command: python benchmarks/gpu/checks.py FOLDER
 Time: under two minutes on a GPU.
 """
@@ -18,14 +18,14 @@ from skincare.files import write_json
 
 
 class Recorder:
-    """Writes what is known whenever a test is over."""
+    """A pytest plugin that writes the results after every test."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self.tests: dict[str, dict[str, Any]] = {}
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._note(nodeid, {"outcome": "not finished", "seconds": 0.0, "reason": ""})
+        self._record(nodeid, {"outcome": "not finished", "seconds": 0.0, "reason": ""})
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         row = self.tests[report.nodeid]
@@ -36,15 +36,15 @@ class Recorder:
             row["reason"] = report.longrepr[2].removeprefix("Skipped: ")
         elif report.failed:
             row["reason"] = str(report.longreprtext.strip().splitlines()[-1])[:300]
-        self._note(report.nodeid, row)
+        self._record(report.nodeid, row)
 
-    def _note(self, nodeid: str, row: dict[str, Any]) -> None:
+    def _record(self, nodeid: str, row: dict[str, Any]) -> None:
         self.tests[nodeid] = row
         write_json(self.out, {"tests": [{"name": name, **one} for name, one in self.tests.items()]})
 
 
 def main() -> int:
-    """Run them; return pytest's exit code."""
+    """Run the tests; return pytest's exit code."""
     command = [str(REPOSITORY / "tests" / "gpu"), f"--rootdir={REPOSITORY}", "-m", "gpu", "-p", "no:cacheprovider"]
     return int(pytest.main(command, plugins=[Recorder(Path(sys.argv[1]) / "tests.json")]))
 

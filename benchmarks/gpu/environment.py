@@ -1,6 +1,6 @@
-"""What the GPU check runs on: card, driver, memory, libraries, and two rates that everything else stands on.
+"""The environment of the GPU check: card, driver, memory, libraries, and the rates of matrix products and copies.
 
-Out: environment.json in the folder that is named.
+Out: environment.json in the given folder.
 Command: python benchmarks/gpu/environment.py FOLDER
 Time: seconds.
 """
@@ -33,19 +33,19 @@ _LIBRARIES: Final = (
 
 
 def main() -> None:
-    """Look, measure, write."""
+    """Collect, measure and write."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {
         "card": torch.cuda.get_device_name() if device.type == "cuda" else "no GPU",
         "date": datetime.now(UTC).date().isoformat(),
         **environment(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
-        **(_of_cuda(device) if device.type == "cuda" else {}),
+        **(_cuda_facts(device) if device.type == "cuda" else {}),
     }
     write_json(Path(sys.argv[1]) / "environment.json", found)
 
 
-def _of_cuda(device: torch.device) -> dict[str, Any]:
+def _cuda_facts(device: torch.device) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(device)
     query = ["nvidia-smi", "--query-gpu=driver_version,power.limit,clocks.max.sm", "--format=csv,noheader"]
     try:
@@ -76,7 +76,7 @@ def _copy_gb_per_s(device: torch.device, n_bytes: int = 2**32) -> float:
 
 
 def _seconds(work: Any, n_rounds: int = 10) -> float:
-    """Return the mean seconds of some work on the device, after three rounds that do not count."""
+    """Return the mean seconds of work on the device, after three warm-up rounds."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for _ in range(3):
         work()

@@ -1,10 +1,10 @@
-"""Where the time of ten training steps goes on the device: in kernels, in copies, waiting; and what to mend.
+"""Profile of ten training steps on the device: shares of kernels, copies and idle time, and what to optimise.
 
-The steps are those of finetune.py with the features of the frozen blocks from the cache, at Qwen2-VL-2B's shape with
-random weights. The wall time is that of ten steps without the profiler, which itself takes some; kernels and copies are
-its records of ten more. Kernels that overlap count once.
+The steps are those of finetune.py with cached vision features, at the full size of Qwen2-VL-2B with random weights. The
+wall time is measured without the profiler, which adds overhead; kernels and copies are profiled in ten more steps.
+Overlapping kernels count once.
 
-Out: profile.json in the folder that is named.
+Out: profile.json in the given folder.
 Command: python benchmarks/gpu/profile_steps.py FOLDER [--tiny] [--batch-sizes 4 16]
 Time: half a minute on a GPU.
 """
@@ -25,7 +25,7 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-import finetune_variants as ways
+import finetune_variants as variants
 from full_size import device_name, native_dtype, timed
 from skincare.files import write_json
 from skincare.modeling.model import default_device
@@ -34,7 +34,7 @@ from skincare.runlog import environment
 logger = logging.getLogger("profile_steps")
 
 _COPIES: Final = ("gpu_memcpy", "gpu_memset")
-# What the names of matrix products' and attention's kernels hold, cuBLAS's, CUTLASS's and flash attention's.
+# Parts of kernel names of cuBLAS, CUTLASS, flash attention and the optimizers.
 _KINDS: Final = {
     "attention": ("flash", "fmha", "attention", "softmax"),
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "xmma"),
@@ -44,16 +44,16 @@ _KINDS: Final = {
 
 @dataclass(frozen=True)
 class Config:
-    """What to profile."""
+    """Options of the profile."""
 
     out: Annotated[Path, tyro.conf.Positional]
     """Folder for profile.json."""
     batch_sizes: tuple[int, ...] = (4, 16)
-    """Images per step, one profile each."""
+    """Images per step; one profile for each."""
     n_steps: int = 10
-    """Steps of a profile."""
+    """Steps per profile."""
     tiny: bool = False
-    """Take the embedded model in place of the true shape."""
+    """Use the embedded model instead of the full size."""
 
 
 def main() -> None:
@@ -64,15 +64,17 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for batch_size in config.batch_sizes:
         rows.append({"batch_size": batch_size, "n_steps": config.n_steps, **_profiled(config, batch_size, device)})
-        logger.info("%d images a step: %s", batch_size, rows[-1]["verdict"])
+        logger.info("%d images per step: %s", batch_size, rows[-1]["verdict"])
         write_json(config.out / "profile.json", {"device": device_name(device), "rows": rows, **environment()})
 
 
 def _profiled(config: Config, batch_size: int, device: torch.device) -> dict[str, Any]:
     dtype = getattr(torch, native_dtype(device))
     with tempfile.TemporaryDirectory() as name:
-        names = ways.images(Path(name), batch_size)
-        step = ways.ours(ways.Setting(Path(name), names, device, dtype, config.n_steps, config.tiny), cached=True)
+        names = variants.images(Path(name), batch_size)
+        step = variants.ours(
+            variants.Setting(Path(name), names, device, dtype, config.n_steps, config.tiny), cached=True
+        )
         for _ in range(3):
             step()
         seconds = timed(lambda: _repeat(step, config.n_steps), device)
@@ -93,7 +95,7 @@ def _repeat(work: Callable[[], object], n: int) -> None:
 def summarise(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
     """Return shares of the wall time, the ten longest kernels and a verdict, from the events of a Chrome trace.
 
-    Without any event of a device, as on a CPU, the operators of the host are named in place of its kernels.
+    Without device events, as on a CPU, the operators of the host are listed instead of kernels.
     """
     timed_events = [event for event in events if event.get("ph") == "X" and event.get("dur", 0) > 0]
     kernels = [event for event in timed_events if event.get("cat") == "kernel"]
@@ -110,7 +112,7 @@ def summarise(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, 
     found: dict[str, Any] = {"wall_seconds": seconds, "n_kernels": len(kernels)}
     if not kernels:
         operators = [event for event in timed_events if event.get("cat") == "cpu_op"]
-        verdict = "no device was seen: nothing to say about one"
+        verdict = "no device events were recorded"
         return {**found, "longest_operators": _longest(operators, seconds), "verdict": verdict}
     return {
         **found,
@@ -122,7 +124,7 @@ def summarise(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, 
 
 
 def _union_us(events: Sequence[Mapping[str, Any]]) -> float:
-    """Return the microseconds in which at least one of the events was under way."""
+    """Return the microseconds in which at least one of the events was running."""
     total, end = 0.0, float("-inf")
     for event in sorted(events, key=lambda one: one["ts"]):
         stop = event["ts"] + event["dur"]
@@ -132,7 +134,7 @@ def _union_us(events: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _longest(events: Sequence[Mapping[str, Any]], seconds: float, n: int = 10) -> list[dict[str, Any]]:
-    """Return the names that took longest in all, with their calls and their share of the wall time."""
+    """Return the names with the longest total time, with their calls and share of the wall time."""
     by_name: dict[str, list[float]] = defaultdict(list)
     for event in events:
         by_name[event["name"]].append(event["dur"])
@@ -148,14 +150,16 @@ def _kind(kernel: str) -> str:
 
 
 def _verdict(shares: Mapping[str, float], kinds: Mapping[str, float]) -> str:
-    """Say in one line what would gain most, by limits that are rules of thumb."""
+    """Return the most promising optimisation in one line; the thresholds are rules of thumb."""
     if shares["idle"] > 0.3:
-        return f"the device waits {shares['idle']:.0%} of the time: larger micro-batches, or CUDA graphs for the layers"
+        return (
+            f"the device is idle {shares['idle']:.0%} of the time: larger micro-batches, or CUDA graphs for the layers"
+        )
     if shares["copies"] > 0.1:
         return f"copies take {shares['copies']:.0%}: keep the cached features on the device, or pin them"
     kind = max(kinds, key=lambda one: kinds[one])
     advice = {
-        "matrix products": "little to mend but to compute less",
+        "matrix products": "only fewer operations would help",
         "attention": "another attention kernel",
         "optimizer": "a fused optimizer",
         "everything else": "fuse the elementwise kernels (torch.compile)",

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can tell, by one command: under 8 minutes on an H100, without a network or a download.
+# All measurements that need a GPU: under 8 minutes on an H100, without a network or a download.
 #
-#     benchmarks/gpu/wheels.sh        once, where there is a package index, if the GPU's machine has none
+#     benchmarks/gpu/wheels.sh        first, on a machine with a package index, if the GPU machine has none
 #     benchmarks/gpu/run.sh           into $OUT, else benchmarks/results/gpu/
-#     benchmarks/gpu/run.sh --tiny    the embedded model, on a CPU too: tries the script, measures nothing
+#     benchmarks/gpu/run.sh --tiny    the embedded model, also on a CPU: tests the script only
 #
-# The steps come in the order of their worth. Each has a time limit and writes its result at once; one that fails stops
-# no other. Written: environment, tests, finetune_speed, evaluation_speed and profile.json, steps.jsonl (how each step
-# ended), run.log. Then table.py shows them as Markdown. Exit code: 0, or 1 if a step failed, or 2 without a GPU.
+# Steps are ordered by importance. Each has a time limit and writes its result at once; a failing step stops no other.
+# Output: environment, tests, finetune_speed, evaluation_speed and profile.json, steps.jsonl (how each step
+# ended), run.log. Then table.py prints them as Markdown. Exit code: 0, or 1 if a step failed, or 2 without a GPU.
 # Needs Python 3.11 or newer with torch, transformers, accelerate and pytest ($PYTHON, .venv's, or python3).
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,11 +24,11 @@ out=${OUT:-benchmarks/results/gpu${tiny:+_tiny}}
 mkdir -p "$out" && rm -f "$out"/*.json "$out"/steps.jsonl "$out"/run.log
 export HF_HUB_OFFLINE=1 WANDB_MODE=disabled TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 n_failed=0
-patience=1  # how many times its limit a step may take
+limit_factor=1
 
 # step NAME LIMIT_S COMMAND...
 step() {
-  local name=$1 limit=$(($2 * patience)) start=$EPOCHREALTIME code seconds
+  local name=$1 limit=$(($2 * limit_factor)) start=$EPOCHREALTIME code seconds
   shift 2
   printf '\n== %s\n' "$name" >>"$out/run.log"
   timeout --kill-after=5 "$limit" "$@" >>"$out/run.log" 2>&1 </dev/null
@@ -41,23 +41,23 @@ step() {
 
 if [ -n "$tiny" ]; then
   export GPU_TESTS_ON_CPU=1
-  patience=5  # a CPU that is busy with other work is slower than any GPU
+  limit_factor=5  # a busy CPU is slower than any GPU
   training=(--tiny --batch-size 1 --max-batch-size 2 --n-steps 1)
   evaluation=(--shape tiny --n-images 2 --n-reference 1 --batch-size 2)
   profiling=(--tiny --batch-sizes 2 --n-steps 2)
 elif "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-  # What a desktop card has; the largest batch is found within it.
+  # The memory of a desktop card, in which the largest batch is searched.
   training=(--cap-gb 16 --batch-size 4 --max-batch-size 64 --n-steps 3 --timeout-s 45)
   evaluation=(--n-images 64 --n-reference 16 --batch-size 16)
   profiling=()
 else
-  echo "no CUDA device is seen from $python; --tiny tries the script without one" >&2
+  echo "no CUDA device is visible to $python; --tiny tests the script without one" >&2
   exit 2
 fi
 
-# What the machine lacks comes from the wheels, and lies before what it has.
+# Missing libraries are installed from the wheels, ahead of the installed ones on the path.
 lacks() { ! "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))' "$@"; }
-if compgen -G "benchmarks/gpu/wheels/*.whl" >/dev/null && lacks tyro simplejpeg peft trl datasets bitsandbytes; then
+if compgen -G "benchmarks/gpu/wheels/*.whl" >/dev/null && lacks tyro simplejpeg peft lion_pytorch pebble trl datasets bitsandbytes; then
   site=$(mktemp -d) && trap 'rm -rf "$site"' EXIT
   step wheels 60 "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile \
     --no-cache-dir --target "$site" benchmarks/gpu/wheels/*.whl

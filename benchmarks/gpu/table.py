@@ -1,6 +1,6 @@
-"""What run.sh has measured, as the Markdown tables of the README and the docs.
+"""The results of run.sh as Markdown tables for the README and the docs.
 
-In: the JSON files of a folder; what is missing is left out and said.
+In: the JSON files of a folder; missing files are named in the output.
 Command: python benchmarks/gpu/table.py [benchmarks/results/gpu]
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def lines(folder: Path) -> Iterator[str]:
-    """Yield all tables, under the card's name and the day."""
+    """Yield all tables, after the name of the card and the date."""
     found = _read(folder, "environment")
     yield f"## {found.get('card', 'unknown card')}, {found.get('date', 'unknown date')}"
     yield ""
@@ -56,11 +56,23 @@ def _tests(content: Row) -> Iterator[str]:
 def _training(content: Row) -> Iterator[str]:
     published = content["reference_published_minutes_per_epoch"]
     cap = f" of at most {content['cap_gb']:g} GiB" if content["cap_gb"] else ""
-    for key, title in (("rows", f"{content['batch_size']} images a step"), ("largest", "the largest batch that fits")):
-        yield f"Training in a process{cap}, {title}; published for the reference: {published:.0f} minutes an epoch"
+    for key, title in (
+        ("rows", f"{content['batch_size']} images per step"),
+        ("largest", "the largest batch that fits"),
+    ):
+        yield f"Training in a process{cap}, {title}; published reference: {published:.0f} minutes per epoch"
         yield ""
         rows = content.get(key, [])
-        head = ["", "Images a step", "Images/s", "Ratio", "Peak memory", "GFLOP an image", "Minutes an epoch", "Limit"]
+        head = [
+            "",
+            "Images per step",
+            "Images/s",
+            "Ratio",
+            "Peak memory",
+            "GFLOP per image",
+            "Minutes per epoch",
+            "Limit",
+        ]
         yield from _table(head, [row["variant"] for row in rows], [_training_cells(row) for row in rows])
         yield ""
 
@@ -76,11 +88,11 @@ def _training_cells(row: Row) -> list[str]:
 
 
 def _evaluation(content: Row) -> Iterator[str]:
-    yield f"Inference, {content['n_images']} images, {content['batch_size']} a pass"
+    yield f"Inference, {content['n_images']} images, {content['batch_size']} per pass"
     yield ""
     rows = content["rows"]
     yield from _table(
-        ["", "Images timed", "Images/s", "Ratio", "GFLOP an image", "Operations alone allow"],
+        ["", "Images timed", "Images/s", "Ratio", "GFLOP per image", "Operations alone allow"],
         [row["way"] for row in rows],
         [
             [
@@ -116,7 +128,7 @@ def _table(head: Sequence[str], names: Sequence[str], cells: Sequence[Sequence[s
 
 
 def _cell(text: str) -> str:
-    """Return text of others as it may stand in a cell."""
+    """Return external text with table syntax and line ends removed, cut to 160 characters."""
     return " ".join(text.replace("|", "/").split())[:160]
 
 
