@@ -1,7 +1,8 @@
-"""Open the sample shop: a web shop on this machine with drawn products and a real shop's bad manners.
+"""Serve the sample shop: a local web shop with rendered products and the faults of real shops.
 
-In: nothing, or with --catalogue the products of somebody else's catalogue. Out: a server on 127.0.0.1; for its own
-products also csv_data/skincare_products_clean.csv and csv_data/sample_shop_truth.json (all that is wrong with them).
+In: nothing, or a catalogue with --catalogue.
+Out: a server on 127.0.0.1; without --catalogue also csv_data/skincare_products_clean.csv and
+csv_data/sample_shop_truth.json (the faults of the shop).
 Command: python src/sample_shop.py                        then: python src/scrape.py --root sample_run --shop-url URL
          python src/sample_shop.py --catalogue FILE       a page for every product of FILE
 Time: until Ctrl-C.
@@ -26,16 +27,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """Options of the stage."""
 
     root: Path = REPOSITORY / "sample_run"
     """Folder for the shop's catalogue and truth file."""
     port: int = 8000
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 selects a free one."""
     seed: int = 0
-    """Seed of the products and of what is wrong with them."""
+    """Seed of the products and of their faults."""
     catalogue: Path | None = None
-    """Show the products of this catalogue instead; nothing is wrong with them."""
+    """Serve the products of this catalogue instead, without faults."""
 
 
 def run(config: Config, layout: Layout) -> Summary:

@@ -1,20 +1,17 @@
-"""Collect the photos of a catalogue's products from the shop's pages.
+"""Collect the images and metadata of a catalogue's products from web shops or Open Beauty Facts.
 
-    python src/scrape.py --contact you@example.org
-    python src/scrape.py --shop-url http://127.0.0.1:8000      from a stand-in, such as the sample shop
-
-    python src/scrape.py --source open_beauty_facts --query en:face-creams,en:shower-gels --contact you@example.org
-    python src/scrape.py --source web_page --catalogue my_products.csv --contact you@example.org
-
-Reads csv_data/skincare_products_clean.csv; with --source, another catalogue or a list that the source gives, written
-to csv_data/products_<source>*.csv, which is then the --catalogue of the stages that follow. Writes product_images/,
-csv_data/images_id_full.csv (the images that are on disk, with licence and whom to name),
-csv_data/products_metadata.csv (name, brand, price, ingredients ... with where each was read) and
-csv_data/scrape_failures.csv (what could not be had, with a reason). csv_data/scrape_state.sqlite knows every product
-and image: stop the run whenever you like, the same command goes on and fetches nothing twice.
-
-Time: with the default delay about half an hour for the 1,126 pages of the real catalogue and their images; the
-sample's 200 products take seconds.
+In: csv_data/skincare_products_clean.csv, or --catalogue; with --source and --query a list of products from the source.
+Out: product_images/, csv_data/images_id_full.csv (images on disk, with licence and attribution),
+csv_data/products_metadata.csv (name, brand, price, ingredients ..., each with its source on the page),
+csv_data/scrape_failures.csv (what was not scraped, with a reason), csv_data/scrape_state.sqlite (the state, from which
+an interrupted run resumes without fetching anything twice); with --source also csv_data/products_<source>*.csv, the
+--catalogue of the later stages.
+Command: python src/scrape.py --contact you@example.org
+         python src/scrape.py --shop-url http://127.0.0.1:8000      from another host, such as the sample shop
+         python src/scrape.py --source open_beauty_facts --query en:face-creams,en:shower-gels --contact you@example.org
+         python src/scrape.py --source web_page --catalogue my_products.csv --contact you@example.org
+Time: about half an hour for the 1,126 pages of the reference catalogue and their images at the default delay; seconds
+for the sample's 200 products.
 """
 
 import dataclasses
@@ -50,40 +47,40 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What to collect, from where, and how politely."""
+    """Options of the stage."""
 
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
     source: str = ""
-    """Where products come from: lookfantastic (as without it), web_page or open_beauty_facts."""
+    """Source of the products: lookfantastic (the default), web_page or open_beauty_facts."""
     query: str = ""
-    """What to list of a source that can be searched: its own category tags, separated by commas."""
+    """Category tags to list from a searchable source, separated by commas."""
     shop_url: str = ""
     """Fetch from this scheme and host instead of the products' own; a loopback host implies --allow-private."""
     workers: int = 10
-    """Products of one host that are worked on, and requests to it that are made, at the same time at most."""
+    """Maximum number of concurrent products and requests per host."""
     delay_s: float = 0.5
-    """Least time between two requests to one host; a longer crawl-delay wins, and a slow or busy host gets longer."""
+    """Minimum delay between two requests to a host; longer with a Crawl-delay, or if the host is slow or busy."""
     contact: str = ""
-    """Mail or web address for the user agent, so that the shop can tell you if you disturb."""
+    """E-mail or web address for the User-Agent header, so that the shop can reach you."""
     retry_failed: bool = False
-    """Try just the products and images that failed before."""
+    """Retry only the products and images that failed before."""
     refresh: bool = False
-    """Also ask again for what is collected: the unchanged stays, the changed is replaced, the gone is kept."""
+    """Also refresh collected products: replace what changed, keep what is unchanged or gone."""
     limit: int | None = None
-    """Work on at most so many products in this run."""
+    """Maximum number of products to process in this run."""
     allow_private: bool = False
     """Also fetch from loopback and private addresses."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Collect what is not collected yet, then write the tables from the state."""
+    """Collect the remaining products, then write the tables from the state."""
     _check(config)
     try:
         return _run(config, layout)
     except OSError as error:
         where = error.filename or layout.root
-        remedy = "Nothing is lost: mend that and run the same command again to go on."
+        remedy = "Nothing is lost: fix this and run the same command again to resume."
         raise StageError(f"{where}: {error.strerror or error}\n{remedy}") from error
 
 
@@ -98,7 +95,7 @@ def _run(config: Config, layout: Layout) -> Summary:
         runlog.take_back_summary("scrape", layout)
         _remove_leftovers(layout)
         state.set_catalogue(catalogue.products)
-        # From here on the state holds it.
+        # The state holds it from here on.
         del catalogue
         abandoned, n_requests = _collect(config, _plan(config, state, layout), sources, state, layout)
         IMAGES.write(layout.images_table, scrape_tables.image_rows(state), is_sorted=True)
@@ -106,8 +103,8 @@ def _run(config: Config, layout: Layout) -> Summary:
         FAILURES.write(layout.failures_table, scrape_tables.failure_rows(rejected, state), is_sorted=True)
         if abandoned:
             raise StageError(
-                "\n".join(abandoned) + ": the shop or the network is down, or it does not want to be read.\n"
-                "Later: `python src/scrape.py --retry-failed`, then without."
+                "\n".join(abandoned) + ": the shop or the network is down, or the shop refuses requests.\n"
+                "Later, run the same command with --retry-failed, then without."
             )
         summary = _summary(state, problems, n_rows, n_requests, is_refresh=config.refresh)
         return _compared(summary) if sources == [DEFAULT_SOURCE] else summary
@@ -117,13 +114,13 @@ def _check(config: Config) -> None:
     if config.workers < 1 or config.delay_s < 0 or (config.limit is not None and config.limit < 0):
         raise StageError("--workers must be at least 1, --delay-s and --limit at least 0")
     if config.retry_failed and config.refresh:
-        raise StageError("--retry-failed and --refresh do different things: one after the other")
+        raise StageError("--retry-failed and --refresh cannot be combined: run one after the other")
     if not (config.contact.isascii() and config.contact.isprintable()):
         raise StageError("--contact must be plain text: it is sent in a header")
     if config.shop_url:
         _base_url(config)
     elif not config.contact:
-        logger.warning("no --contact given: a shop that is disturbed by this run can only block it")
+        logger.warning("no --contact given: a shop that objects to this run can only block it")
 
 
 def _base_url(config: Config) -> str | None:
@@ -149,12 +146,12 @@ def _client(config: Config, delay_s: float) -> HttpClient:
 
 
 def _catalogue_path(config: Config, layout: Layout) -> Path:
-    """Return the catalogue to read; where a source is named, the one that it makes of a list or of the one given."""
+    """Return the catalogue to read; with --source, the one that the source lists or converts."""
     given = config.catalogue or layout.catalogue
     if not config.source:
         return given
     source = source_named(config.source)
-    # Before the list of an earlier run is replaced.
+    # Check before the list of an earlier run is replaced.
     _check_contact(config, [config.source])
     if not config.query:
         return listing.adopt_catalogue(source, given, layout)
@@ -168,20 +165,20 @@ def _catalogue_path(config: Config, layout: Layout) -> Path:
 def _check_contact(config: Config, sources: Sequence[str]) -> None:
     for name in sources:
         if source_named(name).needs_contact and not (config.contact or config.shop_url):
-            raise StageError(f"{name} asks who reads it: give a mail or web address by --contact")
+            raise StageError(f"{name} requires an e-mail or web address: set --contact")
 
 
 def _remove_leftovers(layout: Layout) -> None:
-    """Remove the half-written files of a killed run; the state's lock says that no other run is writing."""
+    """Remove temporary files of a killed run; the state's lock guarantees that no other run is writing."""
     for folder in (layout.product_images, layout.images_table.parent):
         for leftover in folder.glob(".*.part"):
             leftover.unlink()
 
 
 def _plan(config: Config, state: ScrapeState, layout: Layout) -> dict[str, int]:
-    """Decide what to work on; return the number of products by host."""
+    """Select the products to process; return their number by host."""
     if n_missing := scrape_work.reopen_missing(state, layout.root):
-        logger.warning("%d images are gone from %s; they are fetched again", n_missing, layout.product_images)
+        logger.warning("%d images are missing from %s and are fetched again", n_missing, layout.product_images)
     if config.refresh:
         scrape_refresh.begin(state)
         return scrape_work.plan(state, "stale", config.limit)
@@ -191,9 +188,9 @@ def _plan(config: Config, state: ScrapeState, layout: Layout) -> dict[str, int]:
 def _collect(
     config: Config, n_by_host: dict[str, int], sources: Sequence[str], state: ScrapeState, layout: Layout
 ) -> tuple[list[str], int]:
-    """Work on all products; return what is wrong with hosts that were given up, and the number of requests.
+    """Process the selected products; return the reasons for abandoned hosts and the number of requests.
 
-    Interrupted, it leaves what is done in the state.
+    An interrupted run leaves its results in the state.
     """
     delays_s = {origin: s for name in sources for origin, s in source_named(name).delays_s.items()}
     with _client(config, config.delay_s) as client:
@@ -204,7 +201,7 @@ def _collect(
         host_pools = HostPools(
             {host: scrape_work.work_items(state, host) for host in n_by_host},
             {host: min(config.workers, n) for host, n in n_by_host.items()},
-            Refresher(collector).work_on if config.refresh else collector.collect,
+            Refresher(collector).process if config.refresh else collector.collect,
             client.stop,
         )
         bar = tqdm(total=sum(n_by_host.values()), desc="scrape", unit="product", disable=None)
@@ -248,12 +245,12 @@ def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:
 
 
 def _compared(summary: Summary) -> Summary:
-    """Return a summary with what was published, if it is of as many products; of another catalogue nothing was."""
+    """Add the published result of the reference experiment to the summary of a catalogue of the same size."""
     published = reference.SCRAPING
     if summary.results["n_products"] != published["products"]:
         return summary
-    beside = f"{published['scraped']} of {published['products']:,} published for the reference"
-    headline = summary.headline.replace("%),", f"%; {beside}),", 1)
+    comparison = f"{published['scraped']} of {published['products']:,} published for the reference"
+    headline = summary.headline.replace("%),", f"%; {comparison}),", 1)
     return dataclasses.replace(summary, headline=headline, results={**summary.results, "reference": published})
 
 

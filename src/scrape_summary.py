@@ -1,6 +1,6 @@
-"""Say how a scrape went, or goes: what failed where and why, what to retry, what each host took.
+"""Summarise a scrape: failures by host and reason, what to retry, time per host.
 
-In: csv_data/scrape_state.sqlite, of a run that is finished, was cut off, or is still under way.
+In: csv_data/scrape_state.sqlite of a finished, interrupted or running scrape.
 Out: a text on standard output, plots/scrape_summary.png, log/scrape_summary.json.
 Command: python src/scrape_summary.py
 Time: seconds.
@@ -23,16 +23,16 @@ from skincare.runlog import Summary
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """Options of the stage."""
 
     goes_on: ClassVar[bool] = False
 
     max_groups: int = 20
-    """Kinds of failures in the text; the JSON has all."""
+    """Number of failure groups in the text; the JSON holds all."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Read the state, write text, plot and figures."""
+    """Read the state; write the text, the plot and the JSON summary."""
     if not layout.scrape_state.is_file():
         raise MissingInputError("state of a scrape", layout.scrape_state, "Make it with `python src/scrape.py`.")
     with ScrapeStateReader(layout.scrape_state) as state:
@@ -42,7 +42,7 @@ def run(config: Config, layout: Layout) -> Summary:
     coverage, retries = figures["coverage_by_category"], scrape_log.retries(groups)
     headline = (
         f"scraped {counts['scraped']:,} of {sum(counts.values()):,} products, {counts['failed']:,} failed, "
-        f"{counts['not_tried']:,} not tried; {figures['n_images']:,} images; {speed.fetches_per_s:.1f} visits a second"
+        f"{counts['not_tried']:,} not tried; {figures['n_images']:,} images; {speed.fetches_per_s:.1f} fetches/s"
     )
     lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(counts, groups, retries))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -61,13 +61,13 @@ def run(config: Config, layout: Layout) -> Summary:
 def _advice(counts: Mapping[str, int], groups: Sequence[FailureGroup], retries: Mapping[str, Any]) -> list[str]:
     advice = []
     if counts["not_tried"]:
-        advice.append(f"`python src/scrape.py` goes on with the {counts['not_tried']:,} products that are not done.")
+        advice.append(f"`python src/scrape.py` resumes with the {counts['not_tried']:,} remaining products.")
     if retries["n"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in retries["by_reason"].items())
-        advice.append(f"`python src/scrape.py --retry-failed` may mend {retries['n']:,} failures ({reasons}).")
+        advice.append(f"`python src/scrape.py --retry-failed` may resolve {retries['n']:,} failures ({reasons}).")
     if n_final := sum(group.n for group in groups) - retries["n"]:
-        advice.append(f"{n_final:,} failures are the shop's last word: gone, no image, or not for us.")
-    return advice or ["Nothing is left to do."]
+        advice.append(f"{n_final:,} failures are permanent: gone, no image, or refused.")
+    return advice or ["Nothing left to do."]
 
 
 def _lines(
@@ -82,10 +82,10 @@ def _lines(
     yield "Coverage"
     for category, (n_scraped, n_products) in coverage.items():
         yield f"  {category:12}  {n_scraped:6,} of {n_products:6,}  {n_scraped / n_products:6.1%}"
-    yield f"Hosts ({speed.n_fetches:,} visits in {speed.active_s:,.0f} active seconds)"
+    yield f"Hosts ({speed.n_fetches:,} fetches in {speed.active_s:,.0f} active seconds)"
     for host in hosts:
         yield (
-            f"  {_plain(host.host):30}  {host.n_fetches:7,} visits  {host.n_tries:7,} tries  {host.seconds:9,.1f} s  "
+            f"  {_plain(host.host):30}  {host.n_fetches:7,} fetches  {host.n_tries:7,} tries  {host.seconds:9,.1f} s  "
             f"median {host.median_s:.3f} s  95 % below {host.p95_s:.3f} s"
         )
     yield "Next"
@@ -93,7 +93,7 @@ def _lines(
 
 
 def _plain(text: str) -> str:
-    """Return a text from outside as one harmless line."""
+    """Return untrusted text as one printable line."""
     return "".join(letter if letter.isprintable() else " " for letter in text)[:200]
 
 

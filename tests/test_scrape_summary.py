@@ -80,9 +80,9 @@ def test_the_stage_writes_text_plot_and_figures_of_a_run_that_is_under_way(layou
         code = stage.execute("scrape_summary", scrape_summary.Config(root=layout.root), layout, scrape_summary.run)
     text = capsys.readouterr().out
     assert code == 0
-    assert "goes on with the 1 products" in text
-    assert "--retry-failed` may mend 3 failures (http_503 2, timeout 1)" in text
-    assert "2 failures are the shop's last word" in text
+    assert "resumes with the 1 remaining products" in text
+    assert "--retry-failed` may resolve 3 failures (http_503 2, timeout 1)" in text
+    assert "2 failures are permanent" in text
     results = json.loads(layout.summary("scrape_summary").read_text())
     assert results["counts"] == {"scraped": 2, "failed": 3, "not_tried": 1}
     assert results["results"]["coverage_by_category"] == {"Mask": [1, 3], "Oil": [1, 3]}

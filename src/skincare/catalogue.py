@@ -1,7 +1,7 @@
-"""The products of a catalogue: rows in, distinct products and the rows that are none out.
+"""The products of a catalogue: rows in, distinct products and invalid rows out.
 
-One page is one product, however many sizes of it the catalogue lists: the product id is the last group of digits of
-the URL's path. Of the real catalogue's 1,138 rows 1,126 are distinct products; the rest are sizes of one page.
+One page is one product, whatever the number of sizes that the catalogue lists: the product id is the last group of
+digits in the URL's path. The reference catalogue's 1,138 rows are 1,126 distinct products; the others are sizes.
 """
 
 import re
@@ -33,15 +33,15 @@ class Product:
     slug: str
     name: str
     category: str
-    # The shop's `variation=` (a shade or size of the page) where the catalogue names one; not part of the identity.
+    # The URL's `variation=` (a shade or size of the page); not part of the identity.
     variation: str = ""
-    # The name of the source that is asked for it, see skincare.collecting.sources; empty where the run decides.
+    # Name of the product's source, see skincare.collecting.sources; empty: the run's default.
     source: str = ""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One row of the catalogue (counted from 1 below the header) that is no product, or contradicts an earlier row."""
+    """One row of the catalogue, numbered from 1 below the header, that is invalid or contradicts an earlier row."""
 
     row: int
     url: str
@@ -51,7 +51,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Distinct products in the order of their first row; every other row repeats one of them or is a problem."""
+    """Distinct products in the order of their first rows; every other row is a repetition or a problem."""
 
     products: tuple[Product, ...]
     problems: tuple[Problem, ...]
@@ -59,15 +59,15 @@ class Catalogue:
 
     @property
     def rejected(self) -> tuple[Problem, ...]:
-        """Return the rows that gave no product; the other problems only contradict an earlier row of theirs."""
+        """Return the problems of rows without a product; the other problems are contradictions."""
         return tuple(problem for problem in self.problems if not problem.reason.startswith("conflicting_"))
 
 
 def read_products(path: Path, labels: Labels) -> Catalogue:
     """Return the products of a catalogue file.
 
-    The first row of a product decides; a later one with another category or address is reported.
-    Raises MissingInputError or StageError where the file is absent or no such table.
+    The first row of a product wins; a later one with another category or URL is reported as a problem.
+    Raises MissingInputError if the file is absent and StageError if it is not such a table.
     """
     products: dict[str, Product] = {}
     problems: list[Problem] = []
@@ -86,7 +86,8 @@ def name_family(name: str) -> str:
     """Return the name without size, case, accents and punctuation: equal for the sizes of one product.
 
     "Clinique Moisture Surge 72-Hour Hydrator (50ml)" -> "clinique moisture surge 72 hour hydrator".
-    By it 84 of the 1,126 real products fall into 40 families, read by eye: all sizes or counts of one product.
+    It puts 84 of the reference catalogue's 1,126 products into 40 families, all of them sizes or counts of one product
+    (checked by hand).
     """
     decomposed = unicodedata.normalize("NFKD", name).casefold()
     plain = "".join(character for character in decomposed if not unicodedata.combining(character))
@@ -94,7 +95,7 @@ def name_family(name: str) -> str:
 
 
 def size_in_name(name: str) -> str:
-    """Return the size that a name states, as it is written; empty where it states none.
+    """Return the size in a name as written; empty if there is none.
 
     "Paula's Choice 2% BHA Liquid Exfoliant (118ml)" -> "118ml"
     """
@@ -124,7 +125,7 @@ def _product(number: int, row: CatalogueRow, labels: Labels) -> Product | Proble
 
 
 def _stated_id(row: CatalogueRow) -> str:
-    """Return the row's own id, which becomes part of file names; ValueError where it cannot."""
+    """Return the row's product id; raises ValueError if it cannot be part of a file name."""
     product_id = row.product_id.strip()
     if product_id and not re.fullmatch(r"[0-9a-z]{1,20}", product_id):
         raise ValueError(f"no usable product id: {product_id[:100]!r}")

@@ -1,8 +1,8 @@
-"""A page's HTML as one tree and what one walk over it finds: elements in order, texts, meta values, title, areas.
+"""An HTML page as lists in document order: elements, texts, meta values, title, page areas.
 
-Total: any bytes give an HtmlPage. lxml's parser tells of each tag and text, and nothing else is kept of it: a tree of
-its own would cost a minute for a tag of 50,000 attributes. An element knows where its part of the page begins and
-ends, in the list of elements and in that of texts, so what lies inside it is a slice, however deep it is.
+Total: any bytes give an HtmlPage. Elements come from lxml's parser events; building lxml's own tree takes a minute for
+a tag with 50,000 attributes. Each element stores the range of its descendants in the lists of elements and texts, so
+its content is a slice at any depth.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _NO_WORDS: Final[frozenset[str]] = frozenset()
 
 @dataclass(slots=True)
 class Element:
-    """One element; `end` and `texts_end` are the first that is no longer inside it."""
+    """One element; its content ends before the indices `end` and `texts_end`."""
 
     tag: str
     attrib: dict[str, str]
@@ -48,7 +48,7 @@ class Element:
 
 @dataclass
 class HtmlPage:
-    """The page in document order: `texts` with the place of the element that each lies in directly."""
+    """A page in document order; `owners[i]` is the index of the parent element of `texts[i]`."""
 
     url: str
     base_url: str = ""
@@ -62,18 +62,18 @@ class HtmlPage:
     title_at: int = -1
 
     def tagged(self, *names: str) -> Iterator[Element]:
-        """Yield the elements of some tags, one tag after the other."""
+        """Yield the elements with these tags, tag by tag."""
         for name in names:
             yield from self.by_tag.get(name, ())
 
     def inside(self, element: Element, tag: str = "") -> Iterator[Element]:
-        """Yield the elements below an element in order, those of one tag if it is given."""
+        """Yield the descendants of an element in order, optionally only those with one tag."""
         for place in range(element.place + 1, element.end):
             if not tag or self.elements[place].tag == tag:
                 yield self.elements[place]
 
     def around(self, element: Element, n: int) -> Iterator[Element]:
-        """Yield an element and the next `n` - 1 around it."""
+        """Yield an element and its next `n` - 1 ancestors."""
         for _ in range(n):
             yield element
             if element.parent < 0:
@@ -81,21 +81,21 @@ class HtmlPage:
             element = self.elements[element.parent]
 
     def first_meta(self, *names: str) -> str:
-        """Return the first value that is not empty of the meta elements with these names."""
+        """Return the first non-empty value of the meta elements with these names."""
         return next((value for name in names for value in self.meta.get(name, ()) if value.strip()), "")
 
     def source_of(self, script: Element) -> str:
-        """Return a script's own text."""
+        """Return the source text of a script."""
         return "".join(self.texts[script.texts_at : script.texts_end])
 
     def pieces(self, element: Element, max_pieces: int = 2000) -> Iterator[str]:
-        """Yield the texts below an element that a visitor may read."""
+        """Yield the visible texts of an element."""
         for i in range(element.texts_at, min(element.texts_end, element.texts_at + max_pieces)):
             if not self.elements[self.owners[i]].area & Area.UNSEEN:
                 yield self.texts[i]
 
     def text_of(self, element: Element, max_pieces: int = 2000, max_length: int = 100_000) -> str:
-        """Return the text that a visitor may read of an element, on one line."""
+        """Return the visible text of an element on one line."""
         pieces, length = [], 0
         for piece in self.pieces(element, max_pieces):
             pieces.append(piece)
@@ -106,7 +106,7 @@ class HtmlPage:
 
 
 class _Builder:
-    """What lxml's parser tells, made an HtmlPage."""
+    """Parser target for lxml that builds an HtmlPage."""
 
     def __init__(self, url: str) -> None:
         self.page = HtmlPage(url)
@@ -116,7 +116,7 @@ class _Builder:
         self._parts: list[str] = []
 
     def start(self, tag: str, attrib: dict[str, str]) -> None:
-        """Add an element, and its areas to those around it."""
+        """Add an element with the areas of its parent and its own."""
         self._end_text()
         page = self.page
         place = len(page.elements)
@@ -146,12 +146,12 @@ class _Builder:
             self._close(self._open.pop())
 
     def data(self, text: str) -> None:
-        """Add a text, or a part of one."""
+        """Add a part of a text."""
         if self._open and not self._n_ignored:
             self._parts.append(text)
 
     def close(self) -> HtmlPage:
-        """Close what is still open."""
+        """Close all open elements and return the page."""
         self._end_text()
         while self._open:
             self._close(self._open.pop())
@@ -170,12 +170,12 @@ class _Builder:
 
 
 def read_page(html: bytes | str, url: str) -> HtmlPage:
-    """Parse a page that was found at `url`; what cannot be parsed is a page without elements."""
+    """Parse a page fetched from `url`; invalid input gives a page without elements."""
     text = (html if isinstance(html, str) else decode(html[: 4 * MAX_CHARACTERS]))[:MAX_CHARACTERS]
     builder = _Builder(url)
     parser = etree.HTMLParser(target=builder, huge_tree=True, encoding="utf-8")
     with contextlib.suppress(etree.LxmlError, ValueError):
-        # NUL ends libxml2's input.
+        # libxml2 stops at a NUL byte.
         etree.fromstring(_utf8(text).replace(b"\0", b" "), parser=parser)
     page = builder.close()
     page.base_url = _base(page)
@@ -188,12 +188,12 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
-        # Half of a surrogate pair has no UTF-8.
+        # A lone surrogate cannot be encoded.
         return _SURROGATE.sub("\ufffd", text).encode("utf-8")
 
 
 def decode(content: bytes) -> str:
-    """Return a page's text: by its byte-order mark, as UTF-8, as declared, else as Windows-1252."""
+    """Decode a page by its byte-order mark, as UTF-8, by its declared encoding, else as Windows-1252."""
     content, byte_order = EncodingDetector.strip_byte_order_mark(content)
     declared = EncodingDetector.find_declared_encoding(content, is_html=True)
     for encoding in (byte_order or "utf-8", declared):
@@ -223,7 +223,7 @@ def _base(page: HtmlPage) -> str:
 
 
 def _main_title(page: HtmlPage) -> tuple[str, int]:
-    """Return the heading that names the page, and its place: the one that says most of what the head says."""
+    """Return the main heading and its index: the heading with the largest overlap with <title> and og:title."""
     titles = [text for one in list(page.tagged("title"))[:1] if (text := _SPACES.sub(" ", page.source_of(one)).strip())]
     wanted = _lower_words(" ".join([page.first_meta("og:title"), *titles])[:1000])
     best: tuple[float, str, int] = (0.0, "", -1)
@@ -248,7 +248,7 @@ def _main_title(page: HtmlPage) -> tuple[str, int]:
 
 
 def _clear_around_title(page: HtmlPage) -> None:
-    """Take back what all of the page seems to be inside of: a wrapper may be called `slider` or `has-reviews`."""
+    """Clear the areas that contain the main heading: a page wrapper may be named `slider` or `has-reviews`."""
     wrong = page.elements[page.title_at].area & ~Area.UNSEEN if page.title_at >= 0 else 0
     if wrong:
         for element in page.elements:
@@ -260,7 +260,7 @@ def _lower_words(text: str) -> set[str]:
 
 
 def _named_element(page: HtmlPage) -> Element | None:
-    """Return what is marked as the product's name, on pages without a main heading."""
+    """Return the element marked as the product name, for pages without a main heading."""
     for element in page.elements:
         if not element.attrib or element.area & (Area.UNSEEN | Area.CHROME | Area.ASIDE):
             continue

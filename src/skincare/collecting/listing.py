@@ -1,7 +1,7 @@
-"""The products that a source is to give, as a catalogue of the usual columns: found by a query, or from somebody's own.
+"""Catalogues for a source: listed by a query, or converted from a user's catalogue.
 
-The file is the contract with the stages that follow: they take it as their --catalogue. It is written whole or not at
-all, and once it is there it stays, so that a run that goes on works on the same products.
+Later stages take the file as their --catalogue. It is written atomically and never overwritten by a query, so that a
+resumed run works on the same products.
 """
 
 import logging
@@ -20,30 +20,30 @@ from skincare.tables import CATALOGUE, CatalogueRow
 
 logger = logging.getLogger(__name__)
 
-# 100,000 products by 100: more than any category holds.
+# 100,000 products at 100 a page: more than any category holds.
 _MAX_PAGES: Final = 1000
 
 
 def delay_s(source: Source) -> float:
-    """Return the least time between two pages of the source's list."""
+    """Return the minimum delay between two pages of the source's listing."""
     return source.listing_delay_s if isinstance(source, Searchable) else 0.0
 
 
 def list_products(source: Source, query: str, url_mapping: UrlMapping, client: HttpClient, layout: Layout) -> Path:
-    """Write the products that answer any of the query's parts, if that is not done yet; return the file.
+    """Write the products that match any part of the query, unless the file exists; return the file.
 
-    Raises StageError for a source without a list and for an answer that is none.
+    Raises StageError for a source without search and for an invalid response.
     """
     path = layout.listed_products(f"{source.name}_{urls.safe_name(query)}")
     if not isinstance(source, Searchable):
         raise StageError(f"{source.name} cannot be searched; give its products by --catalogue")
     if path.is_file():
-        logger.info("%s is there; remove it to list anew", path)
+        logger.info("%s exists; delete it to list the products again", path)
         return path
     rows: dict[str, CatalogueRow] = {}
     for part in filter(None, map(str.strip, query.split(","))):
         for row in _listed(source, part, url_mapping, client):
-            # A list that changes while it is read shows a product twice.
+            # A listing that changes between two pages repeats products.
             rows.setdefault(row.product_id, row)
         logger.info("%s: %d products up to %s", source.name, len(rows), part)
     CATALOGUE.write(path, rows.values())
@@ -51,7 +51,7 @@ def list_products(source: Source, query: str, url_mapping: UrlMapping, client: H
 
 
 def adopt_catalogue(source: Source, given: Path, layout: Layout) -> Path:
-    """Write somebody's catalogue with the identities and categories that the source gives its rows; return the file."""
+    """Write a user's catalogue with the ids and categories of the source; return the file."""
     path = layout.listed_products(source.name)
     CATALOGUE.write(path, [source.catalogue_row(row) for row in CATALOGUE.read(given)])
     return path

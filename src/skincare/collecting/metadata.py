@@ -1,7 +1,7 @@
-"""What is known of a product beside its images: a fact per field, each with where it came from.
+"""Product metadata: one fact per field, each with its source.
 
-Values are others' text. What comes in may hold tags, entities (encoded twice, too), control characters and megabytes;
-what is kept is plain, bounded text or nothing. A field that nobody states is absent, never guessed.
+Raw values are untrusted: they may hold tags, doubly encoded entities, control characters and megabytes of text. Cleaned
+values are plain text of bounded length. A field without a value is absent, never guessed.
 
     {"brand": Fact("Weleda", "json_ld"), "size": Fact("75ml", "name")}
 """
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from skincare.collecting.amounts import MAX_AMOUNT, amount_of, amounts_in, currency_in
 
-# In the order of the table's columns. Price and currency always come from one place.
+# Maximum lengths, in column order. Price and currency always have the same source.
 LIMITS: Final[dict[str, int]] = {
     "name": 300,
     "brand": 200,
@@ -31,7 +31,7 @@ LIMITS: Final[dict[str, int]] = {
 }
 FIELDS: Final = tuple(LIMITS)
 
-_MAX_READ: Final = 100_000  # characters of one value that are looked at
+_MAX_READ: Final = 100_000  # characters of a value; the rest is ignored
 _HIDING: Final = re.compile(r"(?i)<(script|style)\b[^<>]*>|</(script|style)\s*>|<!--|-->")
 _TAG: Final = re.compile(r"<[a-zA-Z/!?][^<>]*>")
 
@@ -48,7 +48,7 @@ Metadata = Mapping[str, Fact]
 
 
 def merge(offers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Fact]:
-    """Return the facts in offers of (source, field -> raw value); of several the first usable one wins."""
+    """Return the first usable fact of each field, from pairs of source and {field: raw value}."""
     facts: dict[str, Fact] = {}
     for source, values in offers:
         for field in FIELDS:
@@ -62,17 +62,17 @@ def merge(offers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Fact]:
 
 
 def clean(field: str, value: Any) -> str:
-    """Return a raw value of a field as it may be kept; empty where it says nothing usable."""
+    """Return the cleaned value of a field; empty if the raw value is unusable."""
     special: dict[str, Callable[[Any], str]] = {"price": clean_price, "currency": clean_currency}
     return special[field](value) if field in special else clean_text(value, LIMITS[field])
 
 
 def clean_text(value: Any, limit: int) -> str:
-    """Return text or a number as one line of plain text of at most `limit` characters."""
+    """Return a text or number as one line of plain text of at most `limit` characters."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     text = (value if isinstance(value, str) else _digits(value))[:_MAX_READ]
-    # Encoded twice is common, three times was seen; each layer can uncover tags.
+    # Real pages encode entities up to three times; each layer can contain tags.
     for _ in range(3):
         text = _TAG.sub(" ", _shown(html.unescape(text)))
     visible = "".join(_visible(character) for character in text)
@@ -80,7 +80,7 @@ def clean_text(value: Any, limit: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return markup without scripts, styles and comments; one that does not end takes the rest with it."""
+    """Remove scripts, styles and comments; an unclosed one extends to the end."""
     kept, start, end = [], 0, ""
     for mark in _HIDING.finditer(text):
         found = mark.group().lower()
@@ -93,7 +93,7 @@ def _shown(text: str) -> str:
 
 
 def clean_price(value: Any) -> str:
-    """Return an amount as `35.00`; empty for none, several, or what no product costs.
+    """Return an amount as `35.00`; empty for none, several, or an amount out of range.
 
     >>> clean_price("£1,299.00"), clean_price("12,50 €"), clean_price("10.00 - 15.00")
     ('1299.00', '12.50', '')
@@ -103,18 +103,18 @@ def clean_price(value: Any) -> str:
 
 
 def clean_currency(value: Any) -> str:
-    """Return a code of three capital letters; empty for anything else."""
+    """Return a code of three capital letters; otherwise empty."""
     text = clean_text(value, 10).upper()
     return text if re.fullmatch(r"[A-Z]{3}", text) else ""
 
 
 def _currency_of(values: Mapping[str, Any]) -> str:
-    """Return the stated currency, or the one whose sign stands beside the price."""
+    """Return the currency of the values, or that of the sign next to the price."""
     return clean_currency(values.get("currency")) or currency_in(clean_text(values.get("price"), 200))
 
 
 def _amount_in(value: Any) -> float | None:
-    """Return the one amount of a text; None where there are more digits than its own, or a minus before it."""
+    """Return the only amount of a text; None if the text holds other digits or a minus sign before it."""
     text = clean_text(value, 100)
     found = amounts_in(text)
     if len(found) != 1 or "-" in text[: found[0].start()]:
@@ -126,14 +126,14 @@ def _amount_in(value: Any) -> float | None:
 
 
 def _digits(number: float) -> str:
-    # An integer of thousands of digits is refused by int-to-text conversion.
+    # Python refuses to convert integers with thousands of digits to text.
     if isinstance(number, int):
         return str(number) if abs(number) < 10**15 else ""
     return f"{number:.10g}" if math.isfinite(number) else ""
 
 
 def _visible(character: str) -> str:
-    """Return a space for control characters, nothing for invisible ones and halves of surrogate pairs."""
+    """Return a space for a control character, an empty string for invisible characters and lone surrogates."""
     category = unicodedata.category(character)
     if category == "Cc":
         return " "

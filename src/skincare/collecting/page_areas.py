@@ -1,6 +1,6 @@
-"""What surrounds an element of a page, by its tag, its names and its style: other products, navigation, hidden parts.
+"""Page areas of an element, from tags, classes, ids and styles: related products, navigation, hidden parts.
 
-Classes and ids are made by people of many shops; what is taken of them is the plain words that many use.
+Class and id names are split into words; the word lists hold those that many shops use.
 """
 
 import re
@@ -25,12 +25,12 @@ _CHROME_WORDS: Final = frozenset({
 
 
 class Area:
-    """Bits, each for what an element is inside of; plain integers, because enum's own cost a quarter of a page."""
+    """Bit flags for the areas around an element; plain integers, since enum.Flag takes a quarter of the parse time."""
 
-    UNSEEN: Final = 1  # scripts, styles, templates: not text that a visitor reads
+    UNSEEN: Final = 1  # scripts, styles, templates: text that is not displayed
     HIDDEN: Final = 2
     STRUCK: Final = 4
-    ASIDE: Final = 8  # other products, reviews, advertisements
+    ASIDE: Final = 8  # related products, reviews, advertisements
     CHROME: Final = 16  # navigation and footer
     LINKED: Final = 32  # inside a link to another page
     CARD: Final = 64  # one of a row of cards or slides
@@ -50,10 +50,10 @@ def words_in(names: str) -> frozenset[str]:
 
 
 def area_of(tag: str, attributes: dict[str, str], own_path: str) -> int:
-    """Return the areas that an element opens, on a page whose address has this path."""
+    """Return the areas that an element starts; `own_path` is the path of the page's URL."""
     area = _TAG_AREAS.get(tag, 0)
     if not attributes or tag in ("html", "body"):
-        # Everything is inside these two.
+        # These contain the whole page.
         return area
     if "class" in attributes or "id" in attributes:
         area |= _named_area(f"{attributes.get('id', '')} {attributes.get('class', '')}"[:500])
@@ -76,7 +76,7 @@ def _named_area(names: str) -> int:
 
 
 def _leads_away(href: str, own_path: str) -> bool:
-    """Say whether a link leads to another page: not to a part of this one, and to no script."""
+    """Return whether a link leads to another page, not to an anchor or a script."""
     href = href.strip()
     if not href or href.startswith(("#", "javascript:")):
         return False

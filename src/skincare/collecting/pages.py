@@ -1,8 +1,8 @@
-"""Product pages: HTML in, the addresses of the product's images and its metadata out.
+"""Parser of product pages: HTML in, image URLs and metadata of the product out.
 
-Pure and total: any bytes and any address give a ProductPage, never an exception. Each step is a module of its own:
-html_page walks the tree, stated_products reads what is stated for machines, visible_prices what is shown,
-page_kinds decides whether it is a product's page, page_images and page_metadata say what of.
+Pure and total: any bytes and any URL give a ProductPage, never an exception. html_page builds the element tree,
+structured_products reads structured data, visible_prices finds the displayed prices, page_kinds classifies the page,
+page_images and page_metadata extract the result.
 """
 
 import re
@@ -25,18 +25,18 @@ from skincare.collecting.visible_prices import buy_buttons, visible_prices
 ORIGINAL_HOSTS: Final = frozenset({"static.thcdn.com"})
 RESIZER_HOSTS: Final = frozenset({"www.lookfantastic.com", "lookfantastic.com", "main.thgimages.com"})
 
-# A page that repeats a broken constant for ever must not cost a decoding each time.
+# Limits the time for a page with many broken constants.
 _MAX_CONSTANTS: Final = 20
 _IMAGES_CONSTANT: Final = re.compile(r"\b(?:const|let|var)\s+images\s*=\s*(?=[\[{])")
 _SIZED_PATH: Final = re.compile(r"^/productimg/\d+/\d+/")
-# Marks of the reference's shop and its sister shops, whose scripts and carousels are read first.
+# Markers of the LookFantastic shops, whose scripts and carousels take precedence.
 _OWN_IDS: Final = ("view-item-container", "product-title")
 _OWN_CLASSES: Final = frozenset({"productName_title", "athenaProductImageCarousel_image"})
 
 
 @dataclass(frozen=True)
 class ProductPage:
-    """What one page says: whether it shows a product at all, and its images in the page's order, its metadata."""
+    """A parsed page: its kind, image URLs in page order, and metadata."""
 
     kind: Kind = "other"
     title: str = ""
@@ -46,12 +46,12 @@ class ProductPage:
 
     @property
     def is_product_page(self) -> bool:
-        """Return False for a soft 404 or a challenge, which shops answer with status 200."""
+        """Return False for soft 404s and challenges, which have status 200."""
         return self.kind == "product"
 
 
 def parse_product_page(html: bytes | str, url: str) -> ProductPage:
-    """Read a page that was fetched from `url`; image addresses come back absolute, without repetition."""
+    """Parse a page fetched from `url`; image URLs are absolute and distinct."""
     page = read_page(html, url)
     structured, buttons = read_structured_data(page), buy_buttons(page)
     shown = visible_prices(page, buttons)
@@ -68,9 +68,9 @@ def parse_product_page(html: bytes | str, url: str) -> ProductPage:
 
 
 def original_url(reference: str, page_url: str) -> str | None:
-    """Return the address of the full-size image behind a reference in a page; None where it is no web address.
+    """Return the URL of the full-size image for a reference in a page; None if it is not a valid URL.
 
-    A resizer's address gives the image it was made from if that lies on a known host or on the page's own.
+    A resizer URL is replaced by its original if that is on a known host or on the page's own.
     """
     if "\ufffd" in reference:
         return None
@@ -109,7 +109,7 @@ def _own_images(page: HtmlPage) -> tuple[tuple[str, ...], ImageSource]:
 
 
 def _script_references(page: HtmlPage) -> Iterator[str]:
-    """Yield from the first `images` constant that holds any, the product's own scripts before the page's others."""
+    """Yield the references of the first non-empty `images` constant, scripts in the product container first."""
     container = page.by_id.get("view-item-container")
     own = page.inside(container, "script") if container else ()
     texts = (page.source_of(script) for script in [*own, *page.tagged("script")])
@@ -121,7 +121,7 @@ def _script_references(page: HtmlPage) -> Iterator[str]:
 
 
 def _carousel_references(page: HtmlPage) -> Iterator[str]:
-    """Yield the largest size of each image of the shop's pages up to 2024."""
+    """Yield the largest size of each image in the carousel of LookFantastic pages up to 2024."""
     for element in page.elements:
         if "athenaProductImageCarousel_imageWrapper" in element.get("class").split():
             spans = (span for span in page.inside(element, "span") if span.parent == element.place)

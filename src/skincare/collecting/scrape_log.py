@@ -1,4 +1,4 @@
-"""What a scrape's state says about the run, finished or not: failures, coverage, what to retry, time, throughput."""
+"""Statistics of a scrape, finished or not: failures, what to retry, time per host, throughput."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from skincare.collecting.scrape_state import ScrapeStateReader
 
-# What another try can change; anything else is the shop's last word, or needs another program.
+# Reasons that a retry can resolve; all others are permanent.
 _TRANSIENT_REASONS: Final = {
     "connection_error",
     "timeout",
@@ -21,13 +21,13 @@ _TRANSIENT_REASONS: Final = {
 }
 _TRANSIENT_STATUSES: Final = {"http_403", "http_408", "http_425", "http_429"}
 N_EXAMPLES: Final = 3
-# Between two runs, or while a host has asked for silence.
+# A longer gap is a pause between two runs or a Retry-After, not active time.
 _GAP_S: Final = 120.0
 
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of one kind at one host; `what` is product or image."""
+    """Failures with one reason at one host; `what` is product or image."""
 
     what: str
     host: str
@@ -39,7 +39,7 @@ class FailureGroup:
 
 @dataclass(frozen=True)
 class HostTime:
-    """What the requests to one host came to; `p95_s` is the time of one visit that 95 % stay below."""
+    """Fetches from one host; `median_s` and `p95_s` are quantiles of the time per fetch."""
 
     host: str
     n_fetches: int
@@ -51,11 +51,11 @@ class HostTime:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Visits per second of active time: gaps of over two minutes, as between two runs, do not count."""
+    """Fetches per second of active time: gaps of more than two minutes, as between two runs, are excluded."""
 
     n_fetches: int
     active_s: float
-    # (seconds of active time, visits so far), in at most 200 steps.
+    # (seconds of active time, fetches so far), in about 200 steps.
     progress: tuple[tuple[float, int], ...]
 
     @property
@@ -65,12 +65,12 @@ class Throughput:
 
 
 def is_worth_a_retry(reason: str) -> bool:
-    """Tell whether --retry-failed can help: trouble that passes, not pages that are gone."""
+    """Return whether --retry-failed can resolve a failure: transient errors, not missing pages."""
     return reason in _TRANSIENT_REASONS | _TRANSIENT_STATUSES or reason.startswith("http_5")
 
 
 def failure_groups(state: ScrapeStateReader) -> list[FailureGroup]:
-    """Return the failures by kind, host and reason, the most frequent first."""
+    """Return the failures by kind, host and reason, most frequent first."""
     found: dict[tuple[str, str, str], int] = defaultdict(int)
     examples: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for what, url, reason in _failures(state):
@@ -85,7 +85,7 @@ def failure_groups(state: ScrapeStateReader) -> list[FailureGroup]:
 
 
 def host_times(state: ScrapeStateReader) -> list[HostTime]:
-    """Return the time that each host took, the longest first."""
+    """Return the time spent on each host, longest first."""
     seconds: dict[str, list[float]] = defaultdict(list)
     tries: dict[str, int] = defaultdict(int)
     for url, attempts, took in _fetches(state, "attempts", "seconds"):
@@ -101,7 +101,7 @@ def host_times(state: ScrapeStateReader) -> list[HostTime]:
 
 
 def throughput(state: ScrapeStateReader) -> Throughput:
-    """Return how the visits went on over the active time."""
+    """Return the number of fetches over the active time."""
     timestamps = sorted(datetime.fromisoformat(at).timestamp() for _, at in _fetches(state, "changed_at"))
     active_s, progress = 0.0, [(0.0, 0)]
     step = max(1, len(timestamps) // 200)
@@ -114,7 +114,7 @@ def throughput(state: ScrapeStateReader) -> Throughput:
 
 
 def retries(groups: list[FailureGroup]) -> Mapping[str, Any]:
-    """Return how many failures another try may mend, and by which reasons."""
+    """Return the number of failures that a retry may resolve, in total and by reason."""
     by_reason: dict[str, int] = defaultdict(int)
     for group in groups:
         if group.is_worth_a_retry:
@@ -133,7 +133,7 @@ def _failures(state: ScrapeStateReader) -> Iterator[tuple[str, str, str]]:
 
 
 def _fetches(state: ScrapeStateReader, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the addresses that were visited, with some columns of their visits."""
+    """Yield the fetched URLs, each with these columns of its fetch record."""
     of_products, of_images = (", ".join(f"{table}.{column}" for column in columns) for table in ("products", "images"))
     yield from state.rows(f"SELECT url, {of_products} FROM products WHERE position IS NOT NULL AND attempts > 0")
     yield from state.rows(

@@ -1,4 +1,4 @@
-"""The image of a scrape: failures by reason, coverage by category, visits over time."""
+"""The plot of a scrape: failures by reason, coverage by category, fetches over time."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from skincare import figures
 from skincare.collecting.scrape_log import FailureGroup, Throughput, is_worth_a_retry
 from skincare.figures import BLUE, GREEN, GREY, ORANGE
 
-# More reasons than these are told in the text.
+# The text lists all reasons.
 _MAX_REASONS: Final = 12
 
 
@@ -21,7 +21,7 @@ def draw_scrape_summary(
     _draw_failures(left, groups)
     _draw_coverage(middle, coverage)
     right.step([s for s, _ in speed.progress], [n for _, n in speed.progress], where="post", color=BLUE)
-    right.set_title(f"Visits: {speed.fetches_per_s:.1f} a second", loc="left", fontweight="bold")
+    right.set_title(f"Fetches: {speed.fetches_per_s:.1f} a second", loc="left", fontweight="bold")
     right.set(
         xlabel="seconds, without gaps over two minutes", ylabel="pages and images", xlim=(0, None), ylim=(0, None)
     )
@@ -33,9 +33,9 @@ def _draw_failures(axes: Any, groups: Sequence[FailureGroup]) -> None:
     for group in groups:
         n_by_reason[group.what, group.reason] += group.n
     shown = n_by_reason.most_common(_MAX_REASONS)[::-1]
-    for is_passing, colour, label in ((True, ORANGE, "worth --retry-failed"), (False, GREY, "the shop's last word")):
-        some = [(f"{reason} ({what})", n) for (what, reason), n in shown if is_worth_a_retry(reason) == is_passing]
-        bars = axes.barh([name for name, _ in some], [n for _, n in some], color=colour, label=label)
+    for is_passing, colour, label in ((True, ORANGE, "worth --retry-failed"), (False, GREY, "permanent")):
+        rows = [(f"{reason} ({what})", n) for (what, reason), n in shown if is_worth_a_retry(reason) == is_passing]
+        bars = axes.barh([name for name, _ in rows], [n for _, n in rows], color=colour, label=label)
         axes.bar_label(bars, padding=3)
     axes.set_title(f"Failures: {n_by_reason.total():,}", loc="left", fontweight="bold")
     axes.grid(axis="y", visible=False)

@@ -1,8 +1,8 @@
-"""Asking again for what is already collected: an unchanged page or image costs a line, a changed one is replaced.
+"""Refresh of collected products: unchanged pages and images are kept, changed ones are replaced.
 
-A server that gave an ETag or Last-Modified is asked whether that is still true. What it no longer has is counted as
-gone and kept here: a dead page is no reason to lose a product. Ids stay with their images; new images of a page
-get the next numbers. A refresh that is cut off goes on where it was; once complete, the next one asks for all again.
+Conditional requests send the validators (ETag, Last-Modified) of the last fetch. A page or image that the shop has
+removed is counted as gone, and its files are kept. Image ids do not change; new images of a page get the next numbers.
+An interrupted refresh is resumed; after a complete one, the next refresh starts with all products.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from skincare.images import BrokenImageError
 
 
 def begin(state: ScrapeState) -> None:
-    """Mark all that is collected as stale, unless an earlier refresh is still under way."""
+    """Mark all collected products and images as stale, unless an earlier refresh is incomplete."""
     if next(state.rows("SELECT 1 FROM products WHERE is_stale AND position IS NOT NULL LIMIT 1"), None):
         return
     with state.transaction() as connection:
@@ -29,7 +29,7 @@ def begin(state: ScrapeState) -> None:
 
 
 def figures(state: ScrapeStateReader) -> dict[str, dict[str, int]]:
-    """Return how many products and images were unchanged, changed, gone or gave no answer."""
+    """Return the number of products and of images that are unchanged, changed, gone or failed."""
     return {
         table: dict(
             state.rows(
@@ -43,26 +43,26 @@ def figures(state: ScrapeStateReader) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True)
 class Refresher:
-    """Collects what is open and asks again for what is stale."""
+    """Collects unfinished products and refreshes stale ones."""
 
     collector: Collector
 
-    def work_on(self, item: WorkItem) -> Failure | None:
-        """Bring one product to its end; the failure is that of the host's answer, not that something is gone."""
+    def process(self, item: WorkItem) -> Failure | None:
+        """Process one product; return the failure of a fetch, None for a page or image that is gone."""
         failure = self.collector.collect(item) if item.is_open else None
         return self._refresh(item.product) if item.is_stale and failure is None else failure
 
     def _refresh(self, product: Product) -> Failure | None:
-        change, failure = self._ask_for_page(product)
+        change, failure = self._refresh_page(product)
         if change in ("unchanged", "changed"):
             for image in self.collector.state.images(product.product_id):
                 if image.is_stale:
-                    self._ask_for_image(product, image)
+                    self._refresh_image(product, image)
             self.collector.save_images(product)
         _end_product(self.collector.state, product.product_id, change)
         return failure
 
-    def _ask_for_page(self, product: Product) -> tuple[Change, Failure | None]:
+    def _refresh_page(self, product: Product) -> tuple[Change, Failure | None]:
         collector, previous = self.collector, _page_fetch_record(self.collector.state, product.product_id)
         try:
             response = collector.get_page(product, previous)
@@ -77,7 +77,7 @@ class Refresher:
         is_changed = _relist(collector.state, product.product_id, found.images, record, response.fetch_record)
         return "changed" if is_changed else "unchanged", None
 
-    def _ask_for_image(self, product: Product, image: ImageRecord) -> None:
+    def _refresh_image(self, product: Product, image: ImageRecord) -> None:
         state, product_id = self.collector.state, product.product_id
         try:
             response = self.collector.get_image(product, image.source_url, image.fetch_record)
@@ -90,7 +90,7 @@ class Refresher:
             return
         is_same = response.is_not_modified or hashlib.sha256(content).hexdigest() == image.saved.sha256
         if not is_same:
-            # From here to the new row neither the old row nor the new file may be believed.
+            # Until the new row is written, neither the old row nor the new file is valid.
             _reopen_image(state, product_id, image.n)
             saved = self.collector.save(content, width, height, self.collector.path(product, image.n))
             state.save_image(product_id, image.n, saved, response.fetch_record)
@@ -99,12 +99,12 @@ class Refresher:
             product_id,
             image.n,
             "unchanged" if is_same else "changed",
-            _newer(response.fetch_record, image.fetch_record),
+            _latest_validators(response.fetch_record, image.fetch_record),
         )
 
 
 def _change_of(error: FetchError) -> tuple[Change, Failure | None]:
-    """Tell what is gone from what gave no answer today; only the latter says something about the host."""
+    """Classify an error as gone (404, 410) or failed; only the latter is a failure of the host."""
     return ("gone", None) if error.status in (404, 410) else ("failed", failure_of(error))
 
 
@@ -116,7 +116,7 @@ def _page_fetch_record(state: ScrapeState, product_id: str) -> FetchRecord:
 def _relist(
     state: ScrapeState, product_id: str, listed: Iterable[ListedImage], record: str, fetch_record: FetchRecord
 ) -> bool:
-    """Record what a page lists now; return whether that is anything else than before."""
+    """Record the current images and metadata of a page; return whether they differ from the recorded ones."""
     known = {image.source_url: image.n for image in state.images(product_id)}
     now = {one.url: one for one in listed}
     new = [one for url, one in now.items() if url not in known]
@@ -133,7 +133,7 @@ def _relist(
                 for n, one in enumerate(new, start=max(known.values(), default=0) + 1)
             ],
         )
-        # With new images the product is open again, also for a run that refreshes nothing.
+        # New images reopen the product, also for a run without --refresh.
         old_record = connection.execute("SELECT page FROM products WHERE product_id = ?", (product_id,)).fetchone()[0]
         connection.execute(
             "UPDATE products SET status = ?, page = ?, etag = ?, last_modified = ? WHERE product_id = ?",
@@ -165,6 +165,6 @@ def _end_product(state: ScrapeState, product_id: str, change: Change) -> None:
         )
 
 
-def _newer(new: FetchRecord, old: FetchRecord) -> FetchRecord:
-    """Return the marks to ask with next time: an answer without any leaves the old ones."""
+def _latest_validators(new: FetchRecord, old: FetchRecord) -> FetchRecord:
+    """Return the record with the validators for the next request: the old ones if the response has none."""
     return new if new.conditional_headers else old

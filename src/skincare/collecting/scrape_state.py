@@ -1,11 +1,11 @@
-"""The one truth about a scrape: a SQLite file with one row per product and one per image.
+"""The state of a scrape: a SQLite database with one row per product and one per image.
 
-    product  pending -> listed (its page is read, its images are known) -> scraped | failed
+    product  pending -> listed (page parsed, image URLs known) -> scraped | failed
     image  pending -> scraped | failed
 
-Every change is one transaction, and an image's file is on disk before its row says so: a process killed at any
-moment loses at most the requests that were under way. `csv_data/*.csv` are written from here, for people and stages.
-Anybody may read the file while a scraper writes it; a second writer is refused.
+Every change is one transaction, and an image's file is written before its row: a process killed at any time loses at
+most the requests in flight. The tables in csv_data/ are written from this database. Any number of processes may read
+it while one writes; a second writer is refused.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ from skincare.collecting.fetch_record import FetchRecord
 from skincare.errors import StageError
 
 Status = Literal["pending", "listed", "scraped", "failed"]
-# What asking again found, see skincare.collecting.scrape_refresh.
+# The result of a refresh, see skincare.collecting.scrape_refresh.
 Change = Literal["unchanged", "changed", "gone", "failed"]
 
 _PROGRESS: Final = {
@@ -34,7 +34,7 @@ _PROGRESS: Final = {
     "etag": "TEXT NOT NULL DEFAULT ''", "last_modified": "TEXT NOT NULL DEFAULT ''",
     "is_stale": "INTEGER NOT NULL DEFAULT 0", "change": "TEXT NOT NULL DEFAULT ''",
 }  # fmt: skip
-# The position is the product's place in the catalogue; what the catalogue has no longer keeps its row without one.
+# `position` is the product's index in the catalogue; NULL for a product that is no longer in it.
 _COLUMNS: Final = {
     "products": {
         "product_id": "TEXT NOT NULL", "position": "INTEGER", "host": "TEXT NOT NULL DEFAULT ''",
@@ -57,17 +57,17 @@ _READ_ROWS: Final = 500
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a product or an image was not scraped."""
+    """The reason why a product or an image was not scraped."""
 
     reason: str
     detail: str = ""
-    # None where nothing was asked for.
+    # None if nothing was fetched.
     fetch_record: FetchRecord | None = None
 
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An image as a product's page lists it: under which licence it may be used, and whom to name."""
+    """An image listed on a product's page, with its licence and the attribution that this requires."""
 
     url: str
     licence: str = ""
@@ -76,7 +76,7 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class SavedImage:
-    """An image that is on disk; `file` is relative to the root."""
+    """An image on disk; `file` is relative to the root."""
 
     file: str
     width: int
@@ -87,7 +87,7 @@ class SavedImage:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is known of one image: `saved` counts when it is scraped, `visit` is the last one."""
+    """One image: `saved` is valid if its status is scraped, `fetch_record` is the last fetch."""
 
     n: int
     source_url: str
@@ -98,7 +98,7 @@ class ImageRecord:
 
 
 class ScrapeStateReader:
-    """The state file as a reader sees it; raises StageError where it cannot be read."""
+    """Read access to the state; raises StageError if it cannot be read."""
 
     def __init__(self, path: Path, *, is_writer: bool = False) -> None:
         self._path = path
@@ -119,7 +119,7 @@ class ScrapeStateReader:
         self._connection.close()
 
     def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        """Yield a query's rows, few in memory at a time; nothing may be written before the last."""
+        """Yield a query's rows in batches; the state must not be written before the last row."""
         try:
             with self._lock:
                 cursor = self._connection.execute(query, values)
@@ -145,13 +145,13 @@ class ScrapeStateReader:
         ]
 
     def _unusable(self, error: sqlite3.Error) -> StageError:
-        return StageError(f"{self._path}: {error}\nNothing is lost: mend that and run the same command again to go on.")
+        return StageError(f"{self._path}: {error}\nNothing is lost: fix this and run the same command again to resume.")
 
 
 class ScrapeState(ScrapeStateReader):
-    """The state file, open for one process; its methods may be called from any thread.
+    """Read and write access to the state for one process; methods are thread-safe.
 
-    Every method raises StageError where the file cannot be read or written (disk full, read-only folder, in use).
+    Every method raises StageError if the file cannot be read or written (disk full, read-only folder, in use).
     """
 
     def __init__(self, path: Path) -> None:
@@ -172,9 +172,9 @@ class ScrapeState(ScrapeStateReader):
         self._writer_lock.close()
 
     def _acquire_writer_lock(self, path: Path) -> sqlite3.Connection:
-        """Return a lock that no second scraper on the same folder gets; the system frees it when a process dies.
+        """Return an exclusive lock on the folder; the operating system releases it when the process ends.
 
-        It is a database of its own, since a lock on the state itself would keep readers out.
+        The lock is a separate database, since a lock on the state would block readers.
         """
         try:
             writer_lock = sqlite3.connect(
@@ -188,7 +188,7 @@ class ScrapeState(ScrapeStateReader):
         return writer_lock
 
     def _make(self, table: str, columns: dict[str, str]) -> None:
-        """Create the table, or add the columns that an earlier version did not have."""
+        """Create the table, or add the columns that an earlier version lacks."""
         declared = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         self._connection.execute(
             f"CREATE TABLE IF NOT EXISTS {table} ({declared}, PRIMARY KEY ({_KEYS[table]})) WITHOUT ROWID"
@@ -198,7 +198,7 @@ class ScrapeState(ScrapeStateReader):
             self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
 
     def set_catalogue(self, products: Iterable[Product]) -> None:
-        """Take these products as the catalogue, in their order; those not known yet are pending."""
+        """Set the catalogue to these products, in this order; new products are pending."""
         fields = ("url", "slug", "name", "category", "variation", "source", "host", "position")
         placeholders = ", ".join("?" for _ in fields)
         update = ", ".join(f"{field} = excluded.{field}" for field in fields)
@@ -224,9 +224,9 @@ class ScrapeState(ScrapeStateReader):
             )
 
     def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, fetch_record: FetchRecord) -> None:
-        """Record the images of a product's page, numbered from 1, and what else it says.
+        """Record the image URLs, numbered from 1, and the metadata of a product's page.
 
-        What was known of them before is forgotten.
+        Earlier rows of its images are deleted.
         """
         rows = [(product_id, n, one.url, one.licence, one.attribution) for n, one in enumerate(images, start=1)]
         columns = "product_id, n, source_url, licence, attribution"
@@ -239,7 +239,7 @@ class ScrapeState(ScrapeStateReader):
             )
 
     def save_image(self, product_id: str, n: int, saved: SavedImage, fetch_record: FetchRecord) -> None:
-        """Record an image whose file is on disk."""
+        """Mark an image as scraped; its file must be on disk."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE images SET status = 'scraped', reason = '', detail = '', is_stale = 0, file = ?, width = ?, "
@@ -257,7 +257,7 @@ class ScrapeState(ScrapeStateReader):
             )
 
     def fail_image(self, product_id: str, n: int, failure: Failure) -> None:
-        """Record an image that could not be had."""
+        """Mark an image as failed."""
         with self.transaction() as connection:
             connection.execute(
                 f"UPDATE images SET status = 'failed', reason = ?, detail = ?, {_FETCH_COLUMNS} "
@@ -266,7 +266,7 @@ class ScrapeState(ScrapeStateReader):
             )
 
     def finish_product(self, product_id: str) -> None:
-        """Record that a product has at least one image and none pending."""
+        """Mark a product as scraped: at least one image on disk, none pending."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE products SET status = 'scraped', reason = '', detail = '', changed_at = ? WHERE product_id = ?",
@@ -274,7 +274,7 @@ class ScrapeState(ScrapeStateReader):
             )
 
     def fail_product(self, product_id: str, failure: Failure) -> None:
-        """Record a product that could not be had; without a visit, that of its page stays."""
+        """Mark a product as failed; a failure without a fetch keeps the fetch record of the page."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE products SET status = 'failed', reason = ?, detail = ?, changed_at = ? WHERE product_id = ?",
@@ -288,14 +288,14 @@ class ScrapeState(ScrapeStateReader):
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block's statements as one change, all or none."""
+        """Run the block's statements as one transaction."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._connection
                 except BaseException:
-                    # A full disk has already rolled it back.
+                    # SQLite has already rolled back after an error such as a full disk.
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
                     raise

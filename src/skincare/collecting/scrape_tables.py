@@ -1,7 +1,7 @@
-"""The scrape's tables and figures: the state and the catalogue's bad rows in, rows and counts out.
+"""Tables and counts of a scrape: the state and the catalogue's problems in, rows and counts out.
 
-Only the catalogue's products count, whatever else the state remembers, and no row tells when it was made: the same
-shop gives the same bytes. Rows come sorted and one at a time: a million of them take no memory.
+Only products of the current catalogue are included. Rows hold no times, so the same shop gives the same bytes, and
+are yielded sorted and one at a time, so memory does not grow with their number.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ _IMAGES: Final = "FROM images JOIN products USING (product_id) WHERE position IS
 
 
 def image_rows(state: ScrapeStateReader) -> Iterator[ImageRow]:
-    """Yield one row per image that is on disk."""
+    """Yield one row per image on disk."""
     query = (
         "SELECT url, product_id || '_' || n, product_id, file, source_url, width, height, n_bytes, sha256, "
         "licence, attribution "
@@ -30,7 +30,7 @@ def image_rows(state: ScrapeStateReader) -> Iterator[ImageRow]:
 
 
 def metadata_rows(state: ScrapeStateReader) -> Iterator[MetadataRow]:
-    """Yield one row per product whose page is read."""
+    """Yield one row per product whose page has been parsed."""
     for product_id in _product_ids(state):
         for url, category, text in state.rows(
             "SELECT url, category, page FROM products WHERE product_id = ?", product_id
@@ -49,14 +49,14 @@ def metadata_rows(state: ScrapeStateReader) -> Iterator[MetadataRow]:
 
 
 def metadata_coverage(state: ScrapeStateReader) -> dict[str, int]:
-    """Return for how many of the catalogue's products each field is known."""
+    """Return the number of products with a value, by metadata field."""
     pages = (read_page_record(text) for (text,) in state.rows("SELECT page FROM products WHERE position IS NOT NULL"))
     known = Counter(name for page in pages if page for name in page.metadata)
     return {name: known[name] for name in FIELDS}
 
 
 def failure_rows(problems: Iterable[Problem], state: ScrapeStateReader) -> Iterator[FailureRow]:
-    """Yield one row per bad row of the catalogue, per product that is not scraped and per failed image."""
+    """Yield one row per problem of the catalogue, per product that is not scraped and per failed image."""
     rows = (
         FailureRow(problem.url, "", "", problem.reason, f"catalogue row {problem.row}: {problem.detail}", None, 0)
         for problem in problems
@@ -77,7 +77,7 @@ def failure_rows(problems: Iterable[Problem], state: ScrapeStateReader) -> Itera
 
 
 def counts(state: ScrapeStateReader) -> dict[str, int]:
-    """Return how the catalogue's products ended; the counts add up to their number."""
+    """Return the number of products by result; the counts add up to the catalogue's products."""
     ended = dict(
         state.rows(
             "SELECT CASE WHEN status IN ('scraped', 'failed') THEN status ELSE 'not_tried' END, COUNT(*) "
@@ -88,7 +88,7 @@ def counts(state: ScrapeStateReader) -> dict[str, int]:
 
 
 def figures(problems: Iterable[Problem], state: ScrapeStateReader) -> dict[str, Any]:
-    """Return what the report shows beside the counts: reasons, and coverage by category as [scraped, products]."""
+    """Return failures by reason, coverage by category as [scraped, products], and other counts for the report."""
     of_products = (
         "SELECT CASE status WHEN 'failed' THEN reason ELSE 'not_tried' END, COUNT(*) FROM products "
         "WHERE position IS NOT NULL AND status <> 'scraped' GROUP BY 1 ORDER BY 1"
@@ -108,7 +108,7 @@ def figures(problems: Iterable[Problem], state: ScrapeStateReader) -> dict[str, 
 
 
 def _product_ids(state: ScrapeStateReader) -> list[str]:
-    """Return the catalogue's product ids in the order of the tables."""
+    """Return the catalogue's product ids in table order."""
     found = state.rows("SELECT product_id FROM products WHERE position IS NOT NULL")
     return sorted((product_id for (product_id,) in found), key=natural_key)
 
