@@ -1,6 +1,7 @@
-"""A shop for benchmarks: every answer takes a set time, whoever asks, and costs this machine next to nothing.
+"""A shop for benchmarks with a constant latency and almost no CPU cost.
 
-In: latency in seconds, images a product. Out: a port on standard output, then answers until standard input ends.
+In: latency in seconds, images per product.
+Out: the port on standard output; serves until standard input ends.
 Command: python benchmarks/latent_shop.py 0.1 2        (scrape_speed.py starts it)
 """
 

@@ -1,18 +1,17 @@
-"""How well and how fast real product pages of many shops are read, beside what was published for the same task.
+"""Accuracy and speed of the page parser on real pages of many shops, next to published results.
 
-The pages are those of the public product-extraction-benchmark of Scrapinghub (now Zyte), or any folder like it: a
-pages.csv with the columns file, url, price and brand (several right values separated by `|`, empty = not stated) and
-the pages it names, gzipped or plain. Rated as published: a page counts for precision where something is read, for
-recall where something is stated; prices are compared as numbers, brands without case.
+The pages are the public product-extraction-benchmark of Scrapinghub (now Zyte), or a folder of the same form: pages.csv
+with the columns file, url, price and brand (alternatives separated by `|`, empty: none) and the page files, gzipped
+or plain. Metrics follow the publication: precision over pages with a prediction, recall over pages with a true value;
+prices are compared as numbers, brands case-insensitively.
 
-The published truth writes prices as its annotators typed them from the page, so 24.990 Chilean pesos stand as 24.99.
-We read what the shop asks for, 24990. The strict figure counts that as wrong; the other counts it as right, where the
-truth has three digits less and the page's currency has no smaller coin in use.
+The published truth holds prices as typed by its annotators: 24.990 Chilean pesos are 24.99. The parser returns 24990.
+The strict metric counts this as an error; the other counts it as correct if the currency has no decimals in use.
 
-The pages are also read with parts taken away, as a sign of what to expect of other shops: without any class or id, and
-without anything that is stated for machines (scripts, microdata and RDFa), so that only what is shown is left.
+As an estimate for other shops, the pages are also parsed with parts removed: without classes and ids, and without
+structured data (scripts, microdata, RDFa).
 
-Out: benchmarks/results/page_reading.json and a table; with --show also every page that is read otherwise than stated.
+Out: benchmarks/results/page_reading.json and a table; with --show also every page with an error.
 Command: python benchmarks/page_reading.py --pages FOLDER [--show]
 Time: 30 seconds for 71 pages.
 """
@@ -51,7 +50,7 @@ PUBLISHED: Final = {
         "brand": {"Diffbot": 0.63, "Zyte": 0.73},
     },
 }
-# Currencies without a smaller coin in use, whose shops write 24.990.
+# Currencies without decimals in use, whose shops write 24.990.
 _WHOLE: Final = frozenset(["CLP", "COP", "PYG", "IDR", "VND", "KRW", "ISK"])
 
 
@@ -62,45 +61,45 @@ _STATEMENTS: Final = re.compile(rb"(?i)\s(itemprop|itemscope|itemtype|property|t
 
 @dataclass(frozen=True)
 class Config:
-    """What to read."""
+    """Options of the benchmark."""
 
     pages: Path
-    """Folder with pages.csv and the pages that it names."""
+    """Folder with pages.csv and the page files."""
     show: bool = False
-    """Also list the pages that are read otherwise than stated."""
+    """Also list the pages with an error."""
     repeats: int = 3
-    """How often each page is read; the fastest counts."""
+    """Repetitions per page; the fastest counts."""
     out: Path = REPOSITORY / "benchmarks" / "results" / "page_reading.json"
-    """Where to write the JSON."""
+    """Output file."""
 
 
 @dataclass
 class Score:
-    """Counts of one field: read rightly, read wrongly, and stated but not read rightly."""
+    """Counts of one field: correct, wrong, and true values that were missed."""
 
-    right: int = 0
+    correct: int = 0
     wrong: int = 0
     missed: int = 0
 
     def add(self, read: Any, stated: set[Any]) -> bool:
-        """Count a page; return whether nothing is wrong with it."""
-        is_right = read in stated
-        self.right += is_right
-        self.wrong += read is not None and not is_right
-        self.missed += bool(stated) and not is_right
-        return is_right or (read is None and not stated)
+        """Count a page; return whether it has no error."""
+        is_correct = read in stated
+        self.correct += is_correct
+        self.wrong += read is not None and not is_correct
+        self.missed += bool(stated) and not is_correct
+        return is_correct or (read is None and not stated)
 
     def figures(self) -> dict[str, float]:
         """Return precision, recall and F1."""
-        precision = self.right / (self.right + self.wrong) if self.right + self.wrong else 1.0
-        recall = self.right / (self.right + self.missed) if self.right + self.missed else 1.0
+        precision = self.correct / (self.correct + self.wrong) if self.correct + self.wrong else 1.0
+        recall = self.correct / (self.correct + self.missed) if self.correct + self.missed else 1.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         return {"precision": round(precision, 3), "recall": round(recall, 3), "f1": round(f1, 3)}
 
 
 @dataclass
 class Tally:
-    """What came of all pages."""
+    """Counts over all pages."""
 
     price: Score = field(default_factory=Score)
     price_strict: Score = field(default_factory=Score)
@@ -112,7 +111,7 @@ class Tally:
 
 
 def main() -> None:
-    """Read, rate, write."""
+    """Parse and score all pages; write the results."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tally, reduced = Tally(), {name: Tally() for name in REDUCTIONS}
@@ -160,7 +159,7 @@ def read_rows(folder: Path) -> Iterator[tuple[dict[str, str], bytes]]:
 
 
 def timed(content: bytes, url: str, repeats: int) -> tuple[ProductPage, float]:
-    """Return what is read of a page and the processor seconds of the fastest reading."""
+    """Return the parsed page and the CPU seconds of the fastest repetition."""
     seconds = []
     for _ in range(max(1, repeats)):
         started = time.process_time()
@@ -170,7 +169,7 @@ def timed(content: bytes, url: str, repeats: int) -> tuple[ProductPage, float]:
 
 
 def rate(tally: Tally, row: dict[str, str], page: ProductPage) -> list[str]:
-    """Count a page; return what is wrong with it, in words."""
+    """Count a page; return its errors as text."""
     tally.kinds[page.kind] += 1
     tally.n_with_image += bool(page.is_product_page and page.image_urls)
     facts = page.metadata
@@ -178,7 +177,7 @@ def rate(tally: Tally, row: dict[str, str], page: ProductPage) -> list[str]:
     stated = {Decimal(value) for value in _values(row["price"]) if _is_number(value)}
     read = Decimal(facts["price"].value) if "price" in facts else None
     tally.price_strict.add(read, stated)
-    # A page without a stated currency is taken for one of whole amounts: its price ends in three zeros or digits.
+    # Without a currency, the amount may be one without decimals.
     may_be_whole = "currency" not in facts or facts["currency"].value in _WHOLE
     meant = stated | ({value * 1000 for value in stated} if may_be_whole else set())
     if not tally.price.add(read, meant):
@@ -193,7 +192,7 @@ def rate(tally: Tally, row: dict[str, str], page: ProductPage) -> list[str]:
 
 
 def figures(tally: Tally) -> dict[str, Any]:
-    """Return the counts as figures."""
+    """Return the metrics of the counts."""
     n = len(tally.seconds)
     return {
         "n_pages": n,
@@ -210,7 +209,7 @@ def figures(tally: Tally) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of the table: ours beside what was published."""
+    """Yield the lines of the table, with the published results."""
     yield f"{result['n_pages']} pages: {result['read_with_image']:.1%} read as product pages with an image"
     yield f"{'':24}{'precision':>10}{'recall':>8}{'F1':>8}"
     for name, label in (("price", "price"), ("price_strict", "price, strict"), ("brand", "brand")):

@@ -1,8 +1,8 @@
-"""Throughput of the collector at its politeness limit, and its memory on short and long catalogues.
+"""Throughput of scrape.py relative to its limit, and its peak memory on short and long catalogues.
 
-A shop that answers each request after a set time is read by scrape.py (robots.txt, pacing, state, checks, tables and
-all), by a plain pool of threads with requests that only keeps the bytes, and, where its Python is named, by Scrapy
-with AutoThrottle. The limit is workers / latency requests a second. Memory is the peak of the whole process.
+A shop with constant latency is scraped by scrape.py (with robots.txt, throttling, state, checks and tables), by a
+thread pool with requests that only writes the bytes, and, with --scrapy-python, by Scrapy with AutoThrottle. The limit
+is workers / latency requests per second. Memory is the peak resident set size of the process.
 
 Out: benchmarks/results/scrape_speed.json and a table.
 Command: python benchmarks/scrape_speed.py [--scrapy-python /somewhere/venv/bin/python]
@@ -80,27 +80,27 @@ process.start()
 
 @dataclass(frozen=True)
 class Config:
-    """What to measure."""
+    """Options of the benchmark."""
 
     workers: int = 10
-    """Requests under way at the same time."""
+    """Concurrent requests."""
     latency_s: float = 0.5
-    """Time that the shop takes for each answer, when throughput is measured."""
+    """Latency of the shop in the throughput runs."""
     n_products: int = 500
-    """Products when throughput is measured."""
+    """Products in the throughput runs."""
     n_images: int = 2
-    """Images a product."""
+    """Images per product."""
     memory_products: tuple[int, ...] = (1_000, 20_000)
-    """Lengths of the catalogues when memory is measured, without latency."""
+    """Catalogue lengths in the memory runs, without latency."""
     scrapy_python: Path | None = None
-    """A Python that has Scrapy."""
+    """Python interpreter with Scrapy installed."""
     out: Path = REPOSITORY / "benchmarks" / "results" / "scrape_speed.json"
-    """Where the figures go."""
+    """Output file."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one way."""
+    """One run of one scraper."""
 
     way: str
     n_products: int
@@ -111,7 +111,7 @@ class Run:
 
 
 def main() -> None:
-    """Measure every way and set them side by side."""
+    """Run every scraper and write the comparison."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     limit = config.workers / config.latency_s
@@ -141,7 +141,7 @@ def main() -> None:
 
 @contextmanager
 def shop(latency_s: float, n_images: int) -> Iterator[str]:
-    """Run the shop as a process of its own."""
+    """Run the shop in a separate process."""
     command = [sys.executable, str(Path(__file__).with_name("latent_shop.py")), str(latency_s), str(n_images)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
@@ -150,7 +150,7 @@ def shop(latency_s: float, n_images: int) -> Iterator[str]:
 
 
 def measured(way: str, url: str, config: Config, n_products: int) -> Run:
-    """Run one way in a fresh folder; the time counts from its start to its end, imports and tables included."""
+    """Run one scraper in a new folder; the time includes imports and the writing of tables."""
     with tempfile.TemporaryDirectory() as folder:
         command = _command(way, url, config, n_products, Path(folder))
         started = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Amounts of money in text: where they stand, what they say, and in which currency.
+"""Amounts of money in text: position, value and currency.
 
-An amount groups its digits by threes with any separator, and one or two digits after the last separator are decimals:
-`1.299,00`, `1,299.00`, `12,5`, `44 890`, in India `1,29,999`; so `24.990` is twenty-four thousand, as it is wherever
-shops write it, but for money of a thousandth part. In France a sign may stand for the point: `12€99`.
+Groups of three digits are thousands, whatever the separator; one or two digits after the last separator are decimals:
+`1.299,00`, `1,299.00`, `12,5`, `44 890`, and in India `1,29,999`. So `24.990` is 24,990, except in currencies with
+three decimals. In France the currency sign may replace the decimal point: `12€99`.
 """
 
 import re
@@ -20,12 +20,12 @@ AMOUNT: Final = re.compile(
     r"(?![0-9]|[.,][0-9])"
 )
 MAX_AMOUNT: Final = Decimal(1_000_000_000)
-# Money without a smaller coin in use, and money of which a thousand make one.
+# Currencies without decimals in use, and currencies with three decimals.
 WHOLE: Final = frozenset({"CLP", "COP", "PYG", "IDR", "VND", "KRW", "ISK", "HUF", "JPY"})
 _THOUSANDTHS: Final = frozenset({"KWD", "BHD", "OMR", "JOD", "TND", "IQD", "LYD"})
 _SIGN_AS_POINT: Final = re.compile(r"(?<![0-9.,])([0-9]{1,4}) ?([€£$]) ?([0-9]{2})(?![0-9.,])")
 
-# Signs of one country's money. A bare $, kr or ¥ is money of several.
+# Signs of a single currency; $, kr and ¥ belong to several.
 _SIGNS: Final[dict[str, str]] = {
     "£": "GBP", "€": "EUR", "zł": "PLN", "₹": "INR", "Kč": "CZK", "Ft": "HUF", "₩": "KRW", "원": "KRW",
     "₺": "TRY", "₴": "UAH", "₽": "RUB", "руб": "RUB", "₸": "KZT", "тг": "KZT", "тңг": "KZT", "lei": "RON",
@@ -54,19 +54,19 @@ _SIGN: Final = re.compile(
 
 @dataclass(frozen=True)
 class Money:
-    """An amount and, where it is plain, the code of its currency."""
+    """An amount and the code of its currency, empty if ambiguous."""
 
     amount: Decimal
     currency: str = ""
 
 
 def amounts_in(text: str) -> list[re.Match[str]]:
-    """Return where amounts stand in a text."""
+    """Return the matches of amounts in a text."""
     return list(AMOUNT.finditer(text))
 
 
 def amount_of(text: str, currency: str = "") -> Decimal | None:
-    """Return the first amount of a text; None for none, and for what no product costs.
+    """Return the first amount of a text; None without one or for an amount out of range.
 
     >>> amount_of("24.990"), amount_of("1.299,00 €"), amount_of("free")
     (Decimal('24990'), Decimal('1299.00'), None)
@@ -80,9 +80,9 @@ def amount_of(text: str, currency: str = "") -> Decimal | None:
 
 
 def machine_amount(value: Any, currency: str) -> Decimal | None:
-    """Return an amount that is written for machines, which put a point before decimals, however many, and no other.
+    """Return an amount from structured data, where a point precedes any number of decimals.
 
-    Shops of money without a smaller coin write `24.990` there too.
+    Exception: in currencies without decimals, shops write `24.990` for 24,990 there too.
 
     >>> stated_amount("49.9900", "EUR"), stated_amount("24.990", "EUR"), stated_amount("24.990", "CLP")
     (Decimal('49.9900'), Decimal('24.990'), Decimal('24990'))
@@ -99,7 +99,7 @@ def machine_amount(value: Any, currency: str) -> Decimal | None:
 
 
 def tidy(text: str) -> str:
-    """Return a text on one line, with a point where a sign stands for it.
+    """Return a text on one line, with a decimal point in place of a currency sign.
 
     >>> tidy("12€99"), tidy("12 €")
     ('12.99 €', '12 €')
@@ -112,11 +112,11 @@ def _possible(amount: Decimal | None) -> Decimal | None:
 
 
 def has_sign(text: str) -> bool:
-    """Say whether a text holds a sign or a code of a currency."""
+    """Return whether a text holds a currency sign or code."""
     return bool(_SIGN.search(text))
 
 
 def currency_in(text: str) -> str:
-    """Return the code of the one currency that a text names; empty for none, several, or money of several countries."""
+    """Return the code of the only currency in a text; empty for none, several, or an ambiguous sign."""
     signs = {_SIGNS.get(sign, sign if sign in _CODES else "") for sign in _SIGN.findall(text)}
     return signs.pop() if len(signs) == 1 else ""

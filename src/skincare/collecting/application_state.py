@@ -1,7 +1,7 @@
-"""Products in the data that a page's scripts carry for its own application: __NEXT_DATA__, initial states, dataLayer.
+"""Products in the application state of a page's scripts: __NEXT_DATA__, initial states, dataLayer.
 
-Nothing is known of their keys but what shops commonly call things: an object with a name and a price or a brand is a
-product if its name or address says what the page shows.
+Keys are not standardised; the lists below hold common ones. An object with a name and a price or a brand is the product
+if its name or URL matches the page.
 """
 
 import re
@@ -38,7 +38,7 @@ _CURRENCY_KEYS: Final = ("priceCurrency", "currency", "currencyCode", "currency_
 
 
 def state_products(page: HtmlPage, match_of: Callable[[HtmlPage, Block], float]) -> list[tuple[Block, float]]:
-    """Return the product of the page in its scripts' data, in the shape of schema.org; at most one, with its match."""
+    """Return the best matching product as a schema.org block with its match; at most one."""
     best: tuple[float, int, Block] | None = None
     for value in _states(page):
         for found in _objects(value):
@@ -51,7 +51,7 @@ def state_products(page: HtmlPage, match_of: Callable[[HtmlPage, Block], float])
 
 
 def _states(page: HtmlPage) -> Iterator[Any]:
-    """Yield the values that scripts hold as JSON, or as a JavaScript literal where that says something of products."""
+    """Yield the values of scripts that hold JSON or JavaScript literals with product keys."""
     n_left, budget = _MAX_STATES, _MAX_TEXT
     for script in page.tagged("script"):
         text, kind = page.source_of(script), script.get("type").lower()
@@ -61,7 +61,7 @@ def _states(page: HtmlPage) -> Iterator[Any]:
         starts = [0] if "json" in kind else [found.end() for found in _ASSIGNED.finditer(text)]
         after = 0
         for start in starts:
-            # What lies inside a value that was decoded is no other value.
+            # Skip starts inside a decoded value.
             if start < after or n_left <= 0:
                 continue
             product_key = _PRODUCT_KEY.search(text, start)

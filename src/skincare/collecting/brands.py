@@ -1,7 +1,7 @@
-"""The brand of the product that a page shows, where it is not stated for machines: by a label or by a name beside it.
+"""The displayed brand of a product, for pages without a brand in structured data.
 
-`Brand: X` in a table or a list of properties, in a dozen languages; an element or a link that calls itself a brand and
-stands by the title; the image of a brand's logo there, by its alternative text.
+Candidates: `Brand: X` in a table or property list, in a dozen languages; elements and links with a brand class or URL
+near the title; the alternative text of a brand's logo.
 """
 
 import re
@@ -29,7 +29,7 @@ _LABELS: Final = (
 _LABEL: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]?\W*$", re.IGNORECASE)
 _LABELLED: Final = re.compile(rf"^\W*(?:{_LABELS})\s*[:：]\s*(\S.{{0,{MAX_BRAND}}})$", re.IGNORECASE)
 _LED_BY_LABEL: Final = re.compile(rf"^.{{0,60}}?\b(?:{_LABELS})\s*[:：]\s*(?=\S)", re.IGNORECASE)
-# Left in by a template, or a sentence.
+# Template placeholders and sentences.
 _NO_NAME: Final = re.compile(
     r"^[\[{$%<(#]|[{}<>|]|https?:|\S+(\s+\S+){6}|\b(manufacturer|brands?|hersteller)\b", re.IGNORECASE
 )
@@ -49,7 +49,7 @@ _BRAND_LINK: Final = re.compile(
     r"|[?&](brand|marca|marque|manufacturer)=",
     re.IGNORECASE,
 )
-# What shops put around a brand's name.
+# Words that shops put around a brand name.
 _AROUND: Final = re.compile(
     rf"^\W*(?:(?:{_LABELS})\s*[:：]\s*|by\s+|von\s+|par\s+|di\s+|de\s+|from\s+|more from\s+|shop( all)?\s+|see all\s+|"
     r"visit the\s+|besuche(n sie)? den\s+|visita lo store di\s+|visiter la boutique\s+|visita la tienda de\s+)"
@@ -59,7 +59,7 @@ _AROUND: Final = re.compile(
 
 
 def visible_brand(page: HtmlPage) -> str:
-    """Return the brand that a page shows; empty where it shows none plainly."""
+    """Return the displayed brand with the highest score; empty below the minimum score."""
     best = (_MIN_SCORE, "")
     title = page.title.casefold()
     for score, element, text in islice(_candidates(page), _MAX_CANDIDATES):
@@ -78,7 +78,7 @@ def visible_brand(page: HtmlPage) -> str:
 
 
 def plain_brand(text: str) -> str:
-    """Return a brand without the words that shops put around it; empty for what is no name.
+    """Return a brand without surrounding words; empty if it is not a name.
 
     >>> plain_brand("Visit the Weleda Store"), plain_brand("by Weleda"), plain_brand("N/A")
     ('Weleda', 'Weleda', '')
@@ -92,23 +92,23 @@ def plain_brand(text: str) -> str:
 
 
 def _candidates(page: HtmlPage) -> Iterator[tuple[float, Element, str]]:
-    """Yield score, element and text of what may be the brand."""
+    """Yield score, element and text of the candidates."""
     for i, (text, owner) in enumerate(zip(page.texts, page.owners, strict=True)):
         element = page.elements[owner]
         if len(text) > 200 or element.area & Area.UNSEEN or element.tag not in _LABEL_TAGS:
             continue
         own = " ".join(text.split())
         if _LABEL.match(own):
-            if value := _beside(page, element, i):
+            if value := _value_after_label(page, element, i):
                 yield 5.0, element, value
         elif labelled := _LABELLED.match(own):
             yield 4.5, element, labelled[1]
     for element in page.elements:
         if element.attrib and not element.area & Area.UNSEEN:
-            yield from _called(page, element)
+            yield from _attribute_candidates(page, element)
 
 
-def _called(page: HtmlPage, element: Element) -> Iterator[tuple[float, Element, str]]:
+def _attribute_candidates(page: HtmlPage, element: Element) -> Iterator[tuple[float, Element, str]]:
     attributes = element.attrib
     if element.tag == "img":
         if words_of(element) & _BRAND_WORDS or _BRAND_LINK.search(element.get("src")):
@@ -130,8 +130,8 @@ def _called(page: HtmlPage, element: Element) -> Iterator[tuple[float, Element, 
             yield from ((2.0, element, one.get("alt")) for one in islice(page.inside(element, "img"), 1))
 
 
-def _beside(page: HtmlPage, element: Element, at: int) -> str:
-    """Return the text that follows a label: after it in its element, or in what is next to it."""
+def _value_after_label(page: HtmlPage, element: Element, at: int) -> str:
+    """Return the text after a label, in the same element or the next one."""
     *_, outer = page.around(element, 4)
     for i in range(at + 1, min(at + 3, outer.texts_end)):
         text = " ".join(page.texts[i].split()).strip(" :：")

@@ -1,8 +1,8 @@
-"""The addresses of a product's images on any shop's page, the surest way first, each image once at its largest.
+"""Image URLs of the product on a page of any shop, each image once at its largest size.
 
-In order: what the page states for machines, og:image, the gallery of the page. An image in the gallery may be named by
-src, srcset, <picture>, a data attribute (also as JSON of sizes), or the link around it. Thumbnails,
-logos, icons, pixels and the images of other products are left out.
+The first source with a result wins: structured data, og:image, the gallery of the page. Gallery images are read from
+src, srcset, <picture>, data attributes (including JSON with sizes) and the enclosing link. Thumbnails, logos, icons,
+tracking pixels and images of other products are excluded.
 """
 
 import json
@@ -27,7 +27,7 @@ _MAX_JSON: Final = 100_000
 _SPACE: Final = re.compile(r"\s")
 _MAX_STATED: Final = 20_000
 _TOGETHER: Final = 0.35  # closeness of the images of one gallery
-_ORIGINAL_PX: Final = 2_000  # what an address without a size is taken for: the original
+_ORIGINAL_PX: Final = 2_000  # assumed width of a URL without a size: the original
 _MIN_SIDE_PX: Final = 150
 _IMAGE_KEYS: Final = ("original", "zoom", "large", "url", "contentUrl", "src", "href", "@id")
 _NO_PRODUCT: Final = re.compile(
@@ -38,7 +38,7 @@ _NO_PRODUCT: Final = re.compile(
 )
 _EXTENSION: Final = re.compile(r"\.(jpe?g|png|webp|avif|gif|svg|bmp|tiff?|ico)(?=$|[?&#/:;])", re.IGNORECASE)
 _NOT_PHOTOS: Final = frozenset({"svg", "gif", "ico", "bmp"})
-# Ways in which an address says the size of its image; without them both sizes read the same.
+# Size parameters of image URLs; without them, two sizes of one image have the same URL.
 _SIZE_QUERY: Final = frozenset({
     "w", "h", "width", "height", "wid", "hei", "size", "sz", "q", "quality", "qlt", "fmt", "format", "fm",
     "auto", "fit", "dpr", "scale", "resize", "imwidth", "imheight", "sw", "sh", "sm", "odnheight", "odnwidth",
@@ -50,7 +50,7 @@ _SIZE_IN_PATH: Final = re.compile(
     r"|(?<=/)(?:[a-z]{1,2}_[a-z0-9.]+,?)+(?=/)|(?<=/)(?:thumb(?:nail)?s?|small|medium|large|zoom|original)(?=/)"
 )
 _SIZE: Final = re.compile(r"(?<![0-9a-z])(?:[wh]_?|s[lxys]|u[sx]|ac_s[lxy])?(\d{2,4})(?![0-9a-z])", re.IGNORECASE)
-# Lazy loaders and magnifiers keep addresses in data attributes of any name.
+# Lazy loaders and magnifiers keep URLs in data attributes of any name.
 _MAGNIFIED: Final = re.compile(r"zoom|large|hi-?res|full|big|orig", re.IGNORECASE)
 _REDUCED: Final = re.compile(r"thumb|small|tiny|placeholder|low|preview", re.IGNORECASE)
 _GALLERY_WORDS: Final = frozenset({
@@ -61,14 +61,14 @@ _GALLERY_WORDS: Final = frozenset({
 
 @dataclass(frozen=True)
 class _Named:
-    """One address of an image, with the width that the page says it has, 0 where it says none."""
+    """One URL of an image with its declared width in pixels, 0 if unknown."""
 
     address: str
     width: int = 0
 
 
 def page_images(page: HtmlPage, products: Iterable[StructuredProduct]) -> tuple[tuple[str, ...], ImageSource]:
-    """Return the addresses of the product's images and the way by which they were found."""
+    """Return the image URLs of the product and their source."""
     ways: list[tuple[ImageSource, list[_Named]]] = [
         (
             _image_source(stated.source),
@@ -88,7 +88,7 @@ def page_images(page: HtmlPage, products: Iterable[StructuredProduct]) -> tuple[
 
 
 def structured_references(block: dict[str, Any]) -> Iterator[str]:
-    """Yield the image references of a product and of its variants."""
+    """Yield the image references of a structured product and its variants."""
     yield from references(block.get("image"))
     yield from references(block.get("photo"))
     for variant in variants(block):
@@ -96,7 +96,7 @@ def structured_references(block: dict[str, Any]) -> Iterator[str]:
 
 
 def references(value: Any) -> Iterator[str]:
-    """Yield the image references of a decoded literal in order: of an object its best key, else all its values."""
+    """Yield the image references of a decoded literal in order; an object gives its best key, else all its values."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -110,7 +110,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def absolute(reference: str, page: HtmlPage) -> str | None:
-    """Return the web address behind a reference, by the page's base; None where it is none."""
+    """Resolve a reference against the page's base URL; None if it is not a valid URL."""
     if "\ufffd" in reference or reference.lstrip().startswith("#"):
         return None
     try:
@@ -122,7 +122,7 @@ def absolute(reference: str, page: HtmlPage) -> str | None:
 
 
 def same_image(address: str) -> str:
-    """Return an address without what it says of the image's size, so that two sizes of one image read the same."""
+    """Return a URL without size parameters, equal for all sizes of one image."""
     parts = urlsplit(address)
     kept = [(key, value) for key, value in parse_qsl(parts.query) if key.lower() not in _SIZE_QUERY]
     path = _SIZE_IN_PATH.sub("", unquote(parts.path))
@@ -141,7 +141,7 @@ def _may_refer(value: Any) -> bool:
 
 
 def _distinct(names: list[_Named], every: list[_Named], page: HtmlPage) -> tuple[str, ...]:
-    """Return each image once, at the largest size that any way names."""
+    """Return each image once, at the largest size in any source."""
     largest: dict[str, tuple[int, str]] = {}
     wanted: dict[str, None] = {}
     for named, is_own in [*((one, True) for one in names), *((one, False) for one in every)]:
@@ -167,7 +167,7 @@ def _is_photo(address: str) -> bool:
 
 
 def _size_in(address: str, unknown: int = 0) -> int:
-    """Return the side in pixels that an address names; `unknown` where it names none."""
+    """Return the side in pixels from the URL; `unknown` if it has none."""
     parts = urlsplit(address)
     asked = [f"{key}={value}" for key, value in parse_qsl(parts.query) if key.lower() in _SIZE_QUERY]
     named = " ".join([*_SIZE_IN_PATH.findall(parts.path), *asked])
@@ -180,7 +180,7 @@ def _size_in(address: str, unknown: int = 0) -> int:
 
 
 def _gallery(page: HtmlPage) -> Iterator[_Named]:
-    """Yield the images of the page by how likely they are the product's, each at all its sizes."""
+    """Yield the largest size of each gallery image, most likely product image first."""
     rated = []
     for element in page.by_tag.get("img", ())[:_MAX_GALLERY]:
         names = list(_sizes_of(page, element))
@@ -194,13 +194,13 @@ def _gallery(page: HtmlPage) -> Iterator[_Named]:
 
 
 def _sizes_of(page: HtmlPage, element: Element) -> Iterator[_Named]:
-    """Yield the addresses of one image element at its sizes."""
+    """Yield the URLs of one <img> at all its sizes."""
     n_better = 0
     for n_better, named in enumerate(_better_sizes(page, element), start=1):  # noqa: B007 - counts
         yield named
     src = element.get("src")
     if src and not src.startswith("data:"):
-        # Beside others it is the one for those who know no better.
+        # With other sizes present, src is the fallback.
         yield _Named(src, _pixels(element.get("width")) or (1 if n_better else 0))
 
 
@@ -210,7 +210,7 @@ def _better_sizes(page: HtmlPage, element: Element) -> Iterator[_Named]:
             yield from _in_data(name, value.strip())
     for name in ("srcset", "data-srcset", "data-lazy-srcset"):
         yield from _srcset(element.get(name))
-    # The parser may take what follows a <source> for its content.
+    # The parser may nest later elements in a <source>.
     picture = next((one for one in page.around(element, 5) if one.tag == "picture"), None)
     if picture:
         for source in islice(page.inside(picture, "source"), 10):
@@ -221,7 +221,7 @@ def _better_sizes(page: HtmlPage, element: Element) -> Iterator[_Named]:
 
 
 def _in_data(name: str, value: str) -> Iterator[_Named]:
-    """Yield the addresses in a data attribute: one, or a JSON object of addresses with their sizes."""
+    """Yield the URLs in a data attribute: one URL, or a JSON object of URLs with sizes."""
     if value.startswith("{"):
         yield from _sizes_in_json(value[:_MAX_JSON])
     elif _is_address(value) and ("src" in name or _EXTENSION.search(value)):
@@ -244,7 +244,7 @@ def _sizes_in_json(text: str) -> Iterator[_Named]:
 
 
 def _srcset(text: str) -> Iterator[_Named]:
-    """Yield the addresses of a srcset; `2x` counts as twice 400 pixels."""
+    """Yield the URLs of a srcset; `2x` counts as 800 pixels."""
     for candidate in islice(re.finditer(r"(\S+[^\s,])\s*(?:([0-9.]{1,8})([wx]))?\s*(?:,|$)", text[:20_000]), 30):
         address, number, unit = candidate.groups()
         value = float(number) if number and number.count(".") < 2 and number != "." else 0.0
@@ -257,7 +257,7 @@ def _pixels(text: str | None) -> int:
 
 
 def _likely(page: HtmlPage, element: Element, names: list[_Named]) -> float:
-    """Return how likely an image is the product's: by its size, its names, and where it stands."""
+    """Score an image as product image by size, names and position; 0 excludes it."""
     area = element.area
     if area & (Area.UNSEEN | Area.ASIDE | Area.CHROME):
         return 0.0
@@ -269,7 +269,7 @@ def _likely(page: HtmlPage, element: Element, names: list[_Named]) -> float:
     score += 2.0 if largest >= 400 else 1.0 if largest >= 200 else -1.0 if 0 < largest < 100 else 0.0
     *_, parent = page.around(element, 2)
     score -= 2.0 if area & Area.LINKED and not _EXTENSION.search(parent.get("href")) else 0.0
-    # A long number of the page's address is the product's.
+    # A long number in the page's URL is the product id.
     numbers = re.findall(r"[0-9]{5,}", page.url.partition("?")[0])
     score += 1.5 if any(number in named.address for number in numbers for named in names) else 0.0
     score -= 1.0 if area & Area.HIDDEN else 0.0

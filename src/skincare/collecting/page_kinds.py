@@ -1,8 +1,8 @@
-"""What a page is: a product's own page, a challenge to prove that one is human, or something else.
+"""Classification of pages: product page, bot challenge, or other.
 
-Lists, search results, articles and error pages also show prices, images and buttons that buy. A page is a product's
-where it states so for machines, or where enough speaks for it: a price and a button beside one main title, an address
-and forms as products have them, and little that lists have: many cards, pages to turn, filters.
+Listings, search results, articles and error pages also have prices, images and buy buttons. A page is a product page if
+its score for structured data, a price and a buy button near the main title, a product URL and product forms exceeds
+its score for signs of a listing (many cards, pagination, filters) by a threshold.
 """
 
 import re
@@ -58,7 +58,7 @@ _OTHER_SCHEMA_TYPES: Final = frozenset({
 
 
 def is_challenge(page: HtmlPage) -> bool:
-    """Say whether a page only asks for a proof that its reader is human."""
+    """Return whether a page is a bot challenge."""
     if _CHALLENGE_TITLE.search(page.title) or _CHALLENGE_TITLE.search(_head_title(page)):
         return True
     return any(
@@ -67,7 +67,7 @@ def is_challenge(page: HtmlPage) -> bool:
 
 
 def is_product_page(page: HtmlPage, structured: StructuredData, shown: list[VisiblePrice], buttons: list[int]) -> bool:
-    """Say whether a page shows one product."""
+    """Return whether a page is the page of one product."""
     return _for_product(page, structured, shown, buttons) - _for_other(page, structured, shown) >= _MIN_SCORE
 
 
@@ -81,7 +81,7 @@ def _for_product(page: HtmlPage, structured: StructuredData, shown: list[Visible
         score += 2.0 if any(clean("price", price) in agreed for price, _ in all_offers(state.block)) else 0.0
     best = shown[0].score if shown else 0.0
     score += 3.0 if best >= 8.0 else 2.0 if best >= 5.0 else 0.0
-    # In a list no price stands out.
+    # In a listing no price has a much higher score than the others.
     score += 1.0 if best >= 8.0 and (len(shown) == 1 or shown[1].score < best - 3.0) else 0.0
     score += 2.0 if page.first_meta("product:price:amount", "og:price:amount", "og:price") else 0.0
     score += 2.0 if any(closeness(page, one, page.title_at) > 0.15 for one in buttons[:20]) else 0.0
@@ -93,8 +93,8 @@ def _for_product(page: HtmlPage, structured: StructuredData, shown: list[Visible
 
 def _for_other(page: HtmlPage, structured: StructuredData, shown: list[VisiblePrice]) -> float:
     score = 3.0 if structured.is_list else 0.0
-    is_said = structured.types & _OTHER_SCHEMA_TYPES or page.first_meta("og:type").lower().strip() in _OTHER_TYPES
-    score += 4.0 if is_said else 0.0
+    is_other_type = structured.types & _OTHER_SCHEMA_TYPES or page.first_meta("og:type").lower().strip() in _OTHER_TYPES
+    score += 4.0 if is_other_type else 0.0
     score += 6.0 if _LIST_TITLE.search(page.title) or _LIST_TITLE.search(_head_title(page)) else 0.0
     near = [one for one in shown if one.score > 3.0]
     linked = [one for one in near if page.elements[one.place].area & (Area.LINKED | Area.CARD)]
@@ -104,7 +104,7 @@ def _for_other(page: HtmlPage, structured: StructuredData, shown: list[VisiblePr
     paging = any(one.get("rel") in ("next", "prev") for one in page.tagged("link", "a"))
     listing = any(words_of(element) & _LIST_WORDS for element in page.elements[:30_000])
     if _is_detail(page):
-        # Reviews have pages and filters, too, and a product has neighbours.
+        # Reviews on product pages also have pagination and filters.
         return score + (1.5 if paging else 0.0)
     return score + (3.0 if paging else 0.0) + (1.5 if listing else 0.0)
 
@@ -114,7 +114,7 @@ def _head_title(page: HtmlPage) -> str:
 
 
 def _is_detail(page: HtmlPage) -> bool:
-    """Say whether something around the main title, or in it, calls itself a product's details."""
+    """Return whether an element around or in the main title has the class names of product details."""
     around = list(page.tagged("body"))[:1]
     if page.title_at >= 0:
         around += [*page.around(page.elements[page.title_at], 30), *page.elements[page.title_at : page.title_at + 4]]
@@ -122,7 +122,7 @@ def _is_detail(page: HtmlPage) -> bool:
 
 
 def _is_unavailable(page: HtmlPage) -> bool:
-    """Say whether a short text after the main title says that the thing cannot be had now."""
+    """Return whether a short text after the main title says that the product is unavailable."""
     if page.title_at < 0:
         return False
     start = page.elements[page.title_at].texts_at
@@ -134,7 +134,7 @@ def _is_unavailable(page: HtmlPage) -> bool:
 
 
 def _has_choice(page: HtmlPage) -> bool:
-    """Say whether there is a field for a quantity, or a hidden one for the product."""
+    """Return whether a form has a field for a quantity or a product id."""
     for element in islice(page.tagged("input", "select"), 300):
         name = f"{element.get('name')} {element.get('id')}".lower()
         if re.search(r"quantity|\bqty|product_?id|productid|\bsku\b|\basin\b|variant", name):

@@ -1,8 +1,8 @@
-"""From a page to the facts of its product: what it states for machines, then its own text blocks, then OpenGraph.
+"""Metadata of a product page: from structured data, else its text blocks, else OpenGraph.
 
-Text blocks are known by their headings ("How to Use", "Full Ingredients List"): which number or class a block has
-differs from page to page. The price is chosen by skincare.collecting.price_choice, the brand that is not stated by
-skincare.collecting.brands.
+Text blocks are identified by their headings ("How to Use", "Full Ingredients List"), since their order and classes
+differ between pages. skincare.collecting.price_choice selects the price, skincare.collecting.brands finds a displayed
+brand.
 """
 
 from collections.abc import Iterator
@@ -42,14 +42,14 @@ _OPEN_GRAPH: Final[dict[str, tuple[str, ...]]] = {
     "brand": ("product:brand", "og:brand"),
     "description": ("og:description",),
 }
-# Real pages have ten blocks of some hundred pieces; a hostile page must not cost a look at all of it for each.
+# Real pages have about ten blocks; the limit bounds the time for a hostile page.
 _MAX_BLOCKS: Final = 40
 
 
 def read_metadata(
     page: HtmlPage, products: tuple[StructuredProduct, ...], shown: list[VisiblePrice]
 ) -> dict[str, Fact]:
-    """Return the facts of a product page: `products` are what it states, `shown` the amounts that may be its price."""
+    """Return the facts of a product page from its structured products and the displayed prices, best first."""
     explicit = [(one.source, _stated(one, page)) for one in products if one.source != "state"]
     state = [(one.source, _stated(one, page)) for one in products if one.source == "state"]
     if explicit and _is_cut(clean("name", explicit[0][1].get("name")), page.title):
@@ -69,14 +69,14 @@ def read_metadata(
 
 
 def _stated(product: StructuredProduct, page: HtmlPage) -> dict[str, Any]:
-    """Return what is stated but the price, which is chosen from all that is stated and shown."""
+    """Return the values of a structured product without its price, which choose_price selects."""
     facts = product_values(product.block, page.url)
     brand = plain_brand(clean("brand", facts.get("brand")))
     return {key: value for key, value in facts.items() if key not in ("price", "currency")} | {"brand": brand}
 
 
 def _is_cut(name: str, title: str) -> bool:
-    """Say whether what is stated has only the title's beginning, as a shop's ranges have it up to a hyphen."""
+    """Return whether a structured name is the title truncated at a hyphen."""
     return bool(name) and len(name) < len(title) and title.startswith(name) and title[len(name) :].lstrip()[:1] in "-–"
 
 
@@ -97,7 +97,7 @@ def _from_blocks(page: HtmlPage) -> dict[str, Any]:
 
 
 def _blocks(page: HtmlPage) -> Iterator[tuple[str, Element]]:
-    """Yield heading and block: a button and what it controls; on older pages by id or by the name of a detail."""
+    """Yield headings with their blocks: buttons with the element that they control; on older pages by id or name."""
     details = []
     for element in page.elements:
         if "aria-controls" in element.attrib:

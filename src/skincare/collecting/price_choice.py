@@ -1,8 +1,7 @@
-"""The price of a page's product: what the page states for machines and what it shows, weighed against each other.
+"""Selection of the product's price by a weighted vote of structured data and displayed prices.
 
-Stated prices are often the regular one while the page shows a lower, or are missing; shown ones may be another
-product's. An amount that is stated and shown wins; else the stated one, unless something is shown that can hardly be
-anything but the price.
+Structured prices are sometimes missing or the regular price while a lower one is displayed; displayed prices may belong
+to another product. An amount in both wins; otherwise the structured one, unless a displayed price has a high score.
 """
 
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class _Vote:
 
 @dataclass(frozen=True)
 class Price:
-    """A price as it may be kept, its currency where that is known, and where it was read."""
+    """An amount, its currency if known, and its source."""
 
     amount: str
     currency: str
@@ -39,11 +38,11 @@ class Price:
 
 
 def choose_price(page: HtmlPage, products: tuple[StructuredProduct, ...], shown: list[VisiblePrice]) -> Price | None:
-    """Return the price of the page's product; None where nothing is stated or shown that may be it."""
+    """Return the price of the page's product; None without a candidate."""
     votes: dict[str, _Vote] = {}
     for stated in products:
         facts, offers = product_values(stated.block, page.url), list(all_offers(stated.block))
-        # Of several prices the first may be any.
+        # With several offers the first one is less reliable.
         is_one = len({str(price) for price, _ in offers if price}) < 2
         weight = _WEIGHTS[stated.source] - (0.0 if is_one else 1.0)
         _add(votes, facts.get("price"), facts.get("currency"), stated.source, weight)

@@ -1,6 +1,6 @@
-"""Literals of a page's scripts, as JSON or as JavaScript, and the members of what they hold.
+"""Decoding of JSON and JavaScript literals in scripts, and the variants of a ProductGroup.
 
-Total: anything that cannot be decoded is None or left out.
+Total: input that cannot be decoded gives None or is skipped.
 """
 
 import json
@@ -12,7 +12,7 @@ _MAX_LITERAL: Final = 1_000_000
 
 
 def parse_literal(text: str, start: int) -> Any:
-    """Decode the JavaScript literal that begins at `start`; None where that is not possible."""
+    """Decode the JavaScript literal that begins at `start`; None if it is invalid."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, start)[0]
     except (ValueError, RecursionError):

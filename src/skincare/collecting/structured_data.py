@@ -1,8 +1,9 @@
-"""What a page states for machines in schema.org's words, by whichever syntax: JSON-LD, microdata, RDFa, OpenGraph.
+"""Structured data of a page with schema.org types: JSON-LD, microdata and RDFa.
 
-Each syntax gives the same shape: dictionaries with `@type` and properties, as JSON-LD has them. Types and the names of
-attributes are compared without case. Microdata and RDFa are read in one walk each, linear in the page: extruct, the
-library for it, takes minutes for 40 KB of nested items, and rdflib's RDFa reader needs a browser's document object.
+Every syntax gives dictionaries with `@type` and properties, as in JSON-LD; types and attribute names are
+case-insensitive.
+Microdata and RDFa are parsed in linear time: extruct takes minutes for 40 KB of nested items, and rdflib's RDFa parser
+needs a browser DOM.
 """
 
 import html as html_entities
@@ -22,9 +23,9 @@ _MAX_BLOCKS: Final = 5_000
 _MAX_PROPERTIES: Final = 5_000
 _MAX_TEXT: Final = 8_000
 _START: Final = re.compile(r"[\[{]")
-# Comment and CDATA marks around JSON, from the times of XHTML.
+# Comment and CDATA markers around JSON, as in XHTML.
 _MARKS: Final = re.compile(r"(?:/\*|//)?\s*(?:<!\[CDATA\[|\]\]>|<!--|-->)\s*(?:\*/)?")
-# Where one list or product names others, they are not what the page is about.
+# Properties that lead to the main entity; products below other properties are related products.
 _DESCENDED: Final = ("mainEntity", "mainEntityOfPage", "@graph", "about")
 _PRODUCT_TYPES: Final = frozenset({"product", "productgroup", "productmodel", "individualproduct", "someproducts"})
 _LINK_TAGS: Final = frozenset({"a", "area", "link"})
@@ -32,19 +33,19 @@ _SOURCE_TAGS: Final = frozenset({"img", "audio", "video", "embed", "iframe", "so
 
 
 def types_of(block: Block) -> set[str]:
-    """Return the last words of a block's types in lower case: `http://schema.org/Product` is a product."""
+    """Return the lower-case names of a block's types: `product` for `http://schema.org/Product`."""
     types = block.get("@type")
     listed = types if isinstance(types, list) else [types]
     return {re.split(r"[/#:]", one.strip())[-1].lower() for one in listed[:20] if isinstance(one, str)}
 
 
 def is_product(block: Block) -> bool:
-    """Say whether a block is typed as a product."""
+    """Return whether a block has a product type."""
     return bool(types_of(block) & _PRODUCT_TYPES)
 
 
 def json_ld_blocks(page: HtmlPage) -> list[Block]:
-    """Return the JSON-LD blocks that the page is about, with references inside one script's graph filled in."""
+    """Return the main JSON-LD blocks of a page, with @id references resolved within each script."""
     blocks: list[Block] = []
     for script in page.tagged("script"):
         if script.get("type").partition(";")[0].strip().lower() != "application/ld+json":
@@ -73,7 +74,7 @@ def rdfa_blocks(page: HtmlPage) -> list[Block]:
 
 
 def _json_values(text: str) -> Iterator[Any]:
-    """Yield the JSON values of a script, whatever comment or CDATA marks stand around them."""
+    """Yield the JSON values of a script, ignoring comment and CDATA markers."""
     text = text[:_MAX_JSON]
     if mark := _MARKS.match(text.lstrip()):
         text = text.lstrip()[mark.end() :]
@@ -114,15 +115,15 @@ def _filled(block: Block, by_id: dict[str, Block]) -> Block:
 
 
 def _referred(value: Any, by_id: dict[str, Block]) -> Any:
-    """Return the block that a value refers to, or the value."""
+    """Return the block that a value references, or the value."""
     is_reference = isinstance(value, dict) and set(value) == {"@id"} and isinstance(value["@id"], str)
     return by_id.get(value["@id"], value) if is_reference else value
 
 
 def _items(page: HtmlPage, scope: str, kind: str, prop: str) -> list[Block]:
-    """Return the top-level items; a property belongs to the nearest item around it."""
+    """Return the top-level items; a property belongs to its nearest enclosing item."""
     items: dict[int, Block] = {}
-    owners: list[int] = []  # by element: the place of the item that it lies in or is
+    owners: list[int] = []  # by element: the index of its nearest item
     top: list[Block] = []
     n_values = 0
     for place, element in enumerate(page.elements):
@@ -155,7 +156,7 @@ def _add(item: Block, name: str, value: Any) -> None:
 
 
 def _value(page: HtmlPage, element: Element) -> str:
-    """Return a property's value: its content, else what it links to, else its text."""
+    """Return a property's value: its content, else its link, else its text."""
     attributes, tag = element.attrib, element.tag
     if "content" in attributes:
         return str(attributes["content"])[:_MAX_TEXT]

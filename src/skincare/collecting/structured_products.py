@@ -1,7 +1,7 @@
-"""Which of the products that a page states for machines is the one that it shows, and what is stated of it.
+"""Selection of the page's own product from its structured data, and the values of that product.
 
-A page names its product, those beside it and those of lists in the same syntax; the one whose name says what the main
-heading says, or whose address is the page's, is its own. Several products of which none is meant are a list.
+Structured data may also describe related and listed products. The page's own product is the one whose name matches the
+main heading or whose URL is the page's. Several products without a match are a listing.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from skincare.collecting.structured_data import (
 _MAX_PRODUCTS: Final = 300
 _MAX_OFFERS: Final = 100
 _MATCH: Final = 0.5
-# What has offers without being sold on this page.
+# Types that have offers without being the product of the page.
 _NOT_PRODUCT_TYPES: Final = frozenset({
     "organization", "corporation", "onlinestore", "store", "website", "webpage", "searchresultspage",
     "collectionpage", "itemlist", "offercatalog", "breadcrumblist", "aggregateoffer", "offer",
@@ -39,7 +39,7 @@ _NOT_PRODUCT_TYPES: Final = frozenset({
 
 @dataclass(frozen=True)
 class StructuredProduct:
-    """One syntax's product of a page; `match` from 0 to 1 says how much of the heading its name or address says."""
+    """The page's product in one syntax; `match` from 0 to 1 is the overlap of its name or URL with the page."""
 
     source: str
     block: Block
@@ -48,7 +48,7 @@ class StructuredProduct:
 
 @dataclass(frozen=True)
 class StructuredData:
-    """The page's own product by each syntax, whether some syntax states several and none as its own, and all types."""
+    """The page's product in each syntax, all schema types, and whether a syntax lists products without a match."""
 
     products: tuple[StructuredProduct, ...]
     is_list: bool = False
@@ -56,7 +56,7 @@ class StructuredData:
 
 
 def read_structured_data(page: HtmlPage) -> StructuredData:
-    """Return what the page states of its product, the most explicit syntax first."""
+    """Return the structured data of a page: JSON-LD, microdata, RDFa, then application state."""
     found, is_list = [], False
     types: set[str] = set()
     for source, blocks in (
@@ -76,7 +76,7 @@ def read_structured_data(page: HtmlPage) -> StructuredData:
 
 
 def match_of(page: HtmlPage, block: Block) -> float:
-    """Return how far a block speaks of what the page shows: by its address, or by the words of its name."""
+    """Return the match of a block with the page, from 0 to 1: by its URL, or by the words of its name."""
     for key in ("url", "@id", "mainEntityOfPage"):
         if isinstance(block.get(key), str) and _same_page(block[key], page.url):
             return 1.0
@@ -84,12 +84,12 @@ def match_of(page: HtmlPage, block: Block) -> float:
     if not name or not title:
         return 0.0
     fewer, more = sorted((len(name), len(title)))
-    # One word in common with a heading of several is no name.
+    # One common word is not enough for a heading of several words.
     return len(name & title) / fewer if fewer > 1 or more == 1 else 0.4 * len(name & title)
 
 
 def product_values(block: Block, url: str) -> dict[str, Any]:
-    """Return raw values of a Product, or of a ProductGroup and where it is silent of its variant."""
+    """Return the raw values of a Product; missing values of a ProductGroup come from its variant."""
     variant = chosen(variants(block), url)
     values: dict[str, Any] = {}
     for one in (block, variant):
@@ -120,13 +120,13 @@ def first(value: Any) -> Any:
 
 
 def named(value: Any) -> Any:
-    """Return the name of a Brand, Organization or Country, however it is given."""
+    """Return the name of a Brand, Organization or Country, given as text or object."""
     one = first(value)
     return first(one.get("name")) if isinstance(one, dict) else one
 
 
 def chosen(blocks: list[Block], url: str) -> Block:
-    """Return the block that speaks of the page's own id, else the first."""
+    """Return the block with the product id of the URL, else the first."""
     with contextlib.suppress(ValueError):
         product_id = urls.product_id(url)
         for block in blocks:
@@ -136,7 +136,7 @@ def chosen(blocks: list[Block], url: str) -> Block:
 
 
 def amount(offer: Block) -> Any:
-    """Return the price of an offer, wherever it is stated."""
+    """Return the price of an offer from price, lowPrice or priceSpecification."""
     specification = offer.get("priceSpecification")
     return first(offer.get("price")) or first(offer.get("lowPrice")) or _get(specification, "price")
 
@@ -162,7 +162,7 @@ def _own(page: HtmlPage, source: str, products: list[Block]) -> StructuredProduc
     own = dict(products[-place])
     name = own.get("name")
     for other in products[:10]:
-        # A product may be stated in parts; a part without a name is the only one's, or nobody's.
+        # A product may be split into several blocks; blocks without a name belong to the only named one.
         if other.get("name") == name or (not other.get("name") and len(names) < 3):
             own = {**other, **{key: value for key, value in own.items() if value}}
     return StructuredProduct(source, own, match)
@@ -181,7 +181,7 @@ def _words(value: Any) -> set[str]:
 
 
 def _offers(offers: Any) -> Iterator[Block]:
-    """Yield the offers, those inside an AggregateOffer after it."""
+    """Yield the offers; those inside an AggregateOffer follow it."""
     for one in offers[:_MAX_OFFERS] if isinstance(offers, list) else [offers]:
         if isinstance(one, dict):
             yield one
@@ -206,7 +206,7 @@ def _get(value: Any, key: str) -> Any:
 
 
 def _quantity(value: Any) -> Any:
-    """Return the text of a size; a QuantitativeValue has number and unit apart."""
+    """Return a size as text; a QuantitativeValue has separate number and unit."""
     if not isinstance(value, dict):
         return value
     return f"{clean('size', value.get('value'))} {clean('size', value.get('unitText'))}".strip() or value.get("name")

@@ -1,8 +1,8 @@
-"""The price that a visitor reads on a page, by where it stands: beside title and buy button, not among other products.
+"""Displayed prices of a page, scored as the price of its product.
 
-Every short text with an amount is rated by what it is called (the words of its classes and ids), what stands before
-and after it, whether it is crossed out, hidden, linked or in a row of cards, and how near it is to the main title and
-to a button that buys. Weights were chosen by hand on real pages of 26 sites; none of them knows a site.
+Each short text with an amount is scored by the words of its class and id names, the text before and after it, whether
+it is struck through, hidden, linked or in a card, and its distance from the main title and the buy buttons. The weights
+were tuned by hand on real pages of 26 sites; none is specific to a site.
 """
 
 import math
@@ -23,9 +23,9 @@ MIN_SCORE: Final = 5.0
 
 _MAX_TEXTS: Final = 5_000
 _MAX_UNITS: Final = 600
-_MAX_UNIT: Final = 60  # characters of a text that may be a price's own
+_MAX_UNIT: Final = 60  # maximum length of a text that holds only a price
 _MAX_SENTENCE: Final = 200
-_MAX_CONTEXT: Final = 90  # characters around it that may say what it is
+_MAX_CONTEXT: Final = 90  # maximum length of its context
 _DIGIT: Final = re.compile("[0-9]")
 _LARGE: Final = re.compile(r"font[a-z-]{0,10}\s{0,3}:[^;:]{0,30}?\b(1[89]|[2-5][0-9])px")
 _DECIMALS: Final = re.compile(r"[.,][0-9]{2}$")
@@ -47,7 +47,7 @@ _OTHER_WORDS: Final = frozenset({
     "variant", "tooltip", "filter", "facet", "threshold", "used", "refurbished", "parcelas", "parcela", "versand",
     "livraison", "spedizione", "envio", "frete", "rate", "count", "counter",
 })  # fmt: skip
-# These call a lower price, too: `discount-price`.
+# Also part of names of sale prices: `discount-price`.
 _MAYBE_OTHER_WORDS: Final = frozenset({
     "discount", "discounts", "promo", "gift", "card", "table", "comparison", "rating", "ratings", "review", "reviews",
     "stars", "count", "quantity", "qty", "stock", "sku", "payments", "payment", "max", "min",
@@ -90,7 +90,7 @@ _PENALTIES: Final = (
 
 @dataclass(frozen=True)
 class VisiblePrice:
-    """An amount as shown, with the currency beside it and how sure its place makes it."""
+    """A displayed amount with the adjacent currency and its score."""
 
     amount: Decimal
     currency: str
@@ -99,7 +99,7 @@ class VisiblePrice:
 
 
 def visible_prices(page: HtmlPage, buttons: list[int]) -> list[VisiblePrice]:
-    """Return the amounts of a page that may be its price, the best occurrence of each, best first."""
+    """Return the displayed amounts, the best occurrence of each, highest score first."""
     best: dict[Decimal, VisiblePrice] = {}
     units = list(islice(_units(page), _MAX_UNITS))
     shapes = _shapes(page, units)
@@ -113,7 +113,7 @@ def visible_prices(page: HtmlPage, buttons: list[int]) -> list[VisiblePrice]:
 
 
 def buy_buttons(page: HtmlPage) -> list[int]:
-    """Return the places of the controls that buy what the page shows."""
+    """Return the element indices of the buy buttons."""
     found = []
     for element in page.tagged("button", "input", "a", "form", "div", "span"):
         if element.area & (Area.UNSEEN | Area.ASIDE | Area.CHROME | Area.CARD):
@@ -130,19 +130,19 @@ def buy_buttons(page: HtmlPage) -> list[int]:
 
 @dataclass(frozen=True)
 class _Unit:
-    """One amount: the innermost element that holds it, and its place in a short text around it."""
+    """One amount: its innermost element, and its position in the surrounding short text."""
 
     element: Element
     text: str
     start: int
     end: int
-    is_whole: bool  # stands in an element of its own
+    is_whole: bool  # the element holds no other text
 
 
 def joined_text(page: HtmlPage, element: Element, limit: int) -> str:
-    """Return an element's text as it looks; two small digits after digits are decimals: `<b>12</b><sup>99</sup>`.
+    """Return an element's text as displayed; `<b>12</b><sup>99</sup>` is 12.99.
 
-    Longer than `limit` it may end anywhere.
+    A text longer than `limit` may be truncated.
     """
     text = ""
     for piece in page.pieces(element, limit):
@@ -154,7 +154,7 @@ def joined_text(page: HtmlPage, element: Element, limit: int) -> str:
 
 def _joint(text: str, piece: str) -> str:
     if text[-1:].isdigit() and re.match(r"[0-9]{2}(?![0-9])", piece):
-        # Unless the number has its decimals already.
+        # The number may already have decimals.
         return " " if re.search(r"[.,][0-9]{1,2}$", text) else "."
     if (text[-1:].isdigit() and re.match(r"[.,][0-9]|[.,]$", piece)) or re.search(r"[0-9][.,]$", text):
         return ""
@@ -163,8 +163,8 @@ def _joint(text: str, piece: str) -> str:
 
 def _units(page: HtmlPage) -> Iterator[_Unit]:
     seen: set[tuple[int, int]] = set()
-    told = zip(page.texts, page.owners, strict=True)
-    with_digits = (one for one in told if len(one[0]) < 400 and _DIGIT.search(one[0]))
+    pairs = zip(page.texts, page.owners, strict=True)
+    with_digits = (one for one in pairs if len(one[0]) < 400 and _DIGIT.search(one[0]))
     for text, owner in islice(with_digits, _MAX_TEXTS):
         element = page.elements[owner]
         if not element.area & Area.UNSEEN and element.tag not in ("select", "textarea"):
@@ -172,9 +172,9 @@ def _units(page: HtmlPage) -> Iterator[_Unit]:
 
 
 def _around(page: HtmlPage, element: Element, own: str, seen: set[tuple[int, int]]) -> Iterator[_Unit]:
-    """Yield the amounts of a text with what stands around them."""
+    """Yield the amounts of a text with their context."""
     if len(own) > _MAX_UNIT:
-        # A longer text counts where it names money.
+        # In a longer text, amounts need a currency sign.
         for one in amounts_in(own)[:3] if len(own) < _MAX_SENTENCE and has_sign(own) else ():
             yield _Unit(element, own, one.start(), one.end(), is_whole=False)
         return
@@ -186,7 +186,7 @@ def _around(page: HtmlPage, element: Element, own: str, seen: set[tuple[int, int
 
 
 def _widened(page: HtmlPage, element: Element, own: str, found: re.Match[str]) -> tuple[int, str, int, int]:
-    """Return the largest short text around an amount in which it is the only one that begins as it does."""
+    """Return the largest short text around an amount in which no other amount has the same prefix."""
     holder, text, start, end = -element.place - 2, own, found.start(), found.end()
     for wide in page.around(element, _MAX_CLIMB):
         if wide.place <= page.title_at < wide.end:
@@ -202,7 +202,7 @@ def _widened(page: HtmlPage, element: Element, own: str, found: re.Match[str]) -
 
 
 def _shapes(page: HtmlPage, units: list[_Unit]) -> dict[str, set[str]]:
-    """Return by shape the amounts that stand in elements of it: many of one shape are a list's."""
+    """Return the amounts by element shape; many amounts of one shape indicate a list."""
     shapes: dict[str, set[str]] = defaultdict(set)
     for unit in units:
         shapes[_shape(page, unit.element)].add(unit.text[unit.start : unit.end])
@@ -238,7 +238,7 @@ def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | No
 
 
 def _name_score(page: HtmlPage, element: Element) -> float:
-    """Return what the names of the element and what is around it say of the amount, the nearest most."""
+    """Score the class and id names of an element and its ancestors, nearest first."""
     score, weight = 0.0, 1.0
     said_price = False
     for one in page.around(element, 4):
@@ -260,7 +260,7 @@ def _name_score(page: HtmlPage, element: Element) -> float:
 
 
 def _text_before(page: HtmlPage, element: Element) -> str:
-    """Return the end of the text before an element, in its parent or its parent's."""
+    """Return the end of the text before an element, within its grandparent."""
     *_, outer = page.around(element, 3)
     before = page.texts[max(outer.texts_at, element.texts_at - 2) : element.texts_at]
     return " ".join(" ".join(before).split())[-40:]
@@ -283,7 +283,7 @@ def _nearness(page: HtmlPage, element: Element, buttons: list[int]) -> float:
 
 
 def closeness(page: HtmlPage, one: int, other: int) -> float:
-    """Return 1 for neighbours to 0 for elements that have only the whole page in common."""
+    """Return the closeness of two elements, from 1 for neighbours to 0 if only the root contains both."""
     around = page.elements[other]
     for _ in range(500):
         if around.place <= one < around.end or around.parent < 0:

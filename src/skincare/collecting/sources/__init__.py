@@ -1,4 +1,4 @@
-"""Where products come from: each source lists, addresses and reads its products behind one interface."""
+"""Product sources: each lists, addresses and parses its products behind one interface."""
 
 from typing import Final
 
@@ -11,12 +11,12 @@ from skincare.errors import StageError
 DEFAULT_SOURCE: Final[str] = LookFantastic.name
 _ALL: Final[tuple[Source, ...]] = (LookFantastic(), WebPage(), OpenBeautyFacts())
 SOURCES: Final[dict[str, Source]] = {source.name: source for source in _ALL}
-# What sources were called; catalogues and commands that say so go on.
+# Former names, still accepted in catalogues and on the command line.
 _FORMER_NAMES: Final[dict[str, str]] = {"json_ld": WebPage.name}
 
 
 def source_named(name: str) -> Source:
-    """Return a source; raises StageError for a name that is none."""
+    """Return a source by name; raises StageError for an unknown name."""
     source = SOURCES.get(_FORMER_NAMES.get(name, name))
     if source is None:
         raise StageError(f"{name!r} is no source; there are {', '.join(SOURCES)}")

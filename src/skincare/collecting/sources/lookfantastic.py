@@ -1,4 +1,4 @@
-"""LookFantastic: the pages of the reference, of any of its three shapes; a page is the product whose id it ends in."""
+"""LookFantastic, the shop of the reference experiment; the product id is the last number of the URL."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ from skincare.tables import CatalogueRow
 
 
 class LookFantastic:
-    """Products by the addresses of their pages, old scheme or new."""
+    """Products by the URLs of their pages, in the old or new scheme."""
 
     name: Final = "lookfantastic"
     delays_s: Final[Mapping[str, float]] = {}
     needs_contact: Final = False
 
     def page_url(self, product: Product) -> str:
-        """Return the page's address."""
+        """Return the product's URL."""
         return product.url
 
     def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
-        """Read a page; a redirect to another product's counts as gone."""
+        """Parse a page; a redirect to another product is a failure."""
         if not _is_page_of(product, url):
             return ParsedProduct(failure=Failure("redirected_away"))
         return read_web_page(content, url, product)
 
     def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:
-        """Return the row with one of the categories where its type means one."""
+        """Return the row with the category of its product type."""
         return dataclasses.replace(row, product_type=category_of(row.product_type, SHOP_TYPES), source=self.name)
 
 

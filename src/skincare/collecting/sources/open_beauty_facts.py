@@ -1,7 +1,7 @@
 """Open Beauty Facts: open data on cosmetics, by barcode or by category tag, through its API, version 2.
 
-Data under ODbL 1.0, images under CC BY-SA 3.0 with their uploaders to be named. The API wants to know who asks and
-takes 15 product reads and 10 searches a minute; a product is its barcode, filled up with zeros to 13 digits.
+Data under ODbL 1.0, images under CC BY-SA 3.0 with attribution of the uploader. The API requires a contact address and
+allows 15 product requests and 10 searches a minute. The product id is the barcode, zero-padded to 13 digits.
 Source: https://openfoodfacts.github.io/openfoodfacts-server/api/ and .../api/how-to-download-images/
 """
 
@@ -33,7 +33,7 @@ _LISTING_FIELDS: Final = "code,product_name,product_name_en,brands,categories_ta
 _BARCODE: Final = re.compile(r"/product/([0-9]{4,20})(?:/|$)")
 _MAX_IMAGES: Final = 20
 
-# Tags of the cosmetics taxonomy; the most special tag of a product that is one of these decides.
+# Tags of the cosmetics taxonomy; the most specific known tag of a product decides.
 CATEGORY_TAGS: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("en:face-creams", "en:facial-creams", "en:moisturizers", "en:moisturisers", "en:face-moisturizers",
@@ -68,11 +68,11 @@ class OpenBeautyFacts:
     needs_contact: Final = True
 
     def page_url(self, product: Product) -> str:
-        """Return the address of the API's answer about a barcode."""
+        """Return the API URL of a product."""
         return f"{SITE}/api/v2/product/{_barcode(product.url)}.json?fields={_PRODUCT_FIELDS}"
 
     def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
-        """Read the answer about one product: its front photos and what was typed in from the pack."""
+        """Parse the API response for one product: its front images and metadata."""
         answer = _json_object(content)
         if "/product/" not in url:
             return ParsedProduct(failure=Failure("redirected_away"))
@@ -87,7 +87,7 @@ class OpenBeautyFacts:
         return ParsedProduct(images, metadata, DATA_LICENCE, None if images else Failure("no_images"))
 
     def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:
-        """Return a row given by barcode or by the product's address, with its id."""
+        """Return the row with the id of its barcode, given directly or in the product URL."""
         given = row.product_url.strip()
         barcode = given if re.fullmatch(r"[0-9]{4,20}", given) else _barcode(given)
         category = category_of(row.product_type, CATEGORY_TAGS)
@@ -95,23 +95,23 @@ class OpenBeautyFacts:
         return _with_barcode(row, barcode) if barcode else row
 
     def listing_url(self, query: str, page: int) -> str:
-        """Return the address of a page of the products with a front photo and a category tag, like en:face-creams."""
-        asked = {"categories_tags": query, "states_tags": "en:front-photo-selected", "fields": _LISTING_FIELDS,
+        """Return the search URL for products with a front image and a category tag such as en:face-creams."""
+        parameters = {"categories_tags": query, "states_tags": "en:front-photo-selected", "fields": _LISTING_FIELDS,
                  "page_size": PAGE_SIZE, "page": page}  # fmt: skip
-        return f"{SITE}/api/v2/search?{urlencode(asked, safe=':,')}"
+        return f"{SITE}/api/v2/search?{urlencode(parameters, safe=':,')}"
 
     def read_listing(self, content: bytes) -> Listing:
-        """Read an answer to a search; ValueError for one that is none."""
+        """Parse a search response; raises ValueError if it is invalid."""
         answer = _json_object(content)
         products, count = answer.get("products"), answer.get("count")
         if not isinstance(products, list) or not isinstance(count, int) or isinstance(count, bool):
-            raise ValueError("no answer to a search")
+            raise ValueError("invalid search response")
         rows = (_listed(one) for one in products[:PAGE_SIZE] if isinstance(one, dict))
         return Listing(tuple(row for row in rows if row), -(-max(count, 0) // PAGE_SIZE))
 
 
 def image_folder(barcode: str) -> str:
-    """Return the address of the folder of a product's photos.
+    """Return the folder URL of a product's images.
 
     "42015086" -> https://images.openbeautyfacts.org/images/products/000/004/201/5086
     """
@@ -120,7 +120,7 @@ def image_folder(barcode: str) -> str:
 
 
 def _front_images(product: Mapping[str, Any], barcode: str) -> Iterator[ListedImage]:
-    """Yield the selected photos of the front, the product's own language first; other photos show small print."""
+    """Yield the selected front images, the product's own language first."""
     images = product.get("images")
     if not isinstance(images, dict):
         return
@@ -130,7 +130,7 @@ def _front_images(product: Mapping[str, Any], barcode: str) -> Iterator[ListedIm
     for key in fronts[:_MAX_IMAGES]:
         selected = images[key] if isinstance(images[key], dict) else {}
         photo, revision = str(selected.get("imgid")), str(selected.get("rev"))
-        # Languages often share one photo.
+        # Languages often share one image.
         if photo in seen or not re.fullmatch(r"[0-9]{1,6}", revision):
             continue
         seen.add(photo)
@@ -152,7 +152,7 @@ def _stated(product: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(product: Mapping[str, Any]) -> CatalogueRow | None:
-    """Return the row of a product in a list; None for one without a barcode."""
+    """Return the catalogue row of a listed product; None without a barcode."""
     code = str(product.get("code"))
     if not re.fullmatch(r"[0-9]{4,20}", code):
         return None
@@ -165,7 +165,7 @@ def _listed(product: Mapping[str, Any]) -> CatalogueRow | None:
 
 
 def _category(tags: list[Any]) -> str:
-    """Return what the most special known tag means, else that tag itself; tags go from general to special."""
+    """Return the category of the most specific known tag, else the last tag; tags go from general to specific."""
     named = [clean_text(tag, 100) for tag in tags]
     known = [CATEGORY_TAGS[tag] for tag in named if tag in CATEGORY_TAGS]
     return known[-1] if known else (named[-1] if named else "")

@@ -1,4 +1,4 @@
-"""What all shops have in common: a product's page is HTML, and its images belong to the shop."""
+"""Shared by sources of HTML pages: product types and the parser."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,8 +10,8 @@ from skincare.collecting.sources.source import ParsedProduct
 
 NO_LICENCE: Final = "none stated"
 
-# How English-speaking shops call what the 14 categories mean, in lower case. Types that mean several of them ("body
-# lotion or oil", "gift set") are left out on purpose: their products are reported as of unknown category.
+# Product types of English-language shops by category, in lower case. Ambiguous types ("body lotion or oil", "gift set")
+# are omitted, so that their products are reported as of unknown category.
 SHOP_TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("moisturiser", "moisturisers", "moisturizer", "moisturizers", "face cream", "face creams", "day cream",
@@ -38,7 +38,7 @@ SHOP_TYPES: Final[dict[str, str]] = {
 
 
 def read_web_page(content: bytes, url: str, product: Product) -> ParsedProduct:
-    """Read a shop's page that was found at `url`."""
+    """Parse the page of a product that was fetched from `url`."""
     page = parse_product_page(content, url)
     if not page.is_product_page:
         reason = "challenge" if page.kind == "challenge" else "not_a_product_page"

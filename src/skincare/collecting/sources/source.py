@@ -1,7 +1,6 @@
-"""What a source of products is, and what reading one of its answers gives.
+"""The interface of a product source and the results of its parsers.
 
-A source decides and reads; it never fetches: skincare.collecting.collector and skincare.collecting.listing
-do that, politely.
+A source builds URLs and parses responses; skincare.collecting.collector and skincare.collecting.listing fetch.
 """
 
 import json
@@ -17,11 +16,11 @@ from skincare.tables import CatalogueRow
 
 @dataclass(frozen=True)
 class ParsedProduct:
-    """What one answer says of the product that was asked for; with a failure, why it says nothing."""
+    """The parsed response for one product, or the failure."""
 
     images: tuple[ListedImage, ...] = ()
     metadata: Mapping[str, Fact] = field(default_factory=dict)
-    # Of the metadata; the images carry their own.
+    # Licence of the metadata; each image has its own.
     licence: str = ""
     failure: Failure | None = None
 
@@ -35,33 +34,33 @@ class Listing:
 
 
 class Source(Protocol):
-    """One kind of shop or database. Its methods are pure, and reading is total: any bytes give a Reading."""
+    """One kind of shop or database. Methods are pure; `read` accepts any bytes."""
 
     @property
     def name(self) -> str:
-        """Return the word by which the command line and the tables know the source."""
+        """Return the name of the source on the command line and in tables."""
         ...
 
     @property
     def delays_s(self) -> Mapping[str, float]:
-        """Return the source's own addresses, which a stand-in replaces, with the least time between two requests."""
+        """Return the origins of the source, which --shop-url replaces, with their minimum delays in seconds."""
         ...
 
     @property
     def needs_contact(self) -> bool:
-        """Tell whether the source asks who reads it."""
+        """Return whether the source requires --contact."""
         ...
 
     def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:
-        """Return a row of somebody's catalogue with the identity and the category that this source gives it."""
+        """Return a row of a user's catalogue with the id and category of this source."""
         ...
 
     def page_url(self, product: Product) -> str:
-        """Return what to fetch to learn of a product."""
+        """Return the URL of a product's page or API response."""
         ...
 
     def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
-        """Read the answer that was found, after redirects, at `url`."""
+        """Parse the response that was found, after redirects, at `url`."""
         ...
 
 
@@ -71,26 +70,26 @@ class Searchable(Source, Protocol):
 
     @property
     def listing_delay_s(self) -> float:
-        """Return the least time between two pages of a list."""
+        """Return the minimum delay between two pages of a listing, in seconds."""
         ...
 
     def listing_url(self, query: str, page: int) -> str:
-        """Return what to fetch for a page, from 1, of a list of products."""
+        """Return the URL of a page, from 1, of a product listing."""
         ...
 
     def read_listing(self, content: bytes) -> Listing:
-        """Read an answer to `listing_url`; ValueError for one that is none."""
+        """Parse a response to `listing_url`; raises ValueError if it is invalid."""
         ...
 
 
 def category_of(own_type: str, table: Mapping[str, str]) -> str:
-    """Return the category that a source's own type means, or the type itself: the catalogue reports it as unknown."""
+    """Return the category of a source's product type; an unknown type is returned and reported by the catalogue."""
     return table.get(" ".join(own_type.casefold().replace("_", " ").split()), own_type)
 
 
 @dataclass(frozen=True)
 class PageRecord:
-    """What the scrape's state keeps of a page."""
+    """The metadata of a page in the scrape's state."""
 
     source: str
     licence: str
@@ -98,13 +97,13 @@ class PageRecord:
 
 
 def page_record(source: str, reading: ParsedProduct) -> str:
-    """Return a reading as the scrape's state keeps it, as JSON text."""
+    """Return the metadata of a parsed product as JSON for the scrape's state."""
     facts = {name: [fact.value, fact.source] for name, fact in reading.metadata.items()}
     return json.dumps({"source": source, "licence": reading.licence, "facts": facts}, ensure_ascii=False)
 
 
 def read_page_record(text: str) -> PageRecord | None:
-    """Return what `page_record` wrote; None for a product whose page is not read."""
+    """Parse the JSON of `page_record`; None for an empty text."""
     if not text:
         return None
     record = json.loads(text)

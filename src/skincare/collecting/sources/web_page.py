@@ -1,6 +1,6 @@
-"""Any shop: its pages state their product for machines, by whichever syntax, or only show it.
+"""Any shop, with or without structured data on its pages.
 
-Shops have no ids in common: a product is its page's address, from which an id of 12 hexadecimal digits is made.
+The product id is a hash of the page's URL, 12 hexadecimal digits.
 """
 
 import dataclasses
@@ -17,24 +17,24 @@ from skincare.tables import CatalogueRow
 
 
 class WebPage:
-    """Products by the addresses of their pages, of any shop."""
+    """Products by the URLs of their pages."""
 
     name: Final = "web_page"
     delays_s: Final[Mapping[str, float]] = {}
     needs_contact: Final = False
 
     def page_url(self, product: Product) -> str:
-        """Return the page's address."""
+        """Return the product's URL."""
         return product.url
 
     def read(self, content: bytes, url: str, product: Product) -> ParsedProduct:
-        """Read a page; after a redirect the last part of its address must be the product's own."""
+        """Parse a page; a redirect to a URL with another last segment is a failure."""
         if urls.last_words(url) != urls.last_words(product.url):
             return ParsedProduct(failure=Failure("redirected_away"))
         return read_web_page(content, url, product)
 
     def catalogue_row(self, row: CatalogueRow) -> CatalogueRow:
-        """Return the row with an id made from its address; one without a usable address stays for the report."""
+        """Return the row with an id from its URL; a row with an invalid URL is unchanged."""
         category = category_of(row.product_type, SHOP_TYPES)
         row = dataclasses.replace(row, product_type=category, source=self.name)
         try:
