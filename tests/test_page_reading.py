@@ -23,11 +23,11 @@ from tests.shop_pages import STATED, URL
 def test_a_page_counts_as_published(read, stated, counts):
     score = Score()
     assert score.add(read, stated) == (counts in ((1, 0, 0), (0, 0, 0)))
-    assert (score.right, score.wrong, score.missed) == counts
+    assert (score.correct, score.wrong, score.missed) == counts
 
 
 def test_f1_is_the_harmonic_mean():
-    assert Score(right=3, wrong=1, missed=2).figures() == {"precision": 0.75, "recall": 0.6, "f1": 0.667}
+    assert Score(correct=3, wrong=1, missed=2).figures() == {"precision": 0.75, "recall": 0.6, "f1": 0.667}
 
 
 @pytest.mark.parametrize(("currency", "right"), [("CLP", 1), (None, 1), ("EUR", 0)])
@@ -40,7 +40,7 @@ def test_whole_pesos_are_right_unless_the_count_is_strict(currency, right):
         ProductPage("product", "Rose", ("https://a.example/a.jpg",), "page", facts),
     )
     tally.seconds.append(0.01)
-    assert (tally.price.right, tally.price_strict.right) == (right, 0)
+    assert (tally.price.correct, tally.price_strict.correct) == (right, 0)
     assert figures(tally)["read_with_image"] == 1
 
 

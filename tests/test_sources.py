@@ -321,7 +321,7 @@ def test_what_a_source_cannot_do_is_said(tmp_path, config, message):
 def test_an_answer_that_is_no_list_ends_the_run_and_leaves_no_catalogue(tmp_path):
     with serving({}) as server, pytest.raises(StageError, match="http_404"):
         run(Layout(tmp_path), server, source="open_beauty_facts", query="en:serums")
-    with serving(_Html({})) as server, pytest.raises(StageError, match="no answer to a search"):
+    with serving(_Html({})) as server, pytest.raises(StageError, match="invalid search response"):
         run(Layout(tmp_path), server, source="open_beauty_facts", query="en:serums")
     assert not list(tmp_path.glob("csv_data/products_*"))
 
