@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Test files side by side, one thread each: more threads than cores slow each other down many times over.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help reader sample test test-fast check lint types format clean
+.PHONY: help reader sample test test-fast check lint types format mutation clean
 
 help:
 	@echo "make reader     install only what \`python src/predict.py IMAGE\` needs to read packs: no torch"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-fast  the tests without those marked slow"
 	@echo "make check      ruff, mypy and all tests: what CI runs"
 	@echo "make format     let ruff format the code"
+	@echo "make mutation   mutation tests of the pure modules [MODULE=urls.py] [MINUTES=10 per module]"
 	@echo "make clean      remove sample_run/ and caches (never your data)"
 
 reader: $(VENV)/installed-reader
@@ -41,6 +42,11 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# mutmut breaks one expression at a time and runs the module's tests; benchmarks/mutation.py lists the modules and
+# records the results in benchmarks/results/mutation.json. Not part of CI: all modules take hours.
+mutation: $(VENV)/installed-mutation
+	nice $(BIN)/python benchmarks/mutation.py --minutes $(or $(MINUTES),10) $(if $(MODULE),--module $(MODULE) --show)
+
 clean:
 	rm -rf sample_run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -58,4 +64,8 @@ $(VENV)/installed: requirements.txt | $(BIN)/python
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-mutation: requirements-mutation.txt $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-mutation.txt
 	touch $@
