@@ -51,24 +51,24 @@ def raw(content: bytes, *, pause_s: float = 0.0) -> Handler:
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
-def test_passing_trouble_is_tried_again(code: int) -> None:
+def test_transient_errors_are_retried(code: int) -> None:
     with serving({"/x": in_sequence(status(code), status(code), ok())}) as server, local_client() as client:
         answer = client.get(f"{server.url}/x", MAX_BYTES)
     assert (answer.content, answer.fetch_record.attempts, answer.content_type) == (b"fine", 3, "text/html")
 
 
 @pytest.mark.parametrize("code", [204, 400, 401, 403, 404, 410, 451])
-def test_a_final_answer_is_not_tried_again(code: int) -> None:
+def test_permanent_errors_are_not_retried(code: int) -> None:
     error, server = fail(status(code))
     assert (error.reason, error.status, error.fetch_record.attempts, server.count["/x"]) == (f"http_{code}", code, 1, 1)
 
 
-def test_lasting_trouble_ends_after_five_tries() -> None:
+def test_retries_end_after_five_attempts() -> None:
     error, server = fail(status(503))
     assert (error.reason, error.fetch_record.attempts, server.count["/x"]) == ("http_503", 5, 5)
 
 
-def test_nobody_listening_is_a_connection_error() -> None:
+def test_a_closed_port_is_a_connection_error() -> None:
     with socket.socket() as held, local_client() as client:
         held.bind(("127.0.0.1", 0))
         with pytest.raises(FetchError) as caught:
@@ -80,13 +80,13 @@ def test_nobody_listening_is_a_connection_error() -> None:
     )
 
 
-def test_a_cut_answer_is_tried_again() -> None:
+def test_a_truncated_response_is_retried() -> None:
     cut = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour")
     with serving({"/x": in_sequence(cut, ok())}) as server, local_client() as client:
         assert client.get(f"{server.url}/x", MAX_BYTES).fetch_record.attempts == 2
 
 
-def test_retry_after_parks_every_thread_of_the_host() -> None:
+def test_retry_after_defers_every_thread_of_the_host() -> None:
     answers = {"/x": in_sequence(status(429, Retry_After="1"), ok()), "/y": ok()}
     with serving(answers) as server, local_client() as client, ThreadPoolExecutor(1) as pool:
         client.get(f"{server.url}/y", MAX_BYTES)
@@ -100,7 +100,7 @@ def test_retry_after_parks_every_thread_of_the_host() -> None:
         assert first.result().fetch_record.attempts == 2
 
 
-def test_too_long_a_pause_is_a_final_answer() -> None:
+def test_a_too_long_retry_after_is_not_retried() -> None:
     error, server = fail(status(503, Retry_After="86400"))
     assert (error.reason, error.detail, server.count["/x"]) == ("http_503", "asks for too long a pause", 1)
 
@@ -147,7 +147,7 @@ def test_stop_ends_all_waiting() -> None:
             waiting.result(timeout=1)
 
 
-def test_robots_are_read_once_and_obeyed() -> None:
+def test_robots_txt_is_fetched_once_and_obeyed() -> None:
     rules = b"User-agent: *\nDisallow: /private\nCrawl-delay: 0.1\n"
     with serving({"/robots.txt": ok(rules), "/x": ok(), "/private": ok()}) as server, local_client() as client:
         started = time.monotonic()
@@ -185,7 +185,7 @@ def test_without_robots_a_host_is_open_but_not_while_it_fails(code: int, reason:
     assert server.count["/x"] == (reason is None)
 
 
-def test_redirects_are_followed_and_the_last_address_told() -> None:
+def test_redirects_are_followed_and_the_final_url_returned() -> None:
     answers = {"/x": status(301, Location="/y?a=1#b"), "/y?a=1": status(308, Location="z"), "/z": ok()}
     with serving(answers) as server, local_client() as client:
         assert client.get(f"{server.url}/x", MAX_BYTES).url == f"{server.url}/z"
@@ -227,7 +227,7 @@ def test_other_names_of_this_machine_are_refused(host: str) -> None:
     assert not server.count
 
 
-def test_a_redirect_to_the_inside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirect_to_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 plays the outside here, and 127.0.0.2 the inside."""
     monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
     with serving({"/secret": ok()}, host="127.0.0.2") as inside:
@@ -260,14 +260,14 @@ def test_a_name_that_changes_its_address_is_checked_at_each_connection(monkeypat
      "2002:7f00:0001::", "64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::808:808", "::7f00:1", "2001:0:1::1",
      "fe80::1%eth0", "no address"],
 )  # fmt: skip
-def test_addresses_inside_are_not_public(address: str) -> None:
+def test_private_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["8.8.8.8", "151.101.1.69", "2606:4700::6810:84e5", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 )
-def test_addresses_outside_are_public(address: str) -> None:
+def test_public_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
@@ -315,14 +315,14 @@ def test_as_much_as_allowed_is_read_whole(answer: Handler) -> None:
     ],
     ids=["headers", "body", "chunk-size", "until-close"],
 )
-def test_dripping_answers_are_cut_in_time(answer: Handler) -> None:
+def test_slow_responses_end_at_the_total_timeout(answer: Handler) -> None:
     started = time.monotonic()
     error, _ = fail(answer, limits=replace(QUICK, total_timeout_s=0.4))
     assert (error.reason, error.fetch_record.attempts) == ("too_slow", 1)
     assert time.monotonic() - started < 3
 
 
-def test_silence_is_a_timeout_and_tried_again() -> None:
+def test_a_read_timeout_is_retried() -> None:
     with serving({"/x": in_sequence(lambda _: time.sleep(0.8), ok())}) as server, local_client() as client:
         assert client.get(f"{server.url}/x", MAX_BYTES).fetch_record.attempts == 2
 

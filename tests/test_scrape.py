@@ -88,7 +88,7 @@ def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(layout, sold):
     assert (layout.images_table.read_bytes(), layout.failures_table.read_bytes()) == first
 
 
-def test_the_state_knows_how_each_visit_went(layout, sold):
+def test_the_state_records_every_fetch(layout, sold):
     with shop.serve(sold) as url:
         run(layout, url)
     of_behaviour = {one.behaviour: one.product_id for one in sold}
@@ -112,7 +112,7 @@ def test_retry_failed_takes_just_those(layout, sold):
     healed = [dataclasses.replace(one, behaviour="fine") if one.behaviour == "gone" else one for one in sold]
     with shop.serve(healed) as url:
         run(layout, url)
-        assert len(IMAGES.read(layout.images_table)) == n_saved, "failures stay until they are asked for"
+        assert len(IMAGES.read(layout.images_table)) == n_saved, "failures stay until they are retried"
         run(layout, url, retry_failed=True)
     gone = next(one for one in sold if one.behaviour == "gone")
     assert gone.product_id in {row.product_id for row in IMAGES.read(layout.images_table)}

@@ -1,4 +1,4 @@
-"""Asking again: the unchanged costs a line, the changed is replaced, the gone is kept and counted."""
+"""Refresh: unchanged is kept, changed is replaced, gone is kept and counted."""
 
 import hashlib
 import io
@@ -63,7 +63,7 @@ def run(layout: Layout, server, **config):
     return scrape.run(scrape.Config(root=layout.root, shop_url=server.url, delay_s=0, **config), layout)
 
 
-def test_what_has_not_changed_costs_a_line_and_changes_nothing(layout, answers):
+def test_not_modified_changes_nothing(layout, answers):
     answers["/p1.html"] = tagged(page("/1/a.jpg", "/1/b.jpg"), Last_Modified="Mon, 23 Nov 2026 12:00:00 GMT")
     answers["/1/a.jpg"] = ok(jpeg(2))  # no marks at all: sent again, found to be the same
     with serving(answers) as server:
@@ -80,7 +80,7 @@ def test_what_has_not_changed_costs_a_line_and_changes_nothing(layout, answers):
     assert len(conditional) == 3 * N_PRODUCTS - 1
 
 
-def test_the_changed_is_replaced_the_new_is_added_and_the_gone_is_kept(layout, answers):
+def test_changed_images_are_replaced_new_ones_added_gone_ones_kept(layout, answers):
     with serving(answers) as server:
         run(layout, server)
         before = {row.image_id: row for row in IMAGES.read(layout.images_table)}
@@ -94,9 +94,9 @@ def test_the_changed_is_replaced_the_new_is_added_and_the_gone_is_kept(layout, a
             "/p4.html": ok(b"<title>Just a moment...</title>"),
         }
         results = run(layout, server, refresh=True).results
-        asked = server.count.total()
+        n_before = server.count.total()
         run(layout, server)
-    assert server.count.total() == asked, "without --refresh nothing is asked again"
+    assert server.count.total() == n_before, "without --refresh nothing is fetched again"
     assert results["refresh"] == {
         "products": {"changed": 1, "failed": 1, "gone": 1, "unchanged": 2},
         "images": {"changed": 1, "failed": 1, "gone": 2, "unchanged": 2},
@@ -109,15 +109,15 @@ def test_the_changed_is_replaced_the_new_is_added_and_the_gone_is_kept(layout, a
     assert all((layout.root / row.file).stat().st_size == row.n_bytes for row in after.values())
 
 
-def test_a_refresh_that_was_cut_off_goes_on_and_the_next_asks_for_all(layout, answers):
+def test_an_interrupted_refresh_resumes_and_the_next_refreshes_all(layout, answers):
     with serving(answers) as server:
         run(layout, server)
-        asked = server.count.copy()
+        n_before = server.count.copy()
         assert run(layout, server, refresh=True, limit=2).results["refresh"]["products"] == {"unchanged": 2}
         run(layout, server, refresh=True)
-        assert {server.count[path] - asked[path] for path in answers} == {1}
+        assert {server.count[path] - n_before[path] for path in answers} == {1}
         run(layout, server, refresh=True)
-        assert {server.count[path] - asked[path] for path in answers} == {2}
+        assert {server.count[path] - n_before[path] for path in answers} == {2}
 
 
 @pytest.mark.parametrize("same_size", [True, False])

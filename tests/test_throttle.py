@@ -1,4 +1,4 @@
-"""The delay and the concurrency of a host follow its answers, within what was asked for."""
+"""Delay and concurrency of a host adapt to its responses within the configured limits."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ def throttle(delay_s: float = 0.0, concurrency: int = 4) -> HostThrottle:
     return HostThrottle(delay_s, threading.Event(), concurrency)
 
 
-def test_the_delay_is_that_of_scrapys_rule():
+def test_the_delay_follows_autothrottle():
     one, delay = throttle(), 0.0
     for latency in (2.0, 1.0, 0.2, 0.2, 4.0):
         one.update(200, latency, 0.0)
@@ -35,7 +35,7 @@ def test_only_a_success_makes_the_delay_shorter(status):
 
 
 @given(st.lists(st.tuples(st.sampled_from([200, 304, 301, 404, 429, 500, 503]), st.floats(0, 200)), max_size=40))
-def test_whatever_a_host_does_the_delay_stays_within_bounds(answers):
+def test_the_delay_stays_within_bounds(answers):
     one = throttle(delay_s=0.3)
     one.raise_min_delay(0.5)
     for status, latency in answers:
@@ -44,12 +44,12 @@ def test_whatever_a_host_does_the_delay_stays_within_bounds(answers):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_refusal_halves_and_successes_give_back_step_by_step(status):
+def test_overload_halves_the_rate_and_successes_restore_it(status):
     one = throttle(delay_s=1.0)
     one.update(status, 0.01, time.monotonic())
     assert one.delay_s == 2.0
     one.update(status, 0.01, 0.0)
-    assert one.delay_s == 2.0, "asked before the first refusal came: the same overload"
+    assert one.delay_s == 2.0, "sent before the first overload response: the same overload"
     one.update(status, 0.01, time.monotonic() + 1)
     assert one.delay_s == 4.0
     delays = []
@@ -62,7 +62,7 @@ def test_a_refusal_halves_and_successes_give_back_step_by_step(status):
     assert delays[-1] == pytest.approx(1.0, abs=0.01)
 
 
-def test_no_more_requests_are_under_way_than_the_aim():
+def test_concurrency_stays_within_the_target():
     one, inside, most, lock = throttle(concurrency=3), [0], [0], threading.Lock()
 
     def ask() -> None:
@@ -80,7 +80,7 @@ def test_no_more_requests_are_under_way_than_the_aim():
     assert most[0] == 3
 
 
-def test_late_starts_do_not_add_up():
+def test_late_starts_do_not_accumulate():
     """Twenty requests every 10 ms take 190 ms, also where each thread wakes a little late."""
     one = throttle()
     one.update(200, 0.04, 0.0)
@@ -93,7 +93,7 @@ def test_late_starts_do_not_add_up():
     assert one.delay_s == pytest.approx(0.01)
 
 
-def test_a_full_gate_is_left_when_all_is_called_off():
+def test_stop_ends_the_wait_for_a_slot():
     stop = threading.Event()
     one = HostThrottle(0.0, stop, 1)
     with ThreadPoolExecutor(1) as pool, one.slot():
