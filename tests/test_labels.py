@@ -19,6 +19,7 @@ from skincare.labels_file import MANY_LABELS, read
 from skincare.paths import Layout
 
 FULL = """\
+domain = "kitchen"
 question = "Which part of a kitchen is this?"
 instruction = "You name kitchen goods. Choose one: {labels}!"
 nameless = ["kettle corn"]
@@ -67,6 +68,7 @@ def test_a_list_of_names_is_enough(tmp_path: Path) -> None:
     assert labels.system_prompt().endswith("nothing else: Mug, Kettle.")
     assert labels.families == (("Mug", ("Mug",)), ("Kettle", ("Kettle",)))
     assert not labels.has_families
+    assert labels.product == "product"
     assert [(one.label, one.strength, one.phrases) for one in labels.pack_phrases] == [
         ("Mug", 3, "Mug"),
         ("Kettle", 3, "Kettle"),
@@ -80,6 +82,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert labels.family_of("Kettle") == "Drinks"
     assert labels.has_families
     assert labels.n_unnamed == (0, 2, 0)
+    assert labels.product == "kitchen product"
     assert labels.dominant == ("Bread Bin",)
     assert ("Wasserkocher", "Kettle", "de") in labels.aliases
     assert ("", "en", 0, "kettle corn") in labels.pack_phrases
@@ -212,10 +215,11 @@ def test_the_digest_follows_the_content_and_not_the_place(tmp_path: Path) -> Non
         replace(labels, dominant=()),
         replace(labels, pack_phrases=labels.pack_phrases[1:]),
         replace(labels, n_unnamed=(0,) * 14),
+        replace(labels, domain="kitchen"),
         replace(labels, question="What?"),
         replace(labels, instruction="{labels}"),
     ]
-    assert len({one.digest for one in (labels, *others)}) == 10
+    assert len({one.digest for one in (labels, *others)}) == 11
 
 
 def test_a_model_carries_its_labels(tmp_path: Path) -> None:

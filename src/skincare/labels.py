@@ -57,7 +57,7 @@ class Labels:
     families: family -> labels, each label in exactly one; without families in the file each label is its own.
     aliases, nameless: phrases in an answer that stand for a label, and those that hold a label's name but stand for
     none. dominant: labels that decide a pile of nouns wherever they stand. pack_phrases: what the reader knows.
-    n_unnamed: (n_labels,) the reader's prior counts.
+    n_unnamed: (n_labels,) the reader's prior counts. domain: what the products are, for titles.
     question, instruction: what the model gets; `{labels}` in the instruction is replaced by the names.
     source: the file that they were read from, for messages.
     """
@@ -69,6 +69,7 @@ class Labels:
     dominant: tuple[str, ...]
     pack_phrases: tuple[PackPhrase, ...]
     n_unnamed: tuple[int, ...]
+    domain: str
     question: str
     instruction: str
     source: str = ""
@@ -103,6 +104,11 @@ class Labels:
     def has_families(self) -> bool:
         """Return whether some family holds more than one label."""
         return len(self.families) < len(self.names)
+
+    @property
+    def product(self) -> str:
+        """Return what one product is called in titles: "skincare product", or "product" without a domain."""
+        return f"{self.domain} product".strip()
 
     def index(self, name: str) -> int:
         """Return the place of a label; KeyError for a name that is none."""
@@ -163,6 +169,7 @@ def labels_of_model(folder: Path, otherwise: Labels) -> Labels:
             dominant=tuple(value["dominant"]),
             pack_phrases=tuple(PackPhrase(*one) for one in value["pack_phrases"]),
             n_unnamed=tuple(value["n_unnamed"]),
+            domain=value["domain"],
             question=value["question"],
             instruction=value["instruction"],
             source=str(path),

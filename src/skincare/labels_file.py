@@ -1,20 +1,21 @@
 """The checked read of a `labels.toml`: a path in, `Labels` out, or an error that names file and line.
 
-labels = ["Mug", "Kettle"]                      # the shortest file
+The shortest file is `labels = ["Mug", "Kettle"]`. All keys, which docs/labels.md describes:
 
-question = "What is shown in this image?"       # all keys; docs/labels.md describes them
-instruction = "... {labels}."
-nameless = ["kettle corn"]
-phrase_table = "phrases.csv"
+    domain = "kitchen"
+    question = "What is shown in this image?"
+    instruction = "... {labels}."
+    nameless = ["kettle corn"]
+    phrase_table = "phrases.csv"
 
-[parents]
-"Drinks" = ["Mug", "Kettle"]
+    [parents]
+    "Drinks" = ["Mug", "Kettle"]
 
-[[labels]]
-name = "Mug"
-aliases = ["cup"]                               # in English, or by language: {en = ["cup"], de = ["Becher"]}
-n_unnamed = 0                                   # the reader's prior count
-is_dominant = false                             # decides compounds wherever it stands ("mug kettle")
+    [[labels]]
+    name = "Mug"
+    aliases = ["cup"]                # in English, or by language: {en = ["cup"], de = ["Becher"]}
+    n_unnamed = 0                    # the reader's prior count
+    is_dominant = false              # decides compounds wherever it stands ("mug kettle")
 """
 
 import csv
@@ -42,7 +43,7 @@ MAX_NAME_LENGTH: Final = 80
 STRENGTHS: Final = (0, 1, 2, 3)
 SURE: Final = 3  # the strength of a phrase that names a label by itself
 
-_KEYS: Final = ("question", "instruction", "nameless", "phrase_table", "parents", "labels")
+_KEYS: Final = ("domain", "question", "instruction", "nameless", "phrase_table", "parents", "labels")
 _LABEL_KEYS: Final = ("name", "aliases", "n_unnamed", "is_dominant")
 _COLUMNS: Final = ["label", "language", "strength", "phrases"]
 # They separate names in prompts and tables, or begin a token of a chat template.
@@ -90,6 +91,7 @@ class _Reader:
             dominant=tuple(entry["name"] for entry, line in entries if self._flag(entry, line)),
             pack_phrases=self._pack_phrases(names, aliases, nameless),
             n_unnamed=tuple(self._count(entry, line) for entry, line in entries),
+            domain=self._line_of_text("domain", "") if "domain" in self.value else "",
             question=self._line_of_text("question", QUESTION),
             instruction=self._instruction(),
             source=str(self.path),

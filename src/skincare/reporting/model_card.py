@@ -9,6 +9,7 @@ from typing import Any, Final
 from huggingface_hub import EvalResult, ModelCardData
 
 from skincare.evaluation.metrics import Scores
+from skincare.labels import Labels
 from skincare.reporting import export_views, report_views
 from skincare.reporting.report_data import ReportData
 from skincare.reporting.report_pages import environment
@@ -50,9 +51,14 @@ def _metadata(data: ReportData, scores: Scores) -> ModelCardData:
         license="apache-2.0" if _APACHE.fullmatch(base) else "unknown",
         library_name="transformers",
         pipeline_tag="image-text-to-text",
-        tags=["qwen2_vl", "image-classification", "skincare", *(["test-model"] if data.is_embedded_model else [])],
-        model_name=f"skincare-{data.stages['finetune']['results']['run']}",
-        eval_results=[_result(scores, key, kind, name) for key, kind, name in _RESULTS],
+        tags=[
+            "qwen2_vl",
+            "image-classification",
+            *data.labels.domain.split(),
+            *(["test-model"] if data.is_embedded_model else []),
+        ],
+        model_name="-".join([*data.labels.domain.split(), data.stages["finetune"]["results"]["run"]]),
+        eval_results=[_result(scores, data.labels, key, kind, name) for key, kind, name in _RESULTS],
     )
 
 
@@ -63,12 +69,12 @@ _RESULTS: Final = (
 )
 
 
-def _result(scores: Scores, key: str, kind: str, name: str) -> EvalResult:
+def _result(scores: Scores, labels: Labels, key: str, kind: str, name: str) -> EvalResult:
     low, high = getattr(scores, f"{key}_low"), getattr(scores, f"{key}_high")
     return EvalResult(
         task_type="image-classification",
-        task_name="Naming the category of a skincare product",
-        dataset_type="skincare-products",
+        task_name=f"Naming the category of a {labels.product}",
+        dataset_type=f"{labels.product}s".replace(" ", "-"),
         dataset_name=f"Test split: {scores.n} images of {scores.n_products} products",
         dataset_split="test",
         metric_type=kind,

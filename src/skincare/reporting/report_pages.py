@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from skincare import reference
-from skincare.labels import UNKNOWN
+from skincare.labels import UNKNOWN, skincare_labels
 from skincare.reporting import export_views, reader_views, report_views
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
 
@@ -75,6 +75,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "fused_comparisons": reader_views.fused_comparisons(data),
         "hint_sources": report_views.HINT_SOURCES,
         "provenance": report_views.provenance(data),
+        "has_reference": data.labels.names == skincare_labels().names,
         "reference": {"before": reference.BEFORE, "after": reference.AFTER, "scraping": reference.SCRAPING,
                       "cleaning": reference.CLEANING},
     }  # fmt: skip
