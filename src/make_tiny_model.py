@@ -3,7 +3,8 @@
 It is trained on drawings of other seeds than the sample shop's, with descriptions as answers. No answer is a category,
 so it predicts none before fine-tuning.
 
-In: nothing. Out: models/tiny-qwen2-vl/ (weights, processor, README.md with its accuracy).
+In: nothing.
+Out: models/tiny-qwen2-vl/ (weights, processor, README.md with its accuracy).
 Command: python src/make_tiny_model.py
 Time: 18 minutes on two cores.
 """

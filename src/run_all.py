@@ -1,6 +1,7 @@
 """Run every stage in order, as one would by hand, and stop at the first that fails.
 
-In: the catalogue. Out: everything that the stages write; the report's headline is printed last.
+In: the catalogue.
+Out: everything that the stages write; the report's headline is printed last.
 Command: python src/run_all.py --sample   (the embedded shop and model, under sample_run/)
          python src/run_all.py            (the real shop and Qwen/Qwen2-VL-2B, in the repository's own folders)
 Time: about 5 minutes for the sample on two cores.

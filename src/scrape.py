@@ -1,17 +1,19 @@
-"""Collect the images and metadata of a catalogue's products from web shops or Open Beauty Facts.
+"""Collect the photos of a catalogue's products from the shop's pages.
 
-In: csv_data/skincare_products_clean.csv, or --catalogue; with --source and --query a list of products from the source.
-Out: product_images/, csv_data/images_id_full.csv (images on disk, with licence and attribution),
-csv_data/products_metadata.csv (name, brand, price, ingredients ..., each with its source on the page),
-csv_data/scrape_failures.csv (what was not scraped, with a reason), csv_data/scrape_state.sqlite (the state, from which
-an interrupted run resumes without fetching anything twice); with --source also csv_data/products_<source>*.csv, the
---catalogue of the later stages.
+In: csv_data/skincare_products_clean.csv; with --source another catalogue, or the list that the source returns. Such a
+list is written to csv_data/products_<source>*.csv, which is then the --catalogue of the stages that follow.
+Out: product_images/; csv_data/images_id_full.csv (the images on disk, with licence and attribution);
+csv_data/products_metadata.csv (name, brand, price, ingredients ..., with the source of each field);
+csv_data/scrape_failures.csv (what could not be collected, with a reason); csv_data/scrape_state.sqlite (the state of
+every product and image).
 Command: python src/scrape.py --contact you@example.org
-         python src/scrape.py --shop-url http://127.0.0.1:8000      from another host, such as the sample shop
-         python src/scrape.py --source open_beauty_facts --query en:face-creams,en:shower-gels --contact you@example.org
+         python src/scrape.py --shop-url http://127.0.0.1:8000      another host, such as the sample shop
          python src/scrape.py --source web_page --catalogue my_products.csv --contact you@example.org
-Time: about half an hour for the 1,126 pages of the reference catalogue and their images at the default delay; seconds
-for the sample's 200 products.
+         python src/scrape.py --source open_beauty_facts --query en:face-creams --contact you@example.org
+Time: with the default delay about half an hour for the 1,126 pages of the real catalogue and their images; seconds for
+the 200 products of the sample.
+
+Stop the run at any time: the same command continues it and fetches nothing twice.
 """
 
 import dataclasses

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -115,6 +116,12 @@ def test_chatty_libraries_are_kept_out_of_the_log(tmp_path):
     assert "ours" in Layout(tmp_path).stage_log("s").read_text()
 
 
+def test_the_fields_of_a_docstring_begin_paragraphs_of_the_help():
+    text = stage.help_text("Do it.\n\nIn: a,\nb.\nOut: c.\nCommand: python x\n         python y\nTime: 1 s.\n\nMore.")
+    assert text == ("Do it.\n\nIn: a,\nb.\n\nOut: c.\n\nCommand: python x\n         python y\n\nTime: 1 s.\n\nMore.")
+    assert stage.help_text("Lists:\n    one\n    two\nThe rest.") == "Lists:\n    one\n    two\n\nThe rest."
+
+
 # All in one process: what takes time is loading torch.
 _HELP = """
 import contextlib, io, json, runpy, sys
@@ -139,7 +146,8 @@ def test_every_stage_explains_itself(tmp_path):
     assert found.returncode == 0, found.stderr
     for script, printed in json.loads(found.stdout).items():
         assert "--root" in printed, script
-        assert "Command" in printed or "python src/" in printed, script
+        fields = re.findall(r"^(?:- )?(In|Out|Command|Time): ", printed, re.MULTILINE)
+        assert fields == ["In", "Out", "Command", "Time"], f"{script}: each field begins a line of its help"
     assert not list(tmp_path.iterdir())
 
 

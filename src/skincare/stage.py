@@ -10,6 +10,7 @@ Exit codes: 0 done, 1 failed, 2 something must be provided first (the message sa
 """
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar, NoReturn, TypeVar
+from typing import ClassVar, Final, NoReturn, TypeVar
 
 import tyro
 
@@ -64,10 +65,29 @@ ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 def main(stage: str, config_type: type[ConfigT], run: Callable[[ConfigT, Layout], Summary]) -> NoReturn:
     """Parse the command line, run the stage, write its summary and exit."""
-    description = sys.modules["__main__"].__doc__
+    description = help_text(sys.modules["__main__"].__doc__ or "")
     config = tyro.cli(config_type, description=description, config=(tyro.conf.FlagCreatePairsOff,))
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(execute(stage, config, config.layout, run))
+
+
+# The fields of a stage's docstring.
+_FIELD: Final = re.compile(r"(?:- )?(In|Out|Command|Time): ")
+
+
+def help_text(docstring: str) -> str:
+    """Return a stage's docstring as its `--help` shows it.
+
+    tyro joins the lines of a paragraph, unless a line begins with a character that is no letter. Here a blank line is
+    inserted before each field (In, Out, Command, Time) and after each indented list, so that they stay apart.
+    """
+    lines: list[str] = []
+    for line in docstring.splitlines():
+        after_list = bool(lines) and lines[-1].startswith(" ") and not line.startswith(" ")
+        if lines and lines[-1] and line and (_FIELD.match(line) or after_list):
+            lines.append("")
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT, Layout], Summary]) -> int:
