@@ -30,8 +30,8 @@ import tyro
 from PIL import Image
 
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import load_processor
+from skincare.modeling.loading import load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment

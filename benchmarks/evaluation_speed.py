@@ -34,9 +34,9 @@ from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
 from skincare.inference.decoders import NAMES, DecoderName, make_decoder
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import default_device, load_model, load_processor
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import default_device, load_model, load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
@@ -96,11 +96,11 @@ class Asking:
         else:
             self.model = load_model(TINY_MODEL, device).requires_grad_(False)
         # As every stage that asks: the last block of the vision tower is no part of the prefix.
-        self.recogniser = Recogniser(self.model, n_live_blocks=1)
-        self.recogniser.add_head(len(self.encoder.labels))
-        self.recogniser.requires_grad_(False)
+        self.network = CachedQwen2VL(self.model, n_uncached_blocks=1)
+        self.network.add_head(len(self.encoder.labels))
+        self.network.requires_grad_(False)
         self.drawn = DrawnImages(config.n_images)
-        self.seen = VisionFeatures(self.recogniser, self.encoder, self.drawn)
+        self.seen = VisionFeatures(self.network, self.encoder, self.drawn)
         self.batch_size = config.batch_size
 
     def ways(self) -> dict[str, Callable[[Sequence[str]], None]]:
@@ -127,7 +127,7 @@ class Asking:
             # All are of one size, so nothing is padded.
             inputs = encoder.processor(text=[encoder.prompt_text] * len(batch), images=batch, return_tensors="pt")
             self.model.generate(
-                **inputs.to(self.recogniser.device), max_new_tokens=n_tokens, do_sample=False,
+                **inputs.to(self.network.device), max_new_tokens=n_tokens, do_sample=False,
                 pad_token_id=encoder.pad_token_id,
             )  # fmt: skip
 
@@ -135,14 +135,14 @@ class Asking:
         self, name: DecoderName, states_of: Callable[[list[str]], tuple[list, list]], images: Sequence[str]
     ) -> None:
         """Ask by a decoder about the states that a batch of images has."""
-        decoder = make_decoder(name, self.recogniser, self.encoder)
+        decoder = make_decoder(name, self.network, self.encoder)
         for start in range(0, len(images), self.batch_size):
             decoder(*states_of(list(images[start : start + self.batch_size])))
 
     def look(self, images: list[str]) -> tuple[list, list]:
         """Return grids and states of images that were never seen."""
-        pixels = [self.encoder.pixels(self.drawn.images[image]) for image in images]
-        return [one.grid for one in pixels], self.recogniser.vision_features(pixels)
+        pixels = [self.encoder.patches(self.drawn.images[image]) for image in images]
+        return [one.grid for one in pixels], self.network.vision_features(pixels)
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ import tyro
 import finetune_variants as variants
 from full_size import REPOSITORY, Dtype, device_name, native_dtype, timed
 from skincare.modeling import device_memory
-from skincare.modeling.model import default_device
+from skincare.modeling.loading import default_device
 from skincare.runlog import environment
 
 logger = logging.getLogger("finetune_speed")

@@ -15,16 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from full_size import full_size_model
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import freeze, trainable_modules
-from skincare.modeling.model import load_model, load_processor
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import load_model, load_processor
+from skincare.modeling.losses import example_losses
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.prompts import user_messages
 from skincare.sample import drawing
-from skincare.training import gradient_checkpointing, objectives
+from skincare.training import gradient_checkpointing
 
 ANSWER: Final = "Moisturiser"
 
@@ -160,16 +161,16 @@ def ours(setting: Setting, *, cached: bool) -> Callable[[], None]:
     """Return a step of finetune.py, with vision features from the cache or computed in the step."""
     encoder, model = build(setting, setting.dtype)
     parameters = freeze(model, Trainable())
-    recogniser = Recogniser(model)
-    recogniser.train()
-    vision_features = VisionFeatures(recogniser, encoder, setting.folder, setting.folder / "cache" if cached else None)
+    network = CachedQwen2VL(model)
+    network.train()
+    vision_features = VisionFeatures(network, encoder, setting.folder, setting.folder / "cache" if cached else None)
     optimizer = torch.optim.AdamW(parameters.values(), lr=5e-7, weight_decay=0.01)
 
     def step() -> None:
         names = setting.names
         unchanged = [lambda image: image] * len(names)
-        grids, features = vision_features.get(names) if cached else vision_features.views(names, unchanged)
-        objectives.losses(recogniser, encoder, "none", grids, features, [ANSWER] * len(names)).mean().backward()
+        grids, features = vision_features.get(names) if cached else vision_features.transformed(names, unchanged)
+        example_losses(network, encoder, "none", grids, features, [ANSWER] * len(names)).mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
         optimizer.step()
         optimizer.zero_grad()

@@ -16,8 +16,8 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import count
+from skincare.modeling.prompt_encoder import PromptEncoder
 
 Dtype = Literal["bfloat16", "float32"]
 

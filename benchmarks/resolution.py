@@ -34,17 +34,18 @@ from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
 from skincare.inference.decoders import make_decoder
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import freeze
-from skincare.modeling.model import default_device, load_model, load_processor
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import default_device, load_model, load_processor
+from skincare.modeling.losses import example_losses
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
 from skincare.text_reading.evidence import EvidenceFinder
 from skincare.text_reading.pack_text import PackText, read_pack_text
 from skincare.text_reading.phrases import phrases_of
-from skincare.training import memory_plan, objectives
+from skincare.training import memory_plan
 from skincare.training.recipes import REFERENCE_PARTS
 
 logger = logging.getLogger("resolution")
@@ -82,11 +83,11 @@ def main() -> None:
     heights = _heights(list(read_pack_text(config.pack_text).values())) if config.pack_text else _PHOTOS
     model = _model(config, device, dtype)
     freeze(model, Trainable())
-    recogniser = Recogniser(model)
+    network = CachedQwen2VL(model)
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"resolution_{device.type}_{dtype}.json"
     rows: list[dict[str, Any]] = []
     for limit in config.tokens:
-        rows.append(_row(recogniser, limit, heights, device))
+        rows.append(_row(network, limit, heights, device))
         logger.info("%s", _line(rows[-1]))
         result = {
             "settings": {**dataclasses.asdict(config), "pack_text": str(config.pack_text or ""), "out": ""},
@@ -106,28 +107,28 @@ def _model(config: Config, device: torch.device, dtype: Dtype) -> Any:
 
 
 def _row(
-    recogniser: Recogniser, limit: int, heights: dict[str, dict[str, float]], device: torch.device
+    network: CachedQwen2VL, limit: int, heights: dict[str, dict[str, float]], device: torch.device
 ) -> dict[str, Any]:
     """Return what a limit costs, and what it shows."""
     encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(min(64, limit), limit)), skincare_labels())
     noise = np.random.default_rng(0).integers(0, 256, (_SIDE_PX, _SIDE_PX, 3), dtype=np.uint8)
-    pixels = encoder.pixels(Image.fromarray(noise))
+    pixels = encoder.patches(Image.fromarray(noise))
     grid = pixels.grid
     side_px = grid[1] * encoder.processor.image_processor.patch_size
-    decoder = make_decoder("rank", recogniser, encoder)
-    decoder([grid], recogniser.vision_features([pixels]))  # keeps what is the same for every prompt
+    decoder = make_decoder("rank", network, encoder)
+    decoder([grid], network.vision_features([pixels]))  # keeps what is the same for every prompt
 
     def answer() -> None:
-        decoder([grid], recogniser.vision_features([pixels]))
+        decoder([grid], network.vision_features([pixels]))
 
     def train() -> None:
-        states = recogniser.vision_features([pixels])
-        objectives.losses(recogniser, encoder, "none", [grid], states, ["Moisturiser"]).mean().backward()
-        recogniser.zero_grad(set_to_none=True)
+        states = network.vision_features([pixels])
+        example_losses(network, encoder, "none", [grid], states, ["Moisturiser"]).mean().backward()
+        network.zero_grad(set_to_none=True)
 
-    recogniser.eval()
+    network.eval()
     answered = _measured(answer, device)
-    recogniser.train()
+    network.train()
     trained = _measured(train, device)
     return {
         "max_tokens": limit,
@@ -135,7 +136,7 @@ def _row(
         "side_px": side_px,
         "answer": answered,
         "training_pass": trained,
-        "plan": _plan(recogniser.model.config, encoder, grid),
+        "plan": _plan(network.model.config, encoder, grid),
         "print_px": {
             kind: {q: round(side_px * share, 1) for q, share in some.items()} for kind, some in heights.items()
         },
@@ -156,7 +157,7 @@ def _plan(model_config: Any, encoder: PromptEncoder, grid: tuple[int, int, int])
     n_tokens = encoder.batch([grid], [max(encoder.labels.names, key=len)]).input_ids.shape[1]
     found = memory_plan.plan(
         model_config, REFERENCE_PARTS, n_tokens, grid, batch_size=4, capacity_bytes=16 * memory_plan.GIB,
-        n_prefix=len(encoder.opening),
+        n_prefix=len(encoder.prompt_prefix),
     )  # fmt: skip
     return {
         "fixed_gib": round(found.fixed_bytes / memory_plan.GIB, 2),

@@ -21,11 +21,12 @@ from skincare import runlog, stage
 from skincare.dataset.chat import Example, read_dataset
 from skincare.evaluation import comparison, metrics
 from skincare.inference import predictions, rankings
-from skincare.inference.decoders import NAMES, DecoderName
-from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.classifier import Classifier
+from skincare.inference.decoders import NAMES
+from skincare.inference.manifest import write_manifest
 from skincare.inference.predictions import Prediction
-from skincare.labels import Labels
-from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
+from skincare.labels import Labels, labels_of
+from skincare.modeling.settings import DEFAULT_MODEL, DecoderName, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
 
@@ -57,24 +58,27 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Ask in every way, score each and set it beside the ranking by likelihood."""
     examples = read_dataset(layout, config.split)
-    model = EvaluatedModel(config.model, layout, PixelLimits(config.min_tokens, config.max_tokens))
+    classifier = Classifier.load(
+        config.model, labels_of(layout), layout.root, limits=PixelLimits(config.min_tokens, config.max_tokens),
+        vision_cache=layout.vision_cache, prediction_cache=layout.answer_cache, batch_size=config.batch_size,
+    )  # fmt: skip
     asked: dict[str, Sequence[Prediction]] = {
-        name: model.predict(examples, config.split, model.decoder(name), config.batch_size) for name in _decoders(model)
+        name: classifier.predict(examples, config.split, classifier.decoder(name)) for name in _decoders(classifier)
     }
     for make in rankings.RANKINGS:
-        decoder = make(model.recogniser, model.encoder)
-        asked[decoder.name] = model.predict(examples, config.split, decoder, config.batch_size)
+        decoder = make(classifier.network, classifier.encoder)
+        asked[decoder.name] = classifier.predict(examples, config.split, decoder)
     without_own, spoken_of = _other_hints(examples, config.seed)
     for name, changed in without_own.items():
-        asked[name] = model.predict(changed, config.split, model.decoder("rank"), config.batch_size)
-    rng, labels = random.Random(config.seed), model.encoder.labels
+        asked[name] = classifier.predict(changed, config.split, classifier.decoder("rank"))
+    rng, labels = random.Random(config.seed), classifier.labels
     for i in range(config.n_orders):
-        other = model.listing(rng.sample(labels.names, len(labels)))
-        asked[f"rank_order_{i + 1}"] = other.predict(examples, config.split, other.decoder("rank"), config.batch_size)
+        other = classifier.with_label_order(rng.sample(labels.names, len(labels)))
+        asked[f"rank_order_{i + 1}"] = other.predict(examples, config.split, other.decoder("rank"))
     runlog.take_back_summary("ablations", layout)
     for name, answered in asked.items():
         predictions.write_jsonl(layout.ablations / f"{name}.jsonl", answered)
-    model.write_manifest(layout.ablations, config, {f"{name}.jsonl": some for name, some in asked.items()})
+    write_manifest(layout.ablations, classifier, config, {f"{name}.jsonl": some for name, some in asked.items()})
     rows = [_row(name, answered, asked["rank"], labels) for name, answered in asked.items()]
     for row in rows:
         logger.info("%-16s %6.1f %% (%.1f to %.1f)", row["way"], *(100 * row[key] for key in _INTERVAL))
@@ -88,7 +92,7 @@ def run(config: Config, layout: Layout) -> Summary:
             "model": config.model,
             "split": config.split,
             "ways": rows,
-            "agreement": _agreement({name: asked[name] for name in _decoders(model)}),
+            "agreement": _agreement({name: asked[name] for name in _decoders(classifier)}),
             "alike_in_all_orders": _share_alike(orders),
             "followed_other_hint": _followed(asked.get("rank_other_hint", ()), spoken_of),
         },
@@ -123,8 +127,8 @@ def _followed(answered: Sequence[Prediction], spoken_of: Mapping[str, str]) -> f
     return sum(misled) / len(misled) if misled else None
 
 
-def _decoders(model: EvaluatedModel) -> list[DecoderName]:
-    return [name for name in NAMES if name != "head" or model.recogniser.head is not None]
+def _decoders(classifier: Classifier) -> list[DecoderName]:
+    return [name for name in NAMES if name != "head" or classifier.network.head is not None]
 
 
 def _row(way: str, answered: Sequence[Prediction], base: Sequence[Prediction], labels: Labels) -> dict[str, Any]:

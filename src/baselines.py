@@ -40,13 +40,10 @@ from skincare.evaluation import comparison, metrics, names
 from skincare.evaluation.calibration import with_temperature
 from skincare.evaluation.metrics import Scores
 from skincare.inference import predictions
+from skincare.inference.classifier import Classifier
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels, labels_of
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import default_device, load_model, load_processor
-from skincare.modeling.recogniser import Recogniser
 from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
-from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
 from skincare.text_reading import split_reader
@@ -161,18 +158,17 @@ def _figures(name: str, scores: Scores, *, is_of_test: bool) -> dict[str, Any]:
 
 def _features(config: Config, layout: Layout, parts: dict[str, list[Example]], labels: Labels) -> dict[str, Table]:
     """Return (images, width) means of the untrained model's visual tokens."""
-    encoder = PromptEncoder(load_processor(config.model, PixelLimits(config.min_tokens, config.max_tokens)), labels)
-    recogniser = Recogniser(load_model(config.model, default_device()).requires_grad_(False))
-    images = VisionFeatures(recogniser, encoder, layout.root)
-    return {split: _visual_means(images, [one.image for one in part]) for split, part in parts.items()}
+    limits = PixelLimits(config.min_tokens, config.max_tokens)
+    classifier = Classifier.load(config.model, labels, layout.root, limits=limits, n_uncached_blocks=0)
+    return {split: _visual_means(classifier, [one.image for one in part]) for split, part in parts.items()}
 
 
-def _visual_means(features: VisionFeatures, images: Sequence[str]) -> Table:
-    features.fill(images)
+def _visual_means(classifier: Classifier, images: Sequence[str]) -> Table:
+    classifier.features.fill(images)
     rows = []
     for image in images:
-        grids, states = features.get([image])
-        rows.append(features.recogniser.visual_tokens(grids, states).float().mean(dim=0).cpu().numpy())
+        tokens = classifier.network.visual_tokens(*classifier.features.get([image]))
+        rows.append(tokens.float().mean(dim=0).cpu().numpy())
     return np.stack(rows).astype(np.float64)
 
 

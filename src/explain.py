@@ -23,7 +23,7 @@ from skincare.errors import MissingInputError
 from skincare.evaluation import intervals
 from skincare.files import write_bytes
 from skincare.inference import predictions, saliency
-from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.classifier import Classifier
 from skincare.inference.predictions import Prediction
 from skincare.inference.saliency import Method, Saliency
 from skincare.labels import Labels, labels_of
@@ -60,7 +60,8 @@ def run(config: Config, layout: Layout) -> Summary:
     ranked.sort(key=lambda one: (one.category == one.truth, -max(one.log_probabilities)))
     boxes = product_boxes(layout, {one.image_id for one in ranked})
     asked = ranked if boxes else ranked[: config.n_images]
-    found = _explain(EvaluatedModel(layout.finetuned_model(name), layout), asked, config.batch_size)
+    classifier = Classifier.load(layout.finetuned_model(name), labels, layout.root, vision_cache=layout.vision_cache)
+    found = _explain(classifier, asked, config.batch_size)
     shown = list(zip(asked, found, strict=True))[: config.n_images]
     runlog.take_back_summary("explain", layout)
     for one, saliency_of in shown:
@@ -96,16 +97,15 @@ def _rival(one: Prediction, labels: Labels) -> str:
     )
 
 
-def _explain(model: EvaluatedModel, asked: Sequence[Prediction], batch_size: int) -> list[Saliency]:
-    images = model.images
+def _explain(classifier: Classifier, asked: Sequence[Prediction], batch_size: int) -> list[Saliency]:
     found: list[Saliency] = []
     with tqdm(total=len(asked), unit="image", desc="explain", disable=None) as bar:
         for start in range(0, len(asked), batch_size):
             some = asked[start : start + batch_size]
-            grids, states = images.get([one.file for one in some])
-            truths, rivals = [one.truth for one in some], [_rival(one, model.encoder.labels) for one in some]
+            grids, states = classifier.features.get([one.file for one in some])
+            truths, rivals = [one.truth for one in some], [_rival(one, classifier.labels) for one in some]
             hints = [one.hint for one in some]
-            found += saliency.explain(images.recogniser, images.encoder, grids, states, truths, rivals, hints)
+            found += saliency.explain(classifier.network, classifier.encoder, grids, states, truths, rivals, hints)
             bar.update(len(some))
     return found
 

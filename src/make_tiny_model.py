@@ -26,8 +26,8 @@ from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.files import replacing_folder, write_text
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import Pixels, PromptEncoder
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.prompt_encoder import Patches, PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
 from skincare.sample import drawing, tiny
@@ -69,7 +69,7 @@ class Drawings(Dataset):
         """Return the number of drawings."""
         return self.n_drawings
 
-    def __getitem__(self, i: int) -> tuple[Pixels, str]:
+    def __getitem__(self, i: int) -> tuple[Patches, str]:
         """Return the pixels and the description of drawing `i`."""
         rng = random.Random(f"{self.seed}-{i}")
         packaging = drawing.random_packaging(rng)
@@ -77,7 +77,7 @@ class Drawings(Dataset):
         view = drawing.View() if rng.random() < 0.5 else drawing.random_view(rng)
         brand_text = "".join(rng.choices(string.ascii_uppercase, k=rng.randint(4, 9)))
         image = drawing.draw(packaging, view, _DRAWING_SIDE_PX, brand_text).image
-        return self.encoder.pixels(image), drawing.describe(packaging)
+        return self.encoder.patches(image), drawing.describe(packaging)
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -90,13 +90,13 @@ def run(config: Config, layout: Layout) -> Summary:
     labels = skincare_labels()
     processor = tiny.build_processor([*descriptions, *[labels.system_prompt(), labels.question] * 4])
     encoder = PromptEncoder(processor, labels)
-    recogniser = Recogniser(tiny.build_model(processor.tokenizer, config.seed))
-    final_loss = _train(recogniser, encoder, config)
-    exact = _share_exact(recogniser.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))
-    n_parameters = sum(parameter.numel() for parameter in recogniser.parameters())
+    network = CachedQwen2VL(tiny.build_model(processor.tokenizer, config.seed))
+    final_loss = _train(network, encoder, config)
+    exact = _share_exact(network.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
     runlog.take_back_summary("make_tiny_model", layout)
     with replacing_folder(config.out) as building:
-        recogniser.model.save_pretrained(building)
+        network.model.save_pretrained(building)
         processor.save_pretrained(building)
         write_text(building / "README.md", _card(config, n_parameters, exact))
     return Summary(
@@ -106,13 +106,13 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def _train(recogniser: Recogniser, encoder: PromptEncoder, config: Config) -> float:
+def _train(network: CachedQwen2VL, encoder: PromptEncoder, config: Config) -> float:
     """Train all weights for one epoch; return the mean loss of the last 50 steps."""
     drawings = Drawings(encoder, config.seed, config.n_drawings)
     loader: DataLoader = DataLoader(
         drawings, config.batch_size, collate_fn=_collate, num_workers=max(1, (os.cpu_count() or 2) - 1)
     )
-    optimizer = torch.optim.AdamW(recogniser.parameters(), lr=config.peak_learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.peak_learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.peak_learning_rate, total_steps=len(loader), pct_start=0.15
     )
@@ -120,10 +120,10 @@ def _train(recogniser: Recogniser, encoder: PromptEncoder, config: Config) -> fl
     with tqdm(total=len(drawings), unit="drawing", disable=None) as bar:
         for pixels, descriptions in loader:
             batch = encoder.batch([one.grid for one in pixels], descriptions)
-            loss = recogniser(batch, [one.patches for one in pixels]).mean()
+            loss = network(batch, [one.patches for one in pixels]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(recogniser.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
@@ -132,20 +132,20 @@ def _train(recogniser: Recogniser, encoder: PromptEncoder, config: Config) -> fl
     return sum(losses[-50:]) / len(losses[-50:])
 
 
-def _share_exact(recogniser: Recogniser, encoder: PromptEncoder, drawings: Drawings) -> float:
+def _share_exact(network: CachedQwen2VL, encoder: PromptEncoder, drawings: Drawings) -> float:
     """Return the share of drawings whose generated description is identical to the truth."""
     n_right = 0
     for start in range(0, len(drawings), 50):
         pixels, descriptions = _collate([drawings[i] for i in range(start, min(start + 50, len(drawings)))])
         batch = encoder.batch([one.grid for one in pixels], padding_side="left")
         for answer, truth in zip(
-            recogniser.generate(encoder, batch, recogniser.vision_features(pixels), 40), descriptions, strict=True
+            network.generate(encoder, batch, network.vision_features(pixels), 40), descriptions, strict=True
         ):
             n_right += encoder.decode(answer.tokens) == truth
     return n_right / len(drawings)
 
 
-def _collate(items: Sequence[tuple[Pixels, str]]) -> tuple[list[Pixels], list[str]]:
+def _collate(items: Sequence[tuple[Patches, str]]) -> tuple[list[Patches], list[str]]:
     return [pixels for pixels, _ in items], [text for _, text in items]
 
 

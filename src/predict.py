@@ -25,8 +25,9 @@ import tyro
 from skincare import file_formats, stage
 from skincare.errors import MissingInputError, StageError
 from skincare.files import check_writable, write_text
-from skincare.inference.image_predictions import Predictor, Row, abstain_below, to_csv, to_table
+from skincare.inference.image_predictions import ImagePrediction, Predictor, abstain_below, to_csv, to_table
 from skincare.labels import UNKNOWN, check_same_labels, labels_of, labels_of_model
+from skincare.modeling.settings import DecoderName, Dtype
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
 from skincare.text_reading.ocr import EngineName
@@ -34,8 +35,6 @@ from skincare.text_reading.ocr import EngineName
 logger = logging.getLogger(__name__)
 
 PredictorName = Literal["auto", "text", "model", "fused"]
-# Those of skincare.inference.decoders, which imports torch.
-DecoderName = Literal["generate", "constrained", "rank", "head"]
 # The decoders that give probabilities.
 _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
 
@@ -65,6 +64,8 @@ class Config(stage.StageConfig):
     --min-confidence)."""
     temperature: float = 1.0
     """Softens a model's probabilities if above 1; thresholds in a run's confidence.json hold with the one there."""
+    dtype: Dtype = "auto"
+    """Dtype of a model's weights; auto: as they were saved."""
     batch_size: int = 16
     """Images per forward pass of a model."""
 
@@ -84,7 +85,7 @@ def run(config: Config, layout: Layout) -> Summary:
     return _summary(rows, predictor)
 
 
-def _summary(rows: list[Row], predictor: Predictor) -> Summary:
+def _summary(rows: list[ImagePrediction], predictor: Predictor) -> Summary:
     counts = Counter("named" if row.category != UNKNOWN else row.status for row in rows)
     without = ("abstained", "no_text", "other_script", "unreadable")
     told = {"named": counts["named"], **{status: counts[status] for status in without}}
@@ -107,7 +108,8 @@ def _predictor(config: Config, layout: Layout) -> Predictor:
 
         threshold = 0.0 if config.min_confidence is not None else None
         return TextPredictor(stored_reader(layout, threshold=threshold), PackReader(config.ocr, layout.ocr_cache))
-    from skincare.dataset import hints
+    from skincare.inference.classifier import Classifier
+    from skincare.inference.fused_predictor import FusedPredictor
     from skincare.inference.model_predictor import ModelPredictor
 
     source = config.model or str(_newest_model(layout))
@@ -116,14 +118,14 @@ def _predictor(config: Config, layout: Layout) -> Predictor:
     labels = labels_of_model(Path(source), labels_of(layout))
     if is_drawings_only(Path(source)):
         logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
+    classifier = Classifier.load(
+        source, labels, layout.root, dtype=config.dtype, n_uncached_blocks=0, batch_size=config.batch_size
+    )  # fmt: skip
     if _is_fused(config, Path(source)):
-        from skincare.inference.fused_predictor import FusedPredictor
-
-        return FusedPredictor(Path(source), labels, PackReader(config.ocr, layout.ocr_cache), config.batch_size)
-    has_text = hints.read_settings(Path(source)).kind == "text"
+        return FusedPredictor(classifier, PackReader(config.ocr, layout.ocr_cache))
     return ModelPredictor(
-        source, labels, config.decoder, config.temperature, needs_probabilities=config.min_confidence is not None,
-        batch_size=config.batch_size, packs=PackReader(config.ocr, layout.ocr_cache) if has_text else None,
+        classifier, config.decoder, config.temperature, needs_probabilities=config.min_confidence is not None,
+        packs=PackReader(config.ocr, layout.ocr_cache) if classifier.hint_settings.kind == "text" else None,
     )  # fmt: skip
 
 

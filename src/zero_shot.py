@@ -1,4 +1,4 @@
-"""Ask the model, as it is, about every test image.
+"""Evaluate the model without training on the test images.
 
 In: clean_dataset/test.json and its images, a model of the hub or a folder.
 Out: log/zero_shot/{predictions.jsonl,metrics.json,manifest.json}, plots/cm_before_training.png.
@@ -11,53 +11,59 @@ from typing import Annotated, Literal
 
 import tyro
 
-from skincare import figures, runlog, stage
+from skincare import runlog, stage
 from skincare.dataset.chat import read_dataset
-from skincare.evaluation import metrics
 from skincare.files import write_json
-from skincare.inference import predictions
-from skincare.inference.decoders import DecoderName
-from skincare.inference.evaluated import EvaluatedModel
-from skincare.modeling.freezing import count
-from skincare.modeling.settings import DEFAULT_MODEL, PixelLimits
+from skincare.labels import labels_of
+from skincare.modeling.settings import DEFAULT_MODEL, DecoderName, PixelLimits
 from skincare.paths import Layout
 from skincare.runlog import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """Options of the stage."""
 
     model: str = DEFAULT_MODEL
     """Model of the Hugging Face hub, or a local folder."""
     split: Literal["train", "val", "test"] = "test"
-    """Dataset file to ask about."""
+    """Split of the dataset to evaluate on."""
     min_tokens: int = 64
-    """Least visual tokens of an image (28 x 28 pixels each)."""
+    """Minimum number of visual tokens of an image (28 x 28 pixels each)."""
     max_tokens: int = 128
-    """Most visual tokens of an image."""
+    """Maximum number of visual tokens of an image."""
     decoder: DecoderName = "generate"
-    """How answers are got: free text, only the 14 names, the likeliest name, or the model's classification head."""
+    """generate: free text; constrained: text limited to the labels; rank: the most likely label; head: the model's
+    classification head."""
     batch_size: int = 16
-    """Images per forward pass; it does not change the answers."""
+    """Images per forward pass; it does not change the predictions."""
     cache_images: Annotated[bool, tyro.conf.arg(aliases=("--no-cache-pictures",))] = True
-    """Keep the frozen vision prefix's output on disk (.cache/vision); finetune.py and other decoders use it too."""
-    cache_answers: bool = True
-    """Keep answers as they are given (.cache/answers): what was asked once is not asked again."""
+    """Cache the output of the frozen vision blocks in .cache/vision; finetune.py and other decoders use it too."""
+    cache_predictions: Annotated[bool, tyro.conf.arg(aliases=("--no-cache-answers",))] = True
+    """Cache predictions in .cache/answers; an interrupted evaluation continues from there."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Predict, score and draw."""
-    examples = read_dataset(layout, config.split)
-    limits = PixelLimits(config.min_tokens, config.max_tokens)
-    asked = EvaluatedModel(
-        config.model, layout, limits, cache_images=config.cache_images, cache_answers=config.cache_answers
-    )
-    answered = asked.predict(examples, config.split, asked.decoder(config.decoder), config.batch_size)
-    scores = metrics.score(answered, asked.encoder.labels)
+    """Predict and score the split, and draw the confusion matrix."""
+    # Importing torch and transformers takes seconds, which --help must not wait for.
+    from skincare import figures
+    from skincare.evaluation import metrics
+    from skincare.inference import predictions
+    from skincare.inference.classifier import Classifier
+    from skincare.inference.manifest import write_manifest
+    from skincare.modeling.freezing import count
+
+    examples, labels = read_dataset(layout, config.split), labels_of(layout)
+    classifier = Classifier.load(
+        config.model, labels, layout.root, limits=PixelLimits(config.min_tokens, config.max_tokens),
+        vision_cache=layout.vision_cache if config.cache_images else None,
+        prediction_cache=layout.answer_cache if config.cache_predictions else None, batch_size=config.batch_size,
+    )  # fmt: skip
+    predicted = classifier.predict(examples, config.split, classifier.decoder(config.decoder))
+    scores = metrics.score(predicted, labels)
     runlog.take_back_summary("zero_shot", layout)
-    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
-    asked.write_manifest(layout.zero_shot, config, {"predictions.jsonl": answered})
+    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", predicted)
+    write_manifest(layout.zero_shot, classifier, config, {"predictions.jsonl": predicted})
     write_json(layout.zero_shot / "metrics.json", metrics.to_json(scores))
     figures.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
     return Summary(
@@ -67,9 +73,9 @@ def run(config: Config, layout: Layout) -> Summary:
             "model": config.model,
             "split": config.split,
             "decoder": config.decoder,
-            "n_parameters": count(asked.recogniser.model.parameters()),
-            "device": str(asked.recogniser.device),
-            "prompt": asked.encoder.prompt_text,
+            "n_parameters": count(classifier.network.model.parameters()),
+            "device": str(classifier.device),
+            "prompt": classifier.encoder.prompt_text,
         },
     )
 

@@ -28,8 +28,8 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_encoder():
-    from skincare.modeling.batches import PromptEncoder
-    from skincare.modeling.model import load_processor
+    from skincare.modeling.loading import load_processor
+    from skincare.modeling.prompt_encoder import PromptEncoder
     from skincare.paths import TINY_MODEL
 
     return PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
@@ -39,7 +39,7 @@ def tiny_encoder():
 def tiny_model() -> Iterator:
     import torch
 
-    from skincare.modeling.model import load_model
+    from skincare.modeling.loading import load_model
     from skincare.paths import TINY_MODEL
 
     yield load_model(TINY_MODEL, torch.device("cpu"))

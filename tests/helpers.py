@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from skincare.inference.predictions import Prediction
-from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.prompt_encoder import PromptEncoder
 
 
 def noise_image(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -18,7 +18,7 @@ def mixed_pixels(encoder: PromptEncoder) -> list:
     old, processor.size = processor.size, {"shortest_edge": 20 * 784, "longest_edge": 60 * 784}
     try:
         shapes = ((168, 168), (200, 120), (168, 168), (100, 230))
-        return [encoder.pixels(noise_image(*shape, seed=i)) for i, shape in enumerate(shapes)]
+        return [encoder.patches(noise_image(*shape, seed=i)) for i, shape in enumerate(shapes)]
     finally:
         processor.size = old
 

@@ -6,9 +6,8 @@ import pytest
 
 import ablations
 from skincare.inference import predictions
-from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.classifier import Classifier
 from skincare.labels import skincare_labels
-from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from tests.dataset_helpers import write_dataset_files
 from tests.helpers import prediction
@@ -44,14 +43,15 @@ def test_every_way_is_scored_on_the_same_images(layout):
 
 
 def test_another_order_changes_the_list_of_the_prompt_and_nothing_else(layout):
-    model = EvaluatedModel(TINY_MODEL, layout, PixelLimits(36, 36))
+    model = Classifier.load(TINY_MODEL, skincare_labels(), layout.root)
     order = CATEGORIES[::-1]
-    other = model.listing(order).encoder.prompt_text
+    other = model.with_label_order(order).encoder.prompt_text
     assert SYSTEM_PROMPT in model.encoder.prompt_text
     assert (
         other == model.encoder.prompt_text.replace(", ".join(CATEGORIES), ", ".join(order)) != model.encoder.prompt_text
     )
-    assert model.listing(CATEGORIES).description == model.description != model.listing(order).description
+    same, different = model.with_label_order(CATEGORIES), model.with_label_order(order)
+    assert same.identity == model.identity != different.identity
 
 
 def test_agreement_counts_images():

@@ -13,7 +13,7 @@ import finetune
 from skincare import figures
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
-from skincare.training import objectives, run_spec, sampling, training_run
+from skincare.training import run_spec, sampling, training_run
 from skincare.training.distributed import World
 from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
@@ -47,17 +47,17 @@ def gradients(training) -> dict[str, torch.Tensor]:
 
 def of_the_mean(training, examples) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of a single pass over all images, with explicit weights."""
-    recogniser, recipe = training.images.recogniser, training.recipe
-    recogniser.zero_grad(set_to_none=True)
-    grids, features = training.images.get([one.image for one in examples])
+    classifier, recipe = training.classifier, training.recipe
+    classifier.network.zero_grad(set_to_none=True)
+    grids, features = classifier.features.get([one.image for one in examples])
     categories = [one.category for one in examples]
-    losses = objectives.losses(recogniser, training.images.encoder, recipe.head, grids, features, categories)
+    losses = classifier.losses(recipe.head, grids, features, categories)
     losses = sampling.focal_losses(losses) if recipe.imbalance == "focal" else losses
     weights = sampling.category_weights(training.categories) if recipe.imbalance == "class_balanced" else {}
     loss = (losses * torch.tensor([weights.get(one, 1.0) for one in categories])).mean()
     loss.backward()
     found = gradients(training)
-    recogniser.zero_grad(set_to_none=True)
+    classifier.network.zero_grad(set_to_none=True)
     return loss.item(), found
 
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
@@ -73,13 +73,13 @@ def test_augmented_images_have_the_models_input_resolution(tiny_encoder, kind, s
     encoder = PromptEncoder(copy.deepcopy(tiny_encoder.processor), skincare_labels())
     encoder.processor.image_processor.size = PixelLimits(*limits).as_size()
     image = IMAGE.resize(size)
-    grid = encoder.pixels(image).grid
+    grid = encoder.patches(image).grid
     wanted = (14 * grid[2], 14 * grid[1])
     for i in range(10):
         augmented = augment(image, kind, 0, 1, f"1_{i}", encoder.enough_size)
         assert all(found >= least for found, least in zip(augmented.size, wanted, strict=True)), "no image is enlarged"
         assert augmented.width * augmented.height < 2.5 * limits[1] * 784
-        assert encoder.pixels(augmented).grid == grid or kind == "geometric"
+        assert encoder.patches(augmented).grid == grid or kind == "geometric"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +93,7 @@ def test_a_small_image_is_not_enlarged(kind):
 def test_the_number_of_threads_does_not_change_the_features(tiny_model, tiny_encoder, tmp_path, kind, monkeypatch):
     layout = Layout(tmp_path)
     names = [one.image for one in write_dataset_files(layout, {"train": 6})["train"]]
-    images = VisionFeatures(Recogniser(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
+    images = VisionFeatures(CachedQwen2VL(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
     shown = [partial(augment, kind=kind, seed=0, epoch=1, image_id=one, enough_size=tiny_encoder.enough_size)
              for one in names]  # fmt: skip
     found = []
@@ -101,7 +101,7 @@ def test_the_number_of_threads_does_not_change_the_features(tiny_model, tiny_enc
         monkeypatch.setattr(
             "skincare.modeling.vision_features.ThreadPoolExecutor", partial(ThreadPoolExecutor, n_workers)
         )
-        found.append(torch.cat(images.views(names, shown)[1]))
+        found.append(torch.cat(images.transformed(names, shown)[1]))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 

@@ -24,8 +24,8 @@ from transformers import (
 import predict
 from skincare.dataset.image_files import FolderImages
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import load_processor
+from skincare.modeling.loading import load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import chat_template
 from skincare.training import training_run

@@ -17,13 +17,13 @@ from skincare.dataset import chat, hints
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.inference import predictions, saliency
+from skincare.inference.classifier import Classifier
 from skincare.inference.decoders import make_decoder
-from skincare.inference.evaluated import EvaluatedModel
 from skincare.inference.model_predictor import ModelPredictor
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import load_config
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import load_config
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import HINT_LABELS
@@ -79,11 +79,11 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["generate", "constrained", "rank"])
 def test_prompts_of_different_length_are_answered_together_as_alone(tiny_model, tiny_encoder, name):
-    recogniser = Recogniser(tiny_model.float().requires_grad_(False))
+    network = CachedQwen2VL(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
+    grids, states = [one.grid for one in pixels], network.vision_features(pixels)
     some = ["", f"{OCR}NOOR", f"{OCR}Clay Mask, 50 ml, NOOR", f"{OCR}Peel"]
-    decoder = make_decoder(name, recogniser, tiny_encoder)
+    decoder = make_decoder(name, network, tiny_encoder)
     together = decoder(grids, states, some)
     alone = [decoder([grid], [state], [hint])[0] for grid, state, hint in zip(grids, states, some, strict=True)]
     assert [one.text for one in together] == [one.text for one in alone]
@@ -94,15 +94,15 @@ def test_prompts_of_different_length_are_answered_together_as_alone(tiny_model, 
 
 def test_the_scores_of_a_hinted_prompt_are_those_of_its_whole_sequence(tiny_model, tiny_encoder):
     """One prefill from the kept opening and a pass over the tree, against each name after the whole prompt."""
-    recogniser = Recogniser(tiny_model.float().requires_grad_(False))
+    network = CachedQwen2VL(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)[:1]
-    grids, states, hint = [pixels[0].grid], recogniser.vision_features(pixels), f"{OCR}Clay Mask, 50 ml"
-    ranked = make_decoder("rank", recogniser, tiny_encoder)(grids, states, [hint])[0].log_probabilities
+    grids, states, hint = [pixels[0].grid], network.vision_features(pixels), f"{OCR}Clay Mask, 50 ml"
+    ranked = make_decoder("rank", network, tiny_encoder)(grids, states, [hint])[0].log_probabilities
     batch = tiny_encoder.batch(grids * 14, CATEGORIES, hints=[hint] * 14)
     n_tokens = torch.tensor([len(tiny_encoder.answer_tokens(name)) for name in CATEGORIES])
-    whole = torch.log_softmax(-recogniser(batch, states * 14) * n_tokens, dim=0)
+    whole = torch.log_softmax(-network(batch, states * 14) * n_tokens, dim=0)
     assert torch.allclose(torch.tensor(ranked), whole.detach(), atol=1e-3)
-    other = make_decoder("rank", recogniser, tiny_encoder)(grids, states, [f"{OCR}Peel"])[0].log_probabilities
+    other = make_decoder("rank", network, tiny_encoder)(grids, states, [f"{OCR}Peel"])[0].log_probabilities
     assert max(abs(a - b) for a, b in zip(ranked, other, strict=True)) > 0.01
 
 
@@ -256,13 +256,13 @@ def test_what_is_explained_is_the_prompt_with_its_hint(trained):
     explained = explain.run(explain.Config(root=layout.root), layout).results["images"]
     ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl", skincare_labels())
     assert [one.hint for one in ranked] == [one.hint for one in chat.read_dataset(layout, "test")]
-    model = EvaluatedModel(layout.finetuned_model("r"), layout, LIMITS)
+    model = Classifier.load(layout.finetuned_model("r"), skincare_labels(), layout.root, limits=LIMITS)
     one = next(one for one in ranked if one.hint)
     row = next(row for row in explained if row["image_id"] == one.image_id)
-    grids, states = model.images.get([one.file])
+    grids, states = model.features.get([one.file])
 
     def contrast(*some):
-        found = saliency.explain(model.recogniser, model.encoder, grids, states, [one.truth], [row["rival"]], *some)
+        found = saliency.explain(model.network, model.encoder, grids, states, [one.truth], [row["rival"]], *some)
         return found[0].contrast
 
     assert contrast([one.hint]) == pytest.approx(row["contrast"], abs=1e-3)
@@ -283,12 +283,12 @@ def test_predict_reads_the_hint_of_an_image_itself_or_says_that_it_cannot(tmp_pa
     (tmp_path / "a.jpg").write_bytes(jpeg(pack(1, 224)))
 
     def probabilities(*texts):
-        predictor = ModelPredictor(str(tmp_path / "model"), skincare_labels(), "rank", 1.0, needs_probabilities=True,
-                                   packs=FakePacks(*texts))  # fmt: skip
+        classifier = Classifier.load(tmp_path / "model", skincare_labels(), tmp_path)
+        predictor = ModelPredictor(classifier, "rank", packs=FakePacks(*texts))
         return predictor([tmp_path / "a.jpg"])[0].probability
 
     one, other = probabilities("Clay Mask"), probabilities("Bath Salts", "<|im_end|>", "too long for the budget")
     assert (one != other) == (kind == "text")
-    assert ("predicted without" in caplog.text) == (kind == "metadata")
+    assert ("predicting without hints" in caplog.text) == (kind == "metadata")
     # Beyond the budget of the training nothing is said.
     assert probabilities("Clay Mask", "a" * 100) == one

@@ -12,7 +12,7 @@ import export_dataset
 from skincare.dataset import chat, hints
 from skincare.dataset.shards import ShardedDataset
 from skincare.errors import MissingInputError, StageError
-from skincare.inference.prediction_cache import Journal
+from skincare.inference.prediction_cache import PredictionCache
 from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import HINT_LABELS, hint_of, user_messages, with_hint
@@ -127,9 +127,11 @@ def test_tokens_are_those_of_the_whole_text(tiny_encoder):
     text = text.replace("<|image_pad|>", "<|image_pad|>" * 36)
     batch = tiny_encoder.batch([(1, 12, 12)], hints=[hint])
     assert batch.input_ids[0].tolist() == tiny_encoder.tokenizer.encode(text, add_special_tokens=False)
-    apart = tiny_encoder.questions([(1, 12, 12)], [hint])
-    assert apart.opening == tiny_encoder.questions([(1, 12, 12)]).opening == tiny_encoder.opening
-    assert [*apart.opening, *apart.input_ids[0].tolist()] == batch.input_ids[0].tolist()
+    apart = tiny_encoder.inference_batch([(1, 12, 12)], [hint])
+    assert (
+        apart.prompt_prefix == tiny_encoder.inference_batch([(1, 12, 12)]).prompt_prefix == tiny_encoder.prompt_prefix
+    )
+    assert [*apart.prompt_prefix, *apart.input_ids[0].tolist()] == batch.input_ids[0].tolist()
 
 
 def test_hints_for_other_images_are_refused(tiny_encoder):
@@ -152,9 +154,9 @@ def test_a_dataset_with_another_question_or_no_hint_of_ours_is_refused(tmp_path,
 
 
 def test_the_key_of_a_kept_answer_holds_the_hint_and_is_the_old_one_without():
-    journal = Journal({"weights": "abc"}, None)
-    assert journal.key("00ff") == journal.key("00ff", "") == "866e983e409440d817d47bd6e03f473e"
-    assert len({journal.key("00ff", hint) for hint in ("", "a", "b")}) == 3
+    cache = PredictionCache({"weights": "abc"}, None)
+    assert cache.key("00ff") == cache.key("00ff", "") == "866e983e409440d817d47bd6e03f473e"
+    assert len({cache.key("00ff", hint) for hint in ("", "a", "b")}) == 3
 
 
 # -- from the stage on

@@ -82,12 +82,12 @@ def test_gradients_of_an_earlier_step_do_not_add_up(trainer):
 
 def test_steps_run_in_training_mode_and_evaluation_in_evaluation_mode(trainer, monkeypatch):
     modes = []
-    recogniser, original_loss = trainer.images.recogniser, trainer.loss
-    monkeypatch.setattr(trainer, "loss", lambda *given: modes.append(recogniser.training) or original_loss(*given))
+    network, original_loss = trainer.classifier.network, trainer.loss
+    monkeypatch.setattr(trainer, "loss", lambda *given: modes.append(network.training) or original_loss(*given))
     trainer._compute_gradients(trainer.train[:4])
-    original = loop.evaluation.predict
+    original = trainer.classifier.predict
     monkeypatch.setattr(
-        loop.evaluation, "predict", lambda *a, **k: modes.append(recogniser.training) or original(*a, **k)
+        trainer.classifier, "predict", lambda *a, **k: modes.append(network.training) or original(*a, **k)
     )
     trainer._finish_epoch()
     assert modes == [True, False]
@@ -98,7 +98,7 @@ def finish_epochs(trainer, monkeypatch, results):
     real_scores, saved, are_best = metrics.score, [], []
     monkeypatch.setattr(Trainer, "_save", lambda self, kind: saved.append(kind))
     for accuracy, loss in results:
-        monkeypatch.setattr(loop.evaluation, "total_loss", lambda *_, loss=loss: loss * len(trainer.val))
+        monkeypatch.setattr(trainer.classifier, "total_loss", lambda *_, loss=loss: loss * len(trainer.val))
         monkeypatch.setattr(
             loop.metrics, "score", lambda *given, a=accuracy: dataclasses.replace(real_scores(*given), accuracy=a)
         )

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig
 
 from skincare.modeling.freezing import freeze
-from skincare.modeling.model import load_config, load_model
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import load_config, load_model
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
 from skincare.training import activation_memory, adapters, memory_plan
@@ -36,12 +36,12 @@ def test_parameter_counts_match_the_loaded_model(tiny_model):
     assert found.optimizer_bytes == 8 * found.n_trainable
 
 
-def stored_bytes(recogniser, encoder, n_images, *, opening_apart=False):
+def stored_bytes(network, encoder, n_images, *, without_prefix=False):
     """The bytes that autograd stores in a real pass in bf16 autocast, without weights, and the batch."""
-    pixels = [encoder.pixels(noise_image(168, 168, seed)) for seed in range(n_images)]
-    features = recogniser.vision_features(pixels)
-    batch = encoder.batch([one.grid for one in pixels], ["Moisturiser"] * n_images, opening_apart=opening_apart)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in recogniser.model.parameters()}
+    pixels = [encoder.patches(noise_image(168, 168, seed)) for seed in range(n_images)]
+    features = network.vision_features(pixels)
+    batch = encoder.batch([one.grid for one in pixels], ["Moisturiser"] * n_images, without_prefix=without_prefix)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.model.parameters()}
     stored = {}
 
     def store(tensor):
@@ -50,21 +50,21 @@ def stored_bytes(recogniser, encoder, n_images, *, opening_apart=False):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
-        recogniser(batch, features).mean()
+        network(batch, features).mean()
     return sum(tensor.untyped_storage().nbytes() for tensor in stored.values()), batch
 
 
 def in_bf16(model, trainable):
     freeze(model.to(torch.bfloat16), trainable)
     model.config.dtype = torch.bfloat16
-    return Recogniser(model)
+    return CachedQwen2VL(model)
 
 
-@pytest.mark.parametrize("opening_apart", [False, True], ids=["whole", "cached_prefix"])
-def test_activations_match_those_that_autograd_stores_in_a_real_pass(tiny_model, tiny_encoder, opening_apart):
+@pytest.mark.parametrize("without_prefix", [False, True], ids=["whole", "cached_prefix"])
+def test_activations_match_those_that_autograd_stores_in_a_real_pass(tiny_model, tiny_encoder, without_prefix):
     """The plan is never below the measured size, and above it only by the effect of autocast on trained parts."""
-    measured, batch = stored_bytes(in_bf16(tiny_model, Trainable()), tiny_encoder, 4, opening_apart=opening_apart)
-    n_prefix = len(batch.opening)
+    measured, batch = stored_bytes(in_bf16(tiny_model, Trainable()), tiny_encoder, 4, without_prefix=without_prefix)
+    n_prefix = len(batch.prompt_prefix)
     found = planned(n_tokens=n_prefix + batch.input_ids.shape[1], n_prefix=n_prefix)
     assert found.cast_bytes == 2 * found.n_trainable
     per_step = found.activation_bytes_per_step + found.cast_bytes
@@ -76,10 +76,10 @@ def test_activations_match_those_that_autograd_stores_in_a_real_pass(tiny_model,
 )
 def test_checkpointed_activations_match_a_real_pass(tiny_model, tiny_encoder, trainable):
     """Per additional image: the constant part of a pass is excluded."""
-    recogniser = in_bf16(tiny_model, trainable)
+    network = in_bf16(tiny_model, trainable)
     enable_checkpointing(tiny_model)
-    recogniser.train()
-    (four, batch), (eight, _) = (stored_bytes(recogniser, tiny_encoder, n) for n in (4, 8))
+    network.train()
+    (four, batch), (eight, _) = (stored_bytes(network, tiny_encoder, n) for n in (4, 8))
     found = planned(n_tokens=batch.input_ids.shape[1], trainable=trainable)
     assert 1 < found.checkpointed_bytes_per_image / ((eight - four) / 4) < 1.7
     assert found.checkpointed_bytes_per_image < 0.9 * found.activation_bytes_per_image

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skincare.labels import skincare_labels
-from skincare.modeling.model import load_processor
+from skincare.modeling.loading import load_processor
 from skincare.paths import TINY_MODEL
 from skincare.training import model_export
 

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 import finetune
 from skincare import figures
 from skincare.errors import StageError
-from skincare.inference import asking, decoders
+from skincare.inference import decoders
+from skincare.inference.classifier import Classifier
 from skincare.modeling import out_of_memory
 from skincare.modeling.out_of_memory import Passes, halving
-from skincare.modeling.recogniser import Recogniser
-from skincare.modeling.vision_features import VisionFeatures
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
-from skincare.training import objectives, preflight
+from skincare.training import preflight
 from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 
@@ -95,47 +95,47 @@ def test_a_last_short_pass_does_not_make_all_passes_short():
 
 @pytest.fixture
 def ready(tiny_model, tiny_encoder, tmp_path):
-    """Images, examples and a decoder of the tiny model, nothing computed yet."""
+    """Classifiers of the tiny model with passes of 2 and of 7 images, nothing computed yet, and seven examples."""
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"val": 7})["val"]
-    recogniser = Recogniser(tiny_model.requires_grad_(False), n_live_blocks=1)
-    return VisionFeatures(recogniser, tiny_encoder, layout.root), decoders.Rank(recogniser, tiny_encoder), examples
+    network = CachedQwen2VL(tiny_model.requires_grad_(False), n_uncached_blocks=1)
+    return *(Classifier(network, tiny_encoder, layout.root, batch_size=n) for n in (2, 7)), examples
 
 
-def predicted(images, decoder, examples, batch_size):
-    found = asking.predict(images, decoder, examples, "val", asking.inference_passes(batch_size), show_progress=False)
+def predicted(classifier, examples):
+    found = classifier.predict(examples, "val", classifier.decoder("rank"), show_progress=False)
     return [dataclasses.replace(one, latency_s=0.0) for one in found]
 
 
 def test_predictions_are_those_of_smaller_batches(ready, monkeypatch):
-    images, decoder, examples = ready
-    expected = predicted(images, decoder, examples, 2)
+    small, large, examples = ready
+    expected = predicted(small, examples)
     called = []
-    monkeypatch.setattr(decoders.Rank, "__call__", refusing(type(decoder).__call__, 2, lambda _, grids, *__: (
+    original = decoders.RankingDecoder.__call__
+    monkeypatch.setattr(decoders.RankingDecoder, "__call__", refusing(original, 2, lambda _, grids, *__: (
         called.append(len(grids)) or len(grids))))  # fmt: skip
-    assert predicted(images, decoder, examples, 7) == expected
+    assert predicted(large, examples) == expected
     assert called == [7, 4, 2, 2, 2, 1]
 
 
 def test_the_loss_is_that_of_smaller_batches(ready, monkeypatch):
-    images, _, examples = ready
-    expected = asking.total_loss(images, "none", examples, asking.inference_passes(2))
-    monkeypatch.setattr(objectives, "losses", refusing(objectives.losses, 2, lambda *all: len(all[-1])))
-    assert asking.total_loss(images, "none", examples, asking.inference_passes(7)) == expected
+    small, large, examples = ready
+    expected = small.total_loss("none", examples)
+    monkeypatch.setattr(Classifier, "losses", refusing(Classifier.losses, 2, lambda *all: len(all[-1])))
+    assert large.total_loss("none", examples) == expected
 
 
 def test_the_frozen_blocks_are_passed_in_smaller_batches(ready, monkeypatch):
-    images, _, examples = ready
+    classifier, other, examples = ready
     names = [one.image for one in examples]
     called = []
-    original = Recogniser.vision_features
-    monkeypatch.setattr(Recogniser, "vision_features", refusing(original, 3, lambda _, some: (
+    original = CachedQwen2VL.vision_features
+    monkeypatch.setattr(CachedQwen2VL, "vision_features", refusing(original, 3, lambda _, some: (
         called.append(len(some)) or len(some))))  # fmt: skip
-    images.fill(names, batch_size=7)
+    classifier.features.fill(names, batch_size=7)
     assert called == [7, 4, 2, 2, 2, 1]
-    monkeypatch.setattr(Recogniser, "vision_features", original)
-    other = VisionFeatures(images.recogniser, images.encoder, images.files)
-    for found, expected in zip(images.get(names)[1], other.get(names)[1], strict=True):
+    monkeypatch.setattr(CachedQwen2VL, "vision_features", original)
+    for found, expected in zip(classifier.features.get(names)[1], other.features.get(names)[1], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -216,8 +216,8 @@ def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(l
         (Trainer, "_accumulate_gradients", "training with a single image.*--gradient-checkpointing True"),
         (preflight, "check", "pre-flight with a single image.*--max-tokens"),
         (torch.optim.AdamW, "step", "pre-flight with a single image"),
-        (Recogniser, "vision_features", "frozen vision blocks with a single image.*--max-tokens"),
-        (decoders.Greedy, "__call__", "inference with a single image.*--max-tokens"),
+        (CachedQwen2VL, "vision_features", "frozen vision blocks with a single image.*--max-tokens"),
+        (decoders.GreedyDecoder, "__call__", "inference with a single image.*--max-tokens"),
     ],
 )
 def test_not_even_one_is_an_error_that_says_what_to_change(layout, monkeypatch, place, name, says):

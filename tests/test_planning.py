@@ -10,10 +10,10 @@ import finetune
 from skincare import stage
 from skincare.errors import MissingInputError
 from skincare.labels import skincare_labels
-from skincare.modeling import model, qwen2_vl_2b
-from skincare.modeling.batches import PromptEncoder
+from skincare.modeling import loading, qwen2_vl_2b
 from skincare.modeling.freezing import freeze
-from skincare.modeling.model import load_processor
+from skincare.modeling.loading import load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import DEFAULT_MODEL, Trainable
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training import activation_memory, planning
@@ -30,7 +30,7 @@ def no_hub(monkeypatch):
         raise AssertionError("the hub was accessed")
 
     for name in ("snapshot_download", "http_head"):
-        monkeypatch.setattr(model, name, unreachable)
+        monkeypatch.setattr(loading, name, unreachable)
 
 
 @pytest.fixture

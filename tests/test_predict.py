@@ -17,12 +17,12 @@ from skincare import images
 from skincare.errors import MissingInputError, StageError
 from skincare.inference import decoders
 from skincare.inference.decoders import make_decoder
-from skincare.inference.image_predictions import Row, to_csv, to_table
+from skincare.inference.image_predictions import ImagePrediction, to_csv, to_table
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.heads import ClassificationHead, save_head
-from skincare.modeling.model import load_processor
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.text_reading import extraction
 from skincare.text_reading.pack_text import PackText, TextLine
@@ -76,12 +76,12 @@ def answered(tmp_path, folder, **config):
 
 
 def test_a_ranking_gives_the_probability_of_the_named_category(tmp_path, folder, tiny_model):
-    recogniser, encoder = (
-        Recogniser(tiny_model.requires_grad_(False)),
+    network, encoder = (
+        CachedQwen2VL(tiny_model.requires_grad_(False)),
         PromptEncoder(load_processor(TINY_MODEL), skincare_labels()),
     )
-    image = encoder.pixels(images.decode((folder / "a.jpg").read_bytes()))
-    said = make_decoder("rank", recogniser, encoder)([image.grid], recogniser.vision_features([image]))[0]
+    image = encoder.patches(images.decode((folder / "a.jpg").read_bytes()))
+    said = make_decoder("rank", network, encoder)([image.grid], network.vision_features([image]))[0]
 
     _, rows = answered(tmp_path, folder, decoder="rank")
     assert (rows[0]["category"], rows[0]["answer"]) == (said.text, said.text)
@@ -165,14 +165,14 @@ def test_without_a_fine_tuned_model_the_stage_is_named(tmp_path, folder):
 
 
 def test_words_of_a_model_cannot_control_the_terminal():
-    rows = [Row("a\n.jpg", "Unknown", None, "offlist", "two\nlines \x1b[31mred")]
+    rows = [ImagePrediction("a\n.jpg", "Unknown", None, "offlist", "two\nlines \x1b[31mred")]
     table = to_table(rows)
     assert len(table.splitlines()) == 2
     assert "\x1b" not in table
 
 
 def test_words_of_a_model_are_no_formula_in_a_spreadsheet():
-    text = to_csv([Row("a.jpg", "Unknown", None, "offlist", "=HYPERLINK(0)")])
+    text = to_csv([ImagePrediction("a.jpg", "Unknown", None, "offlist", "=HYPERLINK(0)")])
     assert text.splitlines()[1] == "a.jpg,Unknown,,offlist,'=HYPERLINK(0)"
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from skincare.errors import StageError
-from skincare.modeling.batches import IGNORED
+from skincare.inference.classifier import Classifier
 from skincare.modeling.freezing import freeze
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.prompt_encoder import IGNORED
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
-from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
 from skincare.training import preflight
 from tests.dataset_helpers import write_dataset_files
@@ -18,28 +18,28 @@ from tests.dataset_helpers import write_dataset_files
 
 @pytest.fixture
 def ready(tiny_model, tiny_encoder, tmp_path):
-    """The inputs of the checks: images, trainable parameters, the first examples."""
+    """The inputs of the checks: classifier, trainable parameters, the first examples."""
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"train": 3})["train"]
     parameters = freeze(tiny_model, Trainable())
-    return VisionFeatures(Recogniser(tiny_model), tiny_encoder, layout.root), parameters, examples
+    return Classifier(CachedQwen2VL(tiny_model), tiny_encoder, layout.root), parameters, examples
 
 
 def test_a_correct_run_passes_and_is_left_unchanged(ready):
-    images, parameters, examples = ready
-    before = {name: tensor.clone() for name, tensor in images.recogniser.model.state_dict().items()}
+    classifier, parameters, examples = ready
+    before = {name: tensor.clone() for name, tensor in classifier.network.model.state_dict().items()}
     torch_state, python_state = torch.get_rng_state(), random.getstate()
-    preflight.check(images, parameters, examples, 2e-3, 1.0)
-    assert all(torch.equal(before[name], tensor) for name, tensor in images.recogniser.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in images.recogniser.model.parameters())
+    preflight.check(classifier, parameters, examples, 2e-3, 1.0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in classifier.network.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in classifier.network.model.parameters())
     assert torch.equal(torch_state, torch.get_rng_state())
     assert random.getstate() == python_state
 
 
 def batch_of(ready):
-    images, _, examples = ready
-    grids, features = images.get([one.image for one in examples])
-    return images.encoder.batch(grids, [one.category for one in examples]), features
+    classifier, _, examples = ready
+    grids, features = classifier.features.get([one.image for one in examples])
+    return classifier.encoder.batch(grids, [one.category for one in examples]), features
 
 
 def test_a_prompt_without_the_question_is_caught(ready):
@@ -70,31 +70,31 @@ def test_wrong_labels_are_caught(ready, shift):
 
 
 def test_a_gradient_of_a_frozen_module_is_caught(ready):
-    images, parameters, examples = ready
-    images.recogniser.model.model.language_model.layers[0].requires_grad_(True)
+    classifier, parameters, examples = ready
+    classifier.network.model.model.language_model.layers[0].requires_grad_(True)
     with pytest.raises(StageError, match=r"layers\.0.*frozen but has a gradient"):
-        preflight.check(images, parameters, examples, 2e-3, 1.0)
+        preflight.check(classifier, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_trainable_module_without_gradient_is_caught(ready):
-    images, parameters, examples = ready
+    classifier, parameters, examples = ready
     parameters["model.language_model.layers.3.mlp.up_proj.weight"].requires_grad_(False)
     with pytest.raises(StageError, match="no gradient"):
-        preflight.check(images, parameters, examples, 2e-3, 1.0)
+        preflight.check(classifier, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_zero_gradient_of_a_module_is_caught(ready):
-    images, parameters, examples = ready
+    classifier, parameters, examples = ready
     with torch.no_grad():
-        images.recogniser.model.model.visual.merger.mlp[-1].weight.zero_()
+        classifier.network.model.model.visual.merger.mlp[-1].weight.zero_()
     with pytest.raises(StageError, match="norm"):
-        preflight.check(images, parameters, examples, 2e-3, 1.0)
+        preflight.check(classifier, parameters, examples, 2e-3, 1.0)
 
 
 def test_a_step_too_small_for_the_dtype_is_caught(ready):
     """bf16 weights at a small learning rate: the optimizer steps, nothing changes."""
-    images, _, examples = ready
-    model = images.recogniser.model
+    classifier, _, examples = ready
+    model = classifier.network.model
     model.model.language_model.layers[-1].to(torch.bfloat16)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad and "language_model.layers.3" in n}
     for parameter in parameters.values():

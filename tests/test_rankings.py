@@ -5,8 +5,8 @@ import torch
 
 from skincare.inference import rankings
 from skincare.labels import skincare_labels
-from skincare.modeling.recogniser import Recogniser
-from skincare.modeling.token_trie import build_tree
+from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.token_trie import build_trie
 from tests.helpers import mixed_pixels
 from tests.test_decoders import plain_scores
 
@@ -16,14 +16,14 @@ ALIASES = {one.phrase: one.label for one in skincare_labels().aliases}
 
 @pytest.fixture
 def asked(tiny_model, tiny_encoder):
-    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    network = CachedQwen2VL(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
-    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.vision_features(pixels)
+    return network, tiny_encoder, [one.grid for one in pixels], network.vision_features(pixels)
 
 
 def raw(asked, names=CATEGORIES):
-    recogniser, encoder, grids, states = asked
-    return recogniser.score_tree(encoder.questions(grids), states, build_tree(encoder, names))
+    network, encoder, grids, states = asked
+    return network.score_labels(encoder.inference_batch(grids), states, build_trie(encoder, names))
 
 
 def found(decoder, asked):
@@ -35,13 +35,13 @@ def assert_same(one, other):
 
 
 def test_synonyms_are_scored_as_in_a_plain_pass_and_pooled_by_category(asked):
-    recogniser, encoder, grids, states = asked
-    decoder = rankings.synonyms(recogniser, encoder)
+    network, encoder, grids, states = asked
+    decoder = rankings.synonyms(network, encoder)
     names = decoder.tree.names
     scores = raw(asked, names)
     some = range(0, len(names), 9)
     for i, (grid, image) in enumerate(zip(grids, states, strict=True)):
-        expected = plain_scores(recogniser, encoder, grid, image, [names[n] for n in some])
+        expected = plain_scores(network, encoder, grid, image, [names[n] for n in some])
         torch.testing.assert_close(scores[i, list(some)], expected, rtol=0, atol=1e-3)
     categories = [ALIASES.get(name.lower(), name) for name in names]
     pooled = [scores[:, [c == category for c in categories]].exp().sum(dim=1).log() for category in CATEGORIES]
@@ -50,15 +50,15 @@ def test_synonyms_are_scored_as_in_a_plain_pass_and_pooled_by_category(asked):
 
 
 def test_per_token_divides_by_the_tokens_of_each_name(asked):
-    recogniser, encoder, _, _ = asked
+    network, encoder, _, _ = asked
     lengths = torch.tensor([len(encoder.answer_tokens(name)) for name in CATEGORIES])
     assert len(set(lengths.tolist())) > 1
-    assert_same(found(rankings.per_token(recogniser, encoder), asked), raw(asked) / lengths)
+    assert_same(found(rankings.per_token(network, encoder), asked), raw(asked) / lengths)
 
 
 def test_pmi_takes_off_what_a_white_image_gets(asked):
-    recogniser, encoder, _, _ = asked
-    decoder = rankings.pmi(recogniser, encoder)
+    network, encoder, _, _ = asked
+    decoder = rankings.pmi(network, encoder)
     prior = raw(asked) - found(decoder, asked)
     # Up to a constant of each image it is the same for all.
     prior = prior - prior.mean(dim=1, keepdim=True)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 import finetune
 from skincare import figures
 from skincare.errors import StageError
-from skincare.modeling.model import load_model
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import load_model
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL, Layout
@@ -170,13 +170,13 @@ def test_lora_is_merged_into_the_exported_weights(layout, monkeypatch, variation
     assert (variation == "lora") == all(".lora_" in name for name in training.parameters)
     exported = load_model(layout.finetuned_model("r"), torch.device("cpu"))
     assert not any("lora" in name for name, _ in exported.named_parameters())
-    batch = training.images.encoder.batch([(1, 12, 12)], ["Oil"])
-    images, recogniser = training.images, Recogniser(exported.requires_grad_(False))
+    batch = training.classifier.encoder.batch([(1, 12, 12)], ["Oil"])
+    classifier, network = training.classifier, CachedQwen2VL(exported.requires_grad_(False))
     name = layout.relative(next(layout.clean_images.iterdir()))
-    _, features = images.get([name])
-    _, exported_features = VisionFeatures(recogniser, images.encoder, layout.root).get([name])
+    _, features = classifier.features.get([name])
+    _, exported_features = VisionFeatures(network, classifier.encoder, layout.root).get([name])
     with torch.no_grad():
-        expected, found = images.recogniser(batch, features), recogniser(batch, exported_features)
+        expected, found = classifier.network(batch, features), network(batch, exported_features)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -197,13 +197,13 @@ def test_quantised_weights_are_trained_over_and_never_changed(layout, monkeypatc
     original = Trainer.run
 
     def run(self, on_epoch):
-        model = self.images.recogniser.model
+        model = self.classifier.network.model
         seen["before"] = {name: tensor.clone() for name, tensor in model.state_dict().items() if ".lora_" not in name}
         return original(self, on_epoch)
 
     monkeypatch.setattr(Trainer, "run", run)
     training = trained(layout, monkeypatch, "few", max_epochs=4)
-    model = training.images.recogniser.model
+    model = training.classifier.network.model
     assert all(".lora_" in name for name in training.parameters)
     for layer in model.model.language_model.layers:
         assert layer.mlp.up_proj.base_layer.weight.dtype == layer.self_attn.q_proj.base_layer.weight.dtype == dtype

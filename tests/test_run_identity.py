@@ -12,8 +12,8 @@ from skincare.dataset import chat
 from skincare.dataset.image_files import FolderImages
 from skincare.errors import StageError
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import checkpoint_hashes, load_processor
+from skincare.modeling.loading import checkpoint_hashes, load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL
 from skincare.training import run_identity

@@ -7,7 +7,7 @@ from PIL import Image
 
 from skincare.inference import saliency
 from skincare.labels import skincare_labels
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from tests.helpers import mixed_pixels
 
 CATEGORIES = skincare_labels().names
@@ -15,10 +15,10 @@ CATEGORIES = skincare_labels().names
 
 @pytest.fixture
 def asked(tiny_model, tiny_encoder):
-    """A recogniser with four images of three shapes."""
-    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    """A network with four images of three shapes."""
+    network = CachedQwen2VL(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
-    return recogniser, tiny_encoder, [one.grid for one in pixels], recogniser.vision_features(pixels)
+    return network, tiny_encoder, [one.grid for one in pixels], network.vision_features(pixels)
 
 
 TRUTHS = ("Mask", "Balm", "Bath Oil", "Serum")
@@ -36,11 +36,11 @@ def test_swapped_names_turn_the_sign(asked):
 
 
 def test_maps_have_their_images_shape_whatever_the_batch(asked):
-    recogniser, encoder, grids, states = asked
+    network, encoder, grids, states = asked
     together = saliency.explain(*asked, TRUTHS, RIVALS)
     for i, one in enumerate(together):
         assert one.maps["gradient"].shape == (grids[i][1] // 2, grids[i][2] // 2)
-        (alone,) = saliency.explain(recogniser, encoder, grids[i : i + 1], states[i : i + 1], TRUTHS[i : i + 1],
+        (alone,) = saliency.explain(network, encoder, grids[i : i + 1], states[i : i + 1], TRUTHS[i : i + 1],
                                     RIVALS[i : i + 1])  # fmt: skip
         for name in saliency.METHODS:
             np.testing.assert_allclose(one.maps[name], alone.maps[name], atol=1e-4)
@@ -48,26 +48,26 @@ def test_maps_have_their_images_shape_whatever_the_batch(asked):
 
 def test_the_gradient_adds_up_to_the_slope_of_fading_the_image_in(asked, monkeypatch):
     """Sum of gradient times token = d contrast / d brightness of all tokens, here by finite differences."""
-    recogniser, encoder, grids, states = asked
-    one = saliency.explain(recogniser, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0]
-    visual = recogniser.visual_tokens(grids[1:2], states[1:2])
+    network, encoder, grids, states = asked
+    one = saliency.explain(network, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0]
+    visual = network.visual_tokens(grids[1:2], states[1:2])
     step, ends = 1e-3, []
     for factor in (1 - step, 1 + step):
-        monkeypatch.setattr(recogniser, "visual_tokens", lambda *_, factor=factor: visual * factor)
-        ends.append(saliency.explain(recogniser, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].contrast)
+        monkeypatch.setattr(network, "visual_tokens", lambda *_, factor=factor: visual * factor)
+        ends.append(saliency.explain(network, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].contrast)
     assert one.maps["gradient"].sum() == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=0.02, abs=0.02)
 
 
 def test_a_place_of_the_map_is_that_place_of_the_image(asked, monkeypatch):
     """Where one visual token is blank, gradient times activation is nought there and nowhere else."""
-    recogniser, encoder, grids, states = asked
-    visual = recogniser.visual_tokens(grids[1:2], states[1:2])
+    network, encoder, grids, states = asked
+    visual = network.visual_tokens(grids[1:2], states[1:2])
     rows, columns = grids[1][1] // 2, grids[1][2] // 2
     assert rows != columns
     blank = visual.clone()
     blank[2 * columns + 1] = 0
-    monkeypatch.setattr(recogniser, "visual_tokens", lambda *_: blank)
-    found = saliency.explain(recogniser, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].maps["gradient"]
+    monkeypatch.setattr(network, "visual_tokens", lambda *_: blank)
+    found = saliency.explain(network, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].maps["gradient"]
     assert np.argwhere(found == 0).tolist() == [[2, 1]]
 
 
@@ -82,13 +82,13 @@ def test_names_that_begin_alike_are_told_apart_where_they_differ(asked):
 
 
 def test_the_contrast_is_that_of_the_models_own_logits(asked):
-    recogniser, encoder, grids, states = asked
+    network, encoder, grids, states = asked
     batch = encoder.batch(grids[:1], padding_side="left")
     with torch.no_grad():
-        hidden = recogniser.hidden_states(batch, recogniser.visual_tokens(grids[:1], states[:1]))[:, -1]
-        logits = recogniser.model.lm_head(hidden)[0]
+        hidden = network.hidden_states(batch, network.visual_tokens(grids[:1], states[:1]))[:, -1]
+        logits = network.model.lm_head(hidden)[0]
     mine, other = (encoder.answer_tokens(name)[0] for name in ("Mask", "Oil"))
-    (found,) = saliency.explain(recogniser, encoder, grids[:1], states[:1], ["Mask"], ["Oil"])
+    (found,) = saliency.explain(network, encoder, grids[:1], states[:1], ["Mask"], ["Oil"])
     assert found.contrast == pytest.approx(float(logits[mine] - logits[other]), abs=1e-4)
 
 

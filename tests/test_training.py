@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import finetune
 from skincare import figures, stage
 from skincare.errors import StageError
-from skincare.modeling.model import load_model
+from skincare.modeling.loading import load_model
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import checkpoints

@@ -8,9 +8,9 @@ import torch
 
 from skincare.errors import StageError
 from skincare.modeling.freezing import freeze
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
-from skincare.modeling.vision_features import VisionFeatures, prefix_key
+from skincare.modeling.vision_features import VisionFeatures, features_key
 from skincare.paths import Layout
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 
@@ -30,16 +30,14 @@ def names(layout):
 @pytest.fixture
 def frozen(tiny_model):
     freeze(tiny_model, Trainable())
-    return Recogniser(tiny_model)
+    return CachedQwen2VL(tiny_model)
 
 
-def test_states_from_the_folder_are_the_computed_ones(layout, names, frozen, tiny_encoder):
+def test_features_on_disk_are_the_computed_ones(layout, names, frozen, tiny_encoder, monkeypatch):
     grids, fresh = VisionFeatures(frozen, tiny_encoder, layout.root).get(names)
     VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
     again = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache)
-    again.recogniser = None  # nothing may be computed
-    again._compute = lambda images: images and pytest.fail("computed again")
-    again.recogniser = frozen
+    monkeypatch.setattr(again, "_compute", lambda images: [] if not images else pytest.fail("computed again"))
     found_grids, found = again.get(names)
     assert found_grids == grids
     assert all(torch.equal(one, other) for one, other in zip(found, fresh, strict=True))
@@ -72,22 +70,22 @@ def test_another_image_under_the_same_name_is_not_taken_for_the_old_one(layout, 
 
 def test_the_key_follows_prefix_weights_limits_and_depth_and_nothing_else(tiny_model, tiny_encoder):
     freeze(tiny_model, Trainable())
-    key = prefix_key(Recogniser(tiny_model), tiny_encoder)
+    key = features_key(CachedQwen2VL(tiny_model), tiny_encoder)
     visual = tiny_model.model.visual
     with torch.no_grad():
         visual.blocks[-1].mlp.fc1.weight += 1  # learns, so it is no part of the prefix
-    assert prefix_key(Recogniser(tiny_model), tiny_encoder) == key
+    assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) == key
     processor = tiny_encoder.processor.image_processor
     old, processor.size = processor.size, {"shortest_edge": 49 * 784, "longest_edge": 49 * 784}
     try:
-        assert prefix_key(Recogniser(tiny_model), tiny_encoder) != key
+        assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) != key
     finally:
         processor.size = old
     with torch.no_grad():
         visual.blocks[0].mlp.fc1.weight += 1e-3
-    assert prefix_key(Recogniser(tiny_model), tiny_encoder) != key
+    assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) != key
     freeze(tiny_model, Trainable(n_vision_blocks=2))
-    assert prefix_key(Recogniser(tiny_model), tiny_encoder) != key
+    assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) != key
 
 
 @pytest.mark.parametrize("broken", [b"", b"no image", jpeg(pack(1, 224))[:-800]])
@@ -117,7 +115,7 @@ def test_the_size_is_told_before_and_must_fit(layout, names, frozen, tiny_encode
 
 def test_nothing_is_written_without_a_frozen_prefix(layout, names, tiny_model, tiny_encoder):
     freeze(tiny_model, Trainable(everything=True))
-    images = VisionFeatures(Recogniser(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
+    images = VisionFeatures(CachedQwen2VL(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
     images.fill(names)
     assert len(images.get(names)[1]) == len(names)
     assert not layout.vision_cache.exists()

@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 import finetune_variants as variants
 from full_size import device_name, native_dtype, timed
 from skincare.files import write_json
-from skincare.modeling.model import default_device
+from skincare.modeling.loading import default_device
 from skincare.runlog import environment
 
 logger = logging.getLogger("profile_steps")

@@ -5,13 +5,14 @@ import torch
 from benchmarks.full_size import full_size_model
 
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import PromptEncoder
 from skincare.modeling.freezing import freeze
-from skincare.modeling.model import load_processor
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import load_processor
+from skincare.modeling.losses import example_losses
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
-from skincare.training import gradient_checkpointing, memory_plan, objectives
+from skincare.training import gradient_checkpointing, memory_plan
 
 pytestmark = pytest.mark.gpu
 
@@ -25,7 +26,7 @@ def test_the_plan_is_within_15_percent_of_the_peak_memory(cuda, checkpointing):
     model = full_size_model(torch.bfloat16, cuda, encoder)
     model.config.dtype = torch.bfloat16
     parameters = freeze(model, Trainable())
-    recogniser = Recogniser(model).train()
+    network = CachedQwen2VL(model).train()
     if checkpointing:
         gradient_checkpointing.enable_checkpointing(model)
     grid = (1, encoder.merge_size, N_VISUAL_TOKENS * encoder.merge_size)
@@ -35,12 +36,12 @@ def test_the_plan_is_within_15_percent_of_the_peak_memory(cuda, checkpointing):
     answers = ["Moisturiser"] * N_IMAGES
     for _ in range(2):  # the second has the optimizer's states
         torch.cuda.reset_peak_memory_stats(cuda)
-        objectives.losses(recogniser, encoder, "none", [grid] * N_IMAGES, states, answers).mean().backward()
+        example_losses(network, encoder, "none", [grid] * N_IMAGES, states, answers).mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     n_tokens = encoder.batch([grid], answers[:1]).input_ids.shape[1]
     found = memory_plan.plan(
-        model.config, Trainable(), n_tokens, grid, N_IMAGES, 80 * memory_plan.GIB, n_prefix=len(encoder.opening)
+        model.config, Trainable(), n_tokens, grid, N_IMAGES, 80 * memory_plan.GIB, n_prefix=len(encoder.prompt_prefix)
     )
     kind = "checkpointed" if checkpointing else "activation"
     per_image = getattr(found, f"{kind}_bytes_per_image")

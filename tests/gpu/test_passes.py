@@ -8,14 +8,14 @@ from torch.nn import functional
 
 from skincare.inference.decoders import make_decoder
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import IGNORED
 from skincare.modeling.freezing import freeze
-from skincare.modeling.model import load_model
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.loading import load_model
+from skincare.modeling.losses import example_losses
+from skincare.modeling.prompt_encoder import IGNORED
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
-from skincare.training import objectives
 from tests.helpers import mixed_pixels, noise_image
 
 CATEGORIES = skincare_labels().names
@@ -79,19 +79,19 @@ def assert_close(found, expected, dtype):
 def test_a_step_from_cached_features_equals_the_plain_step(device, tiny_encoder, tmp_path, dtype):
     model = loaded(device, dtype)
     parameters = freeze(model, Trainable())
-    recogniser = Recogniser(model).train()
+    network = CachedQwen2VL(model).train()
     names = [f"{i}.png" for i in range(4)]
     for i, name in enumerate(names):
         noise_image(168, 168, seed=i).save(tmp_path / name)
-    VisionFeatures(recogniser, tiny_encoder, tmp_path, tmp_path / "cache").fill(names)
-    kept = VisionFeatures(recogniser, tiny_encoder, tmp_path, tmp_path / "cache")
+    VisionFeatures(network, tiny_encoder, tmp_path, tmp_path / "cache").fill(names)
+    kept = VisionFeatures(network, tiny_encoder, tmp_path, tmp_path / "cache")
     assert len(list(tmp_path.glob("cache/*/*.safetensors"))) == len(names)
-    losses = objectives.losses(recogniser, tiny_encoder, "none", *kept.get(names), ANSWERS)
+    losses = example_losses(network, tiny_encoder, "none", *kept.get(names), ANSWERS)
     losses.mean().backward()
     found = losses.detach(), gradients(parameters)
     model.zero_grad()
 
-    pixels = [tiny_encoder.pixels(noise_image(168, 168, seed=i)) for i in range(4)]
+    pixels = [tiny_encoder.patches(noise_image(168, 168, seed=i)) for i in range(4)]
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS).to(device)
     expected = plain_losses(model, batch, pixels)
     expected.mean().backward()
@@ -102,15 +102,15 @@ def test_a_step_from_cached_features_equals_the_plain_step(device, tiny_encoder,
 def test_images_of_several_shapes_have_equal_gradients_in_one_pass_and_several(device, tiny_encoder, n_micro):
     model = loaded(device)
     parameters = freeze(model, Trainable())
-    recogniser = Recogniser(model).train()
+    network = CachedQwen2VL(model).train()
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
+    grids, states = [one.grid for one in pixels], network.vision_features(pixels)
     found = []
     for size in (4, n_micro):
         losses = []
         for start in range(0, 4, size):
             some = slice(start, start + size)
-            part = objectives.losses(recogniser, tiny_encoder, "none", grids[some], states[some], ANSWERS[some])
+            part = example_losses(network, tiny_encoder, "none", grids[some], states[some], ANSWERS[some])
             (part.sum() / 4).backward()
             losses.append(part.detach())
         found.append((torch.cat(losses), gradients(parameters)))
@@ -120,11 +120,9 @@ def test_images_of_several_shapes_have_equal_gradients_in_one_pass_and_several(d
 
 def test_label_ranking_equals_the_plain_full_sequence_score(device, tiny_encoder):
     model = loaded(device).requires_grad_(False)
-    recogniser = Recogniser(model)
+    network = CachedQwen2VL(model)
     pixels = mixed_pixels(tiny_encoder)
-    answers = make_decoder("rank", recogniser, tiny_encoder)(
-        [one.grid for one in pixels], recogniser.vision_features(pixels)
-    )
+    answers = make_decoder("rank", network, tiny_encoder)([one.grid for one in pixels], network.vision_features(pixels))
     for answer, one in zip(answers, pixels, strict=True):
         batch = tiny_encoder.batch([one.grid] * len(CATEGORIES), CATEGORIES).to(device)
         logits = plain_logits(model, batch, [one] * len(CATEGORIES))
@@ -144,9 +142,9 @@ def test_other_attention_kernels_agree_with_sdpa(device, tiny_encoder, attention
     for kernel in (attention, "sdpa"):
         model = loaded(device, dtype, kernel)
         parameters = freeze(model, Trainable())
-        recogniser = Recogniser(model).train()
-        grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
-        losses = objectives.losses(recogniser, tiny_encoder, "none", grids, states, ANSWERS)
+        network = CachedQwen2VL(model).train()
+        grids, states = [one.grid for one in pixels], network.vision_features(pixels)
+        losses = example_losses(network, tiny_encoder, "none", grids, states, ANSWERS)
         losses.mean().backward()
         found.append((losses.detach(), gradients(parameters)))
     assert_close(*found, dtype)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import finetune
 from skincare import figures
 from skincare.modeling.freezing import trainable_modules
-from skincare.modeling.model import load_model, load_processor
+from skincare.modeling.loading import load_model, load_processor
 from skincare.modeling.settings import Trainable
 from skincare.paths import REPOSITORY, TINY_MODEL
 from skincare.tables import HISTORY

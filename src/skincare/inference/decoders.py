@@ -8,17 +8,17 @@ head         a classification head, where the model was trained with one
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, get_args
+from typing import Final, Protocol, get_args
 
 import torch
 
 from skincare.errors import StageError
 from skincare.labels import Labels
-from skincare.modeling.batches import Grid, PromptEncoder
-from skincare.modeling.recogniser import Recogniser
-from skincare.modeling.token_trie import AnswerTree, build_tree
+from skincare.modeling.prompt_encoder import Grid, PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.settings import DecoderName
+from skincare.modeling.token_trie import TokenTrie, build_trie
 
-DecoderName = Literal["generate", "constrained", "rank", "head"]
 NAMES: Final[tuple[DecoderName, ...]] = get_args(DecoderName)
 MAX_NEW_TOKENS: Final = 30
 
@@ -27,7 +27,7 @@ VERSION: Final = 1
 
 
 @dataclass(frozen=True)
-class Answer:
+class DecoderOutput:
     """What the model said; log_probabilities are those of the 14 categories, empty where the way gives none."""
 
     text: str
@@ -42,88 +42,88 @@ class Decoder(Protocol):
     name: str
 
     def __call__(
-        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
-    ) -> list[Answer]:
-        """Return an answer for each image, given by its grid and prefix states, and by its hint where there are."""
+        self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[DecoderOutput]:
+        """Return an answer for each image, given by its grid and prefix features, and by its hint where there are."""
 
 
-class Greedy:
+class GreedyDecoder:
     """Greedy text: free, or, with a tree of names, nothing but one of them."""
 
-    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder, tree: AnswerTree | None = None) -> None:
+    def __init__(self, network: CachedQwen2VL, encoder: PromptEncoder, tree: TokenTrie | None = None) -> None:
         self.name = "generate" if tree is None else "constrained"
-        self.recogniser = recogniser
+        self.network = network
         self.encoder = encoder
         self.next_tokens = tree.next_tokens if tree else None
 
     def __call__(
-        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
-    ) -> list[Answer]:
+        self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[DecoderOutput]:
         """Return the text up to the end token, or its first 30 tokens."""
-        batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
-        generated = self.recogniser.generate(self.encoder, batch, states, MAX_NEW_TOKENS, self.next_tokens)
-        return [Answer(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
+        batch = self.encoder.inference_batch(grids, hints).to(self.network.device)
+        generated = self.network.generate(self.encoder, batch, features, MAX_NEW_TOKENS, self.next_tokens)
+        return [DecoderOutput(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
 
 
-class Rank:
+class RankingDecoder:
     """The likeliest of the 14 names, each scored as a whole with its end token.
 
     Others than the names may be scored: `combine` makes (B, 14) scores of categories of those of the tree's answers.
     """
 
     def __init__(
-        self, recogniser: Recogniser, encoder: PromptEncoder, name: str = "rank", tree: AnswerTree | None = None,
+        self, network: CachedQwen2VL, encoder: PromptEncoder, name: str = "rank", tree: TokenTrie | None = None,
         combine: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores,
     ) -> None:  # fmt: skip
         self.name = name
-        self.recogniser = recogniser
+        self.network = network
         self.encoder = encoder
-        self.tree = tree or build_tree(encoder, encoder.labels.names)
+        self.tree = tree or build_trie(encoder, encoder.labels.names)
         self.combine = combine
 
     def __call__(
-        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
-    ) -> list[Answer]:
+        self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[DecoderOutput]:
         """Return the best name, with the log-probabilities of all names given that one of them is said."""
-        batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
-        scores = self.recogniser.score_tree(batch, states, self.tree)
+        batch = self.encoder.inference_batch(grids, hints).to(self.network.device)
+        scores = self.network.score_labels(batch, features, self.tree)
         return _best(self.combine(scores), self.encoder.labels)
 
 
-class Head:
+class HeadDecoder:
     """The classification head's choice."""
 
     name = "head"
 
-    def __init__(self, recogniser: Recogniser, encoder: PromptEncoder) -> None:
-        if recogniser.head is None:
+    def __init__(self, network: CachedQwen2VL, encoder: PromptEncoder) -> None:
+        if network.head is None:
             raise StageError("This model has no classification head; choose another --decoder")
-        self.recogniser = recogniser
+        self.network = network
         self.encoder = encoder
 
     @torch.no_grad()
     def __call__(
-        self, grids: Sequence[Grid], states: Sequence[torch.Tensor], hints: Sequence[str] = ()
-    ) -> list[Answer]:
+        self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
+    ) -> list[DecoderOutput]:
         """Return the category of the highest score, with the log-probabilities of all."""
-        batch = self.encoder.questions(grids, hints).to(self.recogniser.device)
-        return _best(self.recogniser.head_scores(batch, states), self.encoder.labels)
+        batch = self.encoder.inference_batch(grids, hints).to(self.network.device)
+        return _best(self.network.head_scores(batch, features), self.encoder.labels)
 
 
-def make_decoder(name: DecoderName, recogniser: Recogniser, encoder: PromptEncoder) -> Decoder:
+def make_decoder(name: DecoderName, network: CachedQwen2VL, encoder: PromptEncoder) -> Decoder:
     """Return a decoder by its name; raises StageError where the model lacks what it needs."""
     if name == "rank":
-        return Rank(recogniser, encoder)
+        return RankingDecoder(network, encoder)
     if name == "head":
-        return Head(recogniser, encoder)
-    return Greedy(recogniser, encoder, build_tree(encoder, encoder.labels.names) if name == "constrained" else None)
+        return HeadDecoder(network, encoder)
+    return GreedyDecoder(network, encoder, build_trie(encoder, encoder.labels.names) if name == "constrained" else None)
 
 
-def _best(scores: torch.Tensor, labels: Labels) -> list[Answer]:
+def _best(scores: torch.Tensor, labels: Labels) -> list[DecoderOutput]:
     """Return answers from (B, 14) scores."""
     rows = torch.log_softmax(scores.double(), dim=-1).cpu()
     return [
-        Answer(
+        DecoderOutput(
             labels.names[int(row.argmax())],
             0,
             is_finished=True,

@@ -14,7 +14,7 @@ from skincare.tables import for_spreadsheet
 
 
 @dataclass(frozen=True)
-class Row:
+class ImagePrediction:
     """What is known about one image. `answer`: a model's words, or the pack's words that decided."""
 
     file: str
@@ -29,12 +29,12 @@ class Row:
         return [self.file, self.category, probability, self.status, self.answer]
 
 
-def open_image(file: Path) -> Pixels | Row:
+def open_image(file: Path) -> Pixels | ImagePrediction:
     """Return the image of a file, or the row that says why there is none."""
     try:
         return images.decode_with_notes(file.read_bytes()).pixels
     except (OSError, ValueError) as error:
-        return Row(str(file), UNKNOWN, None, "unreadable", str(error))
+        return ImagePrediction(str(file), UNKNOWN, None, "unreadable", str(error))
 
 
 class Predictor(Protocol):
@@ -42,36 +42,36 @@ class Predictor(Protocol):
 
     name: str
 
-    def __call__(self, files: Sequence[Path]) -> list[Row]:
+    def __call__(self, files: Sequence[Path]) -> list[ImagePrediction]:
         """Return one row per file, in order; a file that is no image is a row with the reason."""
         ...
 
 
-def abstain_below(row: Row, min_confidence: float | None) -> Row:
+def abstain_below(row: ImagePrediction, min_confidence: float | None) -> ImagePrediction:
     """Return the row, without its category where that is not probable enough; the answer stays to be read."""
     if min_confidence is None or row.probability is None or row.probability >= min_confidence:
         return row
     return row if row.category == UNKNOWN else replace(row, category=UNKNOWN, status="abstained")
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[ImagePrediction]) -> str:
     """Return the rows as CSV with a header."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Row))
+    writer.writerow(field.name for field in fields(ImagePrediction))
     # A model's words and a pack's may be anything, also a formula.
     writer.writerows([for_spreadsheet(cell) for cell in row.cells()] for row in rows)
     return buffer.getvalue()
 
 
-def to_table(rows: Sequence[Row]) -> str:
+def to_table(rows: Sequence[ImagePrediction]) -> str:
     """Return the rows as aligned text with a header."""
     return "".join(f"{line}\n" for line in _lines(rows))
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[str]:
+def _lines(rows: Sequence[ImagePrediction]) -> Iterator[str]:
     width = max(len("file"), *(len(row.file) for row in rows))
-    for cells in ([field.name for field in fields(Row)], *(row.cells() for row in rows)):
+    for cells in ([field.name for field in fields(ImagePrediction)], *(row.cells() for row in rows)):
         # A model's words and a file's name may hold line ends or terminal escapes; one image is one harmless line.
         file, category, probability, status, answer = (
             "".join(letter if letter.isprintable() else " " for letter in cell) for cell in cells

@@ -1,7 +1,7 @@
-"""Predicts images with a fine-tuned model, by any of its decoders. Importing this imports torch.
+"""Predict image files with a fine-tuned model, by any of its decoders. Imports torch.
 
-A model that learnt with the pack's text as a hint is given that of the image: the OCR reads it first. What a shop's
-page says of a product no image tells; a model that learnt with that is asked without, and the log says so.
+A model that was trained with the pack's text as a hint gets the hint of each image: its text is read by OCR first. A
+model that was trained with the metadata of product pages is given no hint, and the log says so.
 """
 
 import logging
@@ -10,18 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from skincare.dataset import hints
 from skincare.errors import StageError
 from skincare.evaluation.calibration import with_temperature
 from skincare.inference.answer_parser import parser_of
-from skincare.inference.decoders import Answer, DecoderName, make_decoder
-from skincare.inference.image_predictions import Row, open_image
+from skincare.inference.classifier import Classifier, DecodedImage
+from skincare.inference.decoders import DecoderOutput
+from skincare.inference.image_predictions import ImagePrediction, open_image
 from skincare.labels import UNKNOWN, Labels
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import default_device, load_model, load_processor
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.settings import DecoderName
 from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.pack_text import PackText
 
@@ -29,77 +27,80 @@ logger = logging.getLogger(__name__)
 
 
 class ModelPredictor:
-    """Predicts with a model. The answer column holds its words.
+    """Predicts with a model; the answer column holds the text that it generated.
 
-    packs: reads the text of packs for a model that learnt with it as a hint. Raises StageError for such a model
+    `decoder`: by default the classification head if there is one, else rank if `needs_probabilities`, else generate.
+    `packs`: reads the text of packs for a model that was trained with it as a hint; StageError for such a model
     without `packs`.
     """
 
     def __init__(
-        self, source: str, labels: Labels, decoder: DecoderName | None, temperature: float, *,
-        needs_probabilities: bool, batch_size: int = 16, packs: PackReader | None = None,
+        self, classifier: Classifier, decoder: DecoderName | None = None, temperature: float = 1.0, *,
+        needs_probabilities: bool = False, packs: PackReader | None = None,
     ) -> None:  # fmt: skip
-        self._encoder = PromptEncoder(load_processor(source), labels)
-        self._recogniser = Recogniser(load_model(source, default_device()).requires_grad_(False))
-        self._recogniser.load_head(Path(source), len(labels))
+        self._classifier = classifier
         self._temperature = temperature
-        self._batch_size = batch_size
         if decoder is None:
             without_head: DecoderName = "rank" if needs_probabilities else "generate"
-            decoder = without_head if self._recogniser.head is None else "head"
-        self._decoder = make_decoder(decoder, self._recogniser, self._encoder)
-        self.name = f"{source}, decoder {decoder}"
-        self._hints = hints.read_settings(Path(source))
+            decoder = without_head if classifier.network.head is None else "head"
+        self._decoder = classifier.decoder(decoder)
+        self.name = f"{classifier.source}, decoder {decoder}"
         self._packs = packs
-        if self._hints.kind == "text" and packs is None:
-            raise StageError(f"{source} learnt with the text of packs as a hint; it needs an OCR engine")
-        if self._hints.kind == "metadata":
-            logger.warning(
-                "%s learnt with what the shop's pages say of the products, which no image tells: predicted without",
-                source,
+        kind = classifier.hint_settings.kind
+        self._reads_text = kind == "text"
+        if self._reads_text and packs is None:
+            raise StageError(
+                f"{classifier.source} was trained with the text of packs as a hint; it needs an OCR engine"
             )
+        if kind == "metadata":
+            logger.warning(
+                "%s was trained with metadata of product pages as a hint, which an image does not have: predicting "
+                "without hints", classifier.source,
+            )  # fmt: skip
 
-    def __call__(self, files: Sequence[Path]) -> list[Row]:
-        """Return one row per file, in order."""
-        packs = self._packs.read(files) if self._packs and self._hints.kind == "text" else None
+    def __call__(self, files: Sequence[Path]) -> list[ImagePrediction]:
+        """Return one prediction per file, in order."""
+        packs = self._packs.read(files) if self._packs and self._reads_text else None
         return [
-            found if isinstance(found, Row) else self._row(file, found)
-            for file, found in zip(files, self.answers(files, packs), strict=True)
+            found if isinstance(found, ImagePrediction) else self._prediction(file, found)
+            for file, found in zip(files, self.outputs(files, packs), strict=True)
         ]
 
-    def answers(self, files: Sequence[Path], packs: Sequence[PackText] | None) -> Iterator[Answer | Row]:
-        """Yield the model's answer for each file, in order; a row for a file that is no image.
+    def outputs(
+        self, files: Sequence[Path], packs: Sequence[PackText] | None
+    ) -> list[DecoderOutput | ImagePrediction]:  # fmt: skip
+        """Return the model's output for each file, in order; for a file that is no image a prediction with the reason.
 
-        packs: the text on each file's image, for a model that learnt with it as a hint.
+        `packs`: the text on each file's image, for a model that was trained with it as a hint.
         """
-        said = [self._hint(pack) for pack in packs] if packs else [""] * len(files)
-        with tqdm(total=len(files), unit="image", disable=None if len(files) > self._batch_size else True) as bar:
-            for start in range(0, len(files), self._batch_size):
-                some = slice(start, start + self._batch_size)
-                yield from self._batch(files[some], said[some])
-                bar.update(len(files[some]))
+        unreadable: dict[int, ImagePrediction] = {}
+
+        def queries() -> Iterator[DecodedImage]:
+            for i, file in enumerate(files):
+                opened = open_image(file)
+                if isinstance(opened, ImagePrediction):
+                    unreadable[i] = opened
+                else:
+                    yield DecodedImage(Image.fromarray(opened), self._hint(packs[i]) if packs else "")
+
+        # A few files are done before a progress bar could be read.
+        title = "predict" if len(files) > 16 else None
+        outputs = list(self._classifier.outputs(queries(), self._decoder, n_queries=len(files), title=title))
+        found = iter(one.answer for one in outputs)
+        return [unreadable[i] if i in unreadable else next(found) for i in range(len(files))]
 
     def _hint(self, pack: PackText) -> str:
-        return hints.text_hint(pack.texts, self._hints.max_bytes) if self._hints.kind == "text" else ""
+        return hints.text_hint(pack.texts, self._classifier.hint_settings.max_bytes) if self._reads_text else ""
 
-    def _batch(self, files: Sequence[Path], said: Sequence[str]) -> list[Answer | Row]:
-        opened = [open_image(file) for file in files]
-        images = [(one, hint) for one, hint in zip(opened, said, strict=True) if not isinstance(one, Row)]
-        pixels = [self._encoder.pixels(Image.fromarray(image)) for image, _ in images]
-        found: Iterator[Answer] = iter(())
-        if pixels:
-            features = self._recogniser.vision_features(pixels)
-            found = iter(self._decoder([one.grid for one in pixels], features, [hint for _, hint in images]))
-        return [one if isinstance(one, Row) else next(found) for one in opened]
-
-    def _row(self, file: Path, answer: Answer) -> Row:
-        parsed = parser_of(self._encoder.labels).parse(answer.text, is_finished=answer.is_finished)
-        probability = _probability(answer, parsed.category, self._temperature, self._encoder.labels)
-        return Row(str(file), parsed.category or UNKNOWN, probability, parsed.status, answer.text)
+    def _prediction(self, file: Path, output: DecoderOutput) -> ImagePrediction:
+        labels = self._classifier.labels
+        parsed = parser_of(labels).parse(output.text, is_finished=output.is_finished)
+        probability = _probability(output, parsed.category, self._temperature, labels)
+        return ImagePrediction(str(file), parsed.category or UNKNOWN, probability, parsed.status, output.text)
 
 
-def _probability(answer: Answer, category: str | None, temperature: float, labels: Labels) -> float | None:
-    if category is None or not answer.log_probabilities:
+def _probability(output: DecoderOutput, category: str | None, temperature: float, labels: Labels) -> float | None:
+    if category is None or not output.log_probabilities:
         return None
-    scaled = with_temperature(np.array([answer.log_probabilities]), temperature)
+    scaled = with_temperature(np.array([output.log_probabilities]), temperature)
     return float(np.exp(scaled[0, labels.index(category)]))

@@ -14,20 +14,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skincare.inference.decoders import Answer
+from skincare.inference.decoders import DecoderOutput
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedOutput:
     """An answer and the seconds that it took."""
 
-    answer: Answer
+    answer: DecoderOutput
     latency_s: float
 
 
-class Journal:
+class PredictionCache:
     """The kept answers of what `identity` describes; without a folder it only names their keys."""
 
     def __init__(self, identity: Mapping[str, Any], folder: Path | None) -> None:
@@ -40,11 +40,11 @@ class Journal:
         asked = f"{image_sha256} {hint}" if hint else image_sha256
         return hashlib.sha256(f"{self._identity} {asked}".encode()).hexdigest()[:32]
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> CachedOutput | None:
         """Return a kept answer."""
         return self._entries.get(key)
 
-    def keep(self, entries: Iterable[tuple[str, Entry]]) -> None:
+    def add(self, entries: Iterable[tuple[str, CachedOutput]]) -> None:
         """Append answers by their keys; they survive what happens next."""
         new = dict(entries)
         if not self.path or not new:
@@ -68,7 +68,7 @@ def _ends_a_line(path: Path) -> bool:
         return file.read() in (b"", b"\n")
 
 
-def _read(path: Path) -> dict[str, Entry]:
+def _read(path: Path) -> dict[str, CachedOutput]:
     if not path.is_file():
         return {}
     lines = [line for line in path.read_bytes().split(b"\n") if line]
@@ -77,13 +77,13 @@ def _read(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def _entry(line: bytes) -> tuple[str, Entry] | None:
+def _entry(line: bytes) -> tuple[str, CachedOutput] | None:
     """Return key and entry of a line, None where it is torn or of another make."""
     try:
         value = json.loads(line)
         given = value["answer"]
-        answer = Answer(str(given["text"]), int(given["n_new_tokens"]), bool(given["is_finished"]),
+        answer = DecoderOutput(str(given["text"]), int(given["n_new_tokens"]), bool(given["is_finished"]),
                         tuple(float(one) for one in given["log_probabilities"]))  # fmt: skip
-        return str(value["key"]), Entry(answer, float(value["latency_s"]))
+        return str(value["key"]), CachedOutput(answer, float(value["latency_s"]))
     except (ValueError, KeyError, TypeError):
         return None

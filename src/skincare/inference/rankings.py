@@ -12,36 +12,34 @@ from typing import Final
 import torch
 from PIL import Image
 
-from skincare.inference.decoders import Rank
+from skincare.inference.decoders import RankingDecoder
 from skincare.labels import ENGLISH
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.recogniser import Recogniser
-from skincare.modeling.token_trie import build_tree
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.token_trie import build_trie
 
 _BLANK_SIDE_PX: Final = 448  # any square: the processor scales it to its limits
 
 
-def per_token(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
+def per_token(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
     """Return the ranking by the mean log-likelihood of a name's tokens."""
-    n_tokens = torch.tensor(
-        [len(encoder.answer_tokens(name)) for name in encoder.labels.names], device=recogniser.device
-    )
-    return Rank(recogniser, encoder, "rank_per_token", combine=lambda scores: scores / n_tokens)
+    n_tokens = torch.tensor([len(encoder.answer_tokens(name)) for name in encoder.labels.names], device=network.device)
+    return RankingDecoder(network, encoder, "rank_per_token", combine=lambda scores: scores / n_tokens)
 
 
-def pmi(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
+def pmi(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
     """Return the ranking by pointwise mutual information with the image.
 
     Source: Holtzman et al. 2021, "Surface form competition", with a white image as the domain's premise.
     """
-    blank = encoder.pixels(Image.new("RGB", (_BLANK_SIDE_PX, _BLANK_SIDE_PX), "white"))
-    tree = build_tree(encoder, encoder.labels.names)
-    batch = encoder.questions([blank.grid]).to(recogniser.device)
-    prior = recogniser.score_tree(batch, recogniser.vision_features([blank]), tree)
-    return Rank(recogniser, encoder, "rank_pmi", tree, lambda scores: scores - prior)
+    blank = encoder.patches(Image.new("RGB", (_BLANK_SIDE_PX, _BLANK_SIDE_PX), "white"))
+    tree = build_trie(encoder, encoder.labels.names)
+    batch = encoder.inference_batch([blank.grid]).to(network.device)
+    prior = network.score_labels(batch, network.vision_features([blank]), tree)
+    return RankingDecoder(network, encoder, "rank_pmi", tree, lambda scores: scores - prior)
 
 
-def synonyms(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
+def synonyms(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
     """Return the ranking by the likelihood of any of a category's names, written as the prompt writes them."""
     labels = encoder.labels
     phrases = {name: name for name in labels.names}
@@ -51,7 +49,7 @@ def synonyms(recogniser: Recogniser, encoder: PromptEncoder) -> Rank:
     def pooled(scores: torch.Tensor) -> torch.Tensor:
         return torch.stack([scores[:, group].logsumexp(dim=1) for group in groups], dim=1)
 
-    return Rank(recogniser, encoder, "rank_synonyms", build_tree(encoder, list(phrases)), pooled)
+    return RankingDecoder(network, encoder, "rank_synonyms", build_trie(encoder, list(phrases)), pooled)
 
 
-RANKINGS: Final[Sequence[Callable[[Recogniser, PromptEncoder], Rank]]] = (per_token, pmi, synonyms)
+RANKINGS: Final[Sequence[Callable[[CachedQwen2VL, PromptEncoder], RankingDecoder]]] = (per_token, pmi, synonyms)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from skincare.modeling.batches import IGNORED, Grid, PromptEncoder
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.prompt_encoder import IGNORED, Grid, PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 
 Method = Literal["gradient", "lens"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
@@ -39,25 +39,25 @@ class Saliency:
 
 
 def explain(
-    recogniser: Recogniser, encoder: PromptEncoder, grids: Sequence[Grid], states: Sequence[torch.Tensor],
+    network: CachedQwen2VL, encoder: PromptEncoder, grids: Sequence[Grid], features: Sequence[torch.Tensor],
     truths: Sequence[str], rivals: Sequence[str], hints: Sequence[str] = (),
 ) -> list[Saliency]:  # fmt: skip
     """Return what speaks for each image's true name (positive) and for its rival (negative)."""
-    batch = encoder.batch(grids, truths, hints=hints).to(recogniser.device)
+    batch = encoder.batch(grids, truths, hints=hints).to(network.device)
     pairs = [_first_difference(encoder, *names) for names in zip(truths, rivals, strict=True)]
     first = (batch.labels != IGNORED).int().argmax(dim=1) - 1
     places = first + torch.tensor([n for n, _, _ in pairs], device=first.device)
     tokens = torch.tensor([[mine, other] for _, mine, other in pairs], device=first.device)
-    visual = recogniser.visual_tokens(grids, states).requires_grad_()
+    visual = network.visual_tokens(grids, features).requires_grad_()
     with torch.enable_grad():
-        hidden = recogniser.hidden_states(batch, visual)
-        contrasts = _contrast(recogniser, hidden[torch.arange(len(grids)), places][:, None], tokens)[:, 0]
+        hidden = network.hidden_states(batch, visual)
+        contrasts = _contrast(network, hidden[torch.arange(len(grids)), places][:, None], tokens)[:, 0]
         (gradient,) = torch.autograd.grad(contrasts.sum(), visual)
     is_image = batch.input_ids == encoder.image_token_id
     with torch.no_grad():
         spread = {
             "gradient": (gradient * visual).sum(dim=-1).float(),
-            "lens": _contrast(recogniser, hidden.detach(), tokens)[is_image],
+            "lens": _contrast(network, hidden.detach(), tokens)[is_image],
         }
     sizes = [encoder.n_visual_tokens(grid) for grid in grids]
     parts = {name: values.cpu().double().split(sizes) for name, values in spread.items()}
@@ -73,9 +73,9 @@ def _first_difference(encoder: PromptEncoder, truth: str, rival: str) -> tuple[i
     return next((i, mine, other) for i, (mine, other) in enumerate(pairs) if mine != other)
 
 
-def _contrast(recogniser: Recogniser, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Return (B, T) differences of two tokens' logits from (B, T, width) states and (B, 2) tokens."""
-    weights = recogniser.model.lm_head.weight[tokens].float()
+def _contrast(network: CachedQwen2VL, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return (B, T) differences of two tokens' logits from (B, T, width) features and (B, 2) tokens."""
+    weights = network.model.lm_head.weight[tokens].float()
     return (hidden.float() * (weights[:, :1] - weights[:, 1:])).sum(dim=-1)
 
 

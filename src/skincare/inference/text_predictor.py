@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from skincare.inference.image_predictions import Row
+from skincare.inference.image_predictions import ImagePrediction
 from skincare.labels import UNKNOWN
 from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.pack_text import PackText
@@ -18,13 +18,13 @@ class TextPredictor:
         self._reader = reader
         self._packs = packs
 
-    def __call__(self, files: Sequence[Path]) -> list[Row]:
+    def __call__(self, files: Sequence[Path]) -> list[ImagePrediction]:
         """Return one row per file, in order."""
         return [self._row(pack) for pack in self._packs.read(files)]
 
-    def _row(self, pack: PackText) -> Row:
+    def _row(self, pack: PackText) -> ImagePrediction:
         if pack.status in ("unreadable", "failed"):
-            return Row(pack.file, UNKNOWN, None, "unreadable", pack.reason)
+            return ImagePrediction(pack.file, UNKNOWN, None, "unreadable", pack.reason)
         found = self._reader.predict(pack.lines, pack.other_script)
         probability = found.confidence if found.status in ("read", "abstained") else None
-        return Row(pack.file, found.label or UNKNOWN, probability, found.status, "; ".join(found.evidence))
+        return ImagePrediction(pack.file, found.label or UNKNOWN, probability, found.status, "; ".join(found.evidence))

@@ -17,7 +17,7 @@ KeysValues = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
 @dataclass(frozen=True)
-class Opening:
+class PromptPrefix:
     """What the first language layers, which nobody trains, make of a text.
 
     keys_values: what they keep of it; states: (1, T, width), what the next layer gets.
@@ -27,12 +27,12 @@ class Opening:
     states: torch.Tensor
 
 
-class Openings:
+class PromptPrefixCache:
     """Reads openings with a Qwen2VLTextModel, and remembers what its frozen layers make of them."""
 
     def __init__(self, text_model: Any) -> None:
         self._text_model = text_model
-        self.kept: dict[tuple[int, ...], Opening] = {}
+        self.kept: dict[tuple[int, ...], PromptPrefix] = {}
 
     @property
     def n_frozen_layers(self) -> int:
@@ -55,15 +55,15 @@ class Openings:
         self._read_on(opening.states, slice(n_frozen, None), cache)
         return DynamicCache([tuple(one.expand(n_rows, -1, -1, -1) for one in layer) for layer in _keys_values(cache)])
 
-    def _read_frozen(self, tokens: Sequence[int], n_frozen: int) -> Opening:
+    def _read_frozen(self, tokens: Sequence[int], n_frozen: int) -> PromptPrefix:
         embeddings = self._text_model.embed_tokens
         words = embeddings(torch.tensor([tokens], device=embeddings.weight.device))
         if not n_frozen:
-            return Opening((), words)
+            return PromptPrefix((), words)
         cache = DynamicCache()
         with torch.no_grad():
             states = self._read_on(words, slice(n_frozen), cache)
-        return Opening(_keys_values(cache), states)
+        return PromptPrefix(_keys_values(cache), states)
 
     def _read_on(self, states: torch.Tensor, layers: slice, cache: DynamicCache) -> torch.Tensor:
         """Take the (1, T, width) states of a text through some layers, which leave keys and values in the cache."""

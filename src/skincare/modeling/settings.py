@@ -11,6 +11,12 @@ PIXELS_PER_TOKEN: Final = 28 * 28
 # Whether the loss is taken from the answer tokens ("none"), from the classification head ("alone"), or from both.
 HeadUse = Literal["none", "alone", "joint"]
 
+# The dtype to load weights in; auto is the one they were saved in.
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+# The decoders, see skincare.inference.decoders.
+DecoderName = Literal["generate", "constrained", "rank", "head"]
+
 
 @dataclass(frozen=True)
 class PixelLimits:

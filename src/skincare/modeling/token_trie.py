@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from skincare.modeling.batches import PromptEncoder
+from skincare.modeling.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True)
-class AnswerTree:
+class TokenTrie:
     """Places in the tree, each behind its parent; -1 is the root, the end of the prompt.
 
     tokens, parents, depths: (n_places,) int64, depths from 0; paths: (n_names, n_places) bool, the places of a name;
@@ -49,7 +49,7 @@ class AnswerTree:
         return following + ([self.end_token_id] if place in self.leaves.tolist() else [])
 
 
-def build_tree(encoder: PromptEncoder, names: Sequence[str]) -> AnswerTree:
+def build_trie(encoder: PromptEncoder, names: Sequence[str]) -> TokenTrie:
     """Return the tree of the names' answer tokens, as they would be learnt."""
     places: dict[tuple[int, ...], int] = {}
     paths, leaves = [], []
@@ -61,7 +61,7 @@ def build_tree(encoder: PromptEncoder, names: Sequence[str]) -> AnswerTree:
     on_path = torch.zeros(len(names), len(places), dtype=torch.bool)
     for row, path in zip(on_path, paths, strict=True):
         row[path] = True
-    return AnswerTree(
+    return TokenTrie(
         names=tuple(names),
         tokens=torch.tensor([prefix[-1] for prefix in places]),
         parents=torch.tensor([places.get(prefix[:-1], -1) for prefix in places]),

@@ -1,22 +1,22 @@
-"""From dataset examples to what the model sees of their images: decoded once, passed through the frozen prefix once.
+"""Vision features: each image is decoded and passed through the frozen vision blocks once, then cached.
 
-The output of the frozen vision prefix of an image is always the same, so it is kept: in a folder when one is given
-and there is a frozen prefix, in memory else. A folder's entry is keyed by the image's bytes, the pixel limits, the
-processor's class, the prefix's weights and its dtype; anything else in the folder is never read.
+Features are cached in memory, up to a byte budget, and on disk if a folder is given and the patch embedding is frozen.
+A file on disk is keyed by the image's bytes, the processor with its pixel limits, the frozen weights and their dtype.
 """
 
 import hashlib
 import logging
 import shutil
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -24,116 +24,195 @@ from skincare import images
 from skincare.dataset.image_files import FolderImages, ImageFiles
 from skincare.errors import StageError
 from skincare.files import replacing
-from skincare.modeling.batches import Grid, Pixels, PromptEncoder
 from skincare.modeling.out_of_memory import Passes
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.prompt_encoder import Grid, Patches, PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 
 logger = logging.getLogger(__name__)
 
+# Features of about 1,500 images of Qwen2-VL-2B with 128 visual tokens in bfloat16.
+MEMORY_BUDGET_BYTES: Final = 2 * 2**30
+
+# The grid of an image and its (n_patches, width) features on the CPU.
+Features = tuple[Grid, torch.Tensor]
+
 
 class VisionFeatures:
-    """Looks up, and computes where needed, the prefix states of images by their path in the dataset.
+    """Returns the vision features of images, given by their path in the dataset or decoded; computes what is missing.
 
     Raises StageError naming the image that cannot be read or decoded.
     """
 
     def __init__(
-        self, recogniser: Recogniser, encoder: PromptEncoder, files: ImageFiles | Path,
-        cache_folder: Path | None = None,
+        self, network: CachedQwen2VL, encoder: PromptEncoder, files: ImageFiles | Path,
+        cache_folder: Path | None = None, max_bytes: int = MEMORY_BUDGET_BYTES,
     ) -> None:  # fmt: skip
-        self.recogniser = recogniser
-        self.encoder = encoder
+        self._network = network
+        self._encoder = encoder
         self.files = FolderImages(files) if isinstance(files, Path) else files
-        # Without a frozen prefix the states are the patches: more to write than the image, and little work to cut.
-        is_kept = cache_folder is not None and recogniser.n_prefix_blocks >= 0
-        self.cache_folder = cache_folder / prefix_key(recogniser, encoder) if cache_folder and is_kept else None
-        self._kept: dict[str, tuple[Grid, torch.Tensor]] = {}
-        # As many as are asked for together, until memory runs out.
+        # If the patch embedding is trained, the features are the patches: larger than the image and cheap to compute.
+        is_cached = cache_folder is not None and network.n_cached_blocks >= 0
+        self.cache_folder = cache_folder / features_key(network, encoder) if cache_folder and is_cached else None
+        self._in_memory = FeatureMemory(max_bytes)
+        self._sha256: dict[str, str] = {}
+        # All images of a call in one pass, until memory runs out.
         self._passes = Passes(sys.maxsize, "the frozen vision blocks", "allow fewer visual tokens (--max-tokens)")
 
     def fill(self, images: Sequence[str], batch_size: int = 16) -> None:
-        """Compute the states of all images that are not kept yet, with a progress bar."""
-        missing = [image for image in dict.fromkeys(images) if not self._recall(image)]
-        if missing and self.cache_folder:
-            self._announce(len(missing), self.cache_folder)
-        with tqdm(total=len(missing), unit="image", desc="images", disable=None) as bar:
-            for start in range(0, len(missing), batch_size):
-                self._compute(missing[start : start + batch_size])
-                bar.update(len(missing[start : start + batch_size]))
+        """Compute the features of all images that are not cached yet, with a progress bar.
 
-    def _announce(self, n_images: int, folder: Path) -> None:
-        """Say how much will be written; raises StageError where that does not fit on the disk."""
-        visual, processor = self.recogniser.model.model.visual, self.encoder.processor.image_processor
+        Without a cache folder this stops when the memory budget is used up.
+        """
+        missing = [image for image in dict.fromkeys(images) if not self._is_cached(image)]
+        if missing and self.cache_folder:
+            self._check_disk(len(missing), self.cache_folder)
+        with tqdm(total=len(missing), unit="image", desc="vision features", disable=None) as bar:
+            for start in range(0, len(missing), batch_size):
+                batch = missing[start : start + batch_size]
+                self._compute_and_store(batch)
+                bar.update(len(batch))
+                if not self.cache_folder and self._in_memory.has_evicted:
+                    logger.warning("not all vision features fit into memory; the others are computed when needed")
+                    break
+
+    def get(self, images: Sequence[str | Image]) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return the grids and the (n_patches, width) features of images, on the model's device, in order.
+
+        Features of decoded images are not cached.
+        """
+        paths = dict.fromkeys(image for image in images if isinstance(image, str))
+        found = {path: features for path in paths if (features := self._recall(path)) is not None}
+        found |= self._compute_and_store([path for path in paths if path not in found])
+        decoded = iter(self._compute([image for image in images if not isinstance(image, str)]))
+        rows = [found[image] if isinstance(image, str) else next(decoded) for image in images]
+        return [grid for grid, _ in rows], [features.to(self._network.device) for _, features in rows]
+
+    def sha256(self, image: str) -> str:
+        """Return the hash of an image's bytes."""
+        if image not in self._sha256:
+            self._sha256[image] = hashlib.sha256(self.files.bytes_of(image)).hexdigest()
+        return self._sha256[image]
+
+    def transformed(
+        self, images: Sequence[str], transforms: Sequence[Callable[[Image], Image]]
+    ) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return what `get` returns, for images transformed after decoding; nothing is cached."""
+        with ThreadPoolExecutor() as pool:
+            patches = list(pool.map(self._read_patches, images, transforms))
+        return [one.grid for one in patches], self._network.vision_features(patches)
+
+    def _compute_and_store(self, images: Sequence[str]) -> dict[str, Features]:
+        found = dict(zip(images, self._compute(images), strict=True))
+        for image, features in found.items():
+            self._in_memory.put(image, features)
+            if self.cache_folder:
+                grid, tensor = features
+                with replacing(self._file(image)) as temporary:
+                    save_file({"states": tensor.contiguous(), "grid": torch.tensor(grid)}, temporary)
+        return found
+
+    def _compute(self, images: Sequence[str | Image]) -> list[Features]:
+        if not images:
+            return []
+        with ThreadPoolExecutor() as pool:
+            patches = list(pool.map(self._read_patches, images))
+        parts = self._passes.over(patches, self._network.vision_features)
+        features = [one.cpu() for part in parts for one in part]
+        return [(one.grid, tensor) for one, tensor in zip(patches, features, strict=True)]
+
+    def _read_patches(
+        self, image: str | Image, transform: Callable[[Image], Image] = lambda image: image
+    ) -> Patches:  # fmt: skip
+        try:
+            decoded = images.decode(self.files.bytes_of(image)) if isinstance(image, str) else image
+            return self._encoder.patches(transform(decoded))
+        except (images.BrokenImageError, ValueError) as error:
+            raise StageError(f"{image}: {error}\nRemove it with `python src/clean.py`.") from error
+
+    def _recall(self, image: str) -> Features | None:
+        """Return cached features from memory or disk."""
+        features = self._in_memory.get(image)
+        if features is None and self.cache_folder and self._file(image).is_file():
+            try:
+                entry = load_file(self._file(image))
+            except SafetensorError:
+                return None  # torn by a crash: computed and written again
+            grid: Any = tuple(entry["grid"].tolist())
+            features = (grid, entry["states"])
+            self._in_memory.put(image, features)
+        return features
+
+    def _is_cached(self, image: str) -> bool:
+        """Return whether `_recall` finds the features, without reading a file's data."""
+        if image in self._in_memory:
+            return True
+        if not self.cache_folder or not self._file(image).is_file():
+            return False
+        try:
+            with safe_open(self._file(image), "pt"):
+                return True
+        except SafetensorError:
+            return False
+
+    def _file(self, image: str) -> Path:
+        assert self.cache_folder is not None
+        return self.cache_folder / f"{self.sha256(image)}.safetensors"
+
+    def _check_disk(self, n_images: int, folder: Path) -> None:
+        """Log the size of the files to be written; raise StageError if they do not fit on the disk."""
+        visual, processor = self._network.model.model.visual, self._encoder.processor.image_processor
         n_patches = processor.size["longest_edge"] // processor.patch_size**2
         n_bytes = n_images * n_patches * visual.config.embed_dim * visual.get_dtype().itemsize
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        logger.info("%d images pass the frozen prefix once: at most %.1f MB in %s", n_images, n_bytes / 1e6, folder)
+        logger.info(
+            "computing the vision features of %d images: at most %.1f MB in %s", n_images, n_bytes / 1e6, folder
+        )
         if n_bytes > free:
-            raise StageError(f"{folder}: only {free / 1e6:.1f} MB are free; go without by --no-cache-images")
-
-    def get(self, images: Sequence[str]) -> tuple[list[Grid], list[torch.Tensor]]:
-        """Return grids and (n_patches, width) states, on the model's device, in the order asked for."""
-        self._compute([image for image in dict.fromkeys(images) if not self._recall(image)])
-        found = [self._kept[image] for image in images]
-        return [grid for grid, _ in found], [states.to(self.recogniser.device) for _, states in found]
-
-    def sha256(self, image: str) -> str:
-        """Return the hash of an image's bytes."""
-        return hashlib.sha256(self.files.bytes_of(image)).hexdigest()
-
-    def views(
-        self, images: Sequence[str], changes: Sequence[Callable[[Image], Image]]
-    ) -> tuple[list[Grid], list[torch.Tensor]]:
-        """Return what `get` does for images that are changed after decoding; nothing of it is kept."""
-        with ThreadPoolExecutor() as pool:
-            pixels = list(pool.map(self._read_pixels, images, changes))
-        return [one.grid for one in pixels], self.recogniser.vision_features(pixels)
-
-    def _compute(self, images: list[str]) -> None:
-        if not images:
-            return
-        with ThreadPoolExecutor() as pool:
-            pixels = list(pool.map(self._read_pixels, images))
-        parts = self._passes.over(pixels, self.recogniser.vision_features)
-        states = [states for part in parts for states in part]
-        for image, image_pixels, vision_features in zip(images, pixels, states, strict=True):
-            self._keep(image, image_pixels.grid, vision_features.cpu())
-
-    def _read_pixels(self, image: str, change: Callable[[Image], Image] = lambda image: image) -> Pixels:
-        try:
-            return self.encoder.pixels(change(images.decode(self.files.bytes_of(image))))
-        except (images.BrokenImageError, ValueError) as error:
-            raise StageError(f"{image}: {error}\nRemove it with `python src/clean.py`.") from error
-
-    def _keep(self, image: str, grid: Grid, states: torch.Tensor) -> None:
-        self._kept[image] = (grid, states)
-        if self.cache_folder:
-            with replacing(self._entry(image)) as temporary:
-                save_file({"states": states.contiguous(), "grid": torch.tensor(grid)}, temporary)
-
-    def _recall(self, image: str) -> bool:
-        """Say whether an image's states are at hand, fetching them from the folder."""
-        if image not in self._kept and self.cache_folder and self._entry(image).is_file():
-            try:
-                entry = load_file(self._entry(image))
-            except SafetensorError:
-                return False  # torn by a crash of the machine: computed and written again
-            rows: Any = tuple(entry["grid"].tolist())
-            self._kept[image] = (rows, entry["states"])
-        return image in self._kept
-
-    def _entry(self, image: str) -> Path:
-        assert self.cache_folder is not None
-        return self.cache_folder / f"{self.sha256(image)}.safetensors"
+            raise StageError(f"{folder}: only {free / 1e6:.1f} MB are free; use --no-cache-images")
 
 
-def prefix_key(recogniser: Recogniser, encoder: PromptEncoder) -> str:
-    """Return 16 hex digits over all that decides an image's states but the image: weights, dtype, processor."""
-    visual = recogniser.model.model.visual
+class FeatureMemory:
+    """The most recently used features, of at most `max_bytes` in all."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+        self.has_evicted = False
+        self._features: OrderedDict[str, Features] = OrderedDict()
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._features
+
+    def get(self, image: str) -> Features | None:
+        """Return the features of an image, which become the most recently used."""
+        if image not in self._features:
+            return None
+        self._features.move_to_end(image)
+        return self._features[image]
+
+    def put(self, image: str, features: Features) -> None:
+        """Add the features of an image; the least recently used ones make room."""
+        self._remove(image)
+        # A row of a batch's result is a view that would keep the whole batch in memory.
+        tensor = features[1].clone() if features[1].untyped_storage().nbytes() > features[1].nbytes else features[1]
+        self._features[image] = (features[0], tensor)
+        self.n_bytes += tensor.nbytes
+        while self.n_bytes > self.max_bytes:
+            self._remove(next(iter(self._features)))
+            self.has_evicted = True
+
+    def _remove(self, image: str) -> None:
+        if image in self._features:
+            self.n_bytes -= self._features.pop(image)[1].nbytes
+
+
+def features_key(network: CachedQwen2VL, encoder: PromptEncoder) -> str:
+    """Return 16 hex digits over everything except the image that features depend on: weights, dtype, processor."""
+    visual = network.model.model.visual
     processor = encoder.processor.image_processor
     digest = hashlib.sha256(f"{type(processor).__name__} {processor.to_json_string()}".encode())
-    blocks = visual.blocks[: max(recogniser.n_prefix_blocks, 0)]
+    blocks = visual.blocks[: max(network.n_cached_blocks, 0)]
     for module in (visual.patch_embed, *blocks):
         for tensor in module.state_dict().values():
             digest.update(str(tensor.dtype).encode())

@@ -13,8 +13,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageTextToText, DynamicCache
 
-from skincare.modeling import vision
-from skincare.modeling.batches import Grid
+from skincare.modeling import vision_tower
+from skincare.modeling.prompt_encoder import Grid
 from skincare.training.gradient_checkpointing import enable_checkpointing
 
 
@@ -55,7 +55,7 @@ def activation_bytes(model: Any, n_tokens: int, n_cached: int, grid: Grid, n_ima
             stored[storage._cdata] = tensor  # a reference keeps the storage's address from being reused
         return tensor
 
-    visual, n_prefix = model.model.visual, vision.prefix_length(model.model.visual)
+    visual, n_prefix = model.model.visual, vision_tower.count_frozen_blocks(model.model.visual)
     width = visual.config.embed_dim if n_prefix >= 0 else visual.patch_embed.proj.weight[0].numel()
     text, n_new = model.config.text_config, n_tokens - n_cached
     cache_shape = n_images, text.num_key_value_heads, n_cached, text.hidden_size // text.num_attention_heads
@@ -70,7 +70,7 @@ def activation_bytes(model: Any, n_tokens: int, n_cached: int, grid: Grid, n_ima
         positions = torch.empty(3, n_images, n_new, dtype=torch.int64)
     hooks = torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16), _FusedAttention():
-        images = vision.embeddings(visual, features, [grid] * n_images, n_prefix)
+        images = vision_tower.visual_embeddings(visual, features, [grid] * n_images, n_prefix)
         embeddings = words + images.sum()
         model.model.language_model(
             inputs_embeds=embeddings,

@@ -24,8 +24,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from skincare.modeling import vision
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling import vision_tower
+from skincare.modeling.qwen2vl import CachedQwen2VL
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +49,15 @@ class World:
         """Return whether this process writes files."""
         return self.rank == 0
 
-    def shard(self, recogniser: Recogniser, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+    def shard(self, network: CachedQwen2VL, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
         """Shard the weights over the processes; return the parameters that replace `parameters`."""
-        del recogniser
+        del network
         return parameters
 
     @contextmanager
-    def gathered(self, recogniser: Recogniser) -> Iterator[None]:
+    def gathered(self, network: CachedQwen2VL) -> Iterator[None]:
         """Hold the whole model within the block, so that processes may make different numbers of passes."""
-        del recogniser
+        del network
         yield
 
     def local_items(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -100,31 +100,31 @@ class ShardedWorld(World):
 
     is_sharded: ClassVar[bool] = True
 
-    def shard(self, recogniser: Recogniser, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+    def shard(self, network: CachedQwen2VL, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
         """Shard in units that are gathered one after the other; the remaining weights are gathered for a whole pass.
 
         Weights of bf16 checkpoints are rounded before they are gathered; otherwise autocast would keep a copy of each.
         """
-        mesh = init_device_mesh(recogniser.device.type, (self.size,))
-        dtype = recogniser.dtype if recogniser.dtype == torch.bfloat16 else None
+        mesh = init_device_mesh(network.device.type, (self.size,))
+        dtype = network.dtype if network.dtype == torch.bfloat16 else None
         rounded = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        model = recogniser.model.model
-        if recogniser.head is not None:
-            fully_shard(recogniser.head, mesh=mesh)  # the head computes in fp32
+        model = network.model.model
+        if network.head is not None:
+            fully_shard(network.head, mesh=mesh)  # the head computes in fp32
         for unit in (
-            *(vision.block_parts(block) for block in model.visual.blocks),
+            *(vision_tower.block_parts(block) for block in model.visual.blocks),
             model.visual.merger,
             *model.language_model.layers,
         ):
             fully_shard(unit, mesh=mesh, mp_policy=rounded)
-        fully_shard(recogniser, mesh=mesh, mp_policy=rounded, reshard_after_forward=True)
+        fully_shard(network, mesh=mesh, mp_policy=rounded, reshard_after_forward=True)
         for method in ("vision_features", "head_scores", "answer_losses_and_head_scores"):
-            register_fsdp_forward_method(recogniser, method)
-        for module in _units(recogniser):
+            register_fsdp_forward_method(network, method)
+        for module in _units(network):
             # A process's loss is its part of the mean over the batch: gradients are summed, not averaged.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-        found = recogniser.parameters_by_name()
+        found = network.parameters_by_name()
         logger.info(
             "process %d of %d stores %s of %s parameters", self.rank + 1, self.size,
             f"{sum(one.to_local().numel() for one in found.values() if isinstance(one, DTensor)):,}",
@@ -133,15 +133,15 @@ class ShardedWorld(World):
         return {name: found[name] for name in parameters}
 
     @contextmanager
-    def gathered(self, recogniser: Recogniser) -> Iterator[None]:
+    def gathered(self, network: CachedQwen2VL) -> Iterator[None]:
         """Gather all units for the block; they take the memory that gradients take in a step."""
-        for module in _units(recogniser):
+        for module in _units(network):
             module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
         try:
             yield
         finally:
-            for module in _units(recogniser):
+            for module in _units(network):
                 module.reshard()
                 module.set_reshard_after_forward(True, recurse=False)
 
@@ -172,5 +172,5 @@ def copy_full_tensor(values: torch.Tensor, target: torch.Tensor) -> None:
     target.copy_(values)
 
 
-def _units(recogniser: Recogniser) -> list[FSDPModule]:
-    return [module for module in recogniser.modules() if isinstance(module, FSDPModule)]
+def _units(network: CachedQwen2VL) -> list[FSDPModule]:
+    return [module for module in network.modules() if isinstance(module, FSDPModule)]

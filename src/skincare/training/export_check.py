@@ -11,12 +11,9 @@ from typing import Any
 import torch
 
 from skincare.evaluation import metrics
-from skincare.inference import asking
-from skincare.inference.decoders import make_decoder
-from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.classifier import Classifier
 from skincare.inference.predictions import Prediction
-from skincare.modeling.recogniser import Recogniser
-from skincare.modeling.vision_features import VisionFeatures
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.training.loop import Trainer
 from skincare.training.model_export import ExportStatistics
 
@@ -24,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_export(
-    trainer: Trainer, export: ExportStatistics, exported: EvaluatedModel, in_training: Sequence[Prediction] = ()
+    trainer: Trainer, export: ExportStatistics, exported: Classifier, in_training: Sequence[Prediction] = ()
 ) -> dict[str, Any]:
     """Return loss and accuracy on val in training, of the exported model, and of it rounded to the checkpoint's dtype.
 
@@ -34,16 +31,16 @@ def evaluate_export(
     progress = trainer.progress
     rows: dict[str, dict[str, Any]] = {
         "in training": {"loss": progress.best_loss, "accuracy": progress.best_accuracy, "n_other_answers": 0},
-        "exported": _evaluate_on_val(trainer, exported.recogniser, exported.images, in_training),
+        "exported": _evaluate_on_val(trainer, exported, in_training),
     }
     if export.is_fp32 and export.checkpoint_dtype != torch.float32:
         # A new object: cached vision features and the cached prompt prefix are those of the unrounded weights.
-        model = exported.recogniser.model.to(export.checkpoint_dtype)
+        model = exported.network.model.to(export.checkpoint_dtype)
         model.config.dtype = export.checkpoint_dtype
-        rounded = Recogniser(model, n_live_blocks=1)
-        rounded.head = exported.recogniser.head
-        images = VisionFeatures(rounded, exported.encoder, exported.images.files)
-        rows["rounded"] = _evaluate_on_val(trainer, rounded, images, in_training)
+        network = CachedQwen2VL(model, n_uncached_blocks=1)
+        network.head = exported.network.head
+        rounded = Classifier(network, exported.encoder, exported.features.files)
+        rows["rounded"] = _evaluate_on_val(trainer, rounded, in_training)
     for name, row in rows.items():
         logger.info("val, %s: loss %.4f, accuracy %.1f %%", name, row["loss"], 100 * row["accuracy"])
     return {
@@ -57,13 +54,10 @@ def evaluate_export(
     }
 
 
-def _evaluate_on_val(
-    trainer: Trainer, recogniser: Recogniser, images: VisionFeatures, in_training: Sequence[Prediction]
-) -> dict[str, Any]:
-    decoder = make_decoder(trainer.decoder_name, recogniser, images.encoder)
-    passes = asking.inference_passes(trainer.execution.eval_batch_size)
-    loss = asking.total_loss(images, trainer.recipe.head, trainer.val, passes) / len(trainer.val)
-    predicted = asking.predict(images, decoder, trainer.val, "val", passes, show_progress=False)
+def _evaluate_on_val(trainer: Trainer, classifier: Classifier, in_training: Sequence[Prediction]) -> dict[str, Any]:
+    loss = classifier.total_loss(trainer.recipe.head, trainer.val) / len(trainer.val)
+    decoder = classifier.decoder(trainer.decoder_name)
+    predicted = classifier.predict(trainer.val, "val", decoder, show_progress=False)
     accuracy = metrics.score(predicted, trainer.spec.data.labels).accuracy
     before = {one.image_id: one.text for one in in_training}
     other = sum(one.text != before[one.image_id] for one in predicted) if before else None

@@ -19,11 +19,10 @@ from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.evaluation import metrics
 from skincare.evaluation.metrics import Scores
-from skincare.inference import asking as evaluation
-from skincare.inference.decoders import DecoderName, make_decoder
+from skincare.inference.classifier import Classifier
 from skincare.inference.predictions import Prediction
 from skincare.modeling.out_of_memory import explained, halving
-from skincare.modeling.vision_features import VisionFeatures
+from skincare.modeling.settings import DecoderName
 from skincare.tables import HistoryRow
 from skincare.training import checkpoints, optimizers, preflight, sampling
 from skincare.training.checkpoints import Progress
@@ -59,15 +58,15 @@ class EpochResult:
 
 
 class Trainer:
-    """Trains `parameters` of the images' recogniser on the training examples and selects the best epoch on val."""
+    """Trains `parameters` of a classifier on the training examples and selects the best epoch on val."""
 
     def __init__(
-        self, images: VisionFeatures, parameters: Mapping[str, torch.nn.Parameter], spec: RunSpec,
+        self, classifier: Classifier, parameters: Mapping[str, torch.nn.Parameter], spec: RunSpec,
         execution: ExecutionSettings, state_folder: Path, identity: Mapping[str, Any], world: World,
     ) -> None:  # fmt: skip
         recipe = spec.recipe
         self.world = world
-        self.images = images
+        self.classifier = classifier
         self.parameters = parameters
         self.spec = spec
         self.recipe = recipe
@@ -78,14 +77,13 @@ class Trainer:
         self.identity = identity
         # A trained head makes the predictions.
         self.decoder_name: DecoderName = "generate" if recipe.head == "none" else "head"
-        self.decoder = make_decoder(self.decoder_name, images.recogniser, images.encoder)
+        self.decoder = classifier.decoder(self.decoder_name)
         self.progress = Progress(micro_batch_size=execution.micro_batch_size)
-        self.inference_passes = evaluation.inference_passes(execution.eval_batch_size)
         self.optimizer = optimizers.make(
             recipe.optimizer, parameters, recipe.learning_rate, recipe.rate_by_part, recipe.weight_decay,
             decays_everything=recipe.decays_everything,
         )  # fmt: skip
-        self.loss = TrainingLoss(images, recipe, spec.seed, self.train)
+        self.loss = TrainingLoss(classifier, recipe, spec.seed, self.train)
         self.stepper = OptimizerStepper(self.optimizer, parameters, state_folder, identity)
         self.categories = [one.category for one in self.train]
         self.n_steps_per_epoch = -(-len(self.train) // recipe.effective_batch_size)
@@ -138,14 +136,14 @@ class Trainer:
         """Free the memory that only training needs."""
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
-        recogniser = self.images.recogniser
+        network = self.classifier.network
         # The exported model needs the memory, in fp32. A quantised model is small and cannot be moved.
         if (
-            recogniser.device.type == "cuda"
+            network.device.type == "cuda"
             and not self.world.is_sharded
-            and not getattr(recogniser.model, "is_quantized", False)
+            and not getattr(network.model, "is_quantized", False)
         ):
-            recogniser.to("cpu")
+            network.to("cpu")
             torch.cuda.empty_cache()
 
     def learning_rate(self, step: int) -> float:
@@ -191,8 +189,8 @@ class Trainer:
 
         def check(n_images: int) -> None:
             preflight.check(
-                self.images, self.parameters, first[:n_images], self.recipe.learning_rate, self.total_learning_rate(),
-                self.recipe.head,
+                self.classifier, self.parameters, first[:n_images], self.recipe.learning_rate,
+                self.total_learning_rate(), self.recipe.head,
             )  # fmt: skip
 
         _, fitted = self._halving(check, len(first), "the pre-flight")
@@ -216,7 +214,7 @@ class Trainer:
             return work(size), size
 
     def _accumulate_gradients(self, examples: Sequence[Example], micro_batch_size: int) -> float:
-        self.images.recogniser.train()
+        self.classifier.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts: list[torch.Tensor] = []
         local = self.world.local_items(examples)
@@ -234,12 +232,12 @@ class Trainer:
     def _finish_epoch(self) -> EpochResult:
         """Evaluate on val, append the epoch to the history and write the checkpoints."""
         progress = self.progress
-        self.images.recogniser.eval()
+        self.classifier.network.eval()
         self.optimizer.zero_grad(set_to_none=True)
-        passes, local = self.inference_passes, self.world.local_items(self.val)
-        with self.world.gathered(self.images.recogniser):
-            total = evaluation.total_loss(self.images, self.recipe.head, local, passes)
-            predicted = evaluation.predict(self.images, self.decoder, local, "val", passes, show_progress=False)
+        local = self.world.local_items(self.val)
+        with self.world.gathered(self.classifier.network):
+            total = self.classifier.total_loss(self.recipe.head, local)
+            predicted = self.classifier.predict(local, "val", self.decoder, show_progress=False)
         loss, predictions = self.world.sum_scalar(total) / len(self.val), self.world.gather(predicted)
         scores = metrics.score(predictions, self.spec.data.labels)
         row = self._history_row(loss, scores)

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import torch
 
-from skincare.modeling.batches import Grid
 from skincare.modeling.freezing import count, freeze, trainable_modules
-from skincare.modeling.recogniser import Recogniser
+from skincare.modeling.prompt_encoder import Grid
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.training import adapters
 from skincare.training.activation_memory import activation_bytes, checkpointed_bytes_per_image, meta_model
@@ -89,7 +89,7 @@ def plan(
     by_module = {name: count(m.parameters()) for name, m in trainable_modules(model, trainable).items()}
     if adapter:
         by_module["LoRA"] = n_trainable - sum(by_module.values())
-    n_cached = n_prefix if n_shards == 1 and Recogniser(model).reads_opening_once else 0
+    n_cached = n_prefix if n_shards == 1 and CachedQwen2VL(model).caches_prompt_prefix else 0
     one, two = (activation_bytes(model, n_tokens, n_cached, grid, n) for n in (1, 2))
     per_image = two - one
     checkpointed, recomputed = checkpointed_bytes_per_image(model, n_tokens, grid)

@@ -13,8 +13,8 @@ from transformers import Qwen2VLConfig
 from skincare.files import write_json
 from skincare.labels import Labels
 from skincare.modeling import qwen2_vl_2b
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import default_device, load_config, load_processor, memory_capacity
+from skincare.modeling.loading import default_device, load_config, load_processor, memory_capacity
+from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
 from skincare.training import memory_plan, optimizers
@@ -74,7 +74,7 @@ def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str]) -> PromptLength
     one_token_grid = (1, encoder.merge_size, encoder.merge_size)
     hint = longest_hint(encoder, hints)
     batch = encoder.batch([one_token_grid], [max(encoder.labels.names, key=len)], hints=[hint])
-    n_prefix = len(encoder.opening)
+    n_prefix = len(encoder.prompt_prefix)
     return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1)
 
 

@@ -12,42 +12,41 @@ import torch
 
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
-from skincare.modeling.batches import IGNORED, Batch, PromptEncoder
+from skincare.inference.classifier import Classifier
+from skincare.modeling.prompt_encoder import IGNORED, Batch, PromptEncoder
 from skincare.modeling.settings import HeadUse
-from skincare.modeling.vision_features import VisionFeatures
 from skincare.prompts import with_hint
-from skincare.training import objectives
 from skincare.training.distributed import full_tensor
 
 logger = logging.getLogger(__name__)
 
 
 def check(
-    images: VisionFeatures, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
+    classifier: Classifier, parameters: Mapping[str, torch.nn.Parameter], examples: Sequence[Example],
     learning_rate: float, total_learning_rate: float, head_use: HeadUse = "none",
 ) -> None:  # fmt: skip
     """Check that a step on these examples updates exactly `parameters`, with exactly their answers as targets.
 
     `total_learning_rate` is the sum of the learning rates of all steps.
     """
-    recogniser, encoder = images.recogniser, images.encoder
-    recogniser.zero_grad(set_to_none=True)  # left by a check that ran out of memory
-    grids, states = images.get([example.image for example in examples])
+    network, encoder = classifier.network, classifier.encoder
+    network.zero_grad(set_to_none=True)  # left by a check that ran out of memory
+    grids, states = classifier.features.get([example.image for example in examples])
     if any(one.requires_grad for one in states):
         raise StageError("The frozen prefix of the vision tower is part of the backward graph")
     categories, hints = [example.category for example in examples], [example.hint for example in examples]
-    batch = encoder.batch(grids, categories, hints=hints, opening_apart=recogniser.reads_opening_once)
+    batch = encoder.batch(grids, categories, hints=hints, without_prefix=network.caches_prompt_prefix)
     check_prompt(encoder, batch, hints)
-    check_length(recogniser.model, batch)
+    check_length(network.model, batch)
     check_labels(encoder, batch, categories)
-    recogniser.train()
-    objectives.losses(recogniser, encoder, head_use, grids, states, categories, hints).mean().backward()
-    check_gradients(recogniser.model, parameters)
+    network.train()
+    classifier.losses(head_use, grids, states, categories, hints).mean().backward()
+    check_gradients(network.model, parameters)
     check_step(parameters, learning_rate)
-    dtype = recogniser.dtype
+    dtype = network.dtype
     of_model = {name: parameter for name, parameter in parameters.items() if not name.startswith("classification_head")}
     share = movable_fraction(of_model, total_learning_rate, dtype)
-    recogniser.zero_grad(set_to_none=True)
+    network.zero_grad(set_to_none=True)
     logger.info(
         "pre-flight checks passed: prompt, labels, gradients of %d tensors, one step; the run can change %.1f %% of "
         "the weights by enough to show in %s",
@@ -71,7 +70,10 @@ def check_prompt(encoder: PromptEncoder, batch: Batch, hints: Sequence[str] = ()
 
 def check_length(model: Any, batch: Batch) -> None:
     """Check that the prompts fit the model's context length."""
-    n_tokens, most = len(batch.opening) + batch.input_ids.shape[1], model.config.text_config.max_position_embeddings
+    n_tokens, most = (
+        len(batch.prompt_prefix) + batch.input_ids.shape[1],
+        model.config.text_config.max_position_embeddings,
+    )
     if n_tokens > most:
         raise StageError(
             f"A prompt of {n_tokens} tokens is longer than the model's context of {most}; allow fewer visual tokens, "

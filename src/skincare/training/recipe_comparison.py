@@ -14,10 +14,10 @@ from skincare.evaluation import metrics
 from skincare.files import write_json
 from skincare.inference import decoders
 from skincare.inference.answer_parser import PARSER_VERSION
-from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.classifier import Classifier
 from skincare.modeling import device_memory
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import load_processor
+from skincare.modeling.loading import load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import Layout
 from skincare.tables import ComparisonRow
 from skincare.training import export_check, run_identity, training_run
@@ -103,7 +103,7 @@ def train(run: ComparedRun, layout: Layout) -> ComparisonRow:
     spec, name = run.spec, layout.compared_run(run.label)
     trainer = training_run.prepare(spec, layout, name)
     trainer.resume(spec.settings.micro_batch_size)
-    device = trainer.images.recogniser.device
+    device = trainer.classifier.network.device
     device_memory.reset_peak(device)
 
     def on_epoch(result: EpochResult) -> None:
@@ -123,9 +123,10 @@ def _evaluate(trainer: Trainer, layout: Layout, folder: Path, peak_bytes: int) -
     """Export the best epoch to `folder`, evaluate it on test and again on val; return the run's row."""
     spec, progress = trainer.spec, trainer.progress
     export = training_run.export(trainer, folder)
-    exported = EvaluatedModel(
-        folder, layout, cache_images=spec.settings.cache_images, cache_answers=False, files=spec.data.files
-    )
+    exported = Classifier.load(
+        folder, spec.data.labels, spec.data.files,
+        vision_cache=layout.vision_cache if spec.settings.cache_images else None,
+    )  # fmt: skip
     tested = exported.predict(spec.data.test, "test", exported.decoder(trainer.decoder_name))
     scores = metrics.score(tested, spec.data.labels)
     return ComparisonRow(

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from skincare.dataset.chat import Example
 from skincare.dataset.image_files import ImageFiles
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import checkpoint_hashes
+from skincare.modeling.loading import checkpoint_hashes
+from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.prompts import with_hint
 from skincare.runlog import to_plain
 from skincare.training.run_spec import RunSpec

@@ -8,7 +8,8 @@ from skincare.evaluation import comparison, confidence, metrics, scoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.inference import predictions
-from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.classifier import Classifier
+from skincare.inference.manifest import write_manifest
 from skincare.inference.predictions import Prediction
 from skincare.paths import Layout
 from skincare.tables import HistoryRow
@@ -53,12 +54,15 @@ class RunOutputs:
         """
         data, settings = trainer.spec.data, trainer.spec.settings
         folder = self.layout.finetuned_model(self.run.working_name)
-        exported = EvaluatedModel(folder, self.layout, cache_images=settings.cache_images, files=data.files)
+        exported = Classifier.load(
+            folder, data.labels, data.files, vision_cache=self.layout.vision_cache if settings.cache_images else None,
+            prediction_cache=self.layout.answer_cache,
+        )  # fmt: skip
         exported.source = self.layout.finetuned_model(self.run.name)  # the manifest names the final folder
         tested = exported.predict(data.test, "test", exported.decoder(trainer.decoder_name))
         ranked = self._rank(trainer, exported)
-        exported.write_manifest(
-            self.log, settings, {"test_predictions.jsonl": tested, "test_ranked.jsonl": ranked["test"]}
+        write_manifest(
+            self.log, exported, settings, {"test_predictions.jsonl": tested, "test_ranked.jsonl": ranked["test"]}
         )
         scores = metrics.score(tested, data.labels)
         predictions.write_jsonl(self.log / "test_predictions.jsonl", tested)
@@ -71,7 +75,7 @@ class RunOutputs:
         write_json(self.log / "test_metrics.json", metrics.to_json(scores))
         return check, scores
 
-    def _rank(self, trainer: Trainer, exported: EvaluatedModel) -> dict[str, list[Prediction]]:
+    def _rank(self, trainer: Trainer, exported: Classifier) -> dict[str, list[Prediction]]:
         """Write and return predictions with probabilities, which free text lacks, and the confidence that they give."""
         decoder = exported.decoder("rank" if trainer.decoder_name == "generate" else trainer.decoder_name)
         examples = {"val": trainer.val, "test": trainer.spec.data.test}

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 
 from skincare.dataset.chat import Example
-from skincare.modeling.batches import Grid
-from skincare.modeling.vision_features import VisionFeatures
-from skincare.training import objectives, sampling
+from skincare.inference.classifier import Classifier
+from skincare.modeling.prompt_encoder import Grid
+from skincare.training import sampling
 from skincare.training.augmentation import augment
 from skincare.training.recipes import Recipe
 
@@ -16,8 +16,8 @@ from skincare.training.recipes import Recipe
 class TrainingLoss:
     """The weighted losses that a recipe minimises on the examples of `train`."""
 
-    def __init__(self, images: VisionFeatures, recipe: Recipe, seed: int, train: Sequence[Example]) -> None:
-        self.images = images
+    def __init__(self, classifier: Classifier, recipe: Recipe, seed: int, train: Sequence[Example]) -> None:
+        self.classifier = classifier
         self.recipe = recipe
         self.seed = seed
         is_weighted = recipe.imbalance == "class_balanced"
@@ -28,8 +28,7 @@ class TrainingLoss:
         """Return the (B,) weighted losses of examples in an epoch."""
         grids, features = self._features(examples, epoch)
         categories, hints = [one.category for one in examples], [self._hint(one, epoch) for one in examples]
-        recogniser, encoder = self.images.recogniser, self.images.encoder
-        losses = objectives.losses(recogniser, encoder, self.recipe.head, grids, features, categories, hints)
+        losses = self.classifier.losses(self.recipe.head, grids, features, categories, hints)
         if self.recipe.imbalance == "focal":
             losses = sampling.focal_losses(losses)
         return losses * torch.tensor([self.weight_of[one.image_id] for one in examples], device=losses.device)
@@ -38,10 +37,12 @@ class TrainingLoss:
         """Return grids and vision features of the images, augmented for this epoch."""
         kind, names = self.recipe.augmentation, [one.image for one in examples]
         if kind == "none":
-            return self.images.get(names)
-        enough_size = self.images.encoder.enough_size
+            return self.classifier.features.get(names)
+        enough_size = self.classifier.encoder.enough_size
         transform = partial(augment, kind=kind, seed=self.seed, epoch=epoch, enough_size=enough_size)
-        return self.images.views(names, [partial(transform, image_id=one.image_id) for one in examples])
+        return self.classifier.features.transformed(
+            names, [partial(transform, image_id=one.image_id) for one in examples]
+        )
 
     def _hint(self, example: Example, epoch: int) -> str:
         """Return the hint of an example; empty where this epoch drops it."""

@@ -9,12 +9,12 @@ import torch
 
 from skincare.dataset import hints
 from skincare.errors import StageError
+from skincare.inference.classifier import Classifier
 from skincare.labels import check_same_labels
 from skincare.modeling import freezing
-from skincare.modeling.batches import PromptEncoder
-from skincare.modeling.model import default_device, load_config, load_model, load_processor
-from skincare.modeling.recogniser import Recogniser
-from skincare.modeling.vision_features import VisionFeatures
+from skincare.modeling.loading import default_device, load_config, load_model, load_processor
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import Layout
 from skincare.runlog import to_plain
 from skincare.training import adapters, memory_plan, model_export, optimizers, planning, run_identity
@@ -52,7 +52,7 @@ def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) ->
     encoder = PromptEncoder(load_processor(settings.model, settings.limits), data.labels)
     quantisation = adapters.quantisation_config(recipe.adapter)
     model = load_model(settings.model, default_device(), settings.attention, quantisation)
-    recogniser, parameters = _trainable_recogniser(model, recipe, spec.seed, len(data.labels))
+    network, parameters = _trainable_network(model, recipe, spec.seed, len(data.labels))
     logger.info(
         "%s of %s parameters are trained: %s",
         f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
@@ -60,18 +60,21 @@ def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) ->
     plan = _plan(spec, encoder, world)
     if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         enable_checkpointing(model)
-    images = VisionFeatures(recogniser, encoder, data.files, layout.vision_cache if settings.cache_images else None)
+    execution = ExecutionSettings(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
+    classifier = Classifier(
+        network, encoder, data.files, vision_cache=layout.vision_cache if settings.cache_images else None,
+        batch_size=execution.eval_batch_size,
+    )  # fmt: skip
     if not world.is_writer:
         world.barrier()  # the writer fills the cache folder first
     # Augmented training images differ in every epoch: their features are not cached.
-    images.fill([one.image for one in (*data.val, *(data.train if recipe.augmentation == "none" else ()))])
+    classifier.features.fill([one.image for one in (*data.val, *(data.train if recipe.augmentation == "none" else ()))])
     if world.is_writer:
         world.barrier()
     identity = run_identity.compute(spec, encoder)
     # After the cache is filled and hashed, which needs the whole model.
-    parameters = dict(world.shard(recogniser, parameters))
-    execution = ExecutionSettings(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
-    trainer = Trainer(images, parameters, spec, execution, layout.training_state(name), identity, world)
+    parameters = dict(world.shard(network, parameters))
+    trainer = Trainer(classifier, parameters, spec, execution, layout.training_state(name), identity, world)
     # The examples with the longest hint come first, so that a prompt that is too long fails before training.
     longest = planning.longest_hint(encoder, [one.hint for one in data.train])
     trainer.check(sorted(data.train, key=lambda one: one.hint != longest))
@@ -89,19 +92,19 @@ def _plan(spec: RunSpec, encoder: PromptEncoder, world: World) -> MemoryPlan:
     return plan
 
 
-def _trainable_recogniser(
+def _trainable_network(
     model: Any, recipe: Recipe, seed: int, n_labels: int
-) -> tuple[Recogniser, dict[str, torch.nn.Parameter]]:
+) -> tuple[CachedQwen2VL, dict[str, torch.nn.Parameter]]:
     """Add the recipe's LoRA matrices and head, freeze the rest; return also the trainable parameters by name."""
     if recipe.adapter:
         adapters.add_lora(model, recipe.adapter, seed)
     parameters = freezing.freeze(model, recipe.trainable) | adapters.enable_lora_training(model)
-    recogniser = Recogniser(model)
+    network = CachedQwen2VL(model)
     if recipe.head != "none":
-        parameters |= recogniser.add_head(n_labels)
+        parameters |= network.add_head(n_labels)
     if not parameters:
         raise StageError("The recipe has no trainable parameters")
-    return recogniser, parameters
+    return network, parameters
 
 
 def export(trainer: Trainer, folder: Path) -> ExportStatistics:
@@ -113,7 +116,7 @@ def export(trainer: Trainer, folder: Path) -> ExportStatistics:
     spec = trainer.spec
     model = load_model(spec.settings.model, torch.device("cpu"))
     statistics = ExportStatistics(model.config.dtype)
-    recogniser, parameters = _trainable_recogniser(model, spec.recipe, spec.seed, len(spec.data.labels))
+    network, parameters = _trainable_network(model, spec.recipe, spec.seed, len(spec.data.labels))
     for name, tensor in trained_tensors(trainer.best_state()):
         # Weights under LoRA are counted when LoRA is merged.
         if not name.startswith("classification_head.") and ".lora_" not in name and ".base_layer.weight" not in name:
@@ -126,14 +129,14 @@ def export(trainer: Trainer, folder: Path) -> ExportStatistics:
         base = to_plain(spec.settings.model)
         adapters.save_adapter(folder / "adapter", spec.recipe.adapter, matrices, modules, base)
     processor = load_processor(spec.settings.model, spec.settings.limits)
-    statistics.is_fp32 = model_export.write_model(folder, model, recogniser.head, processor, spec.data.labels)
+    statistics.is_fp32 = model_export.write_model(folder, model, network.head, processor, spec.data.labels)
     hints.write_settings(folder, [one.hint for one in spec.data.train])
     return statistics
 
 
 def results(trainer: Trainer, name: str, stop_reason: str) -> Mapping[str, Any]:
     """Return the results of a finished run for its summary."""
-    model, progress, spec = trainer.images.recogniser.model, trainer.progress, trainer.spec
+    model, progress, spec = trainer.classifier.network.model, trainer.progress, trainer.spec
     return {
         "run": name,
         "recipe": spec.recipe_name,
@@ -148,5 +151,5 @@ def results(trainer: Trainer, name: str, stop_reason: str) -> Mapping[str, Any]:
         "training_seconds": trainer.seconds,
         "hint_kind": hints.kind_of(one.hint for one in spec.data.train),
         "recipe_settings": to_plain(spec.recipe),
-        "device": str(trainer.images.recogniser.device),
+        "device": str(trainer.classifier.network.device),
     }

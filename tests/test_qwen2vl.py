@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from skincare.modeling.freezing import freeze
-from skincare.modeling.recogniser import Recogniser, _is_checkpointing
+from skincare.modeling.qwen2vl import CachedQwen2VL, _is_checkpointing
 from skincare.modeling.settings import Trainable
 from skincare.training import gradient_checkpointing
 from tests.helpers import mixed_pixels
@@ -35,7 +35,7 @@ def gradients(model):
 )
 def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, trainable):
     parameters = freeze(tiny_model, trainable)
-    recogniser = Recogniser(tiny_model)
+    network = CachedQwen2VL(tiny_model)
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
 
@@ -43,7 +43,7 @@ def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, train
     expected.mean().backward()
     expected_gradients = gradients(tiny_model)
     tiny_model.zero_grad()
-    found = recogniser(batch, recogniser.vision_features(pixels))
+    found = network(batch, network.vision_features(pixels))
     found.mean().backward()
 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -62,15 +62,15 @@ def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, train
 def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_encoder, trainable, padding_side):
     """In the first pass, and in one after a step, when what the frozen layers make of it is at hand."""
     parameters = freeze(tiny_model, trainable)
-    recogniser = Recogniser(tiny_model)
-    assert recogniser.reads_opening_once
+    network = CachedQwen2VL(tiny_model)
+    assert network.caches_prompt_prefix
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], recogniser.vision_features(pixels)
+    grids, states = [one.grid for one in pixels], network.vision_features(pixels)
     for _ in range(2):
         losses, found = [], []
         for apart in (False, True):
-            batch = tiny_encoder.batch(grids, ANSWERS, padding_side, opening_apart=apart)
-            losses.append(recogniser(batch, states))
+            batch = tiny_encoder.batch(grids, ANSWERS, padding_side, without_prefix=apart)
+            losses.append(network(batch, states))
             losses[-1].mean().backward()
             found.append(gradients(tiny_model))
             tiny_model.zero_grad()
@@ -84,13 +84,13 @@ def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_e
 
 
 def test_an_opening_is_not_read_once_where_that_would_be_wrong(tiny_model):
-    recogniser = Recogniser(tiny_model)
+    network = CachedQwen2VL(tiny_model)
     freeze(tiny_model, Trainable(everything=True))
-    assert not recogniser.reads_opening_once, "words learn"
+    assert not network.caches_prompt_prefix, "words learn"
     freeze(tiny_model, Trainable())
-    assert recogniser.reads_opening_once
+    assert network.caches_prompt_prefix
     gradient_checkpointing.enable_checkpointing(tiny_model)
-    assert not recogniser.reads_opening_once, "checkpointed layers forget it"
+    assert not network.caches_prompt_prefix, "checkpointed layers forget it"
 
 
 @pytest.mark.parametrize("name", ["is_activation_checkpointing", "is_gradient_checkpointing"])
@@ -113,8 +113,8 @@ def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):
         eos_token_id=[tiny_encoder.end_token_id, tiny_encoder.pad_token_id],
         pad_token_id=tiny_encoder.pad_token_id,
     )[:, batch.input_ids.shape[1] :]
-    recogniser = Recogniser(tiny_model.requires_grad_(False))
-    found = recogniser.generate(tiny_encoder, batch, recogniser.vision_features(pixels), 30)
+    network = CachedQwen2VL(tiny_model.requires_grad_(False))
+    found = network.generate(tiny_encoder, batch, network.vision_features(pixels), 30)
     for row, answer in zip(expected.tolist(), found, strict=True):
         assert tuple(row[: len(answer.tokens)]) == answer.tokens
         if answer.is_finished:
@@ -123,7 +123,7 @@ def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_the_batch_size_does_not_change_answers(tiny_model, tiny_encoder, batch_size):
-    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    network = CachedQwen2VL(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
 
     def answers(size):
@@ -131,24 +131,24 @@ def test_the_batch_size_does_not_change_answers(tiny_model, tiny_encoder, batch_
         for start in range(0, len(pixels), size):
             some = pixels[start : start + size]
             batch = tiny_encoder.batch([one.grid for one in some], padding_side="left")
-            found += recogniser.generate(tiny_encoder, batch, recogniser.vision_features(some), 30)
+            found += network.generate(tiny_encoder, batch, network.vision_features(some), 30)
         return found
 
     assert answers(batch_size) == answers(len(pixels))
 
 
 def test_an_unfinished_answer_says_so(tiny_model, tiny_encoder):
-    recogniser = Recogniser(tiny_model.requires_grad_(False))
+    network = CachedQwen2VL(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], padding_side="left")
-    for answer in recogniser.generate(tiny_encoder, batch, recogniser.vision_features(pixels), 2):
+    for answer in network.generate(tiny_encoder, batch, network.vision_features(pixels), 2):
         assert len(answer.tokens) == 2
         assert not answer.is_finished
 
 
 def test_images_that_do_not_fit_the_prompts_are_refused(tiny_model, tiny_encoder):
-    recogniser = Recogniser(tiny_model)
+    network = CachedQwen2VL(tiny_model)
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
-    with pytest.raises(ValueError, match="states of 0 images"):
-        recogniser(batch, [])
+    with pytest.raises(ValueError, match="features of 0 images"):
+        network(batch, [])

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLForC
 
 from skincare.errors import MissingInputError, StageError
 from skincare.labels import skincare_labels
-from skincare.modeling import model
+from skincare.modeling import loading
 from skincare.paths import TINY_MODEL
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
@@ -31,23 +31,25 @@ def test_the_embedded_model_is_a_real_and_small_qwen2_vl():
 
 
 def test_the_pixel_limits_decide_the_number_of_visual_tokens(tiny_encoder):
-    from skincare.modeling.batches import PromptEncoder
+    from skincare.modeling.prompt_encoder import PromptEncoder
     from tests.helpers import noise_image
 
     for tokens in (36, 64, 100):
-        encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(tokens, tokens)), skincare_labels())
-        assert encoder.n_visual_tokens(encoder.pixels(noise_image(500, 500)).grid) == tokens
-    encoder = PromptEncoder(model.load_processor(TINY_MODEL, model.PixelLimits(64, 128)), skincare_labels())
-    assert encoder.pixels(noise_image(1000, 1000)).grid == (1, 22, 22)
+        encoder = PromptEncoder(
+            loading.load_processor(TINY_MODEL, loading.PixelLimits(tokens, tokens)), skincare_labels()
+        )
+        assert encoder.n_visual_tokens(encoder.patches(noise_image(500, 500)).grid) == tokens
+    encoder = PromptEncoder(loading.load_processor(TINY_MODEL, loading.PixelLimits(64, 128)), skincare_labels())
+    assert encoder.patches(noise_image(1000, 1000)).grid == (1, 22, 22)
 
 
 def test_a_name_that_the_hub_does_not_tell_is_explained(monkeypatch):
     def unreachable(*_, **__):
-        raise model.RequestException
+        raise loading.RequestException
 
-    monkeypatch.setattr(model, "http_head", unreachable)
+    monkeypatch.setattr(loading, "http_head", unreachable)
     with pytest.raises(MissingInputError) as error:
-        model.load_model("Qwen/Qwen2-VL-2B-of-nobody", CPU)
+        loading.load_model("Qwen/Qwen2-VL-2B-of-nobody", CPU)
     for hint in ("cannot be reached", "HF_TOKEN", "make sample", "--model"):
         assert hint in str(error.value)
 
@@ -56,19 +58,19 @@ def test_a_name_that_the_hub_does_not_tell_is_explained(monkeypatch):
 def test_a_folder_that_is_none_is_explained(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingInputError):
-        model.load_model(name, CPU)
+        loading.load_model(name, CPU)
 
 
 def test_a_folder_without_a_model_is_explained(tmp_path):
     with pytest.raises(MissingInputError, match=r"config\.json"):
-        model.load_processor(tmp_path)
+        loading.load_processor(tmp_path)
 
 
 def test_a_model_of_another_kind_is_refused(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
     with pytest.raises(StageError, match="llama"):
-        model.load_model(copy, CPU)
+        loading.load_model(copy, CPU)
 
 
 def test_weights_that_are_incomplete_are_refused(copy):
@@ -76,7 +78,7 @@ def test_weights_that_are_incomplete_are_refused(copy):
     tensors.pop(next(name for name in tensors if "merger" in name))
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(StageError, match="lacks 1"):
-        model.load_model(copy, CPU)
+        loading.load_model(copy, CPU)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "absent"])
@@ -87,7 +89,7 @@ def test_damaged_weights_are_an_error_not_a_crash(copy, damage):
     else:
         path.write_bytes(path.read_bytes()[: 100_000 if damage == "truncated" else 0])
     with pytest.raises(StageError, match="cannot be loaded"):
-        model.load_model(copy, CPU)
+        loading.load_model(copy, CPU)
 
 
 def test_pickled_weights_are_never_unpickled(copy):
@@ -96,7 +98,7 @@ def test_pickled_weights_are_never_unpickled(copy):
     (copy / "model.safetensors").unlink()
     torch.save(tensors, copy / "pytorch_model.bin")
     with pytest.raises(StageError):
-        model.load_model(copy, CPU)
+        loading.load_model(copy, CPU)
 
 
 @pytest.mark.parametrize("is_told", [True, False])
@@ -109,7 +111,7 @@ def test_a_float16_checkpoint_is_converted_and_says_so(copy, caplog, is_told):
         if not is_told:
             del part["dtype"]
     (copy / "config.json").write_text(json.dumps(config))
-    loaded = model.load_model(copy, CPU)
+    loaded = loading.load_model(copy, CPU)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
     assert loaded.config.dtype == torch.bfloat16
     assert "saved in float16; loaded as bfloat16" in caplog.text
@@ -119,31 +121,31 @@ def test_a_checkpoint_that_is_quantised_already_is_refused(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "awq", "bits": 4}}))
     with pytest.raises(StageError, match="quantised already"):
-        model.load_config(copy)
+        loading.load_config(copy)
 
 
 def test_flash_attention_that_is_absent_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StageError, match="pip install flash-attn --no-build-isolation"):
-        model.load_model(TINY_MODEL, CPU, "flash_attention_2")
+        loading.load_model(TINY_MODEL, CPU, "flash_attention_2")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: "there")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StageError, match="needs an NVIDIA GPU"):
-        model.load_config(TINY_MODEL, "flash_attention_2")
+        loading.load_config(TINY_MODEL, "flash_attention_2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(StageError, match="float32"):
-        model.load_config(TINY_MODEL, "flash_attention_2")
+        loading.load_config(TINY_MODEL, "flash_attention_2")
 
 
 def test_a_broken_processor_is_an_error(copy):
     (copy / "tokenizer.json").write_text("{")
     with pytest.raises(StageError, match="processor"):
-        model.load_processor(copy)
+        loading.load_processor(copy)
 
 
 def test_the_weight_hash_sees_one_changed_weight(tiny_model):
-    before = model.weight_hash(tiny_model)
-    assert model.weight_hash(tiny_model) == before
+    before = loading.weight_hash(tiny_model)
+    assert loading.weight_hash(tiny_model) == before
     with torch.no_grad():
         tiny_model.model.visual.merger.mlp[0].weight[0, 0] += 1e-6
-    assert model.weight_hash(tiny_model) != before
+    assert loading.weight_hash(tiny_model) != before

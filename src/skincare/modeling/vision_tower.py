@@ -15,10 +15,10 @@ from torch.nn import functional
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-from skincare.modeling.batches import Grid
+from skincare.modeling.prompt_encoder import Grid
 
 
-def prefix_length(visual: Any) -> int:
+def count_frozen_blocks(visual: Any) -> int:
     """Return how many leading blocks hold no trainable parameter; -1 when the patch embedding itself learns."""
     if _learns(visual.patch_embed):
         return -1
@@ -26,18 +26,20 @@ def prefix_length(visual: Any) -> int:
 
 
 @torch.no_grad()
-def prefix_states(visual: Any, patches: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int) -> list:
-    """Return each image's (n_patches, width) states after the first `n_blocks` blocks, without a graph."""
-    states = visual.patch_embed(torch.cat([one.to(visual.get_dtype()) for one in patches]))
-    return list(_blocks(visual, states, grids, 0, n_blocks).split(_lengths(grids)))
+def frozen_features(visual: Any, patches: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int) -> list:
+    """Return each image's (n_patches, width) features after the first `n_blocks` blocks, without a graph."""
+    features = visual.patch_embed(torch.cat([one.to(visual.get_dtype()) for one in patches]))
+    return list(_blocks(visual, features, grids, 0, n_blocks).split(_lengths(grids)))
 
 
-def embeddings(visual: Any, states: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int) -> torch.Tensor:
+def visual_embeddings(
+    visual: Any, features: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int
+) -> torch.Tensor:
     """Return the (n_visual_tokens, width of the language model) embeddings of images, in order.
 
-    `states` are prefix states after `n_blocks` blocks, or raw patches where `n_blocks` is -1.
+    `features` are prefix features after `n_blocks` blocks, or raw patches where `n_blocks` is -1.
     """
-    together = torch.cat(list(states))
+    together = torch.cat(list(features))
     if n_blocks < 0:
         together = visual.patch_embed(together)
     return visual.merger(_blocks(visual, together, grids, max(n_blocks, 0), len(visual.blocks)))
@@ -48,29 +50,29 @@ def block_parts(block: nn.Module) -> list[nn.Module]:
     return [block.norm1, block.attn.qkv, block.attn.proj, block.norm2, block.mlp]  # type: ignore[list-item,union-attr]
 
 
-def _blocks(visual: Any, states: torch.Tensor, grids: Sequence[Grid], first: int, last: int) -> torch.Tensor:
-    """Pass all images' (n_patches of all, width) states through some blocks."""
+def _blocks(visual: Any, features: torch.Tensor, grids: Sequence[Grid], first: int, last: int) -> torch.Tensor:
+    """Pass all images' (n_patches of all, width) features through some blocks."""
     if first == last:
-        return states
-    position_ids = get_vision_position_ids(torch.tensor(grids), visual.spatial_merge_size).to(states.device)
-    cos, sin = visual.rotary_pos_emb(states, position_ids)
+        return features
+    position_ids = get_vision_position_ids(torch.tensor(grids), visual.spatial_merge_size).to(features.device)
+    cos, sin = visual.rotary_pos_emb(features, position_ids)
     for block in visual.blocks[first:last]:
-        states = states + _attention(block.attn, block.norm1(states), _lengths(grids), cos, sin)
-        states = states + block.mlp(block.norm2(states))
-    return states
+        features = features + _attention(block.attn, block.norm1(features), _lengths(grids), cos, sin)
+        features = features + block.mlp(block.norm2(features))
+    return features
 
 
 def _attention(
-    attention: Any, states: torch.Tensor, lengths: Sequence[int], cos: torch.Tensor, sin: torch.Tensor
+    attention: Any, features: torch.Tensor, lengths: Sequence[int], cos: torch.Tensor, sin: torch.Tensor
 ) -> torch.Tensor:
     """Attend within each image: those of one length in one call."""
-    query, key, value = attention.qkv(states).view(len(states), 3, attention.num_heads, -1).unbind(1)
+    query, key, value = attention.qkv(features).view(len(features), 3, attention.num_heads, -1).unbind(1)
     query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
     n_images = len(lengths)
     if lengths.count(lengths[0]) == n_images:
         shape = (n_images, lengths[0], *query.shape[1:])
         mixed = _mix(query.view(shape), key.view(shape), value.view(shape), attention.scaling)
-        return attention.proj(mixed.reshape(len(states), -1))
+        return attention.proj(mixed.reshape(len(features), -1))
     parts = [tensor.split(list(lengths)) for tensor in (query, key, value)]
     results: list[Any] = [None] * n_images
     for length in dict.fromkeys(lengths):

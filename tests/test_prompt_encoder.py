@@ -3,7 +3,7 @@ import torch
 
 from skincare.errors import StageError
 from skincare.labels import skincare_labels
-from skincare.modeling.batches import IGNORED, PromptEncoder, multimodal_positions
+from skincare.modeling.prompt_encoder import IGNORED, PromptEncoder, multimodal_positions
 from skincare.prompts import user_messages
 from tests.helpers import mixed_pixels, noise_image
 

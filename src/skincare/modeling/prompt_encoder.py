@@ -31,7 +31,7 @@ Row = tuple[list[int], int, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Patches:
     """One image as the vision tower takes it.
 
     patches: (n_patches, 1176) float32, in merge-block order.
@@ -55,7 +55,7 @@ class Batch:
     position_ids: torch.Tensor
     labels: torch.Tensor
     grids: tuple[Grid, ...]
-    opening: tuple[int, ...] = ()
+    prompt_prefix: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
@@ -90,21 +90,21 @@ class PromptEncoder:
                 f"{self.prompt_text[:200]!r}"
             )
         # The text before the image, the same for all.
-        self.opening = tuple(self._tokens(before))
+        self.prompt_prefix = tuple(self._tokens(before))
         # The question stands between two special tokens, so that it can be tokenised apart from them.
         self._around_question = [self._tokens(text) for text in after.split(labels.question, 1)]
         self._after = self._tokens(after)
         # Answers are names of categories, the same few in every batch.
         self._name_tokens = lru_cache(maxsize=2 * len(labels))(self._tokens)
 
-    def pixels(self, image: Image.Image) -> Pixels:
+    def patches(self, image: Image.Image) -> Patches:
         """Resize and normalise an image and cut it into patches."""
         features = self.processor.image_processor(images=[image], return_tensors="pt")
         rows, columns = features["image_grid_thw"][0, 1:].tolist()
-        return Pixels(features["pixel_values"], (1, rows, columns))
+        return Patches(features["pixel_values"], (1, rows, columns))
 
     def enough_size(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Return a width and height, not much more than the model sees, that `pixels` still shrinks to the same grid.
+        """Return a width and height, not much more than the model sees, that `patches` still shrinks to the same grid.
 
         It does what it does in proportion where an image has too many pixels, which it tells after it has rounded each
         side to whole tokens: half of one is on top.
@@ -120,24 +120,24 @@ class PromptEncoder:
 
     def batch(
         self, grids: Sequence[Grid], answers: Sequence[str] | None = None, padding_side: PaddingSide = "right",
-        *, hints: Sequence[str] = (), opening_apart: bool = False,
+        *, hints: Sequence[str] = (), without_prefix: bool = False,
     ) -> Batch:  # fmt: skip
         """Assemble the prompts of images with these grids, and their answers when they are to be learnt.
 
-        `hints`: one per image, or none at all. With `opening_apart` the rows begin at the image; what comes before
+        `hints`: one per image, or none at all. With `without_prefix` the rows begin at the image; what comes before
         is the batch's opening.
         """
-        n_apart = len(self.opening) if opening_apart else 0
+        n_prefix = len(self.prompt_prefix) if without_prefix else 0
         hints = hints or [""] * len(grids)
         if len(hints) != len(grids):
             raise ValueError(f"{len(hints)} hints for {len(grids)} images")
         rows = [self._row(grid, hints[i], answers[i] if answers else None) for i, grid in enumerate(grids)]
-        rows = [(ids[n_apart:], n_answer, positions[:, n_apart:]) for ids, n_answer, positions in rows]
-        return replace(self._pad(rows, grids, padding_side), opening=self.opening[:n_apart])
+        rows = [(ids[n_prefix:], n_answer, positions[:, n_prefix:]) for ids, n_answer, positions in rows]
+        return replace(self._pad(rows, grids, padding_side), prompt_prefix=self.prompt_prefix[:n_prefix])
 
-    def questions(self, grids: Sequence[Grid], hints: Sequence[str] = ()) -> Batch:
+    def inference_batch(self, grids: Sequence[Grid], hints: Sequence[str] = ()) -> Batch:
         """Assemble left-padded prompts from the image on."""
-        return self.batch(grids, padding_side="left", hints=hints, opening_apart=True)
+        return self.batch(grids, padding_side="left", hints=hints, without_prefix=True)
 
     def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide) -> Batch:
         length = max(len(ids) for ids, _, _ in rows)
@@ -158,7 +158,7 @@ class PromptEncoder:
     @property
     def prompt_tokens(self) -> tuple[int, ...]:
         """Return the tokens of the prompt without those of the image."""
-        return (*self.opening, *self._after)
+        return (*self.prompt_prefix, *self._after)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of generated tokens without special ones."""
@@ -179,8 +179,8 @@ class PromptEncoder:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []
         before, after = self._around_question
         tail = [*([*before, *self.question_tokens(hint), *after] if hint else self._after), *answer_tokens]
-        ids = [*self.opening, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
-        positions = multimodal_positions(len(self.opening), grid, len(tail), self.merge_size)
+        ids = [*self.prompt_prefix, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
+        positions = multimodal_positions(len(self.prompt_prefix), grid, len(tail), self.merge_size)
         return ids, len(answer_tokens), positions
 
     def _tokens(self, text: str) -> list[int]:

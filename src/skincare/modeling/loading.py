@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from skincare.errors import MissingInputError, StageError
 from skincare.modeling.out_of_memory import explained
-from skincare.modeling.settings import PixelLimits
+from skincare.modeling.settings import Dtype, PixelLimits
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
 logger = logging.getLogger(__name__)
@@ -88,21 +88,24 @@ def _require_flash_attention(config: Any) -> None:
         raise StageError(f"flash_attention_2 cannot compute in float32; take a bfloat16 checkpoint, {otherwise}")
 
 
-def load_model(source: str | Path, device: torch.device, attention: str = "sdpa", quantisation: Any = None) -> Any:
-    """Return the checkpoint's Qwen2VLForConditionalGeneration in the dtype it was saved in, in evaluation mode.
+def load_model(
+    source: str | Path, device: torch.device, attention: str = "sdpa", quantisation: Any = None, *,
+    dtype: Dtype = "auto",
+) -> Any:  # fmt: skip
+    """Return the checkpoint's Qwen2VLForConditionalGeneration in evaluation mode.
 
-    But float16 becomes bfloat16: what learns is float32 and computes under autocast, which float16 overflows.
+    `dtype` auto is the one it was saved in, but bfloat16 for float16, which overflows under autocast.
     Raises MissingInputError when the source is nowhere to be had, StageError when its weights do not fit.
     """
     config, folder = load_config(source, attention), _local_folder(source)
     is_half = _is_half(config, folder)
-    if is_half:
+    if is_half and dtype == "auto":
         logger.warning("%s is saved in float16; loaded as bfloat16, which has the range that training needs", source)
     disable_progress_bar()  # ours is the one bar of a stage
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
-            dtype=torch.bfloat16 if is_half else "auto",
+            dtype="bfloat16" if is_half and dtype == "auto" else dtype,
             attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,

@@ -12,8 +12,8 @@ import torch
 
 import zero_shot
 from skincare.inference import predictions
-from skincare.inference.decoders import Rank
-from skincare.inference.evaluated import EvaluatedModel
+from skincare.inference.classifier import Classifier
+from skincare.inference.decoders import RankingDecoder
 from skincare.labels import skincare_labels
 from skincare.modeling.heads import ClassificationHead
 from skincare.modeling.settings import PixelLimits
@@ -34,6 +34,12 @@ def config(layout, **changes):
     return zero_shot.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, **changes)
 
 
+def loaded(layout, limits):
+    return Classifier.load(
+        TINY_MODEL, skincare_labels(), layout.root, limits=limits, prediction_cache=layout.answer_cache
+    )
+
+
 def answered(layout):
     """The file's answers without what time they took."""
     found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels())
@@ -45,10 +51,10 @@ def forbid(*_):
 
 
 def test_a_stopped_evaluation_ends_with_the_answers_of_a_whole_one(layout, monkeypatch):
-    whole = config(layout, decoder="rank", batch_size=2, cache_answers=False)
+    whole = config(layout, decoder="rank", batch_size=2, cache_predictions=False)
     zero_shot.run(whole, layout)
     expected = answered(layout)
-    original, n_asked = Rank.__call__, 0
+    original, n_asked = RankingDecoder.__call__, 0
 
     def call(self, *asked):
         nonlocal n_asked
@@ -57,14 +63,14 @@ def test_a_stopped_evaluation_ends_with_the_answers_of_a_whole_one(layout, monke
             raise KeyboardInterrupt
         return original(self, *asked)
 
-    monkeypatch.setattr(Rank, "__call__", call)
-    kept = dataclasses.replace(whole, cache_answers=True)
+    monkeypatch.setattr(RankingDecoder, "__call__", call)
+    kept = dataclasses.replace(whole, cache_predictions=True)
     with pytest.raises(KeyboardInterrupt):
         zero_shot.run(kept, layout)
     zero_shot.run(kept, layout)
     assert n_asked == 3 + 2  # two batches before, one torn, two after
     assert answered(layout) == expected
-    monkeypatch.setattr(Rank, "__call__", forbid)
+    monkeypatch.setattr(RankingDecoder, "__call__", forbid)
     zero_shot.run(kept, layout)
     assert answered(layout) == expected
 
@@ -73,25 +79,25 @@ def test_a_stopped_evaluation_ends_with_the_answers_of_a_whole_one(layout, monke
 def test_a_killed_process_goes_on_where_it_was(layout):
     command = [sys.executable, str(REPOSITORY / "src" / "zero_shot.py"), "--root", str(layout.root), "--model",
                str(TINY_MODEL), "--min-tokens", "36", "--max-tokens", "36", "--batch-size", "1"]  # fmt: skip
-    zero_shot.run(config(layout, batch_size=1, cache_answers=False), layout)
+    zero_shot.run(config(layout, batch_size=1, cache_predictions=False), layout)
     expected = answered(layout)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(layout.answer_cache.glob("*.jsonl")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (journal,) = layout.answer_cache.glob("*.jsonl")
-    with journal.open("ab") as file:
+    (cache,) = layout.answer_cache.glob("*.jsonl")
+    with cache.open("ab") as file:
         file.write(b'{"key": "torn')
-    kept = journal.read_bytes()
+    kept = cache.read_bytes()
     subprocess.run(command, check=True, capture_output=True)
-    assert journal.read_bytes().startswith(kept)  # nothing is asked or written twice
+    assert cache.read_bytes().startswith(kept)  # nothing is asked or written twice
     assert answered(layout) == expected
 
 
 @pytest.mark.parametrize("change", ["image", "decoder", "limits", "weights", "head"])
 def test_a_kept_answer_is_only_used_for_what_gave_it(layout, change):
-    model = EvaluatedModel(TINY_MODEL, layout, LIMITS)
+    model = loaded(layout, LIMITS)
     examples = write_dataset_files(layout, {"test": 1})["test"]
     (first,) = model.predict(examples, "test", model.decoder("rank"))
     limits, decoder = LIMITS, "rank"
@@ -103,16 +109,15 @@ def test_a_kept_answer_is_only_used_for_what_gave_it(layout, change):
         decoder = "constrained"
     elif change == "limits":
         limits = PixelLimits(25, 25)
-    other = EvaluatedModel(TINY_MODEL, layout, limits)
+    other = loaded(layout, limits)
     if change == "weights":
         with torch.no_grad():
-            other.recogniser.model.lm_head.weight[0] += 1
+            other.network.model.lm_head.weight[0] += 1
     elif change == "head":
-        other.recogniser.head = ClassificationHead(other.recogniser.model.config.text_config.hidden_size, 14)
-    other.description = other._describe()
+        other.network.head = ClassificationHead(other.network.model.config.text_config.hidden_size, 14)
     (second,) = other.predict(examples, "test", other.decoder(decoder))
     assert second.cache_key != first.cache_key
-    (again,) = EvaluatedModel(TINY_MODEL, layout, LIMITS).predict(
+    (again,) = loaded(layout, LIMITS).predict(
         write_dataset_files(layout, {"test": 1})["test"], "test", model.decoder("rank")
     )
     assert again == first

@@ -1,7 +1,7 @@
-"""Qwen2-VL as a recogniser of one image: image states and a prompt in, scores of answer tokens out.
+"""Qwen2-VL as a network of one image: image features and a prompt in, scores of answer tokens out.
 
 The forward pass is the model's own, cut to what a short answer needs: the vision tower starts at the end of its
-frozen prefix (`skincare.modeling.vision`) and the language head sees only the places that predict the answer.
+frozen prefix (`skincare.modeling.vision_tower`) and the language head sees only the places that predict the answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
-from skincare.modeling import vision
-from skincare.modeling.batches import IGNORED, Batch, Grid, Pixels, PromptEncoder
+from skincare.modeling import vision_tower
 from skincare.modeling.heads import ClassificationHead, load_head
-from skincare.modeling.prompt_prefix import Openings
-from skincare.modeling.token_trie import AnswerTree
+from skincare.modeling.prompt_encoder import IGNORED, Batch, Grid, Patches, PromptEncoder
+from skincare.modeling.prompt_prefix import PromptPrefixCache
+from skincare.modeling.token_trie import TokenTrie
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,21 @@ class Generated:
     is_finished: bool
 
 
-class Recogniser(nn.Module):
+class CachedQwen2VL(nn.Module):
     """A Qwen2VLForConditionalGeneration with the passes that training and evaluation need.
 
-    Where the frozen prefix of the vision tower ends is read from `requires_grad` here: freeze first. `n_live_blocks`
-    more blocks at its end are left out of the prefix.
+    The number of frozen vision blocks is read from `requires_grad` here: freeze first. `n_uncached_blocks` at the end
+    of the tower are left out of the cached part even where they are frozen.
     """
 
-    def __init__(self, model: Any, n_live_blocks: int = 0) -> None:
+    def __init__(self, model: Any, n_uncached_blocks: int = 0) -> None:
         super().__init__()
         self.model = model
         self.head: ClassificationHead | None = None
-        self.n_prefix_blocks = min(
-            vision.prefix_length(model.model.visual), len(model.model.visual.blocks) - n_live_blocks
+        self.n_cached_blocks = min(
+            vision_tower.count_frozen_blocks(model.model.visual), len(model.model.visual.blocks) - n_uncached_blocks
         )
-        self._openings = Openings(model.model.language_model)
+        self._prompt_prefixes = PromptPrefixCache(model.model.language_model)
 
     def add_head(self, n_labels: int) -> dict[str, nn.Parameter]:
         """Give the model a new classification head; return its parameters by name."""
@@ -68,13 +68,13 @@ class Recogniser(nn.Module):
         return self.model.config.dtype
 
     @property
-    def reads_opening_once(self) -> bool:
+    def caches_prompt_prefix(self) -> bool:
         """Tell whether a training pass need not read the text before the image again for each image.
 
         Checkpointed layers forget what they have read, and sharded ones are only there during a pass of the whole.
         """
         is_sharded = isinstance(self, FSDPModule)
-        return self._openings.n_frozen_layers > 0 and not _is_checkpointing(self.model) and not is_sharded
+        return self._prompt_prefixes.n_frozen_layers > 0 and not _is_checkpointing(self.model) and not is_sharded
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """Return the model's parameters and those of the head."""
@@ -85,39 +85,39 @@ class Recogniser(nn.Module):
         """Compute in bf16 where the checkpoint is bf16, though trained tensors are kept in fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def vision_features(self, images: Sequence[Pixels]) -> list[torch.Tensor]:
-        """Return each image's (n_patches, width) states at the end of the frozen prefix, without a graph."""
+    def vision_features(self, images: Sequence[Patches]) -> list[torch.Tensor]:
+        """Return each image's (n_patches, width) features at the end of the frozen prefix, without a graph."""
         patches = [image.patches.to(self.device) for image in images]
-        if self.n_prefix_blocks < 0:
+        if self.n_cached_blocks < 0:
             return patches
         with self.autocast():
             grids = [image.grid for image in images]
-            return vision.prefix_states(self.model.model.visual, patches, grids, self.n_prefix_blocks)
+            return vision_tower.frozen_features(self.model.model.visual, patches, grids, self.n_cached_blocks)
 
     @torch.no_grad()
-    def visual_tokens(self, grids: Sequence[Grid], states: Sequence[torch.Tensor]) -> torch.Tensor:
+    def visual_tokens(self, grids: Sequence[Grid], features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (n_visual_tokens, width) tokens of images as the language model gets them, in order."""
         with self.autocast():
-            return vision.embeddings(self.model.model.visual, states, grids, self.n_prefix_blocks)
+            return vision_tower.visual_embeddings(self.model.model.visual, features, grids, self.n_cached_blocks)
 
-    def forward(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B,) losses of the answers: each the mean over its tokens, so that long names weigh no more."""
-        return self._answer_losses(batch, self._hidden_states(batch, states))
+        return self._answer_losses(batch, self._hidden_states(batch, features))
 
     def answer_losses_and_head_scores(
-        self, batch: Batch, states: Sequence[torch.Tensor]
+        self, batch: Batch, features: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the (B,) losses of `forward` and the head's (B, 14) scores, which has not read the answer."""
         assert self.head is not None
-        hidden = self._hidden_states(batch, states)
+        hidden = self._hidden_states(batch, features)
         before_answer = (batch.labels[:, 1:] != IGNORED).int().argmax(dim=1)
         rows = torch.arange(len(hidden), device=hidden.device)
         return self._answer_losses(batch, hidden), self.head(hidden[rows, before_answer])
 
-    def head_scores(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+    def head_scores(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the head's (B, 14) scores of a left-padded batch without answers."""
         assert self.head is not None
-        return self.head(self._hidden_states(batch, states)[:, -1])
+        return self.head(self._hidden_states(batch, features)[:, -1])
 
     def _answer_losses(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
         is_answer = batch.labels[:, 1:] != IGNORED
@@ -131,7 +131,7 @@ class Recogniser(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, encoder: PromptEncoder, batch: Batch, states: Sequence[torch.Tensor], max_new_tokens: int = 30,
+        self, encoder: PromptEncoder, batch: Batch, features: Sequence[torch.Tensor], max_new_tokens: int = 30,
         next_tokens: Callable[[Sequence[int]], Sequence[int]] | None = None,
     ) -> list[Generated]:  # fmt: skip
         """Answer each prompt of a left-padded batch greedily, as `model.generate(do_sample=False)` would.
@@ -140,11 +140,11 @@ class Recogniser(nn.Module):
         """
         end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
         position = batch.position_ids[0, :, -1:] + 1
-        attention_mask = _with_opening(batch)
+        attention_mask = _full_attention_mask(batch)
         is_running = torch.ones(len(batch.grids), dtype=torch.bool, device=self.device)
         steps: list[torch.Tensor] = []
         with self.autocast():
-            outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
+            outputs = self._language_model(batch, self._prompt_embeddings(batch, features), use_cache=True)
             while True:
                 logits = self.model.lm_head(outputs.last_hidden_state[:, -1])
                 if next_tokens is not None:
@@ -166,7 +166,7 @@ class Recogniser(nn.Module):
         return [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
 
     @torch.no_grad()
-    def score_tree(self, batch: Batch, states: Sequence[torch.Tensor], tree: AnswerTree) -> torch.Tensor:
+    def score_labels(self, batch: Batch, features: Sequence[torch.Tensor], tree: TokenTrie) -> torch.Tensor:
         """Return (B, n_names) log-likelihoods of whole answers, end token included, for a left-padded batch.
 
         The prompt is read once; the places of the tree then follow it in one pass, each seeing the prompt and the
@@ -175,10 +175,10 @@ class Recogniser(nn.Module):
         n_rows, n_places = len(batch.grids), len(tree.tokens)
         tokens = tree.tokens.to(self.device).expand(n_rows, -1)
         positions = batch.position_ids[0, :, -1:] + 1 + tree.depths.to(self.device)
-        sees_prompt = _with_opening(batch)[:, None, :].bool().expand(-1, n_places, -1)
+        sees_prompt = _full_attention_mask(batch)[:, None, :].bool().expand(-1, n_places, -1)
         sees_tree = tree.sees().to(self.device).expand(n_rows, -1, -1)
         with self.autocast():
-            outputs = self._language_model(batch, self._prompt_embeddings(batch, states), use_cache=True)
+            outputs = self._language_model(batch, self._prompt_embeddings(batch, features), use_cache=True)
             behind = self.model.model.language_model(
                 inputs_embeds=self.model.get_input_embeddings()(tokens),
                 attention_mask=torch.cat([sees_prompt, sees_tree], dim=2)[:, None],
@@ -200,17 +200,17 @@ class Recogniser(nn.Module):
         with self.autocast():
             return self._language_model(batch, self._with_images(batch, visual), use_cache=False).last_hidden_state
 
-    def _hidden_states(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _hidden_states(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) output of the language model."""
         with self.autocast():
-            embeddings = self._prompt_embeddings(batch, states)
+            embeddings = self._prompt_embeddings(batch, features)
             return self._language_model(batch, embeddings, use_cache=False).last_hidden_state
 
-    def _prompt_embeddings(self, batch: Batch, states: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _prompt_embeddings(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) input of the language model: word embeddings with the images in their places."""
-        if len(states) != len(batch.grids):
-            raise ValueError(f"states of {len(states)} images for {len(batch.grids)} prompts")
-        images = vision.embeddings(self.model.model.visual, states, batch.grids, self.n_prefix_blocks)
+        if len(features) != len(batch.grids):
+            raise ValueError(f"features of {len(features)} images for {len(batch.grids)} prompts")
+        images = vision_tower.visual_embeddings(self.model.model.visual, features, batch.grids, self.n_cached_blocks)
         return self._with_images(batch, images)
 
     def _with_images(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
@@ -223,9 +223,11 @@ class Recogniser(nn.Module):
     def _language_model(self, batch: Batch, embeddings: torch.Tensor, *, use_cache: bool) -> Any:
         return self.model.model.language_model(
             inputs_embeds=embeddings,
-            attention_mask=_with_opening(batch),
+            attention_mask=_full_attention_mask(batch),
             position_ids=batch.position_ids,
-            past_key_values=self._openings.read(batch.opening, len(batch.grids)) if batch.opening else None,
+            past_key_values=self._prompt_prefixes.read(batch.prompt_prefix, len(batch.grids))
+            if batch.prompt_prefix
+            else None,
             use_cache=use_cache,
         )
 
@@ -236,9 +238,9 @@ def _is_checkpointing(model: Any) -> bool:
     return model.is_activation_checkpointing if is_new else model.is_gradient_checkpointing
 
 
-def _with_opening(batch: Batch) -> torch.Tensor:
+def _full_attention_mask(batch: Batch) -> torch.Tensor:
     """Return the attention mask of the rows with their opening before them, (B, opening + T)."""
-    return functional.pad(batch.attention_mask, (len(batch.opening), 0), value=1)
+    return functional.pad(batch.attention_mask, (len(batch.prompt_prefix), 0), value=1)
 
 
 def _said(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skincare.modeling import vision
+from skincare.modeling import vision_tower
 from skincare.modeling.freezing import freeze
 from skincare.modeling.settings import Trainable
 from tests.helpers import mixed_pixels
@@ -21,16 +21,16 @@ def plain(tiny_model, tiny_encoder):
 def test_prefix_and_rest_give_the_plain_pass(tiny_model, plain, n_blocks):
     pixels, expected = plain
     grids = [one.grid for one in pixels]
-    states = vision.prefix_states(tiny_model.model.visual, [one.patches for one in pixels], grids, n_blocks)
+    states = vision_tower.frozen_features(tiny_model.model.visual, [one.patches for one in pixels], grids, n_blocks)
     with torch.no_grad():
-        found = vision.embeddings(tiny_model.model.visual, states, grids, n_blocks)
+        found = vision_tower.visual_embeddings(tiny_model.model.visual, states, grids, n_blocks)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_raw_patches_give_the_plain_pass(tiny_model, plain):
     pixels, expected = plain
     with torch.no_grad():
-        found = vision.embeddings(
+        found = vision_tower.visual_embeddings(
             tiny_model.model.visual, [one.patches for one in pixels], [one.grid for one in pixels], -1
         )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -47,12 +47,12 @@ def test_raw_patches_give_the_plain_pass(tiny_model, plain):
 )
 def test_the_prefix_ends_where_training_begins(tiny_model, trainable, n_blocks):
     freeze(tiny_model, trainable)
-    assert vision.prefix_length(tiny_model.model.visual) == n_blocks
+    assert vision_tower.count_frozen_blocks(tiny_model.model.visual) == n_blocks
 
 
 def test_prefix_states_have_no_graph(tiny_model, plain):
     pixels, _ = plain
-    states = vision.prefix_states(
+    states = vision_tower.frozen_features(
         tiny_model.model.visual, [one.patches for one in pixels], [one.grid for one in pixels], 3
     )
     assert not any(one.requires_grad for one in states)
