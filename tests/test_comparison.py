@@ -118,3 +118,9 @@ def test_other_images_cannot_be_compared(after):
     with pytest.raises(StageError, match="same images"):
         comparison.compare([], [])
     assert not comparison.is_of_same_images(BEFORE, after) or len(after) > len(AFTER)
+
+
+def test_products_are_counted_and_both_macro_f1_are_reported():
+    found = comparison.compare(BEFORE, AFTER, n_resamples=20)
+    assert (found.n, found.n_products) == (200, 41)
+    assert found.f1_macro_before == pytest.approx(metrics.score(BEFORE, skincare_labels()).f1_macro)

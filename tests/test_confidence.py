@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from skincare.evaluation import confidence
+from skincare.evaluation import calibration, confidence
 from skincare.labels import skincare_labels
 from tests.helpers import prediction
 from tests.test_calibration import made
@@ -56,3 +56,20 @@ def test_without_errors_and_with_nothing_but_errors_there_is_still_a_summary():
     for truth in ("Moisturiser", "Oil"):
         some = [prediction(f"{i}_1", truth, "Moisturiser", log_probabilities=sure) for i in range(30)]
         json.dumps(confidence.summarise(some, some, (0.2,), skincare_labels()), allow_nan=False)
+
+
+def test_the_report_finds_every_figure():
+    found = confidence.summarise(said(200, 1), said(100, 2), (0.3, 0.0), skincare_labels())
+    table, truths = calibration.table_of(said(100, 2), skincare_labels())
+    assert found["ece_before"] == calibration.expected_calibration_error(calibration.reliability(table, truths))
+    assert found["brier_before"] == calibration.brier_score(table, truths)
+    assert len(found["risk_coverage"]) == 100
+    assert len(found["reliability"]) > 1
+    chosen, impossible = found["wanted"]
+    assert 0 < chosen["val_coverage"] <= 1
+    assert 0 < chosen["test_coverage"] <= 1
+    assert 0 < chosen["threshold"] < 1
+    assert impossible == {
+        "wanted_risk": 0.0, "threshold": None, "val_coverage": 0.0, "val_risk": None, "val_bound": None,
+        "test_coverage": 0.0, "test_risk": None, "test_risk_interval": None,
+    }  # fmt: skip

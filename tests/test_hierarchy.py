@@ -78,3 +78,22 @@ def test_shares_add_up_and_the_risk_is_that_of_what_was_said():
         wrong = one["share_category"] * (1 - (one["accuracy_category"] or 0))
         wrong += one["share_family"] * (1 - (one["accuracy_family"] or 0))
         assert one["risk"] == pytest.approx(wrong / (1 - one["share_unanswered"]))
+
+
+def test_the_family_threshold_is_chosen_among_images_without_a_category():
+    """All images together would justify a family threshold, those without a category do not."""
+    table, truths = of_products(100, np.random.default_rng(2))
+    policy = hierarchy.choose(table, truths, 0.2, skincare_labels())
+    assert policy.category_threshold == pytest.approx(0.854, abs=0.001)
+    assert policy.family_threshold is None
+    families = hierarchy.family_table(table, skincare_labels()), hierarchy.families_of(truths, skincare_labels())
+    of_all = calibration.threshold_for_risk(*calibration.confidence_of(*families), 0.2, confidence_level=0.975)
+    assert of_all is not None
+
+
+def test_risk_counts_wrong_categories_and_wrong_families():
+    table = np.stack([row(Serum=0.9), row(Serum=0.9), row(Cleanser=0.45, Toner=0.45), row(Serum=0.3, Oil=0.3)])
+    truths = np.array([CATEGORIES.index(name) for name in ("Serum", "Oil", "Mask", "Serum")])
+    found = hierarchy._judged(hierarchy.Policy(0.8, 0.8), table, truths, skincare_labels())
+    assert found["risk"] == pytest.approx(2 / 3)
+    assert (found["accuracy_category"], found["accuracy_family"]) == (0.5, 0.0)

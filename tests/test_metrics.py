@@ -166,3 +166,8 @@ def test_the_published_intervals_are_wilsons():
     for published, n_right in ((reference.BEFORE, 60), (reference.AFTER, 102)):
         interval = intervals.wilson_interval(n_right, reference.N_TEST)
         assert interval == pytest.approx((published["accuracy_low"], published["accuracy_high"]), abs=5e-4)
+
+
+def test_answers_of_the_last_category_are_covered():
+    scores = metrics.score([prediction("1_1", CATEGORIES[-1], CATEGORIES[-1])], skincare_labels())
+    assert (scores.n, scores.accuracy, scores.coverage, scores.selective_accuracy) == (1, 1.0, 1.0, 1.0)

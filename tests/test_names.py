@@ -57,3 +57,11 @@ def test_the_real_names_score_what_is_known_of_them(real_data):
     assert scores.n == 1126
     assert scores.accuracy == pytest.approx(0.919, abs=0.01)
     assert scores.accuracy_low < 0.919 < scores.accuracy_high
+
+
+def test_the_name_model_uses_letters_words_and_weak_regularisation():
+    union, classifier = (step for _, step in names.name_model(0.5).steps)
+    letters, words = (one for _, one in union.transformer_list)
+    assert (letters.analyzer, letters.ngram_range, letters.sublinear_tf) == ("char_wb", (2, 5), True)
+    assert (words.analyzer, words.ngram_range, words.sublinear_tf) == ("word", (1, 2), True)
+    assert classifier.C == 50

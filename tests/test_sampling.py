@@ -60,3 +60,18 @@ def test_a_subsample_keeps_the_proportions_of_the_categories():
     assert part == [one for one in EXAMPLES if one in part]
     assert sampling.subsample(EXAMPLES, 0.25, seed=0) == part != sampling.subsample(EXAMPLES, 0.25, seed=1)
     assert sampling.subsample(EXAMPLES, 1.0, seed=0) == EXAMPLES
+
+
+def test_epoch_orders_stay_the_same_between_versions():
+    """A run that an older version began resumes with the same order."""
+    generator = torch.Generator().manual_seed(2 * 1_000_003 + 3)
+    assert sampling.epoch_order(CATEGORIES, "none", 2, 3) == torch.randperm(94, generator=generator).tolist()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
+def test_hints_are_dropped_with_the_given_probability(dropout):
+    kept = [sampling.keeps_hint(dropout, 0, 1, f"{i}_1") for i in range(4000)]
+    assert np.mean(kept) == pytest.approx(1 - dropout, abs=0.03 if 0 < dropout < 1 else 0)
+    assert kept == [sampling.keeps_hint(dropout, 0, 1, f"{i}_1") for i in range(4000)]
+    if 0 < dropout < 1:
+        assert kept != [sampling.keeps_hint(dropout, 0, 2, f"{i}_1") for i in range(4000)]
