@@ -70,11 +70,11 @@ def run(config: Config, layout: Layout) -> Summary:
     shop = serve(stock(layout, seed=0)) if config.sample and "scrape" in stages else nullcontext("")
     with shop as shop_url:
         for name in stages:
-            _run_stage(name, [*stage_options(name, config, layout, shop_url), *_shared_options(layout)])
+            _run_stage(name, [*stage_options(name, config, layout, shop_url), *shared_options(layout)])
     return Summary(headline=f"{len(stages)} stages; open {layout.report_html}", counts={"stages": len(stages)})
 
 
-def _shared_options(layout: Layout) -> list[str]:
+def shared_options(layout: Layout) -> list[str]:
     """Return the options that every stage gets."""
     return ["--root", str(layout.root), *(["--labels", str(layout.labels)] if layout.labels else [])]
 

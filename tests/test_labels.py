@@ -1,11 +1,15 @@
 """Labels files: what is read, what the reader of mistakes gets, what a model carries."""
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import run_all
+from skincare import stage
 from skincare.errors import MissingInputError, StageError
 from skincare.inference.answer_parser import parser_of
 from skincare.labels import (
@@ -16,7 +20,7 @@ from skincare.labels import (
     skincare_labels,
 )
 from skincare.labels_file import MANY_LABELS, read
-from skincare.paths import Layout
+from skincare.paths import REPOSITORY, Layout
 
 FULL = """\
 domain = "kitchen"
@@ -245,3 +249,27 @@ def test_a_name_that_is_no_label_is_an_error() -> None:
     labels.check("Serum")
     with pytest.raises(ValueError, match="'Mug' is none of the labels"):
         labels.check("Mug")
+
+
+def test_labels_of_the_command_line_reach_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, 'labels = ["Mug", "Kettle"]')
+    monkeypatch.chdir(tmp_path)
+    config = stage.StageConfig(root=tmp_path / "root", labels=Path("labels.toml"))
+    assert labels_of(config.layout).names == ("Mug", "Kettle")
+    assert run_all.shared_options(config.layout) == [
+        "--root", str(tmp_path / "root"), "--labels", str(tmp_path / "labels.toml"),
+    ]  # fmt: skip
+    assert run_all.shared_options(Layout(tmp_path)) == ["--root", str(tmp_path)]
+
+
+def test_a_stage_takes_labels_and_names_their_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('labels = ["Mug",\n"mug"]')
+    command = [sys.executable, str(REPOSITORY / "src" / "score.py"), "--root", str(tmp_path), "--labels", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "mine.toml, line 2: the label 'mug' stands twice ('Mug')" in done.stderr
+    path.unlink()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "labels file not found" in done.stderr
