@@ -20,7 +20,7 @@ CATEGORIES = skincare_labels().names
 
 @pytest.fixture
 def layout(tmp_path):
-    """A finished run of the tiny model, and six images of the sample shop, the last two named rightly."""
+    """A finished run of the tiny model, and six images of the sample shop, the last two correctly classified."""
     found = Layout(tmp_path)
     write_json(found.shop_truth, {"seed": 0})
     write_json(found.summary("finetune"), {"results": {"run": "sample"}})

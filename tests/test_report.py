@@ -65,7 +65,8 @@ def layout(tmp_path):
         results={"run": "sample", "model": "some/model", "decoder": "generate", "recipe": "sample", "n_parameters": 9,
                  "n_trainable": 3,
                  "trainable_modules": ["model.visual.merger"], "best_epoch": 2, "n_epochs": 2,
-                 "stop_reason": "patience", "recipe_settings": {"learning_rate": 1e-3}},
+                 "stop_reason": "patience",
+                 "recipe_settings": {"learning_rate": 1e-3, "trainable": {"n_vision_blocks": 1, "heads": []}}},
         config={"model": "some/model", **tokens},
     )  # fmt: skip
     summary(
@@ -106,6 +107,22 @@ class Page(html.parser.HTMLParser):
 def written(layout):
     assert stage.execute("report", report.Config(root=layout.root), layout, report.run) == 0
     return layout.report_html.read_text(), layout.report_markdown.read_text()
+
+
+def test_nested_settings_are_plain_words_on_every_page(layout):
+    page, markdown = written(layout)
+    assert "| trainable.n\\_vision\\_blocks | 1 |" in markdown
+    assert "<code>trainable.n_vision_blocks</code></th><td>1</td>" in page
+    assert "{'" not in markdown
+    assert "&#39;" not in markdown, "an entity only where Markdown would read HTML"
+
+
+def test_both_pages_name_the_detectable_difference_of_products(layout):
+    path = layout.finetune_log("sample") / "comparison.json"
+    found = json.loads(path.read_text())
+    write_json(path, {**found, "smallest_detectable_difference": 0.26, "smallest_detectable_difference_products": 0.44})
+    for text in written(layout):
+        assert "differences of 44 points or more" in text
 
 
 def test_the_page_needs_nothing_else(layout):

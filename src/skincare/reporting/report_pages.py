@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import escape
 
 from skincare import reference
 from skincare.labels import UNKNOWN, skincare_labels
@@ -41,7 +40,7 @@ def environment(*, autoescape: bool) -> Environment:
     )
     found.filters |= {
         "percent": report_views.percent, "data_uri": _data_uri, "cell": _markdown_cell, "fenced": _fenced,
-        "seconds": _duration,
+        "seconds": _duration, "settings": report_views.setting_rows,
     }  # fmt: skip
     return found
 
@@ -71,6 +70,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "export_rows": export_views.rows(data),
         "export_note": export_views.note(data),
         "statuses": report_views.status_rows(data),
+        "detectable_points": report_views.detectable_points(data),
         "reader_verdict": reader_views.reader_verdict(data),
         "fused_comparisons": reader_views.fused_comparisons(data),
         "hint_sources": report_views.HINT_SOURCES,
@@ -87,8 +87,8 @@ def _data_uri(path: Path) -> str:
 
 
 def _markdown_cell(value: object) -> str:
-    """Return text that stays text in a Markdown table."""
-    text = " ".join(str(escape(str(value))).split())
+    """Return text that stays text in a Markdown table; entities only where Markdown would read HTML."""
+    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
 
 

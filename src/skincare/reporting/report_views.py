@@ -70,6 +70,34 @@ def _score(data: ReportData, key: str, label: str) -> Score:
     return Score(label, _with_interval(data.before, key), _with_interval(data.after, key), difference, published)
 
 
+def setting_rows(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, text) of each setting; those of a nested mapping as "outer.inner", a list joined by commas."""
+    rows: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            rows += [(f"{name}.{inner}", text) for inner, text in setting_rows(value)]
+        else:
+            rows.append((name, _setting(value)))
+    return rows
+
+
+def _setting(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(_setting(one) for one in value) if isinstance(value, list | tuple) else str(value)
+
+
+def detectable_points(data: ReportData) -> str:
+    """Return the smallest detectable difference of the paired comparison in points, that of products where known."""
+    comparison = data.comparison
+    if not comparison:
+        return ""
+    plain = comparison["smallest_detectable_difference"]
+    return f"{100 * comparison.get('smallest_detectable_difference_products', plain):.0f}"
+
+
 def _with_interval(scores: Scores | None, key: str) -> str:
     if scores is None:
         return NOTHING
