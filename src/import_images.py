@@ -4,7 +4,7 @@
 - Out: product_images/, csv_data/{skincare_products_clean,images_id_full,scrape_failures}.csv, log/import_images.json:
   the tables that scrape.py writes, so every later stage works unchanged.
 - Command: python src/import_images.py photos/ --root my_run
-- Time: 10 s for 1,000 photos of 2 megapixels on two cores; a second run reads only what changed.
+- Time: 5 s for 192 photos on two cores; a second run reads only what changed. Memory does not grow with the photos.
 
 Forms of SOURCE:
 
@@ -99,7 +99,7 @@ def run(config: Config, layout: Layout) -> Summary:
             )
         # The tables must not outlive the images.
         os.sync()
-        CATALOGUE.write(layout.catalogue, import_tables.catalogue_rows(state))
+        CATALOGUE.write(layout.catalogue, import_tables.catalogue_rows(state), is_sorted=True)
         FAILURES.write(layout.failures_table, import_tables.failure_rows(state))
         IMAGES.write(layout.images_table, import_tables.image_rows(state, layout), is_sorted=True)
         return _summary(config, source, chosen, counts, state)

@@ -451,3 +451,31 @@ def test_a_killed_run_goes_on_to_the_same_result(source, layout, tmp_path):
     assert not layout.images_table.exists()
     subprocess.run([*command, str(layout.root)], check=True, capture_output=True)
     assert tables(layout) == tables(whole)
+
+
+def test_real_photos_are_all_imported_with_the_categories_of_their_table(real_data, layout):
+    summary = run(real_data / "photos.csv", layout)
+    with (real_data / "photos.csv").open(encoding="utf-8") as file:
+        listed = list(csv.DictReader(file))
+    assert summary.counts == {"imported": len(listed)}
+    assert summary.results["columns"] == {
+        "image": "file", "category": "category", "product": "product_key", "name": "product_name",
+    }  # fmt: skip
+    assert summary.results["n_products"] == len({row["product_key"] for row in listed})
+    category_of = {row.product_id: row.product_type for row in CATALOGUE.read(layout.catalogue)}
+    found = {row.source_url: category_of[row.product_id] for row in IMAGES.read(layout.images_table)}
+    assert found == {row["file"]: row["category"] for row in listed}
+
+
+def test_real_broken_files_are_rows_with_a_reason_and_odd_ones_are_converted(real_data, layout, source):
+    files = [path for path in sorted((real_data / "broken").rglob("*")) if path.is_file()]
+    for i, path in enumerate(files):
+        put(source / "Mask" / f"{i}-{path.name}", path.read_bytes())
+    summary = run(source, layout, group_by="none")
+    assert sum(summary.counts.values()) == len(files)
+    assert set(summary.counts) <= {
+        "imported", "corrupt", "empty", "kills_decoder", "not_an_image", "too_many_pixels", "truncated",
+        "unsupported_format",
+    }  # fmt: skip
+    for row in IMAGES.read(layout.images_table):
+        assert images.is_plain_jpeg((layout.root / row.file).read_bytes())

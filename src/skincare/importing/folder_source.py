@@ -25,12 +25,13 @@ def walk(root: Path, skip: Collection[Path] = ()) -> Iterator[Path | Refusal]:
     while folders:
         folder = folders.pop()
         try:
-            paths = sorted(folder.iterdir())
+            names = sorted(path.name for path in folder.iterdir())
         except OSError as error:
             yield Refusal(place_of(folder, root), "unreadable_folder", error.strerror or "")
             continue
         inner: list[Path] = []
-        for path in paths:
+        for name in names:
+            path = folder / name
             if path in skip:
                 continue
             found = _checked(path, root)

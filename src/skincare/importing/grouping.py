@@ -1,7 +1,8 @@
 """Which images show one product: by a column, by folders, by numbered file names, or by near-duplicate images.
 
-A product id is `p` and 11 hex digits of the SHA-256 of what names the product, so that it is the same in every run, and
-stays when other images come or go.
+A product id is made of the SHA-256 of what names the product, so that it is the same in every run, and stays when other
+images come or go. It has letters alone: SQLite then sorts products as the tables do, and no spreadsheet takes an id for
+a number.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ _MAX_NUMBERED: Final = 12
 _MIN_SERIES: Final = 2
 _HOST: Final = "import.invalid"  # .invalid never resolves: RFC 2606
 _MAX_NAME: Final = 200
+# No vowels, so that no id is a word.
+_LETTERS: Final = str.maketrans("0123456789abcdef", "bcdfghjkmnpqrstv")
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ def _number(state: ImportState) -> None:
 
 
 def product_id_of(key: str) -> str:
-    """Return the product id of what names a product; its first letter keeps spreadsheets from reading a number."""
-    return f"p{hashlib.sha256(key.encode()).hexdigest()[:11]}"
+    """Return the product id of what names a product: 64 bits in 16 letters."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16].translate(_LETTERS)
 
 
 def _name_products(state: ImportState, source_name: str) -> None:
@@ -163,7 +166,7 @@ def _name_products(state: ImportState, source_name: str) -> None:
         stated = next((name for *_, name in images if name), "")[:_MAX_NAME]
         file_name = split_number(PurePosixPath(place).stem)[0][:_MAX_NAME]
         slug = safe_name(stated or file_name)
-        url = f"https://{host}/{slug}/{product_id}.html"
+        url = f"https://{host}/{product_id}/{slug}"
         name = stated or f"{file_name} {product_id}"
         state.change("insert into products values (?, ?, ?, ?, ?)", product_id, label, name, slug, url)
     columns = "(select slug from products where products.product_id = entries.product_id), product_id, n"

@@ -5,32 +5,27 @@ from typing import Any
 
 from skincare.importing.import_state import ImportState
 from skincare.paths import Layout
-from skincare.tables import CatalogueRow, FailureRow, ImageRow, for_spreadsheet, natural_key
+from skincare.tables import CatalogueRow, FailureRow, ImageRow, for_spreadsheet
 
 
 def catalogue_rows(state: ImportState) -> Iterator[CatalogueRow]:
     """Yield one row per product, sorted by address."""
     # A catalogue is read as it is, so nothing takes an apostrophe away again that keeps a name from being a formula.
-    for url, product_id, name, label in state.rows("select url, product_id, name, label from products order by url"):
+    # All addresses begin alike up to the product id, so that both sort alike.
+    query = "select url, product_id, name, label from products order by product_id"
+    for url, product_id, name, label in state.rows(query):
         yield CatalogueRow(for_spreadsheet(name), url, label, product_id=product_id)
 
 
 def image_rows(state: ImportState, layout: Layout) -> Iterator[ImageRow]:
     """Yield one row per image that is on disk, sorted by image id."""
     query = (
-        "select url, product_id, n, results.file, origin, place, width, height, n_bytes, sha256, licence, attribution "
+        "select url, product_id || '_' || n, product_id, ? || '/' || results.file, "
+        "case origin when '' then place else origin end, width, height, n_bytes, sha256, licence, attribution "
         "from entries join products using (product_id) join results using (place) "
-        "where product_id = ? and entries.reason = '' and results.reason = '' order by n"
+        "where entries.reason = '' and results.reason = '' order by product_id, n"
     )
-    folder = layout.product_images.name
-    for product_id in _product_ids(state):
-        for url, _, n, file, origin, place, width, height, n_bytes, sha256, licence, attribution in state.rows(
-            query, product_id
-        ):
-            yield ImageRow(
-                url, f"{product_id}_{n}", product_id, f"{folder}/{file}", origin or place, width, height, n_bytes,
-                sha256, licence, attribution,
-            )  # fmt: skip
+    yield from (ImageRow(*row) for row in state.rows(query, layout.product_images.name))
 
 
 def failure_rows(state: ImportState) -> Iterator[FailureRow]:
@@ -73,7 +68,3 @@ def figures(state: ImportState) -> dict[str, Any]:
         "images_and_products": {label: [images, products] for label, images, products in by_category},
         "unknown_categories": dict(unknown),
     }
-
-
-def _product_ids(state: ImportState) -> list[str]:
-    return sorted((row[0] for row in state.rows("select product_id from products")), key=natural_key)
