@@ -183,7 +183,7 @@ def _probe_model(strength: float) -> Any:
 
 
 def _fit(make: Any, inputs: dict[str, Any], parts: dict[str, list[Example]], labels: Labels) -> dict[str, Table]:
-    """Return, for val and test, (images, 14) log-probabilities of the model that does best on val."""
+    """Return, for val and test, (images, n_labels) log-probabilities of the model that does best on val."""
     truths = {split: [one.category for one in part] for split, part in parts.items()}
     fitted = [make(strength).fit(inputs["train"], truths["train"]) for strength in _STRENGTHS]
     best = max(fitted, key=lambda one: one.score(inputs["val"], truths["val"]))

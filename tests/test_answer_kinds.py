@@ -50,6 +50,8 @@ EXPLANATIONS = [
     ("This is a serum. Actually, it is a toner.", None),
     ("Serum. Or a toner.", None),
     ("Serum. Toner.", None),
+    ("Serum. Toner for the face", None),
+    ("Serum. Toners for the face are thin.", "Serum"),
     ("1. Serum\n2. Toner", None),
     ("1. Serum 2. Toner", None),
     ("Serum: for the face\nToner: for the face", None),

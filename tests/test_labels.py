@@ -10,6 +10,8 @@ import pytest
 
 import run_all
 from skincare import stage
+from skincare.collecting.listing import adopt_catalogue
+from skincare.collecting.sources import source_named
 from skincare.errors import MissingInputError, StageError
 from skincare.inference.answer_parser import parser_of
 from skincare.labels import (
@@ -21,6 +23,7 @@ from skincare.labels import (
 )
 from skincare.labels_file import MANY_LABELS, read
 from skincare.paths import REPOSITORY, Layout
+from skincare.tables import CATALOGUE, CatalogueRow
 
 FULL = """\
 domain = "kitchen"
@@ -273,3 +276,18 @@ def test_a_stage_takes_labels_and_names_their_mistake(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "labels file not found" in done.stderr
+
+
+def test_a_catalogue_of_own_labels_keeps_them_beside_the_types_of_shops(tmp_path: Path) -> None:
+    """A shop's "shower gel" means Body Wash, unless that is no label and Shower Gel is one."""
+    written(tmp_path, '[[labels]]\nname = "Shower Gel"\n[[labels]]\nname = "Mug"\naliases = ["cup"]')
+    given = tmp_path / "given.csv"
+    types = ("shower gel", "cups", "cup", "Serum")
+    CATALOGUE.write(
+        given, [CatalogueRow("X", f"https://shop.example/p/{one}/1000000{i}/", one) for i, one in enumerate(types)]
+    )
+    path = adopt_catalogue(source_named("web_page"), given, Layout(tmp_path))
+    assert sorted(row.product_type for row in CATALOGUE.read(path)) == ["Mug", "Serum", "Shower Gel", "cups"]
+    (tmp_path / "labels.toml").unlink()
+    path = adopt_catalogue(source_named("web_page"), given, Layout(tmp_path))
+    assert sorted(row.product_type for row in CATALOGUE.read(path)) == ["Body Wash", "Serum", "cup", "cups"]

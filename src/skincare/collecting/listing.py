@@ -4,6 +4,7 @@ Later stages take the file as their --catalogue. It is written atomically and ne
 resumed run works on the same products.
 """
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from skincare.collecting.fetch_errors import FetchError
 from skincare.collecting.http_client import HttpClient
 from skincare.collecting.sources.source import Searchable, Source
 from skincare.errors import StageError
+from skincare.importing.category_names import CategoryNames
+from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.tables import CATALOGUE, CatalogueRow
 
@@ -51,9 +54,19 @@ def list_products(source: Source, query: str, url_mapping: UrlMapping, client: H
 
 
 def adopt_catalogue(source: Source, given: Path, layout: Layout) -> Path:
-    """Write a user's catalogue with the ids and categories of the source; return the file."""
-    path = layout.listed_products(source.name)
-    CATALOGUE.write(path, [source.catalogue_row(row) for row in CATALOGUE.read(given)])
+    """Write a user's catalogue with the ids and categories of the source; return the file.
+
+    A category that the source does not map to a label of the root may be a name or an alias of one itself.
+    """
+    path, labels = layout.listed_products(source.name), labels_of(layout)
+    names = CategoryNames(labels, {})
+    rows = []
+    for given_row in CATALOGUE.read(given):
+        row = source.catalogue_row(given_row)
+        is_known = row.product_type in labels.names
+        category = row.product_type if is_known else names.find(given_row.product_type) or row.product_type
+        rows.append(dataclasses.replace(row, product_type=category))
+    CATALOGUE.write(path, rows)
     return path
 
 

@@ -1,7 +1,7 @@
 """Whether probabilities mean what they say, and what it costs to answer only when sure; pure functions.
 
-Input throughout: (n, 14) log-probabilities and the places of the true categories. Only val may choose a temperature or
-a threshold; test is then read with them.
+Input throughout: (n, k) log-probabilities of k labels and the places of the true ones. Only val may choose
+a temperature or a threshold; test is then read with them.
 """
 
 from collections.abc import Sequence
@@ -156,7 +156,7 @@ def confidence_of(log_probabilities: Table, truths: Places) -> tuple[Table, Righ
 
 
 def table_of(predictions: Sequence[Prediction], labels: Labels) -> tuple[Table, Places]:
-    """Return (n, 14) log-probabilities that add up to 1, and (n,) places of the truths; StageError without them."""
+    """Return (n, k) log-probabilities that add up to 1, and (n,) places of the truths; StageError without them."""
     if not predictions or any(len(one.log_probabilities) != len(labels) for one in predictions):
         raise StageError("These answers carry no probabilities; ask with --decoder rank or head")
     # Sorted: another order of adding up is another last digit.

@@ -46,7 +46,7 @@ class Fusion:
 def fit(model: Table, reader: Table, is_read: Rights, truths: Places) -> Fusion:
     """Return the weights under which the truths are likeliest, pulled towards a plain mean as by a few images.
 
-    model, reader: (n, 14) log-probabilities; is_read: (n,), whether the pack was read. The loss is convex, so that
+    model, reader: (n, k) log-probabilities; is_read: (n,), whether the pack was read. The loss is convex, so that
     there is one optimum. Raises StageError where the tables do not fit together.
     """
     if not len(model) == len(reader) == len(is_read) == len(truths) or not len(truths):
@@ -68,7 +68,7 @@ def fit(model: Table, reader: Table, is_read: Rights, truths: Places) -> Fusion:
 
 
 def fuse(fusion: Fusion, model: Table, reader: Table, is_read: Rights) -> Table:
-    """Return (n, 14) log-probabilities of both together."""
+    """Return (n, k) log-probabilities of both together."""
     both = fusion.model * model + fusion.reader * reader
     return with_temperature(np.where(is_read[:, None], both, fusion.model_alone * model), 1.0)
 

@@ -1,6 +1,6 @@
 """Answering with the category when sure, with its family when sure of that only, and else not at all; pure functions.
 
-Input as in `skincare.evaluation.calibration`: (n, 14) log-probabilities and the places of the true categories.
+Input as in `skincare.evaluation.calibration`: (n, k) log-probabilities and the places of the true categories.
 A family's probability is the sum of its members'. Both thresholds are chosen on val; test is read with them.
 """
 

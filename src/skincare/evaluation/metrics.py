@@ -66,7 +66,7 @@ class Scores:
     selective_accuracy: accuracy among those; parent_accuracy: share in the right family of categories;
     hierarchical_distance: mean over answers that name a category, 0 for the right one, 1 for another of its family, 2
     for another family; errors_in_family: the share of those wrong that stay in the family (None: none is wrong);
-    categories: all 14 (or the merged ones), in their order; confusion: a row of counts per true category, the last
+    categories: all labels (or the merged ones), in their order; confusion: a row of counts per true category, the last
     column no category.
     """
 

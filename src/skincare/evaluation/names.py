@@ -32,7 +32,7 @@ def name_model(strength: float) -> Any:
 
 
 def log_probabilities(model: Any, inputs: Any, labels: Labels) -> Table:
-    """Return (n, 14) log-probabilities of a trained scikit-learn classifier, whichever categories it has seen."""
+    """Return (n, k) log-probabilities of a trained scikit-learn classifier, whichever categories it has seen."""
     found = model.predict_log_proba(inputs)
     table = np.full((len(found), len(labels)), NEVER)
     table[:, [labels.index(name) for name in model.classes_]] = found
@@ -40,7 +40,7 @@ def log_probabilities(model: Any, inputs: Any, labels: Labels) -> Table:
 
 
 def cross_validate(products: Sequence[Product], seed: int, labels: Labels) -> Table | None:
-    """Return (products, 14) log-probabilities, each by a model that has not seen its family of names.
+    """Return (products, k) log-probabilities, each by a model that has not seen its family of names.
 
     Five folds, stratified; the sizes of one product ("50ml", "200ml") are in one fold. None where a category has fewer
     families than there are folds. Nothing is chosen, so that no validation set is needed.

@@ -75,6 +75,8 @@ _LIST_MARK: Final = re.compile(
     r"(?:(?:option |answer |category )?[0-9a-z]{0,2}[.):]+ |[\"'(\[>|•]+ ?)?(?:(?:an?|the) )?[\"'(\[]{0,2}"
 )
 _ENDS_PHRASE: Final = re.compile(r"[\"')\]]{0,2}(?:$| ?[.,;:!?/(|])")
+# "Toner for the face" names an answer, "Toners for the face are thin" does not.
+_GOES_ON: Final = re.compile(r" (?:for|in|by)(?![a-z])")
 _ASSERTION: Final = re.compile(
     r"(?:(?<![a-z])(?:it|this|that|product|item|image|answer|category|label|type|one)"
     r"(?: (?:shown|here|in (?:the|this) (?:image|picture|photo)))?"
@@ -126,7 +128,7 @@ def deciding(mentions: Sequence[Mention], passage: Passage) -> list[Mention]:
     firm = firm_sentence(left, passage)
     if firm is None:
         return left
-    return [one for one in left if passage.sentence_of(one.start) <= firm or asserts(passage, one.start, one.end)]
+    return [one for one in left if passage.sentence_of(one.start) <= firm or _asserts_label(passage, one)]
 
 
 def firm_sentence(left: Sequence[Mention], passage: Passage) -> int | None:
@@ -155,6 +157,11 @@ def asserts(passage: Passage, start: int, end: int) -> bool:
         return True
     window_start = max(passage.sentence_start(start), start - _WINDOW)
     return _ASSERTION.search(passage.text, window_start, start) is not None
+
+
+def _asserts_label(passage: Passage, one: Mention) -> bool:
+    is_fragment = not one.is_plural and starts_sentence(passage, one.start) and _GOES_ON.match(passage.text, one.end)
+    return bool(is_fragment) or asserts(passage, one.start, one.end)
 
 
 def is_described(passage: Passage, start: int, end: int, reach: int) -> bool:

@@ -35,7 +35,7 @@ class Prediction:
     category: str | None
     status: str
     candidates: tuple[str, ...]
-    # Of the 14 categories, where the decoder gives them.
+    # Of the labels, in their order, where the decoder gives them.
     log_probabilities: tuple[float, ...]
     # The share of its batch's time; the one field that another run does not repeat.
     latency_s: float
