@@ -109,15 +109,15 @@ def share_of(hits: int, n: int) -> float | None:
 
 def readme_table(result: Mapping[str, Any]) -> str:
     """Return the README's table of what the benchmark wrote."""
-    names = {"table": "Table of words alone, as after the clone", "table and names": "With a catalogue's names learnt"}
+    names = {"table": "Phrase table only, as after the clone", "table and names": "Also fitted on a catalogue's names"}
     readers = {names[name]: scores for name, scores in result["readers"].items()}
     rows = {
-        "Likeliest category right, of all photos": "accuracy",
-        "The same, photos without text counted wrong": "accuracy_no_text_is_wrong",
+        "Accuracy of the most likely category, all photos": "accuracy",
+        "The same, photos without text counted as wrong": "accuracy_no_text_is_wrong",
         "Macro F1": "macro_f1",
-        "Right, of the surest 60 %": "accuracy_of_surest_60",
-        "Answered (the others are named Unknown)": "answered",
-        "Right, of the answered": "accuracy_of_answered",
+        "Accuracy of the 60 % with the highest confidence": "accuracy_of_surest_60",
+        "Coverage (the others are labelled Unknown)": "answered",
+        "Accuracy of those covered": "accuracy_of_answered",
     }
     n = result["photos"]
     lines = [
@@ -128,7 +128,7 @@ def readme_table(result: Mapping[str, Any]) -> str:
         cells = [_cell(scores[key]) for scores in readers.values()]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     always = " | ".join([f"{result['most_frequent_category']:.1%}"] * len(readers))
-    return "\n".join([*lines, f"| The most frequent category, always | {always} |"])
+    return "\n".join([*lines, f"| Baseline: always the most frequent category | {always} |"])
 
 
 def _cell(share: Mapping[str, Any]) -> str:

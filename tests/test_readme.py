@@ -1,4 +1,4 @@
-"""What the README says is so: commands, files, options, numbers."""
+"""Commands, files, options and numbers of README.md and docs/ are true."""
 
 import json
 import re
@@ -12,6 +12,9 @@ from skincare.paths import REPOSITORY, Layout
 CATEGORIES = skincare_labels().names
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BENCHMARKS = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+BOTH = README + BENCHMARKS
 FOLDERS = (REPOSITORY / "src", REPOSITORY / "benchmarks")
 SOURCES = "\n".join(path.read_text(encoding="utf-8") for folder in FOLDERS for path in folder.rglob("*.py"))
 
@@ -21,19 +24,43 @@ def test_every_script_is_explained_and_every_explained_script_is_there():
     assert named == {path.name for path in (REPOSITORY / "src").glob("*.py")}
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:src|models|tests|docs)/[\w/.\-]+)`", README))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:src|models|tests|docs|benchmarks)/[\w/.\-]+)`", BOTH))))
 def test_named_files_exist(path):
     if not path.startswith("models/finetuned"):
         assert (REPOSITORY / path).exists()
 
 
-def test_images_exist():
-    found = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert found
-    assert all((REPOSITORY / path).is_file() for path in found)
+@pytest.mark.parametrize("name", ["README.md", *sorted(path.name for path in (REPOSITORY / "docs").glob("*.md"))])
+def test_links_and_images_exist(name):
+    path = REPOSITORY / name if name == "README.md" else REPOSITORY / "docs" / name
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert all("://" in link or (path.parent / link).is_file() for link in links), links
+    assert name != "README.md" or any(link.endswith(".png") for link in links)
 
 
-@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(?:[^`]* )?(--[a-z\-]+)", README))))
+def test_every_table_of_the_benchmarks_names_its_command_and_its_results():
+    for section in BENCHMARKS.split("\n## ")[1:-1]:
+        assert re.search(r"python benchmarks/\w+\.py", section), section
+        files = re.findall(r"`(\w+\.json)`", section)
+        assert files, section
+        assert all((REPOSITORY / "benchmarks" / "results" / file).is_file() for file in files), files
+    scripts = set(re.findall(r"python (benchmarks/\w+\.py)", BOTH))
+    assert all((REPOSITORY / script).is_file() for script in scripts)
+
+
+def test_the_architecture_names_every_package_and_only_modules_that_exist():
+    package = REPOSITORY / "src" / "skincare"
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", ARCHITECTURE, re.MULTILINE)
+    assert {name for name, _ in rows} == folders
+    for name, modules in rows:
+        for module in re.findall(r"`([\w/]+\.py)`", modules):
+            assert (package / name / module).is_file() or (REPOSITORY / module).is_file(), f"{name}/{module}"
+    for dotted in re.findall(rf"`((?:{'|'.join(folders)})\.\w+)", ARCHITECTURE):
+        assert (package / f"{dotted.replace('.', '/')}.py").is_file(), dotted
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(?:[^`]* )?(--[a-z\-]+)", BOTH))))
 def test_named_options_exist(option):
     field = option.removeprefix("--").replace("-", "_")
     assert re.search(rf"^    {field}: ", SOURCES, re.MULTILINE) or option == "--help"
