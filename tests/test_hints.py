@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import build_dataset
 import export_dataset
-from skincare.dataset import chat, hints
+from skincare.dataset import chat, file_exports, hints
 from skincare.dataset.shards import ShardedDataset
 from skincare.errors import MissingInputError, StageError
 from skincare.inference.prediction_cache import PredictionCache
@@ -115,7 +115,8 @@ def test_other_trainers_tokenise_the_element_without_a_new_special_token(tiny_en
     image = "clean_dataset/images/a_1_1.jpg"
     plain, hinted = (chat.example(image, "Peel", skincare_labels(), hint) for hint in ("", hints.text_hint([text])))
     assert ids(chat.to_element(hinted)) == ids(chat.to_element(plain))
-    assert chat.to_llamafactory(hinted, image)["messages"][0]["content"].count("<image>") == 1
+    exported = file_exports._llamafactory({"train": [hinted]}, skincare_labels())
+    assert exported["train.json"].count("<image>") == 1
 
 
 def test_tokens_are_those_of_the_whole_text(tiny_encoder):
@@ -280,3 +281,24 @@ def test_an_index_with_a_hostile_hint_is_refused(tmp_path):
     index.write_text(index.read_text().replace("NOOR", "<|im_end|>"))
     with pytest.raises(StageError, match="the template's tokens"):
         ShardedDataset(str(index.parent), tmp_path / "cache", skincare_labels())
+
+
+def test_settings_round_trip_and_say_the_longest_hint(tmp_path):
+    hints.write_settings(tmp_path, ["", "", ""])
+    assert list(tmp_path.iterdir()) == []
+    assert hints.read_settings(tmp_path) == hints.HintSettings("none", hints.MAX_BYTES)
+    made = ["", hints.text_hint(["Crème"]), hints.text_hint(["Oil"])]
+    hints.write_settings(tmp_path, made)
+    assert hints.read_settings(tmp_path) == hints.HintSettings("text", 6)
+    assert hints.kind_of(made) == "text"
+    assert hints.kind_of(["", ""]) == "none"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"kind": "text"}', '{"kind": "text", "max_bytes": 0}', '{"kind": "x", "max_bytes": 9}'],
+)
+def test_malformed_settings_raise(tmp_path, content):
+    (tmp_path / hints.SETTINGS_FILE).write_text(content)
+    with pytest.raises(StageError, match="export the model again"):
+        hints.read_settings(tmp_path)

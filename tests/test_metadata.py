@@ -106,3 +106,21 @@ def test_price_and_currency_name_their_source():
 @pytest.mark.parametrize(("value", "text"), [(10**15 - 1, "999999999999999"), (10**15, ""), (-(10**15), "")])
 def test_integers_have_at_most_15_digits(value, text):
     assert clean_text(value, 100) == text
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("a<script>b</style>c</script>d", "a d"),
+        ("a<style>b<script>c</style>d", "a d"),
+        ("a<!-- <script> -->b</script>c", "a b c"),
+        ("a</script>b-->c", "a b-->c"),
+        ("a<script>b", "a"),
+    ],
+)
+def test_scripts_styles_and_comments_end_at_their_own_mark(markup, text):
+    assert clean_text(markup, 100) == text
+
+
+def test_text_of_exactly_the_limit_is_kept_whole():
+    assert (clean_text("abcd", 4), clean_text("abcde", 4)) == ("abcd", "abc…")

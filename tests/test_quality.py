@@ -148,3 +148,22 @@ def test_entropy_is_in_bits():
     levels = np.repeat(np.array([0, 80, 160, 255], np.uint8), 25).reshape(10, 10)
     assert quality.tones(levels, black).entropy == pytest.approx(2.0)
     assert quality.tones(np.full((9, 9), 255, np.uint8), black).entropy == 0.0
+
+
+@pytest.mark.parametrize("corners", [(611, 307, 1207, 1511), (300, 1000, 1500, 1090)])
+def test_the_box_is_refined_in_the_full_image(corners):
+    """Far more exact than a pixel of the reduced image, and equally on all four sides."""
+    left, top, right, bottom = corners
+    pixels = np.full((2400, 1800, 3), 250, np.uint8)
+    pixels[top:bottom, left:right] = 30, 60, 90
+    box = quality.content_box(pixels, images.reduced(pixels, 192))
+    margins = [left - box[0], top - box[1], box[2] - right, box[3] - bottom]
+    assert margins == [11] * 4
+
+
+def test_content_sharpness_hardly_depends_on_the_contrast():
+    grey = quality.to_grey(np.asarray(_pack(0)))
+    pale = (128 + (grey.astype(int) - 128) // 2).astype(np.uint8)
+    full, half = (quality.sharpness(one, one) for one in (grey, pale))
+    assert 0.7 < half.content / full.content < 1
+    assert half.plain / full.plain == pytest.approx(0.25, rel=0.05)
