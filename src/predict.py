@@ -35,6 +35,7 @@ from skincare.text_reading.ocr import EngineName
 logger = logging.getLogger(__name__)
 
 PredictorName = Literal["auto", "text", "model", "fused"]
+Target = Literal["category", "product"]
 # The decoders that give probabilities.
 _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
 
@@ -47,6 +48,8 @@ class Config(stage.StageConfig):
 
     images: Annotated[Path, tyro.conf.Positional]
     """An image, or a folder that is searched with all its subfolders."""
+    target: Target = "category"
+    """category: the label; product: a structured answer as one JSON line per image, read off the pack by rules."""
     predictor: PredictorName = "auto"
     """text: the pack's text; model: a fine-tuned model; fused: both, as fuse.py weighs them; auto: the model if there
     is one, or is named, fused where that was fitted, else the text."""
@@ -74,6 +77,8 @@ def run(config: Config, layout: Layout) -> Summary:
     """Predict every image, in the order of their paths."""
     _check(config)
     files = _files(config.images)
+    if config.target == "product":
+        return _predict_products(config, layout, files)
     if config.csv:
         check_writable(config.csv)
     predictor = _predictor(config, layout)
@@ -83,6 +88,24 @@ def run(config: Config, layout: Layout) -> Summary:
     else:
         sys.stdout.write(to_table(rows))
     return _summary(rows, predictor)
+
+
+def _predict_products(config: Config, layout: Layout, files: list[Path]) -> Summary:
+    from skincare.inference.product_predictor import ProductPredictor, product_reader
+    from skincare.text_reading.extraction import PackReader
+    from skincare.text_reading.reader_store import stored_reader
+
+    reader, packs = stored_reader(layout, threshold=config.min_confidence), PackReader(config.ocr, layout.ocr_cache)
+    predictor = ProductPredictor(reader, product_reader(layout, labels_of(layout)), packs)
+    found = predictor(files)
+    for one in found:
+        sys.stdout.write(one.to_json() + "\n")
+    counts = Counter(one.status for one in found)
+    return Summary(
+        headline=f"{len(found) - counts['unreadable']} of {len(found)} images read",
+        counts=dict(sorted(counts.items())),
+        results={"predictor": predictor.name},
+    )
 
 
 def _summary(rows: list[ImagePrediction], predictor: Predictor) -> Summary:
@@ -165,6 +188,8 @@ def _check(config: Config) -> None:
         raise StageError(f"--temperature {config.temperature:g} is no number above 0")
     if config.batch_size < 1:
         raise StageError(f"--batch-size {config.batch_size} is below 1")
+    if config.target == "product" and (config.csv or config.model or config.predictor not in ("auto", "text")):
+        raise StageError("--target product reads the pack and writes JSON lines: leave out --csv and the model")
     if config.predictor == "text" and (config.model or config.decoder):
         raise StageError("--predictor text asks no model: leave --model and --decoder out")
     if config.predictor == "fused" and (config.decoder or config.temperature != 1):

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -283,13 +282,3 @@ def test_the_reader_starts_without_torch_and_without_scikit_learn():
 
 def test_the_decoders_are_those_of_the_model():
     assert get_args(predict.DecoderName) == decoders.NAMES
-
-
-def test_the_default_model_is_the_newest_run(tmp_path):
-    layout = Layout(tmp_path)
-    for run, modified_s in (("b", 1_000), ("a", 3_000), ("c", 2_000)):
-        path = layout.finetuned_model(run) / "config.json"
-        path.parent.mkdir(parents=True)
-        path.write_text("{}")
-        os.utime(path, (modified_s, modified_s))
-    assert predict._newest_model(layout) == layout.finetuned_model("a")

@@ -3,13 +3,12 @@
 Names of things compare exactly after normalisation, sizes as quantities, texts by ANLS, lists of ingredients as sets.
 """
 
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from anls_star import anls_score
 
+from skincare.product.normalisation import normalised
 from skincare.product.sizes import parse_size
 
 # Two sizes are equal within it: 3.4 fl oz are printed for 100 ml.
@@ -40,13 +39,6 @@ def document_similarity(truth: Mapping[str, Any], predicted: Mapping[str, Any]) 
     """
     one, other = ({name: _plain_value(name, value) for name, value in values.items()} for values in (truth, predicted))
     return _anls(one, other)
-
-
-def normalised(text: str) -> str:
-    """Return text without case, accents, punctuation and repeated blanks: "L’Oréal® Paris" -> "loreal paris"."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    plain = "".join(c for c in decomposed if not unicodedata.combining(c) and c not in "'’®™©")
-    return " ".join(re.findall(r"[^\W_]+", plain))
 
 
 def _exact(truth: str, predicted: str) -> float:

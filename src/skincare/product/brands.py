@@ -14,6 +14,7 @@ from typing import Final
 from skincare.product.sizes import parse_size
 
 MAX_WORDS: Final = 4
+MAX_NAME_WORDS: Final = 30
 MIN_PRODUCTS: Final = 2
 # A beginning is only the first part of the brand when this share of its products continues with one and the same
 # word. The more words there are already, the likelier that word is a line's name, and the more products are needed.
@@ -48,6 +49,18 @@ def brands_of(names: Iterable[str], category_words: Iterable[str] = ()) -> dict[
     return {name: usual[key] for name, key in keys.items()}
 
 
+def common_words(brands: Mapping[str, str], n_brands: int = 3) -> frozenset[str]:
+    """Return the words, as compared, that the names of at least `n_brands` brands hold behind the brand.
+
+    brands: name -> brand, as `brands_of` returns them. Such words ("cream", "night", "rose") are no brand themselves.
+    """
+    brands_with: dict[str, set[str]] = defaultdict(set)
+    for name, brand in brands.items():
+        for word in _words(name, MAX_NAME_WORDS)[len(brand.split()) :]:
+            brands_with[_plain(word)].add(brand)
+    return frozenset(word for word, found in brands_with.items() if len(found) >= n_brands)
+
+
 def _brand_key(
     words: list[str], products: Mapping[tuple[str, ...], set[str]], stop: frozenset[str]
 ) -> tuple[str, ...] | None:
@@ -79,8 +92,8 @@ def _is_brand_word(word: str, stop: frozenset[str]) -> bool:
     return word.casefold() not in stop and not parse_size(word) and word[:1] not in "-(–|"
 
 
-def _words(name: str) -> list[str]:
-    return _TRADE_MARKS.sub("", unicodedata.normalize("NFC", name)).split()[: MAX_WORDS + 2]
+def _words(name: str, n: int = MAX_WORDS + 2) -> list[str]:
+    return _TRADE_MARKS.sub("", unicodedata.normalize("NFC", name)).split()[:n]
 
 
 def _key(words: Iterable[str]) -> tuple[str, ...]:

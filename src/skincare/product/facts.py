@@ -62,7 +62,7 @@ def product_facts(
     if metadata:
         candidates += [
             ("forNightOrMorning", use_time_in_directions(metadata.how_to_use), "directions"),
-            ("origin", _origin(metadata.description), "description"),
+            ("origin", stated_origin(metadata.description), "description"),
         ]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -80,7 +80,7 @@ def _stated(row: MetadataRow) -> list[tuple[str, Any, str]]:
         "country": row.country,
         "details": shortened(row.description),
         "howToUse": shortened(row.how_to_use),
-        "ingredients": _split_ingredients(row.ingredients),
+        "ingredients": split_ingredients(row.ingredients),
         "manufacturer": row.manufacturer,
         "name": row.name,
         "size": str(parse_size(row.size) or ""),
@@ -116,7 +116,7 @@ def _catalogue_ingredients(text: str) -> tuple[str, ...] | None:
     return _first_ingredients([one for one in found if isinstance(one, str)])
 
 
-def _split_ingredients(text: str) -> tuple[str, ...] | None:
+def split_ingredients(text: str) -> tuple[str, ...] | None:
     """Return the first ingredients of a list in prose; commas inside brackets and of "1,2-hexanediol" do not split."""
     without_lead = re.sub(r"^\s*(?:full\s+)?(?:ingredients|inci)\s*(?:list)?\s*:\s*", "", text, flags=re.IGNORECASE)
     parts = re.split(r"(?:,(?!\d)|;|•)(?![^()]*\))", without_lead)
@@ -128,6 +128,7 @@ def _first_ingredients(parts: list[str]) -> tuple[str, ...] | None:
     return tuple([one[:200] for one in dict.fromkeys(cleaned) if one][: min(N_INGREDIENTS, MAX_INGREDIENTS)]) or None
 
 
-def _origin(description: str) -> str:
+def stated_origin(description: str) -> str:
+    """Return the country after "made in" and the like; empty where there is none."""
     found = _ORIGIN.search(description)
     return found[1].strip() if found else ""

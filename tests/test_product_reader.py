@@ -1,0 +1,139 @@
+"""What a pack states is read by rules; what it does not state stays unknown."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+
+import predict
+from skincare.errors import StageError
+from skincare.inference.product_predictor import product_reader
+from skincare.labels import labels_of
+from skincare.paths import Layout
+from skincare.text_reading import extraction
+from skincare.text_reading.pack_text import PackText, TextLine
+from skincare.text_reading.product_reader import ProductReader, known_brand, printed_size
+from tests.dataset_helpers import write_catalogue
+
+BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
+READER = ProductReader(
+    ("Estée Lauder", "The Ordinary", "MAC", "La Roche-Posay"), frozenset(["gentle", "face", "cream"])
+)
+
+
+def lines(*texts, height=0.1):
+    return [
+        TextLine(*((text, 0.9, BOX, height) if isinstance(text, str) else (text[0], 0.9, BOX, text[1])))
+        for text in texts
+    ]
+
+
+def read(*texts, category=None):
+    return READER.read(lines(*texts), category).model_dump(exclude_none=True)
+
+
+def test_a_whole_pack():
+    found = read(
+        ("ESTÊE LAUDER", 0.06), ("Nutritious", 0.1), ("Night Cleansing Foam", 0.06),
+        ("cleans gently and is pleasant", 0.02),
+        ("4.2 FL. OZ. LIQ./125ml e", 0.03), ("Made in France", 0.02), category="Cleanser",
+    )  # fmt: skip
+    assert found == {
+        "brand": "Estée Lauder", "category": "Cleanser", "name": "Estée Lauder Nutritious Night Cleansing Foam",
+        "origin": "France", "size": "125 ml", "forNightOrMorning": "night",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("texts", "brand"),
+    [
+        (["The", "Ordinary.", "Niacinamide 10%"], "The Ordinary"),
+        (["LAROCHE-POSAY", "EFFACLAR"], "La Roche-Posay"),
+        (["an extraordinary cream for the face"], ""),
+        (["MACADAMIA"], ""),
+        (["MAC"], "MAC"),
+        ([], ""),
+    ],
+)
+def test_a_known_brand_fills_its_lines(texts, brand):
+    assert known_brand(texts, READER.brands) == brand
+
+
+@pytest.mark.parametrize(
+    ("texts", "brand"),
+    [
+        (["GENTLE", "Neutriderm", "Face Cream"], "Neutriderm"),
+        (["125ml", "50 %", "BABOR"], "BABOR"),
+        (["Gentle Face Cream"], None),
+        ([("small print words", 0.02), ("BIG", 0.1)], "BIG"),
+    ],
+)
+def test_an_unknown_brand_is_the_first_large_line_of_uncommon_words(texts, brand):
+    assert read(*texts).get("brand") == brand
+
+
+@pytest.mark.parametrize(
+    ("texts", "size"),
+    [
+        (["200mle"], "200 ml"),
+        (["e75 ml"], "75 ml"),
+        (["5Oml"], "50 ml"),
+        ([("30 ml", 0.03), ("50 ml", 0.05)], "50 ml"),
+        ([("30 ml", 0.03), ("30ML / 1 FL OZ", 0.02), ("50 ml", 0.05)], "30 ml"),
+        (["50 g", "12 pads"], "50 g"),
+        (["no size"], None),
+    ],
+)
+def test_the_size_is_what_most_lines_say(texts, size):
+    found = printed_size(lines(*texts))
+    assert (str(found) if found else None) == size
+
+
+def test_ingredients_follow_their_heading():
+    assert read("Serum X", "INGREDIENTS: Aqua, Glycerin,", "Parfum (Fragrance, Linalool)")["ingredients"] == (
+        "Aqua", "Glycerin", "Parfum (Fragrance, Linalool)",
+    )  # fmt: skip
+    assert "ingredients" not in read("natural ingredients inside, gentle")
+
+
+def test_a_pack_without_text_states_nothing():
+    assert read() == {}
+    assert read(category="Oil") == {"category": "Oil"}
+    assert "name" not in read("12345", "50%")
+
+
+def test_predict_gives_a_json_line_per_image(tmp_path, monkeypatch, capsys):
+    packs = {
+        "a.jpg": PackText("0", "a.jpg", "", "fake", "read", lines=tuple(lines("Elemis", "Night Cream", "50ml"))),
+        "b.jpg": PackText("1", "b.jpg", "", "fake", "no_text"),
+        "c.jpg": PackText("2", "c.jpg", "", "fake", "unreadable", "not an image"),
+    }
+    for name in packs:
+        (tmp_path / name).touch()
+    fake = SimpleNamespace(name="fake", read=lambda files: [packs[file.name] for file in files])
+    monkeypatch.setattr(extraction, "PackReader", lambda *_: fake)
+    config = predict.Config(root=tmp_path / "root", images=tmp_path, target="product")
+    summary = predict.run(config, Layout(tmp_path / "root"))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["file"], row["status"]) for row in rows] == [
+        ("a.jpg", "read"), ("b.jpg", "no_text"), ("c.jpg", "unreadable"),
+    ]  # fmt: skip
+    assert {key: value for key, value in rows[0]["product"].items() if value} == {
+        "brand": "Elemis", "category": "Moisturiser", "name": "Elemis Night Cream", "size": "50 ml",
+        "forNightOrMorning": "night",
+    }  # fmt: skip
+    assert set(rows[1]["product"].values()) == {None}
+    assert (rows[2]["product"], rows[2]["reason"]) == (None, "not an image")
+    assert summary.counts == {"no_text": 1, "read": 1, "unreadable": 1}
+    with pytest.raises(StageError, match="JSON lines"):
+        predict.run(dataclasses.replace(config, model="x"), Layout(tmp_path / "root"))
+
+
+def test_the_catalogue_teaches_brands(tmp_path):
+    layout = Layout(tmp_path)
+    assert product_reader(layout, labels_of(layout)) == ProductReader()
+    write_catalogue(
+        layout, {"10000001": "Oil", "10000002": "Serum"}, {"10000001": "Noor Oil", "10000002": "Noor Serum"}
+    )
+    assert product_reader(layout, labels_of(layout)).brands == ("Noor",)
