@@ -137,3 +137,13 @@ def test_mutually_exclusive_options_are_rejected():
     with pytest.raises(StageError, match="--resume and --overwrite are mutually exclusive"):
         run_folders.existing_run_policy(resume=True, restart=False, overwrite=True)
     assert run_folders.existing_run_policy(resume=False, restart=False, overwrite=False) == "keep"
+
+
+def test_a_tested_run_without_its_summary_is_resumable(layout):
+    """It was interrupted between the test and the summary, where the same command would find it finished."""
+    create(layout, "r")
+    assert run_folders.is_resumable(layout, "r", "tuned", 0)
+    assert run_folders.choose(layout, "r", "tuned", 0, "resume") == RunFolders("r", "r")
+    layout.summary("finetune").write_text("{}")
+    assert not run_folders.is_resumable(layout, "r", "tuned", 0)
+    assert not run_folders.is_resumable(layout, "other", "tuned", 0)
