@@ -16,6 +16,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from skincare.modeling import qwen2_vl_2b
 from skincare.modeling.freezing import count
 from skincare.modeling.prompt_encoder import PromptEncoder
 
@@ -47,17 +48,14 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEncoder) -> Any:
     """Return Qwen2-VL-2B's shape with random weights; the special tokens are those of the embedded processor."""
     token_id = encoder.tokenizer.convert_tokens_to_ids
-    config = AutoConfig.for_model(
-        "qwen2_vl",
-        text_config={
-            "vocab_size": 151_936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-            "num_attention_heads": 12, "num_key_value_heads": 2, "pad_token_id": encoder.pad_token_id,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-        },
-        vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4},
-        tie_word_embeddings=True, image_token_id=encoder.image_token_id, video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"), vision_end_token_id=token_id("<|vision_end|>"),
-    )  # fmt: skip
+    text_config = qwen2_vl_2b.CONFIG["text_config"] | {"pad_token_id": encoder.pad_token_id}
+    special_tokens = {
+        "image_token_id": encoder.image_token_id,
+        "video_token_id": token_id("<|video_pad|>"),
+        "vision_start_token_id": token_id("<|vision_start|>"),
+        "vision_end_token_id": token_id("<|vision_end|>"),
+    }
+    config = AutoConfig.for_model("qwen2_vl", **(qwen2_vl_2b.CONFIG | special_tokens | {"text_config": text_config}))
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     # A block of random numbers over and over: drawing 2.2 billion takes minutes. Filled where they will be used.

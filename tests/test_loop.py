@@ -84,6 +84,7 @@ def test_steps_run_in_training_mode_and_evaluation_in_evaluation_mode(trainer, m
     modes = []
     network, original_loss = trainer.classifier.network, trainer.loss
     monkeypatch.setattr(trainer, "loss", lambda *given: modes.append(network.training) or original_loss(*given))
+    network.eval()
     trainer._compute_gradients(trainer.train[:4])
     original = trainer.classifier.predict
     monkeypatch.setattr(
