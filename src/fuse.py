@@ -1,14 +1,14 @@
-"""Fuse what a fine-tuned model and the reader of packs say; hold both, the fusion and the name against each other.
+"""Fuse a fine-tuned model with the reader of packs; compare both, the fusion and a model of the product's name.
 
 In: a run of finetune.py (log/finetune/<run>/{val_ranked,test_ranked,test_predictions}.jsonl), the dataset, the
 catalogue, clean_dataset/annotations/pack_text.jsonl.
-Out: models/finetuned/<run>/{fusion.json,reader/}, from which `predict.py --predictor fused` answers;
+Out: models/finetuned/<run>/{fusion.json,reader/}, used by `predict.py --predictor fused`;
 log/finetune/<run>/{test_reader.jsonl,test_fused.jsonl,fusion.json}, which the report shows.
 Command: python src/fuse.py [--run NAME]
 Time: some seconds; no model is loaded.
 
-The weights are fitted on val, test is read once. The reader has learnt from no name and no text of a product of val or
-test, so it is not the one that answers users before anything is trained: that one knows the whole catalogue.
+The weights are fitted on val; test is read once. The reader is fitted without any name or text of the products of val
+and test. It differs from the reader of `predict.py --predictor text`, which is fitted on the whole catalogue.
 """
 
 import json
@@ -43,23 +43,23 @@ _LABELS: Final = {
     "name": "The product's name in the catalogue alone",
 }
 _INTERVAL: Final = ("accuracy", "accuracy_low", "accuracy_high")
-# Read as: what the second adds to the first, on the same images.
+# Pairs (before, after), on the same images.
 _COMPARED: Final = (("reader", "model"), ("model", "fused"), ("reader", "fused"), ("reader", "name"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """Options of the stage."""
 
     run: str = ""
-    """Run of finetune.py; the one that was trained last if left out."""
+    """Run of finetune.py; by default the last one."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What both say of the images of a split; the model's predictions in the order of the rows."""
+class _SplitTables:
+    """Log-probabilities of both for the images of a split; the model's predictions in the order of the rows."""
 
     ranked: list[Prediction]
     model: Table
@@ -76,19 +76,18 @@ def run(config: Config, layout: Layout) -> Summary:
     texts, labels = read_pack_text(layout.pack_text), labels_of(layout)
     products = read_products(config.catalogue or layout.catalogue, labels).products
     reader = split_reader.fit_on_train(parts, products, texts, labels)
-    told = {split: _told(log / f"{split}_ranked.jsonl", parts[split], reader, texts) for split in ("val", "test")}
-    val, test = told["val"], told["test"]
+    val, test = (_split_tables(log / f"{split}_ranked.jsonl", parts[split], reader, texts) for split in ("val", "test"))
     weights = fusion.fit(val.model, val.reader, val.is_read, val.truths)
     fused = fusion.fuse(weights, test.model, test.reader, test.is_read)
-    answers = {
-        "reader": _answers(test.ranked, "reader", test.reader, labels, test.is_read),
+    predicted = {
+        "reader": _predictions(test.ranked, "reader", test.reader, labels, test.is_read),
         "model": predictions.read_jsonl(log / "test_predictions.jsonl", labels),
-        "fused": _answers(test.ranked, "fused", fused, labels),
+        "fused": _predictions(test.ranked, "fused", fused, labels),
         **_named(layout, test.ranked, labels),
     }
     for kind in ("reader", "fused"):
-        predictions.write_jsonl(log / f"test_{kind}.jsonl", answers[kind])
-    results = _results(answers, val, test, fused, labels)
+        predictions.write_jsonl(log / f"test_{kind}.jsonl", predicted[kind])
+    results = _results(predicted, val, test, fused, labels)
     reader.save(folder / fusion.READER_FOLDER)
     fusion.write(folder, weights, decoder=test.ranked[0].decoder, n_val=len(val.truths), ocr=_engine(texts))
     write_json(log / "fusion.json", {"run": name, "weights": vars(weights), **results})
@@ -111,48 +110,50 @@ def _last_run(layout: Layout) -> str:
     return str(json.loads(summary.read_text(encoding="utf-8"))["results"]["run"])
 
 
-def _told(file: Path, examples: Sequence[Example], reader: Reader, texts: Mapping[str, PackText]) -> _Told:
-    """Return what model and reader say of a split's images; StageError where the run was asked about others."""
+def _split_tables(
+    file: Path, examples: Sequence[Example], reader: Reader, texts: Mapping[str, PackText]
+) -> _SplitTables:
+    """Return the tables of a split; raises StageError if the run's predictions are on other images."""
     if not file.is_file():
-        raise MissingInputError("ranked answers of the run", file, "Train it again with `python src/finetune.py`.")
+        raise MissingInputError("ranked predictions of the run", file, "Train it again with `python src/finetune.py`.")
     # Sorted, as `table_of` sorts.
     ranked = sorted(predictions.read_jsonl(file, reader.labels), key=lambda one: one.image_id)
     examples = sorted(examples, key=lambda one: one.image_id)
     if [(one.image_id, one.truth) for one in ranked] != [(one.image_id, one.category) for one in examples]:
-        raise StageError(f"{file}: answers about other images than the dataset's; run `python src/finetune.py` again")
+        raise StageError(f"{file}: predictions on other images than the dataset's; run `python src/finetune.py` again")
     table, truths = calibration.table_of(ranked, reader.labels)
-    return _Told(ranked, table, *split_reader.read_packs(reader, examples, texts), truths)
+    return _SplitTables(ranked, table, *split_reader.read_packs(reader, examples, texts), truths)
 
 
-def _answers(
+def _predictions(
     ranked: Sequence[Prediction], kind: str, table: Table, labels: Labels, is_read: Rights | None = None
 ) -> list[Prediction]:
-    """Return an answer about each image: the likeliest category, none where nothing was read."""
-    answers = []
+    """Return a prediction for each image: the most likely category, none for an image without text."""
+    predicted = []
     for i, (one, row) in enumerate(zip(ranked, table, strict=True)):
         category = labels.names[int(row.argmax())] if is_read is None or is_read[i] else None
-        answers.append(
+        predicted.append(
             replace(
                 one, decoder=kind, text=category or "", category=category, status="exact" if category else "empty",
                 candidates=(category,) if category else (), log_probabilities=tuple(round(float(v), 6) for v in row),
                 n_new_tokens=0, latency_s=0.0, cache_key="", hint="",
             )
         )  # fmt: skip
-    return answers
+    return predicted
 
 
 def _named(layout: Layout, ranked: Sequence[Prediction], labels: Labels) -> dict[str, list[Prediction]]:
-    """Return what the name alone answers about the same images, where baselines.py has asked it."""
+    """Return the predictions of the name baseline on the same images, if baselines.py was run."""
     file = layout.baselines / "name.jsonl"
     found = predictions.read_jsonl(file, labels) if file.is_file() else []
     return {"name": found} if found and comparison.is_of_same_images(found, ranked) else {}
 
 
 def _results(
-    answers: Mapping[str, list[Prediction]], val: _Told, test: _Told, fused: Table, labels: Labels
+    predicted: Mapping[str, list[Prediction]], val: _SplitTables, test: _SplitTables, fused: Table, labels: Labels
 ) -> dict[str, Any]:
-    """Return the table and the paired comparisons as the report shows them."""
-    scores = {name: metrics.score(some, labels) for name, some in answers.items()}
+    """Return the scores and the paired comparisons, as the report shows them."""
+    scores = {name: metrics.score(found, labels) for name, found in predicted.items()}
     keys = ("n", "n_products", *_INTERVAL, "f1_macro", "f1_macro_low", "f1_macro_high", "coverage")
     bins = {"model": test.model, "fused": fused}
     return {
@@ -163,9 +164,9 @@ def _results(
             for name, one in scores.items()
         ],
         "comparisons": [
-            {"before": before, "after": after, **metrics.to_json(comparison.compare(answers[before], answers[after]))}
-            for before, after in _COMPARED
-            if after in answers
+            {"before": one, "after": other, **metrics.to_json(comparison.compare(predicted[one], predicted[other]))}
+            for one, other in _COMPARED
+            if other in predicted
         ],
         "expected_calibration_error": {
             name: calibration.expected_calibration_error(calibration.reliability(table, test.truths))
@@ -175,7 +176,7 @@ def _results(
 
 
 def _engine(texts: Mapping[str, PackText]) -> str:
-    """Return the OCR engine that read the packs; several where that was changed in between."""
+    """Return the name of the OCR engine that read the packs, or of several."""
     return "; ".join(sorted({one.engine for one in texts.values()}))
 
 

@@ -1,9 +1,9 @@
-"""Score kept answers again, as often as one likes: no model, no images, no network.
+"""Score stored predictions again, with the current parser and metrics: no model, no images, no network.
 
-In: predictions as the model stages wrote them; without a FILE those of zero_shot.py and of all runs of finetune.py.
-Out: beside each file its metrics, and in it what today's parser reads in the kept text;
-log/finetune/<run>/{comparison,baselines}.json, plots/{cm_before_training,cm_after_training}.png where they are of these
-answers. With --merge, beside the plain metrics those with fewer categories (metrics_merged.json).
+In: predictions as the model stages wrote them; by default those of zero_shot.py and of all runs of finetune.py.
+Out: the predictions with the current parser's labels, and next to each file its metrics;
+log/finetune/<run>/{comparison,baselines}.json, plots/{cm_before_training,cm_after_training}.png if they show these
+predictions. With --merge also the metrics with merged categories (metrics_merged.json).
 Command: python src/score.py [log/zero_shot/predictions.jsonl] [--merge Toner+Mist]
 Time: a second per file.
 """
@@ -12,19 +12,18 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 import tyro
 
-from skincare import figures, runlog, stage
+from skincare import runlog, stage
 from skincare.errors import MissingInputError
-from skincare.evaluation import comparison, merging, metrics, scoring
-from skincare.evaluation.metrics import Scores
-from skincare.inference import predictions
-from skincare.inference.answer_parser import PARSER_VERSION
 from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.runlog import Summary, to_plain
+
+if TYPE_CHECKING:
+    from skincare.evaluation.metrics import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -33,29 +32,34 @@ _TRAINED: Final = "*/test_predictions.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """Options of the stage."""
 
     goes_on: ClassVar[bool] = False
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Files of predictions; those of zero_shot.py and finetune.py if left out."""
+    """Files of predictions; by default those of zero_shot.py and finetune.py."""
     merge: tuple[str, ...] = ()
-    """Categories to count as one, such as Toner+Mist, in scores beside the plain ones."""
+    """Categories to count as one, such as Toner+Mist, in additional metrics."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Parse, score and write each file, then what depends on several."""
+    """Parse and score each file, then update the comparisons of several files."""
+    # Importing scipy and matplotlib takes a second, which --help must not wait for.
+    from skincare.evaluation import comparison, merging, metrics, scoring
+    from skincare.inference import predictions
+    from skincare.inference.answer_parser import PARSER_VERSION
+
     labels = labels_of(layout)
     groups = merging.parse(config.merge, labels)
     files = config.files or _written(layout)
     if not files:
         raise MissingInputError("predictions", layout.zero_shot, "Make them with `python src/zero_shot.py`.")
     runlog.take_back_summary("score", layout)
-    n_answers = n_changed = 0
+    n_predictions = n_changed = 0
     accuracies = {}
     for file in files:
         old, new, scores = scoring.score_again(file, labels)
-        n_answers += len(new)
+        n_predictions += len(new)
         n_changed += sum(one.category != other.category for one, other in zip(old, new, strict=True))
         accuracies[to_plain(file)] = scores.accuracy
         if groups:
@@ -66,21 +70,23 @@ def run(config: Config, layout: Layout) -> Summary:
         scoring.compare_with_zero_shot(layout, file.parent, predictions.read_jsonl(file, labels))
         comparison.compare_with_baselines(layout, file.parent)
     return Summary(
-        headline=f"{n_answers} answers in {len(files)} files, {n_changed} read otherwise than before",
-        counts={"read as before": n_answers - n_changed, "read otherwise": n_changed},
+        headline=f"{n_predictions} predictions in {len(files)} files, {n_changed} of them parsed differently",
+        counts={"parsed equally": n_predictions - n_changed, "parsed differently": n_changed},
         results={"parser_version": PARSER_VERSION, "accuracies": accuracies},
     )
 
 
 def _written(layout: Layout) -> tuple[Path, ...]:
-    """Return the files of answers about test images that the stages have written."""
+    """Return the files of predictions on test images that the stages have written."""
     zero_shot = layout.zero_shot / "predictions.jsonl"
     trained = sorted(layout.finetune_log("").glob(_TRAINED))
     return (*([zero_shot] if zero_shot.is_file() else []), *trained)
 
 
-def _redraw(layout: Layout, file: Path, scores: Scores) -> None:
-    """Draw the matrices that the report shows, of the untrained model and of the run that was trained last."""
+def _redraw(layout: Layout, file: Path, scores: "Scores") -> None:
+    """Draw the report's confusion matrix if the file is of the untrained model or of the last training run."""
+    from skincare import figures
+
     last_run = ""
     if layout.summary("finetune").is_file():
         last_run = json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"]

@@ -9,7 +9,7 @@ import pytest
 import baselines
 from skincare.dataset import chat
 from skincare.errors import StageError
-from skincare.evaluation import comparison, metrics
+from skincare.evaluation import baseline_models, comparison, metrics
 from skincare.inference import predictions
 from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL, Layout
@@ -106,8 +106,8 @@ def test_the_weight_of_the_name_is_what_val_wants():
     examples = [chat.example(f"a_{i}_1.jpg", name, skincare_labels()) for i, name in enumerate(CATEGORIES)]
     knows = np.log(np.full((14, 14), 0.01) + 0.86 * np.eye(14))
     ignorant = np.log(np.random.default_rng(0).dirichlet(np.ones(14), size=14))
-    assert baselines._choose_weight(knows, ignorant, examples, skincare_labels()) > 0.5
-    assert baselines._choose_weight(ignorant, knows, examples, skincare_labels()) < 0.5
+    assert baseline_models.choose_weight(knows, ignorant, examples, skincare_labels()) > 0.5
+    assert baseline_models.choose_weight(ignorant, knows, examples, skincare_labels()) < 0.5
 
 
 def test_the_lookup_answers_what_the_other_images_of_the_product_show():
@@ -119,7 +119,7 @@ def test_the_lookup_answers_what_the_other_images_of_the_product_show():
         ]
         for split, first in (("train", 0), ("val", 30), ("test", 60))
     }
-    answers = baselines._look_up(parts, 0)
+    answers = baseline_models.product_lookup(parts, 0)
     everything = {one.product_id for part in parts.values() for one in part}
     test_ids = {one.image_id for one in answers}
     seen = {one.product_id for part in parts.values() for one in part if one.image_id not in test_ids}
@@ -141,7 +141,7 @@ def test_a_trained_model_is_set_against_the_baselines_of_its_images(done):
 
 
 def test_a_catalogue_too_small_for_folds_is_left_out():
-    assert baselines._name_folds([], 0, skincare_labels()) == []
+    assert baseline_models.name_folds([], 0, skincare_labels()) == []
 
 
 def test_a_product_without_a_name_is_an_error(layout):

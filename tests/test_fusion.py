@@ -8,20 +8,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import baselines
 import fuse
 import predict
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
-from skincare.evaluation import fusion
+from skincare.evaluation import baseline_models, fusion
 from skincare.evaluation.calibration import with_temperature
 from skincare.files import write_json
 from skincare.inference import fused_predictor, predictions
+from skincare.inference.classifier import Classifier
 from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, TINY_MODEL, Layout
 from skincare.reporting import reader_views
 from skincare.text_reading import extraction, split_reader
-from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
+from skincare.text_reading.pack_text import PackText, TextLine, read_pack_text, write_pack_text
 from skincare.text_reading.reader import Reader
 from tests.dataset_helpers import write_catalogue, write_dataset_files
 from tests.helpers import prediction
@@ -238,9 +238,8 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     folder = layout.finetuned_model("r")
 
     def row(*texts):
-        return fused_predictor.FusedPredictor(folder, skincare_labels(), FakePacks(*texts))(
-            [file, folder / "config.json"]
-        )
+        classifier = Classifier.load(folder, skincare_labels(), folder)
+        return fused_predictor.FusedPredictor(classifier, FakePacks(*texts))([file, folder / "config.json"])
 
     read, broken = row("NOOR", "Clay Mask")
     unread, _ = row()
@@ -274,8 +273,8 @@ def test_the_fusion_answers_by_default_where_it_was_fitted(layout, monkeypatch):
 
 def test_a_pack_without_text_is_no_answer_of_the_baseline(layout):
     parts = {split: read_dataset(layout, split) for split in SPLITS}
-    read = baselines._read_packs(layout, parts, [], skincare_labels())
-    answers = baselines._predictions(parts["test"], "pack_text", read["test"], skincare_labels())
+    read = baseline_models.read_packs(parts, [], read_pack_text(layout.pack_text), skincare_labels())
+    answers = baseline_models.to_predictions(parts["test"], "pack_text", read["test"], skincare_labels())
     assert [one.category for one in answers] == [None] * 3 + [one.category for one in parts["test"][3:]]
 
 

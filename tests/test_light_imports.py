@@ -37,9 +37,20 @@ def test_help_does_not_import_torch(stage):
     assert "--learning-rate" in text
 
 
+@pytest.mark.parametrize("stage", ["zero_shot", "predict", "baselines", "ablations", "explain", "score", "fuse"])
+def test_help_of_the_model_stages_does_not_import_torch(stage):
+    exit_line, imported, text = run_stage(stage, "--help")
+    assert exit_line == "exit code 0"
+    assert not any(name in imported for name in ("torch", "transformers", "peft", "sklearn"))
+    assert "--root" in text
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        (("zero_shot", "--decoder", "nonsense"), "--decoder"),
+        (("ablations", "--split", "nonsense"), "--split"),
+        (("baselines", "--nonsense"), "Unrecognized"),
         (("finetune", "--nonsense"), "Unrecognized"),
         (("finetune", "--seed", "one"), "--seed"),
         (("finetune", "--recipe", "nonsense"), "Unknown recipe 'nonsense'"),

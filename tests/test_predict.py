@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -282,3 +283,13 @@ def test_the_reader_starts_without_torch_and_without_scikit_learn():
 
 def test_the_decoders_are_those_of_the_model():
     assert get_args(predict.DecoderName) == decoders.NAMES
+
+
+def test_the_newest_run_is_the_default_model(tmp_path):
+    layout = Layout(tmp_path)
+    for name, modified in (("b", 200), ("c", 300), ("a", 100)):
+        config = layout.finetuned_model(name) / "config.json"
+        config.parent.mkdir(parents=True)
+        config.write_text("{}")
+        os.utime(config, (modified, modified))
+    assert predict._newest_model(layout) == layout.finetuned_model("c")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from skincare.inference import saliency
+from skincare.inference import saliency, saliency_maps
 from skincare.labels import skincare_labels
 from skincare.modeling.qwen2vl import CachedQwen2VL
 from tests.helpers import mixed_pixels
@@ -30,7 +30,7 @@ def test_swapped_names_turn_the_sign(asked):
         saliency.explain(*asked, TRUTHS, RIVALS), saliency.explain(*asked, RIVALS, TRUTHS), strict=True
     ):
         assert one.contrast == pytest.approx(-other.contrast, abs=1e-4)
-        for name in saliency.METHODS:
+        for name in saliency_maps.METHODS:
             np.testing.assert_allclose(one.maps[name], -other.maps[name], atol=1e-4)
             assert np.abs(one.maps[name]).max() > 1e-3
 
@@ -42,7 +42,7 @@ def test_maps_have_their_images_shape_whatever_the_batch(asked):
         assert one.maps["gradient"].shape == (grids[i][1] // 2, grids[i][2] // 2)
         (alone,) = saliency.explain(network, encoder, grids[i : i + 1], states[i : i + 1], TRUTHS[i : i + 1],
                                     RIVALS[i : i + 1])  # fmt: skip
-        for name in saliency.METHODS:
+        for name in saliency_maps.METHODS:
             np.testing.assert_allclose(one.maps[name], alone.maps[name], atol=1e-4)
 
 
@@ -93,17 +93,17 @@ def test_the_contrast_is_that_of_the_models_own_logits(asked):
 
 
 def test_cells_are_covered_by_their_share_of_a_box():
-    inside = saliency.cover((2, 4), (0.125, 0.0, 0.5, 0.75))
+    inside = saliency_maps.coverage((2, 4), (0.125, 0.0, 0.5, 0.75))
     np.testing.assert_allclose(inside, [[0.5, 1, 0, 0], [0.25, 0.5, 0, 0]])
     found = np.array([[4.0, 4, 0, -9], [0, 0, 8, 0]])
-    assert saliency.share_inside(found, inside) == pytest.approx(6 / 16)
-    assert not saliency.points_inside(found, inside)
-    assert saliency.share_inside(-np.ones((2, 4)), inside) == pytest.approx(inside.mean())
+    assert saliency_maps.share_inside(found, inside) == pytest.approx(6 / 16)
+    assert not saliency_maps.points_inside(found, inside)
+    assert saliency_maps.share_inside(-np.ones((2, 4)), inside) == pytest.approx(inside.mean())
 
 
 def test_an_overlay_is_blue_for_the_truth_and_orange_against_it():
     found = np.array([[1.0, 0.0], [0.0, -1.0]])
-    shown = np.asarray(saliency.overlay(Image.new("RGB", (200, 100), "white"), found)).astype(int)
+    shown = np.asarray(saliency_maps.overlay(Image.new("RGB", (200, 100), "white"), found)).astype(int)
     assert shown.shape == (100, 200, 3)
     assert shown[5, 5, 2] > shown[5, 5, 0]
     assert shown[95, 195, 0] > shown[95, 195, 2]

@@ -33,7 +33,7 @@ def layout(tmp_path):
 
 def test_kept_texts_are_read_with_todays_parser(layout):
     summary = score.run(score.Config(root=layout.root), layout)
-    assert summary.counts == {"read as before": 5, "read otherwise": 4}
+    assert summary.counts == {"parsed equally": 5, "parsed differently": 4}
     found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels())
     assert [(one.category, one.status) for one in found] == [("Cleanser", "alias")] * 4 + [("Oil", "exact")]
     assert {one.parser_version for one in found} == {PARSER_VERSION}
@@ -88,7 +88,7 @@ def test_lines_of_before_these_fields_are_read(layout):
         for key in ("parser_version", "image_sha256", "cache_key"):
             del line[key]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert score.run(score.Config(root=layout.root), layout).counts["read otherwise"] == 4
+    assert score.run(score.Config(root=layout.root), layout).counts["parsed differently"] == 4
 
 
 def test_two_decoders_in_one_file_are_refused(layout):
