@@ -56,8 +56,8 @@ logger = logging.getLogger(__name__)
 class Config(stage.StageConfig):
     """What the stage can be told."""
 
-    min_side_px: int = 300
-    """Least width and height."""
+    min_side_px: int | None = None
+    """Least longer side of the product, 128 if left out; with `--rules reference` least side of the frame, 300."""
     min_sharpness: float = quality.MIN_SHARPNESS
     """Least variance of the Laplacian, of the content at one size and contrast."""
     limits: dict[str, float] = field(default_factory=dict)
@@ -92,7 +92,9 @@ class Config(stage.StageConfig):
 
     def choice(self, rules: Rules) -> Choice:
         """Return the checks of a set of rules with the limits that were asked for."""
-        limits = {"too_small": self.min_side_px, "blurred": self.min_sharpness, **self.limits}
+        limits = {"blurred": self.min_sharpness, **self.limits}
+        if self.min_side_px is not None:
+            limits.setdefault("too_small", self.min_side_px)
         return checks.choose(rules, limits, only=self.only, also=self.also, skip=self.skip, shared_by=self.shared_by)
 
 
@@ -219,6 +221,8 @@ def _results(
         "kept_against_plain_rule": sorted(
             (row.image_id for row, metrics in kept if metrics.sharpness.plain < min_sharpness), key=natural_key
         ),
+        "rejected_by_category": _by_category(rejected, products),
+        "seen_by_category": dict(sorted(Counter(products.category(row.product_id) for row in rows).items())),
         "conflicts": _conflicts(rejected),
         "n_equal_hashes": _n_equal_hashes([metrics for _, metrics in kept]),
         "reference": reference.CLEANING,
@@ -248,6 +252,15 @@ def _compare(images: duplicates.Images, similarities: Similarities, products: Pr
         "rejected": dict(sorted(Counter(theirs.values()).items())),
         "only_they_reject": sorted(theirs.keys() - ours.keys(), key=natural_key),
         "only_they_keep": sorted(ours.keys() - theirs.keys(), key=natural_key),
+    }
+
+
+def _by_category(rejected: Sequence[RejectedRow], products: Products) -> dict[str, dict[str, int]]:
+    """Return reason -> category -> how many images of the category it rejects."""
+    counts = Counter((row.reason, products.category(row.product_id)) for row in rejected)
+    return {
+        reason: {category: n for (one, category), n in sorted(counts.items()) if one == reason}
+        for reason in sorted({row.reason for row in rejected})
     }
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -41,7 +42,7 @@ BROKEN = {
     "empty": b"",
     "not_an_image": b"<!doctype html><title>Oops</title>",
     "truncated": jpeg(pack(1))[:-4000],
-    "too_small": jpeg(pack(1, 240)),
+    "too_small": jpeg(pack(1, 120)),
     "blurred": jpeg(pack(1).filter(ImageFilter.GaussianBlur(10))),
 }
 
@@ -213,6 +214,7 @@ def test_the_report_adds_up_and_names_the_threshold_table(layout):
     assert "3 images of 1 products" in report
     assert "1 kept (33.3%)" in report
     assert "10000001_2 blurred" in report
+    assert re.search(r"^ +blurred +Oil 1 of 3$", report, re.MULTILINE)
     assert layout.plot("blur_histogram").read_bytes().startswith(b"\x89PNG")
     json.dumps(clean.run(clean.Config(root=layout.root), layout).results)
 

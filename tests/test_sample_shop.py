@@ -130,7 +130,7 @@ def test_images_have_the_size_and_format_of_their_kind(sold):
             expected = {"webp": "WEBP", "png": "PNG"}.get(kind, "JPEG")
             assert file_formats.sniff_format(content) == expected
             assert min(images.displayed_size(content)) >= (
-                336 if kind == "rescaled" else 240 if kind == "small" else 448
+                336 if kind == "rescaled" else 120 if kind == "small" else 448
             )
 
 

@@ -20,6 +20,12 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
         f"{seen - kept:6,} rejected, one row each in rejected.csv:",
         *(f"{n:10,} {reason:18} {checks.meaning(reason)}" for reason, n in counts.items() if reason != "kept"),
         "",
+        "Rejected of each category, by reason:",
+        *(
+            _category_line(reason, counts, results["seen_by_category"])
+            for reason, counts in results["rejected_by_category"].items()
+        ),
+        "",
         "Sharpness: images that other limits would keep",
         f"{'limit':>10} {'by content':>12} {'by whole frame, as the reference did':>40}",
         *(
@@ -48,6 +54,11 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
         *(f"    {row.image_id:>14} {row.reason:18} {_why(row)}" for row in rejected),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _category_line(reason: str, counts: Mapping[str, int], seen: Mapping[str, int]) -> str:
+    shares = ", ".join(f"{category} {n} of {seen[category]:,}" for category, n in counts.items())
+    return f"    {reason:18} {shares}"
 
 
 def _comparison(name: str, other: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ START_PAGE: Final = (
     b"<p>A made-up shop with drawn products.</p></body></html>"
 )
 CHALLENGE_PAGE: Final = b"<!doctype html><title>Just a moment...</title><form id='challenge-form'></form>"
-_SMALL_SIDE_PX: Final = 240
+_SMALL_SIDE_PX: Final = 120
 
 
 def image_path(product: Product, image: ShopImage) -> str:
