@@ -22,7 +22,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def run(config: Config, layout: Layout) -> Summary:
         good = [(one.row, one.metrics) for one in inspections if one.metrics]
         if config.review:
             return threshold_review.review_check(choice.check(config.review), good, layout)
-        similarities = duplicates.find_similarities(good, store, partial(_pixels_digest, layout))
+        similarities = duplicates.find_similarities(good, store, layout)
     rejected = [one.rejection for one in inspections if one.rejection] + decide(good, similarities, products, choice)
     rejected.sort(key=lambda row: natural_key(row.image_id))
     gone = {row.image_id for row in rejected}
@@ -150,10 +149,6 @@ def _rows(layout: Layout) -> list[ImageRow]:
     if repeated:
         raise StageError(f"{layout.images_table}: image_id {repeated[0]} stands there more than once\n{IMAGES.remedy}")
     return sorted(rows, key=lambda row: natural_key(row.image_id))
-
-
-def _pixels_digest(layout: Layout, row: ImageRow) -> str:
-    return inspection.pixels_digest(inspection.checked_path(layout, row))
 
 
 def decide(

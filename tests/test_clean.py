@@ -174,7 +174,7 @@ def test_packs_of_different_products_stay(layout):
     """Field notes: hashes drop 14 to 297 of 400 such images."""
     images = {f"10000001_{i}": jpeg(pack(1000 + i, 320)) for i in range(1, 121)}
     found, _ = cleaned(layout, images)
-    different = len({pack(1000 + i, 64).tobytes() for i in range(1, 121)})
+    different = len({pack(1000 + i, 320).tobytes() for i in range(1, 121)})
     assert Counter(reasons(found).values())["kept"] == different
 
 

@@ -12,10 +12,12 @@ from functools import partial
 from typing import Any, Final
 
 from skincare.catalogue import Product, name_family
-from skincare.cleaning import near_duplicates
+from skincare.cleaning import inspection
 from skincare.cleaning.checks import Choice, DuplicateReason
 from skincare.cleaning.inspection import ImageMetrics, rejection
 from skincare.cleaning.metrics_cache import MetricsCache
+from skincare.cleaning.verification import InspectedImage, near_duplicate_pairs
+from skincare.paths import Layout
 from skincare.tables import ImageRow, RejectedRow, natural_key
 
 Images = Sequence[tuple[ImageRow, ImageMetrics]]
@@ -56,36 +58,34 @@ class Products:
 
 @dataclass(frozen=True)
 class Similarities:
-    """What is known about pairs of looks: see ImageMetrics.look.
+    """Which images are equal or nearly so, beyond what their metrics tell.
 
-    near: for a look those of near duplicates with their difference. pixels: for a file's sha256 the digest of its
-    pixels, where another file has the same look.
+    near: ImageMetrics.thumbnail_digest -> those of its near-duplicates with their difference. pixels: the SHA-256 of a
+    file -> the digest of its pixels, for files that share a thumbnail digest.
     """
 
     near: Mapping[str, Mapping[str, float]]
     pixels: Mapping[str, str]
 
 
-def find_similarities(images: Images, store: MetricsCache, pixels_digest: Callable[[ImageRow], str]) -> Similarities:
+def find_similarities(images: Images, cache: MetricsCache, layout: Layout) -> Similarities:
     """Compare all images with each other."""
-    by_look: dict[str, dict[str, ImageRow]] = defaultdict(dict)
-    first: dict[str, tuple[ImageRow, ImageMetrics]] = {}
+    by_digest: dict[str, dict[str, ImageRow]] = defaultdict(dict)
+    first: dict[str, InspectedImage] = {}
     for row, metrics in sorted(images, key=lambda image: _preference(*image)):
-        by_look[metrics.thumbnail_digest].setdefault(metrics.sha256, row)
+        by_digest[metrics.thumbnail_digest].setdefault(metrics.sha256, row)
         if metrics.cells:
-            first.setdefault(metrics.thumbnail_digest, (row, metrics))
-    looks = list(first)
-
-    def fingerprint(i: int) -> near_duplicates.Fingerprint:
-        row, metrics = first[looks[i]]
-        return store.fingerprint(row.file, metrics)
-
+            path = inspection.checked_path(layout, row)
+            first.setdefault(metrics.thumbnail_digest, InspectedImage(path, row.file, metrics))
+    digests = list(first)
     near: dict[str, dict[str, float]] = defaultdict(dict)
-    all_cells = [near_duplicates.cells_from_hex(first[look][1].cells) for look in looks]
-    for i, j, difference in near_duplicates.search(all_cells, fingerprint):
-        near[looks[i]][looks[j]] = near[looks[j]][looks[i]] = difference
+    for (i, j), difference in near_duplicate_pairs(list(first.values()), cache).items():
+        near[digests[i]][digests[j]] = near[digests[j]][digests[i]] = difference
     pixels = {
-        sha256: pixels_digest(row) for files in by_look.values() if len(files) > 1 for sha256, row in files.items()
+        sha256: inspection.pixels_digest(inspection.checked_path(layout, row))
+        for rows in by_digest.values()
+        if len(rows) > 1
+        for sha256, row in rows.items()
     }
     return Similarities(near, pixels)
 

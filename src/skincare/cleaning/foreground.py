@@ -21,7 +21,9 @@ from skincare.cleaning.background import TOLERANCE, Background, Lab, Mask, fit_b
 from skincare.cleaning.quality import Box
 from skincare.errors import MissingInputError
 
-Reason = Literal["too_small", "no_plain_background", "nothing_stands_out", "cut_by_the_frame", "unclear_outline"]
+Reason = Literal[
+    "too_small", "no_plain_background", "nothing_stands_out", "cut_by_the_frame", "unclear_outline", "edges_left_out"
+]
 Method = Literal["classical", "rembg"]
 
 # All looking is done at this size: finer grain only adds noise.
@@ -47,6 +49,15 @@ _SPECK_SHARE: Final = 0.002
 _CUT_SHARE: Final = 0.16
 _LEAST_CONFIDENCE: Final = 0.5
 _LEAST_STEP: Final = 2.0
+# Chosen on 166 crops of real photos, judged by eye. A less plain border, or edges outside the mask over a larger share
+# of its area, have all 4 crops that lose a part of the product, 6 of 7 with rags of a scene, and 16 of the 155 good
+# ones, most with a logo or a caption. Of 48 drawn packs with shadows none comes near. Such an image stays uncut.
+_LEAST_PLAIN_SHARE: Final = 0.93
+_MOST_EDGES_OUTSIDE: Final = 0.0135
+_OUTSIDE_STEP: Final = 2.5
+# In pixels: soft shadows and the blur of the outline lie nearer to the mask than this.
+_OUTSIDE_DISTANCE_PX: Final = 4
+_FRAME_PX: Final = 2
 
 
 class NoProductError(ValueError):
@@ -62,7 +73,7 @@ class Foreground:
     """A product in an image.
 
     alpha: (H, W) uint8, 255 where the product is, 0 where not; box: its (left, top, right, bottom) in pixels;
-    confidence: 0 to 1, the share of its outline where colours really change.
+    confidence: 0 to 1, the share of its outline where colours change, less with every edge that lies outside the mask.
     """
 
     alpha: npt.NDArray[np.uint8]
@@ -84,10 +95,15 @@ def segment_product(image: Image.Image) -> Foreground:
     mask = _without_holes(_large_parts(~_spread(_looks_like(lab, background))))
     mask = _large_parts(_grabcut(pixels, _snapped(pixels, mask)))
     _check_frame(mask)
+    if background.plain_share < _LEAST_PLAIN_SHARE:
+        raise NoProductError("no_plain_background")
     confidence = _edge_share(lab, mask)
     if confidence < _LEAST_CONFIDENCE:
         raise NoProductError("unclear_outline")
-    return _enlarged(mask, image.size, confidence)
+    outside = _edges_outside(lab - background.colours, mask)
+    if outside > _MOST_EDGES_OUTSIDE:
+        raise NoProductError("edges_left_out")
+    return _enlarged(mask, image.size, confidence * (1 - outside / (2 * _MOST_EDGES_OUTSIDE)))
 
 
 def _looks_like(lab: Lab, background: Background) -> Mask:
@@ -182,6 +198,20 @@ def _edge_share(lab: Lab, mask: Mask) -> float:
     step = np.linalg.norm(lightest - darkest, axis=2)
     outline = inside | outside
     return float((step[outline] >= _LEAST_STEP).mean()) if outline.any() else 0.0
+
+
+def _edges_outside(difference: Lab, mask: Mask) -> float:
+    """Return the area of the edges outside the mask and its surroundings, as a share of the mask's area.
+
+    difference: (H, W, 3), the image less its background. A part of the product that looks like the background, such
+    as a white cap on white, shows by its edges alone.
+    """
+    smooth = cv2.GaussianBlur(difference, (0, 0), 1.0)
+    step = np.linalg.norm(cv2.dilate(smooth, np.ones((3, 3))) - cv2.erode(smooth, np.ones((3, 3))), axis=2)
+    outside = cv2.dilate(mask.astype(np.uint8), _disc(_OUTSIDE_DISTANCE_PX)) == 0
+    inner = np.zeros_like(mask)
+    inner[_FRAME_PX:-_FRAME_PX, _FRAME_PX:-_FRAME_PX] = True
+    return float(((step > _OUTSIDE_STEP) & outside & inner).sum() / mask.sum())
 
 
 def _enlarged(mask: Mask, size: tuple[int, int], confidence: float) -> Foreground:

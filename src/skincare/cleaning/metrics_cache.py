@@ -15,24 +15,28 @@ from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
-from skincare import colours, images
-from skincare.cleaning import hashes, inspection, near_duplicates, quality
+from skincare import colours, file_formats, images
+from skincare.cleaning import alignment, hashes, inspection, near_duplicates, quality
+from skincare.cleaning.alignment import THUMBNAIL_SIDE
 from skincare.cleaning.inspection import Broken, ImageMetrics
-from skincare.cleaning.near_duplicates import THUMBNAIL_SIDE, Fingerprint, Thumbnails
+from skincare.cleaning.near_duplicates import Fingerprint, Thumbnails
 from skincare.cleaning.quality import Sharpness, Tones
 from skincare.code_version import code_version
 
 logger = logging.getLogger(__name__)
 
-_MODULES: Final = (colours, hashes, images, inspection, near_duplicates, quality)
+_MODULES: Final = (alignment, colours, file_formats, hashes, images, inspection, near_duplicates, quality)
 _LIBRARIES: Final = ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "scipy")
 _COMMIT_EVERY: Final = 500
 # A file that changes twice within the clock's step keeps its time: what is this young is looked at again next time.
 _SETTLED_AFTER_S: Final = 2.0
-_TABLE: Final = """
+_TABLES: Final = """
 create table if not exists measures (
     file text primary key, n_bytes integer, changed_ns integer, made_by text, found text, thumbnails blob
-)
+);
+create table if not exists comparisons (
+    one text, other text, made_by text, difference real, primary key (one, other)
+);
 """
 
 
@@ -99,12 +103,26 @@ class MetricsCache:
         shape = (2, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
         return metrics.fingerprint(np.frombuffer(blob, np.uint8).reshape(shape))
 
+    def recall_difference(self, digests: tuple[str, str]) -> float | None:
+        """Return the difference of two images, given by the SHA-256 of their files; None where it is unknown."""
+        row = self._database.execute(
+            "select difference from comparisons where one = ? and other = ? and made_by = ?", (*digests, self._made_by)
+        ).fetchone()
+        return None if row is None else float(row[0])
+
+    def keep_difference(self, digests: tuple[str, str], difference: float) -> None:
+        """Remember the difference of two images."""
+        self._database.execute(
+            "insert or replace into comparisons values (?, ?, ?, ?)", (*digests, self._made_by, difference)
+        )
+
     def forget_all_but(self, files: Iterable[str]) -> None:
         """Drop what belongs to no listed file."""
         self._database.execute("create temporary table listed (file text primary key)")
         self._database.executemany("insert or ignore into listed values (?)", ((file,) for file in files))
         self._database.execute("delete from measures where file not in (select file from listed)")
         self._database.execute("drop table listed")
+        self._database.execute("delete from comparisons where made_by != ?", (self._made_by,))
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -114,7 +132,7 @@ def _open(path: Path) -> sqlite3.Connection:
     # A killed run leaves a whole table; only the last images are measured again.
     database.execute("pragma journal_mode = wal")
     database.execute("pragma synchronous = normal")
-    database.execute(_TABLE)
+    database.executescript(_TABLES)
     return database
 
 
