@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from skincare.errors import StageError
 from skincare.training import checkpoints
 from skincare.training.checkpoints import Progress
 
@@ -43,6 +44,12 @@ def test_the_newest_checkpoint_is_loaded_and_older_ones_are_removed(tmp_path, ru
     (tmp_path / "last-0000-0000002").mkdir()
     assert checkpoints.latest_state(tmp_path, "last").name == "last-0000-0000010"
     assert checkpoints.latest_state(tmp_path, "best") is None
+
+
+def test_a_checkpoint_of_another_run_is_rejected(tmp_path, run):
+    save(tmp_path, run, 1)
+    with pytest.raises(StageError, match="other seed 0, now 1"):
+        checkpoints.load_state(checkpoints.latest_state(tmp_path, "last"), *run, {"seed": 1})
 
 
 @pytest.mark.parametrize("interrupted", ["save_file", "write_json", "rename"])

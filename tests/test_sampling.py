@@ -42,6 +42,12 @@ def test_weights_increase_with_rarity_and_average_to_one():
     assert weights["Peel"] / weights["Oil"] < balanced[1] / balanced[0]
 
 
+def test_weights_follow_the_effective_number_of_images():
+    """Of Cui et al. 2019, with their beta of 0.99: (1 - 0.99^n) / (1 - 0.99)."""
+    weights, n_effective = sampling.category_weights(CATEGORIES), {"Oil": 1 - 0.99**60, "Peel": 1 - 0.99**4}
+    assert weights["Peel"] / weights["Oil"] == pytest.approx(n_effective["Oil"] / n_effective["Peel"])
+
+
 def test_equal_categories_have_equal_weights():
     assert sampling.category_weights(["Oil", "Balm"] * 9) == pytest.approx({"Oil": 1, "Balm": 1})
 

@@ -1,1 +1,1 @@
-"""One fine-tuning run: recipes, memory plan, pre-flight, loop, states, several processes."""
+"""Fine-tuning: recipes, run specification, memory plan, pre-flight checks, training loop, checkpoints, export."""

@@ -31,8 +31,8 @@ def check(
     """
     network, encoder = classifier.network, classifier.encoder
     network.zero_grad(set_to_none=True)  # left by a check that ran out of memory
-    grids, states = classifier.features.get([example.image for example in examples])
-    if any(one.requires_grad for one in states):
+    grids, features = classifier.features.get([example.image for example in examples])
+    if any(one.requires_grad for one in features):
         raise StageError("The frozen prefix of the vision tower is part of the backward graph")
     categories, hints = [example.category for example in examples], [example.hint for example in examples]
     batch = encoder.batch(grids, categories, hints=hints, without_prefix=network.caches_prompt_prefix)
@@ -40,7 +40,7 @@ def check(
     check_length(network.model, batch)
     check_labels(encoder, batch, categories)
     network.train()
-    classifier.losses(head_use, grids, states, categories, hints).mean().backward()
+    classifier.losses(head_use, grids, features, categories, hints).mean().backward()
     check_gradients(network.model, parameters)
     check_step(parameters, learning_rate)
     dtype = network.dtype
@@ -70,10 +70,8 @@ def check_prompt(encoder: PromptEncoder, batch: Batch, hints: Sequence[str] = ()
 
 def check_length(model: Any, batch: Batch) -> None:
     """Check that the prompts fit the model's context length."""
-    n_tokens, most = (
-        len(batch.prompt_prefix) + batch.input_ids.shape[1],
-        model.config.text_config.max_position_embeddings,
-    )
+    n_tokens = len(batch.prompt_prefix) + batch.input_ids.shape[1]
+    most = model.config.text_config.max_position_embeddings
     if n_tokens > most:
         raise StageError(
             f"A prompt of {n_tokens} tokens is longer than the model's context of {most}; allow fewer visual tokens, "
