@@ -44,7 +44,7 @@ MODULES: Final = {
     "cleaning/thresholds.py": "thresholds",
     "cleaning/threshold_review.py": "threshold_review",
     "collecting/metadata.py": "metadata",
-    "collecting/throttle.py": "throttle http_client",
+    "collecting/throttle.py": "throttle",
     "dataset/chat.py": "chat",
     "dataset/hints.py": "hints",
     "dataset/splitting.py": "splitting",

@@ -73,3 +73,11 @@ def test_few_or_one_sided_marks_propose_nothing(n_good, n_bad, reason):
 def test_shares_of_nothing_are_none():
     found = thresholds.at_threshold([Marked(5.0, True, "p")], 1.0, is_least=True)
     assert (found.precision, found.recall, found.balanced_accuracy, found.kept_good) == (None, None, None, 1.0)
+
+
+@pytest.mark.parametrize("is_least", [True, False])
+def test_a_value_equal_to_the_limit_passes(is_least):
+    found = thresholds.at_threshold([Marked(40.0, True, "a"), Marked(41.0, False, "b")], 40, is_least=is_least)
+    assert found.limit == 40
+    assert found.n_rejected == (0 if is_least else 1)
+    assert found.kept_good == 1

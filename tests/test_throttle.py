@@ -3,12 +3,13 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skincare.collecting.throttle import MAX_DELAY_S, HostThrottle, StoppedError
+from skincare.collecting.throttle import MAX_DELAY_S, HostThrottle, StoppedError, retry_after_s
 
 
 def throttle(delay_s: float = 0.0, concurrency: int = 4) -> HostThrottle:
@@ -101,3 +102,32 @@ def test_stop_ends_the_wait_for_a_slot():
         stop.set()
         with pytest.raises(StoppedError):
             waiting.result(timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (" 120 ", 120), ("0", 0), ("999999999", 999_999_999), ("1234567890", None), ("-1", None), ("soon", None),
+        ("", None), (None, None), ("Mon, 23 Nov 2026 12:01:30 GMT", 90), ("Mon, 23 Nov 2026 11:00:00 GMT", 0),
+        ("Mon, 23 Nov 2026 12:01:30 -0000", 90), ("Mon, 23 Nov 2026 14:01:30 +0200", 90),
+    ],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(header, seconds):
+    assert retry_after_s(header, datetime(2026, 11, 23, 12, tzinfo=UTC)) == seconds
+
+
+def test_retry_after_is_relative_to_the_present():
+    assert retry_after_s("Fri, 31 Dec 2199 23:59:59 GMT") > 10 * 365 * 86_400
+
+
+def test_deferral_delays_the_next_request_and_its_end_is_reported():
+    one = throttle()
+    one.defer(0.2)
+    started = time.monotonic()
+    with one.slot() as slot:
+        assert 0.2 <= time.monotonic() - started < 5
+        time.sleep(0.05)
+        assert 0.05 <= slot.seconds < 5
+        slot.record_status(200)
+    assert one.delay_s == pytest.approx(slot.seconds / 4, abs=0.05)
+    assert one.delay_s >= 0.05 / 4
