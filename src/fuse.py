@@ -89,6 +89,7 @@ def run(config: Config, layout: Layout) -> Summary:
         predictions.write_jsonl(log / f"test_{kind}.jsonl", predicted[kind])
     results = _results(predicted, val, test, fused, labels)
     reader.save(folder / fusion.READER_FOLDER)
+    labels.write(folder / fusion.READER_FOLDER)
     fusion.write(folder, weights, decoder=test.ranked[0].decoder, n_val=len(val.truths), ocr=_engine(texts))
     write_json(log / "fusion.json", {"run": name, "weights": vars(weights), **results})
     for row in results["rows"]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ import build_dataset
 import clean
 import export_dataset
 import finetune
+import fuse
 import import_images
 import predict
 import report
@@ -22,6 +24,8 @@ from skincare.errors import StageError
 from skincare.inference import predictions
 from skincare.labels import labels_of, labels_of_model, skincare_labels
 from skincare.paths import SPLITS, TINY_MODEL, Layout
+from skincare.text_reading import extraction
+from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from skincare.text_reading.reader_store import stored_reader
 from tests.dataset_helpers import jpeg, pack
 
@@ -49,6 +53,7 @@ name = "Tray"
 NAMES = ("Mug", "Tea Kettle", "Bread Bin", "Cake Tin", "Tray")
 FOLDERS = ("cup", "Tea Kettle", "Bread Bin", "Cake Tin", "Tray")  # an alias is a label's name too
 N_PRODUCTS = 4
+BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
 TINY = {"model": str(TINY_MODEL), "min_tokens": 36, "max_tokens": 36}
 
 
@@ -168,3 +173,30 @@ def test_the_reader_knows_the_words_of_the_file(done):
     assert reader.predict(["Beaker"]).label == "Mug"
     assert reader.predict(["kettle corn"]).evidence == ()
     assert len(reader.predict(["Body Wash"]).log_probabilities) == 5
+
+
+@pytest.mark.slow
+def test_the_fusion_keeps_the_words_that_its_reader_was_fitted_with(done, monkeypatch):
+    """Aliases may be added after the model's training: the model does not mind, the reader of the fusion knows them."""
+    layout = done.layout
+    rows = [
+        PackText(one.image_id, one.image, "", "fake", "read", lines=(TextLine(one.category, 1.0, BOX, 0.1),))
+        for split in SPLITS
+        for one in read_dataset(layout, split)
+    ]
+    write_pack_text(layout.pack_text, rows)
+    file = layout.root / "labels.toml"
+    file.write_text(LABELS.replace('"beaker"', '"beaker", "zorp"'))
+    fuse.run(fuse.Config(root=layout.root), layout)
+    file.write_text(LABELS)
+    packs = SimpleNamespace(
+        name="fake", read=lambda files: [replace(rows[0], lines=(TextLine("Zorp", 1.0, BOX, 0.1),))]
+    )
+    monkeypatch.setattr(extraction, "PackReader", lambda *_: packs)
+    config = predict.Config(
+        root=layout.root, images=next(layout.clean_images.iterdir()), model=str(layout.finetuned_model("kitchen")),
+        predictor="fused", csv=layout.root / "fused.csv",
+    )  # fmt: skip
+    predict.run(config, layout)
+    (row,) = csv.DictReader((layout.root / "fused.csv").open())
+    assert row["answer"] == "zorp"

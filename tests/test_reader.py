@@ -1,6 +1,7 @@
 """Predictions of the reader, and the reason of its abstentions."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -147,3 +148,10 @@ def test_constants_equal_those_of_the_catalogue(reader, real_data):
     is_answered = np.exp(table.max(axis=1)) >= THRESHOLD
     assert is_answered.mean() == pytest.approx(0.91, abs=0.01)
     assert is_right[is_answered].mean() == pytest.approx(EXPECTED_ACCURACY, abs=0.01)
+
+
+def test_a_reader_of_other_labels_is_refused(fitted, tmp_path):
+    fitted.save(tmp_path)
+    other = dataclasses.replace(skincare_labels(), aliases=())
+    with pytest.raises(StageError, match="of other labels"):
+        Reader.load(tmp_path, other)

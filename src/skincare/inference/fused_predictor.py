@@ -11,6 +11,7 @@ from skincare.evaluation import fusion
 from skincare.inference.classifier import Classifier
 from skincare.inference.image_predictions import ImagePrediction
 from skincare.inference.model_predictor import ModelPredictor
+from skincare.labels import labels_of_model
 from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.reader import Reader, ReaderPrediction
@@ -31,7 +32,9 @@ class FusedPredictor:
         self._weights, notes = fusion.read(source)
         if notes.get("decoder") not in ("rank", "head"):
             raise StageError(f"{source / fusion.FILE}: fitted with an unknown decoder; run `python src/fuse.py` again")
-        self._reader = Reader.load(source / fusion.READER_FOLDER, classifier.labels)
+        # Aliases may have changed between the model's training and the fit of the reader.
+        folder = source / fusion.READER_FOLDER
+        self._reader = Reader.load(folder, labels_of_model(folder, classifier.labels))
         self._packs = packs
         self._model = ModelPredictor(classifier, notes["decoder"], packs=packs)
         if packs.name != notes.get("ocr"):
