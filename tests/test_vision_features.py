@@ -10,7 +10,7 @@ from skincare.errors import StageError
 from skincare.modeling.freezing import freeze
 from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
-from skincare.modeling.vision_features import VisionFeatures, features_key
+from skincare.modeling.vision_features import FeatureMemory, VisionFeatures, features_key
 from skincare.paths import Layout
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 
@@ -119,3 +119,34 @@ def test_nothing_is_written_without_a_frozen_prefix(layout, names, tiny_model, t
     images.fill(names)
     assert len(images.get(names)[1]) == len(names)
     assert not layout.vision_cache.exists()
+
+
+def test_memory_stays_within_its_budget_and_the_results_are_the_same(layout, names, frozen, tiny_encoder):
+    """With room for two of five images, and with room for none."""
+    _, expected = VisionFeatures(frozen, tiny_encoder, layout.root).get(names)
+    n_bytes = expected[0].nbytes
+    for budget in (2 * n_bytes, 0):
+        features = VisionFeatures(frozen, tiny_encoder, layout.root, max_bytes=budget)
+        for _ in range(2):
+            _, found = features.get(names)
+            assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+            assert features._in_memory.n_bytes <= budget
+
+
+def test_the_least_recently_used_features_make_room():
+    cache = FeatureMemory(max_bytes=8)
+    for name in "ab":
+        cache.put(name, ((1, 1, 1), torch.zeros(1)))
+    cache.get("a")
+    cache.put("c", ((1, 1, 1), torch.zeros(1)))
+    assert [name in cache for name in "abc"] == [True, False, True]
+    cache.put("c", ((1, 1, 1), torch.zeros(1)))
+    assert cache.n_bytes == 8
+
+
+def test_a_view_does_not_keep_its_whole_batch_in_memory():
+    cache = FeatureMemory(max_bytes=100)
+    cache.put("a", ((1, 1, 1), torch.arange(10.0)[2:4]))
+    _, features = cache.get("a")
+    assert features.tolist() == [2.0, 3.0]
+    assert features.untyped_storage().nbytes() == 8

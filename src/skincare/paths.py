@@ -203,6 +203,11 @@ class Layout:
         return f".compared/{name}"
 
     @property
+    def cache(self) -> Path:
+        """Return the folder of everything that can be computed or fetched again."""
+        return self.root / ".cache"
+
+    @property
     def vision_cache(self) -> Path:
         return self.root / ".cache" / "vision"
 

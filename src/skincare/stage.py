@@ -22,7 +22,7 @@ from typing import ClassVar, Final, NoReturn, TypeVar
 
 import tyro
 
-from skincare import runlog
+from skincare import cache_folder, runlog
 from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
@@ -38,6 +38,10 @@ class StageConfig:
     """Folder that holds csv_data/, product_images/, clean_dataset/, log/ and plots/."""
     labels: Path | None = None
     """File of the labels; labels.toml in the root if left out, else the 14 skincare categories (docs/labels.md)."""
+    clear_cache: bool = False
+    """Delete .cache/ first: vision features, fetched images, predictions, OCR, quality metrics."""
+    cache_gb: float = 100.0
+    """Size limit of .cache/ in GB; after the stage, the oldest vision features and images above it are deleted."""
 
     # Whether a run that was interrupted goes on where it was, or begins anew.
     goes_on: ClassVar[bool] = True
@@ -96,7 +100,11 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
     try:
         runlog.setup(stage, layout, keep=config.leaves_record)
         leaves_summary = config.leaves_record and runlog.is_writer()
+        if config.clear_cache and runlog.is_writer():
+            cache_folder.clear(layout)
         summary = run(config, layout)
+        if runlog.is_writer():
+            cache_folder.trim(layout, config.cache_gb * 1e9)
         if leaves_summary:
             runlog.write_summary(stage, layout, config, summary, started)
     except StageError as error:

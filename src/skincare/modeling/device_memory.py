@@ -26,11 +26,6 @@ def peak_bytes(device: torch.device) -> int:
     return _status_bytes("VmHWM")
 
 
-def current_bytes(device: torch.device) -> int:
-    """Return what is taken now."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status_bytes("VmRSS")
-
-
 def _status_bytes(field: str) -> int:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -135,8 +135,8 @@ class VisionFeatures:
         if features is None and self.cache_folder and self._file(image).is_file():
             try:
                 entry = load_file(self._file(image))
-            except SafetensorError:
-                return None  # torn by a crash: computed and written again
+            except (SafetensorError, OSError):
+                return None  # torn by a crash, or deleted by another stage: computed and written again
             grid: Any = tuple(entry["grid"].tolist())
             features = (grid, entry["states"])
             self._in_memory.put(image, features)
