@@ -112,6 +112,10 @@ class Layout:
     def product_facts(self) -> Path:
         return self.root / "clean_dataset" / "annotations" / "products.jsonl"
 
+    def product_answers(self, name: str) -> Path:
+        """Return the structured answers of one system with their truths, as score_products.py writes them."""
+        return self.root / "log" / "products" / f"{name}.jsonl"
+
     @property
     def ocr_cache(self) -> Path:
         """Return what OCR has read before, from which a killed run goes on."""

@@ -58,5 +58,10 @@ def product_reader(layout: Layout, labels: Labels) -> ProductReader:
     """Return a reader that knows the brands of the catalogue, where there is one."""
     if not layout.catalogue.is_file():
         return ProductReader()
-    brands = brands_of(one.name for one in read_products(layout.catalogue, labels).products)
+    return known_brands_reader([one.name for one in read_products(layout.catalogue, labels).products])
+
+
+def known_brands_reader(names: Sequence[str]) -> ProductReader:
+    """Return a reader that knows the brands and the common words of products' names."""
+    brands = brands_of(names)
     return ProductReader(tuple(sorted(set(brands.values()))), common_words(brands))

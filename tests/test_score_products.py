@@ -1,0 +1,100 @@
+"""Structured answers of the reader and of a model are scored on the same images, against facts with sources."""
+
+import json
+
+import pytest
+
+import product_facts
+import score_products
+from skincare.dataset.chat import read_dataset
+from skincare.errors import MissingInputError, StageError
+from skincare.paths import SPLITS, Layout
+from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
+from tests.dataset_helpers import write_catalogue, write_dataset_files
+
+BOX = ((0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.0, 0.1))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """Packs that print brand, category and, but for the first test image, the size."""
+    found = Layout(tmp_path)
+    parts = write_dataset_files(found, {"train": 28, "val": 14, "test": 14})
+    everything = [one for part in parts.values() for one in part]
+    names = {one.product_id: f"Noor {one.category} Nr {i} {30 + i}ml" for i, one in enumerate(everything)}
+    write_catalogue(found, {one.product_id: one.category for one in everything}, names)
+    silent = parts["test"][0].image_id
+    sizes = {one.image_id: names[one.product_id].split()[-1:] for one in everything} | {silent: []}
+    packs = [pack(one.image_id, "NOOR", one.category, *sizes[one.image_id]) for one in everything]
+    write_pack_text(found.pack_text, packs)
+    return found
+
+
+def pack(image_id, *texts):
+    return PackText(image_id, "f.jpg", "0" * 64, "fake", "read", lines=tuple(TextLine(t, 1.0, BOX, 0.1) for t in texts))
+
+
+def run(layout, **config):
+    return score_products.run(score_products.Config(root=layout.root, **config), layout)
+
+
+def fields_of(summary, system="reader"):
+    return {one["field"]: one for one in summary.results[system]["fields"]}
+
+
+def test_the_reader_is_scored_where_the_truth_is_known(layout):
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    fields = fields_of(run(layout))
+    assert (fields["brand"]["f1"], fields["category"]["f1"]) == (1, 1)
+    assert (fields["size"]["correct"], fields["size"]["omitted"], fields["size"]["precision"]) == (13, 1, 1)
+    assert fields["origin"]["n_known"] == 0
+    rows = [json.loads(line) for line in layout.product_answers("reader").read_text().splitlines()]
+    assert [row["image_id"] for row in rows] == [one.image_id for one in read_dataset(layout, "test")]
+    assert rows[1]["product"]["size"] == rows[1]["truth"]["size"]
+
+
+def test_brands_of_held_out_products_are_not_known(layout, monkeypatch):
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    seen = []
+    real = score_products.known_brands_reader
+    monkeypatch.setattr(score_products, "known_brands_reader", lambda names: seen.extend(names) or real(names))
+    run(layout)
+    assert len(seen) == len({one.product_id for one in read_dataset(layout, "train")})
+
+
+def test_a_models_texts_are_parsed_and_compared_with_the_reader(layout, tmp_path):
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    answers = tmp_path / "answers.jsonl"
+    examples = read_dataset(layout, "test")
+    texts = [f"```json\n{{'brand': 'Noor', 'category': '{one.category}'" for one in examples]
+    answers.write_text("".join(
+        json.dumps({"image_id": one.image_id, "answer": text}) + "\n" for one, text in zip(examples, texts, strict=True)
+    ))  # fmt: skip
+    summary = run(layout, answers=answers)
+    assert summary.results["model"]["statuses"] == {"truncated": 14}
+    assert fields_of(summary, "model")["category"]["f1"] == 1
+    assert summary.results["model_minus_reader"]["size"]["difference"] == -13 / 14
+    assert summary.results["model_minus_reader"]["category"]["difference"] == 0
+    answers.write_text(answers.read_text().split("\n", 1)[1])
+    with pytest.raises(StageError, match="no answer about 1 of 14 images"):
+        run(layout, answers=answers)
+    for bad in ("{", "[]", '{"image_id": "1"}', "[" * 9999):
+        answers.write_text(bad)
+        with pytest.raises(StageError, match="line 1"):
+            run(layout, answers=answers)
+
+
+def test_what_is_missing_is_named(layout):
+    with pytest.raises(MissingInputError, match=r"product_facts\.py"):
+        run(layout)
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    lines = layout.product_facts.read_text().splitlines(keepends=True)
+    absent = read_dataset(layout, "test")[0].product_id
+    layout.product_facts.write_text("".join(line for line in lines if f'"product_id": "{absent}"' not in line))
+    with pytest.raises(StageError, match=f"such as {absent}"):
+        run(layout)
+    layout.pack_text.unlink()
+    with pytest.raises(MissingInputError, match=r"read_text\.py"):
+        run(layout)
+    with pytest.raises(StageError, match=", ".join(SPLITS)):
+        run(layout, split="all")
