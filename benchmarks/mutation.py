@@ -60,7 +60,7 @@ MODULES: Final = {
     "evaluation/release_gate.py": "release_gate",
     "inference/answer_parser.py": "answer_parser answer_properties answer_kinds",
     "inference/mentions.py": "answer_parser answer_properties answer_kinds",
-    "modeling/token_trie.py": "rankings decoders",
+    "modeling/token_trie.py": "token_trie",
     "urls.py": "catalogue sources",
     "training/checkpoints.py": "training_recovery",
     "training/loop.py": "accumulation",

@@ -186,3 +186,17 @@ def test_any_shop_is_accounted_for() -> None:
 def test_any_of_many_shops_is_accounted_for() -> None:
     """With the 5,000 pages of test_pages and the 500 answers of test_http_client."""
     check_any_shop(400)
+
+
+@pytest.mark.parametrize(
+    "answer", [FetchError("http_404", status=404), b"<html>not found</html>"], ids=["dead", "html"]
+)
+def test_a_failed_image_leaves_no_file_of_an_interrupted_run(tmp_path, answer):
+    with opened(tmp_path, [product(1)]) as (state, layout):
+        client = FakeHttpClient(lambda url: page_with(["/a.jpg"]) if url.endswith(".html") else answer)
+        collector = Collector(client, state, layout, UrlMapping())
+        path = collector.path(product(1), 1)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"written by a process that was killed before it recorded the file")
+        collector.collect(WorkItem(product(1), is_listed=False))
+        assert not path.exists()
