@@ -1,5 +1,7 @@
 """What was answered is kept through any crash; what a crash tore is asked again."""
 
+import os
+
 import pytest
 
 from skincare.inference.decoders import DecoderOutput
@@ -51,3 +53,12 @@ def test_another_image_or_identity_has_another_key(tmp_path):
     cache.add([(cache.key("a"), entry(0))])
     assert cache.get(cache.key("a")) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_predictions_are_synced_to_disk_before_add_returns(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    cache = PredictionCache(IDENTITY, tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda number: (fsync(number), synced.append(cache.path.read_bytes())))
+    for i in range(2):
+        cache.add([(cache.key(str(i)), entry(i))])
+        assert synced[i:] == [cache.path.read_bytes()], "once, with the whole content"

@@ -167,3 +167,16 @@ def test_content_sharpness_hardly_depends_on_the_contrast():
     full, half = (quality.sharpness(one, one) for one in (grey, pale))
     assert 0.7 < half.content / full.content < 1
     assert half.plain / full.plain == pytest.approx(0.25, rel=0.05)
+
+
+def test_the_box_reaches_along_parts_too_thin_for_the_reduced_image():
+    pixels = np.full((2400, 1800, 3), 250, np.uint8)
+    pixels[900:1600, 600:1200] = 30, 60, 90
+    pixels[400:900, 880:906] = 30, 60, 90
+    assert quality.content_box(pixels, images.reduced(pixels, 192)) == pytest.approx((589, 389, 1211, 1611), abs=2)
+
+
+def test_content_may_touch_the_border():
+    pixels = np.full((2400, 1800, 3), 250, np.uint8)
+    pixels[900:, 600:1400] = 30, 60, 90
+    assert quality.content_box(pixels, images.reduced(pixels, 192)) == pytest.approx((587, 887, 1413, 2400), abs=2)

@@ -84,7 +84,7 @@ def test_a_split_by_image_is_seeded_and_does_not_depend_on_the_order():
 
 def test_leakage_shares_are_those_counted_by_hand():
     train = [("1", "Peel"), ("1", "Oil"), ("1", "Oil"), ("2", "Balm"), ("3", "Oil")]
-    test = [("1", "Oil"), ("2", "Balm"), ("4", "Oil"), ("5", "Peel"), ("1", "Peel")]
+    test = [("1", "Oil"), ("2", "Balm"), ("4", "Oil"), ("5", "Peel"), ("1", "Mask")]
     leak = splitting.leakage(train, test, {"1": "1", "2": "2", "3": "3", "4": "3", "5": "5"})
     assert leak.n_test == 5
     assert leak.same_product == 3 / 5
@@ -104,3 +104,10 @@ def test_groups_count_images_by_category_in_natural_order():
         Group("11", ("11",), {"Peel": 1}),
     ]
     assert list(groups[0].n_images) == ["Balm", "Oil"]
+
+
+def test_an_empty_split_gets_the_smallest_group_whose_category_remains():
+    groups = [Group("1", ("1",), {"Oil": 3}), Group("2", ("2",), {"Oil": 1}), Group("3", ("3",), {"Balm": 1})]
+    split_of = dict.fromkeys("123", "train")
+    splitting._fill_empty(groups, groups, split_of)
+    assert split_of == {"1": "train", "2": "val", "3": "test"}
