@@ -46,7 +46,7 @@ def score(answers: Sequence[Answer]) -> dict[str, Any]:
 
     ordered = sorted(answers, key=lambda one: (-one.confidence, one.image_id))
     answered = [one for one in answers if one.is_answered]
-    counts = metrics.count_by_product(answers, skincare_labels().names)
+    counts = metrics.confusion_by_product(answers, skincare_labels().names)
     f1 = float(metrics.macro_f1(counts.sum(axis=0)))
     drawn_f1 = metrics.macro_f1(np.tensordot(draws, counts, axes=1))
     return {

@@ -67,7 +67,7 @@ def run(config: Config, layout: Layout) -> Summary:
     )  # fmt: skip
     exchanged, category_of_hint = _other_hints(examples, config.seed)
     predicted = _predict_all(config, classifier, examples, exchanged)
-    runlog.take_back_summary("ablations", layout)
+    runlog.remove_summary("ablations", layout)
     for name, found in predicted.items():
         predictions.write_jsonl(layout.ablations / f"{name}.jsonl", found)
     write_manifest(layout.ablations, classifier, config, {f"{name}.jsonl": found for name, found in predicted.items()})

@@ -32,7 +32,7 @@ from skincare.paths import SPLITS, Layout
 from skincare.runlog import Summary
 
 if TYPE_CHECKING:
-    from skincare.evaluation.calibration import Table
+    from skincare.evaluation.calibration import LogProbabilities
     from skincare.evaluation.metrics import Scores
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ _LABELS: Final = {
 class Config(stage.StageConfig):
     """Options of the stage."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     model: str = DEFAULT_MODEL
     """Model whose visual tokens are probed, without training it."""
@@ -84,7 +84,7 @@ def run(config: Config, layout: Layout) -> Summary:
     predicted["product_lookup"] = baseline_models.product_lookup(splits, config.seed)
     predicted["name_folds"] = baseline_models.name_folds(products, config.seed, labels)
     scores = {name: metrics.score(found, labels) for name, found in predicted.items() if found}
-    runlog.take_back_summary("baselines", layout)
+    runlog.remove_summary("baselines", layout)
     for name, one in scores.items():
         predictions.write_jsonl(layout.baselines / f"{name}.jsonl", predicted[name])
         logger.info("%-14s %s", name, metrics.headline(one))
@@ -104,14 +104,14 @@ def run(config: Config, layout: Layout) -> Summary:
 
 def _fit_all(
     config: Config, layout: Layout, splits: dict[str, list[Example]], products: Sequence[Any], labels: Labels
-) -> tuple[dict[str, "Table"], float]:
+) -> tuple[dict[str, "LogProbabilities"], float]:
     """Return the table of test of each baseline, and the weight of the name next to the probe."""
     from skincare.evaluation import baseline_models as models
-    from skincare.evaluation import names
+    from skincare.evaluation import name_baseline
     from skincare.text_reading.pack_text import read_pack_text
 
     texts = models.product_names(splits, {one.product_id: one.name for one in products})
-    named = models.fit(names.name_model, texts, splits, labels)
+    named = models.fit(name_baseline.name_model, texts, splits, labels)
     probed = models.fit(models.probe_model, _mean_visual_tokens(config, layout, splits, labels), splits, labels)
     weight = models.choose_weight(named["val"], probed["val"], splits["val"], labels)
     tables = {
@@ -132,7 +132,7 @@ def _fit_all(
 
 def _mean_visual_tokens(
     config: Config, layout: Layout, splits: dict[str, list[Example]], labels: Labels
-) -> dict[str, "Table"]:
+) -> dict[str, "LogProbabilities"]:
     """Return the (images, width) means of the untrained model's visual tokens of each split."""
     import numpy as np
 

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 class Config(stage.StageConfig):
     """What the stage can be told."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     split: Literal["product", "image"] = "product"
     """Split by product, or by image as the reference did (leaky, to compare)."""
@@ -98,7 +98,7 @@ def run(config: Config, layout: Layout) -> Summary:
     results = _results(config, parts, groups, group_of, labels)
     results["products_not_in_catalogue"] = strangers
     # The earlier split stays until this one is proven not to leak.
-    runlog.take_back_summary("build_dataset", layout)
+    runlog.remove_summary("build_dataset", layout)
     if manifest:
         MANIFEST.write(layout.split_manifest, manifest)
     for split, part in parts.items():

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skincare import figures, reference, runlog, stage, worker_pool
+from skincare import figures, reference_experiment, runlog, stage, worker_pool
 from skincare.catalogue import read_products
 from skincare.cleaning import (
     batch_inspection,
@@ -85,7 +85,7 @@ class Config(stage.StageConfig):
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
     @property
-    def leaves_record(self) -> bool:
+    def writes_summary(self) -> bool:
         """Tell whether images are cleaned, or only their limits looked at."""
         return self.review is None and self.calibrate is None
 
@@ -119,7 +119,7 @@ def run(config: Config, layout: Layout) -> Summary:
     if not kept:
         # What an earlier run kept would go, and most likely the images are just not where they were.
         raise StageError(f"Of {len(rows):,} images none would be kept ({_listed(counts)}); all stays as it was")
-    runlog.take_back_summary("clean", layout)
+    runlog.remove_summary("clean", layout)
     with worker_pool.run_alongside(
         figures.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
     ):
@@ -220,7 +220,7 @@ def _results(
         "seen_by_category": dict(sorted(Counter(products.category(row.product_id) for row in rows).items())),
         "conflicts": _conflicts(rejected),
         "n_equal_hashes": _n_equal_hashes([metrics for _, metrics in kept]),
-        "reference": reference.CLEANING,
+        "reference": reference_experiment.CLEANING,
     }
 
 

@@ -35,7 +35,7 @@ class Config(RunSettings, stage.StageConfig):
     restart: bool = False
     """Delete the results of earlier comparisons."""
 
-    def how_to_go_on(self, layout: Layout) -> str:
+    def resume_hint(self, layout: Layout) -> str:
         """Return the command that continues; --restart would delete what this comparison has finished."""
         del layout
         return f"continue with `{runlog.command(leave_out=('--restart',))}`"
@@ -60,7 +60,7 @@ def run(config: Config, layout: Layout) -> Summary:
         recipe_comparison.delete_results(layout)
     rows = [recipe_comparison.result(one, layout) for one in runs]
     recipe_comparison.log_unfinished(layout)
-    runlog.take_back_summary("compare_recipes", layout)
+    runlog.remove_summary("compare_recipes", layout)
     COMPARISON.write(layout.comparison_table, rows)
     table = recipe_comparison.summarise(rows)
     figures.draw_recipe_comparison(table, len(data.test), layout.plot("recipe_comparison"))

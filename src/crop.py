@@ -63,7 +63,7 @@ def run(config: Config, layout: Layout) -> Summary:
     rows = CLEAN.read(layout.clean_table)
     done = _done(config, layout, rows)
     new = [row for row in rows if row.image_id not in done]
-    runlog.take_back_summary("crop", layout)
+    runlog.remove_summary("crop", layout)
     _crop_all(new, done, config, layout)
     _remove_strangers(rows, layout)
     outcomes = Counter(row.outcome for row in done.values())

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Config(stage.StageConfig):
     """Options of the stage."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     method: Method = "gradient"
     """Method that the overlays show; both are computed."""
@@ -60,7 +60,7 @@ def run(config: Config, layout: Layout) -> Summary:
     chosen = ranked if boxes else ranked[: config.n_images]
     found = _explain(layout, name, labels, chosen, config.batch_size)
     shown = list(zip(chosen, found, strict=True))[: config.n_images]
-    runlog.take_back_summary("explain", layout)
+    runlog.remove_summary("explain", layout)
     for one, saliency in shown:
         _draw(layout, one, saliency, config.method)
     overlap = _overlap(chosen, found, boxes, config.seed) if boxes else {}

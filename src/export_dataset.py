@@ -75,7 +75,7 @@ def run(config: Config, layout: Layout) -> Summary:
     credits = _credits(parts, layout)
     storage = Storage(config.to or str(layout.export(config.format)))
     _refuse_foreign(storage)
-    runlog.take_back_summary("export_dataset", layout)
+    runlog.remove_summary("export_dataset", layout)
     fingerprint = _fingerprint(parts)
     # First, so that an export that was cut off is known as one.
     storage.write(_CARD, dataset_card(config.format, parts, credits, fingerprint, labels).encode())

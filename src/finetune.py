@@ -55,11 +55,11 @@ class Config(RunSettings, stage.StageConfig):
     """Project at Weights & Biases, used if WANDB_API_KEY or WANDB_MODE=offline is set."""
 
     @property
-    def leaves_record(self) -> bool:
+    def writes_summary(self) -> bool:
         """Return whether a model is trained: --plan and --list-recipes leave the record of a run unchanged."""
         return not (self.plan or self.list_recipes)
 
-    def how_to_go_on(self, layout: Layout) -> str:
+    def resume_hint(self, layout: Layout) -> str:
         """Return the command that continues after an interruption: only a run with a checkpoint can be resumed."""
         if run_folders.is_resumable(layout, self.run, self.recipe, self.seed):
             command = runlog.command(leave_out=("--restart", "--overwrite"), add="--resume")
@@ -118,7 +118,7 @@ def _train(config: Config, layout: Layout, policy: ExistingRunPolicy) -> Summary
     export = training_run.export(trainer, layout.finetuned_model(folders.working_name))
     check, scores = outputs.evaluate(trainer, export)
     results = {**results, "export": check}
-    runlog.take_back_summary("finetune", layout)
+    runlog.remove_summary("finetune", layout)
     run_folders.publish(layout, folders)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
     world.barrier()

@@ -23,7 +23,7 @@ from skincare.catalogue import read_products
 from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, comparison, fusion, metrics
-from skincare.evaluation.calibration import Rights, Table
+from skincare.evaluation.calibration import LogProbabilities, Mask
 from skincare.files import write_json
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
@@ -62,10 +62,10 @@ class _SplitTables:
     """Log-probabilities of both for the images of a split; the model's predictions in the order of the rows."""
 
     ranked: list[Prediction]
-    model: Table
-    reader: Table
-    is_read: Rights
-    truths: calibration.Places
+    model: LogProbabilities
+    reader: LogProbabilities
+    is_read: Mask
+    truths: calibration.ClassIndices
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -117,17 +117,17 @@ def _split_tables(
     """Return the tables of a split; raises StageError if the run's predictions are on other images."""
     if not file.is_file():
         raise MissingInputError("ranked predictions of the run", file, "Train it again with `python src/finetune.py`.")
-    # Sorted, as `table_of` sorts.
+    # Sorted, as `as_arrays` sorts.
     ranked = sorted(predictions.read_jsonl(file, reader.labels), key=lambda one: one.image_id)
     examples = sorted(examples, key=lambda one: one.image_id)
     if [(one.image_id, one.truth) for one in ranked] != [(one.image_id, one.category) for one in examples]:
         raise StageError(f"{file}: predictions on other images than the dataset's; run `python src/finetune.py` again")
-    table, truths = calibration.table_of(ranked, reader.labels)
+    table, truths = calibration.as_arrays(ranked, reader.labels)
     return _SplitTables(ranked, table, *split_reader.read_packs(reader, examples, texts), truths)
 
 
 def _predictions(
-    ranked: Sequence[Prediction], kind: str, table: Table, labels: Labels, is_read: Rights | None = None
+    ranked: Sequence[Prediction], kind: str, table: LogProbabilities, labels: Labels, is_read: Mask | None = None
 ) -> list[Prediction]:
     """Return a prediction for each image: the most likely category, none for an image without text."""
     predicted = []
@@ -147,11 +147,15 @@ def _named(layout: Layout, ranked: Sequence[Prediction], labels: Labels) -> dict
     """Return the predictions of the name baseline on the same images, if baselines.py was run."""
     file = layout.baselines / "name.jsonl"
     found = predictions.read_jsonl(file, labels) if file.is_file() else []
-    return {"name": found} if found and comparison.is_of_same_images(found, ranked) else {}
+    return {"name": found} if found and comparison.have_same_images(found, ranked) else {}
 
 
 def _results(
-    predicted: Mapping[str, list[Prediction]], val: _SplitTables, test: _SplitTables, fused: Table, labels: Labels
+    predicted: Mapping[str, list[Prediction]],
+    val: _SplitTables,
+    test: _SplitTables,
+    fused: LogProbabilities,
+    labels: Labels,
 ) -> dict[str, Any]:
     """Return the scores and the paired comparisons, as the report shows them."""
     scores = {name: metrics.score(found, labels) for name, found in predicted.items()}

@@ -88,7 +88,7 @@ def run(config: Config, layout: Layout) -> Summary:
         _refuse_repeated(state)
         chosen = grouping.choose_grouping(config.group_by, config.product_pattern, source.columns, state)
         logger.info("images are grouped into products by %s: %s", chosen.by, chosen.why)
-        runlog.take_back_summary("import_images", layout)
+        runlog.remove_summary("import_images", layout)
         _bring_over(config, chosen, state, layout)
         if chosen.by == "near-duplicates" and _store_groups(state, layout):
             _bring_over(config, chosen, state, layout)

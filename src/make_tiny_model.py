@@ -43,7 +43,7 @@ _N_TEST = 500
 class Config(stage.StageConfig):
     """Command line of the stage."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     out: Path = TINY_MODEL
     """Output folder of the model."""
@@ -94,7 +94,7 @@ def run(config: Config, layout: Layout) -> Summary:
     final_loss = _train(network, encoder, config)
     exact = _share_exact(network.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    runlog.take_back_summary("make_tiny_model", layout)
+    runlog.remove_summary("make_tiny_model", layout)
     with replacing_folder(config.out) as building:
         network.model.save_pretrained(building)
         processor.save_pretrained(building)

@@ -44,7 +44,7 @@ _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
 class Config(stage.StageConfig):
     """What the stage can be told."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     images: Annotated[Path, tyro.conf.Positional]
     """An image, or a folder that is searched with all its subfolders."""

@@ -42,7 +42,7 @@ def run(config: Config, layout: Layout) -> Summary:
     found = read_products(layout.catalogue, labels_of(layout))
     rows = {" ".join(row.product_name.split()): row for row in reversed(CATALOGUE.read(layout.catalogue))}
     known = known_products(found.products, rows, _metadata(layout))
-    runlog.take_back_summary("product_facts", layout)
+    runlog.remove_summary("product_facts", layout)
     write_products(layout.product_facts, known)
     coverage = coverage_by_source(known)
     draw_coverage(coverage, len(known), layout.plot("product_coverage"))

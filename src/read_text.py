@@ -58,7 +58,7 @@ class Config(stage.StageConfig):
     """Ignore the cache and read every image again."""
 
     @property
-    def leaves_record(self) -> bool:
+    def writes_summary(self) -> bool:
         """Return whether the stage reads the cleaned images, not a folder."""
         return self.images is None
 

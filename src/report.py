@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class Config(stage.StageConfig):
     """What the stage can be told."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     gate: Path | None = None
     """Baseline to hold the answers against; the report is written all the same."""
@@ -44,7 +44,7 @@ def run(config: Config, layout: Layout) -> Summary:
     """Read, render, write; then hold the answers against the gate's baseline."""
     baseline = release_gate.read_baseline(config.gate, labels_of(layout)) if config.gate else None
     data = report_data.gather(layout)
-    runlog.take_back_summary("report", layout)
+    runlog.remove_summary("report", layout)
     write_text(layout.report_markdown, report_pages.markdown(data, layout.root))
     page = report_pages.html(data)
     write_text(layout.report_html, page)

@@ -66,7 +66,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Run the stages one after another, each in its own process."""
     stages = STAGES[STAGES.index(config.first) :]
-    runlog.take_back_summary("run_all", layout)
+    runlog.remove_summary("run_all", layout)
     shop = serve(stock(layout, seed=0)) if config.sample and "scrape" in stages else nullcontext("")
     with shop as shop_url:
         for name in stages:

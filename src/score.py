@@ -34,7 +34,7 @@ _TRAINED: Final = "*/test_predictions.jsonl"
 class Config(stage.StageConfig):
     """Options of the stage."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Files of predictions; by default those of zero_shot.py and finetune.py."""
@@ -45,7 +45,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Parse and score each file, then update the comparisons of several files."""
     # Importing scipy and matplotlib takes a second, which --help must not wait for.
-    from skincare.evaluation import comparison, merging, metrics, scoring
+    from skincare.evaluation import comparison, merging, metrics, rescoring
     from skincare.inference import predictions
     from skincare.inference.answer_parser import PARSER_VERSION
 
@@ -54,20 +54,20 @@ def run(config: Config, layout: Layout) -> Summary:
     files = config.files or _written(layout)
     if not files:
         raise MissingInputError("predictions", layout.zero_shot, "Make them with `python src/zero_shot.py`.")
-    runlog.take_back_summary("score", layout)
+    runlog.remove_summary("score", layout)
     n_predictions = n_changed = 0
     accuracies = {}
     for file in files:
-        old, new, scores = scoring.score_again(file, labels)
+        old, new, scores = rescoring.rescore(file, labels)
         n_predictions += len(new)
         n_changed += sum(one.category != other.category for one, other in zip(old, new, strict=True))
         accuracies[to_plain(file)] = scores.accuracy
         if groups:
-            merged = scoring.score_merged(file, new, groups, labels)
+            merged = rescoring.rescore_merged(file, new, groups, labels)
             logger.info("%s, %s as one: %s", file, ", ".join(config.merge), metrics.headline(merged))
         _redraw(layout, file.resolve(), scores)
     for file in sorted(layout.finetune_log("").glob(_TRAINED)):
-        scoring.compare_with_zero_shot(layout, file.parent, predictions.read_jsonl(file, labels))
+        rescoring.compare_with_zero_shot(layout, file.parent, predictions.read_jsonl(file, labels))
         comparison.compare_with_baselines(layout, file.parent)
     return Summary(
         headline=f"{n_predictions} predictions in {len(files)} files, {n_changed} of them parsed differently",

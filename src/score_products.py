@@ -57,7 +57,7 @@ def run(config: Config, layout: Layout) -> Summary:
     answers = {"reader": _read_packs(layout, parts, examples)}
     if config.answers:
         answers["model"] = _read_answers(config.answers, examples)
-    runlog.take_back_summary("score_products", layout)
+    runlog.remove_summary("score_products", layout)
     scored = {name: scored_products(examples, facts, found) for name, found in answers.items()}
     for name, found in scored.items():
         write_text(layout.product_answers(name), "".join(_line(one) for one in found))

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from skincare import reference, runlog, stage, urls
+from skincare import reference_experiment, runlog, stage, urls
 from skincare.catalogue import Problem, read_products
 from skincare.collecting import listing, scrape_refresh, scrape_tables, scrape_work
 from skincare.collecting.collector import Collector, UrlMapping
@@ -94,7 +94,7 @@ def _run(config: Config, layout: Layout) -> Summary:
     _check_contact(config, sources)
     n_rows, problems, rejected = catalogue.n_rows, catalogue.problems, catalogue.rejected
     with ScrapeState(layout.scrape_state) as state:
-        runlog.take_back_summary("scrape", layout)
+        runlog.remove_summary("scrape", layout)
         _remove_leftovers(layout)
         state.set_catalogue(catalogue.products)
         # The state holds it from here on.
@@ -248,7 +248,7 @@ def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:
 
 def _compared(summary: Summary) -> Summary:
     """Add the published result of the reference experiment to the summary of a catalogue of the same size."""
-    published = reference.SCRAPING
+    published = reference_experiment.SCRAPING
     if summary.results["n_products"] != published["products"]:
         return summary
     comparison = f"{published['scraped']} of {published['products']:,} published for the reference"

@@ -25,7 +25,7 @@ from skincare.runlog import Summary
 class Config(stage.StageConfig):
     """Options of the stage."""
 
-    goes_on: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     max_groups: int = 20
     """Number of failure groups in the text; the JSON holds all."""
@@ -46,7 +46,7 @@ def run(config: Config, layout: Layout) -> Summary:
     )
     lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(counts, groups, retries))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
-    runlog.take_back_summary("scrape_summary", layout)
+    runlog.remove_summary("scrape_summary", layout)
     draw_scrape_summary(groups, coverage, speed, layout.plot("scrape_summary"))
     results = {
         "failures": [asdict(group) for group in groups],

@@ -61,7 +61,7 @@ def run(config: Config, layout: Layout) -> Summary:
     )  # fmt: skip
     predicted = classifier.predict(examples, config.split, classifier.decoder(config.decoder))
     scores = metrics.score(predicted, labels)
-    runlog.take_back_summary("zero_shot", layout)
+    runlog.remove_summary("zero_shot", layout)
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", predicted)
     write_manifest(layout.zero_shot, classifier, config, {"predictions.jsonl": predicted})
     write_json(layout.zero_shot / "metrics.json", metrics.to_json(scores))

@@ -15,15 +15,15 @@ def made(n, sharpness=1.0, seed=0, scale=2.0):
     """Calibrated log-probabilities, then sharpened: truths are drawn from the calibrated ones."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, 14)) * scale
-    table = calibration.with_temperature(logits, 1.0)
+    table = calibration.apply_temperature(logits, 1.0)
     truths = np.array([rng.choice(14, p=np.exp(row) / np.exp(row).sum()) for row in table])
-    return calibration.with_temperature(table, 1 / sharpness), truths
+    return calibration.apply_temperature(table, 1 / sharpness), truths
 
 
 def test_probabilities_still_add_up_after_a_temperature():
     table, _ = made(50)
     for temperature in (0.1, 1.0, 7.0):
-        scaled = calibration.with_temperature(table, temperature)
+        scaled = calibration.apply_temperature(table, temperature)
         assert np.exp(scaled).sum(axis=1) == pytest.approx(1)
         assert (scaled.argmax(1) == table.argmax(1)).all()
 
@@ -34,7 +34,7 @@ def test_the_fitted_temperature_undoes_what_was_done(sharpness):
     temperature = calibration.fit_temperature(table, truths)
     assert temperature == pytest.approx(sharpness, rel=0.08)
     before, after = (calibration.expected_calibration_error(calibration.reliability(one, truths))
-                     for one in (table, calibration.with_temperature(table, temperature)))  # fmt: skip
+                     for one in (table, calibration.apply_temperature(table, temperature)))  # fmt: skip
     assert after < 0.03
     assert after <= before + 0.005
 
@@ -64,7 +64,7 @@ def test_risk_is_that_of_the_answered_and_ends_at_the_whole():
         answered = confidence >= point.threshold
         assert point.coverage == pytest.approx(answered.mean())
         assert point.risk == pytest.approx((table.argmax(1) != truths)[answered].mean())
-    assert 0 < calibration.area_under_risk_coverage(points) < points[-1].risk
+    assert 0 < calibration.aurc(points) < points[-1].risk
 
 
 def test_a_perfect_ranking_has_the_least_area():
@@ -74,9 +74,7 @@ def test_a_perfect_ranking_has_the_least_area():
     wrong_last, wrong_first = best.copy(), best.copy()
     wrong_last[order[-20:]] = (best[order[-20:]] + 1) % 14
     wrong_first[order[:20]] = (best[order[:20]] + 1) % 14
-    areas = [
-        calibration.area_under_risk_coverage(calibration.risk_coverage(table, one)) for one in (wrong_last, wrong_first)
-    ]
+    areas = [calibration.aurc(calibration.risk_coverage(table, one)) for one in (wrong_last, wrong_first)]
     assert areas[0] < areas[1]
 
 
@@ -85,9 +83,9 @@ def test_the_area_is_the_mean_risk_down_to_each_answer():
     order = np.argsort(-table.max(1))
     wrong = (table.argmax(1) != truths)[order]
     expected = np.mean([wrong[:k].mean() for k in range(1, 151)])
-    assert calibration.area_under_risk_coverage(calibration.risk_coverage(table, truths)) == pytest.approx(expected)
+    assert calibration.aurc(calibration.risk_coverage(table, truths)) == pytest.approx(expected)
     best = np.sort(wrong)
-    assert calibration.least_area(int((~wrong).sum()), 150) == pytest.approx(
+    assert calibration.optimal_aurc(int((~wrong).sum()), 150) == pytest.approx(
         np.mean([best[:k].mean() for k in range(1, 151)])
     )
 
@@ -117,7 +115,7 @@ def test_equally_sure_answers_give_the_same_figures_in_any_order():
 def test_the_bound_is_scipys_clopper_pearson(n_wrong, n):
     # A two-sided 90 % interval has 5 % above it.
     expected = stats.binomtest(n_wrong, n).proportion_ci(0.9, method="exact").high
-    assert calibration.upper_bound(n_wrong, n, 0.95) == pytest.approx(expected)
+    assert calibration.clopper_pearson_upper(n_wrong, n, 0.95) == pytest.approx(expected)
 
 
 def of_products(n_products, rng):
@@ -125,7 +123,7 @@ def of_products(n_products, rng):
     truths = np.repeat(rng.integers(0, 14, n_products), 3)
     logits = np.repeat(3 * rng.normal(size=(n_products, 14)), 3, axis=0)
     logits[np.arange(len(truths)), truths] += 7
-    return calibration.with_temperature(logits, 1.0), truths
+    return calibration.apply_temperature(logits, 1.0), truths
 
 
 @pytest.mark.parametrize("alike", [False, True], ids=["independent images", "products answered alike"])
@@ -133,7 +131,7 @@ def test_a_threshold_keeps_its_promise_nineteen_times_in_twenty(alike):
     """Chosen on 300 images for a wanted risk, the true risk exceeds it in at most one of twenty trials."""
     rng, broken, found = np.random.default_rng(1), 0, 0
     population, truths = of_products(7000, rng) if alike else made(20_000, seed=9, scale=4.0)
-    confidence, right = calibration.confidence_of(population, truths)
+    confidence, right = calibration.top1(population, truths)
     wanted = 0.2 if alike else 0.3
     for _ in range(80):
         some = (
@@ -159,15 +157,15 @@ def test_no_threshold_is_better_than_a_wrong_one():
 
 def test_probabilities_are_made_to_add_up_and_must_be_numbers():
     one = prediction("1_1", "Oil", "Oil", log_probabilities=tuple(np.full(14, -7.0)))
-    table, truths = calibration.table_of([one], skincare_labels())
+    table, truths = calibration.as_arrays([one], skincare_labels())
     assert np.exp(table).sum() == pytest.approx(1)
     assert truths.tolist() == [13]
     with pytest.raises(StageError, match="no numbers"):
-        calibration.table_of(
+        calibration.as_arrays(
             [prediction("1_1", "Oil", "Oil", log_probabilities=(float("-inf"), *[-1.0] * 13))], skincare_labels()
         )
 
 
 def test_answers_without_probabilities_say_so():
     with pytest.raises(StageError, match="--decoder rank"):
-        calibration.table_of([prediction("1_1", "Oil", "Oil")], skincare_labels())
+        calibration.as_arrays([prediction("1_1", "Oil", "Oil")], skincare_labels())

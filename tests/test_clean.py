@@ -242,7 +242,7 @@ def test_marks_around_a_limit_propose_another_and_clean_nothing(layout):
     before = layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()
     for check, is_good in (("blurred", lambda value: value > 150), ("overexposed", lambda value: value < 100)):
         config = clean.Config(root=layout.root, review=check)
-        assert not config.leaves_record
+        assert not config.writes_summary
         assert clean.run(config, layout).counts == {"shown": 24, "not_shown": 0}
         rows = REVIEW.read(layout.review_table(check))
         marks = layout.root / "marks.csv"

@@ -139,7 +139,7 @@ def test_restart_removes_the_files_of_comparisons_only(layout, trained):
 
 def test_after_ctrl_c_the_command_has_no_restart(layout, monkeypatch):
     monkeypatch.setattr("sys.argv", ["src/compare_recipes.py", "--restart", "--seeds", "0"])
-    assert config(layout).how_to_go_on(layout) == "continue with `python src/compare_recipes.py --seeds 0`"
+    assert config(layout).resume_hint(layout) == "continue with `python src/compare_recipes.py --seeds 0`"
 
 
 def test_means_and_standard_deviations_are_over_seeds():

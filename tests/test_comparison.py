@@ -59,7 +59,7 @@ def test_intervals_are_those_of_samples_written_out():
     for times in intervals.draw_products(len(products), 5, 60).astype(int):
         n_of = dict(zip(products, times, strict=True))
         drawn = [[one for one in part for _ in range(n_of[one.product_id])] for part in (BEFORE, AFTER)]
-        confusions = [metrics.count_by_product(part, CATEGORIES).sum(axis=0) for part in drawn]
+        confusions = [metrics.confusion_by_product(part, CATEGORIES).sum(axis=0) for part in drawn]
         accuracy = [np.trace(one) / one.sum() for one in confusions]
         f1 = [metrics.macro_f1(one) for one in confusions]
         differences.append([accuracy[1] - accuracy[0], f1[1] - f1[0]])
@@ -117,7 +117,7 @@ def test_other_images_cannot_be_compared(after):
         comparison.compare(BEFORE, after)
     with pytest.raises(StageError, match="same images"):
         comparison.compare([], [])
-    assert not comparison.is_of_same_images(BEFORE, after) or len(after) > len(AFTER)
+    assert not comparison.have_same_images(BEFORE, after) or len(after) > len(AFTER)
 
 
 def test_products_are_counted_and_both_macro_f1_are_reported():

@@ -26,7 +26,7 @@ def test_a_summary_chooses_on_val_and_reads_test():
     assert (found["n_val"], found["n_test"]) == (400, 150)
     assert found["ece"] < found["ece_before"]
     assert found["temperature"] == pytest.approx(2, rel=0.35)
-    assert found["aurc_least"] < found["aurc"] < found["aurc_random"] == pytest.approx(1 - found["accuracy"])
+    assert found["aurc_optimal"] < found["aurc"] < found["aurc_random"] == pytest.approx(1 - found["accuracy"])
     wanted = found["wanted"][1]
     assert wanted["val_risk"] <= wanted["val_bound"] <= wanted["wanted_risk"] == 0.3
     low, high = wanted["test_risk_interval"]
@@ -60,7 +60,7 @@ def test_without_errors_and_with_nothing_but_errors_there_is_still_a_summary():
 
 def test_the_report_finds_every_figure():
     found = confidence.summarise(said(200, 1), said(100, 2), (0.3, 0.0), skincare_labels())
-    table, truths = calibration.table_of(said(100, 2), skincare_labels())
+    table, truths = calibration.as_arrays(said(100, 2), skincare_labels())
     assert found["ece_before"] == calibration.expected_calibration_error(calibration.reliability(table, truths))
     assert found["brier_before"] == calibration.brier_score(table, truths)
     assert len(found["risk_coverage"]) == 100

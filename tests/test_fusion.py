@@ -13,7 +13,7 @@ import predict
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import baseline_models, fusion
-from skincare.evaluation.calibration import with_temperature
+from skincare.evaluation.calibration import apply_temperature
 from skincare.files import write_json
 from skincare.inference import fused_predictor, predictions
 from skincare.inference.classifier import Classifier
@@ -37,7 +37,7 @@ def tables(n=60, *, knows, seed=0):
     truths = rng.integers(0, 14, n)
     logits = rng.normal(size=(n, 14))
     logits[np.arange(n), truths] += knows
-    return with_temperature(logits, 1.0), truths
+    return apply_temperature(logits, 1.0), truths
 
 
 def loss(table, truths):
@@ -57,9 +57,9 @@ def test_who_knows_has_the_weight():
 def test_together_they_are_better_than_each_and_no_other_weights_are_better():
     one, truths = tables(knows=2.0)
     noise = tables(knows=0.0, seed=2)[0]
-    other = with_temperature(one * 0 + noise, 1.0)
+    other = apply_temperature(one * 0 + noise, 1.0)
     other[np.arange(len(truths)), truths] += 2.0
-    other = with_temperature(other, 1.0)
+    other = apply_temperature(other, 1.0)
     is_read = np.arange(len(truths)) % 4 > 0
     weights = fusion.fit(one, other, is_read, truths)
     fused = fusion.fuse(weights, one, other, is_read)
@@ -81,7 +81,7 @@ def test_a_pack_that_was_not_read_has_no_say():
     one, truths = tables(knows=2.0)
     reader, _ = tables(knows=1.0, seed=1)
     is_read = np.arange(len(truths)) % 2 == 0
-    other = np.where(is_read[:, None], reader, with_temperature(np.eye(14)[np.zeros(len(truths), dtype=int)] * 9, 1.0))
+    other = np.where(is_read[:, None], reader, apply_temperature(np.eye(14)[np.zeros(len(truths), dtype=int)] * 9, 1.0))
     weights = fusion.fit(one, reader, is_read, truths)
     assert fusion.fit(one, other, is_read, truths) == weights
     assert np.array_equal(fusion.fuse(weights, one, reader, is_read), fusion.fuse(weights, one, other, is_read))

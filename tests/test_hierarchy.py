@@ -48,14 +48,14 @@ def of_near_products(n_products, rng):
     family_of = hierarchy.families_of(np.arange(14), skincare_labels())
     table = table + 5 * (family_of == hierarchy.families_of(truths, skincare_labels())[:, None])
     table[np.arange(len(truths)), truths] -= 5
-    return calibration.with_temperature(table, 1.0), truths
+    return calibration.apply_temperature(table, 1.0), truths
 
 
 def test_backing_off_keeps_its_promise_and_answers_more():
     rng, broken = np.random.default_rng(2), 0
     table, truths = of_near_products(5000, rng)
-    right = calibration.confidence_of(table, truths)[1]
-    family_right = calibration.confidence_of(
+    right = calibration.top1(table, truths)[1]
+    family_right = calibration.top1(
         hierarchy.family_table(table, skincare_labels()), hierarchy.families_of(truths, skincare_labels())
     )[1]
     more = 0
@@ -87,7 +87,7 @@ def test_the_family_threshold_is_chosen_among_images_without_a_category():
     assert policy.category_threshold == pytest.approx(0.854, abs=0.001)
     assert policy.family_threshold is None
     families = hierarchy.family_table(table, skincare_labels()), hierarchy.families_of(truths, skincare_labels())
-    of_all = calibration.threshold_for_risk(*calibration.confidence_of(*families), 0.2, confidence_level=0.975)
+    of_all = calibration.threshold_for_risk(*calibration.top1(*families), 0.2, confidence_level=0.975)
     assert of_all is not None
 
 

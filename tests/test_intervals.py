@@ -111,9 +111,9 @@ def test_models_that_agree_show_no_difference_of_nought(n):
 def test_more_images_of_the_same_products_detect_little_more():
     generator = np.random.default_rng(0)
     changes = generator.choice([-1, 0, 0, 1, 1], size=50).astype(float)
-    once = intervals.smallest_detectable_of_products(changes, 50)
-    assert intervals.smallest_detectable_of_products(4 * changes, 200) == pytest.approx(once)
-    apart = intervals.smallest_detectable_of_products(np.repeat(changes, 4), 200)
+    once = intervals.smallest_detectable_difference_of_products(changes, 50)
+    assert intervals.smallest_detectable_difference_of_products(4 * changes, 200) == pytest.approx(once)
+    apart = intervals.smallest_detectable_difference_of_products(np.repeat(changes, 4), 200)
     assert apart == pytest.approx(once / 2)
     share = float(np.abs(changes).mean())
     assert once == pytest.approx(intervals.smallest_detectable_difference(50, share), rel=0.1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from skincare import reference
+from skincare import reference_experiment
 from skincare.errors import StageError
 from skincare.evaluation import intervals, metrics
 from skincare.labels import UNKNOWN, skincare_labels
@@ -163,8 +163,8 @@ def test_merged_categories_count_as_one():
 
 
 def test_the_published_intervals_are_wilsons():
-    for published, n_right in ((reference.BEFORE, 60), (reference.AFTER, 102)):
-        interval = intervals.wilson_interval(n_right, reference.N_TEST)
+    for published, n_right in ((reference_experiment.BEFORE, 60), (reference_experiment.AFTER, 102)):
+        interval = intervals.wilson_interval(n_right, reference_experiment.N_TEST)
         assert interval == pytest.approx((published["accuracy_low"], published["accuracy_high"]), abs=5e-4)
 
 

@@ -186,5 +186,5 @@ def test_a_start_that_fails_leaves_the_summary_and_all_else(layout, name):
 
 
 def test_what_to_do_after_an_interruption_is_true_of_each_stage(layout):
-    assert "to go on" in clean.Config().how_to_go_on(layout)
-    assert "begins anew" in build_dataset.Config().how_to_go_on(layout)
+    assert "to go on" in clean.Config().resume_hint(layout)
+    assert "begins anew" in build_dataset.Config().resume_hint(layout)

@@ -184,7 +184,7 @@ def test_folder_is_read_with_subfolders_to_the_given_output(layout, log, tmp_pat
     assert summary.counts["read"] == 2
     assert list(read_pack_text(tmp_path / "texts.jsonl")) == ["b.JPG", "deep/a.png"]
     assert not layout.pack_text.exists()
-    assert not read_text.Config(images=folder).leaves_record
+    assert not read_text.Config(images=folder).writes_summary
     with pytest.raises(StageError, match="needs --output"):
         run(layout, images=folder)
     with pytest.raises(MissingInputError, match="folder of images"):

@@ -161,6 +161,6 @@ def test_an_absent_baseline_says_how_to_make_one(tmp_path):
 
 @pytest.mark.parametrize("margin", [float("nan"), 2.0, -1.5])
 def test_a_margin_is_a_difference_of_shares(margin):
-    baseline = release_gate.Baseline({}, tuple(release_gate.GateAnswer("1_1", "1", "Oil", None) for _ in range(1)))
+    baseline = release_gate.Baseline({}, tuple(release_gate.GatePrediction("1_1", "1", "Oil", None) for _ in range(1)))
     with pytest.raises(StageError, match="--gate-margin"):
         release_gate.judge(baseline, [prediction("1_1", "Oil", None)], margin)

@@ -25,7 +25,7 @@ def answered(i):
     before = prediction(f"{i}_1", truth, None, text=HOSTILE, file=f"clean_dataset/images/{HOSTILE}_{i}_1.jpg")
     after = prediction(f"{i}_1", truth, truth if i % 3 else CATEGORIES[(i + 1) % 14])
     confidence = 0.95 if i % 2 else 0.4
-    return report_data.Answered(f"{i}_1", truth, before, after, PIXEL, truth, confidence, confidence)
+    return report_data.TestImage(f"{i}_1", truth, before, after, PIXEL, truth, confidence, confidence)
 
 
 def page_of(n, thumbnail=PIXEL):

@@ -50,7 +50,7 @@ def test_the_exit_code_tells_how_it_ended(tmp_path, error, code):
 
 def test_a_summary_does_not_outlive_the_results_that_it_speaks_of(tmp_path):
     def run(config, layout):
-        runlog.take_back_summary("s", layout)
+        runlog.remove_summary("s", layout)
         raise StageError("half of it is replaced")
 
     layout = Layout(tmp_path)

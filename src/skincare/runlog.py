@@ -71,7 +71,7 @@ def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def take_back_summary(stage: str, layout: Layout) -> None:
+def remove_summary(stage: str, layout: Layout) -> None:
     """Remove `log/<stage>.json`: it speaks of results that are about to be replaced.
 
     A stage calls this before it first changes what an earlier run of it has made, and not before that.

@@ -44,7 +44,7 @@ class StageConfig:
     """Size limit of .cache/ in GB; after the stage, the oldest vision features and images above it are deleted."""
 
     # Whether a run that was interrupted goes on where it was, or begins anew.
-    goes_on: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
 
     @property
     def layout(self) -> Layout:
@@ -52,14 +52,14 @@ class StageConfig:
         return Layout(self.root.resolve(), self.labels and self.labels.resolve())
 
     @property
-    def leaves_record(self) -> bool:
+    def writes_summary(self) -> bool:
         """Tell whether the run is the stage's work, with a log and a summary, or only shows something."""
         return True
 
-    def how_to_go_on(self, layout: Layout) -> str:
+    def resume_hint(self, layout: Layout) -> str:
         """Return what to do after an interruption; called when there was one."""
         del layout
-        if not self.goes_on:
+        if not self.resumes:
             return "nothing was changed; the same command begins anew"
         return "run the same command again to go on"
 
@@ -98,8 +98,8 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
     """Run one stage with its log and summary; return the exit code."""
     started = datetime.now(UTC)
     try:
-        runlog.setup(stage, layout, keep=config.leaves_record)
-        leaves_summary = config.leaves_record and runlog.is_writer()
+        runlog.setup(stage, layout, keep=config.writes_summary)
+        leaves_summary = config.writes_summary and runlog.is_writer()
         if config.clear_cache and runlog.is_writer():
             cache_folder.clear(layout)
         summary = run(config, layout)
@@ -114,7 +114,7 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
         logger.error("%s: %s", stage, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("%s: interrupted; %s", stage, config.how_to_go_on(layout))
+        logger.error("%s: interrupted; %s", stage, config.resume_hint(layout))
         return 130
     seconds = (datetime.now(UTC) - started).total_seconds()
     written = f"; {layout.summary(stage)}" if leaves_summary else ""

@@ -17,8 +17,8 @@ from skincare.catalogue import Product
 from skincare.dataset import splitting
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
-from skincare.evaluation import names
-from skincare.evaluation.calibration import Table, with_temperature
+from skincare.evaluation import name_baseline
+from skincare.evaluation.calibration import LogProbabilities, apply_temperature
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels
 from skincare.text_reading import split_reader
@@ -43,12 +43,12 @@ def product_names(splits: Splits, name_of: Mapping[str, str]) -> dict[str, list[
 
 def fit(
     make_model: Callable[[float], Any], inputs: Mapping[str, Any], splits: Splits, labels: Labels
-) -> dict[str, Table]:
+) -> dict[str, LogProbabilities]:
     """Return the tables of val and test of the model, over the regularisation strengths, with the best val accuracy."""
     truths = {split: [one.category for one in part] for split, part in splits.items()}
     fitted = [make_model(strength).fit(inputs["train"], truths["train"]) for strength in _STRENGTHS]
     best = max(fitted, key=lambda one: one.score(inputs["val"], truths["val"]))
-    return {split: names.log_probabilities(best, inputs[split], labels) for split in ("val", "test")}
+    return {split: name_baseline.log_probabilities(best, inputs[split], labels) for split in ("val", "test")}
 
 
 def probe_model(strength: float) -> Any:
@@ -56,16 +56,16 @@ def probe_model(strength: float) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1 * strength, max_iter=2000))
 
 
-def majority(splits: Splits, labels: Labels) -> Table:
+def majority(splits: Splits, labels: Labels) -> LogProbabilities:
     """Return the table of test by the frequency of the labels in train."""
     counts = Counter(one.category for one in splits["train"])
-    row = [np.log(counts[name] / counts.total()) if counts[name] else names.NEVER for name in labels.names]
+    row = [np.log(counts[name] / counts.total()) if counts[name] else name_baseline.NEVER for name in labels.names]
     return np.tile(np.array(row), (len(splits["test"]), 1))
 
 
 def read_packs(
     splits: Splits, products: Sequence[Product], texts: Mapping[str, PackText], labels: Labels
-) -> dict[str, Table]:
+) -> dict[str, LogProbabilities]:
     """Return the tables of val and test by a reader that is fitted on train; uniform for packs without text."""
     reader = split_reader.fit_on_train(splits, products, texts, labels)
     tables = {}
@@ -75,7 +75,7 @@ def read_packs(
     return tables
 
 
-def choose_weight(first: Table, second: Table, val: Sequence[Example], labels: Labels) -> float:
+def choose_weight(first: LogProbabilities, second: LogProbabilities, val: Sequence[Example], labels: Labels) -> float:
     """Return the weight of the first table that gives the true labels of val the highest mean log-probability."""
     truths = [labels.index(one.category) for one in val]
 
@@ -85,9 +85,9 @@ def choose_weight(first: Table, second: Table, val: Sequence[Example], labels: L
     return max(_WEIGHTS, key=mean_log_probability)
 
 
-def combine(weight: float, first: Table, second: Table) -> Table:
+def combine(weight: float, first: LogProbabilities, second: LogProbabilities) -> LogProbabilities:
     """Return the normalised weighted mean of two tables."""
-    return with_temperature(weight * first + (1 - weight) * second, 1.0)
+    return apply_temperature(weight * first + (1 - weight) * second, 1.0)
 
 
 def product_lookup(splits: Splits, seed: int) -> list[Prediction]:
@@ -106,16 +106,18 @@ def product_lookup(splits: Splits, seed: int) -> list[Prediction]:
 
 def name_folds(products: Sequence[Product], seed: int, labels: Labels) -> list[Prediction]:
     """Predict every product of the catalogue by its name, in folds; empty if a category has too few products."""
-    table = names.cross_validate(products, seed, labels)
+    table = name_baseline.cross_validate(products, seed, labels)
     if table is None:
-        logger.info("name_folds left out: a category of the catalogue has fewer than %d products", names.N_FOLDS)
+        logger.info(
+            "name_folds left out: a category of the catalogue has fewer than %d products", name_baseline.N_FOLDS
+        )
         return []
     # One example per product: it has one name.
     examples = [Example("", one.category, one.product_id, one.product_id, labels.question) for one in products]
     return to_predictions(examples, "name_folds", table, labels)
 
 
-def to_predictions(examples: Sequence[Example], name: str, table: Table, labels: Labels) -> list[Prediction]:
+def to_predictions(examples: Sequence[Example], name: str, table: LogProbabilities, labels: Labels) -> list[Prediction]:
     """Return the most likely label of each example; none for a pack without text, whose row is uniform."""
     return [
         _prediction(
@@ -125,7 +127,7 @@ def to_predictions(examples: Sequence[Example], name: str, table: Table, labels:
     ]
 
 
-def _prediction(one: Example, name: str, category: str | None, row: Sequence[float] | Table) -> Prediction:
+def _prediction(one: Example, name: str, category: str | None, row: Sequence[float] | LogProbabilities) -> Prediction:
     return Prediction(
         image_id=one.image_id, product_id=one.product_id, file=one.image, split="test", truth=one.category,
         decoder=f"baseline:{name}", text=category or "", n_new_tokens=0, is_finished=True, category=category,

@@ -15,9 +15,9 @@ from skincare.errors import StageError
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels
 
-Table = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
-Rights = npt.NDArray[np.bool_]
+LogProbabilities = npt.NDArray[np.float64]
+ClassIndices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,32 @@ class ChosenThreshold(RiskPoint):
     bound: float
 
 
-def with_temperature(log_probabilities: Table, temperature: float) -> Table:
+def apply_temperature(log_probabilities: LogProbabilities, temperature: float) -> LogProbabilities:
     """Return log-probabilities sharpened (below 1) or softened (above 1)."""
     scaled = log_probabilities / temperature
     return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
 
 
-def fit_temperature(log_probabilities: Table, truths: Places) -> float:
+def fit_temperature(log_probabilities: LogProbabilities, truths: ClassIndices) -> float:
     """Return the temperature, 0.05 to 20, under which the truths are likeliest; 40 images are enough.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks".
     """
 
     def loss(log_temperature: float) -> float:
-        scaled = with_temperature(log_probabilities, float(np.exp(log_temperature)))
+        scaled = apply_temperature(log_probabilities, float(np.exp(log_temperature)))
         return -float(scaled[np.arange(len(truths)), truths].mean())
 
     found = optimize.minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(found.x))
 
 
-def reliability(log_probabilities: Table, truths: Places, n_bins: int = 10) -> list[ReliabilityBin]:
+def reliability(log_probabilities: LogProbabilities, truths: ClassIndices, n_bins: int = 10) -> list[ReliabilityBin]:
     """Return bins of equally many answers, by rising confidence; fewer than `n_bins` for fewer answers.
 
     Equally sure answers share their accuracy: which of them falls into which bin must not depend on their order.
     """
-    confidence, right = confidence_of(log_probabilities, truths)
+    confidence, right = top1(log_probabilities, truths)
     _, place, n_equal = np.unique(confidence, return_inverse=True, return_counts=True)
     shared = (np.bincount(place, weights=right) / n_equal)[place]
     order = np.argsort(confidence, kind="stable")
@@ -86,16 +86,16 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
     return sum(one.n * abs(one.confidence - one.accuracy) for one in bins) / n
 
 
-def brier_score(log_probabilities: Table, truths: Places) -> float:
+def brier_score(log_probabilities: LogProbabilities, truths: ClassIndices) -> float:
     """Return the mean squared distance between probabilities and the truth, 0 (right and sure) to 2."""
     probabilities = np.exp(log_probabilities)
     probabilities[np.arange(len(truths)), truths] -= 1
     return float((probabilities**2).sum(axis=1).mean())
 
 
-def risk_coverage(log_probabilities: Table, truths: Places) -> list[RiskPoint]:
+def risk_coverage(log_probabilities: LogProbabilities, truths: ClassIndices) -> list[RiskPoint]:
     """Return a point per distinct confidence, from answering only where it is surest to answering always."""
-    confidence, right = confidence_of(log_probabilities, truths)
+    confidence, right = top1(log_probabilities, truths)
     thresholds, n_equal = np.unique(-confidence, return_counts=True)
     n_answered = np.cumsum(n_equal)
     n_wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])[n_answered - 1]
@@ -105,7 +105,7 @@ def risk_coverage(log_probabilities: Table, truths: Places) -> list[RiskPoint]:
     ]
 
 
-def area_under_risk_coverage(points: list[RiskPoint]) -> float:
+def aurc(points: list[RiskPoint]) -> float:
     """Return the mean risk over coverages (AURC): each point's, for the coverage since the point before it.
 
     Without equal confidences that is the mean, over answers by falling confidence, of the risk down to each.
@@ -118,13 +118,13 @@ def area_under_risk_coverage(points: list[RiskPoint]) -> float:
     return area
 
 
-def least_area(n_right: int, n: int) -> float:
+def optimal_aurc(n_right: int, n: int) -> float:
     """Return the AURC of a confidence that puts all right answers before all wrong ones: no ordering has less."""
     return sum(max(0, k - n_right) / k for k in range(1, n + 1)) / n
 
 
 def threshold_for_risk(
-    confidence: Table, right: Rights, wanted_risk: float, confidence_level: float = 0.95
+    confidence: LogProbabilities, right: Mask, wanted_risk: float, confidence_level: float = 0.95
 ) -> ChosenThreshold | None:
     """Return the point of largest coverage whose risk is surely at most `wanted_risk`; None where there is none.
 
@@ -139,23 +139,23 @@ def threshold_for_risk(
         threshold = float(ordered[max(0, round(len(ordered) * tenths / 10) - 1)])
         answered = confidence >= threshold
         n, n_wrong = int(answered.sum()), int((~right[answered]).sum())
-        bound = upper_bound(n_wrong, n, level)
+        bound = clopper_pearson_upper(n_wrong, n, level)
         if bound <= wanted_risk:
             return ChosenThreshold(threshold, n / len(right), n_wrong / n, bound)
     return None
 
 
-def upper_bound(n_wrong: int, n: int, level: float) -> float:
+def clopper_pearson_upper(n_wrong: int, n: int, level: float) -> float:
     """Return the one-sided upper Clopper-Pearson bound of a share."""
     return 1.0 if n_wrong == n else float(stats.beta.ppf(level, n_wrong + 1, n - n_wrong))
 
 
-def confidence_of(log_probabilities: Table, truths: Places) -> tuple[Table, Rights]:
+def top1(log_probabilities: LogProbabilities, truths: ClassIndices) -> tuple[LogProbabilities, Mask]:
     """Return each answer's probability and whether it is right."""
     return np.exp(log_probabilities.max(axis=1)), log_probabilities.argmax(axis=1) == truths
 
 
-def table_of(predictions: Sequence[Prediction], labels: Labels) -> tuple[Table, Places]:
+def as_arrays(predictions: Sequence[Prediction], labels: Labels) -> tuple[LogProbabilities, ClassIndices]:
     """Return (n, k) log-probabilities that add up to 1, and (n,) places of the truths; StageError without them."""
     if not predictions or any(len(one.log_probabilities) != len(labels) for one in predictions):
         raise StageError("These answers carry no probabilities; ask with --decoder rank or head")
@@ -164,4 +164,4 @@ def table_of(predictions: Sequence[Prediction], labels: Labels) -> tuple[Table, 
     table = np.array([one.log_probabilities for one in predictions], dtype=np.float64)
     if not np.isfinite(table).all():
         raise StageError("These answers carry probabilities that are no numbers; ask again")
-    return with_temperature(table, 1.0), np.array([labels.index(one.truth) for one in predictions])
+    return apply_temperature(table, 1.0), np.array([labels.index(one.truth) for one in predictions])

@@ -8,7 +8,7 @@ import numpy as np
 
 from skincare.errors import StageError
 from skincare.evaluation import intervals, metrics
-from skincare.evaluation.metrics import Judged
+from skincare.evaluation.metrics import LabelledPrediction
 from skincare.files import write_json
 from skincare.inference import predictions
 from skincare.labels import labels_of
@@ -45,14 +45,16 @@ class Comparison:
     smallest_detectable_difference_products: float
 
 
-def compare(before: Sequence[Judged], after: Sequence[Judged], *, seed: int = 0, n_resamples: int = 2000) -> Comparison:
+def compare(
+    before: Sequence[LabelledPrediction], after: Sequence[LabelledPrediction], *, seed: int = 0, n_resamples: int = 2000
+) -> Comparison:
     """Compare two models on the same images; raises StageError when the images or their truths differ."""
     pairs = _paired(before, after)
     was_right = np.array([one.category == one.truth for one, _ in pairs])
     is_right = np.array([other.category == other.truth for _, other in pairs])
     gained, lost = int((is_right & ~was_right).sum()), int((was_right & ~is_right).sum())
     names = sorted({name for pair in pairs for one in pair for name in (one.truth, one.category) if name is not None})
-    first, second = (metrics.count_by_product([pair[i] for pair in pairs], names) for i in (0, 1))
+    first, second = (metrics.confusion_by_product([pair[i] for pair in pairs], names) for i in (0, 1))
     draws = intervals.draw_products(len(first), seed, n_resamples)
     # The same draws for both: what a hard product costs one, it costs the other.
     changes = np.trace(second - first, axis1=1, axis2=2)
@@ -80,12 +82,12 @@ def compare(before: Sequence[Judged], after: Sequence[Judged], *, seed: int = 0,
         products_p=intervals.sign_flip_p(changes, seed, n_resamples),
         smallest_detectable_difference=detectable,
         smallest_detectable_difference_products=max(
-            detectable, intervals.smallest_detectable_of_products(changes, len(pairs))
+            detectable, intervals.smallest_detectable_difference_of_products(changes, len(pairs))
         ),
     )
 
 
-def is_of_same_images(before: Sequence[Judged], after: Sequence[Judged]) -> bool:
+def have_same_images(before: Sequence[LabelledPrediction], after: Sequence[LabelledPrediction]) -> bool:
     """Tell whether two sets of predictions can be compared: same images, same truths."""
     first, second = ({(one.image_id, one.product_id, one.truth) for one in part} for part in (before, after))
     return first == second
@@ -106,18 +108,20 @@ def compare_with_baselines(layout: Layout, run_log: Path) -> None:
     compared = {
         name: metrics.to_json(compare(some, answered))
         for name, some in found.items()
-        if is_of_same_images(some, answered)
+        if have_same_images(some, answered)
     }
     # What baselines of a later data set cannot be compared with keeps its comparison with those of its own.
     if compared or not (run_log / "baselines.json").is_file():
         write_json(run_log / "baselines.json", compared)
 
 
-def _paired(before: Sequence[Judged], after: Sequence[Judged]) -> list[tuple[Judged, Judged]]:
+def _paired(
+    before: Sequence[LabelledPrediction], after: Sequence[LabelledPrediction]
+) -> list[tuple[LabelledPrediction, LabelledPrediction]]:
     """Return both answers about each image, sorted by image id."""
     first, second = ({one.image_id: one for one in part} for part in (before, after))
     if (len(first), len(second)) != (len(before), len(after)):
         raise StageError("Predictions to compare must answer once about each image, not several times")
-    if not first or not is_of_same_images(before, after):
+    if not first or not have_same_images(before, after):
         raise StageError("Only predictions of the same images can be compared; run zero_shot.py and finetune.py again")
     return [(first[i], second[i]) for i in sorted(first)]

@@ -9,19 +9,19 @@ import numpy as np
 from skincare.evaluation import hierarchy, intervals
 from skincare.evaluation.calibration import (
     ChosenThreshold,
-    Rights,
-    Table,
-    area_under_risk_coverage,
+    LogProbabilities,
+    Mask,
+    apply_temperature,
+    as_arrays,
+    aurc,
     brier_score,
-    confidence_of,
     expected_calibration_error,
     fit_temperature,
-    least_area,
+    optimal_aurc,
     reliability,
     risk_coverage,
-    table_of,
     threshold_for_risk,
-    with_temperature,
+    top1,
 )
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels
@@ -32,17 +32,18 @@ def summarise(
 ) -> dict[str, Any]:
     """Return what a reader should know about the confidence on test; temperature and thresholds are chosen on val.
 
-    ece, brier: with the fitted temperature, *_before without; aurc: area under `risk_coverage`, to be read between
-    aurc_least (right answers are always the surest) and aurc_random (confidence says nothing); wanted: per wanted risk
-    the threshold, its coverage, risk and bound on val (null where val vouches for none), what test then shows, and the
-    95 % interval of that risk as if images were independent; hierarchy: see `skincare.evaluation.hierarchy`.
+    ece, brier: after temperature scaling, *_before without it. aurc: area under `risk_coverage`; it lies between
+    aurc_optimal (every correct prediction has a higher confidence than every wrong one) and aurc_random (confidence
+    carries no information). wanted: for each wanted risk the threshold, its coverage, risk and bound on val (null where
+    no threshold qualifies), coverage and risk on test, and the 95 % interval of that risk for independent images.
+    hierarchy: see `skincare.evaluation.hierarchy`.
     """
-    (val_table, val_truths), (table, truths) = table_of(val, labels), table_of(test, labels)
+    (val_table, val_truths), (table, truths) = as_arrays(val, labels), as_arrays(test, labels)
     temperature = fit_temperature(val_table, val_truths)
-    val_table, scaled = with_temperature(val_table, temperature), with_temperature(table, temperature)
+    val_table, scaled = apply_temperature(val_table, temperature), apply_temperature(table, temperature)
     points = risk_coverage(scaled, truths)
-    chosen = confidence_of(val_table, val_truths)
-    right = confidence_of(scaled, truths)[1]
+    chosen = top1(val_table, val_truths)
+    right = top1(scaled, truths)[1]
     return {
         "n_val": len(val_truths),
         "n_test": len(truths),
@@ -52,19 +53,19 @@ def summarise(
         "ece": expected_calibration_error(reliability(scaled, truths)),
         "brier_before": brier_score(table, truths),
         "brier": brier_score(scaled, truths),
-        "aurc": area_under_risk_coverage(points),
-        "aurc_least": least_area(int(right.sum()), len(truths)),
+        "aurc": aurc(points),
+        "aurc_optimal": optimal_aurc(int(right.sum()), len(truths)),
         "aurc_random": 1 - float(right.mean()),
         "reliability": [asdict(one) for one in reliability(scaled, truths)],
         "risk_coverage": [asdict(one) for one in points],
-        "wanted": [
-            _judged(risk, threshold_for_risk(*chosen, risk), *confidence_of(scaled, truths)) for risk in wanted_risks
-        ],
+        "wanted": [_judged(risk, threshold_for_risk(*chosen, risk), *top1(scaled, truths)) for risk in wanted_risks],
         "hierarchy": hierarchy.summarise((val_table, val_truths), (scaled, truths), wanted_risks, labels),
     }
 
 
-def _judged(wanted_risk: float, chosen: ChosenThreshold | None, confidence: Table, right: Rights) -> dict[str, Any]:
+def _judged(
+    wanted_risk: float, chosen: ChosenThreshold | None, confidence: LogProbabilities, right: Mask
+) -> dict[str, Any]:
     """Return what val promised and what test shows."""
     answered = confidence >= chosen.threshold if chosen else np.zeros(len(right), dtype=bool)
     n, n_wrong = int(answered.sum()), int((~right[answered]).sum())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from skincare.errors import MissingInputError, StageError
-from skincare.evaluation.calibration import Places, Rights, Table, with_temperature
+from skincare.evaluation.calibration import ClassIndices, LogProbabilities, Mask, apply_temperature
 from skincare.files import write_json
 
 # In a model's folder; `READER_FOLDER` beside it holds the reader that the weights were fitted with.
@@ -43,7 +43,7 @@ class Fusion:
     model_alone: float
 
 
-def fit(model: Table, reader: Table, is_read: Rights, truths: Places) -> Fusion:
+def fit(model: LogProbabilities, reader: LogProbabilities, is_read: Mask, truths: ClassIndices) -> Fusion:
     """Return the weights under which the truths are likeliest, pulled towards a plain mean as by a few images.
 
     model, reader: (n, k) log-probabilities; is_read: (n,), whether the pack was read. The loss is convex, so that
@@ -67,10 +67,10 @@ def fit(model: Table, reader: Table, is_read: Rights, truths: Places) -> Fusion:
     return Fusion(*(float(value) for value in found.x))
 
 
-def fuse(fusion: Fusion, model: Table, reader: Table, is_read: Rights) -> Table:
+def fuse(fusion: Fusion, model: LogProbabilities, reader: LogProbabilities, is_read: Mask) -> LogProbabilities:
     """Return (n, k) log-probabilities of both together."""
     both = fusion.model * model + fusion.reader * reader
-    return with_temperature(np.where(is_read[:, None], both, fusion.model_alone * model), 1.0)
+    return apply_temperature(np.where(is_read[:, None], both, fusion.model_alone * model), 1.0)
 
 
 def write(folder: Path, fusion: Fusion, **notes: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from skincare.evaluation import intervals
-from skincare.evaluation.calibration import Places, Rights, Table, confidence_of, threshold_for_risk
+from skincare.evaluation.calibration import ClassIndices, LogProbabilities, Mask, threshold_for_risk, top1
 from skincare.labels import Labels
 
 
@@ -23,7 +23,7 @@ class Policy:
     family_threshold: float | None
 
 
-def family_table(log_probabilities: Table, labels: Labels) -> Table:
+def family_table(log_probabilities: LogProbabilities, labels: Labels) -> LogProbabilities:
     """Return (n, families) log-probabilities, in the order of the families."""
     places = _family_places(labels)
     return np.stack(
@@ -32,31 +32,31 @@ def family_table(log_probabilities: Table, labels: Labels) -> Table:
     )
 
 
-def families_of(truths: Places, labels: Labels) -> Places:
+def families_of(truths: ClassIndices, labels: Labels) -> ClassIndices:
     """Return the places of families of places of labels."""
     return _family_places(labels)[truths]
 
 
-def _family_places(labels: Labels) -> Places:
+def _family_places(labels: Labels) -> ClassIndices:
     """Return (n_labels,) the place of each label's family."""
     families = [family for family, _ in labels.families]
     return np.array([families.index(labels.family_of(name)) for name in labels.names])
 
 
-def choose(log_probabilities: Table, truths: Places, wanted_risk: float, labels: Labels) -> Policy:
+def choose(log_probabilities: LogProbabilities, truths: ClassIndices, wanted_risk: float, labels: Labels) -> Policy:
     """Return the thresholds under which both kinds of answer are surely wrong at most at `wanted_risk`.
 
     The family's is chosen among the images whose category is not named; each promise has half of the 5 % of error.
     """
-    confidence, right = confidence_of(log_probabilities, truths)
+    confidence, right = top1(log_probabilities, truths)
     category = threshold_for_risk(confidence, right, wanted_risk, confidence_level=0.975)
     rest = confidence < category.threshold if category else np.ones(len(right), dtype=bool)
-    of_families = confidence_of(family_table(log_probabilities, labels)[rest], families_of(truths, labels)[rest])
+    of_families = top1(family_table(log_probabilities, labels)[rest], families_of(truths, labels)[rest])
     family = threshold_for_risk(*of_families, wanted_risk, confidence_level=0.975)
     return Policy(category.threshold if category else None, family.threshold if family else None)
 
 
-def apply(policy: Policy, log_probabilities: Table, labels: Labels) -> tuple[Rights, Rights]:
+def apply(policy: Policy, log_probabilities: LogProbabilities, labels: Labels) -> tuple[Mask, Mask]:
     """Return, per image, whether the category is named and whether the family is; neither means no answer."""
     surest, surest_family = (
         np.exp(one.max(axis=1)) for one in (log_probabilities, family_table(log_probabilities, labels))
@@ -72,7 +72,10 @@ def apply(policy: Policy, log_probabilities: Table, labels: Labels) -> tuple[Rig
 
 
 def summarise(
-    val: tuple[Table, Places], test: tuple[Table, Places], wanted_risks: Sequence[float], labels: Labels
+    val: tuple[LogProbabilities, ClassIndices],
+    test: tuple[LogProbabilities, ClassIndices],
+    wanted_risks: Sequence[float],
+    labels: Labels,
 ) -> dict[str, Any]:
     """Return what families bring on test.
 
@@ -82,8 +85,8 @@ def summarise(
     """
     table, truths = test
     return {
-        "accuracy": float(confidence_of(table, truths)[1].mean()),
-        "family_accuracy": float(confidence_of(family_table(table, labels), families_of(truths, labels))[1].mean()),
+        "accuracy": float(top1(table, truths)[1].mean()),
+        "family_accuracy": float(top1(family_table(table, labels), families_of(truths, labels))[1].mean()),
         "family_of_category": float((families_of(table.argmax(axis=1), labels) == families_of(truths, labels)).mean()),
         "policies": [
             {"wanted_risk": risk, **_judged(choose(*val, risk, labels), table, truths, labels)} for risk in wanted_risks
@@ -91,10 +94,10 @@ def summarise(
     }
 
 
-def _judged(policy: Policy, table: Table, truths: Places, labels: Labels) -> dict[str, Any]:
+def _judged(policy: Policy, table: LogProbabilities, truths: ClassIndices, labels: Labels) -> dict[str, Any]:
     names_category, names_family = apply(policy, table, labels)
-    right = confidence_of(table, truths)[1]
-    family_right = confidence_of(family_table(table, labels), families_of(truths, labels))[1]
+    right = top1(table, truths)[1]
+    family_right = top1(family_table(table, labels), families_of(truths, labels))[1]
     n_answered = int((names_category | names_family).sum())
     n_wrong = int((names_category & ~right).sum() + (names_family & ~family_right).sum())
     return {

@@ -116,7 +116,7 @@ def smallest_detectable_difference(n: int, discordant_share: float) -> float:
     return high
 
 
-def smallest_detectable_of_products(changes: Sequence[float] | npt.NDArray[Any], n: int) -> float:
+def smallest_detectable_difference_of_products(changes: Sequence[float] | npt.NDArray[Any], n: int) -> float:
     """Return the same for images that come in products: `changes` are each product's, summed over its images.
 
     Source: (z_a + z_b) standard errors, the error as products vary (E. Miller, "Adding error bars to evals", 2024).

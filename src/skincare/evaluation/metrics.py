@@ -22,7 +22,7 @@ from skincare.labels import Labels
 Floats = npt.NDArray[np.float64]
 
 
-class Judged(Protocol):
+class LabelledPrediction(Protocol):
     """What a comparison needs of an answer; a Prediction has it."""
 
     @property
@@ -111,7 +111,7 @@ def score(
     if not predictions:
         raise StageError("There are no predictions to score")
     names = merging.names(merged, labels)
-    counts = count_by_product(merging.merge(predictions, merged, labels), names)
+    counts = confusion_by_product(merging.merge(predictions, merged, labels), names)
     draws = intervals.draw_products(len(counts), seed, n_resamples)
     confusion = counts.sum(axis=0)
     precision, recall, f1 = _per_category(confusion)
@@ -121,7 +121,7 @@ def score(
         n=len(predictions),
         n_products=len(counts),
         **_overall(counts, draws),
-        **_families(count_by_product(predictions, labels.names), draws, labels),
+        **_families(confusion_by_product(predictions, labels.names), draws, labels),
         precision_weighted=float(precision @ weights),
         recall_weighted=float(recall @ weights),
         f1_weighted=float(f1 @ weights),
@@ -133,7 +133,7 @@ def score(
     )
 
 
-def count_by_product(predictions: Sequence[Judged], names: Sequence[str]) -> Floats:
+def confusion_by_product(predictions: Sequence[LabelledPrediction], names: Sequence[str]) -> Floats:
     """Return (products, k, k + 1) counts of truth x answer, products sorted by id; the last column is no category."""
     products = {product_id: i for i, product_id in enumerate(sorted({one.product_id for one in predictions}))}
     place: dict[str | None, int] = {**{name: i for i, name in enumerate(names)}, None: len(names)}

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation.comparison import compare
-from skincare.evaluation.metrics import Judged
+from skincare.evaluation.metrics import LabelledPrediction
 from skincare.files import write_json
 from skincare.labels import Labels
 
@@ -34,7 +34,7 @@ class GateBaselineError(StageError):
 
 
 @dataclass(frozen=True)
-class GateAnswer:
+class GatePrediction:
     """What a baseline keeps of an answer."""
 
     image_id: str
@@ -48,7 +48,7 @@ class Baseline:
     """The answers that a candidate is compared with, and where they came from."""
 
     source: Mapping[str, str]
-    answers: tuple[GateAnswer, ...]
+    answers: tuple[GatePrediction, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Verdict:
         )
 
 
-def judge(baseline: Baseline, candidate: Sequence[Judged], margin: float) -> Verdict:
+def judge(baseline: Baseline, candidate: Sequence[LabelledPrediction], margin: float) -> Verdict:
     """Compare a candidate's answers; raises GateBaselineError when they are about other images."""
     if not (math.isfinite(margin) and -1 <= margin <= 1):
         raise StageError(f"--gate-margin is a difference of shares, -1 to 1 (0.02 is two points), not {margin}")
@@ -102,9 +102,9 @@ def judge(baseline: Baseline, candidate: Sequence[Judged], margin: float) -> Ver
     )
 
 
-def write_baseline(path: Path, answers: Sequence[Judged], source: Mapping[str, str]) -> None:
+def write_baseline(path: Path, answers: Sequence[LabelledPrediction], source: Mapping[str, str]) -> None:
     """Write answers, sorted by image id, for later gates."""
-    rows = [asdict(GateAnswer(one.image_id, one.product_id, one.truth, one.category)) for one in answers]
+    rows = [asdict(GatePrediction(one.image_id, one.product_id, one.truth, one.category)) for one in answers]
     rows.sort(key=lambda row: row["image_id"])
     write_json(path, {"kind": _KIND, "version": _VERSION, **source, "answers": rows})
 
@@ -135,18 +135,18 @@ def _parse(value: Any, labels: Labels) -> Baseline:
     return Baseline(source, parsed)
 
 
-def _answer(number: int, value: Any, labels: Labels) -> GateAnswer:
-    names = [field.name for field in fields(GateAnswer)]
+def _answer(number: int, value: Any, labels: Labels) -> GatePrediction:
+    names = [field.name for field in fields(GatePrediction)]
     if not isinstance(value, dict) or sorted(value) != sorted(names):
         raise ValueError(f"answer {number} is not an object with {', '.join(names)}")
     if not isinstance(value["image_id"], str) or not isinstance(value["product_id"], str):
         raise ValueError(f"answer {number}: ids must be text")
     if value["truth"] not in labels.names or value["category"] not in (None, *labels.names):
         raise ValueError(f"answer {number}: {value['truth']!r} or {value['category']!r} is no category")
-    return GateAnswer(**value)
+    return GatePrediction(**value)
 
 
-def _difference(baseline: Sequence[GateAnswer], candidate: Sequence[Judged]) -> str:
+def _difference(baseline: Sequence[GatePrediction], candidate: Sequence[LabelledPrediction]) -> str:
     """Say how the images of two sets of answers differ."""
     first, second = ({one.image_id: (one.truth, one.product_id) for one in part} for part in (baseline, candidate))
     alone, new = sorted(first.keys() - second.keys()), sorted(second.keys() - first.keys())

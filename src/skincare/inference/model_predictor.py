@@ -13,7 +13,7 @@ from PIL import Image
 
 from skincare.dataset import hints
 from skincare.errors import StageError
-from skincare.evaluation.calibration import with_temperature
+from skincare.evaluation.calibration import apply_temperature
 from skincare.inference.answer_parser import parser_of
 from skincare.inference.classifier import Classifier, DecodedImage
 from skincare.inference.decoders import DecoderOutput
@@ -102,5 +102,5 @@ class ModelPredictor:
 def _probability(output: DecoderOutput, category: str | None, temperature: float, labels: Labels) -> float | None:
     if category is None or not output.log_probabilities:
         return None
-    scaled = with_temperature(np.array([output.log_probabilities]), temperature)
+    scaled = apply_temperature(np.array([output.log_probabilities]), temperature)
     return float(np.exp(scaled[0, labels.index(category)]))

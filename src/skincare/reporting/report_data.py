@@ -33,7 +33,7 @@ CONFIDENCE_BANDS: Final = (
 
 
 @dataclass(frozen=True)
-class Answered:
+class TestImage:
     """One test image with the answers before and after training; `thumbnail` is a data URI or empty.
 
     likeliest, confidence, truth_probability: the name that the last model gives the highest probability, and what it
@@ -57,7 +57,7 @@ class Answered:
         return answer
 
     @property
-    def is_right(self) -> bool:
+    def is_correct(self) -> bool:
         """Tell whether that answer is the true category."""
         return self.last.category == self.truth
 
@@ -79,7 +79,7 @@ class ReportData:
     comparison: Mapping[str, Any]
     confidence: Mapping[str, Any]
     history: list[HistoryRow]
-    images: list[Answered]
+    images: list[TestImage]
     plots: Mapping[str, Path]
     # When the answers were given -> manifest.json of that run.
     manifests: Mapping[str, Mapping[str, Any]]
@@ -152,8 +152,8 @@ def _probabilities(
     ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl", labels) if one.image_id in asked]
     if not ranked:
         return {}
-    table, _ = calibration.table_of(ranked, labels)
-    table = np.exp(calibration.with_temperature(table, confidence.get("temperature", 1.0)))
+    table, _ = calibration.as_arrays(ranked, labels)
+    table = np.exp(calibration.apply_temperature(table, confidence.get("temperature", 1.0)))
     return {
         one.image_id: dict(zip(labels.names, row.tolist(), strict=True)) for one, row in zip(ranked, table, strict=True)
     }
@@ -162,19 +162,19 @@ def _probabilities(
 def _images(
     first: Mapping[str, Prediction], second: Mapping[str, Prediction],
     probabilities: Mapping[str, Mapping[str, float]], layout: Layout,
-) -> list[Answered]:  # fmt: skip
+) -> list[TestImage]:  # fmt: skip
     """Return all test images, mistakes first, the surest of them first; only so many with a thumbnail."""
     found = []
     for image_id, one in (second or first).items():
         chances = probabilities.get(image_id)
         likeliest = max(chances, key=chances.__getitem__) if chances else None
         found.append(
-            Answered(
+            TestImage(
                 image_id, one.truth, first.get(image_id), second.get(image_id), "", likeliest,
                 chances[likeliest] if chances and likeliest else None, chances[one.truth] if chances else None,
             )
         )  # fmt: skip
-    found.sort(key=lambda one: (one.is_right, -(one.confidence or 0.0), tables.natural_key(one.image_id)))
+    found.sort(key=lambda one: (one.is_correct, -(one.confidence or 0.0), tables.natural_key(one.image_id)))
     shown = [replace(one, thumbnail=_thumbnail(layout, one.last.file)) for one in found[:MAX_THUMBNAILS]]
     return shown + found[MAX_THUMBNAILS:]
 

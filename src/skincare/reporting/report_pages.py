@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from skincare import reference
+from skincare import reference_experiment
 from skincare.labels import UNKNOWN, skincare_labels
 from skincare.reporting import export_views, reader_views, report_views
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
@@ -56,7 +56,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "stage_names": STAGES,
         "plots": data.plots,
         "scores": report_views.headline_table(data),
-        "contenders": report_views.contenders(data),
+        "method_rows": report_views.method_rows(data),
         "categories": data.labels.names,
         "columns": (*data.labels.names, UNKNOWN),
         "unknown": UNKNOWN,
@@ -76,8 +76,12 @@ def _context(data: ReportData) -> dict[str, Any]:
         "hint_sources": report_views.HINT_SOURCES,
         "provenance": report_views.provenance(data),
         "has_reference": data.labels.names == skincare_labels().names,
-        "reference": {"before": reference.BEFORE, "after": reference.AFTER, "scraping": reference.SCRAPING,
-                      "cleaning": reference.CLEANING},
+        "reference": {
+            "before": reference_experiment.BEFORE,
+            "after": reference_experiment.AFTER,
+            "scraping": reference_experiment.SCRAPING,
+            "cleaning": reference_experiment.CLEANING,
+        },
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from skincare import reference
+from skincare import reference_experiment
 from skincare.evaluation.metrics import Scores
 from skincare.labels import UNKNOWN, Labels
 from skincare.reporting.report_data import ReportData
@@ -53,19 +53,19 @@ _DIFFERENCES: Final = {"accuracy": "difference", "f1_macro": "f1_macro_differenc
 def headline_table(data: ReportData) -> list[Score]:
     """Return the scores before and after training beside the published ones of the reference."""
     rows = [_score(data, key, label) for key, label in _SCORES]
-    published = f"{reference.N_TEST} (split by image)"
+    published = f"{reference_experiment.N_TEST} (split by image)"
     return [*rows, Score("Test images (products)", _size(data.before), _size(data.after), "", published)]
 
 
 def _score(data: ReportData, key: str, label: str) -> Score:
     before, after = (getattr(scores, key) if scores else None for scores in (data.before, data.after))
-    published = " → ".join(percent(side.get(key)) for side in (reference.BEFORE, reference.AFTER))
+    published = " → ".join(percent(side.get(key)) for side in (reference_experiment.BEFORE, reference_experiment.AFTER))
     difference = f"{100 * (after - before):+.1f}" if before is not None and after is not None else ""
     measured = _DIFFERENCES.get(key, "")
     if difference and f"{measured}_low" in data.comparison:
         low, high = (100 * data.comparison[f"{measured}_{end}"] for end in ("low", "high"))
         difference += f" ({low:+.1f} to {high:+.1f})"
-    if key not in reference.BEFORE:
+    if key not in reference_experiment.BEFORE:
         published = ""
     return Score(label, _with_interval(data.before, key), _with_interval(data.after, key), difference, published)
 
@@ -110,7 +110,7 @@ def _size(scores: Scores | None) -> str:
     return f"{scores.n:,} ({scores.n_products:,})" if scores else NOTHING
 
 
-class Contender(NamedTuple):
+class MethodRow(NamedTuple):
     """A line of the chart that sets the model beside the baselines; the interval is absent where none was measured."""
 
     label: str
@@ -121,19 +121,19 @@ class Contender(NamedTuple):
     is_model: bool
 
 
-def contenders(data: ReportData) -> list[Contender]:
+def method_rows(data: ReportData) -> list[MethodRow]:
     """Return the baselines and the model, weakest first."""
     found = data.stages["baselines"]["results"]["scores"] if "baselines" in data.stages else {}
-    rows = [_contender(one.get("label", name), one) for name, one in found.items()]
+    rows = [_method_row(one.get("label", name), one) for name, one in found.items()]
     for label, scores in (("The model before training", data.before), ("The model after training", data.after)):
         if scores:
-            rows.append(Contender(label, scores.accuracy, scores.accuracy_low, scores.accuracy_high, scores.f1_macro,
+            rows.append(MethodRow(label, scores.accuracy, scores.accuracy_low, scores.accuracy_high, scores.f1_macro,
                                   is_model=True))  # fmt: skip
     return sorted(rows, key=lambda row: row.accuracy)
 
 
-def _contender(label: str, one: Mapping[str, Any]) -> Contender:
-    return Contender(
+def _method_row(label: str, one: Mapping[str, Any]) -> MethodRow:
+    return MethodRow(
         label, one["accuracy"], one.get("accuracy_low"), one.get("accuracy_high"), one.get("f1_macro"), is_model=False
     )
 
@@ -146,7 +146,7 @@ class Cell:
     background: str
     ink: str
     answer: str
-    is_right: bool
+    is_correct: bool
 
 
 class MatrixRow(NamedTuple):

@@ -4,7 +4,7 @@ import logging
 from typing import Any, Final
 
 from skincare import figures, tables
-from skincare.evaluation import comparison, confidence, metrics, scoring
+from skincare.evaluation import comparison, confidence, metrics, rescoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.inference import predictions
@@ -67,7 +67,7 @@ class RunOutputs:
         scores = metrics.score(tested, data.labels)
         predictions.write_jsonl(self.log / "test_predictions.jsonl", tested)
         figures.draw_confusion_matrix(scores, "After training", self.plots / "cm_after_training.png")
-        scoring.compare_with_zero_shot(self.layout, self.log, tested)
+        rescoring.compare_with_zero_shot(self.layout, self.log, tested)
         comparison.compare_with_baselines(self.layout, self.log)
         check = export_check.evaluate_export(trainer, export, exported, self._selected_predictions(trainer))
         write_json(self.log / "export.json", check)

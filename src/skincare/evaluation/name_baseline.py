@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from skincare.catalogue import Product, name_family
 from skincare.labels import Labels
 
-Table = npt.NDArray[np.float64]
+LogProbabilities = npt.NDArray[np.float64]
 
 N_FOLDS: Final = 5
 # A category that was never seen is not impossible.
@@ -31,7 +31,7 @@ def name_model(strength: float) -> Any:
     return make_pipeline(make_union(letters, words), LogisticRegression(C=100 * strength, max_iter=2000))
 
 
-def log_probabilities(model: Any, inputs: Any, labels: Labels) -> Table:
+def log_probabilities(model: Any, inputs: Any, labels: Labels) -> LogProbabilities:
     """Return (n, k) log-probabilities of a trained scikit-learn classifier, whichever categories it has seen."""
     found = model.predict_log_proba(inputs)
     table = np.full((len(found), len(labels)), NEVER)
@@ -39,7 +39,7 @@ def log_probabilities(model: Any, inputs: Any, labels: Labels) -> Table:
     return np.maximum(table, NEVER)
 
 
-def cross_validate(products: Sequence[Product], seed: int, labels: Labels) -> Table | None:
+def cross_validate(products: Sequence[Product], seed: int, labels: Labels) -> LogProbabilities | None:
     """Return (products, k) log-probabilities, each by a model that has not seen its family of names.
 
     Five folds, stratified; the sizes of one product ("50ml", "200ml") are in one fold. None where a category has fewer

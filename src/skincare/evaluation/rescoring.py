@@ -19,7 +19,7 @@ def metrics_file(file: Path) -> Path:
     return file.with_name(f"{name}_metrics.json" if name else "metrics.json")
 
 
-def score_again(file: Path, labels: Labels) -> tuple[list[Prediction], list[Prediction], Scores]:
+def rescore(file: Path, labels: Labels) -> tuple[list[Prediction], list[Prediction], Scores]:
     """Read kept texts with today's parser, write predictions and scores; return the old, the new and their scores.
 
     Raises StageError for a file that holds two answers about one image.
@@ -34,7 +34,9 @@ def score_again(file: Path, labels: Labels) -> tuple[list[Prediction], list[Pred
     return old, new, scores
 
 
-def score_merged(file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group], labels: Labels) -> Scores:
+def rescore_merged(
+    file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group], labels: Labels
+) -> Scores:
     """Write and return the scores with categories merged, beside the plain ones."""
     scores = metrics.score(answered, labels, merged=groups)
     plain = metrics_file(file)
@@ -48,5 +50,5 @@ def compare_with_zero_shot(layout: Layout, folder: Path, answered: Sequence[Pred
     if not before.is_file():
         return
     zero_shot = predictions.read_jsonl(before, labels_of(layout))
-    if comparison.is_of_same_images(zero_shot, answered):
+    if comparison.have_same_images(zero_shot, answered):
         write_json(folder / "comparison.json", metrics.to_json(comparison.compare(zero_shot, answered)))

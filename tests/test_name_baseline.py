@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skincare.catalogue import Product, read_products
-from skincare.evaluation import metrics, names
+from skincare.evaluation import metrics, name_baseline
 from skincare.labels import skincare_labels
 from tests.helpers import prediction
 
@@ -27,7 +27,7 @@ def answers(some, table):
 
 def test_names_that_tell_are_read():
     some = products([(f"{word} {category}", category) for word in WORDS for category in CATEGORIES])
-    table = names.cross_validate(some, 0, skincare_labels())
+    table = name_baseline.cross_validate(some, 0, skincare_labels())
     assert np.exp(table).sum(axis=1) == pytest.approx(1, abs=1e-6)
     assert metrics.score(answers(some, table), skincare_labels()).accuracy > 0.95
 
@@ -38,29 +38,31 @@ def test_another_size_of_a_product_gives_nothing_away():
     made = ["".join(rng.choice(list("bcdfglmnprstvz"), 9)) for _ in range(14 * 6)]
     some = products([(f"{name} {size}ml", CATEGORIES[i % 14]) for i, name in enumerate(made) for size in (50, 200)])
     assert (
-        metrics.score(answers(some, names.cross_validate(some, 0, skincare_labels())), skincare_labels()).accuracy
+        metrics.score(
+            answers(some, name_baseline.cross_validate(some, 0, skincare_labels())), skincare_labels()
+        ).accuracy
         < 0.25
     )
 
 
 def test_too_few_families_for_folds_are_none():
     some = products([(f"{word} {category}", category) for word in WORDS[:4] for category in CATEGORIES])
-    assert names.cross_validate(some, 0, skincare_labels()) is None
-    assert names.cross_validate([], 0, skincare_labels()) is None
+    assert name_baseline.cross_validate(some, 0, skincare_labels()) is None
+    assert name_baseline.cross_validate([], 0, skincare_labels()) is None
 
 
 @pytest.mark.slow
 def test_the_real_names_score_what_is_known_of_them(real_data):
     """91.9 % is published of a plain five-fold split by product; measured here: 92.1 %."""
     some = read_products(real_data / "skincare_products_clean.csv", skincare_labels()).products
-    scores = metrics.score(answers(some, names.cross_validate(some, 0, skincare_labels())), skincare_labels())
+    scores = metrics.score(answers(some, name_baseline.cross_validate(some, 0, skincare_labels())), skincare_labels())
     assert scores.n == 1126
     assert scores.accuracy == pytest.approx(0.919, abs=0.01)
     assert scores.accuracy_low < 0.919 < scores.accuracy_high
 
 
 def test_the_name_model_uses_letters_words_and_weak_regularisation():
-    union, classifier = (step for _, step in names.name_model(0.5).steps)
+    union, classifier = (step for _, step in name_baseline.name_model(0.5).steps)
     letters, words = (one for _, one in union.transformer_list)
     assert (letters.analyzer, letters.ngram_range, letters.sublinear_tf) == ("char_wb", (2, 5), True)
     assert (words.analyzer, words.ngram_range, words.sublinear_tf) == ("word", (1, 2), True)
