@@ -131,3 +131,12 @@ def test_deferral_delays_the_next_request_and_its_end_is_reported():
         slot.record_status(200)
     assert one.delay_s == pytest.approx(slot.seconds / 4, abs=0.05)
     assert one.delay_s >= 0.05 / 4
+
+
+def test_a_refusal_reported_through_a_slot_halves_once():
+    one = throttle(delay_s=0.01)
+    with one.slot() as first, one.slot() as second:
+        first.record_status(429)
+        assert one.delay_s == pytest.approx(0.02)
+        second.record_status(429)
+    assert one.delay_s == pytest.approx(0.02)
