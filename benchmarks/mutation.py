@@ -56,7 +56,7 @@ MODULES: Final = {
     "evaluation/intervals.py": "intervals metrics comparison",
     "evaluation/merging.py": "merging comparison",
     "evaluation/metrics.py": "metrics",
-    "evaluation/names.py": "names",
+    "evaluation/name_baseline.py": "name_baseline",
     "evaluation/release_gate.py": "release_gate",
     "inference/answer_parser.py": "answer_parser answer_properties answer_kinds",
     "inference/mentions.py": "answer_parser answer_properties answer_kinds",
