@@ -1,15 +1,16 @@
-"""Turn the cleaned images into chat-format train, val and test files, split by product.
+"""Write the cleaned images as chat-format train, val and test files, split by product.
 
-In: clean_dataset/annotations/{clean_annotations,rejected}.csv, clean_dataset/images/, the catalogue; for hints
-clean_dataset/annotations/pack_text.jsonl or csv_data/products_metadata.csv.
-Out: clean_dataset/{train,val,test}.json, clean_dataset/split_manifest.csv, plots/dataset_split.png.
-Command: python src/build_dataset.py              70 / 15 / 15 %, no product, size of it or shared image in two splits
-         python src/build_dataset.py --split image   the reference's 80 / 20 % by image, to see what leaks
-         python src/build_dataset.py --cropped       the same split of the product crops that crop.py made
-         python src/build_dataset.py --hint text     the question comes with what read_text.py read on the pack
-Time: 1 s for 1,000 images that clean.py has measured on two cores; 8 s for others.
+- In: clean_dataset/annotations/{clean_annotations,rejected}.csv, clean_dataset/images/, the catalogue; for hints
+  clean_dataset/annotations/pack_text.jsonl or csv_data/products_metadata.csv.
+- Out: clean_dataset/{train,val,test}.json, clean_dataset/split_manifest.csv, plots/dataset_split.png.
+- Command: python src/build_dataset.py        70 / 15 / 15 %; no product, size of it or shared image in two splits
+- python src/build_dataset.py --split image   80 / 20 % by image as in the reference experiment, to compare the leakage
+- python src/build_dataset.py --cropped       the same split of the product crops of crop.py
+- python src/build_dataset.py --hint text     the question with the text that read_text.py read on the pack
+- Time: 1 s for 1,000 images that clean.py has measured, on two cores; 8 s for others.
 
-The manifest freezes where a product is: images and products that come later never move it. --resplit starts anew.
+The manifest freezes the split of every product: images and products that are added later never move it. --resplit
+discards it.
 """
 
 import dataclasses
@@ -41,39 +42,39 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """How to split, and what the question holds."""
 
     resumes: ClassVar[bool] = False
 
     split: Literal["product", "image"] = "product"
-    """Split by product, or by image as the reference did (leaky, to compare)."""
+    """Split by product, or by image as in the reference experiment (leaky, to compare)."""
     seed: int = 0
     """Seed of the split."""
     resplit: bool = False
-    """Forget the frozen split of earlier runs."""
+    """Discard the frozen split of earlier runs."""
     cropped: Annotated[bool, tyro.conf.arg(aliases=("--focused",))] = False
-    """Take the product crops of clean_dataset/focused/ instead of clean_dataset/images/."""
+    """Use the product crops of clean_dataset/focused/ instead of clean_dataset/images/."""
     hint: HintKind = "none"
-    """What comes with the question: text read on the pack, or the shop's metadata (brand, size, price, ingredients)."""
+    """Hint after the question: text read on the pack, or the shop's metadata (brand, size, price, ingredients)."""
     hint_bytes: int = hints.MAX_BYTES
-    """UTF-8 bytes that a hint may take: as many tokens at most, as a rule a quarter of it."""
+    """Maximum length of a hint in UTF-8 bytes; a token takes one byte or more, four on average."""
     hint_with_name: bool = False
-    """Let metadata hold the product's name, which as a rule says the category: the report warns of it."""
+    """Include the product's name in the metadata; it mostly states the category, so the report warns about it."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Join categories, group, split, prove that nothing leaks, write."""
+    """Join the categories, group the products, split, check for leakage, write."""
     _check(config)
     labels = labels_of(layout)
     catalogue = read_products(config.catalogue or layout.catalogue, labels)
     products = {product.product_id: product for product in catalogue.products}
     rows = CLEAN.read(layout.clean_table)
-    strangers = sorted({row.product_id for row in rows if row.product_id not in products})
-    if strangers:
+    unknown_ids = sorted({row.product_id for row in rows if row.product_id not in products})
+    if unknown_ids:
         logger.warning(
-            "%d products are not in the catalogue and are left out: %s", len(strangers), ", ".join(strangers[:20])
+            "%d products are not in the catalogue and are excluded: %s", len(unknown_ids), ", ".join(unknown_ids[:20])
         )
     rows = [row for row in rows if row.product_id in products]
     if len({row.product_id for row in rows}) < len(SPLITS):
@@ -96,8 +97,8 @@ def run(config: Config, layout: Layout) -> Summary:
     else:
         parts = _split_by_image(config, examples)
     results = _results(config, parts, groups, group_of, labels)
-    results["products_not_in_catalogue"] = strangers
-    # The earlier split stays until this one is proven not to leak.
+    results["products_not_in_catalogue"] = unknown_ids
+    # The earlier split is kept until this one has passed the leakage check.
     runlog.remove_summary("build_dataset", layout)
     if manifest:
         MANIFEST.write(layout.split_manifest, manifest)
@@ -116,27 +117,27 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _check(config: Config) -> None:
-    """Raise StageError for options of hints that say nothing together."""
+    """Raise StageError for hint options that contradict each other."""
     if config.hint_bytes < 1:
-        raise StageError("--hint-bytes must be at least 1; --hint none leaves hints out")
+        raise StageError("--hint-bytes must be at least 1; --hint none switches hints off")
     if config.hint_with_name and config.hint != "metadata":
-        raise StageError("--hint-with-name goes with --hint metadata")
+        raise StageError("--hint-with-name needs --hint metadata")
 
 
 def _cropped_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
-    """Return image id -> product crop; raises StageError where crop.py has not run on what clean.py kept last."""
+    """Return image id -> product crop; raises StageError where crop.py has not seen the current cleaned images."""
     cropped = {row.image_id: row for row in CROPPED.read(layout.crop_table)}
-    behind = [
+    outdated = [
         row.image_id
         for row in rows
         if row.image_id not in cropped
         or cropped[row.image_id].source_sha256 != row.sha256
         or not (layout.root / cropped[row.image_id].file).is_file()
     ]
-    if behind:
+    if outdated:
         raise StageError(
-            f"{layout.crop_table}: {len(behind)} of {len(rows)} images are not cropped as they are now, such as "
-            f"{behind[0]}\nRun `python src/crop.py` again."
+            f"{layout.crop_table}: the crops of {len(outdated)} of {len(rows)} images are missing or out of date, such "
+            f"as {outdated[0]}\nRun `python src/crop.py` again."
         )
     return {image_id: row.file for image_id, row in cropped.items()}
 
@@ -144,7 +145,7 @@ def _cropped_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
 def _links(
     rows: Sequence[CleanRow], rejected: Sequence[RejectedRow], products: Mapping[str, Product], layout: Layout
 ) -> list[tuple[str, str]]:
-    """Return the pairs of products that must stay together."""
+    """Return the pairs of products that must be in one split: same name family, or a shared image."""
     families: dict[str, str] = {}
     links = [
         (product.product_id, families.setdefault(name_family(product.name), product.product_id))
@@ -166,7 +167,7 @@ def _split_by_product(
     config: Config, layout: Layout, groups: Sequence[splitting.Group], group_of: Mapping[str, str],
     examples: Sequence[Example], products: Mapping[str, Product],
 ) -> tuple[dict[str, list[Example]], list[SplitRow]]:  # fmt: skip
-    """Split, respecting the manifest; return also the rows of the new one."""
+    """Return the examples by split, with frozen products where the manifest has them, and the new manifest."""
     manifest = [] if config.resplit or not layout.split_manifest.is_file() else MANIFEST.read(layout.split_manifest)
     frozen = _frozen(manifest, group_of)
     split_of = splitting.assign(groups, config.seed, frozen)
@@ -191,17 +192,17 @@ def _check_filled(split_of: Mapping[str, str], layout: Layout) -> None:
 
 
 def _frozen(manifest: Sequence[SplitRow], group_of: Mapping[str, str]) -> dict[str, str]:
-    """Return group id -> split as frozen; a group that new data tied together across splits is an error."""
+    """Return group id -> frozen split; raises StageError for a group whose products are frozen in two splits."""
     frozen: dict[str, str] = {}
     for row in manifest:
         if row.split not in SPLITS:
-            raise StageError(f"split_manifest.csv: {row.split!r} is no split\n{MANIFEST.remedy}")
+            raise StageError(f"split_manifest.csv: {row.split!r} is not a split\n{MANIFEST.remedy}")
         group_id = group_of.get(row.product_id)
         if group_id is not None and frozen.setdefault(group_id, row.split) != row.split:
             raise StageError(
-                f"Product {row.product_id} is frozen in {row.split}, but now shares an image or a name with one in "
-                f"{frozen[group_id]} (group {group_id}). Take the image out, or split anew by --resplit; results "
-                "before and after that cannot be compared."
+                f"Product {row.product_id} is frozen in {row.split}, but now shares an image or a name with a product "
+                f"in {frozen[group_id]} (group {group_id}). Remove the image, or run with --resplit; results before "
+                "and after it cannot be compared."
             )
     return frozen
 
@@ -209,7 +210,7 @@ def _frozen(manifest: Sequence[SplitRow], group_of: Mapping[str, str]) -> dict[s
 def _split_by_image(config: Config, examples: Sequence[Example]) -> dict[str, list[Example]]:
     test_ids = splitting.split_by_image([one.image_id for one in examples], config.seed)
     test = [one for one in examples if one.image_id in test_ids]
-    # The reference stopped its training by the images that it also reported.
+    # The reference experiment used its test images for early stopping too.
     return {"train": [one for one in examples if one.image_id not in test_ids], "val": test, "test": test}
 
 
@@ -217,7 +218,7 @@ def _results(
     config: Config, parts: Mapping[str, Sequence[Example]], groups: Sequence[splitting.Group],
     group_of: Mapping[str, str], labels: Labels,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what the report shows; raises StageError when a split by product leaks."""
+    """Return the results for the report; raises StageError when a split by product leaks."""
     pairs = {split: [(one.product_id, one.category) for one in part] for split, part in parts.items()}
     measured = {split: splitting.leakage(pairs["train"], pairs[split], group_of) for split in ("val", "test")}
     if config.split == "product" and any(leak.same_group for leak in measured.values()):
@@ -238,7 +239,7 @@ def _results(
     absent = {split: [name for name, (n, _) in row.items() if not n] for split, row in table.items()}
     for split, names in absent.items():
         if names:
-            logger.warning("%s holds no image of: %s", split, ", ".join(names))
+            logger.warning("%s has no image of: %s", split, ", ".join(names))
     return {
         "split": config.split,
         "cropped": config.cropped,

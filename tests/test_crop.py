@@ -151,5 +151,5 @@ def test_the_dataset_takes_focused_images_in_the_same_split(layout):
         assert [one.image_id for one in focused] == [one.image_id for one in plain[split]]
         assert {one.image.rpartition("/")[0] for one in focused} == {"clean_dataset/focused"}
     write_clean(layout, {f"1000000{n}_1": jpeg(pack(n + (n == 3), 240)) for n in range(1, 9)})
-    with pytest.raises(StageError, match=r"1 of 8 images are not cropped.*10000003_1"):
+    with pytest.raises(StageError, match=r"the crops of 1 of 8 images.*10000003_1"):
         build_dataset.run(config, layout)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import build_dataset
 import export_dataset
-from skincare.dataset import chat, file_exports, hints
+from skincare.dataset import chat, hints
+from skincare.dataset.file_exports import FILE_FORMS
 from skincare.dataset.shards import ShardedDataset
 from skincare.errors import MissingInputError, StageError
 from skincare.inference.prediction_cache import PredictionCache
@@ -115,8 +116,9 @@ def test_other_trainers_tokenise_the_element_without_a_new_special_token(tiny_en
     image = "clean_dataset/images/a_1_1.jpg"
     plain, hinted = (chat.example(image, "Peel", skincare_labels(), hint) for hint in ("", hints.text_hint([text])))
     assert ids(chat.to_element(hinted)) == ids(chat.to_element(plain))
-    exported = file_exports._llamafactory({"train": [hinted]}, skincare_labels())
-    assert exported["train.json"].count("<image>") == 1
+    files = FILE_FORMS["llamafactory"].annotations({"train": [hinted]}, skincare_labels())
+    _, user, _ = json.loads(files["train.json"])[0]["messages"]
+    assert user["content"].count("<image>") == 1
 
 
 def test_tokens_are_those_of_the_whole_text(tiny_encoder):
@@ -215,7 +217,7 @@ def test_texts_of_other_images_are_an_error_that_names_the_stage(shop):
         build(shop, hint="text")
     for behind in (rows[1:], [dataclasses.replace(rows[0], sha256="0" * 64), *rows[1:]]):
         write_texts(shop, behind)
-        with pytest.raises(StageError, match=r"1 of \d+ images are not read(.|\n)*read_text\.py"):
+        with pytest.raises(StageError, match=r"1 of \d+ images is missing(.|\n)*read_text\.py"):
             build(shop, hint="text")
 
 

@@ -1,13 +1,12 @@
-"""The chat-format dataset files: one element per image, a question and the category as its answer.
+"""The chat-format dataset files: one element per image, with a question and the category as the answer.
 
     {"messages": [{"role": "user", "content": [{"type": "image", "image": "clean_dataset/images/<file>.jpg"},
                                                {"type": "text", "text": "What type of ..."}]},
                   {"role": "assistant", "content": [{"type": "text", "text": "Peel"}]}]}
 
-`datasets` loads them. Other trainers do not find the images in them: TRL trains without an error and without any image.
-`export_dataset.py` writes what they read. Product and image id are part of the file name
-(`<slug>_<product-id>_<n>.jpg`), so an element needs no further keys. A hint (see `skincare.dataset.hints`) is a
-second line of the question's text.
+`datasets` loads these files. Trainers need the forms of `export_dataset.py`: TRL trains on these files without an error
+and without any image. The product id and the image id are part of the file name (`<slug>_<product-id>_<n>.jpg`), so an
+element needs no further keys. A hint (see `skincare.dataset.hints`) is a second line of the question's text.
 """
 
 import json
@@ -28,7 +27,7 @@ _REMEDY: Final = "Make it with `python src/build_dataset.py`."
 
 @dataclass(frozen=True)
 class Example:
-    """One image (its path below the root), its category, and the question about it with its hint."""
+    """An image (its path below the root), its category, and the question about it with its hint."""
 
     image: str
     category: str
@@ -39,7 +38,7 @@ class Example:
 
 
 def example(image: str, category: str, labels: Labels, hint: str = "") -> Example:
-    """Return the example of an image's path below the root; ValueError for a path, category or hint that cannot be."""
+    """Return the example of an image's path below the root; ValueError for an invalid path, category or hint."""
     product_id, image_id = image_names.parse_path(image)
     labels.check(category)
     hint_kind(hint)
@@ -64,15 +63,15 @@ def read_dataset(layout: Layout, split: str) -> list[Example]:
     try:
         elements = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StageError(f"{path}: no JSON ({error})\n{_REMEDY}") from error
+        raise StageError(f"{path}: not valid JSON ({error})\n{_REMEDY}") from error
     if not isinstance(elements, list) or not elements:
-        raise StageError(f"{path}: holds no list of examples\n{_REMEDY}")
+        raise StageError(f"{path}: not a list of examples\n{_REMEDY}")
     labels = labels_of(layout)
     return [_from_element(element, f"{path}, element {n}", labels) for n, element in enumerate(elements, start=1)]
 
 
 def to_element(one: Example) -> dict[str, Any]:
-    """Return an example as the dataset files hold it."""
+    """Return an example as an element of a dataset file."""
     return {
         "messages": [
             {
@@ -90,9 +89,9 @@ def to_element(one: Example) -> dict[str, Any]:
 def _from_element(element: Any, where: str, labels: Labels) -> Example:
     try:
         user, assistant = element["messages"]
-        image, asked = user["content"]
-        return example(image["image"], assistant["content"][0]["text"], labels, hint_of(asked["text"], labels))
+        image, question = user["content"]
+        return example(image["image"], assistant["content"][0]["text"], labels, hint_of(question["text"], labels))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise StageError(f"{where}: not a question about an image with its answer\n{_REMEDY}") from error
+        raise StageError(f"{where}: not an image with a question and an answer\n{_REMEDY}") from error
     except ValueError as error:
         raise StageError(f"{where}: {error}\n{_REMEDY}") from error

@@ -1,11 +1,11 @@
-"""Hints: what is known of an image beside the image, as one line after the question.
+"""Hints: what is known about a product besides its image, as one line after the question.
 
     Reference OCR token: CERAVE, Hydrating Cleanser, 236 ml
     Product metadata: brand CeraVe; size 236 ml; price 9.50 GBP; ingredients Aqua, Glycerin
 
-The text is others': of a pack or of a shop's page. In a hint it is one line, and holds no `<` or `>`, so that nothing
-in it is a token of any chat template, here or in another trainer's. A budget in UTF-8 bytes bounds the line without a
-tokenizer: a byte-level one makes at most a token of each byte, of names and words about one of four.
+The text comes from a pack or from a shop's page, so it is not trusted. In a hint it is one line without `<` and `>`, so
+that nothing in it is a special token of a chat template, in this pipeline or in another trainer. A limit in UTF-8 bytes
+needs no tokenizer: a byte-level tokenizer makes at most one token per byte, and about one per four bytes of words.
 """
 
 import json
@@ -23,36 +23,36 @@ from skincare.tables import METADATA, CleanRow, MetadataRow
 from skincare.text_reading import pack_text
 from skincare.text_reading.pack_text import PackText
 
-# About as much as the front of a pack says: 400 bytes are 100 to 150 of Qwen's tokens, as many as an image has.
+# About the text on the front of a pack: 400 bytes are 100 to 150 of Qwen's tokens, as many as those of an image.
 MAX_BYTES: Final = 400
 N_INGREDIENTS: Final = 5
 
-# `<|im_end|>`, `<image>`, `<think>`: all tokens of templates that we know stand in these.
-_HARMLESS: Final = str.maketrans({"<": "‹", ">": "›"})
-_LONGEST_PART: Final = 1000  # characters of one line of a pack that are looked at
+# `<|im_end|>`, `<image>`, `<think>`: the special tokens of the known chat templates have these characters.
+_WITHOUT_BRACKETS: Final = str.maketrans({"<": "‹", ">": "›"})
+_LONGEST_PART: Final = 1000  # characters of one line of a pack that are used
 
 
-# In a model's folder: how the hints were made that it has learnt with.
+# In a model's folder: the settings of the hints that it was trained with.
 SETTINGS_FILE: Final = "hints.json"
 
 
 @dataclass(frozen=True)
 class HintSettings:
-    """What a prediction needs to give a model hints like those it was trained with; kind none: it had none."""
+    """The settings of a model's hints, which prediction repeats; kind none: it was trained without hints."""
 
     kind: HintKind = "none"
     max_bytes: int = MAX_BYTES
 
 
 def write_settings(folder: Path, hints: Sequence[str]) -> None:
-    """Write into a model's folder how the hints of its training were made; nothing where there were none."""
+    """Write the settings of the training's hints into a model's folder; nothing where there were none."""
     if (kind := kind_of(hints)) != "none":
         n_bytes = max(len(hint.removeprefix(HINT_LABELS[kind]).encode()) for hint in hints)
         write_json(folder / SETTINGS_FILE, asdict(HintSettings(kind, n_bytes)))
 
 
 def read_settings(folder: Path) -> HintSettings:
-    """Return how the hints of a model's training were made; raises StageError for a file that does not say it."""
+    """Return the settings of the hints that a model was trained with; raises StageError for an invalid file."""
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return HintSettings()
@@ -60,14 +60,14 @@ def read_settings(folder: Path) -> HintSettings:
         found = json.loads(path.read_text(encoding="utf-8"))
         settings = HintSettings(str(found["kind"]), int(found["max_bytes"]))  # type: ignore[arg-type]
     except (ValueError, TypeError, KeyError) as error:
-        raise StageError(f"{path}: does not say how hints are made ({error}); export the model again") from error
+        raise StageError(f"{path}: not valid settings of hints ({error}); export the model again") from error
     if settings.kind not in HINT_LABELS or settings.max_bytes < 1:
-        raise StageError(f"{path}: hints of an unknown kind, {settings}; export the model again")
+        raise StageError(f"{path}: unknown settings of hints, {settings}; export the model again")
     return settings
 
 
 def text_hint(lines: Iterable[str], max_bytes: int = MAX_BYTES) -> str:
-    """Return the hint of a pack's lines in their order, each said once; empty where none holds a letter or a digit."""
+    """Return the hint of a pack's lines in order, without repetitions; empty where none has a letter or a digit."""
     parts: dict[str, str] = {}
     for line in lines:
         part = plain(line)
@@ -79,7 +79,7 @@ def text_hint(lines: Iterable[str], max_bytes: int = MAX_BYTES) -> str:
 def metadata_hint(row: MetadataRow, max_bytes: int = MAX_BYTES, *, with_name: bool = False) -> str:
     """Return the hint of a product's brand, size, price and first ingredients; empty where nothing is known.
 
-    `with_name`: also its name, which as a rule says the category.
+    `with_name`: also its name, which mostly states the category.
     """
     known = {
         "name": row.name if with_name else "",
@@ -93,26 +93,25 @@ def metadata_hint(row: MetadataRow, max_bytes: int = MAX_BYTES, *, with_name: bo
 
 
 def plain(text: str) -> str:
-    """Return text as one line in which nothing is a token of a chat template.
+    """Return text as one line without special tokens of a chat template.
 
     "Serum<|im_end|>\\n" -> "Serum‹|im_end|›". NFC, as Qwen's tokenizer reads it.
     """
-    shown = "".join(c if c.isprintable() else _unseen(c) for c in text[:_LONGEST_PART])
-    return " ".join(unicodedata.normalize("NFC", shown).translate(_HARMLESS).split())
+    shown = "".join(c if c.isprintable() else _replacement(c) for c in text[:_LONGEST_PART])
+    return " ".join(unicodedata.normalize("NFC", shown).translate(_WITHOUT_BRACKETS).split())
 
 
-def _unseen(character: str) -> str:
-    """Return nothing for what takes no room (soft hyphens, marks of direction), else a blank."""
+def _replacement(character: str) -> str:
+    """Return nothing for a character without width (soft hyphens, direction marks), else a space."""
     return "" if unicodedata.category(character) == "Cf" else " "
 
 
 def hints_of(
     kind: HintKind, rows: Sequence[CleanRow], layout: Layout, max_bytes: int = MAX_BYTES, *, with_name: bool = False
 ) -> dict[str, str]:
-    """Return image id -> hint of the clean images; empty where nothing is known of one.
+    """Return image id -> hint of the clean images; empty where nothing is known about a product.
 
-    Raises MissingInputError where the table that the hints are made of is absent, StageError where it is of other
-    images.
+    Raises MissingInputError where the table with the facts is absent, StageError where it belongs to other images.
     """
     if kind == "text":
         texts = _current_texts(rows, layout)
@@ -125,26 +124,26 @@ def hints_of(
 
 
 def kind_of(hints: Iterable[str]) -> HintKind:
-    """Return where the hints of a dataset are from; StageError where they are from several places."""
+    """Return the kind of a dataset's hints; StageError where there are several kinds."""
     kinds = {hint_kind(hint) for hint in hints if hint}
     if len(kinds) > 1:
-        raise StageError(f"The examples hold hints of several kinds: {', '.join(sorted(kinds))}")
+        raise StageError(f"The examples have hints of several kinds: {', '.join(sorted(kinds))}")
     return kinds.pop() if kinds else "none"
 
 
 def _current_texts(rows: Sequence[CleanRow], layout: Layout) -> Mapping[str, PackText]:
     texts = pack_text.read_pack_text(layout.pack_text)
-    behind = [row.image_id for row in rows if (one := texts.get(row.image_id)) is None or one.sha256 != row.sha256]
-    if behind:
+    outdated = [row.image_id for row in rows if (one := texts.get(row.image_id)) is None or one.sha256 != row.sha256]
+    if outdated:
         raise StageError(
-            f"{layout.pack_text}: {len(behind)} of {len(rows)} images are not read as they are now, such as "
-            f"{behind[0]}\nRun `python src/read_text.py` again."
+            f"{layout.pack_text}: the text of {len(outdated)} of {len(rows)} images is missing or out of date, such as "
+            f"{outdated[0]}\nRun `python src/read_text.py` again."
         )
     return texts
 
 
 def _joined(label: str, separator: str, parts: Iterable[str], max_bytes: int) -> str:
-    """Return label and whole parts up to the budget; of a first part that does not fit what fits."""
+    """Return the label and as many whole parts as fit into `max_bytes`; a first part that is too long is cut."""
     found = ""
     for part in parts:
         longer = f"{found}{separator}{part}" if found else part.encode()[:max_bytes].decode(errors="ignore").strip()

@@ -1,4 +1,4 @@
-"""Where the bytes of a dataset's images come from: files below a folder, or shards (skincare.dataset.shards)."""
+"""Readers of a dataset's image files: from a folder here, from shards in `skincare.dataset.shards`."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from skincare.errors import StageError
 
 
 class ImageFiles(Protocol):
-    """Gives an image's bytes by its path in the dataset; may be asked from many threads."""
+    """Reads an image's bytes by its path in the dataset; safe to use from many threads."""
 
     def bytes_of(self, image: str) -> bytes:
-        """Return the bytes; raises StageError where they cannot be had."""
+        """Return the bytes; raises StageError where they cannot be read."""
         ...
 
     def sha256_of(self, image: str) -> str:
-        """Return the hash of the bytes, if need be without having them; raises StageError as `bytes_of` does."""
+        """Return the SHA-256 of the bytes, without reading them where it is known; raises StageError."""
         ...
 
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Images as files below a root."""
+    """Image files below a root folder."""
 
     root: Path
 
@@ -34,5 +34,5 @@ class FolderImages:
             raise StageError(f"{image}: {error.strerror}\nRun `python src/build_dataset.py` again.") from error
 
     def sha256_of(self, image: str) -> str:
-        """Return the hash of a file's bytes; raises StageError where it cannot be read."""
+        """Return the SHA-256 of a file's bytes; raises StageError where it cannot be read."""
         return hashlib.sha256(self.bytes_of(image)).hexdigest()

@@ -1,6 +1,6 @@
-"""The two forms of a shard: images with their categories in, one file's bytes out, and back.
+"""The two shard formats, WebDataset and Parquet: images with their categories to the bytes of one file, and back.
 
-The same images give the same bytes, whoever packs them and when. Packing and unpacking Parquet needs pyarrow.
+The same images give the same bytes at any time. Parquet needs pyarrow.
 """
 
 import io
@@ -19,28 +19,28 @@ Packed = Sequence[tuple[Example, bytes]]
 
 @dataclass(frozen=True)
 class ShardFormat:
-    """How shards of one kind are called, written and read."""
+    """The file ending of a format and its functions."""
 
     ending: str
-    # The flag: whether any example of the dataset carries a hint; hints then have a place in every shard.
+    # The flag: whether any example of the dataset has a hint; every shard then has a column for hints.
     pack: Callable[[Packed, bool], bytes]
-    # Yields image id and bytes of each image; any bytes give images or one of the errors that `unpack` names.
+    # Yields (image id, bytes); any input yields images or raises one of the errors that `unpack` catches.
     unpack: Callable[[bytes], Iterator[tuple[str, bytes]]]
 
 
 def unpack(kind: "Format", content: bytes) -> dict[str, bytes]:
-    """Return a shard's images by image id; ValueError where the bytes are no such shard."""
+    """Return a shard's images by image id; ValueError where the bytes are not a shard of this format."""
     try:
         return dict(FORMATS[kind].unpack(content))
     except (tarfile.TarError, OSError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no {kind} shard: {error}") from error
+        raise ValueError(f"not a {kind} shard: {error}") from error
 
 
 def _pack_tar(packed: Packed, _has_hints: bool) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for one, content in packed:
-            # A key of WebDataset ends at the first dot, and product names hold dots: the image id does not.
+            # WebDataset keys end at the first dot. File names may hold dots, image ids do not.
             element = json.dumps(to_element(one), ensure_ascii=False).encode()
             for ending, member in ((".jpg", content), (".cls.txt", one.category.encode()), (".json", element)):
                 info = tarfile.TarInfo(one.image_id + ending)
@@ -66,7 +66,7 @@ def _pack_parquet(packed: Packed, has_hints: bool) -> bytes:
     image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     schema = arrow.schema(
         [("image", image), *((name, arrow.string()) for name in texts)],
-        # By this `datasets` knows an image from a record.
+        # `datasets` reads the column types from here.
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     rows = [
@@ -77,7 +77,7 @@ def _pack_parquet(packed: Packed, has_hints: bool) -> bytes:
         for one, content in packed
     ]
     buffer = io.BytesIO()
-    # JPEGs do not get smaller.
+    # Compression does not make JPEGs smaller.
     parquet.write_table(arrow.Table.from_pylist(rows, schema), buffer, compression="none", row_group_size=100)
     return buffer.getvalue()
 

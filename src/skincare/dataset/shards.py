@@ -1,11 +1,11 @@
-"""A dataset as shards: some large files and an index, in a folder or any storage that fsspec knows (s3://, gs://, ...).
+"""A dataset as shards: a few large files and an index, in a folder or any fsspec storage (s3://, gs://, ...).
 
-    index.json                         what is in which shard, with hashes; written last, so that it names whole shards
-    train-00000-3f9a62c0d1b7.tar       called after its content: one that is there need not be written again
+    index.json                         the images of each shard, with hashes; written last, when all shards are there
+    train-00000-3f9a62c0d1b7.tar       the name has the hash of the content, so an existing shard is not written again
 
-Reading trusts the index alone: a shard must have its hash, an image must have its own, and nothing in a shard decides
-where anything is written. A shard is fetched once, when its first image is asked for; its images then lie in a
-cache, called after their content.
+Reading trusts the index alone: shards and images must match its hashes, and nothing in a shard determines where
+anything is written. A shard is fetched once, when its first image is read; its images are then cached on disk under
+their hashes.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ from skincare.paths import SPLITS
 INDEX: Final = "index.json"
 _REMEDY: Final = "Make it with `python src/export_dataset.py`."
 _NAME: Final = re.compile(r"(train|val|test)-[0-9]{5}-[0-9a-f]{12}\.(tar|parquet)")
-# Path, category, shard and hash; a hint stands behind them where there is one, in an index of version 2.
+# Path, category, shard and hash; in an index of version 2 followed by the hint, where there is one.
 _N_PLAIN: Final = 4
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard's file and its hash."""
+    """The file of a shard."""
 
     name: str
     sha256: str
@@ -69,7 +69,7 @@ class Storage:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file where readers see it whole or not at all, as far as the storage can."""
+        """Write a file atomically, where the storage supports it."""
         self._files.makedirs(f"{self._folder}/{name}".rpartition("/")[0], exist_ok=True)
         with self._files.transaction, self._files.open(f"{self._folder}/{name}", "wb") as file:
             file.write(content)
@@ -84,7 +84,7 @@ class Storage:
         return bool(self._files.exists(f"{self._folder}/{name}"))
 
     def remove_images_but(self, kept: set[str], folders: Iterable[str]) -> None:
-        """Remove earlier exports' images below these folders, and nothing that is not named like one."""
+        """Remove the images of earlier exports below these folders; files with other kinds of names stay."""
         for folder in folders:
             for path in self._files.find(f"{self._folder}/{folder}") if self.exists(folder) else []:
                 name = str(path)[len(self._folder) + 1 :]
@@ -92,7 +92,7 @@ class Storage:
                     self._files.rm_file(path)
 
     def remove_shards_but(self, kept: set[str]) -> None:
-        """Remove earlier exports' shards, and nothing that is not called like one."""
+        """Remove the shards of earlier exports; files with other kinds of names stay."""
         for path in self._files.ls(self._folder, detail=False):
             name = str(path).rpartition("/")[2]
             if _NAME.fullmatch(name) and name not in kept:
@@ -103,7 +103,7 @@ def write_shards(
     storage: Storage, kind: Format, split: str, examples: Sequence[Example], bytes_of: Callable[[str], bytes],
     max_bytes: int, *, has_hints: bool = False,
 ) -> Iterator[tuple[Shard, list[list[str]]]]:  # fmt: skip
-    """Pack a split in its order; yield each shard with its part of the index. Those that are there are kept."""
+    """Write a split in its order; yield each shard with its entries of the index. Existing shards are kept."""
     for number, packed in enumerate(_filled(examples, bytes_of, max_bytes)):
         content = FORMATS[kind].pack(packed, has_hints)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -117,7 +117,7 @@ def write_shards(
 def write_index(
     storage: Storage, kind: Format, shards: Sequence[Shard], images: dict[str, list[list[str]]], labels: Labels
 ) -> None:
-    """Make an export valid: what it names is there."""
+    """Write the index, which makes an export valid, and remove older shards."""
     listed = [vars(shard) for shard in shards]
     index = {
         "version": _version(images),
@@ -131,9 +131,9 @@ def write_index(
 
 
 class ShardedDataset:
-    """An export, opened by its index; gives examples by split and images' bytes (see image_files).
+    """An export, opened by its index: examples by split, and an `ImageFiles` of their images.
 
-    Raises MissingInputError where there is none, StageError for an index or a shard that is not what it should be.
+    Raises MissingInputError without an index, StageError for an invalid index or shard.
     """
 
     def __init__(self, url: str, cache: Path, labels: Labels) -> None:
@@ -145,7 +145,7 @@ class ShardedDataset:
         except FileNotFoundError as error:
             raise MissingInputError("index of shards", f"{url}/{INDEX}", _REMEDY) from error
         except ValueError as error:
-            raise StageError(f"{url}/{INDEX}: no JSON ({error})\n{_REMEDY}") from error
+            raise StageError(f"{url}/{INDEX}: not valid JSON ({error})\n{_REMEDY}") from error
         try:
             self._read_index(index, labels)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -154,12 +154,12 @@ class ShardedDataset:
     def _read_index(self, index: Any, labels: Labels) -> None:
         self._format: Format = index["format"]
         if self._format not in FORMATS or index["version"] != _version(index["images"]):
-            raise ValueError(f"of an unknown kind: {str(self._format)[:50]!r}")
+            raise ValueError(f"unknown format: {str(self._format)[:50]!r}")
         if index["question"] != labels.question:
             raise ValueError(f"its question is not that of {labels.source}")
         self._shards = {one["name"]: Shard(**one) for one in index["shards"]}
-        if strange := [name for name in self._shards if not _NAME.fullmatch(name)]:
-            raise ValueError(f"no name of a shard: {strange[0][:100]!r}")
+        if invalid := [name for name in self._shards if not _NAME.fullmatch(name)]:
+            raise ValueError(f"not the name of a shard: {invalid[0][:100]!r}")
         self.parts: dict[str, list[Example]] = {}
         self._places: dict[str, tuple[str, str]] = {}
         for split in SPLITS:
@@ -173,22 +173,22 @@ class ShardedDataset:
                 self._places[image] = (shard, sha256)
 
     def bytes_of(self, image: str) -> bytes:
-        """Return an image's bytes; its shard is fetched if need be."""
+        """Return an image's bytes, from the cache or after fetching its shard."""
         if image not in self._places:
             raise StageError(f"{image} is not in {self._storage.url}")
         shard, sha256 = self._places[image]
         if (content := self._cached(sha256)) is not None:
             return content
         with self._locks[shard]:
-            # Another thread may have been faster.
+            # Another thread may have fetched it meanwhile.
             if self._cached(sha256) is None:
                 self._fetch(self._shards[shard])
         if (content := self._cached(sha256)) is None:
-            raise StageError(f"{self._storage.url}/{shard}: {image} is not in it, or is not what the index says")
+            raise StageError(f"{self._storage.url}/{shard}: {image} is missing, or its hash is not that of the index")
         return content
 
     def sha256_of(self, image: str) -> str:
-        """Return the hash that an image's bytes must have; nothing is fetched."""
+        """Return the SHA-256 of an image's bytes according to the index; nothing is fetched."""
         if image not in self._places:
             raise StageError(f"{image} is not in {self._storage.url}")
         return self._places[image][1]
@@ -201,7 +201,7 @@ class ShardedDataset:
         return content if hashlib.sha256(content).hexdigest() == sha256 else None
 
     def _fetch(self, shard: Shard) -> None:
-        """Put a shard's images into the cache; raises StageError where it is not the one that was written."""
+        """Put a shard's images into the cache; raises StageError where its size or hash is not that of the index."""
         where = f"{self._storage.url}/{shard.name}"
         try:
             content = self._storage.read(shard.name)
@@ -221,7 +221,7 @@ class ShardedDataset:
 
 
 def _version(images: dict[str, list[list[str]]]) -> int:
-    """Return 2 where an entry has a hint, which readers of version 1 would not look for, else 1."""
+    """Return 2 where an entry has a hint, which readers of version 1 do not know, else 1."""
     return 2 if any(len(entry) > _N_PLAIN for part in images.values() for entry in part) else 1
 
 
@@ -232,7 +232,7 @@ def _entry(one: Example, shard: str, sha256: str) -> list[str]:
 def _filled(
     examples: Sequence[Example], bytes_of: Callable[[str], bytes], max_bytes: int
 ) -> Iterator[list[tuple[Example, bytes]]]:
-    """Yield as many examples at a time as a shard may hold, at least one."""
+    """Yield the examples of one shard after the other: up to `max_bytes` of images, at least one image."""
     packed: list[tuple[Example, bytes]] = []
     n_bytes = 0
     for one in examples:

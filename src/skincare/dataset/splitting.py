@@ -1,7 +1,7 @@
-"""Which images go to train, val and test: whole groups of products, every category in its share, repeatable.
+"""Grouped, stratified splitting: whole groups of products go to train, val or test, every category near its share.
 
-A group is what must not be torn apart: the images of a product, the sizes of one product ("50ml", "200ml"), products
-that share an image. A model that has seen one of them has seen the others.
+A group holds the images of a product, of its sizes ("50ml", "200ml") and of products that share an image: a model
+that was trained on one of them knows the others. The split depends on the groups and the seed alone.
 """
 
 import random
@@ -22,7 +22,7 @@ SHARES: Final[dict[str, float]] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 @dataclass(frozen=True)
 class Group:
-    """Products that stay together, named after the first of them, with their images by category."""
+    """Products that stay in one split; the id is that of the first product. n_images: by category."""
 
     group_id: str
     product_ids: tuple[str, ...]
@@ -31,10 +31,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Leakage:
-    """What a split's test images have in common with its training images, as shares of the test images.
+    """Overlap of test and training images, as fractions of the test images.
 
-    lookup_accuracy: how often "the category that most training images of the product have" is right, and the most
-    frequent category of all where the product is new; majority_accuracy: the latter for every image.
+    same_product, same_group: test images whose product or group is in train. lookup_accuracy: accuracy of predicting
+    the most frequent category of the product in train, or of all of train where the product is not in it.
+    majority_accuracy: accuracy of always predicting the most frequent category of train.
     """
 
     n_test: int
@@ -56,7 +57,7 @@ def group_products(product_ids: Iterable[str], links: Iterable[tuple[str, str]])
 
 
 def make_groups(group_of: Mapping[str, str], images: Iterable[tuple[str, str]]) -> list[Group]:
-    """Return the groups that have images, given as (product id, category) each, sorted by id."""
+    """Return the groups that have images, sorted by id; `images` are (product id, category) each."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     members: dict[str, set[str]] = defaultdict(set)
     for product_id, category in images:
@@ -69,10 +70,11 @@ def make_groups(group_of: Mapping[str, str], images: Iterable[tuple[str, str]]) 
 
 
 def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dict[str, str]:
-    """Return group id -> split, so that every category comes near SHARES in every split.
+    """Return group id -> split with every category near SHARES.
 
-    Greedy: the largest groups first, each to where it leaves the smallest squared distance from the shares; `frozen`
-    groups stay where they are. Then every category that can be is brought into every split.
+    Greedy: the largest groups first, each to the split where it adds least to the squared distance from the shares.
+    `frozen` groups keep their split. Then groups are moved so that every split has every category, as far as
+    possible, and is not empty.
     """
     total: Counter[str] = Counter()
     for group in groups:
@@ -85,7 +87,7 @@ def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dic
         filled[split].update(group.n_images)
 
     def cost(group: Group, split: str) -> float:
-        """Return by how much the squared relative distance from the shares grows; a full split costs most."""
+        """Return the change of the squared relative distance from the shares."""
         return sum(
             ((filled[split][category] + n - SHARES[split] * total[category]) ** 2
              - (filled[split][category] - SHARES[split] * total[category]) ** 2) / (SHARES[split] * total[category])
@@ -105,7 +107,7 @@ def assign(groups: Sequence[Group], seed: int, frozen: Mapping[str, str]) -> dic
 
 
 def _complete(free: Sequence[Group], groups: Sequence[Group], split_of: dict[str, str]) -> None:
-    """Move the smallest free groups so that no split lacks a category that has groups to spare."""
+    """Move the smallest free groups so that every split has each category of which another split has two groups."""
     for category in sorted({name for group in groups for name in group.n_images}):
         holders = [group for group in groups if category in group.n_images]
         for split in SPLITS:
@@ -117,9 +119,9 @@ def _complete(free: Sequence[Group], groups: Sequence[Group], split_of: dict[str
 
 
 def _fill_empty(free: Sequence[Group], groups: Sequence[Group], split_of: dict[str, str]) -> None:
-    """Give every empty split the free group that is missed least: of a category that stays where it was, and small.
+    """Move a free group to every empty split: the smallest whose categories the split that it leaves still has.
 
-    This matters for a handful of groups. A split stays empty where no free group can be spared.
+    This concerns data sets of a few groups. A split stays empty where no split has two groups, one of them free.
     """
     for split in SPLITS:
         n_in = Counter(split_of.values())
@@ -136,14 +138,14 @@ def _fill_empty(free: Sequence[Group], groups: Sequence[Group], split_of: dict[s
 
 
 def split_by_image(image_ids: Sequence[str], seed: int, test_share: float = 0.2) -> set[str]:
-    """Return the image ids of a test set drawn image by image, as the reference did; leaky, for comparison."""
+    """Return the image ids of a test set drawn by image, as in the reference experiment; leaky, for comparison."""
     ordered = sorted(image_ids, key=natural_key)
     random.Random(seed).shuffle(ordered)
     return set(ordered[: round(len(ordered) * test_share)])
 
 
 def leakage(train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]], group_of: Mapping[str, str]) -> Leakage:
-    """Measure a split whose images are given as (product id, category)."""
+    """Return the leakage between two non-empty sets of images, given as (product id, category) each."""
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for product_id, category in train:
         votes[product_id][category] += 1
