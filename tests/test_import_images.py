@@ -453,6 +453,7 @@ def test_a_killed_run_goes_on_to_the_same_result(source, layout, tmp_path):
     assert tables(layout) == tables(whole)
 
 
+@pytest.mark.slow
 def test_real_photos_are_all_imported_with_the_categories_of_their_table(real_data, layout):
     summary = run(real_data / "photos.csv", layout)
     with (real_data / "photos.csv").open(encoding="utf-8") as file:
