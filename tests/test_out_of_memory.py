@@ -179,7 +179,7 @@ def test_training_halves_the_pass_and_keeps_the_batch(layout, monkeypatch, caplo
         )
         finetune.run(config(layout, run="small"), layout)
     assert "out of memory in training: going on with 2 image(s) at a time" in caplog.text
-    assert "the batch of a step stays 8 image(s)" in caplog.text
+    assert "the batch of an optimizer step remains 8 image(s)" in caplog.text
     finetune.run(config(layout, run="two", micro_batch_size=2), layout)
     assert_same_result(layout, "small", "two")
 
