@@ -117,7 +117,7 @@ def test_images_that_are_rejected_with_all_their_duplicates_link_no_products(tmp
     assert {row.product_id: row.split for row in MANIFEST.read(layout.split_manifest)} == before
 
 
-def test_new_products_do_not_move_old_ones(tmp_path):
+def test_new_products_do_not_move_frozen_ones(tmp_path):
     layout = Layout(tmp_path)
     small_shop(layout, 24)
     build(layout)
@@ -129,7 +129,7 @@ def test_new_products_do_not_move_old_ones(tmp_path):
     assert len(after) == 36
 
 
-def test_a_new_tie_across_frozen_splits_is_an_error_not_a_leak(tmp_path):
+def test_a_new_link_between_frozen_splits_is_an_error(tmp_path):
     layout = Layout(tmp_path)
     small_shop(layout, 24)
     build(layout)
@@ -144,7 +144,7 @@ def test_a_new_tie_across_frozen_splits_is_an_error_not_a_leak(tmp_path):
     build(layout, resplit=True)
 
 
-def test_the_references_split_leaks_and_says_how_much(tmp_path):
+def test_a_split_by_image_reports_its_leakage(tmp_path):
     layout = Layout(tmp_path)
     small_shop(layout)
     parts, summary = build(layout, split="image")
@@ -155,7 +155,7 @@ def test_the_references_split_leaks_and_says_how_much(tmp_path):
     assert "split by image" in summary.headline
 
 
-def test_products_outside_the_catalogue_are_left_out_and_counted(tmp_path):
+def test_products_outside_the_catalogue_are_excluded_and_counted(tmp_path):
     layout = Layout(tmp_path)
     ids = small_shop(layout)
     rng = random.Random(0)
@@ -175,7 +175,7 @@ def test_absent_inputs_name_their_stage(tmp_path):
         build(layout)
 
 
-def test_what_the_cleaning_measured_is_not_decoded_again(tmp_path, monkeypatch):
+def test_images_with_cached_metrics_are_not_decoded_again(tmp_path, monkeypatch):
     layout = Layout(tmp_path)
     small_shop(layout, 12)
     with_store, _ = build(layout)
@@ -186,7 +186,7 @@ def test_what_the_cleaning_measured_is_not_decoded_again(tmp_path, monkeypatch):
     assert build(layout)[0] == anew, "what is measured here is remembered too"
 
 
-def test_a_kept_image_that_was_changed_afterwards_is_compared_as_it_is(tmp_path):
+def test_an_image_that_changed_after_cleaning_is_measured_again(tmp_path):
     layout = Layout(tmp_path)
     ids = small_shop(layout, 12)
     one, other = ids[0], ids[3]

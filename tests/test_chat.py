@@ -1,4 +1,4 @@
-"""The dataset files: what is written is read again, and what is malformed or leaves the folder is refused."""
+"""The dataset files: reading returns what was written; malformed files and paths outside the folder are refused."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_what_is_written_is_read_again_in_natural_order(tmp_path):
     assert read[1].product_id == "12"
 
 
-def test_the_format_is_the_one_that_trainers_read(tmp_path):
+def test_an_element_has_the_messages_of_the_contract(tmp_path):
     chat.write_dataset(Layout(tmp_path), "val", EXAMPLES[:1])
     assert json.loads((tmp_path / "clean_dataset" / "val.json").read_text()) == [
         {
@@ -72,7 +72,7 @@ def test_a_malformed_file_is_an_error_that_names_it_and_the_remedy(tmp_path, con
         chat.read_dataset(Layout(tmp_path), "train")
 
 
-def test_a_dataset_that_asks_another_question_is_refused(tmp_path):
+def test_a_dataset_with_another_question_is_refused(tmp_path):
     layout = Layout(tmp_path)
     chat.write_dataset(layout, "train", EXAMPLES)
     path = layout.dataset("train")

@@ -1,4 +1,4 @@
-"""The dataset files and exports, read by the libraries that they are for; skipped where one is not installed."""
+"""The dataset files and shards, loaded with `datasets`; skipped where it is not installed."""
 
 import json
 

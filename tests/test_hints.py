@@ -1,4 +1,4 @@
-"""Hints: plain text within a budget, never a token of the template; the dataset carries them or stays as it was."""
+"""Hints: plain text within a byte limit, without special tokens; a dataset without hints is unchanged."""
 
 import dataclasses
 import json
@@ -50,11 +50,11 @@ HOSTILE = (
         (["КРЕМ", "ครีม"], f"{OCR}КРЕМ, ครีม"),
     ],
 )
-def test_the_lines_of_a_pack_are_one_line_each_said_once(lines, expected):
+def test_a_text_hint_joins_the_lines_without_repetitions(lines, expected):
     assert hints.text_hint(lines) == expected
 
 
-def test_a_budget_cuts_where_it_must():
+def test_a_hint_is_cut_at_the_byte_limit():
     assert hints.text_hint(["abc", "def", "ghi"], 8) == f"{OCR}abc, def"
     assert hints.text_hint(["abc", "def", "ghi"], 12) == f"{OCR}abc, def"
     assert hints.text_hint(["КРЕМ"], 5) == f"{OCR}КР"
@@ -68,7 +68,7 @@ ROW = MetadataRow(
 )  # fmt: skip
 
 
-def test_metadata_says_what_is_known_and_the_name_only_when_told():
+def test_a_metadata_hint_has_the_known_fields_and_the_name_on_request():
     ingredients = "Aqua, Water, Glycerin, Niacinamide, Panthenol, Urea"
     known = f"brand Noor‹|im_end|›; size 30ml; price 9.50 GBP; ingredients {ingredients}"
     assert hints.metadata_hint(ROW) == f"{METADATA_LABEL}{known}"
@@ -79,7 +79,7 @@ def test_metadata_says_what_is_known_and_the_name_only_when_told():
 
 @given(st.lists(st.text() | st.sampled_from(HOSTILE), max_size=6), st.integers(1, 80))
 @settings(deadline=None)
-def test_whatever_a_pack_says_a_hint_is_text_within_its_budget(tiny_encoder, lines, max_bytes):
+def test_any_lines_give_a_hint_within_the_byte_limit(tiny_encoder, lines, max_bytes):
     """Also in tokens: a byte-level tokenizer makes at most one of each byte."""
     hint = hints.text_hint(lines, max_bytes)
     assert hint_of(with_hint(QUESTION, hint), skincare_labels()) == hint
@@ -194,7 +194,7 @@ def files(layout):
     return {split: layout.dataset(split).read_bytes() for split in SPLITS}
 
 
-def test_text_hints_come_with_their_images_and_leave_without_a_trace(shop):
+def test_text_hints_are_added_and_removed_without_other_changes(shop):
     build(shop)
     plain = files(shop)
     write_texts(shop, rows := CLEAN.read(shop.clean_table))
@@ -237,7 +237,7 @@ def test_metadata_is_joined_by_product(shop):
 
 
 @pytest.mark.parametrize("options", [{"hint_with_name": True}, {"hint": "text", "hint_bytes": 0}])
-def test_options_that_say_nothing_together_are_refused(shop, options):
+def test_contradictory_hint_options_are_refused(shop, options):
     with pytest.raises(StageError, match="--hint"):
         build(shop, **options)
 
@@ -285,7 +285,7 @@ def test_an_index_with_a_hostile_hint_is_refused(tmp_path):
         ShardedDataset(str(index.parent), tmp_path / "cache", skincare_labels())
 
 
-def test_settings_round_trip_and_say_the_longest_hint(tmp_path):
+def test_settings_round_trip_with_the_length_of_the_longest_hint(tmp_path):
     hints.write_settings(tmp_path, ["", "", ""])
     assert list(tmp_path.iterdir()) == []
     assert hints.read_settings(tmp_path) == hints.HintSettings("none", hints.MAX_BYTES)

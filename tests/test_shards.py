@@ -1,4 +1,4 @@
-"""Exports: the same bytes twice, nothing trusted that is read back, training from them the same as from files."""
+"""Shards: deterministic bytes, verified when they are read, and training from them equals training from files."""
 
 import contextlib
 import hashlib
@@ -60,7 +60,7 @@ def images_of(dataset):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_comes_back_is_what_was_packed(layout, kind):
+def test_reading_an_export_returns_its_examples_and_images(layout, kind):
     summary = export(layout, kind)
     dataset = ShardedDataset(str(layout.export(kind)), layout.root / "cache", skincare_labels())
     assert dataset.parts == {split: chat.read_dataset(layout, split) for split in SPLITS}
@@ -78,7 +78,7 @@ def test_the_same_dataset_gives_the_same_bytes(layout, kind):
     assert contents(layout.root / "again") == first
 
 
-def test_an_export_through_another_file_system_is_the_same(layout):
+def test_an_export_to_another_file_system_has_the_same_bytes(layout):
     export(layout)
     memory = fsspec.filesystem("memory")
     export(layout, to="memory://skincare/export")
@@ -92,7 +92,7 @@ def test_an_export_through_another_file_system_is_the_same(layout):
         memory.rm("skincare", recursive=True)
 
 
-def test_a_stopped_export_goes_on_and_leaves_no_old_shard(layout, monkeypatch):
+def test_a_stopped_export_resumes_and_removes_old_shards(layout, monkeypatch):
     export(layout)
     folder = layout.export("webdataset")
     whole = contents(folder)
@@ -105,7 +105,7 @@ def test_a_stopped_export_goes_on_and_leaves_no_old_shard(layout, monkeypatch):
     assert contents(folder) == whole | {"mine.txt": b"not a shard"}
 
 
-def test_a_shard_holds_no_more_than_it_may(made, monkeypatch, tmp_path):
+def test_no_shard_exceeds_the_size_limit(made, monkeypatch, tmp_path):
     biggest = max(path.stat().st_size for path in made.clean_images.iterdir())
     monkeypatch.setattr(export_dataset, "FolderImages", _ThreeHundredKilobytes)
     summary = export(made, shard_mb=1, to=str(tmp_path / "small"))
@@ -137,7 +137,7 @@ def test_tar_members_are_as_webdataset_names_them(layout):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shard_that_is_not_the_one_that_was_written_is_refused(layout, kind):
+def test_a_shard_with_another_size_or_hash_is_refused(layout, kind):
     export(layout, kind)
     shard = next(layout.export(kind).glob("test-*"))
     good = shard.read_bytes()
@@ -190,7 +190,7 @@ def test_a_hostile_index_is_refused(layout, change):
         spoiled(layout, change)
 
 
-def test_nothing_in_a_shard_decides_where_anything_is_written(layout):
+def test_names_in_a_shard_do_not_determine_where_files_are_written(layout):
     """A shard with hostile names, and an index that vouches for it."""
     export(layout)
     image = chat.read_dataset(layout, "train")[0]
@@ -218,7 +218,7 @@ def test_nothing_in_a_shard_decides_where_anything_is_written(layout):
     assert not (layout.root.parent / "outside.jpg").exists()
 
 
-def test_a_spoiled_cache_is_fetched_again(layout):
+def test_a_damaged_cached_image_is_fetched_again(layout):
     export(layout)
     first = images_of(ShardedDataset(str(layout.export("webdataset")), layout.root / "cache", skincare_labels()))
     for path in (layout.root / "cache").rglob("*"):
@@ -231,21 +231,21 @@ def test_a_spoiled_cache_is_fetched_again(layout):
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(KINDS), st.binary(max_size=2000))
-def test_any_bytes_are_a_shard_or_a_value_error(kind, content):
+def test_unpacking_any_bytes_returns_images_or_raises_value_error(kind, content):
     if kind == "parquet":
         pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     with contextlib.suppress(ValueError):
         unpack(kind, content)
 
 
-def test_storage_that_is_not_there_is_a_clear_error(tmp_path):
+def test_unreachable_storage_is_a_clear_error(tmp_path):
     with pytest.raises(MissingInputError, match="export_dataset"):
         ShardedDataset(str(tmp_path / "nothing"), tmp_path / "cache", skincare_labels())
     with pytest.raises(StageError, match="nowhere"):
         ShardedDataset("nowhere://bucket/x", tmp_path / "cache", skincare_labels())
 
 
-def test_the_card_counts_and_credits(layout):
+def test_the_card_has_counts_and_credits(layout):
     rows = []
     for one in chat.read_dataset(layout, "train")[:2]:
         row = IMAGES.row_type(product_url(one.product_id), one.image_id, one.product_id, one.image, "", 1, 1, 1, "",
@@ -277,7 +277,7 @@ def test_training_from_shards_is_the_same_run_as_from_files(layout):
 
 
 @pytest.mark.slow
-def test_a_run_from_shards_that_was_stopped_ends_with_the_same_bits(layout, monkeypatch):
+def test_a_resumed_run_from_shards_has_the_same_weights(layout, monkeypatch):
     export(layout, shard_mb=1)
     shards = str(layout.export("webdataset"))
     finetune.run(config(layout, run="whole", max_epochs=2, dataset=shards), layout)

@@ -1,4 +1,4 @@
-"""No group is torn apart, every category comes near its share, the same input gives the same split."""
+"""Groups stay whole, every category is near its share, the same input gives the same split."""
 
 import random
 from collections import Counter
@@ -32,7 +32,7 @@ def shares(groups, split_of):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_category_comes_near_its_share(seed):
+def test_every_category_is_near_its_share(seed):
     groups = shop(1000, seed)
     found, total = shares(groups, splitting.assign(groups, seed, {}))
     for split, share in SHARES.items():
@@ -47,7 +47,7 @@ def test_every_split_has_every_category_that_three_groups_show():
     assert all(share > 0 for row in found.values() for share in row.values())
 
 
-def test_the_order_of_groups_and_the_seed():
+def test_the_split_depends_on_the_seed_alone():
     groups = shop(200)
     first = splitting.assign(groups, 7, {})
     assert splitting.assign(groups, 7, {}) == first
@@ -82,7 +82,7 @@ def test_a_split_by_image_is_seeded_and_does_not_depend_on_the_order():
     assert test != splitting.split_by_image(ids, 4)
 
 
-def test_leakage_shares_are_those_counted_by_hand():
+def test_leakage_equals_values_counted_by_hand():
     train = [("1", "Peel"), ("1", "Oil"), ("1", "Oil"), ("2", "Balm"), ("3", "Oil")]
     test = [("1", "Oil"), ("2", "Balm"), ("4", "Oil"), ("5", "Peel"), ("1", "Mask")]
     leak = splitting.leakage(train, test, {"1": "1", "2": "2", "3": "3", "4": "3", "5": "5"})
