@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """The command line of the stage."""
 
     min_side_px: int | None = None
     """Least longer side of the product, 128 if left out; with `--rules reference` least side of the frame, 300."""

@@ -41,7 +41,7 @@ _SAVE_EVERY_S: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """The command line of the stage."""
 
     method: Method = "classical"
     """How the product is found: by its plain background, or by rembg's network where it is installed."""

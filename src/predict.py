@@ -42,7 +42,7 @@ _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """The command line of the stage."""
 
     resumes: ClassVar[bool] = False
 

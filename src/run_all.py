@@ -44,10 +44,10 @@ STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What the stage can be told."""
+    """The command line of the stage."""
 
     sample: bool = False
-    """Use the embedded shop and tiny model, under sample_run/ unless --root says otherwise."""
+    """Use the embedded shop and tiny model; the root is sample_run/ unless --root is given."""
     model: str | None = None
     """Model of the Hugging Face hub, or a local folder; the stages' default if left out, the embedded with --sample."""
     recipe: str = "reference"
@@ -117,7 +117,7 @@ def _run_stage(name: StageName, options: list[str]) -> None:
     logger.info("--- %s %s", name, " ".join(options))
     finished = subprocess.run([sys.executable, str(REPOSITORY / "src" / f"{name}.py"), *options], check=False)
     if finished.returncode:
-        error = StageError(f"{name}.py ended with exit code {finished.returncode}; what it said stands above")
+        error = StageError(f"{name}.py ended with exit code {finished.returncode}; its messages are above")
         error.exit_code = max(finished.returncode, 1)
         raise error
 

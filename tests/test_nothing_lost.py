@@ -146,7 +146,7 @@ def test_a_comparison_with_baselines_outlives_baselines_of_other_images(layout):
 
 def test_a_tiny_model_is_not_put_among_other_things(tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(StageError, match="folder of its own"):
+    with pytest.raises(StageError, match="choose another folder"):
         make_tiny_model.run(make_tiny_model.Config(out=tmp_path), Layout(tmp_path))
 
 
@@ -187,4 +187,4 @@ def test_a_start_that_fails_leaves_the_summary_and_all_else(layout, name):
 
 def test_what_to_do_after_an_interruption_is_true_of_each_stage(layout):
     assert "to go on" in clean.Config().resume_hint(layout)
-    assert "begins anew" in build_dataset.Config().resume_hint(layout)
+    assert "starts again" in build_dataset.Config().resume_hint(layout)

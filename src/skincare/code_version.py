@@ -1,4 +1,4 @@
-"""A digest of the code that made a cached result, so that a changed program computes it anew."""
+"""A digest of the code that made a cached result, so that a changed program computes it again."""
 
 import hashlib
 import importlib.metadata

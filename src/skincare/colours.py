@@ -1,6 +1,6 @@
 """From the pixels of any decoded file to the 8-bit sRGB on white that models and eyes expect.
 
-A shop's Adobe RGB image looks dull where its profile is ignored, a CMYK one garish. A profile is applied when it can
+Without its profile an Adobe RGB image is dull and a CMYK image garish. A profile is applied when it can
 be read, fits the pixels, leaves white white and moves any colour at all: the sRGB that most files carry does not.
 """
 
@@ -45,7 +45,7 @@ def to_srgb_on_white(image: Image.Image) -> tuple[Image.Image, tuple[Note, ...]]
 
 
 def is_srgb(image: Image.Image) -> bool:
-    """Tell whether `to_srgb_on_white` leaves an image as it is, which its header and profile tell."""
+    """Return whether `to_srgb_on_white` leaves an image unchanged, by its header and profile."""
     profile = image.info.get("icc_profile")
     is_plain = image.mode == "RGB" and not image.has_transparency_data
     return is_plain and (not profile or _conversion(profile, "RGB") == "needless")

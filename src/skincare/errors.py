@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class StageError(Exception):
-    """The stage cannot go on; the message says what is wrong and what to do."""
+    """The stage cannot continue; the message states the cause and the remedy."""
 
     exit_code = 1
 

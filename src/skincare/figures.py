@@ -1,6 +1,6 @@
 """Every plot of the pipeline: data in, a PNG out; the same data give the same bytes.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Colours are those of Okabe and Ito, which colour-blind readers can distinguish.
 """
 
 import io
@@ -19,7 +19,7 @@ from skincare.labels import UNKNOWN
 from skincare.paths import SPLITS
 from skincare.tables import HistoryRow
 
-# Before pyplot: without it matplotlib looks for a display.
+# Before pyplot is imported, which otherwise searches for a display.
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
@@ -164,11 +164,11 @@ _CURVES: Final = {
 
 
 def draw_confidence(confidence: Mapping[str, Any], path: Path) -> None:
-    """Draw how well confidence tells accuracy, and what answering only when sure would bring."""
+    """Draw the reliability diagram and the risk-coverage curve."""
     with plt.rc_context(_STYLE):  # type: ignore[arg-type]
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     bins, points = confidence["reliability"], confidence["risk_coverage"]
-    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as sure as right")
+    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
     left.plot([one["confidence"] for one in bins], [one["accuracy"] for one in bins], "o-", color=BLUE, label="test")
     left.set_title(f"Reliability: calibration error {confidence['ece']:.1%}", loc="left", fontweight="bold")
     left.set(xlabel="confidence, equally many images a point", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
@@ -188,7 +188,7 @@ def draw_confidence(confidence: Mapping[str, Any], path: Path) -> None:
         )
     if right.get_legend_handles_labels()[0]:
         right.legend(loc="upper left", fontsize=8)
-    right.set_title("Answering only when sure", loc="left", fontweight="bold")
+    right.set_title("Risk and coverage of abstention", loc="left", fontweight="bold")
     right.set(xlabel="share answered", ylabel="share of those wrong", xlim=(0, 1), ylim=(0, 1))
     for axes in (left, right):
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -1,7 +1,7 @@
 """What the bytes of an image file say before anything is decoded: its format, whether its end is missing, its damage.
 
 `skincare.images` decodes; here are the formats that it reads, those that it refuses by name, and the checks of a
-container's own lengths, which tell a truncated file from a damaged one.
+container's own lengths, which distinguish a truncated file from a damaged one.
 """
 
 import re
@@ -76,7 +76,7 @@ def is_unsupported_format(content: bytes) -> bool:
 
 
 def is_truncated(content: bytes) -> bool:
-    """Tell whether a WebP, AVIF or JPEG file is shorter than its own lengths promise, as far as its header says."""
+    """Return whether a WebP, AVIF or JPEG file is shorter than the lengths in its header."""
     format_name = sniff_format(content)
     if format_name == "WEBP":
         return 8 + int.from_bytes(content[4:8], "little") > len(content)

@@ -21,7 +21,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path` which takes its place when the block ends without an exception.
+    """Yield a temporary path in the folder of `path` that replaces it when the block ends without an exception.
 
     Unless `is_durable`, its content may not outlive a failure of the power before the next `os.sync`.
     """
@@ -40,7 +40,7 @@ def replacing(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` which takes its place, with all that was in it, when the block ends well."""
+    """Yield a new folder that replaces `path` and its contents when the block ends without an exception."""
     building, old = (path.parent / f".{uuid4().hex}.part" for _ in range(2))
     building.mkdir(parents=True)
     try:

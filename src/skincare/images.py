@@ -25,7 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 
 Reason = Literal["empty", "not_an_image", "unsupported_format", "too_many_pixels", "truncated", "corrupt"]
 
-# What the decoder noticed and dealt with, beside what colours.Note names.
+# What the decoder found and corrected, in addition to the notes of skincare.colours.
 Note = Literal["animated", "rotated"] | colours.Note
 
 # Eight times a 2,500 x 2,500 packshot; a header that promises more is a mistake or a decompression bomb.
@@ -58,7 +58,7 @@ def decode(content: bytes) -> Image.Image:
 
 
 def decode_with_notes(content: bytes) -> DecodedImage:
-    """Return what `decode` does, as an array, with what is known beside; raises BrokenImageError."""
+    """Return the pixels of `decode` as an array with format and notes; raises BrokenImageError."""
     opened = _open(content)
     pixels = _plain_jpeg(opened, content)
     if pixels is not None:

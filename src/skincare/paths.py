@@ -1,6 +1,6 @@
 """Every folder and file name of the pipeline, spelled once.
 
-A stage asks `Layout(root)` for its paths; the root is the repository by default, `sample_run/` for the embedded
+`Layout(root)` gives a stage its paths; the root is the repository by default, `sample_run/` for the embedded
 sample, and a temporary folder in tests. Asking for a path creates nothing.
 """
 
@@ -239,7 +239,7 @@ class Layout:
         return self.root / "plots" / f"{name}.png"
 
     def overlay(self, image_id: str) -> Path:
-        """Return the JPEG that shows where the model looks in an image."""
+        """Return the JPEG with the attribution overlay of an image."""
         return self.root / "plots" / "explain" / f"{image_id}.jpg"
 
     @property

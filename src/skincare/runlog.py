@@ -66,7 +66,7 @@ def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
         handlers.append(logging.FileHandler(path, encoding="utf-8"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
-    # Their INFO lines tell of every connection and of every font; a reader looks for ours.
+    # They log every connection and every font at INFO, which hides the stage's own lines.
     for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools", "torch"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

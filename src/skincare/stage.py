@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """What every stage can be told."""
+    """The options of every stage."""
 
     root: Path = REPOSITORY
     """Folder that holds csv_data/, product_images/, clean_dataset/, log/ and plots/."""
@@ -43,7 +43,7 @@ class StageConfig:
     cache_gb: float = 100.0
     """Size limit of .cache/ in GB; after the stage, the oldest vision features and images above it are deleted."""
 
-    # Whether a run that was interrupted goes on where it was, or begins anew.
+    # Whether a run resumes after an interruption or starts again from the beginning.
     resumes: ClassVar[bool] = True
 
     @property
@@ -60,7 +60,7 @@ class StageConfig:
         """Return what to do after an interruption; called when there was one."""
         del layout
         if not self.resumes:
-            return "nothing was changed; the same command begins anew"
+            return "nothing was changed; the same command starts again"
         return "run the same command again to go on"
 
 

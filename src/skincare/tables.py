@@ -53,7 +53,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """What is known of one product; an empty cell means that nobody stated it. See skincare.collecting.metadata."""
+    """Metadata of one product; an empty cell is an unknown value. See skincare.collecting.metadata."""
 
     product_url: str
     product_id: str

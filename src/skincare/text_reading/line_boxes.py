@@ -34,7 +34,7 @@ _SMALL_SIDE_PX: Final = 192
 # The detector needs some background around letters, also in thumbnails.
 _MARGIN_SHARE: Final = 0.04
 _MIN_MARGIN_PX: Final = 8
-# Share of a box's height that is trimmed above and below, since the detector leaves more space than the recogniser
+# Share of a box's height that is trimmed above and below: the detector leaves more space than recognition
 # expects. Catalogue words read on 28 real photos: 190 without trimming, 203 with 0.1, no gain with 0.15.
 _TRIM: Final = 0.1
 

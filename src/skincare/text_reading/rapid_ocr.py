@@ -1,7 +1,7 @@
 """PP-OCRv6 on onnxruntime with the models of rapidocr's wheel: detection at reduced size, recognition at full size.
 
 Time and memory of the detector grow with its input, so it receives only the content on a plain background, reduced to
-`DETECTION_PX` pixels. Those of the recogniser grow with the width of a line, so each line is cropped from the original
+`DETECTION_PX` pixels. Those of recognition grow with the width of a line, so each line is cropped from the original
 image and recognised alone, without padding; vertical lines and lines of low confidence are tried in both directions.
 rapidocr's own driver takes 1.7 times the time and 1.6 times the memory, see benchmarks/ocr_speed.py. The processing
 between the models is that of PP-OCR (differentiable binarisation, CTC); tests compare it with rapidocr.
@@ -41,7 +41,7 @@ DETECTION_PX: Final = 800_000
 _GRID_PX: Final = 32
 # Smaller images contain no legible text.
 _MIN_SIDE_PX: Final = 8
-# What the recogniser was trained on: lines 48 pixels high, values from -1 to 1.
+# What the recognition model was trained on: lines 48 pixels high, values from -1 to 1.
 _LINE_PX: Final = 48
 # More than a hundred letters; longer lines are squeezed, which bounds time and memory.
 _MAX_LINE_WIDTH_PX: Final = 4_800
