@@ -427,6 +427,17 @@ def test_what_changes_in_the_source_follows_and_ids_stay(source, layout):
     assert {path.name for path in layout.product_images.iterdir()} == {Path(row.file).name for row in rows.values()}
 
 
+def test_an_image_keeps_its_id_when_another_comes_before_it(source, layout):
+    put(source / "Toner" / "rose" / "b.jpg", pack(1))
+    run(source, layout)
+    (before,) = IMAGES.read(layout.images_table)
+    put(source / "Toner" / "rose" / "a.jpg", pack(2))
+    run(source, layout)
+    after = {row.source_url: row.image_id for row in IMAGES.read(layout.images_table)}
+    assert after["Toner/rose/b.jpg"] == before.image_id
+    assert after["Toner/rose/a.jpg"] == f"{before.product_id}_2"
+
+
 def test_a_lost_image_is_made_again(source, layout):
     put(source / "Toner" / "a.jpg", pack(1))
     run(source, layout)
