@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import run_all
-from skincare import stage
+from skincare import categories, stage
 from skincare.collecting.listing import adopt_catalogue
 from skincare.collecting.sources import source_named
 from skincare.errors import MissingInputError, StageError
@@ -291,3 +291,7 @@ def test_a_catalogue_of_own_labels_keeps_them_beside_the_types_of_shops(tmp_path
     (tmp_path / "labels.toml").unlink()
     path = adopt_catalogue(source_named("web_page"), given, Layout(tmp_path))
     assert sorted(row.product_type for row in CATALOGUE.read(path)) == ["Body Wash", "Serum", "cup", "cups"]
+
+
+def test_the_old_list_of_categories_is_that_of_the_default_labels():
+    assert skincare_labels().names == categories.CATEGORIES
