@@ -251,7 +251,7 @@ def _compared(summary: Summary) -> Summary:
     published = reference_experiment.SCRAPING
     if summary.results["n_products"] != published["products"]:
         return summary
-    comparison = f"{published['scraped']} of {published['products']:,} published for the reference"
+    comparison = f"{published['scraped']} of {published['products']:,} published for the reference experiment"
     headline = summary.headline.replace("%),", f"%; {comparison}),", 1)
     return dataclasses.replace(summary, headline=headline, results={**summary.results, "reference": published})
 
