@@ -1,4 +1,4 @@
-"""Name the category of any image, or of every image in a folder.
+"""Predict the category of an image, or of every image in a folder.
 
 By the text on the pack (--predictor text: OCR and the reader, no training, no torch), by a fine-tuned model (model), or
 by both (fused, after fuse.py). By default a fine-tuned model answers where there is one, fused with the reader where
@@ -111,12 +111,12 @@ def _predict_products(config: Config, layout: Layout, files: list[Path]) -> Summ
 def _summary(rows: list[ImagePrediction], predictor: Predictor) -> Summary:
     counts = Counter("named" if row.category != UNKNOWN else row.status for row in rows)
     without = ("abstained", "no_text", "other_script", "unreadable")
-    told = {"named": counts["named"], **{status: counts[status] for status in without}}
-    told["unnamed"] = len(rows) - sum(told.values())
-    rest = ", ".join(f"{n} {name}" for name, n in told.items() if n and name != "named")
+    shown = {"named": counts["named"], **{status: counts[status] for status in without}}
+    shown["unnamed"] = len(rows) - sum(shown.values())
+    rest = ", ".join(f"{n} {name}" for name, n in shown.items() if n and name != "named")
     return Summary(
-        headline=f"{told['named']} of {len(rows)} images named{', ' if rest else ''}{rest}",
-        counts=told,
+        headline=f"{shown['named']} of {len(rows)} images named{', ' if rest else ''}{rest}",
+        counts=shown,
         results={"predictor": predictor.name},
     )
 
@@ -153,7 +153,7 @@ def _predictor(config: Config, layout: Layout) -> Predictor:
 
 
 def _is_fused(config: Config, source: Path) -> bool:
-    """Tell whether the reader has a say beside the model; a decoder or a temperature that is named is the model's."""
+    """Return whether model and reader are fused; --decoder and --temperature are options of the model alone."""
     if config.predictor != "auto":
         return config.predictor == "fused"
     from skincare.evaluation import fusion  # scipy's optimizers would slow the reader's start
@@ -174,7 +174,7 @@ def _is_by_text(config: Config, layout: Layout) -> bool:
 
 
 def is_drawings_only(source: Path) -> bool:
-    """Tell whether a model folder holds the embedded stand-in or what was trained from it."""
+    """Return whether a model folder holds the embedded stand-in or a model trained from it."""
     try:
         widths = [json.loads((one / "config.json").read_text())["text_config"] for one in (source, TINY_MODEL)]
         return bool(widths[0]["hidden_size"] == widths[1]["hidden_size"])
@@ -183,9 +183,9 @@ def is_drawings_only(source: Path) -> bool:
 
 
 def _check(config: Config) -> None:
-    """Raise StageError for numbers that make no sense, and for options that contradict each other."""
+    """Raise StageError for numbers out of range and for options that contradict each other."""
     if not 0 < config.temperature < math.inf:
-        raise StageError(f"--temperature {config.temperature:g} is no number above 0")
+        raise StageError(f"--temperature {config.temperature:g} is not a number above 0")
     if config.batch_size < 1:
         raise StageError(f"--batch-size {config.batch_size} is below 1")
     if config.target == "product" and (config.csv or config.model or config.predictor not in ("auto", "text")):
@@ -197,7 +197,7 @@ def _check(config: Config) -> None:
     if config.min_confidence is None:
         return
     if not 0 <= config.min_confidence <= 1:
-        raise StageError(f"--min-confidence {config.min_confidence:g} is no probability between 0 and 1")
+        raise StageError(f"--min-confidence {config.min_confidence:g} is not a probability between 0 and 1")
     if config.decoder not in (None, *_WITH_PROBABILITIES):
         names = " or ".join(_WITH_PROBABILITIES)
         raise StageError(f"--min-confidence: the decoder {config.decoder} gives no probabilities; name {names}")
@@ -212,7 +212,7 @@ def _files(path: Path) -> list[Path]:
             return found
     elif path.is_file():
         return [path]
-    raise MissingInputError("image", path, "Name an image, or a folder that holds some.")
+    raise MissingInputError("image", path, "Name an image, or a folder with images.")
 
 
 def _newest_model(layout: Layout, *, is_needed: bool = True) -> Path | None:

@@ -67,7 +67,7 @@ def test_an_opening_read_once_for_all_changes_nothing(asked):
             network.head_scores(apart, states), network.head_scores(whole, states), rtol=1e-4, atol=1e-4
         )
         assert network.generate(encoder, apart, states) == network.generate(encoder, whole, states)
-    assert list(network._prompt_prefixes.kept) == [apart.prompt_prefix]
+    assert list(network._prompt_prefixes.prefixes) == [apart.prompt_prefix]
 
 
 def test_an_opening_follows_a_model_that_learns(asked):
@@ -127,7 +127,7 @@ def test_the_tree_says_each_name_and_nothing_else(tiny_encoder):
 
 def test_places_see_their_own_beginning_only(tiny_encoder):
     tree = build_trie(tiny_encoder, CATEGORIES)
-    sees = tree.sees()
+    sees = tree.attention_mask()
     for path, leaf in zip(tree.paths, tree.leaves.tolist(), strict=True):
         assert torch.equal(sees[leaf], path)
     assert torch.equal(sees.sum(1), tree.depths + 1)

@@ -129,9 +129,9 @@ def test_a_models_head_says_how_sure_it_is(tmp_path, folder):
     [
         ({"min_confidence": 0.5, "decoder": "generate"}, "generate gives no probabilities; name rank or head"),
         ({"min_confidence": 0.5, "decoder": "constrained"}, "constrained gives no probabilities"),
-        ({"min_confidence": 90}, "--min-confidence 90 is no probability"),
-        ({"min_confidence": float("nan")}, "--min-confidence nan is no probability"),
-        ({"temperature": 0.0}, "--temperature 0 is no number above 0"),
+        ({"min_confidence": 90}, "--min-confidence 90 is not a probability"),
+        ({"min_confidence": float("nan")}, "--min-confidence nan is not a probability"),
+        ({"temperature": 0.0}, "--temperature 0 is not a number above 0"),
         ({"temperature": float("inf")}, "--temperature inf"),
     ],
 )

@@ -37,7 +37,7 @@ def assert_same(one, other):
 def test_synonyms_are_scored_as_in_a_plain_pass_and_pooled_by_category(asked):
     network, encoder, grids, states = asked
     decoder = rankings.synonyms(network, encoder)
-    names = decoder.tree.names
+    names = decoder.trie.names
     scores = raw(asked, names)
     some = range(0, len(names), 9)
     for i, (grid, image) in enumerate(zip(grids, states, strict=True)):

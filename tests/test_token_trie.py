@@ -32,7 +32,7 @@ def test_the_path_of_a_label_has_its_tokens(trie):
 
 
 def test_a_position_attends_to_itself_and_its_ancestors(trie):
-    ancestors = [set(row.nonzero().flatten().tolist()) for row in trie.sees()]
+    ancestors = [set(row.nonzero().flatten().tolist()) for row in trie.attention_mask()]
     assert ancestors == [{0}, {0, 1}, {0, 2}, {0, 2, 3}, {4}, {4, 5}]
 
 

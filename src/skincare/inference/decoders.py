@@ -1,9 +1,9 @@
-"""Four ways to get an answer from the model, behind one call.
+"""Decoders: four methods to predict a label, with one interface.
 
-generate     free greedy text, read by the parser: the reference's way
-constrained  greedy text in which only the 14 names may be said
-rank         the exact likelihood of all 14 names, from one pass over the prompt and one over the tree of names
-head         a classification head, where the model was trained with one
+generate     free greedy text, which the parser maps to a label: the method of the reference experiment
+constrained  greedy text that is limited to the labels
+rank         the exact likelihood of every label, from one pass over the prompt and one over the token trie
+head         the classification head of a model that was trained with one
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from skincare.modeling.token_trie import TokenTrie, build_trie
 NAMES: Final[tuple[DecoderName, ...]] = get_args(DecoderName)
 MAX_NEW_TOKENS: Final = 30
 
-# Raise it with every change after which a decoder may answer otherwise: answers kept from before are then not used.
+# Increase it with every change of a decoder's outputs: cached predictions of other versions are not used.
 VERSION: Final = 1
 
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """What the model said; log_probabilities are those of the 14 categories, empty where the way gives none."""
+    """A decoded text; log_probabilities are those of all labels, empty for decoders without them."""
 
     text: str
     n_new_tokens: int
@@ -37,61 +37,61 @@ class DecoderOutput:
 
 
 class Decoder(Protocol):
-    """One way to get answers; its name says which."""
+    """A decoding method."""
 
     name: str
 
     def __call__(
         self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
     ) -> list[DecoderOutput]:
-        """Return an answer for each image, given by its grid and prefix features, and by its hint where there are."""
+        """Return an output for each image, given by its grid, its vision features and its hint."""
 
 
 class GreedyDecoder:
-    """Greedy text: free, or, with a tree of names, nothing but one of them."""
+    """Greedy decoding: free, or limited to the labels of a trie."""
 
-    def __init__(self, network: CachedQwen2VL, encoder: PromptEncoder, tree: TokenTrie | None = None) -> None:
-        self.name = "generate" if tree is None else "constrained"
+    def __init__(self, network: CachedQwen2VL, encoder: PromptEncoder, trie: TokenTrie | None = None) -> None:
+        self.name = "generate" if trie is None else "constrained"
         self.network = network
         self.encoder = encoder
-        self.next_tokens = tree.next_tokens if tree else None
+        self.next_tokens = trie.next_tokens if trie else None
 
     def __call__(
         self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
     ) -> list[DecoderOutput]:
-        """Return the text up to the end token, or its first 30 tokens."""
+        """Return the text up to the end token, at most 30 tokens."""
         batch = self.encoder.inference_batch(grids, hints).to(self.network.device)
         generated = self.network.generate(self.encoder, batch, features, MAX_NEW_TOKENS, self.next_tokens)
         return [DecoderOutput(self.encoder.decode(one.tokens), len(one.tokens), one.is_finished) for one in generated]
 
 
 class RankingDecoder:
-    """The likeliest of the 14 names, each scored as a whole with its end token.
+    """The most likely label, each scored as a whole with its end token.
 
-    Others than the names may be scored: `combine` makes (B, 14) scores of categories of those of the tree's answers.
+    The trie may hold other phrases: `combine` maps its scores to (B, n_labels) scores.
     """
 
     def __init__(
-        self, network: CachedQwen2VL, encoder: PromptEncoder, name: str = "rank", tree: TokenTrie | None = None,
+        self, network: CachedQwen2VL, encoder: PromptEncoder, name: str = "rank", trie: TokenTrie | None = None,
         combine: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores,
     ) -> None:  # fmt: skip
         self.name = name
         self.network = network
         self.encoder = encoder
-        self.tree = tree or build_trie(encoder, encoder.labels.names)
+        self.trie = trie or build_trie(encoder, encoder.labels.names)
         self.combine = combine
 
     def __call__(
         self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
     ) -> list[DecoderOutput]:
-        """Return the best name, with the log-probabilities of all names given that one of them is said."""
+        """Return the label with the highest score, with the log-probabilities of all, normalised over the labels."""
         batch = self.encoder.inference_batch(grids, hints).to(self.network.device)
-        scores = self.network.score_labels(batch, features, self.tree)
+        scores = self.network.score_labels(batch, features, self.trie)
         return _best(self.combine(scores), self.encoder.labels)
 
 
 class HeadDecoder:
-    """The classification head's choice."""
+    """The label with the highest score of the classification head."""
 
     name = "head"
 
@@ -105,13 +105,13 @@ class HeadDecoder:
     def __call__(
         self, grids: Sequence[Grid], features: Sequence[torch.Tensor], hints: Sequence[str] = ()
     ) -> list[DecoderOutput]:
-        """Return the category of the highest score, with the log-probabilities of all."""
+        """Return the label with the highest score, with the log-probabilities of all."""
         batch = self.encoder.inference_batch(grids, hints).to(self.network.device)
         return _best(self.network.head_scores(batch, features), self.encoder.labels)
 
 
 def make_decoder(name: DecoderName, network: CachedQwen2VL, encoder: PromptEncoder) -> Decoder:
-    """Return a decoder by its name; raises StageError where the model lacks what it needs."""
+    """Return a decoder by its name; raises StageError for the head of a model without one."""
     if name == "rank":
         return RankingDecoder(network, encoder)
     if name == "head":
@@ -120,7 +120,7 @@ def make_decoder(name: DecoderName, network: CachedQwen2VL, encoder: PromptEncod
 
 
 def _best(scores: torch.Tensor, labels: Labels) -> list[DecoderOutput]:
-    """Return answers from (B, 14) scores."""
+    """Return outputs from (B, n_labels) scores."""
     rows = torch.log_softmax(scores.double(), dim=-1).cpu()
     return [
         DecoderOutput(

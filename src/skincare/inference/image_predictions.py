@@ -1,4 +1,4 @@
-"""What is predicted for one image, and how it is shown: rows in, a table or a CSV file's text out."""
+"""Predictions of image files, and their output as a table or as CSV."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from skincare.tables import for_spreadsheet
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What is known about one image. `answer`: a model's words, or the pack's words that decided."""
+    """The prediction of one file. `answer`: the text that a model generated, or the phrases that the reader found."""
 
     file: str
     category: str
@@ -24,13 +24,13 @@ class ImagePrediction:
     answer: str
 
     def cells(self) -> list[str]:
-        """Return the row as text; an image whose predictor gives no probability has an empty cell."""
+        """Return the row as text; without a probability, the cell is empty."""
         probability = "" if self.probability is None else f"{self.probability:.4f}"
         return [self.file, self.category, probability, self.status, self.answer]
 
 
 def open_image(file: Path) -> Pixels | ImagePrediction:
-    """Return the image of a file, or the row that says why there is none."""
+    """Return the image of a file, or a prediction with the reason why it cannot be read."""
     try:
         return images.decode_with_notes(file.read_bytes()).pixels
     except (OSError, ValueError) as error:
@@ -38,17 +38,17 @@ def open_image(file: Path) -> Pixels | ImagePrediction:
 
 
 class Predictor(Protocol):
-    """Predicts images; `name` says with what, for the stage's summary."""
+    """Predicts image files; `name` describes it in the stage's summary."""
 
     name: str
 
     def __call__(self, files: Sequence[Path]) -> list[ImagePrediction]:
-        """Return one row per file, in order; a file that is no image is a row with the reason."""
+        """Return one prediction per file, in order; for a file that is no image with the reason."""
         ...
 
 
 def abstain_below(row: ImagePrediction, min_confidence: float | None) -> ImagePrediction:
-    """Return the row, without its category where that is not probable enough; the answer stays to be read."""
+    """Return the prediction with the category Unknown if its probability is below the threshold."""
     if min_confidence is None or row.probability is None or row.probability >= min_confidence:
         return row
     return row if row.category == UNKNOWN else replace(row, category=UNKNOWN, status="abstained")
@@ -59,7 +59,7 @@ def to_csv(rows: Sequence[ImagePrediction]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(field.name for field in fields(ImagePrediction))
-    # A model's words and a pack's may be anything, also a formula.
+    # A generated or printed text may be a spreadsheet formula.
     writer.writerows([for_spreadsheet(cell) for cell in row.cells()] for row in rows)
     return buffer.getvalue()
 
@@ -72,7 +72,7 @@ def to_table(rows: Sequence[ImagePrediction]) -> str:
 def _lines(rows: Sequence[ImagePrediction]) -> Iterator[str]:
     width = max(len("file"), *(len(row.file) for row in rows))
     for cells in ([field.name for field in fields(ImagePrediction)], *(row.cells() for row in rows)):
-        # A model's words and a file's name may hold line ends or terminal escapes; one image is one harmless line.
+        # A generated text or a file name may hold line ends or terminal escapes.
         file, category, probability, status, answer = (
             "".join(letter if letter.isprintable() else " " for letter in cell) for cell in cells
         )

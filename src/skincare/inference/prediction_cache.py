@@ -1,8 +1,7 @@
-"""Answers as a model gives them, written down at once: an evaluation that is killed goes on where it was.
+"""The prediction cache: decoder outputs are stored after each batch, so that a killed evaluation continues.
 
-One file per model, prompt, processor and decoder, one JSON line per image, only ever appended to. An entry's key is
-a hash over all that decides an answer: the image's bytes, its hint and what `identity` names. A line that a crash
-tore is as good as absent.
+One append-only file per model, prompt, processor and decoder, one JSON line per image. The key of a line is a hash of
+everything that an output depends on: the image's bytes, its hint and `identity`. A line torn by a crash is ignored.
 """
 
 import hashlib
@@ -21,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedOutput:
-    """An answer and the seconds that it took."""
+    """A decoder output and its share of the batch's seconds."""
 
     answer: DecoderOutput
     latency_s: float
 
 
 class PredictionCache:
-    """The kept answers of what `identity` describes; without a folder it only names their keys."""
+    """The stored outputs of an `identity`; without a folder nothing is stored and it only gives the keys."""
 
     def __init__(self, identity: Mapping[str, Any], folder: Path | None) -> None:
         self._identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -36,16 +35,16 @@ class PredictionCache:
         self._entries = _read(self.path) if self.path else {}
 
     def key(self, image_sha256: str, hint: str = "") -> str:
-        """Return the key of the answer about an image with its hint: 32 hex digits."""
-        asked = f"{image_sha256} {hint}" if hint else image_sha256
-        return hashlib.sha256(f"{self._identity} {asked}".encode()).hexdigest()[:32]
+        """Return the key of an image with its hint: 32 hex digits."""
+        query = f"{image_sha256} {hint}" if hint else image_sha256
+        return hashlib.sha256(f"{self._identity} {query}".encode()).hexdigest()[:32]
 
     def get(self, key: str) -> CachedOutput | None:
-        """Return a kept answer."""
+        """Return a stored output."""
         return self._entries.get(key)
 
     def add(self, entries: Iterable[tuple[str, CachedOutput]]) -> None:
-        """Append answers by their keys; they survive what happens next."""
+        """Append outputs by their keys, durably."""
         new = dict(entries)
         if not self.path or not new:
             return
@@ -61,7 +60,7 @@ class PredictionCache:
 
 
 def _ends_a_line(path: Path) -> bool:
-    """Tell whether a file is empty or ends with a whole line."""
+    """Return whether a file is empty or ends with a complete line."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
@@ -73,12 +72,12 @@ def _read(path: Path) -> dict[str, CachedOutput]:
         return {}
     lines = [line for line in path.read_bytes().split(b"\n") if line]
     entries = dict(entry for line in lines if (entry := _entry(line)))
-    logger.info("%d answers are kept in %s", len(entries), path)
+    logger.info("%d predictions are cached in %s", len(entries), path)
     return entries
 
 
 def _entry(line: bytes) -> tuple[str, CachedOutput] | None:
-    """Return key and entry of a line, None where it is torn or of another make."""
+    """Return key and entry of a line, None for a torn line or another format."""
     try:
         value = json.loads(line)
         given = value["answer"]

@@ -1,4 +1,4 @@
-"""The model's answers, one per image, and the JSON-lines files that keep them for ever."""
+"""Predictions, one per image, and the JSON-lines files that store them."""
 
 import json
 import types
@@ -18,39 +18,39 @@ _REMEDY: Final = "Make it with `python src/zero_shot.py`."
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer: the raw text stays, so that a better parser can read it again."""
+    """One prediction, with its raw text, so that it can be parsed again."""
 
     image_id: str
     product_id: str
     file: str
     split: str
     truth: str
-    # How the answer was got, see skincare.inference.decoders.
+    # See skincare.inference.decoders.
     decoder: str
     text: str
     n_new_tokens: int
-    # Whether the model ended by itself, or was cut off.
+    # Whether the model generated the end token, or the limit cut the text off.
     is_finished: bool
-    # What skincare.inference.answer_parser made of the text; None is no category.
+    # The result of skincare.inference.answer_parser; None is no category.
     category: str | None
     status: str
     candidates: tuple[str, ...]
     # Of the labels, in their order, where the decoder gives them.
     log_probabilities: tuple[float, ...]
-    # The share of its batch's time; the one field that another run does not repeat.
+    # The image's share of its batch's time; the only field that differs between runs.
     latency_s: float
-    # Of skincare.inference.answer_parser, where category, status and candidates come from.
+    # Version of the parser that category, status and candidates come from.
     parser_version: int = 0
     # Of the image's bytes.
     image_sha256: str = ""
-    # Of all that decides the answer, see skincare.inference.prediction_cache; empty where answers are not kept.
+    # Key of the prediction cache; empty for models in training.
     cache_key: str = ""
-    # What was said with the question, see skincare.dataset.hints.
+    # Hint after the question, see skincare.dataset.hints.
     hint: str = ""
 
 
 def parsed(prediction: Prediction, labels: Labels) -> Prediction:
-    """Return a prediction with what today's parser makes of its text."""
+    """Return a prediction with the current parser's label of its text."""
     answer = parser_of(labels).parse(prediction.text, is_finished=prediction.is_finished)
     return replace(
         prediction, category=answer.category, status=answer.status, candidates=answer.candidates,
@@ -70,12 +70,12 @@ def write_jsonl(path: Path, predictions: Iterable[Prediction]) -> None:
 def read_jsonl(path: Path, labels: Labels) -> list[Prediction]:
     """Return the predictions of a file in its order.
 
-    Raises MissingInputError when it is absent, StageError naming the line that is malformed.
+    Raises MissingInputError if it is absent, StageError naming a malformed line.
     """
     if not path.is_file():
         raise MissingInputError("predictions", path, _REMEDY)
     found = []
-    # Not splitlines: a model's text may hold characters that Python, but not JSON, takes for line ends.
+    # Not splitlines: a model's text may hold characters that Python, but not JSON, treats as line ends.
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line:
             try:
@@ -86,7 +86,7 @@ def read_jsonl(path: Path, labels: Labels) -> list[Prediction]:
 
 
 def _to_json(one: Prediction) -> dict[str, Any]:
-    """Return the object that is written; an answer without a hint does not speak of hints."""
+    """Return the object that is written; without the field `hint` if it is empty."""
     return {name: value for name, value in asdict(one).items() if name != "hint" or value}
 
 

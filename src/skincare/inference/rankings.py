@@ -1,9 +1,9 @@
-"""Other ways to rank the 14 names than by the likelihood of each, to see what the choice is worth.
+"""Variants of label ranking, for the ablations.
 
-rank            log p(name | image), the likelihood of the whole name: what evaluation and calibration use
-rank_per_token  the mean over the name's tokens, end token included: long names are not punished
-rank_pmi        log p(name | image) - log p(name | white image): what the image, not the habit, says for a name
-rank_synonyms   log of the sum over a category's name and its aliases: a model may mean Cleanser and say Face Wash
+rank            log p(label | image), the likelihood of the whole label: used by evaluation and calibration
+rank_per_token  the mean over the label's tokens, end token included, so that long labels have no disadvantage
+rank_pmi        log p(label | image) - log p(label | white image), which removes the prior of the label
+rank_synonyms   log of the sum over a label and its aliases, such as Face Wash for Cleanser
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.token_trie import build_trie
 
-_BLANK_SIDE_PX: Final = 448  # any square: the processor scales it to its limits
+_BLANK_SIDE_PX: Final = 448  # of a square that the processor scales to its limits
 
 
 def per_token(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
-    """Return the ranking by the mean log-likelihood of a name's tokens."""
+    """Return the ranking by the mean log-likelihood of a label's tokens."""
     n_tokens = torch.tensor([len(encoder.answer_tokens(name)) for name in encoder.labels.names], device=network.device)
     return RankingDecoder(network, encoder, "rank_per_token", combine=lambda scores: scores / n_tokens)
 
@@ -33,14 +33,14 @@ def pmi(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
     Source: Holtzman et al. 2021, "Surface form competition", with a white image as the domain's premise.
     """
     blank = encoder.patches(Image.new("RGB", (_BLANK_SIDE_PX, _BLANK_SIDE_PX), "white"))
-    tree = build_trie(encoder, encoder.labels.names)
+    trie = build_trie(encoder, encoder.labels.names)
     batch = encoder.inference_batch([blank.grid]).to(network.device)
-    prior = network.score_labels(batch, network.vision_features([blank]), tree)
-    return RankingDecoder(network, encoder, "rank_pmi", tree, lambda scores: scores - prior)
+    prior = network.score_labels(batch, network.vision_features([blank]), trie)
+    return RankingDecoder(network, encoder, "rank_pmi", trie, lambda scores: scores - prior)
 
 
 def synonyms(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
-    """Return the ranking by the likelihood of any of a category's names, written as the prompt writes them."""
+    """Return the ranking by the likelihood of a label or any of its aliases, in title case as in the prompt."""
     labels = encoder.labels
     phrases = {name: name for name in labels.names}
     phrases |= {one.phrase.title(): one.label for one in labels.aliases if one.language == ENGLISH}

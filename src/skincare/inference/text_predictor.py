@@ -11,7 +11,7 @@ from skincare.text_reading.reader import Reader
 
 
 class TextPredictor:
-    """Reads packs. The answer column holds the phrases that decided, the weightiest first."""
+    """Predicts with the reader of packs; the answer column holds its evidence, the strongest phrase first."""
 
     def __init__(self, reader: Reader, packs: PackReader) -> None:
         self.name = f"reader, {packs.name}"

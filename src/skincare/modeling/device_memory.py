@@ -1,4 +1,4 @@
-"""The most memory that a stretch of work took: on CUDA what tensors took, on a CPU the process's resident set."""
+"""Peak memory: of tensors on CUDA, of the process (resident set) on a CPU."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import torch
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin a stretch."""
+    """Reset the peak."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        # 5 sets the high-water mark back, see proc(5); where that is not allowed the mark is of the whole process.
+        # 5 resets the high-water mark, see proc(5); without permission it stays that of the whole process.
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
@@ -19,7 +19,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the peak since the last reset; 0 where the system does not tell."""
+    """Return the peak since the last reset; 0 if the system does not report it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)

@@ -1,6 +1,6 @@
-"""Which parts of Qwen2-VL learn: chosen as module objects, never by parts of a name, and counted.
+"""Freezing: the trainable part of Qwen2-VL is selected as module objects, not by substrings of names, and counted.
 
-The reference chose by substring and so trained the tied embedding too: 334 M parameters instead of 100 M.
+The reference experiment selected by substring and so trained the tied embedding too: 334 M parameters, not 100 M.
 """
 
 from typing import Any, Final
@@ -11,15 +11,15 @@ from torch import nn
 from skincare.errors import StageError
 from skincare.modeling.settings import Trainable
 
-# Parameters of the whole model and of the default choice, for Qwen2-VL-2B: the proof that the choice is meant.
+# Parameters of Qwen2-VL-2B and of its default trainable part, to check the selection.
 _MODEL_2B_PARAMETERS: Final = 2_208_985_600
 _DEFAULT_2B_TRAINABLE: Final = 100_563_200
 
 
 def trainable_modules(model: Any, trainable: Trainable) -> dict[str, nn.Module]:
-    """Return the modules that learn, by their path in the model; an output layer of its own is part of everything.
+    """Return the trainable modules by their path in the model; an untied output layer is part of `everything`.
 
-    Raises StageError when the model has fewer blocks or layers than are asked for.
+    Raises StageError if the model has fewer blocks or layers than `trainable` names.
     """
     if trainable.everything:
         is_tied = model.lm_head.weight is model.get_input_embeddings().weight
@@ -38,10 +38,10 @@ def trainable_modules(model: Any, trainable: Trainable) -> dict[str, nn.Module]:
 
 
 def freeze(model: Any, trainable: Trainable) -> dict[str, nn.Parameter]:
-    """Leave only the chosen modules trainable, in fp32, and return their parameters by name.
+    """Make only the selected modules trainable, in fp32, and return their parameters by name.
 
-    Frozen weights keep the checkpoint's dtype. Steps of 5e-7 vanish in bf16, so what learns must be fp32.
-    Raises StageError when the count is not what Qwen2-VL-2B must give, or not all where everything is to learn.
+    Frozen weights keep the checkpoint's dtype; steps of 5e-7 are rounded away in bf16. Raises StageError if the count
+    is wrong for Qwen2-VL-2B, or if `everything` leaves parameters out.
     """
     model.requires_grad_(False)
     for module in trainable_modules(model, trainable).values():
@@ -50,9 +50,11 @@ def freeze(model: Any, trainable: Trainable) -> dict[str, nn.Parameter]:
     chosen = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     n_trainable, n_parameters = count(chosen.values()), count(model.parameters())
     if trainable.everything and n_trainable != n_parameters:
-        raise StageError(f"{n_trainable:,} of {n_parameters:,} parameters would learn, not everything")
+        raise StageError(f"{n_trainable:,} of {n_parameters:,} parameters would be trained, not everything")
     if n_parameters == _MODEL_2B_PARAMETERS and trainable == Trainable() and n_trainable != _DEFAULT_2B_TRAINABLE:
-        raise StageError(f"{n_trainable:,} parameters would learn, not {_DEFAULT_2B_TRAINABLE:,}: is this Qwen2-VL-2B?")
+        raise StageError(
+            f"{n_trainable:,} parameters would be trained, not {_DEFAULT_2B_TRAINABLE:,}: is this Qwen2-VL-2B?"
+        )
     return chosen
 
 

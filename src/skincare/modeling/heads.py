@@ -1,4 +1,4 @@
-"""A classification head: one linear layer from the state that would predict the answer's first token to categories."""
+"""The classification head: a linear layer on the hidden state that predicts the answer's first token."""
 
 from pathlib import Path
 from typing import Final
@@ -16,31 +16,31 @@ FILE_NAME: Final = "classification_head.safetensors"
 
 
 class ClassificationHead(nn.Module):
-    """Maps (B, width) states of any dtype to (B, n_labels) fp32 scores; starts at zero, all categories alike."""
+    """Maps (B, width) hidden states of any dtype to (B, n_labels) fp32 scores; initialised to zero."""
 
     def __init__(self, width: int, n_labels: int) -> None:
         super().__init__()
-        # Without gain: the states come out of the model's last norm.
+        # Without an affine part: the hidden states come from the model's final norm, which has one.
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.linear = nn.Linear(width, n_labels)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Return the scores of the categories, in their order."""
-        with torch.autocast(states.device.type, enabled=False):
-            return self.linear(self.norm(states.float()))
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the scores of the labels, in their order."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.linear(self.norm(hidden.float()))
 
 
 def save_head(folder: Path, head: ClassificationHead, labels: Labels) -> None:
-    """Write the head beside a model's weights."""
+    """Write the head into a model's folder."""
     with replacing(folder / FILE_NAME) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, temporary,
                   metadata={"categories": "|".join(labels.names)})  # fmt: skip
 
 
 def load_head(folder: Path, width: int, n_labels: int) -> ClassificationHead | None:
-    """Return the head of a model's folder, None where it has none; StageError when it does not fit."""
+    """Return the head of a model's folder, None without one; raises StageError for one of another size."""
     path = folder / FILE_NAME
     if not path.is_file():
         return None

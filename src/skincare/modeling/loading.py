@@ -35,9 +35,9 @@ _CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 
 def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any:
-    """Return the checkpoint's processor with our chat template; without limits it keeps those it was saved with.
+    """Return the checkpoint's processor with our chat template; without limits, with those that it was saved with.
 
-    Raises MissingInputError when the source is nowhere to be had, StageError when it is no Qwen2-VL processor.
+    Raises MissingInputError if the source is not available, StageError if it is not a Qwen2-VL processor.
     """
     folder = _local_folder(source)
     try:
@@ -55,7 +55,7 @@ def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any
 def load_config(source: str | Path, attention: str = "sdpa") -> Any:
     """Return the checkpoint's configuration, without its weights; raises as `load_model` does.
 
-    Raises StageError also for a checkpoint that is quantised already and for `attention` that cannot be had.
+    Raises StageError also for a quantised checkpoint and for an `attention` that is not available.
     """
     try:
         config = AutoConfig.from_pretrained(_local_folder(source), local_files_only=True)
@@ -95,7 +95,7 @@ def load_model(
     """Return the checkpoint's Qwen2VLForConditionalGeneration in evaluation mode.
 
     `dtype` auto is the one it was saved in, but bfloat16 for float16, which overflows under autocast.
-    Raises MissingInputError when the source is nowhere to be had, StageError when its weights do not fit.
+    Raises MissingInputError if the source is not available, StageError if its weights do not fit.
     """
     config, folder = load_config(source, attention), _local_folder(source)
     is_half = _is_half(config, folder)
@@ -124,7 +124,7 @@ def load_model(
 
 
 def _is_half(config: Any, folder: Path) -> bool:
-    """Tell whether a checkpoint is in float16; where its configuration does not say, its first tensor does."""
+    """Return whether a checkpoint is in float16, by its configuration or else its first tensor."""
     if config.dtype is not None:
         return bool(config.dtype == torch.float16)
     file = next(iter(sorted(folder.glob("*.safetensors"))), None)
@@ -134,7 +134,7 @@ def _is_half(config: Any, folder: Path) -> bool:
         with safe_open(file, "pt") as reader:
             return any(reader.get_slice(name).get_dtype() == "F16" for name in list(reader.keys())[:1])
     except (OSError, SafetensorError):
-        return False  # loading says what is wrong with it
+        return False  # loading reports the error
 
 
 def memory_capacity(device: torch.device) -> int:
@@ -160,9 +160,9 @@ def weight_hash(model: torch.nn.Module) -> str:
 
 
 def checkpoint_hashes(source: str | Path) -> dict[str, str]:
-    """Return 16 hex digits over all weights of a checkpoint, however they are sharded, and over its configuration.
+    """Return 16 hex digits over all weights of a checkpoint, independent of the shards, and over its configuration.
 
-    Raises as `load_model` does, StageError for files that are no safetensors.
+    Raises as `load_model` does, StageError for files that are not safetensors.
     """
     folder = _local_folder(source)
     states = [(file.name, file.stat()) for file in sorted(folder.glob("*.safetensors"))]
@@ -171,14 +171,14 @@ def checkpoint_hashes(source: str | Path) -> dict[str, str]:
         weights = _weights_in_files(folder, tuple((name, one.st_size, one.st_mtime_ns) for name, one in states))
     except (OSError, ValueError, SafetensorError) as error:
         raise StageError(f"{source}: its weights cannot be read ({_first_line(error)})") from error
-    # Written by whichever version saved it last; it decides nothing.
+    # The version that saved it does not affect the outputs.
     plain = json.dumps({key: value for key, value in config.items() if key != "transformers_version"}, sort_keys=True)
     return {"weights": weights, "configuration": hashlib.sha256(plain.encode()).hexdigest()[:16]}
 
 
 @lru_cache(maxsize=8)
 def _weights_in_files(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash the tensors of some files, each given with its size and time, once in a process: it takes seconds."""
+    """Return the hash of the tensors in files, given with size and time; cached, since it takes seconds."""
     digest = hashlib.sha256()
     with ExitStack() as opened:
         readers: list[Any] = [opened.enter_context(safe_open(folder / name, "pt")) for name, _, _ in files]
@@ -191,13 +191,13 @@ def _weights_in_files(folder: Path, files: tuple[tuple[str, int, int], ...]) -> 
 
 
 def revision(source: str | Path) -> str:
-    """Return the commit of a hub's model that is at hand; empty for a folder."""
+    """Return the commit of a downloaded model of the hub; empty for a folder."""
     folder = _local_folder(source)
     return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def _local_folder(source: str | Path) -> Path:
-    """Return the folder that holds a checkpoint, fetching it from the hub once."""
+    """Return the folder of a checkpoint; downloads it from the hub if needed."""
     folder = Path(source)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -212,7 +212,7 @@ def _local_folder(source: str | Path) -> Path:
 
 
 def _download(name: str) -> Path:
-    # huggingface_hub retries an unreachable host for minutes, file by file; one short question decides at once.
+    # huggingface_hub retries an unreachable host for minutes, file by file; this request fails quickly.
     try:
         http_head(constants.ENDPOINT, timeout=10)
     except RequestException as error:

@@ -1,6 +1,6 @@
-"""One rule for all passes: where memory runs out, half as many at a time, and say so; where one is too many, say why.
+"""Recovery from running out of memory: a pass is retried with half as many images; with one, it is an error.
 
-What a pass has given before is kept. The rule holds for a GPU's memory and for what a CPU's allocator refuses.
+Results of earlier passes are kept. This covers the memory of a GPU and of the CPU's allocator.
 """
 
 import gc
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# What torch raises as a plain RuntimeError: its CPU allocator, cuBLAS without a workspace, CUDA outside its allocator.
+# Messages of plain RuntimeErrors: of the CPU allocator, of cuBLAS without a workspace, of CUDA outside the allocator.
 _MESSAGES: Final = (
     "can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
 )  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception says that memory ran out."""
+    """Return whether an exception means that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
@@ -34,9 +34,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def halving(
     work: Callable[[int], Result], size: int, where: str, advice: str, unit: str = "image"
 ) -> tuple[Result, int]:  # fmt: skip
-    """Return what `work(size)` does, and the size that fitted: half as much is tried for as long as memory runs out.
+    """Return the result of `work(size)` and the size that fitted; the size is halved while memory runs out.
 
-    `work` must be able to begin anew. Raises StageError with the advice where a size of 1 does not fit.
+    `work` must be repeatable. Raises StageError with the advice if a size of 1 does not fit.
     """
     while True:
         try:
@@ -53,7 +53,7 @@ def halving(
 
 
 class Passes:
-    """Passes over images, `size` each; where one ran out of memory, that and all later ones take fewer."""
+    """Passes over `size` images each; after one ran out of memory, it and all later ones take fewer."""
 
     def __init__(self, size: int, where: str, advice: str) -> None:
         self.size = size
@@ -61,7 +61,7 @@ class Passes:
         self.advice = advice
 
     def over(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Result]) -> Iterator[Result]:
-        """Yield what `work` gives for the items, a pass at a time, in order."""
+        """Yield the result of `work` for each pass over the items, in order."""
         start = 0
         while start < len(items):
             first, size = start, min(self.size, len(items) - start)
@@ -74,7 +74,7 @@ class Passes:
 
 @contextmanager
 def explained(where: str, advice: str) -> Iterator[None]:
-    """Turn running out of memory where nothing can be halved into a StageError that says what to change."""
+    """Turn running out of memory, where nothing can be halved, into a StageError with the advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -84,6 +84,6 @@ def explained(where: str, advice: str) -> Iterator[None]:
 
 
 def _free() -> None:
-    gc.collect()  # graphs may hold themselves in circles
+    gc.collect()  # autograd graphs may hold reference cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,7 +1,6 @@
-"""From images and categories to the tensors that the model takes.
+"""Encoding of images and labels as the model's input tensors.
 
-Every prompt is the same but for the number of its visual tokens and its hint, so the text around the image is
-tokenised once:
+Prompts differ only in the number of visual tokens and in the hint, so the text around the image is tokenised once:
 
     <system and user turn> <|image_pad|> * n <question> [hint] <assistant header> [answer <|im_end|>]
 """
@@ -19,7 +18,7 @@ from skincare.errors import StageError
 from skincare.labels import Labels
 from skincare.prompts import user_messages, with_hint
 
-IGNORED: Final = -100  # the label of a token that is not part of the answer
+IGNORED: Final = -100  # target of a token that is not part of the answer
 
 PaddingSide = Literal["left", "right"]
 
@@ -32,7 +31,7 @@ Row = tuple[list[int], int, torch.Tensor]
 
 @dataclass(frozen=True)
 class Patches:
-    """One image as the vision tower takes it.
+    """The input of the vision tower for one image.
 
     patches: (n_patches, 1176) float32, in merge-block order.
     """
@@ -43,11 +42,11 @@ class Patches:
 
 @dataclass(frozen=True)
 class Batch:
-    """B prompts, with or without their answers, padded to T tokens.
+    """B prompts, with or without answers, padded to T tokens.
 
     input_ids, attention_mask: (B, T) int64; position_ids: (3, B, T) int64 (frame, row, column of multimodal RoPE);
-    labels: (B, T) int64, IGNORED outside the answers; grids: one per image; opening: tokens that come before every
-    row and are no part of it, to be read once for all.
+    labels: (B, T) int64, IGNORED outside the answers; grids: one per image; prompt_prefix: tokens before every row
+    that are no part of the rows, because their keys and values are cached.
     """
 
     input_ids: torch.Tensor
@@ -67,9 +66,9 @@ class Batch:
 
 
 class PromptEncoder:
-    """Turns images and labels into tensors, by the checkpoint's own processor; the prompt lists the labels in `order`.
+    """Encodes images and labels with the checkpoint's processor; the prompt lists the labels in `order`.
 
-    Raises StageError when the chat template yields a prompt without the image or without the question.
+    Raises StageError if the chat template gives a prompt without the image or the question.
     """
 
     def __init__(self, processor: Any, labels: Labels, order: Sequence[str] = ()) -> None:
@@ -89,12 +88,11 @@ class PromptEncoder:
                 "The chat template does not give a prompt with one image and the question; it gave: "
                 f"{self.prompt_text[:200]!r}"
             )
-        # The text before the image, the same for all.
         self.prompt_prefix = tuple(self._tokens(before))
-        # The question stands between two special tokens, so that it can be tokenised apart from them.
+        # The question is between two special tokens, so it can be tokenised separately.
         self._around_question = [self._tokens(text) for text in after.split(labels.question, 1)]
         self._after = self._tokens(after)
-        # Answers are names of categories, the same few in every batch.
+        # Answers are labels, the same few in every batch.
         self._name_tokens = lru_cache(maxsize=2 * len(labels))(self._tokens)
 
     def patches(self, image: Image.Image) -> Patches:
@@ -104,10 +102,10 @@ class PromptEncoder:
         return Patches(features["pixel_values"], (1, rows, columns))
 
     def enough_size(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Return a width and height, not much more than the model sees, that `patches` still shrinks to the same grid.
+        """Return a width and height close to the model's resolution for which `patches` gives the same grid.
 
-        It does what it does in proportion where an image has too many pixels, which it tells after it has rounded each
-        side to whole tokens: half of one is on top.
+        The processor scales an image down if it has too many pixels after each side is rounded to whole tokens; half a
+        token is added so that this is still the case.
         """
         processor = self.processor.image_processor
         scale = math.sqrt(processor.size["longest_edge"] / (size[0] * size[1]))
@@ -122,10 +120,10 @@ class PromptEncoder:
         self, grids: Sequence[Grid], answers: Sequence[str] | None = None, padding_side: PaddingSide = "right",
         *, hints: Sequence[str] = (), without_prefix: bool = False,
     ) -> Batch:  # fmt: skip
-        """Assemble the prompts of images with these grids, and their answers when they are to be learnt.
+        """Return the prompts of images with these grids; with `answers` also the targets of training.
 
-        `hints`: one per image, or none at all. With `without_prefix` the rows begin at the image; what comes before
-        is the batch's opening.
+        `hints`: one per image, or none. With `without_prefix` the rows start at the image, and the tokens before it
+        are the batch's `prompt_prefix`.
         """
         n_prefix = len(self.prompt_prefix) if without_prefix else 0
         hints = hints or [""] * len(grids)
@@ -136,7 +134,7 @@ class PromptEncoder:
         return replace(self._pad(rows, grids, padding_side), prompt_prefix=self.prompt_prefix[:n_prefix])
 
     def inference_batch(self, grids: Sequence[Grid], hints: Sequence[str] = ()) -> Batch:
-        """Assemble left-padded prompts from the image on."""
+        """Return left-padded prompts without the prefix."""
         return self.batch(grids, padding_side="left", hints=hints, without_prefix=True)
 
     def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide) -> Batch:
@@ -165,12 +163,12 @@ class PromptEncoder:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def n_visual_tokens(self, grid: Grid) -> int:
-        """Return how many places in the prompt an image takes."""
+        """Return the number of image tokens of a grid."""
         frames, rows, columns = grid
         return frames * rows * columns // self.merge_size**2
 
     def question_tokens(self, hint: str) -> list[int]:
-        """Return the tokens of question and hint, in which no text becomes a token of the template."""
+        """Return the tokens of question and hint, in which text never becomes a special token."""
         return self.tokenizer.encode(
             with_hint(self.labels.question, hint), add_special_tokens=False, split_special_tokens=True
         )
@@ -190,8 +188,10 @@ class PromptEncoder:
 def multimodal_positions(n_before: int, grid: Grid, n_after: int, merge_size: int) -> torch.Tensor:
     """Return the (3, T) rotary positions of text, one image, text.
 
-    Text counts up in all three rows; an image's tokens keep the frame and count rows and columns from where the text
-    stopped; the text after it goes on behind the larger of the two. Source: Qwen2-VL (arXiv 2409.12191), section 2.1.
+    Text tokens count up in all three rows. An image's tokens have a constant frame and count rows and columns from the
+    end of the text; the text after the image continues after the larger of the two.
+
+    Source: Qwen2-VL (arXiv 2409.12191), section 2.1.
     """
     rows, columns = grid[1] // merge_size, grid[2] // merge_size
     before = torch.arange(n_before).expand(3, -1)

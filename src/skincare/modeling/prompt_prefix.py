@@ -1,7 +1,7 @@
-"""The text before the image, the same in every prompt: what the language layers keep of it, read as seldom as may be.
+"""The prompt prefix: the text before the image, the same in every prompt, whose keys and values are cached.
 
-Frozen layers read it once for ever; those that learn read it anew in every pass, as their gradients want it, but once
-for all images of the pass.
+Frozen language layers process it once. Trainable layers process it in every pass, for its gradients, but once for all
+images of the pass.
 """
 
 from collections.abc import Sequence
@@ -18,64 +18,64 @@ KeysValues = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 @dataclass(frozen=True)
 class PromptPrefix:
-    """What the first language layers, which nobody trains, make of a text.
+    """The output of the frozen language layers, from the first on, for a text.
 
-    keys_values: what they keep of it; states: (1, T, width), what the next layer gets.
+    keys_values: of each frozen layer; hidden: (1, T, width), the input of the next layer.
     """
 
     keys_values: KeysValues
-    states: torch.Tensor
+    hidden: torch.Tensor
 
 
 class PromptPrefixCache:
-    """Reads openings with a Qwen2VLTextModel, and remembers what its frozen layers make of them."""
+    """Computes prompt prefixes with a Qwen2VLTextModel; caches the output of its frozen layers."""
 
     def __init__(self, text_model: Any) -> None:
         self._text_model = text_model
-        self.kept: dict[tuple[int, ...], PromptPrefix] = {}
+        self.prefixes: dict[tuple[int, ...], PromptPrefix] = {}
 
     @property
     def n_frozen_layers(self) -> int:
-        """Return how many language layers, from the first on, nobody trains; none where words learn."""
+        """Return the number of frozen language layers before the first trainable one; 0 if the embeddings train."""
         stages = [self._text_model.embed_tokens, *self._text_model.layers]
-        learns = (i for i, stage in enumerate(stages) if any(one.requires_grad for one in stage.parameters()))
-        return max(0, next(learns, len(stages)) - 1)
+        trainable = (i for i, stage in enumerate(stages) if any(one.requires_grad for one in stage.parameters()))
+        return max(0, next(trainable, len(stages)) - 1)
 
     def read(self, tokens: Sequence[int], n_rows: int) -> DynamicCache:
-        """Return what all language layers keep of an opening, for so many rows."""
+        """Return the keys and values of all language layers for a prefix, expanded to a batch of `n_rows`."""
         tokens, n_frozen = tuple(tokens), self.n_frozen_layers
-        opening = self.kept.get(tokens)
-        if opening is None or len(opening.keys_values) != n_frozen:
-            opening = self._read_frozen(tokens, n_frozen)
+        prefix = self.prefixes.get(tokens)
+        if prefix is None or len(prefix.keys_values) != n_frozen:
+            prefix = self._compute_frozen(tokens, n_frozen)
             if n_frozen:
-                self.kept[tokens] = opening
+                self.prefixes[tokens] = prefix
         cache = DynamicCache()
-        for i, (keys, values) in enumerate(opening.keys_values):
+        for i, (keys, values) in enumerate(prefix.keys_values):
             cache.update(keys, values, i)
-        self._read_on(opening.states, slice(n_frozen, None), cache)
+        self._compute(prefix.hidden, slice(n_frozen, None), cache)
         return DynamicCache([tuple(one.expand(n_rows, -1, -1, -1) for one in layer) for layer in _keys_values(cache)])
 
-    def _read_frozen(self, tokens: Sequence[int], n_frozen: int) -> PromptPrefix:
+    def _compute_frozen(self, tokens: Sequence[int], n_frozen: int) -> PromptPrefix:
         embeddings = self._text_model.embed_tokens
         words = embeddings(torch.tensor([tokens], device=embeddings.weight.device))
         if not n_frozen:
             return PromptPrefix((), words)
         cache = DynamicCache()
         with torch.no_grad():
-            states = self._read_on(words, slice(n_frozen), cache)
-        return PromptPrefix(_keys_values(cache), states)
+            hidden = self._compute(words, slice(n_frozen), cache)
+        return PromptPrefix(_keys_values(cache), hidden)
 
-    def _read_on(self, states: torch.Tensor, layers: slice, cache: DynamicCache) -> torch.Tensor:
-        """Take the (1, T, width) states of a text through some layers, which leave keys and values in the cache."""
+    def _compute(self, hidden: torch.Tensor, layers: slice, cache: DynamicCache) -> torch.Tensor:
+        """Pass (1, T, width) hidden states through some layers, which append their keys and values to the cache."""
         text = self._text_model
-        positions = torch.arange(states.shape[1], device=states.device).expand(3, 1, -1)
-        turned = text.rotary_emb(states, positions)
-        mask = create_causal_mask(text.config, inputs_embeds=states, attention_mask=None, past_key_values=None)
+        positions = torch.arange(hidden.shape[1], device=hidden.device).expand(3, 1, -1)
+        rotary = text.rotary_emb(hidden, positions)
+        mask = create_causal_mask(text.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
         for layer in text.layers[layers]:
-            states = layer(
-                states, attention_mask=mask, position_embeddings=turned, past_key_values=cache, use_cache=True
+            hidden = layer(
+                hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
             )
-        return states
+        return hidden
 
 
 def _keys_values(cache: Any) -> KeysValues:

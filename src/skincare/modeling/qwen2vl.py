@@ -1,7 +1,8 @@
-"""Qwen2-VL as a network of one image: image features and a prompt in, scores of answer tokens out.
+"""Qwen2-VL for prompts of one image, with caches: vision features and a batch of prompts in, scores of labels out.
 
-The forward pass is the model's own, cut to what a short answer needs: the vision tower starts at the end of its
-frozen prefix (`skincare.modeling.vision_tower`) and the language head sees only the places that predict the answer.
+The passes give the model's own results and skip what a short answer does not need: the vision tower starts after its
+frozen blocks (`skincare.modeling.vision_tower`), the prompt prefix is cached (`skincare.modeling.prompt_prefix`), and
+the language head is applied only at the positions that predict the answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,14 +25,14 @@ from skincare.modeling.token_trie import TokenTrie
 
 @dataclass(frozen=True)
 class Generated:
-    """The new tokens of one answer, without the end token; not finished means cut off by the limit."""
+    """The generated tokens of one prompt, without the end token; not finished if the limit cut them off."""
 
     tokens: tuple[int, ...]
     is_finished: bool
 
 
 class CachedQwen2VL(nn.Module):
-    """A Qwen2VLForConditionalGeneration with the passes that training and evaluation need.
+    """A Qwen2VLForConditionalGeneration with the passes that training and inference use.
 
     The number of frozen vision blocks is read from `requires_grad` here: freeze first. `n_uncached_blocks` at the end
     of the tower are left out of the cached part even where they are frozen.
@@ -47,31 +48,31 @@ class CachedQwen2VL(nn.Module):
         self._prompt_prefixes = PromptPrefixCache(model.model.language_model)
 
     def add_head(self, n_labels: int) -> dict[str, nn.Parameter]:
-        """Give the model a new classification head; return its parameters by name."""
+        """Add a new classification head; return its parameters by name."""
         self.head = ClassificationHead(self.model.config.text_config.hidden_size, n_labels).to(self.device)
         return {n: p for n, p in self.parameters_by_name().items() if n.startswith("classification_head.")}
 
     def load_head(self, folder: Path, n_labels: int) -> None:
-        """Take the classification head of a model's folder, where it has one."""
+        """Load the classification head of a model's folder, if it has one."""
         self.head = load_head(folder, self.model.config.text_config.hidden_size, n_labels)
         if self.head is not None:
             self.head.to(self.device).requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
-        """Return where the weights are."""
+        """Return the device of the weights."""
         return self.model.lm_head.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the dtype of the checkpoint, whatever part of it learns in fp32."""
+        """Return the dtype of the checkpoint; its trainable part is fp32."""
         return self.model.config.dtype
 
     @property
     def caches_prompt_prefix(self) -> bool:
-        """Tell whether a training pass need not read the text before the image again for each image.
+        """Return whether a training pass can use the cached prompt prefix.
 
-        Checkpointed layers forget what they have read, and sharded ones are only there during a pass of the whole.
+        Gradient checkpointing discards the layers' caches, and sharded layers exist only during a pass of the module.
         """
         is_sharded = isinstance(self, FSDPModule)
         return self._prompt_prefixes.n_frozen_layers > 0 and not _is_checkpointing(self.model) and not is_sharded
@@ -82,11 +83,11 @@ class CachedQwen2VL(nn.Module):
         return dict(self.model.named_parameters()) | {f"classification_head.{name}": p for name, p in of_head.items()}
 
     def autocast(self) -> AbstractContextManager:
-        """Compute in bf16 where the checkpoint is bf16, though trained tensors are kept in fp32."""
+        """Return a context that computes in bf16 if the checkpoint is bf16, although trainable tensors are fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def vision_features(self, images: Sequence[Patches]) -> list[torch.Tensor]:
-        """Return each image's (n_patches, width) features at the end of the frozen prefix, without a graph."""
+        """Return each image's (n_patches, width) features after the cached blocks, without a graph."""
         patches = [image.patches.to(self.device) for image in images]
         if self.n_cached_blocks < 0:
             return patches
@@ -96,18 +97,18 @@ class CachedQwen2VL(nn.Module):
 
     @torch.no_grad()
     def visual_tokens(self, grids: Sequence[Grid], features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (n_visual_tokens, width) tokens of images as the language model gets them, in order."""
+        """Return the (n_visual_tokens, width) embeddings of images for the language model, in order."""
         with self.autocast():
             return vision_tower.visual_embeddings(self.model.model.visual, features, grids, self.n_cached_blocks)
 
     def forward(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (B,) losses of the answers: each the mean over its tokens, so that long names weigh no more."""
+        """Return the (B,) losses of the answers, each the mean over its tokens, so that long labels weigh the same."""
         return self._answer_losses(batch, self._hidden_states(batch, features))
 
     def answer_losses_and_head_scores(
         self, batch: Batch, features: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the (B,) losses of `forward` and the head's (B, 14) scores, which has not read the answer."""
+        """Return the (B,) losses of `forward` and the head's (B, n_labels) scores from before the answer."""
         assert self.head is not None
         hidden = self._hidden_states(batch, features)
         before_answer = (batch.labels[:, 1:] != IGNORED).int().argmax(dim=1)
@@ -115,7 +116,7 @@ class CachedQwen2VL(nn.Module):
         return self._answer_losses(batch, hidden), self.head(hidden[rows, before_answer])
 
     def head_scores(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the head's (B, 14) scores of a left-padded batch without answers."""
+        """Return the head's (B, n_labels) scores of a left-padded batch without answers."""
         assert self.head is not None
         return self.head(self._hidden_states(batch, features)[:, -1])
 
@@ -134,9 +135,9 @@ class CachedQwen2VL(nn.Module):
         self, encoder: PromptEncoder, batch: Batch, features: Sequence[torch.Tensor], max_new_tokens: int = 30,
         next_tokens: Callable[[Sequence[int]], Sequence[int]] | None = None,
     ) -> list[Generated]:  # fmt: skip
-        """Answer each prompt of a left-padded batch greedily, as `model.generate(do_sample=False)` would.
+        """Generate greedily for a left-padded batch of prompts, equal to `model.generate(do_sample=False)`.
 
-        `next_tokens` tells which tokens may follow what an answer has said so far.
+        `next_tokens` returns the tokens that are allowed after those generated so far.
         """
         end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
         position = batch.position_ids[0, :, -1:] + 1
@@ -148,7 +149,7 @@ class CachedQwen2VL(nn.Module):
             while True:
                 logits = self.model.lm_head(outputs.last_hidden_state[:, -1])
                 if next_tokens is not None:
-                    logits = _keep_only(logits, [next_tokens(said) for said in _said(steps, len(logits))])
+                    logits = _keep_only(logits, [next_tokens(row) for row in _generated(steps, len(logits))])
                 token = logits.argmax(dim=-1)
                 steps.append(token.where(is_running, end_tokens[0]))
                 is_running &= ~torch.isin(token, end_tokens)
@@ -166,34 +167,34 @@ class CachedQwen2VL(nn.Module):
         return [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
 
     @torch.no_grad()
-    def score_labels(self, batch: Batch, features: Sequence[torch.Tensor], tree: TokenTrie) -> torch.Tensor:
-        """Return (B, n_names) log-likelihoods of whole answers, end token included, for a left-padded batch.
+    def score_labels(self, batch: Batch, features: Sequence[torch.Tensor], trie: TokenTrie) -> torch.Tensor:
+        """Return (B, n_names) log-likelihoods of whole labels, end token included, for a left-padded batch.
 
-        The prompt is read once; the places of the tree then follow it in one pass, each seeing the prompt and the
-        beginning of its own name only.
+        Two passes: one over the prompt, then one over all nodes of the trie, each of which attends to the prompt and
+        to its ancestors.
         """
-        n_rows, n_places = len(batch.grids), len(tree.tokens)
-        tokens = tree.tokens.to(self.device).expand(n_rows, -1)
-        positions = batch.position_ids[0, :, -1:] + 1 + tree.depths.to(self.device)
-        sees_prompt = _full_attention_mask(batch)[:, None, :].bool().expand(-1, n_places, -1)
-        sees_tree = tree.sees().to(self.device).expand(n_rows, -1, -1)
+        n_rows, n_nodes = len(batch.grids), len(trie.tokens)
+        tokens = trie.tokens.to(self.device).expand(n_rows, -1)
+        positions = batch.position_ids[0, :, -1:] + 1 + trie.depths.to(self.device)
+        sees_prompt = _full_attention_mask(batch)[:, None, :].bool().expand(-1, n_nodes, -1)
+        sees_trie = trie.attention_mask().to(self.device).expand(n_rows, -1, -1)
         with self.autocast():
             outputs = self._language_model(batch, self._prompt_embeddings(batch, features), use_cache=True)
-            behind = self.model.model.language_model(
+            of_nodes = self.model.model.language_model(
                 inputs_embeds=self.model.get_input_embeddings()(tokens),
-                attention_mask=torch.cat([sees_prompt, sees_tree], dim=2)[:, None],
+                attention_mask=torch.cat([sees_prompt, sees_trie], dim=2)[:, None],
                 position_ids=positions.expand(3, -1, -1),
                 past_key_values=outputs.past_key_values,
                 use_cache=True,
             ).last_hidden_state
-            logits = self.model.lm_head(torch.cat([outputs.last_hidden_state[:, -1:], behind], dim=1)).float()
-        # Row 0 stands at the end of the prompt, row i + 1 at place i.
+            logits = self.model.lm_head(torch.cat([outputs.last_hidden_state[:, -1:], of_nodes], dim=1)).float()
+        # Row 0 is the end of the prompt, row i + 1 is node i.
         totals = logits.logsumexp(dim=-1)
-        parents = (tree.parents + 1).to(self.device)
-        of_places = logits[:, parents, tree.tokens.to(self.device)] - totals[:, parents]
-        ends = (tree.leaves + 1).to(self.device)
-        of_ends = logits[:, ends, tree.end_token_id] - totals[:, ends]
-        return of_places @ tree.paths.T.to(of_places) + of_ends
+        parents = (trie.parents + 1).to(self.device)
+        node_scores = logits[:, parents, trie.tokens.to(self.device)] - totals[:, parents]
+        ends = (trie.leaves + 1).to(self.device)
+        end_scores = logits[:, ends, trie.end_token_id] - totals[:, ends]
+        return node_scores @ trie.paths.T.to(node_scores) + end_scores
 
     def hidden_states(self, batch: Batch, visual: torch.Tensor) -> torch.Tensor:
         """Return the (B, T, width) output of the language model for given (n_visual_tokens, width) visual tokens."""
@@ -207,7 +208,7 @@ class CachedQwen2VL(nn.Module):
             return self._language_model(batch, embeddings, use_cache=False).last_hidden_state
 
     def _prompt_embeddings(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (B, T, width) input of the language model: word embeddings with the images in their places."""
+        """Return the (B, T, width) input of the language model: word embeddings with those of the images inserted."""
         if len(features) != len(batch.grids):
             raise ValueError(f"features of {len(features)} images for {len(batch.grids)} prompts")
         images = vision_tower.visual_embeddings(self.model.model.visual, features, batch.grids, self.n_cached_blocks)
@@ -217,7 +218,7 @@ class CachedQwen2VL(nn.Module):
         words = self.model.get_input_embeddings()(batch.input_ids)
         is_image = batch.input_ids == self.model.config.image_token_id
         if int(is_image.sum()) != len(images):
-            raise ValueError(f"{len(images)} visual embeddings for {int(is_image.sum())} places in the prompts")
+            raise ValueError(f"{len(images)} visual embeddings for {int(is_image.sum())} image tokens in the prompts")
         return words.masked_scatter(is_image[..., None], images.to(words.dtype))
 
     def _language_model(self, batch: Batch, embeddings: torch.Tensor, *, use_cache: bool) -> Any:
@@ -233,23 +234,23 @@ class CachedQwen2VL(nn.Module):
 
 
 def _is_checkpointing(model: Any) -> bool:
-    """Tell whether layers forget their activations; older transformers know it by another name."""
+    """Return whether gradient checkpointing is on; the attribute's name depends on the version of transformers."""
     is_new = hasattr(type(model), "is_activation_checkpointing")
     return model.is_activation_checkpointing if is_new else model.is_gradient_checkpointing
 
 
 def _full_attention_mask(batch: Batch) -> torch.Tensor:
-    """Return the attention mask of the rows with their opening before them, (B, opening + T)."""
+    """Return the (B, n_prefix + T) attention mask of the rows with the prompt prefix."""
     return functional.pad(batch.attention_mask, (len(batch.prompt_prefix), 0), value=1)
 
 
-def _said(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:
-    """Return what each row has said, from one (B,) tensor of tokens per step."""
+def _generated(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:
+    """Return the tokens of each row, from one (B,) tensor of tokens per step."""
     return torch.stack(list(steps), dim=1).tolist() if steps else [[] for _ in range(n_rows)]
 
 
 def _keep_only(logits: torch.Tensor, allowed: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return (B, vocabulary) logits in which only the allowed tokens of each row are possible."""
+    """Return (B, vocabulary) logits with -inf for all but the allowed tokens of each row."""
     kept = torch.full_like(logits, float("-inf"))
     for row, tokens in enumerate(allowed):
         kept[row, list(tokens)] = logits[row, list(tokens)]

@@ -1,7 +1,7 @@
-"""The category names as a tree of tokens: names that begin alike share their beginning.
+"""A trie of the labels' tokens: labels that begin with the same tokens share nodes.
 
-The 14 names are 30 places in Qwen2-VL's tokens. One pass over the tree scores all of them, and it says which tokens may
-come next when only names may be said.
+The 14 default labels have 30 nodes with Qwen2-VL's tokenizer. One pass over the trie scores all labels, and it gives
+the tokens that are allowed next when generation is limited to the labels.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from skincare.modeling.prompt_encoder import PromptEncoder
 
 @dataclass(frozen=True)
 class TokenTrie:
-    """Places in the tree, each behind its parent; -1 is the root, the end of the prompt.
+    """Nodes of the trie, each after its parent; the parent -1 is the root, which is the end of the prompt.
 
-    tokens, parents, depths: (n_places,) int64, depths from 0; paths: (n_names, n_places) bool, the places of a name;
-    leaves: (n_names,) int64, where a name ends; end_token_id follows each leaf.
+    tokens, parents, depths: (n_nodes,) int64, depths from 0; paths: (n_names, n_nodes) bool, the nodes of a label;
+    leaves: (n_names,) int64, the last node of a label; end_token_id follows each leaf.
     """
 
     names: tuple[str, ...]
@@ -28,44 +28,44 @@ class TokenTrie:
     leaves: torch.Tensor
     end_token_id: int
 
-    def sees(self) -> torch.Tensor:
-        """Return (n_places, n_places) bool: a place sees itself and its ancestors."""
+    def attention_mask(self) -> torch.Tensor:
+        """Return the (n_nodes, n_nodes) bool mask in which a node attends to itself and its ancestors."""
         mask = torch.eye(len(self.tokens), dtype=torch.bool)
-        for place, parent in enumerate(self.parents.tolist()):
+        for node, parent in enumerate(self.parents.tolist()):
             if parent >= 0:
-                mask[place] |= mask[parent]
+                mask[node] |= mask[parent]
         return mask
 
-    def next_tokens(self, said: Sequence[int]) -> list[int]:
-        """Return the tokens that may follow what was said; just the end token behind a whole name."""
-        place = -1
-        for token in said:
-            children = [i for i, parent in enumerate(self.parents.tolist()) if parent == place]
+    def next_tokens(self, generated: Sequence[int]) -> list[int]:
+        """Return the tokens that may follow the generated ones; only the end token after a whole label."""
+        node = -1
+        for token in generated:
+            children = [i for i, parent in enumerate(self.parents.tolist()) if parent == node]
             found = [i for i in children if int(self.tokens[i]) == token]
             if not found:
                 return [self.end_token_id]
-            place = found[0]
-        following = [int(self.tokens[i]) for i, parent in enumerate(self.parents.tolist()) if parent == place]
-        return following + ([self.end_token_id] if place in self.leaves.tolist() else [])
+            node = found[0]
+        following = [int(self.tokens[i]) for i, parent in enumerate(self.parents.tolist()) if parent == node]
+        return following + ([self.end_token_id] if node in self.leaves.tolist() else [])
 
 
 def build_trie(encoder: PromptEncoder, names: Sequence[str]) -> TokenTrie:
-    """Return the tree of the names' answer tokens, as they would be learnt."""
-    places: dict[tuple[int, ...], int] = {}
+    """Return the trie of the labels' answer tokens, which are those that training uses."""
+    nodes: dict[tuple[int, ...], int] = {}
     paths, leaves = [], []
     for name in names:
         tokens = tuple(encoder.answer_tokens(name)[:-1])
-        path = [places.setdefault(tokens[: depth + 1], len(places)) for depth in range(len(tokens))]
+        path = [nodes.setdefault(tokens[: depth + 1], len(nodes)) for depth in range(len(tokens))]
         paths.append(path)
         leaves.append(path[-1])
-    on_path = torch.zeros(len(names), len(places), dtype=torch.bool)
+    on_path = torch.zeros(len(names), len(nodes), dtype=torch.bool)
     for row, path in zip(on_path, paths, strict=True):
         row[path] = True
     return TokenTrie(
         names=tuple(names),
-        tokens=torch.tensor([prefix[-1] for prefix in places]),
-        parents=torch.tensor([places.get(prefix[:-1], -1) for prefix in places]),
-        depths=torch.tensor([len(prefix) - 1 for prefix in places]),
+        tokens=torch.tensor([prefix[-1] for prefix in nodes]),
+        parents=torch.tensor([nodes.get(prefix[:-1], -1) for prefix in nodes]),
+        depths=torch.tensor([len(prefix) - 1 for prefix in nodes]),
         paths=on_path,
         leaves=torch.tensor(leaves),
         end_token_id=encoder.end_token_id,

@@ -1,9 +1,9 @@
-"""The vision tower in two parts: a frozen prefix that is computed once per image, and the part that learns.
+"""The vision tower in two parts: frozen blocks, whose output is cached per image, and the rest.
 
-`Qwen2VisionTransformer` runs all its blocks in one call and attends image by image. Here the tower can be left
-and entered between two blocks, and images of one size attend in one call. Both give what the plain call gives
-(tests/test_vision.py). All images pass each module together, in one call: sharded weights are gathered by calls, so
-every process must make as many.
+`Qwen2VisionTransformer` runs all blocks in one call and attends image by image. Here a pass can end and start between
+two blocks, and images of one size attend in one call; the results are those of the plain call
+(tests/test_vision_tower.py). Each module is called once for all images: sharded weights are gathered per call, so every
+process must make the same number of calls.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from skincare.modeling.prompt_encoder import Grid
 
 
 def count_frozen_blocks(visual: Any) -> int:
-    """Return how many leading blocks hold no trainable parameter; -1 when the patch embedding itself learns."""
-    if _learns(visual.patch_embed):
+    """Return the number of leading blocks without trainable parameters; -1 if the patch embedding is trainable."""
+    if _is_trainable(visual.patch_embed):
         return -1
-    return next((i for i, block in enumerate(visual.blocks) if _learns(block)), len(visual.blocks))
+    return next((i for i, block in enumerate(visual.blocks) if _is_trainable(block)), len(visual.blocks))
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def visual_embeddings(
 ) -> torch.Tensor:
     """Return the (n_visual_tokens, width of the language model) embeddings of images, in order.
 
-    `features` are prefix features after `n_blocks` blocks, or raw patches where `n_blocks` is -1.
+    `features` are those after `n_blocks` blocks, or the patches if `n_blocks` is -1.
     """
     together = torch.cat(list(features))
     if n_blocks < 0:
@@ -46,12 +46,12 @@ def visual_embeddings(
 
 
 def block_parts(block: nn.Module) -> list[nn.Module]:
-    """Return the modules of a block that a pass calls, each once, in their order."""
+    """Return the modules that a pass calls in a block, in order."""
     return [block.norm1, block.attn.qkv, block.attn.proj, block.norm2, block.mlp]  # type: ignore[list-item,union-attr]
 
 
 def _blocks(visual: Any, features: torch.Tensor, grids: Sequence[Grid], first: int, last: int) -> torch.Tensor:
-    """Pass all images' (n_patches of all, width) features through some blocks."""
+    """Pass all images' (n_patches of all, width) features through the blocks `first` to `last`."""
     if first == last:
         return features
     position_ids = get_vision_position_ids(torch.tensor(grids), visual.spatial_merge_size).to(features.device)
@@ -65,7 +65,7 @@ def _blocks(visual: Any, features: torch.Tensor, grids: Sequence[Grid], first: i
 def _attention(
     attention: Any, features: torch.Tensor, lengths: Sequence[int], cos: torch.Tensor, sin: torch.Tensor
 ) -> torch.Tensor:
-    """Attend within each image: those of one length in one call."""
+    """Attend within each image; images of equal length in one call."""
     query, key, value = attention.qkv(features).view(len(features), 3, attention.num_heads, -1).unbind(1)
     query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
     n_images = len(lengths)
@@ -77,8 +77,8 @@ def _attention(
     results: list[Any] = [None] * n_images
     for length in dict.fromkeys(lengths):
         places = [i for i, other in enumerate(lengths) if other == length]
-        some = [torch.stack([part[i] for i in places]) for part in parts]
-        mixed = _mix(some[0], some[1], some[2], attention.scaling)
+        query_part, key_part, value_part = (torch.stack([part[i] for i in places]) for part in parts)
+        mixed = _mix(query_part, key_part, value_part, attention.scaling)
         for i, one in zip(places, mixed, strict=True):
             results[i] = one
     return attention.proj(torch.cat(results).flatten(1))
@@ -94,5 +94,5 @@ def _lengths(grids: Sequence[Grid]) -> list[int]:
     return [frames * rows * columns for frames, rows, columns in grids]
 
 
-def _learns(module: nn.Module) -> bool:
+def _is_trainable(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
