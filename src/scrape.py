@@ -82,7 +82,7 @@ def run(config: Config, layout: Layout) -> Summary:
         return _run(config, layout)
     except OSError as error:
         where = error.filename or layout.root
-        remedy = "Nothing is lost: fix this and run the same command again to resume."
+        remedy = f"Nothing is lost: fix this and continue with `{runlog.command()}`."
         raise StageError(f"{where}: {error.strerror or error}\n{remedy}") from error
 
 
@@ -106,7 +106,7 @@ def _run(config: Config, layout: Layout) -> Summary:
         if abandoned:
             raise StageError(
                 "\n".join(abandoned) + ": the shop or the network is down, or the shop refuses requests.\n"
-                "Later, run the same command with --retry-failed, then without."
+                f"Later, run `{runlog.command(add='--retry-failed')}`, then the same without --retry-failed."
             )
         summary = _summary(state, problems, n_rows, n_requests, is_refresh=config.refresh)
         return _compared(summary) if sources == [DEFAULT_SOURCE] else summary

@@ -6,6 +6,7 @@ Command: python src/scrape_summary.py
 Time: seconds.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from skincare.collecting.scrape_log import FailureGroup, HostTime, Throughput
 from skincare.collecting.scrape_plot import draw_scrape_summary
 from skincare.collecting.scrape_state import ScrapeStateReader
 from skincare.errors import MissingInputError
-from skincare.paths import Layout
+from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
 
 
@@ -44,7 +45,7 @@ def run(config: Config, layout: Layout) -> Summary:
         f"scraped {counts['scraped']:,} of {sum(counts.values()):,} products, {counts['failed']:,} failed, "
         f"{counts['not_tried']:,} not tried; {figures['n_images']:,} images; {speed.fetches_per_s:.1f} fetches/s"
     )
-    lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(counts, groups, retries))
+    lines = _lines(groups[: config.max_groups], coverage, hosts, speed, _advice(layout, counts, groups, retries))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     runlog.remove_summary("scrape_summary", layout)
     draw_scrape_summary(groups, coverage, speed, layout.plot("scrape_summary"))
@@ -58,13 +59,19 @@ def run(config: Config, layout: Layout) -> Summary:
     return Summary(headline, counts, results)
 
 
-def _advice(counts: Mapping[str, int], groups: Sequence[FailureGroup], retries: Mapping[str, Any]) -> list[str]:
+def _advice(
+    layout: Layout, counts: Mapping[str, int], groups: Sequence[FailureGroup], retries: Mapping[str, Any]
+) -> list[str]:
+    root = "" if layout.root == REPOSITORY else f" --root {shlex.quote(str(layout.root))}"
+    command = f"python src/scrape.py{root}"
     advice = []
-    if counts["not_tried"]:
-        advice.append(f"`python src/scrape.py` resumes with the {counts['not_tried']:,} remaining products.")
+    if n_left := counts["not_tried"]:
+        advice.append(
+            f"`{command}` with the other options of the scrape resumes with the {n_left:,} remaining products."
+        )
     if retries["n"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in retries["by_reason"].items())
-        advice.append(f"`python src/scrape.py --retry-failed` may resolve {retries['n']:,} failures ({reasons}).")
+        advice.append(f"`{command} --retry-failed` may resolve {retries['n']:,} failures ({reasons}).")
     if n_final := sum(group.n for group in groups) - retries["n"]:
         advice.append(f"{n_final:,} failures are permanent: gone, no image, or refused.")
     return advice or ["Nothing left to do."]

@@ -14,7 +14,7 @@ import report
 import sample_shop
 import scrape
 import zero_shot
-from skincare import stage
+from skincare import runlog, stage
 from skincare.dataset import splitting
 from skincare.errors import StageError
 from skincare.evaluation import comparison
@@ -186,5 +186,5 @@ def test_a_start_that_fails_leaves_the_summary_and_all_else(layout, name):
 
 
 def test_what_to_do_after_an_interruption_is_true_of_each_stage(layout):
-    assert "to go on" in clean.Config().resume_hint(layout)
-    assert "starts again" in build_dataset.Config().resume_hint(layout)
+    assert clean.Config().resume_hint(layout) == f"continue with `{runlog.command()}`"
+    assert build_dataset.Config().resume_hint(layout).startswith("nothing was changed; start again with `python ")

@@ -219,7 +219,7 @@ def test_a_full_and_a_read_only_disk_are_explained_and_lose_nothing(tmp_path, un
     assert shell.stdout.split() == ["1", "1", "0"], (out / "full").read_text() + (out / "mended").read_text()
     full, read_only = (out / "full").read_text(), (out / "read_only").read_text()
     assert "No space left on device" in full or "disk is full" in full
-    assert "run the same command again" in full
+    assert "continue with `python" in full
     assert "Read-only file system" in read_only
     assert "Traceback" not in full + read_only
     assert written(Layout(out)) == uninterrupted

@@ -80,6 +80,7 @@ def test_the_stage_writes_text_plot_and_figures_of_a_run_that_is_under_way(layou
         code = stage.execute("scrape_summary", scrape_summary.Config(root=layout.root), layout, scrape_summary.run)
     text = capsys.readouterr().out
     assert code == 0
+    assert f"`python src/scrape.py --root {layout.root}` with the other options" in text
     assert "resumes with the 1 remaining products" in text
     assert "--retry-failed` may resolve 3 failures (http_503 2, timeout 1)" in text
     assert "2 failures are permanent" in text

@@ -60,8 +60,8 @@ class StageConfig:
         """Return what to do after an interruption; called when there was one."""
         del layout
         if not self.resumes:
-            return "nothing was changed; the same command starts again"
-        return "run the same command again to go on"
+            return f"nothing was changed; start again with `{runlog.command()}`"
+        return f"continue with `{runlog.command()}`"
 
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from skincare import urls
+from skincare import runlog, urls
 from skincare.catalogue import Product
 from skincare.collecting.fetch_record import FetchRecord
 from skincare.errors import StageError
@@ -145,7 +145,7 @@ class ScrapeStateReader:
         ]
 
     def _unusable(self, error: sqlite3.Error) -> StageError:
-        return StageError(f"{self._path}: {error}\nNothing is lost: fix this and run the same command again to resume.")
+        return StageError(f"{self._path}: {error}\nNothing is lost: fix this and continue with `{runlog.command()}`.")
 
 
 class ScrapeState(ScrapeStateReader):
