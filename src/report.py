@@ -4,7 +4,7 @@ In: log/*.json and the predictions, scores, history and plots that the other sta
 Out: report.md, report.html (one file that needs nothing else), models/finetuned/<run>/README.md (the model card).
 Command: python src/report.py
          python src/report.py --write-gate-baseline FILE   (also keep the answers, for later runs to be held against)
-         python src/report.py --gate FILE   (exit code 1 when the model is surely worse than the baseline, 2 when FILE
+         python src/report.py --gate FILE   (exit code 1 if the model is significantly worse, 2 if FILE
                                              is missing, damaged or of other images)
 Time: 3 s.
 """

@@ -79,7 +79,7 @@ def test_it_says_what_the_export_keeps_and_how_to_load_it():
     text = model_card.card(data_of("Qwen/Qwen2-VL-2B", export=EXPORT, recipe_settings={"adapter": {"rank": 16}}))
     assert "changed 99.9% of the 1,000 weights" in text
     assert "rounded to bfloat16, 1.7% would differ" in text
-    assert "| The exported folder, loaded in float32 as it asks | 1.2512 | 50.0% | 1 of 40 |" in text
+    assert "| The exported folder, loaded in float32 as it specifies | 1.2512 | 50.0% | 1 of 40 |" in text
     assert "| The same, loaded in bfloat16 | 1.3750 | 47.5% |  |" in text
     assert "--dtype float32" in text
     assert 'PeftModel.from_pretrained(base_model, "adapter")' in text

@@ -3,15 +3,12 @@
 Marks are made in the browser and saved there as a CSV; `read_marks` takes only what belongs to the sheet.
 """
 
-import base64
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from skincare.cleaning.image_tables import MARKS, REVIEW, ReviewRow
@@ -19,10 +16,10 @@ from skincare.cleaning.quality import Box
 from skincare.cleaning.thresholds import Marked
 from skincare.errors import StageError
 from skincare.files import write_text
+from skincare.html_pages import jpeg_data_uri, template_environment
 from skincare.images import BrokenImageError, decode
 from skincare.paths import Layout
 
-_TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 # On each side of the limit: a quarter of an hour's work.
 N_EACH_SIDE: Final = 40
 # The size at which sharpness is measured; never enlarged, which would look blurred.
@@ -84,9 +81,7 @@ def write_sheet(question: Question, images: Sequence[Measured], layout: Layout) 
     ]  # fmt: skip
     sheet = _digest(rows)
     rows = [replace(row, sheet=sheet) for row in rows]
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    page = environment.get_template("review.html.j2").render(
+    page = template_environment().get_template("review.html.j2").render(
         question=question, sheet=sheet, rows=rows, thumbnails=thumbnails,
         n_rejected=sum(question.rejects(row.value) for row in rows),
     )  # fmt: skip
@@ -147,6 +142,4 @@ def _thumbnail(layout: Layout, one: Measured) -> str:
         raise StageError(f"{one.file}: {error}; run clean.py again") from error
     image = image.crop(one.box) if one.box else image
     image.thumbnail((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_data_uri(image, _QUALITY)

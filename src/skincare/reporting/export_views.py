@@ -23,7 +23,7 @@ def rows(data: ReportData) -> list[ExportRow]:
         return []
     labels = {
         "in training": "In training, the chosen epoch",
-        "exported": f"The exported folder{', loaded in float32 as it asks' if check['is_fp32'] else ''}",
+        "exported": f"The exported folder{', loaded in float32 as it specifies' if check['is_fp32'] else ''}",
         "rounded": f"The same, loaded in {check['checkpoint_dtype']}",
     }
     return [

@@ -1,4 +1,4 @@
-"""What the report says of the model beside the reader: data in, a sentence and rows out."""
+"""The report's comparison of model and reader: data in, a sentence and rows out."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from skincare.reporting.report_data import ReportData
 
 
 def reader_verdict(data: ReportData) -> str:
-    """Return whether the model beats reading the pack, as a sentence; empty where nobody has compared them."""
+    """Return whether the model beats reading the pack, as a sentence; an empty text without a comparison."""
     found = [one for one in data.fusion.get("comparisons", ()) if (one["before"], one["after"]) == ("reader", "model")]
     if not found:
         return ""

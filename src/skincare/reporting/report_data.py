@@ -1,7 +1,5 @@
 """What the report shows, read from the files that the stages wrote; nothing is measured here."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +12,7 @@ from skincare import images, tables
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, metrics
 from skincare.evaluation.metrics import Scores
+from skincare.html_pages import jpeg_data_uri
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels, labels_of
@@ -26,7 +25,7 @@ STAGES: Final = (
 # Of the gallery; at 6 kB each they stay far below 10 MB together.
 MAX_THUMBNAILS: Final = 600
 _THUMBNAIL_SIDE_PX: Final = 160
-# Least confidence and name, from the surest.
+# Least confidence and name, the highest first.
 CONFIDENCE_BANDS: Final = (
     (0.9, "90 % or more"), (0.7, "70 to 90 %"), (0.5, "50 to 70 %"), (0.0, "under 50 %"),
 )  # fmt: skip
@@ -96,7 +95,7 @@ class ReportData:
 
     @property
     def is_embedded_model(self) -> bool:
-        """Tell whether the tiny stand-in model was asked: its results say nothing about the real one."""
+        """Return whether the tiny stand-in model was evaluated; its results say nothing about the real model."""
         models = {self.stages[name]["config"].get("model") for name in ("zero_shot", "finetune") if name in self.stages}
         return not models.isdisjoint({f"{TINY_MODEL.parent.name}/{TINY_MODEL.name}", str(TINY_MODEL)})
 
@@ -121,7 +120,7 @@ def gather(layout: Layout) -> ReportData:
         confidence = _read_json(log / "confidence.json") if (log / "confidence.json").is_file() else {}
         history = tables.HISTORY.read(log / "history.csv")
     if after is not None and second.keys() != first.keys():
-        # Asked on another split, say: answers about other images do not stand beside each other.
+        # Predictions on another split, for example, cannot be compared.
         before, first, comparison = None, {}, {}
     images = _images(first, second, _probabilities(log, second, confidence, labels), layout)
     folders = {"before training": layout.zero_shot if before else None, "after training": log}
@@ -144,12 +143,12 @@ def _answers(
 
 
 def _probabilities(
-    log: Path | None, asked: Mapping[str, Prediction], confidence: Mapping[str, Any], labels: Labels
+    log: Path | None, predicted: Mapping[str, Prediction], confidence: Mapping[str, Any], labels: Labels
 ) -> dict[str, dict[str, float]]:
     """Return image -> category -> probability, with the temperature that was fitted on val."""
     if log is None or not (log / "test_ranked.jsonl").is_file():
         return {}
-    ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl", labels) if one.image_id in asked]
+    ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl", labels) if one.image_id in predicted]
     if not ranked:
         return {}
     table, _ = calibration.as_arrays(ranked, labels)
@@ -163,7 +162,7 @@ def _images(
     first: Mapping[str, Prediction], second: Mapping[str, Prediction],
     probabilities: Mapping[str, Mapping[str, float]], layout: Layout,
 ) -> list[TestImage]:  # fmt: skip
-    """Return all test images, mistakes first, the surest of them first; only so many with a thumbnail."""
+    """Return all test images, errors first, by descending confidence; the first MAX_THUMBNAILS have a thumbnail."""
     found = []
     for image_id, one in (second or first).items():
         chances = probabilities.get(image_id)
@@ -180,7 +179,7 @@ def _images(
 
 
 def _thumbnail(layout: Layout, file: str) -> str:
-    """Return a small JPEG as a data URI; empty when the image is gone, which is no reason to lose the report."""
+    """Return a small JPEG as a data URI; an empty text if the image cannot be read."""
     path = (layout.root / file).resolve()
     if not path.is_relative_to(layout.root):
         return ""
@@ -189,9 +188,7 @@ def _thumbnail(layout: Layout, file: str) -> str:
     except (OSError, images.BrokenImageError):
         return ""
     image.thumbnail((_THUMBNAIL_SIDE_PX, _THUMBNAIL_SIDE_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_data_uri(image, quality=80)
 
 
 def _plots(layout: Layout) -> dict[str, Path]:

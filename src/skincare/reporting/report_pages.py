@@ -1,20 +1,18 @@
-"""The report as one HTML page that needs nothing else, and as Markdown: data in, text out.
+"""The report as one self-contained HTML page, and as Markdown: data in, text out.
 
-Everything that came from a shop or a model is escaped. The templates stand in `templates/`.
+All text from shops and models is escaped. The templates are in `templates/`.
 """
 
-import base64
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from skincare import reference_experiment
+from skincare.html_pages import data_uri, template_environment
 from skincare.labels import UNKNOWN, skincare_labels
 from skincare.reporting import export_views, reader_views, report_views
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
-
-_TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 
 
 def html(data: ReportData) -> str:
@@ -31,13 +29,7 @@ def markdown(data: ReportData, root: Path) -> str:
 
 def environment(*, autoescape: bool) -> Environment:
     """Return the templates with their filters; without escaping, for Markdown, `cell` and `fenced` do that."""
-    found = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=autoescape,  # noqa: S701  Markdown has its own filter, `cell`
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = template_environment(autoescape=autoescape)
     found.filters |= {
         "percent": report_views.percent, "data_uri": _data_uri, "cell": _markdown_cell, "fenced": _fenced,
         "seconds": _duration, "settings": report_views.setting_rows,
@@ -86,8 +78,7 @@ def _context(data: ReportData) -> dict[str, Any]:
 
 
 def _data_uri(path: Path) -> str:
-    kind = "jpeg" if path.suffix == ".jpg" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return data_uri(path.read_bytes(), "jpeg" if path.suffix == ".jpg" else "png")
 
 
 def _markdown_cell(value: object) -> str:

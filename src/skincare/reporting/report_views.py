@@ -51,7 +51,7 @@ _DIFFERENCES: Final = {"accuracy": "difference", "f1_macro": "f1_macro_differenc
 
 
 def headline_table(data: ReportData) -> list[Score]:
-    """Return the scores before and after training beside the published ones of the reference."""
+    """Return the scores before and after training, and those that the reference experiment published."""
     rows = [_score(data, key, label) for key, label in _SCORES]
     published = f"{reference_experiment.N_TEST} (split by image)"
     return [*rows, Score("Test images (products)", _size(data.before), _size(data.after), "", published)]
@@ -111,7 +111,7 @@ def _size(scores: Scores | None) -> str:
 
 
 class MethodRow(NamedTuple):
-    """A line of the chart that sets the model beside the baselines; the interval is absent where none was measured."""
+    """A line of the chart of model and baselines; the interval is None if none was measured."""
 
     label: str
     accuracy: float
@@ -196,7 +196,7 @@ def shade(share: float) -> tuple[str, str]:
     """Return the colour of a share (blue, negative ones orange) and black or white, whichever is read better on it."""
     depth = _PALEST + (1 - _PALEST) * min(abs(share), 1.0)
     red, green, blue = (round(255 + (c - 255) * depth) for c in (_ORANGE if share < 0 else _BLUE))
-    # Of the two, one always has the contrast of 4.5 that WCAG asks for.
+    # One of the two always has the contrast of 4.5 that WCAG requires.
     ink = "#000000" if luminance(red, green, blue) > 0.179 else "#ffffff"
     return f"#{red:02x}{green:02x}{blue:02x}", ink
 
@@ -223,14 +223,14 @@ class StatusRow(NamedTuple):
 
 
 def status_rows(data: ReportData) -> list[StatusRow]:
-    """Return the ways in which answers were read, the most frequent first."""
+    """Return the parse statuses, the most frequent first."""
     counts = [scores.statuses if scores else {} for scores in (data.before, data.after)]
     names = sorted({*counts[0], *counts[1]}, key=lambda name: (-counts[1].get(name, 0), -counts[0].get(name, 0), name))
     return [StatusRow(name, counts[0].get(name, 0), counts[1].get(name, 0)) for name in names]
 
 
 class FamilyRow(NamedTuple):
-    """One family: the shares of its images answered rightly, within the family, beyond it, not at all."""
+    """One family: shares of its images predicted correctly, within the family, outside of it, and not at all."""
 
     family: str
     members: str
@@ -279,11 +279,11 @@ _PROVENANCE: Final[dict[str, tuple[str, ...]]] = {
 def provenance(data: ReportData) -> dict[str, list[str]]:
     """Return what gave the answers, one value for each manifest; what no manifest knows is left out."""
     rows = {label: [_at(one, path) for one in data.manifests.values()] for label, path in _PROVENANCE.items()}
-    rows["images asked about"] = [_asked(one) for one in data.manifests.values()]
+    rows["images predicted"] = [_predicted(one) for one in data.manifests.values()]
     return {label: values for label, values in rows.items() if any(values)}
 
 
-def _asked(manifest: Mapping[str, Any]) -> str:
+def _predicted(manifest: Mapping[str, Any]) -> str:
     return "; ".join(
         f"{one['n']} of {one['split']} by {one['decoder']}, data {one['data_fingerprint']}"
         for one in manifest.get("predictions", {}).values()
