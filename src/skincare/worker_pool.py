@@ -36,9 +36,6 @@ Result = TypeVar("Result")
 _AHEAD: Final = 16
 # The largest image that is decoded takes a few seconds; one that takes longer than this hangs its decoder.
 _TIMEOUT_S: Final = 60
-# Idle workers stop at once; what still runs after this time is killed.
-_STOP_S: Final = 10
-_INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def map_ordered(
@@ -87,8 +84,7 @@ def _map_on_processes(
     with _process_pool(n_workers) as pool:
         while True:
             for item in islice(remaining, n_workers * _AHEAD - len(in_flight)):
-                with _interrupts_held():
-                    in_flight.append((item, pool.schedule(function, args=(item,), timeout=_TIMEOUT_S)))
+                in_flight.append((item, pool.schedule(function, args=(item,), timeout=_TIMEOUT_S)))
             if not in_flight:
                 return
             item, future = in_flight.popleft()
@@ -108,36 +104,14 @@ def _process_pool(n_workers: int) -> Iterator[ProcessPool]:
     try:
         yield pool
     finally:
-        with _interrupts_held():
-            pool.stop()
-            try:
-                pool.join(timeout=_STOP_S)
-            except TimeoutError:
-                for worker in multiprocessing.active_children():
-                    worker.kill()
-                pool.join()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Deliver a Ctrl-C only after the block: inside the pool's locks it would leave them locked for ever."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pool.stop()
+        pool.join()
 
 
 def _prepare_worker() -> None:
     """Leave signals to the parent, exit when it exits, and keep the memory shared with it unmodified."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):
-        # The thread that started this process may have held signals back.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
