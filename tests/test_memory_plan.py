@@ -96,7 +96,7 @@ def test_checkpointed_activations_at_full_size_match_the_measured_ones():
         vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4},
     )  # fmt: skip
     for trainable, expected in ((Trainable(), 73), (Trainable(4, True, 4), 210), (Trainable(everything=True), 1494)):
-        found = memory_plan.plan(config, trainable, 231, (1, 2, 256), 4, 24 * GIB, names_alternatives=False)
+        found = memory_plan.plan(config, trainable, 231, (1, 2, 256), 4, 24 * GIB, with_alternatives=False)
         assert found.checkpointed_bytes_per_image / 2**20 == pytest.approx(expected, rel=0.15)
     assert not found.fits, "training the whole model in 24 GiB"
 

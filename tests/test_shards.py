@@ -20,6 +20,7 @@ from skincare.errors import MissingInputError, StageError
 from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
 from skincare.tables import IMAGES
+from skincare.training import loop
 from tests.dataset_helpers import url as product_url
 from tests.dataset_helpers import write_dataset_files
 from tests.test_training import SIZES, assert_same_run, config
@@ -281,7 +282,7 @@ def test_a_resumed_run_from_shards_has_the_same_weights(layout, monkeypatch):
     export(layout, shard_mb=1)
     shards = str(layout.export("webdataset"))
     finetune.run(config(layout, run="whole", max_epochs=2, dataset=shards), layout)
-    original, n_taken = finetune.Trainer._step, 0
+    original, n_taken = loop.Trainer._step, 0
 
     def step(self, examples):
         nonlocal n_taken
@@ -290,9 +291,9 @@ def test_a_resumed_run_from_shards_has_the_same_weights(layout, monkeypatch):
         n_taken += 1
         return original(self, examples)
 
-    monkeypatch.setattr(finetune.Trainer, "_step", step)
+    monkeypatch.setattr(loop.Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout, run="torn", max_epochs=2, dataset=shards), layout)
-    monkeypatch.setattr(finetune.Trainer, "_step", original)
+    monkeypatch.setattr(loop.Trainer, "_step", original)
     finetune.run(config(layout, run="torn", max_epochs=2, dataset=shards, resume=True), layout)
     assert_same_run(layout, "whole", "torn")
