@@ -1,20 +1,20 @@
-"""Keep the images that are whole, large, sharp and not a copy of another one.
+"""Keep the images that are intact, large, sharp and no duplicate of another one.
 
-In: csv_data/images_id_full.csv, product_images/, the catalogue (for the categories of copies).
+In: csv_data/images_id_full.csv, product_images/, the catalogue (for the categories of duplicates).
 Out: clean_dataset/images/ (copies; the originals are never touched),
 clean_dataset/annotations/{clean_annotations,rejected}.csv, log/cleaning_report.log, plots/blur_histogram.png.
 Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300] [--skip dark] [--also greyscale]
-         python src/clean.py --review blurred        a page to mark images around a limit on
-         python src/clean.py --calibrate MARKS.csv   what the marks say about the limit
-         python src/clean.py --rules reference       the published rule, to compare
+         python src/clean.py --review blurred        a page to mark images around a threshold
+         python src/clean.py --calibrate MARKS.csv   evaluate the threshold on the marks
+         python src/clean.py --rules reference       the rules of the reference experiment
          python src/clean.py --engine ray            on a cluster (RAY_ADDRESS), or on this machine's cores
 Time: 4 s for 1,000 images of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
 
-Images are looked at by processes of their own: one that crashes or hangs its decoder is rejected, the rest go on.
+Worker processes inspect the images: one that crashes or hangs its decoder is rejected, the others are unaffected.
 
-What is checked, against what limit and whether by default, is one table: skincare/cleaning/checks.py. The first
-check that fails is the image's reason. An image that two categories share is no good for either: all its copies go,
-as `category_conflict`; which of other copies stays is told in skincare/cleaning/copies.py.
+All checks with their thresholds and defaults are one table, skincare/cleaning/checks.py. The first check that fails
+is the image's reason. An image that two categories share is rejected for both, as `category_conflict`; which other
+duplicate is the representative is decided in skincare/cleaning/duplicates.py.
 """
 
 import logging
@@ -66,7 +66,7 @@ class Config(stage.StageConfig):
     skip: tuple[Reason, ...] = ()
     """Checks that shall reject nothing."""
     only: tuple[Reason, ...] = ()
-    """The only checks that shall reject, beside those of broken files."""
+    """The only checks that reject, in addition to those of broken files."""
     also: tuple[Reason, ...] = ()
     """Checks that shall reject too."""
     shared_by: int = checks.SHARED_BY
@@ -74,11 +74,11 @@ class Config(stage.StageConfig):
     engine: Engine = "local"
     """Where images are measured: on this machine's cores, or by Ray."""
     remeasure: bool = False
-    """Measure every image anew, also where the file has not changed."""
+    """Measure every image again, even if the file has not changed."""
     review: ImageReason | None = None
-    """Write a page to mark images around the limit of this check on, and clean nothing."""
+    """Write a page to mark images around the threshold of this check, without cleaning."""
     calibrate: Path | None = None
-    """Marks that were saved from that page: say what they tell about the limit, and clean nothing."""
+    """Marks saved from that page: evaluate the threshold on them, without cleaning."""
     keep_good: float | None = None
     """Share of the good images that a limit proposed by --calibrate must keep; the best balance if left out."""
     catalogue: Path | None = None
@@ -86,11 +86,11 @@ class Config(stage.StageConfig):
 
     @property
     def writes_summary(self) -> bool:
-        """Tell whether images are cleaned, or only their limits looked at."""
+        """Return whether images are cleaned, or only thresholds reviewed."""
         return self.review is None and self.calibrate is None
 
     def choice(self, rules: Rules) -> Choice:
-        """Return the checks of a set of rules with the limits that were asked for."""
+        """Return the checks of a set of rules with the requested thresholds."""
         limits = {"blurred": self.min_sharpness, **self.limits}
         if self.min_side_px is not None:
             limits.setdefault("too_small", self.min_side_px)
@@ -98,14 +98,14 @@ class Config(stage.StageConfig):
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Look at every image, decide, copy what stays."""
+    """Inspect every image, apply the checks, copy the kept images."""
     if config.calibrate:
         return threshold_review.calibrate(config.calibrate, config.review, config.keep_good, layout)
     choice = config.choice(config.rules)
     products = Products.of(read_products(config.catalogue or layout.catalogue, labels_of(layout)).products)
     rows = _rows(layout)
     with MetricsCache(layout.metrics_cache) as store:
-        inspections = batch_inspection.inspect_all(rows, layout, store, config.engine, anew=config.remeasure)
+        inspections = batch_inspection.inspect_all(rows, layout, store, config.engine, is_remeasured=config.remeasure)
         good = [(one.row, one.metrics) for one in inspections if one.metrics]
         if config.review:
             return threshold_review.review_check(choice.check(config.review), good, layout)
@@ -199,7 +199,7 @@ def _results(
     rows: Sequence[ImageRow], kept: Sequence[tuple[ImageRow, ImageMetrics]], rejected: Sequence[RejectedRow],
     inspections: Sequence[Inspection], products: Products, min_sharpness: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what report and cleaning report show beside the counts."""
+    """Return the figures of report and cleaning report in addition to the counts."""
     sharpness = [one.metrics.sharpness for one in inspections if one.metrics]
     limits = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, min_sharpness})
     seen, with_image = {row.product_id for row in rows}, {row.product_id for row, _ in kept}

@@ -6,7 +6,7 @@ that was fitted, and the reader alone where there is none.
 
 In: an image or a folder; for a model its folder or hub name.
 Out: a table on standard output; with --csv a CSV file. A file that is no image is a row with the reason; an image that
-is not read surely enough is named Unknown, status abstained, no_text or other_script.
+has a confidence below the threshold is Unknown, status abstained, no_text or other_script.
 Command: python src/predict.py IMAGE|FOLDER [--csv answers.csv] [--min-confidence 0.9]
 Time: the reader starts in 2 s and takes about a second an image on one core.
 """
@@ -168,7 +168,7 @@ def _is_by_text(config: Config, layout: Layout) -> bool:
         return False
     found = _newest_model(layout, is_needed=False)
     if found and is_drawings_only(found):
-        logger.info("%s knows drawings of packs only; the reader answers (--predictor model asks it)", found)
+        logger.info("%s knows drawings of packs only; the reader predicts (--predictor model uses it)", found)
         return True
     return found is None
 
@@ -191,7 +191,7 @@ def _check(config: Config) -> None:
     if config.target == "product" and (config.csv or config.model or config.predictor not in ("auto", "text")):
         raise StageError("--target product reads the pack and writes JSON lines: leave out --csv and the model")
     if config.predictor == "text" and (config.model or config.decoder):
-        raise StageError("--predictor text asks no model: leave --model and --decoder out")
+        raise StageError("--predictor text uses no model: leave --model and --decoder out")
     if config.predictor == "fused" and (config.decoder or config.temperature != 1):
         raise StageError("--predictor fused has a decoder and a temperature of its own: leave those out")
     if config.min_confidence is None:

@@ -52,7 +52,7 @@ def test_an_unchanged_file_is_not_looked_at_again_and_gives_the_same(layout, mon
     again, looked_at = _inspected(layout, monkeypatch)
     assert looked_at == []
     assert again == first
-    assert _inspected(layout, monkeypatch, anew=True) == (first, sorted(path.name for path in _files(layout)))
+    assert _inspected(layout, monkeypatch, is_remeasured=True) == (first, sorted(path.name for path in _files(layout)))
 
 
 def _files(layout):

@@ -254,7 +254,7 @@ def test_a_real_fine_tuned_model_answers_by_itself(tmp_path, packs):
 
 
 def test_the_reader_asks_no_model(tmp_path, packs):
-    with pytest.raises(StageError, match="asks no model"):
+    with pytest.raises(StageError, match="uses no model"):
         run(tmp_path, packs, predictor="text")
 
 

@@ -1,4 +1,4 @@
-"""What lies behind a product, judged by the border of its photo: one colour, a gradient, or a wall above a table.
+"""The background of a product photo, estimated from its border: one colour, a gradient, or a wall above a table.
 
 In: (H, W, 3) float32 in CIELAB, where a distance of about 2 is the least that one sees. Out: a `Background`.
 """
@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 # Twice the grain of a JPEG of quality 50.
 TOLERANCE: Final = 5.0
-# Wide enough for medians, narrow enough to lie beside a product that nearly fills the frame.
+# Wide enough for medians, narrow enough to avoid a product that nearly fills the frame.
 _BAND_SHARE: Final = 0.015
 # So much of the border speaks for the background, whatever reaches the rest: a pack that leaves the frame, a shadow.
 _TRUSTED_SHARE: Final = 0.6
@@ -37,7 +37,7 @@ class Background:
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether the background can be told from what stands on it."""
+        """Return whether the background is plain enough to segment the product."""
         return self.plain_share >= PLAIN_BORDER_SHARE
 
 

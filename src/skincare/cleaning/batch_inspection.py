@@ -1,4 +1,4 @@
-"""All images of a table, looked at once: what changed since the last time is measured, the rest is remembered."""
+"""Inspection of all images of a table: changed files are measured, the others come from the metrics cache."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,18 @@ _UNKNOWN_STATE = FileState(-1, -1)
 
 
 def inspect_all(
-    rows: Sequence[ImageRow], layout: Layout, store: MetricsCache, engine: Engine = "local", *, anew: bool = False
+    rows: Sequence[ImageRow],
+    layout: Layout,
+    store: MetricsCache,
+    engine: Engine = "local",
+    *,
+    is_remeasured: bool = False,
 ) -> list[Inspection]:
-    """Return what is known of each image, in the order of the rows; `anew` trusts nothing that is remembered."""
+    """Return the inspection of each image, in the order of the rows; `is_remeasured` ignores the cache."""
     known: dict[str, ImageMetrics | Broken] = {}
     changed: dict[str, tuple[Path, FileState]] = {}
     for row in rows:
-        found = _look_up(layout, row, store, anew=anew)
+        found = _look_up(layout, row, store, is_remeasured=is_remeasured)
         if isinstance(found, ImageMetrics | Broken):
             known[row.file] = found
         else:
@@ -44,8 +49,8 @@ def metrics_of_kept(
 ) -> list[tuple[str, ImageMetrics]]:
     """Return for each cleaned image, in order, the name that the store has it under, and its metrics.
 
-    What the cleaning measured counts for a file of the very same bytes; any other is measured anew. Raises StageError
-    for a file that is no image.
+    Metrics measured by clean.py are used for files of the same bytes; other files are measured. Raises StageError for a
+    file that is no image.
     """
     path_of = {row.file: layout.root / row.file for row in rows}
     digests = worker_pool.map_threads(_digest, path_of.values())
@@ -79,9 +84,9 @@ def _digest(path: Path) -> str:
 
 
 def _look_up(
-    layout: Layout, row: ImageRow, store: MetricsCache, *, anew: bool
+    layout: Layout, row: ImageRow, store: MetricsCache, *, is_remeasured: bool
 ) -> ImageMetrics | Broken | tuple[Path, FileState]:
-    """Return what is known of a row's file, or where it is and how it stands."""
+    """Return the cached inspection of a row's file, or its path and state."""
     try:
         path = inspection.checked_path(layout, row)
         status = path.stat()
@@ -92,7 +97,7 @@ def _look_up(
     except OSError as error:
         return Broken("unreadable_file", error.strerror or "")
     state = FileState(status.st_size, status.st_mtime_ns)
-    return (None if anew else store.recall(row.file, state)) or (path, state)
+    return (None if is_remeasured else store.recall(row.file, state)) or (path, state)
 
 
 def _measure(

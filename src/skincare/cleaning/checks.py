@@ -1,8 +1,8 @@
-"""The one table of checks that an image must pass to stay: what is measured, against what limit, whether it rejects.
+"""The table of checks that an image must pass: metric, threshold, and whether the check rejects by default.
 
-Three kinds, in the order in which they are asked: whether the file can be read at all (always on: without pixels there
-is nothing to keep), whether the image is good, whether it is a copy. The first that fails is the image's reason. A
-check that is off only counts what it would reject.
+Three kinds, in the order of evaluation: whether the file can be read (always on), whether the image is good, whether
+it is a duplicate. The first check that fails is the image's reason. A check that is off only counts what it would
+reject.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +125,7 @@ class Choice:
 
     @property
     def duplicate_reasons(self) -> tuple[DuplicateReason, ...]:
-        """Return the checks for copies that reject, the surest first."""
+        """Return the duplicate relations that reject, the strictest first."""
         return tuple(reason for reason in _DUPLICATE_REASONS if reason in self.on)
 
     def check(self, reason: ImageReason) -> Check:
@@ -141,7 +141,7 @@ def choose(
     rules: Rules, limits: Mapping[str, float], *,
     only: Sequence[Reason] = (), also: Sequence[Reason] = (), skip: Sequence[Reason] = (), shared_by: int = SHARED_BY,
 ) -> Choice:  # fmt: skip
-    """Return the checks of a set of rules, changed as asked; raises StageError for a limit that no check has."""
+    """Return the checks of a set of rules, with the given changes; raises StageError for an unknown check."""
     unknown = set(limits) - {check.reason for check in CHECKS}
     if unknown:
         known = ", ".join(check.reason for check in CHECKS)

@@ -58,7 +58,7 @@ class Products:
 
 @dataclass(frozen=True)
 class Similarities:
-    """Which images are equal or nearly so, beyond what their metrics tell.
+    """Which images are equal or near-duplicates, beyond their metrics.
 
     near: ImageMetrics.thumbnail_digest -> those of its near-duplicates with their difference. pixels: the SHA-256 of a
     file -> the digest of its pixels, for files that share a thumbnail digest.
@@ -190,7 +190,7 @@ def _duplicate_row(
     copy: tuple[ImageRow, ImageMetrics], representative: tuple[ImageRow, ImageMetrics], similarities: Similarities,
     relations: Sequence[DuplicateReason],
 ) -> RejectedRow:  # fmt: skip
-    """Return the row of a copy; its reason is the surest of the relations that hold."""
+    """Return the row of a duplicate; its reason is the strictest relation that holds."""
     (row, metrics), (kept_row, kept) = copy, representative
     shared = set(_own(metrics, similarities, relations)) & set(_own(kept, similarities, relations))
     reason = next((relation for relation in relations if relation in dict(shared)), "near_duplicate")

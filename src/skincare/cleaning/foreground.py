@@ -1,10 +1,10 @@
-"""Where the product is in a photo with a plain background: its outline, its box and how sure that is.
+"""Foreground segmentation of a product photo with a plain background: mask, box and confidence.
 
-By classical means: what the border has in common is the background (`skincare.cleaning.background`); from the border
-it spreads over all that looks like it or like a shadow on it, until an edge stops it. Gaps in an edge, as a white
-pack on white has them, are too narrow for it to slip through. GrabCut then moves the outline to where colours change.
+The background is estimated from the border (`skincare.cleaning.background`) and grown inwards over all pixels that
+match it or a shadow on it, until an edge stops it. The growth does not pass gaps in an edge, such as those of a white
+pack on white. GrabCut then refines the outline.
 
-`METHODS` holds this and, where installed, rembg; a detector of one's own is one more function there.
+`METHODS` holds this method and, if installed, rembg; another detector is one more function there.
 """
 
 import functools
@@ -61,7 +61,7 @@ _FRAME_PX: Final = 2
 
 
 class NoProductError(ValueError):
-    """The product cannot be told from its background; `reason` is one word for a table."""
+    """The product cannot be segmented; `reason` is one word for a table."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)

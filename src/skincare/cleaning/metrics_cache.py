@@ -1,7 +1,7 @@
-"""The measures of images that were looked at before: an image is measured again only when its file changed.
+"""Cache of quality metrics: an image is measured again only when its file or the measuring code has changed.
 
-A file is known by its path below the root, its size and its time of change; the measures also by the code that made
-them, so that a changed program measures anew. The thumbnails lie here too, so that memory need not hold them.
+The key is the file's path below the root, its size and modification time, and a digest of the code. Thumbnails are
+stored here too, so that they do not occupy memory.
 """
 
 import json
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _MODULES: Final = (alignment, colours, file_formats, hashes, images, inspection, near_duplicates, quality)
 _LIBRARIES: Final = ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "scipy")
 _COMMIT_EVERY: Final = 500
-# A file that changes twice within the clock's step keeps its time: what is this young is looked at again next time.
+# A file that changes twice within the clock's resolution keeps its time: younger files are checked again.
 _SETTLED_AFTER_S: Final = 2.0
 _TABLES: Final = """
 create table if not exists measures (
@@ -41,7 +41,7 @@ create table if not exists comparisons (
 
 
 class FileState(NamedTuple):
-    """What tells that a file is still the same."""
+    """Size and modification time, by which an unchanged file is recognised."""
 
     n_bytes: int
     changed_ns: int
@@ -57,7 +57,7 @@ class MetricsCache:
         try:
             self._database = _open(path)
         except sqlite3.DatabaseError as error:
-            logger.warning("%s cannot be used (%s): everything is measured anew", path, error)
+            logger.warning("%s cannot be used (%s): all images are measured again", path, error)
             path.unlink()
             self._database = _open(path)
 
@@ -69,7 +69,7 @@ class MetricsCache:
         self._database.close()
 
     def recall(self, file: str, state: FileState) -> ImageMetrics | Broken | None:
-        """Return what is known of a file in this state; None where it must be looked at."""
+        """Return the cached inspection of a file in this state; None if it must be measured."""
         row = self._database.execute(
             "select found from measures where file = ? and n_bytes = ? and changed_ns = ? and made_by = ?",
             (file, *state, self._made_by),

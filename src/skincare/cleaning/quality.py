@@ -1,4 +1,4 @@
-"""How sharp and how bright an image is: on its content at one size, as we decide, and as the reference measured it.
+"""Sharpness and brightness of an image: of its content at one size, and as the reference experiment measured them.
 
 The variance of the Laplacian depends on scale, on how much white surrounds the pack and on contrast: one texture at
 200, 400, 800 and 1600 px scores 330, 71, 8 and 2.4, and a sharp pale bottle on white scores 2.6. Cut to the content,
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from skincare import images
 from skincare.images import Pixels
 
-# The published limit of the reference.
+# The published threshold of the reference experiment.
 MIN_SHARPNESS: Final = 60.0
 # What the model sees at its largest is 308 px on a side; one size above it, since detail beyond is lost on it.
 _CONTENT_SIDE_PX: Final = 384
@@ -26,7 +26,7 @@ PLAIN_BORDER_SHARE: Final = 0.8
 # Of the content's longer side. Of 160 drawn packs, compressed on their own canvas and on a larger one, it has the
 # thumbnails of 99 % agree; with none it is 66 %, with half as much 94 %.
 _EDGE_BLUR_SHARE: Final = 0.02
-# So many rows of a strip along a side are averaged, whatever the blur: more tell no more.
+# Rows of a strip along a side that are averaged, whatever the blur; more do not help.
 _EDGE_ROWS: Final = 5
 # Chosen on 192 real product photos, all sharp to the eye, and blurred copies of them, so that the published limit of
 # 60 stays the limit: it keeps all 192 and drops 191 of the copies blurred by 2.5 px (of 384). The plain variance at
@@ -128,8 +128,8 @@ def content_box(pixels: Pixels, small: Pixels) -> Box:
     """Return (left, top, right, bottom) of what stands out from a plain background; the frame where there is none.
 
     The background is the colour that the border of the image has in common; an image without a plain border, such
-    as a photo in a bathroom, is content as a whole. `small`, the image reduced, tells where about the content lies;
-    where its sides are is looked up in the image itself, so that they are the same on any canvas.
+    as a photo in a bathroom, is content as a whole. The box is located in `small`, the reduced image, and refined in
+    the image itself, so that it is the same on any canvas.
     """
     (height, width), (small_height, small_width) = pixels.shape[:2], small.shape[:2]
     border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])

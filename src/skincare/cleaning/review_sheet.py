@@ -1,4 +1,4 @@
-"""The contact sheet of images around a limit: one HTML page that needs nothing else, and the table of what it shows.
+"""The contact sheet of images around a threshold: one self-contained HTML page, and the table of its images.
 
 Marks are made in the browser and saved there as a CSV; `read_marks` takes only what belongs to the sheet.
 """
@@ -93,7 +93,7 @@ def write_sheet(question: Question, images: Sequence[Measured], layout: Layout) 
 def read_marks(path: Path, layout: Layout, check: str | None) -> tuple[ReviewRow, list[Marked]]:
     """Return a row of the sheet that was marked, for its check and limit, and the marks.
 
-    check: the one that is asked for, None for that of the marks. Raises StageError for marks of another check or sheet,
+    check: the requested one, None for that of the marks. Raises StageError for marks of another check or sheet,
     of unknown images, with a changed value, marked twice or otherwise than keep or reject.
     """
     marks = MARKS.read(path)
@@ -129,7 +129,7 @@ def _plain_word(check: str, path: Path) -> str:
 
 
 def _digest(rows: Sequence[ReviewRow]) -> str:
-    """Return what tells one sheet from another."""
+    """Return a digest that identifies a sheet."""
     text = repr(sorted(astuple(row) for row in rows))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -49,7 +49,7 @@ def review(question: Question, images: Sequence[Measured], layout: Layout) -> Su
 
 
 def calibrate(path: Path, check: str | None, keep_good: float | None, layout: Layout) -> Summary:
-    """Say what the marks of a sheet tell about its limit, and propose another."""
+    """Evaluate the threshold on the marks of a sheet, and propose another."""
     if keep_good is not None and not 0 < keep_good <= 1:
         raise StageError(f"--keep-good {keep_good:g} is no share above 0 and up to 1")
     row, marks = review_sheet.read_marks(path, layout, check)

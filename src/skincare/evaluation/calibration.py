@@ -1,7 +1,7 @@
-"""Whether probabilities mean what they say, and what it costs to answer only when sure; pure functions.
+"""Calibration of probabilities, and risk and coverage of abstention; pure functions.
 
-Input throughout: (n, k) log-probabilities of k labels and the places of the true ones. Only val may choose
-a temperature or a threshold; test is then read with them.
+Input throughout: (n, k) log-probabilities of k labels and the indices of the true ones. Temperature and
+thresholds are chosen on val and applied to test.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class RiskPoint:
 
 @dataclass(frozen=True)
 class ChosenThreshold(RiskPoint):
-    """A point that was chosen for a wanted risk; `bound`: what the risk surely does not exceed."""
+    """A point chosen for a target risk; `bound`: the upper confidence bound of its risk."""
 
     bound: float
 
@@ -68,7 +68,7 @@ def fit_temperature(log_probabilities: LogProbabilities, truths: ClassIndices) -
 def reliability(log_probabilities: LogProbabilities, truths: ClassIndices, n_bins: int = 10) -> list[ReliabilityBin]:
     """Return bins of equally many answers, by rising confidence; fewer than `n_bins` for fewer answers.
 
-    Equally sure answers share their accuracy: which of them falls into which bin must not depend on their order.
+    Predictions of equal confidence share their accuracy, so that their order does not decide which bin they fall into.
     """
     confidence, right = top1(log_probabilities, truths)
     _, place, n_equal = np.unique(confidence, return_inverse=True, return_counts=True)
@@ -87,14 +87,14 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
 
 
 def brier_score(log_probabilities: LogProbabilities, truths: ClassIndices) -> float:
-    """Return the mean squared distance between probabilities and the truth, 0 (right and sure) to 2."""
+    """Return the mean squared distance between probabilities and the truth, from 0 (correct and certain) to 2."""
     probabilities = np.exp(log_probabilities)
     probabilities[np.arange(len(truths)), truths] -= 1
     return float((probabilities**2).sum(axis=1).mean())
 
 
 def risk_coverage(log_probabilities: LogProbabilities, truths: ClassIndices) -> list[RiskPoint]:
-    """Return a point per distinct confidence, from answering only where it is surest to answering always."""
+    """Return a point per distinct confidence, from the highest threshold to full coverage."""
     confidence, right = top1(log_probabilities, truths)
     thresholds, n_equal = np.unique(-confidence, return_counts=True)
     n_answered = np.cumsum(n_equal)
@@ -126,10 +126,10 @@ def optimal_aurc(n_right: int, n: int) -> float:
 def threshold_for_risk(
     confidence: LogProbabilities, right: Mask, wanted_risk: float, confidence_level: float = 0.95
 ) -> ChosenThreshold | None:
-    """Return the point of largest coverage whose risk is surely at most `wanted_risk`; None where there is none.
+    """Return the point of largest coverage whose risk is bounded by `wanted_risk`; None if there is none.
 
-    Surely: the one-sided upper Clopper-Pearson bound of the risk, at ten coverages fixed beforehand (10 %, 20 % ...)
-    and with a tenth of the error for each, so that the promise holds for the one that is taken.
+    The bound is the one-sided upper Clopper-Pearson bound of the risk at ten fixed coverages (10 %, 20 % ...), each
+    with a tenth of the error probability, so that it holds for the selected one.
     """
     if not len(confidence):
         return None

@@ -19,8 +19,8 @@ from skincare.paths import Layout
 class Comparison:
     """Two models on the same images; differences are after - before, with 95 % intervals over products.
 
-    mcnemar_p: exact two-sided p-value that the images which only one of them got right are split evenly, images
-    taken for independent; products_p: the same question asked of products (sign-flip permutation test);
+    mcnemar_p: exact two-sided p-value of McNemar's test, which treats images as independent; products_p: p-value of the
+    sign-flip permutation test over products;
     smallest_detectable_difference: what a set of this size finds with 80 % power at the 5 % level, if its images were
     independent; smallest_detectable_difference_products: as they are, several of a product.
     """

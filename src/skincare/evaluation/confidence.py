@@ -1,4 +1,4 @@
-"""What `confidence.json` holds: how sure the model is of its answers, and what that is worth on test."""
+"""The contents of `confidence.json`: temperature and thresholds chosen on val, with their effect on test."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,10 +1,10 @@
-"""The model and the reader together: their log-probabilities in, those of both out; pure functions.
+"""Fusion of model and reader: their log-probabilities in, fused log-probabilities out; pure functions.
 
     read      log p = model x log p(model) + reader x log p(reader) + constant
     not read  log p = model_alone x log p(model) + constant
 
 Three numbers, which are weights and temperature at once, fitted on val: an inverse temperature for the model where the
-pack says nothing, and one each where it does. A pack that was not read never votes with the reader's prior.
+pack says nothing, and one each where it does. The reader's prior is ignored for a pack that was not read.
 """
 
 import json
@@ -20,7 +20,7 @@ from skincare.errors import MissingInputError, StageError
 from skincare.evaluation.calibration import ClassIndices, LogProbabilities, Mask, apply_temperature
 from skincare.files import write_json
 
-# In a model's folder; `READER_FOLDER` beside it holds the reader that the weights were fitted with.
+# In a model's folder; `READER_FOLDER` holds the reader that the weights were fitted with.
 FILE: Final = "fusion.json"
 READER_FOLDER: Final = "reader"
 _VERSION: Final = 1

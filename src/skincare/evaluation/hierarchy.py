@@ -1,7 +1,7 @@
-"""Answering with the category when sure, with its family when sure of that only, and else not at all; pure functions.
+"""Hierarchical back-off: predict the category, else its family, else abstain; pure functions.
 
-Input as in `skincare.evaluation.calibration`: (n, k) log-probabilities and the places of the true categories.
-A family's probability is the sum of its members'. Both thresholds are chosen on val; test is read with them.
+Input as in `skincare.evaluation.calibration`: (n, k) log-probabilities and the indices of the true categories.
+A family's probability is the sum of its members'. Both thresholds are chosen on val and applied to test.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from skincare.labels import Labels
 
 @dataclass(frozen=True)
 class Policy:
-    """How sure one must be to name the category, or else the family; None: never."""
+    """Confidence thresholds of the category and of the family; None: never predicted."""
 
     category_threshold: float | None
     family_threshold: float | None
@@ -44,9 +44,9 @@ def _family_places(labels: Labels) -> ClassIndices:
 
 
 def choose(log_probabilities: LogProbabilities, truths: ClassIndices, wanted_risk: float, labels: Labels) -> Policy:
-    """Return the thresholds under which both kinds of answer are surely wrong at most at `wanted_risk`.
+    """Return the thresholds that bound the risk of both levels by `wanted_risk`.
 
-    The family's is chosen among the images whose category is not named; each promise has half of the 5 % of error.
+    The family threshold is chosen on the images without a predicted category; each bound takes half of the 5 % error.
     """
     confidence, right = top1(log_probabilities, truths)
     category = threshold_for_risk(confidence, right, wanted_risk, confidence_level=0.975)

@@ -1,10 +1,10 @@
-"""Scoring with fewer categories: names that images hardly tell apart (Toner and Mist, say) count as one.
+"""Scores with merged categories: labels that images hardly distinguish, such as Toner and Mist, count as one.
 
     groups = merging.parse(["Toner+Mist"], labels)
     metrics.score(predictions, labels, merged=groups)  # what the stages write, with 13 categories
     comparison.compare(merging.merge(before, groups, labels), merging.merge(after, groups, labels))
 
-A choice of the reader's, made before looking at test: the plain scores always stand beside it.
+The user chooses the groups before test is evaluated; the plain scores are always reported too.
 """
 
 from collections.abc import Sequence

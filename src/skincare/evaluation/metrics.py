@@ -1,9 +1,9 @@
-"""How good the answers are: predictions in, scores with intervals out.
+"""Metrics of predictions: predictions in, scores with intervals out.
 
-An answer that names no category is wrong for accuracy and recall, and in no category's precision. Macro means are over
-the categories that the images show (of a bootstrap sample: that its images show), not over those that only answers
-name. Intervals draw products, not images: the photos of one product are answered alike, so that 200 images of 80
-products tell little more than 80.
+A prediction without a label counts as wrong in accuracy and recall, and in no category's precision. Macro means are
+over the categories of the images (in a bootstrap sample: of its images), not over those that are only predicted.
+Intervals resample products, not images: predictions for images of one product are correlated, so that 200 images of
+80 products carry little more information than 80.
 """
 
 from collections import Counter

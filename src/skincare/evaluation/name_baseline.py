@@ -1,6 +1,6 @@
-"""What the product's name alone tells of its category: names in, log-probabilities out; pure functions.
+"""The baseline by product name: names in, log-probabilities of the labels out; pure functions.
 
-The strongest simple baseline: reading the pack is the real skill, and a pack says little more than the name.
+It is the strongest simple baseline, since a pack states little more than the name.
 """
 
 from collections.abc import Sequence

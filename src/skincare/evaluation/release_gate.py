@@ -55,8 +55,8 @@ class Baseline:
 class Verdict:
     """The accuracy of a candidate against a baseline's; difference is candidate - baseline.
 
-    verdict: failed where the whole 95 % interval of the difference lies below `margin`, passed where none of it does,
-    inconclusive where the images cannot tell; only `failed` fails the gate.
+    verdict: failed if the whole 95 % interval of the difference lies below `margin`, passed if none of it does,
+    inconclusive otherwise; only `failed` fails the gate.
     """
 
     verdict: Literal["passed", "inconclusive", "failed"]

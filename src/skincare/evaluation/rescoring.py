@@ -1,4 +1,4 @@
-"""From kept answers to their scores, beside them; whoever asks, and whoever scores again, writes the same."""
+"""Scores of stored predictions, written next to them; every stage that scores writes the same files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def rescore(file: Path, labels: Labels) -> tuple[list[Prediction], list[Predicti
 def rescore_merged(
     file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group], labels: Labels
 ) -> Scores:
-    """Write and return the scores with categories merged, beside the plain ones."""
+    """Write and return the scores with merged categories, next to the plain ones."""
     scores = metrics.score(answered, labels, merged=groups)
     plain = metrics_file(file)
     write_json(plain.with_name(f"{plain.stem}_merged.json"), metrics.to_json(scores))
@@ -45,7 +45,7 @@ def rescore_merged(
 
 
 def compare_with_zero_shot(layout: Layout, folder: Path, answered: Sequence[Prediction]) -> None:
-    """Write folder/comparison.json where the untrained model was asked about the same images."""
+    """Write folder/comparison.json if the untrained model was evaluated on the same images."""
     before = layout.zero_shot / "predictions.jsonl"
     if not before.is_file():
         return

@@ -53,7 +53,7 @@ def choose_grouping(by: GroupBy, pattern: str, columns: Mapping[str, str], state
     if by == "column" and "product" not in columns:
         raise StageError("--group-by column needs a column of products; name it with --columns product NAME")
     if by != "auto":
-        return Grouping(by, "asked for by --group-by")
+        return Grouping(by, "chosen by --group-by")
     if "product" in columns:
         return Grouping("column", f"the column {columns['product']}")
     if state.one("select 1 from entries where reason = '' and folder <> '' limit 1"):
@@ -61,7 +61,7 @@ def choose_grouping(by: GroupBy, pattern: str, columns: Mapping[str, str], state
     n_series = sum(1 for _ in _series(state))
     if n_series >= _MIN_SERIES:
         return Grouping("pattern", f"{n_series} series of numbered file names")
-    return Grouping("near-duplicates", "neither a column nor folders nor file names tell the products")
+    return Grouping("near-duplicates", "neither a column nor folders nor file names identify the products")
 
 
 def _check_pattern(by: GroupBy, pattern: str) -> None:
