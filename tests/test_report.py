@@ -302,3 +302,15 @@ def test_a_model_that_does_not_beat_the_reader_is_told_so_first(layout):
         assert verdict < text.index("Macro F1")
         assert "-20.0 to -1.0" in text
         assert f"The reader, {HOSTILE}" not in text
+
+
+def test_both_pages_show_what_each_check_costs_a_category(layout):
+    results = {
+        "seen": 9, "products_seen": 4, "products_lost": [], "kept_against_plain_rule": [],
+        "seen_by_category": {"Oil": 5, "Serum": 4}, "rejected_by_category": {"too_small": {"Serum": 2}},
+    }  # fmt: skip
+    summary(layout, "clean", counts={"kept": 7, "too_small": 2}, results=results)
+    report.run(report.Config(root=layout.root), layout)
+    assert "too\\_small: Serum 2 of 4" in layout.report_markdown.read_text()
+    rows = re.findall(r'<th scope="row">too_small</th>.*</tr>', layout.report_html.read_text())
+    assert ["", "2 (50.0%)"] in [re.findall(r'<td class="n">(.*?)</td>', row) for row in rows]
