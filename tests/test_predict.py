@@ -293,3 +293,25 @@ def test_the_newest_run_is_the_default_model(tmp_path):
         config.write_text("{}")
         os.utime(config, (modified, modified))
     assert predict._newest_model(layout) == layout.finetuned_model("c")
+
+
+def test_the_reader_needs_only_what_its_requirements_pin():
+    code = (
+        "import sys\nfrom importlib.metadata import packages_distributions\n"
+        "import predict, skincare.inference.text_predictor, skincare.inference.product_predictor\n"
+        "import skincare.text_reading.reader_store, skincare.text_reading.rapid_ocr\n"
+        "names = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(*sorted({one.lower() for name in names for one in packages_distributions().get(name, [])}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
+    )
+    all_pins, reader_pins = (
+        dict(
+            line.split("==") for line in (REPOSITORY / name).read_text().split("\n") if "==" in line and line[0] != "#"
+        )
+        for name in ("requirements.txt", "requirements-reader.txt")
+    )
+    imported = set(found.stdout.split()) & set(all_pins)
+    assert {"pebble", "pydantic"} <= imported <= set(reader_pins)
+    assert reader_pins.items() <= all_pins.items()
