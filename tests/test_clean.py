@@ -136,7 +136,7 @@ def test_an_image_of_many_products_is_rejected_everywhere(tmp_path, n_products, 
     ids = [f"1000000{i}" for i in range(1, 8)]
     write_catalogue(layout, dict.fromkeys(ids, "Oil"), {one: f"Oil {chr(96 + int(one[-1]))}" for one in ids})
     images = {f"{one}_1": jpeg(pack(int(one))) for one in ids}
-    # Compressed anew for each product: equal neither in bytes nor in pixels.
+    # Compressed again for each product: equal neither in bytes nor in pixels.
     images |= {f"{one}_2": placeholder(70 + 3 * i) for i, one in enumerate(ids[:n_products])}
     found, _ = cleaned(layout, images)
     assert {found[f"{one}_1"] for one in ids} == {"kept"}

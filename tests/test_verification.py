@@ -1,4 +1,4 @@
-"""Near-duplicates are decided on the images, each decision is kept, and a crowd costs one comparison an image."""
+"""Near-duplicates are decided on the images, decisions are kept, a large group costs one comparison per image."""
 
 import pytest
 

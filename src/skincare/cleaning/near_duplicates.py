@@ -46,7 +46,7 @@ _MAX_ALIGNED_ASPECT_DIFFERENCE: Final = 0.12
 _MIN_CONTRAST: Final = 4.0
 
 # For an image, at most so many candidates that may be the same as they are, the first; and so many that may be once
-# they are aligned, the nearest. A placeholder that a shop compresses anew for each of 10,000 products would make 50
+# they are aligned, the nearest. A placeholder that a shop compresses again for each of 10,000 products would make 50
 # million pairs otherwise.
 MAX_CANDIDATES: Final = 200
 _MAX_ALIGNED_CANDIDATES: Final = 8
@@ -207,7 +207,7 @@ def _close_images(all_cells: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.
         is_plain = distance <= _MAX_CONTENT_DIFFERENCE + 1
         is_near = (distance <= _ALIGNED_REACH + 1) & ~is_plain
         differ = images[:, 0] < images[:, 1]
-        # Each block by itself, so that a crowd is never in memory as a whole; then over the blocks.
+        # Block by block, so that a large group is never in memory as a whole; then across the blocks.
         plain.append(_best_of_each(images[is_plain & differ], images[is_plain & differ, 0], MAX_CANDIDATES))
         aligned.append(np.column_stack([images, distance])[is_near & differ])
         aligned[-1] = _best_of_each(aligned[-1], aligned[-1][:, 2], _MAX_ALIGNED_CANDIDATES)

@@ -1,4 +1,4 @@
-"""One image from the source into product_images/: read, decoded, then linked or copied as it is, or encoded anew.
+"""One image from the source into product_images/: read, decoded, then linked or copied as it is, or re-encoded.
 
 A JPEG that every decoder shows alike (upright, RGB, no profile that moves a colour) keeps its bytes; anything else
 becomes a JPEG of what `skincare.images.decode` gives.

@@ -93,10 +93,8 @@ def plan(
     one, two = (activation_bytes(model, n_tokens, n_cached, grid, n) for n in (1, 2))
     per_image = two - one
     checkpointed, recomputed = checkpointed_bytes_per_image(model, n_tokens, grid)
-    weight_bytes = sum(p.numel() * p.element_size() for p in _unique(model))
-    weight_bytes -= adapters.quantisation_savings_bytes(model, adapter) if adapter else 0
     sizes = {
-        "weight_bytes": weight_bytes // n_shards,
+        "weight_bytes": _weight_bytes(model, adapter) // n_shards,
         "gradient_bytes": 4 * n_trainable // n_shards,
         "optimizer_bytes": int(optimizer_bytes_per_weight * n_trainable) // n_shards,
         "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
@@ -130,6 +128,11 @@ def plan(
     }  # fmt: skip
     others = _alternatives(config, fixed_settings, trainable, adapter, optimizer_bytes_per_weight)
     return replace(found, alternatives=dict(others))
+
+
+def _weight_bytes(model: Any, adapter: Adapter | None) -> int:
+    stored = sum(p.numel() * p.element_size() for p in _unique(model))
+    return stored - (adapters.quantisation_savings_bytes(model, adapter) if adapter else 0)
 
 
 def _choose_pass(fixed: int, bytes_per_image: dict[bool, int], batch_size: int, capacity: int) -> tuple[bool, int]:
