@@ -23,10 +23,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from skincare import figures, runlog, stage
+from skincare import runlog, stage
 from skincare.catalogue import Product, name_family, read_products
 from skincare.cleaning.image_tables import CROPPED
-from skincare.dataset import chat, hints, splitting
+from skincare.dataset import chat, hints, split_plot, splitting
 from skincare.dataset.chat import Example
 from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.errors import StageError
@@ -105,7 +105,7 @@ def run(config: Config, layout: Layout) -> Summary:
     for split, part in parts.items():
         chat.write_dataset(layout, split, part)
     counts = {split: Counter(one.category for one in part) for split, part in parts.items()}
-    figures.draw_dataset_split(counts, labels.names, layout.plot("dataset_split"))
+    split_plot.draw_dataset_split(counts, labels.names, layout.plot("dataset_split"))
     leak = results["leakage"]
     return Summary(
         headline=f"{', '.join(f'{split} {len(part):,}' for split, part in parts.items())} images of "

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skincare import figures, reference_experiment, runlog, stage, worker_pool
+from skincare import reference_experiment, runlog, stage, worker_pool
 from skincare.catalogue import read_products
 from skincare.cleaning import (
     batch_inspection,
@@ -34,6 +34,7 @@ from skincare.cleaning import (
     duplicates,
     inspection,
     quality,
+    sharpness_plot,
     threshold_review,
 )  # fmt: skip
 from skincare.cleaning.checks import Choice, ImageReason, Reason, Rules
@@ -121,7 +122,7 @@ def run(config: Config, layout: Layout) -> Summary:
         raise StageError(f"Of {len(rows):,} images none would be kept ({_listed(counts)}); all stays as it was")
     runlog.remove_summary("clean", layout)
     with worker_pool.run_alongside(
-        figures.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
+        sharpness_plot.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
     ):
         results = _results(rows, kept, rejected, inspections, products, limit)
         results["checks"] = _failing(choice, [metrics for _, metrics in good])

@@ -47,9 +47,8 @@ def run(config: Config, layout: Layout) -> Summary:
     for name in names:
         get_recipe(name)  # a usage error is reported before anything is imported or read
     # Importing torch, transformers and peft takes seconds, which --help must not wait for.
-    from skincare import figures
     from skincare.tables import COMPARISON
-    from skincare.training import recipe_comparison, run_spec, training_run
+    from skincare.training import recipe_comparison, run_spec, training_plots, training_run
 
     for name in names:
         training_run.check_requirements(config, run_spec.recipe_with_overrides(name, config))
@@ -63,7 +62,7 @@ def run(config: Config, layout: Layout) -> Summary:
     runlog.remove_summary("compare_recipes", layout)
     COMPARISON.write(layout.comparison_table, rows)
     table = recipe_comparison.summarise(rows)
-    figures.draw_recipe_comparison(table, len(data.test), layout.plot("recipe_comparison"))
+    training_plots.draw_recipe_comparison(table, len(data.test), layout.plot("recipe_comparison"))
     for line in recipe_comparison.describe(table):
         logger.info("%s", line)
     best = max(table, key=lambda one: one["val_mean"])

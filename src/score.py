@@ -85,15 +85,15 @@ def _written(layout: Layout) -> tuple[Path, ...]:
 
 def _redraw(layout: Layout, file: Path, scores: "Scores") -> None:
     """Draw the report's confusion matrix if the file is of the untrained model or of the last training run."""
-    from skincare import figures
+    from skincare.evaluation import confusion_plot
 
     last_run = ""
     if layout.summary("finetune").is_file():
         last_run = json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"]
     if file == layout.zero_shot / "predictions.jsonl":
-        figures.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
+        confusion_plot.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
     elif last_run and file == layout.finetune_log(last_run) / "test_predictions.jsonl":
-        figures.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
+        confusion_plot.draw_confusion_matrix(scores, "After training", layout.plot("cm_after_training"))
 
 
 def main() -> None:

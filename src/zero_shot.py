@@ -46,8 +46,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Predict and score the split, and draw the confusion matrix."""
     # Importing torch and transformers takes seconds, which --help must not wait for.
-    from skincare import figures
-    from skincare.evaluation import metrics
+    from skincare.evaluation import confusion_plot, metrics
     from skincare.inference import predictions
     from skincare.inference.classifier import Classifier
     from skincare.inference.manifest import write_manifest
@@ -65,7 +64,7 @@ def run(config: Config, layout: Layout) -> Summary:
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", predicted)
     write_manifest(layout.zero_shot, classifier, config, {"predictions.jsonl": predicted})
     write_json(layout.zero_shot / "metrics.json", metrics.to_json(scores))
-    figures.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
+    confusion_plot.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
     return Summary(
         headline=f"{metrics.headline(scores)} on {config.split}",
         counts={"images": scores.n, **{f"answers: {status}": n for status, n in scores.statuses.items()}},

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 import finetune
-from skincare import figures
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import run_spec, sampling, training_run
@@ -18,6 +17,7 @@ from skincare.training.distributed import World
 from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import write_dataset_files
+from tests.plots import replace_training_plots
 from tests.test_distributed import ENVIRONMENT, LAUNCHER
 
 SIZES = {"train": 18, "val": 2, "test": 2}
@@ -81,8 +81,7 @@ def test_loss_and_gradients_do_not_depend_on_the_micro_batch_size(layout, recipe
 
 
 def test_history_has_equal_losses_and_gradient_norms_before_clipping(layout, monkeypatch):
-    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    replace_training_plots(monkeypatch)
     rows = []
     for size in (8, 2, 1):
         finetune.run(config(layout, size, run=f"by{size}", max_epochs=1), layout)

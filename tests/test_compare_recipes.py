@@ -6,11 +6,10 @@ import shutil
 import pytest
 
 import compare_recipes
-from skincare import figures
 from skincare.errors import StageError
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import COMPARISON, ComparisonRow
-from skincare.training import recipe_comparison, training_run
+from skincare.training import recipe_comparison, training_plots, training_run
 from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
 
@@ -47,7 +46,7 @@ def test_there_is_a_row_per_recipe_and_seed_and_no_model_is_kept(layout):
 
 
 def test_stored_results_are_reused(layout, monkeypatch):
-    monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
+    monkeypatch.setattr(training_plots, "draw_recipe_comparison", lambda *_: None)
     compare_recipes.run(config(layout), layout)
     first = layout.comparison_table.read_bytes()
     prepared = []
@@ -75,7 +74,7 @@ def trained(monkeypatch):
         row = ComparisonRow(spec.recipe_name, spec.seed, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
         return dataclasses.replace(row, test_accuracy=0.01 * len(found))
 
-    monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
+    monkeypatch.setattr(training_plots, "draw_recipe_comparison", lambda *_: None)
     monkeypatch.setattr(recipe_comparison, "train", train)
     return found
 
@@ -118,7 +117,7 @@ def test_an_interrupted_comparison_does_not_block_other_settings(layout, monkeyp
         patched.setattr(Trainer, "_train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             compare_recipes.run(settings, layout)
-    monkeypatch.setattr(figures, "draw_recipe_comparison", lambda *_: None)
+    monkeypatch.setattr(training_plots, "draw_recipe_comparison", lambda *_: None)
     compare_recipes.run(dataclasses.replace(settings, max_epochs=1), layout)
     assert "unfinished with other settings or data: sample-seed0-" in caplog.text
     compare_recipes.run(settings, layout)

@@ -11,19 +11,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 import finetune
-from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import checkpoints, training_run
 from tests.dataset_helpers import write_dataset_files
+from tests.plots import replace_training_plots
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
-    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    replace_training_plots(monkeypatch)
     found = Layout(tmp_path)
     write_dataset_files(found, {"train": 8, "val": 8, "test": 4})
     base = shutil.copytree(TINY_MODEL, found.root / "base")

@@ -12,7 +12,6 @@ import explain
 import finetune
 import score
 import zero_shot
-from skincare import figures
 from skincare.dataset import chat, hints
 from skincare.errors import StageError
 from skincare.files import write_json
@@ -32,6 +31,7 @@ from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 from tests.helpers import mixed_pixels
+from tests.plots import replace_training_plots
 from tests.test_fusion import FakePacks
 from tests.test_hints import hinted_dataset
 from tests.test_training import assert_same_run, config
@@ -46,8 +46,7 @@ SMALL = {"train": 4, "val": 3, "test": 3}
 @pytest.fixture(autouse=True, scope="module")
 def no_plots():
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-            patch.setattr(figures, name, lambda *_: None)
+        replace_training_plots(patch)
         yield
 
 

@@ -11,7 +11,6 @@ from lion_pytorch import Lion
 from safetensors.torch import load_file
 
 import finetune
-from skincare import figures
 from skincare.errors import StageError
 from skincare.inference import decoders
 from skincare.inference.classifier import Classifier
@@ -23,6 +22,7 @@ from skincare.tables import HISTORY
 from skincare.training import preflight
 from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
+from tests.plots import replace_training_plots
 
 SIZES = {"train": 10, "val": 4, "test": 4}
 ERRORS = [
@@ -141,8 +141,7 @@ def test_the_frozen_blocks_are_passed_in_smaller_batches(ready, monkeypatch):
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
-    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    replace_training_plots(monkeypatch)
     found = Layout(tmp_path / "root")
     write_dataset_files(found, SIZES)
     return found
@@ -248,7 +247,6 @@ def test_a_later_step_that_memory_tears_names_resume(layout, monkeypatch):
     with pytest.raises(StageError, match="step 1: continue with --resume"):
         finetune.run(config(layout), layout)
     monkeypatch.undo()
-    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    replace_training_plots(monkeypatch)
     finetune.run(config(layout, resume=True), layout)
     assert layout.finetuned_model("sample").is_dir()

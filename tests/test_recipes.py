@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 import finetune
-from skincare import figures
 from skincare.errors import StageError
 from skincare.modeling.loading import load_model
 from skincare.modeling.qwen2vl import CachedQwen2VL
@@ -22,6 +21,7 @@ from skincare.training.distributed import copy_full_tensor
 from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES, Adapter, get_recipe
 from tests.dataset_helpers import write_dataset_files
+from tests.plots import replace_training_plots
 
 VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
 # Not available on every platform.
@@ -71,9 +71,7 @@ def half_model(tmp_path):
 
 
 def test_a_float16_checkpoint_trains(layout, monkeypatch, half_model):
-    monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
-    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
-    monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
+    replace_training_plots(monkeypatch)
     settings = finetune.Config(root=layout.root, model=str(half_model), recipe="sample", run="r", min_tokens=36,
                                max_tokens=36, max_epochs=1)  # fmt: skip
     finetune.run(settings, layout)
@@ -86,9 +84,7 @@ def trained(layout, monkeypatch, recipe, max_epochs=1, *, released=True):
     """Train a few steps; return the Trainer, unless `released` with its optimizer state."""
     if not released:
         monkeypatch.setattr(Trainer, "release", lambda self: None)
-    monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
-    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
-    monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
+    replace_training_plots(monkeypatch)
     seen = []
     original = Trainer.__init__
 

@@ -5,9 +5,8 @@ import json
 import pytest
 
 import score
-from skincare import figures
 from skincare.errors import MissingInputError, StageError
-from skincare.evaluation import metrics
+from skincare.evaluation import confusion_plot, metrics
 from skincare.evaluation.comparison import compare
 from skincare.inference import predictions
 from skincare.inference.answer_parser import PARSER_VERSION
@@ -18,7 +17,7 @@ from tests.helpers import prediction
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch):
-    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+    monkeypatch.setattr(confusion_plot, "draw_confusion_matrix", lambda *_: None)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import wandb
 
 import finetune
-from skincare import figures
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training import tracking
 from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
+from tests.plots import replace_training_plots
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,7 @@ def logged_tables(run, name):
 def test_an_offline_run_is_written_to_the_log_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HF_TOKEN", "s3cr3t-value")
-    monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
-    monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
+    replace_training_plots(monkeypatch)
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"train": 6, "val": 3, "test": 3})
     settings = finetune.Config(
@@ -71,8 +70,7 @@ def wandb_ids(layout):
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_wandb_id(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    replace_training_plots(monkeypatch)
     layout = Layout(tmp_path)
     write_dataset_files(layout, {"train": 6, "val": 3, "test": 3})
     settings = finetune.Config(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import finetune
-from skincare import figures, stage
+from skincare import stage
 from skincare.errors import StageError
 from skincare.modeling.loading import load_model
 from skincare.paths import TINY_MODEL, Layout
@@ -21,6 +21,7 @@ from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
 from skincare.training.run_outputs import RunOutputs
 from tests.dataset_helpers import write_dataset_files
+from tests.plots import replace_training_plots
 
 SIZES = {"train": 10, "val": 4, "test": 4}
 
@@ -29,9 +30,7 @@ SIZES = {"train": 10, "val": 4, "test": 4}
 def no_plots(request, monkeypatch):
     """Skip the plots, which take longer than these small runs, except in the test of plots."""
     if "plots" not in request.function.__name__:
-        monkeypatch.setattr(figures, "draw_training_curves", lambda *_: None)
-        monkeypatch.setattr(figures, "draw_confusion_matrix", lambda *_: None)
-        monkeypatch.setattr(figures, "draw_confidence", lambda *_: None)
+        replace_training_plots(monkeypatch)
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ import shutil
 import pytest
 
 import finetune
-from skincare import figures, stage
+from skincare import stage
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import TINY_MODEL, Layout
 from skincare.training.loop import Trainer
 from tests.dataset_helpers import write_dataset_files
+from tests.plots import replace_training_plots
 
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
-    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-        monkeypatch.setattr(figures, name, lambda *given: _touch(given[-1]))
+    replace_training_plots(monkeypatch, lambda *given: _touch(given[-1]))
     found = Layout(tmp_path / "root")
     write_dataset_files(found, {"train": 8, "val": 4, "test": 4})
     return found

@@ -21,9 +21,10 @@ from tests.forker import Forker
 
 # Sent at random times; further kills are aimed at the writing of checkpoints.
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
-_PREPARATION = """from skincare import figures
-from skincare.training import run_outputs, tracking, training_run
-figures.draw_training_curves = figures.draw_confusion_matrix = figures.draw_confidence = lambda *_: None
+_PREPARATION = """from skincare.evaluation import confidence_plot, confusion_plot
+from skincare.training import run_outputs, tracking, training_plots, training_run
+training_plots.draw_training_curves = confusion_plot.draw_confusion_matrix = lambda *_: None
+confidence_plot.draw_confidence = lambda *_: None
 """
 
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 import finetune
-from skincare import figures
 from skincare.modeling.freezing import trainable_modules
 from skincare.modeling.loading import load_model, load_processor
 from skincare.modeling.settings import Trainable
@@ -20,6 +19,7 @@ from skincare.paths import REPOSITORY, TINY_MODEL
 from skincare.tables import HISTORY
 from skincare.training import checkpoints
 from skincare.training.loop import Trainer
+from tests.plots import replace_training_plots
 
 pytestmark = pytest.mark.gpu
 
@@ -38,8 +38,7 @@ class Steps:
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch):
-    for name in ("draw_training_curves", "draw_confusion_matrix", "draw_confidence"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    replace_training_plots(monkeypatch)
 
 
 def config(layout, run, **changes):

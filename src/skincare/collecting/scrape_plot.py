@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from skincare import figures
+from skincare import plot_style
 from skincare.collecting.scrape_log import FailureGroup, Throughput, is_worth_a_retry
-from skincare.figures import BLUE, GREEN, GREY, ORANGE
+from skincare.plot_style import BLUE, GREEN, GREY, ORANGE
 
 # The text lists all reasons.
 _MAX_REASONS: Final = 12
@@ -17,7 +17,7 @@ def draw_scrape_summary(
     groups: Sequence[FailureGroup], coverage: Mapping[str, Sequence[int]], speed: Throughput, path: Path
 ) -> None:
     """Draw three panels; `coverage` is category -> (scraped, products)."""
-    figure, (left, middle, right) = figures.panels(3, width=15, height=4.8)
+    figure, (left, middle, right) = plot_style.new_panels(3, width=15, height=4.8)
     _draw_failures(left, groups)
     _draw_coverage(middle, coverage)
     right.step([s for s, _ in speed.progress], [n for _, n in speed.progress], where="post", color=BLUE)
@@ -25,7 +25,7 @@ def draw_scrape_summary(
     right.set(
         xlabel="seconds, without gaps over two minutes", ylabel="pages and images", xlim=(0, None), ylim=(0, None)
     )
-    figures.save(figure, path)
+    plot_style.save(figure, path)
 
 
 def _draw_failures(axes: Any, groups: Sequence[FailureGroup]) -> None:

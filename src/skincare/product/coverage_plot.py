@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from skincare import figures
+from skincare import plot_style
 
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#6B7280")
 
@@ -13,7 +13,7 @@ def draw_coverage(coverage: Mapping[str, Mapping[str, int]], n_products: int, pa
     """Draw one bar per field, in parts by source; coverage: field -> source -> number of products."""
     fields = list(coverage)[::-1]
     sources = sorted({source for counts in coverage.values() for source in counts})
-    figure, axes = figures.panels(1, width=9, height=4.8)
+    figure, axes = plot_style.new_panels(1, width=9, height=4.8)
     start = [0] * len(fields)
     for i, source in enumerate(sources):
         counts = [coverage[field].get(source, 0) for field in fields]
@@ -26,4 +26,4 @@ def draw_coverage(coverage: Mapping[str, Mapping[str, int]], n_products: int, pa
     axes.grid(axis="y", visible=False)
     if sources:
         axes.legend(title="source", loc="center left", bbox_to_anchor=(1, 0.5))
-    figures.save(figure, path)
+    plot_style.save(figure, path)

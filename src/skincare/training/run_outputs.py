@@ -3,8 +3,8 @@
 import logging
 from typing import Any, Final
 
-from skincare import figures, tables
-from skincare.evaluation import comparison, confidence, metrics, rescoring
+from skincare import tables
+from skincare.evaluation import comparison, confidence, confidence_plot, confusion_plot, metrics, rescoring
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.inference import predictions
@@ -13,7 +13,7 @@ from skincare.inference.manifest import write_manifest
 from skincare.inference.predictions import Prediction
 from skincare.paths import Layout
 from skincare.tables import HistoryRow
-from skincare.training import export_check
+from skincare.training import export_check, training_plots
 from skincare.training.loop import EpochResult, Trainer
 from skincare.training.model_export import ExportStatistics
 from skincare.training.run_folders import RunFolders
@@ -37,9 +37,10 @@ class RunOutputs:
         """Write history, curves and confusion matrix; for the best epoch also its predictions."""
         history = [HistoryRow(**row) for row in trainer.progress.history]
         tables.HISTORY.write(self.log / "history.csv", history)
-        figures.draw_training_curves(history, trainer.progress.best_epoch, self.plots)
+        training_plots.draw_training_curves(history, trainer.progress.best_epoch, self.plots)
         epoch = result.row.epoch
-        figures.draw_confusion_matrix(result.scores, f"Validation, epoch {epoch}", self.plots / f"cm_epoch_{epoch}.png")
+        matrix = self.plots / f"cm_epoch_{epoch}.png"
+        confusion_plot.draw_confusion_matrix(result.scores, f"Validation, epoch {epoch}", matrix)
         if result.is_best:
             predictions.write_jsonl(self.log / "val_predictions.jsonl", result.predictions)
         logger.info(
@@ -66,7 +67,7 @@ class RunOutputs:
         )
         scores = metrics.score(tested, data.labels)
         predictions.write_jsonl(self.log / "test_predictions.jsonl", tested)
-        figures.draw_confusion_matrix(scores, "After training", self.plots / "cm_after_training.png")
+        confusion_plot.draw_confusion_matrix(scores, "After training", self.plots / "cm_after_training.png")
         rescoring.compare_with_zero_shot(self.layout, self.log, tested)
         comparison.compare_with_baselines(self.layout, self.log)
         check = export_check.evaluate_export(trainer, export, exported, self._selected_predictions(trainer))
@@ -84,7 +85,7 @@ class RunOutputs:
             predictions.write_jsonl(self.log / f"{split}_ranked.jsonl", predicted)
         summary = confidence.summarise(ranked["val"], ranked["test"], _TARGET_RISKS, trainer.spec.data.labels)
         write_json(self.log / "confidence.json", summary)
-        figures.draw_confidence(summary, self.plots / "confidence.png")
+        confidence_plot.draw_confidence(summary, self.plots / "confidence.png")
         return ranked
 
     def _selected_predictions(self, trainer: Trainer) -> list[Prediction]:
