@@ -37,7 +37,9 @@ def test_help_does_not_import_torch(stage):
     assert "--learning-rate" in text
 
 
-@pytest.mark.parametrize("stage", ["zero_shot", "predict", "baselines", "ablations", "explain", "score", "fuse"])
+@pytest.mark.parametrize(
+    "stage", ["zero_shot", "predict", "baselines", "ablations", "explain", "score", "fuse", "runs"]
+)
 def test_help_of_the_model_stages_does_not_import_torch(stage):
     exit_line, imported, text = run_stage(stage, "--help")
     assert exit_line == "exit code 0"

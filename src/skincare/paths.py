@@ -212,6 +212,11 @@ class Layout:
         return self.root / ".cache"
 
     @property
+    def content_cache(self) -> Path:
+        """Return the content hashes of unchanged files."""
+        return self.root / ".cache" / "content.sqlite"
+
+    @property
     def vision_cache(self) -> Path:
         return self.root / ".cache" / "vision"
 
@@ -233,6 +238,19 @@ class Layout:
     def summary(self, stage: str) -> Path:
         """Return the JSON whose presence means that the stage is done."""
         return self.root / "log" / f"{stage}.json"
+
+    @property
+    def runs(self) -> Path:
+        """Return the folder of the manifests, one for each run of a stage."""
+        return self.root / "log" / "runs"
+
+    def run_manifest(self, run_id: str) -> Path:
+        """Return the manifest of one run."""
+        return self.runs / f"{run_id}.json"
+
+    def run_listing(self, digest: str) -> Path:
+        """Return the listing of a folder that runs read or wrote, by its digest."""
+        return self.runs / "listings" / f"{digest}.txt"
 
     def plot(self, name: str) -> Path:
         """Return the PNG of a figure."""

@@ -26,6 +26,7 @@ from skincare import cache_folder, runlog
 from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
+from skincare.runs import manifest
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
             cache_folder.trim(layout, config.cache_gb * 1e9)
         if leaves_summary:
             runlog.write_summary(stage, layout, config, summary, started)
+            _record(stage, layout, config, summary, started)
     except StageError as error:
         logger.error("%s: %s", stage, error)
         return error.exit_code
@@ -120,6 +122,14 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
     written = f"; {layout.summary(stage)}" if leaves_summary else ""
     logger.info("%s: %s in %.0f s%s", stage, summary.headline, seconds, written)
     return summary.exit_code
+
+
+def _record(stage: str, layout: Layout, config: StageConfig, summary: Summary, started: datetime) -> None:
+    """Write the run's manifest; the stage has done its work, which a failure here does not undo."""
+    try:
+        manifest.record(stage, layout, config, summary, started)
+    except (StageError, OSError) as error:
+        logger.warning("%s: no manifest was written: %s", stage, error)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
