@@ -1,9 +1,9 @@
-"""Write the report: what was measured, on what data, how, and what it is worth.
+"""Write the report of a run as HTML and Markdown, and the model card.
 
-In: log/*.json and the predictions, scores, history and plots that the other stages wrote; nothing is measured here.
-Out: report.md, report.html (one file that needs nothing else), models/finetuned/<run>/README.md (the model card).
+In: log/*.json and the predictions, scores, history and plots that the other stages wrote.
+Out: report.md, report.html (self-contained), models/finetuned/<run>/README.md (the model card).
 Command: python src/report.py
-         python src/report.py --write-gate-baseline FILE   (also keep the answers, for later runs to be held against)
+         python src/report.py --write-gate-baseline FILE   (also write the predictions as a gate baseline)
          python src/report.py --gate FILE   (exit code 1 if the model is significantly worse, 2 if FILE
                                              is missing, damaged or of other images)
 Time: 3 s.
@@ -19,7 +19,7 @@ from skincare.evaluation import release_gate
 from skincare.files import write_text
 from skincare.labels import labels_of
 from skincare.paths import Layout
-from skincare.reporting import model_card, report_data, report_pages, report_views
+from skincare.reporting import model_card, report_data, report_pages, report_texts, report_views
 from skincare.reporting.report_data import ReportData
 from skincare.runlog import Summary
 
@@ -28,20 +28,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
     resumes: ClassVar[bool] = False
 
     gate: Path | None = None
-    """Baseline to hold the answers against; the report is written all the same."""
+    """Gate baseline to compare the predictions with; the report is written in any case."""
     gate_margin: float = 0.0
-    """The gate fails when the 95 % interval of the accuracy's difference lies below it; -0.02 forgives two points."""
+    """The gate fails if the 95 % interval of the difference in accuracy is below this; -0.02 tolerates two points."""
     write_gate_baseline: Path | None = None
-    """File to keep the answers in, as a baseline for later gates."""
+    """File to write the predictions to, as the baseline of later gates."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Read, render, write; then hold the answers against the gate's baseline."""
+    """Read the data, write report and model card, then check the gate."""
     baseline = release_gate.read_baseline(config.gate, labels_of(layout)) if config.gate else None
     data = report_data.gather(layout)
     runlog.remove_summary("report", layout)
@@ -53,14 +53,14 @@ def run(config: Config, layout: Layout) -> Summary:
         write_text(folder / "README.md", model_card.card(data))
     for line in _table(data):
         logger.info("%s", line)
-    answers = [one.last for one in data.images]
-    verdict = release_gate.judge(baseline, answers, config.gate_margin) if baseline else None
+    predicted = [one.last for one in data.images]
+    verdict = release_gate.judge(baseline, predicted, config.gate_margin) if baseline else None
     if verdict:
         logger.info("%s", verdict)
     if config.write_gate_baseline and verdict and verdict.verdict == "failed":
-        logger.error("%s: not written, for the gate has failed", config.write_gate_baseline)
+        logger.error("%s: not written, because the gate failed", config.write_gate_baseline)
     elif config.write_gate_baseline:
-        release_gate.write_baseline(config.write_gate_baseline, answers, _source(data))
+        release_gate.write_baseline(config.write_gate_baseline, predicted, _source(data))
     return Summary(
         headline=f"{layout.report_html.name} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}"
         + (f", gate {verdict.verdict}" if verdict else ""),
@@ -74,7 +74,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _source(data: ReportData) -> dict[str, str]:
-    """Return where the answers that count came from."""
+    """Return model, run and commit of the predictions."""
     name = "finetune" if data.after else "zero_shot"
     stage_json = data.stages[name]
     return {
@@ -89,8 +89,8 @@ def _table(data: ReportData) -> list[str]:
     rows = [("", "before", "after", "difference"), *(row[:4] for row in report_views.headline_table(data))]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if data.is_embedded_model:
-        lines.append("The embedded tiny model on drawn products: this says nothing about the real one.")
+    if found := report_texts.notice(data):
+        lines.append(f"{found.claim} {found.detail}")
     return ["", *lines, ""]
 
 

@@ -1,4 +1,4 @@
-"""The model card is what the hub reads, says what was measured, and its example runs."""
+"""The model card has valid hub metadata and the measured results, and its example runs."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ CATEGORIES = skincare_labels().names
 HOSTILE = "| `x` \n---\nlicense: mit\n<script>"
 
 
-# As finetune.py's results have it for a bf16 checkpoint.
+# The export check in the results of finetune.py, for a bfloat16 checkpoint.
 EXPORT = {
     "checkpoint_dtype": "bfloat16", "is_fp32": True, "n_weights": 1000, "n_changed": 999, "n_changed_rounded": 17,
     "n_val": 40, "val": {
@@ -44,7 +44,7 @@ def data_of(model, **more):
     )  # fmt: skip
 
 
-def test_the_hub_reads_the_results(tmp_path):
+def test_hub_metadata_holds_the_results(tmp_path):
     data = data_of("Qwen/Qwen2-VL-2B")
     path = tmp_path / "README.md"
     path.write_text(model_card.card(data), encoding="utf-8")
@@ -60,24 +60,24 @@ def test_the_hub_reads_the_results(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["models/tiny-qwen2-vl", "/home/me/model", "Qwen/Qwen2-VL-72B"])
-def test_no_licence_and_no_base_is_made_up(tmp_path, model):
+def test_unknown_licence_and_base_model_are_not_claimed(tmp_path, model):
     text = model_card.card(data_of(model))
     card = ModelCard(text)
     assert card.data.license == "unknown"
     assert (card.data.base_model is None) == (not model.startswith("Qwen/"))
-    assert ("made to test the pipeline on drawn products" in text) == (model == "models/tiny-qwen2-vl")
+    assert ("made to test the pipeline on rendered products" in text) == (model == "models/tiny-qwen2-vl")
 
 
-def test_hostile_words_stay_in_their_cells():
+def test_hostile_text_is_escaped():
     text = model_card.card(data_of("Qwen/Qwen2-VL-2B"))
     assert "<script>" not in text
     assert re.findall(r"(?m)^---$", text) == ["---", "---"]
     assert not re.search(r"(?m)^license: mit", text)
 
 
-def test_it_says_what_the_export_keeps_and_how_to_load_it():
+def test_card_shows_the_export_check_and_how_to_load_the_model():
     text = model_card.card(data_of("Qwen/Qwen2-VL-2B", export=EXPORT, recipe_settings={"adapter": {"rank": 16}}))
-    assert "changed 99.9% of the 1,000 weights" in text
+    assert "changed 99.9% of the 1,000 trainable weights" in text
     assert "rounded to bfloat16, 1.7% would differ" in text
     assert "| The exported folder, loaded in float32 as it specifies | 1.2512 | 50.0% | 1 of 40 |" in text
     assert "| The same, loaded in bfloat16 | 1.3750 | 47.5% |  |" in text
@@ -85,28 +85,28 @@ def test_it_says_what_the_export_keeps_and_how_to_load_it():
     assert 'PeftModel.from_pretrained(base_model, "adapter")' in text
 
 
-def test_of_a_checkpoint_in_fp32_nothing_is_rounded():
+def test_float32_checkpoint_has_no_rounding_row():
     val = {name: row for name, row in EXPORT["val"].items() if name != "rounded"}
     text = model_card.card(data_of("some/model", export=EXPORT | {"checkpoint_dtype": "float32", "val": val}))
-    assert "the folder holds them as they were trained" in text
+    assert "the folder stores them in the dtype of the training" in text
     assert "--dtype float32" not in text
     assert "adapter/" not in text
 
 
 @pytest.mark.slow
-def test_the_example_runs_as_it_is_written(tmp_path, monkeypatch):
+def test_example_of_the_card_runs(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     shutil.copytree(TINY_MODEL, folder)
     (folder / "pack.jpg").write_bytes(jpeg(pack(0, 320)))
     monkeypatch.chdir(folder)
     example = re.search(r"```python\n(.*?)```", model_card.card(data_of("models/tiny-qwen2-vl")), re.DOTALL)[1]
     names = {}
-    exec(example, names)  # the card's own text
+    exec(example, names)
     assert isinstance(names["answer"], str)
     assert names["answer"]
 
 
-def test_the_card_says_which_hints_the_model_was_trained_with():
+def test_card_names_the_hints_of_the_training():
     hinted = model_card.card(data_of("m", hint_kind="text", recipe_settings={"hint_dropout": 0.3}))
     assert "holds the text that OCR read on the pack" in hinted
     assert "30 % of the training prompts had none" in hinted

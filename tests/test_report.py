@@ -1,5 +1,6 @@
-"""The report shows what the stages wrote, needs nothing else, and lets nothing hostile through."""
+"""The report shows the files of the stages, is self-contained, and escapes hostile text."""
 
+import html
 import html.parser
 import json
 import re
@@ -9,7 +10,7 @@ import pytest
 import report
 from skincare import stage
 from skincare.errors import MissingInputError, StageError
-from skincare.evaluation import comparison, metrics
+from skincare.evaluation import comparison, confidence, metrics
 from skincare.files import write_json
 from skincare.inference import predictions
 from skincare.labels import skincare_labels
@@ -36,7 +37,7 @@ def summary(layout, name, headline="done", counts=None, results=None, config=Non
 
 @pytest.fixture
 def layout(tmp_path):
-    """What all stages leave, with a hostile model."""
+    """Return the output files of the stages for a model with hostile outputs."""
     found = Layout(tmp_path)
     before = [prediction(f"{i // 2}_{i % 2 + 1}", CATEGORIES[i % 14], None, text=HOSTILE) for i in range(42)]
     after = [
@@ -77,7 +78,7 @@ def layout(tmp_path):
     return found
 
 
-def test_both_pages_show_val_after_the_export(layout):
+def test_both_formats_show_the_export_check(layout):
     path = layout.summary("finetune")
     saved = json.loads(path.read_text())
     write_json(path, saved | {"results": saved["results"] | {"export": EXPORT}})
@@ -89,7 +90,7 @@ def test_both_pages_show_val_after_the_export(layout):
 
 
 class Page(html.parser.HTMLParser):
-    """The elements of a page and what they would fetch."""
+    """The elements of a page and the addresses that they load."""
 
     def __init__(self, text):
         super().__init__()
@@ -109,15 +110,15 @@ def written(layout):
     return layout.report_html.read_text(), layout.report_markdown.read_text()
 
 
-def test_nested_settings_are_plain_words_on_every_page(layout):
+def test_nested_settings_are_plain_text_in_both_formats(layout):
     page, markdown = written(layout)
     assert "| trainable.n\\_vision\\_blocks | 1 |" in markdown
     assert "<code>trainable.n_vision_blocks</code></th><td>1</td>" in page
     assert "{'" not in markdown
-    assert "&#39;" not in markdown, "an entity only where Markdown would read HTML"
+    assert "&#39;" not in markdown, "entities only where Markdown would parse HTML"
 
 
-def test_both_pages_name_the_detectable_difference_of_products(layout):
+def test_both_formats_name_the_detectable_difference_of_products(layout):
     path = layout.finetune_log("sample") / "comparison.json"
     found = json.loads(path.read_text())
     write_json(path, {**found, "smallest_detectable_difference": 0.26, "smallest_detectable_difference_products": 0.44})
@@ -125,7 +126,7 @@ def test_both_pages_name_the_detectable_difference_of_products(layout):
         assert "differences of 44 points or more" in text
 
 
-def test_the_page_needs_nothing_else(layout):
+def test_page_is_self_contained(layout):
     text, _ = written(layout)
     page = Page(text)
     assert all(source.startswith(("data:", "#")) for source in page.sources)
@@ -134,7 +135,7 @@ def test_the_page_needs_nothing_else(layout):
     assert len(text.encode()) < 10_000_000
 
 
-def test_hostile_words_stay_text(layout):
+def test_hostile_text_is_escaped(layout):
     text, markdown = written(layout)
     page = Page(text)
     assert page.tags.count("script") == 1
@@ -143,13 +144,13 @@ def test_hostile_words_stay_text(layout):
     assert "<script>" not in re.sub("```text.*?```", "", markdown, flags=re.DOTALL)
 
 
-def test_images_have_words_for_those_who_cannot_see_them(layout):
+def test_images_have_alternative_text(layout):
     page = Page(written(layout)[0])
     assert page.tags.count("img") >= 5
     assert page.without_alt == 0
 
 
-def test_the_numbers_are_those_of_the_files(layout):
+def test_numbers_equal_those_of_the_files(layout):
     text, markdown = written(layout)
     scores = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
     for shown in (text, markdown):
@@ -162,7 +163,7 @@ def test_the_numbers_are_those_of_the_files(layout):
     )
 
 
-def test_every_cell_of_the_matrix_is_counted_and_leads_to_its_images(layout):
+def test_matrix_cells_add_up_and_link_to_their_images(layout):
     text, _ = written(layout)
     data = report_data.gather(layout)
     matrix = report_views.matrix(data.after)
@@ -173,13 +174,13 @@ def test_every_cell_of_the_matrix_is_counted_and_leads_to_its_images(layout):
             assert len(found) == bool(cell.text)
 
 
-def test_the_difference_matrix_adds_up_to_nothing(layout):
+def test_difference_matrix_adds_up_to_zero(layout):
     data = report_data.gather(layout)
     rows = report_views.difference_matrix(data.before, data.after)
     assert sum(int(cell.text or 0) for row in rows for cell in row.cells) == 0
 
 
-def test_mistakes_come_first_and_absent_images_lose_only_their_thumbnail(layout):
+def test_errors_come_first_and_missing_images_lose_only_their_thumbnail(layout):
     images = report_data.gather(layout).images
     right = [one.last.category == one.truth for one in images]
     assert right == sorted(right)
@@ -187,18 +188,18 @@ def test_mistakes_come_first_and_absent_images_lose_only_their_thumbnail(layout)
     assert sum(bool(one.thumbnail) for one in images) == 5
 
 
-def test_the_same_files_give_the_same_report(layout):
+def test_equal_files_give_equal_reports(layout):
     assert written(layout) == written(layout)
 
 
 @pytest.mark.parametrize("absent", ["zero_shot", "finetune", "scrape"])
-def test_a_stage_that_was_not_run_is_left_out(layout, absent):
+def test_stage_that_was_not_run_is_omitted(layout, absent):
     layout.summary(absent).unlink()
     text, _ = written(layout)
     assert f"python src/{absent}.py" in text or absent == "zero_shot"
 
 
-def test_answers_about_other_images_are_not_compared(layout):
+def test_predictions_on_other_images_are_not_compared(layout):
     other = [prediction(f"{i}_1", "Oil", "Oil") for i in range(100, 110)]
     predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", other)
     data = report_data.gather(layout)
@@ -207,28 +208,74 @@ def test_answers_about_other_images_are_not_compared(layout):
     written(layout)
 
 
-def test_without_results_the_stages_are_named(tmp_path):
+def test_without_results_the_error_names_the_stages(tmp_path):
     with pytest.raises(MissingInputError, match=r"zero_shot\.py"):
         report.run(report.Config(root=tmp_path), Layout(tmp_path))
 
 
-def test_a_damaged_file_is_named(layout):
+def test_error_names_a_damaged_file(layout):
     layout.summary("finetune").write_text("{")
     with pytest.raises(StageError, match=r"finetune\.json"):
         report_data.gather(layout)
 
 
-def test_the_embedded_model_is_never_mistaken_for_the_real_one(layout):
+@pytest.mark.parametrize("is_sample", [False, True])
+def test_notice_names_the_embedded_model_and_rendered_images_only_where_they_are_used(layout, is_sample):
     assert "says nothing about" not in written(layout)[0]
     config = {"model": "models/tiny-qwen2-vl", "min_tokens": 36, "max_tokens": 36}
     before = json.loads(layout.summary("zero_shot").read_text())
     summary(layout, "zero_shot", results=before["results"], config=config)
-    text, markdown = written(layout)
-    assert "says nothing about" in text
-    assert "says nothing about" in markdown
+    if is_sample:
+        write_json(layout.shop_truth, {"seed": 0})
+    for text in written(layout):
+        assert "says nothing about" in text
+        assert ("embedded tiny model on rendered products" in text) == is_sample
+        assert ("rendered products, on other images" in text) != is_sample
 
 
-def test_every_cell_can_be_read():
+def test_both_formats_show_an_import_with_its_refused_files(layout):
+    layout.summary("scrape").unlink()
+    write_json(layout.shop_truth, {"seed": 0})
+    results = {"form": "a folder per category", "grouped_by": "name", "n_products": 31, "unknown_categories": {},
+               "images_and_products": {"Oil": [41, 29], "Peel": [3, 2]}}  # fmt: skip
+    summary(layout, "import_images", counts={"imported": 44, "broken_image": 5, "unknown_category": 6}, results=results)
+    page, markdown = written(layout)
+    for text in (page, markdown):
+        assert "44 of 55 files or rows of a folder per category imported as 31 products, grouped by name" in text
+        assert "41 (29)" in text
+        assert "scrape.py" not in text
+        assert "rendered products" not in text, "imported images are not those of the sample shop"
+    assert "Not imported: broken image 5, unknown category 6." in markdown
+    assert '<th scope="row">broken image</th><td class="n">5</td>' in page
+
+
+NUMBER = re.compile(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?%?(?!\w|\.\d)")
+
+
+def numbers(text):
+    return set(NUMBER.findall(text))
+
+
+def test_both_formats_hold_the_same_numbers(layout):
+    """All but those of the gallery and the matrices, which Markdown shows as a table of errors and as plots."""
+    path = layout.summary("finetune")
+    saved = json.loads(path.read_text())
+    write_json(path, saved | {"results": saved["results"] | {"export": EXPORT}})
+    ranked = [
+        prediction(f"{i}_1", CATEGORIES[i % 14], CATEGORIES[i % 14],
+                   log_probabilities=tuple(-0.1 if j == i * i % 14 else -4.0 - j / 10 for j in range(14)))
+        for i in range(60)
+    ]  # fmt: skip
+    log = layout.finetune_log("sample")
+    write_json(log / "confidence.json", confidence.summarise(ranked, ranked[:50], (0.1, 0.5), skincare_labels()))
+    page, markdown = written(layout)
+    page = re.sub(r"<style>.*?</style>|<script>.*?</script>", "", page, flags=re.DOTALL)
+    page = re.sub(r'<section id="(?:gallery|matrices)">.*?</section>', "", page, flags=re.DOTALL)
+    text = html.unescape(re.sub(r'<th scope="col" class="axis">.*?</th>|<[^>]+>', " ", page, flags=re.DOTALL))
+    assert numbers(text) - numbers(markdown) == set()
+
+
+def test_matrix_text_has_the_contrast_of_wcag():
     """WCAG 2.2, 1.4.3: a contrast of 4.5 at every depth of both colours."""
     for share in [i / 100 for i in range(-100, 101)]:
         lights = sorted(
@@ -237,13 +284,13 @@ def test_every_cell_can_be_read():
         assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5
 
 
-def test_families_keep_all_images(layout):
+def test_families_hold_all_images(layout):
     rows = report_views.family_rows(report_data.gather(layout).last, skincare_labels())
     assert sum(row.n for row in rows) == 42
     assert all(sum((row.right, row.near, row.far, row.unanswered)) == pytest.approx(1) for row in rows)
 
 
-def test_a_trained_model_gets_its_card_where_it_lies(layout):
+def test_model_card_is_written_into_the_model_folder(layout):
     written(layout)
     card = layout.finetuned_model("sample") / "README.md"
     assert not card.parent.exists()
@@ -253,7 +300,7 @@ def test_a_trained_model_gets_its_card_where_it_lies(layout):
     assert report_views.percent(scores["accuracy"]) in card.read_text()
 
 
-def test_ablations_stand_beside_ranking(layout):
+def test_ablations_are_compared_with_ranking(layout):
     assert "python src/ablations.py" in written(layout)[0]
     shares = ("accuracy", "difference")
     row = {f"{name}{end}": 0.25 for name in shares for end in ("", "_low", "_high")}
@@ -267,7 +314,7 @@ def test_ablations_stand_beside_ranking(layout):
 
 
 @pytest.mark.parametrize("with_name", [False, True])
-def test_hints_are_named_and_the_products_name_in_a_prompt_is_warned_of(layout, with_name):
+def test_hints_are_named_and_product_names_in_prompts_give_a_warning(layout, with_name):
     parts = {"images_and_products": {"test": {name: [1, 1] for name in CATEGORIES}}, "categories_absent": {}}
     leak = {"same_group": 0.0, "lookup_accuracy": 0.0}
     counts = {"train": 3, "val": 1, "test": 2}
@@ -279,11 +326,11 @@ def test_hints_are_named_and_the_products_name_in_a_prompt_is_warned_of(layout, 
     report.run(report.Config(root=layout.root), layout)
     for path in (layout.report_html, layout.report_markdown):
         text = path.read_text()
-        assert "what the shop's page says of the product" in text.replace("&#39;", "'")
-        assert ("name stands in the prompt" in text) == with_name
+        assert "metadata of the product from the shop's page" in text.replace("&#39;", "'")
+        assert ("The prompt contains the product" in text) == with_name
 
 
-def test_a_model_that_does_not_beat_the_reader_is_told_so_first(layout):
+def test_verdict_on_model_and_reader_precedes_the_numbers(layout):
     row = {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "f1_macro": 0.5, "coverage": 1.0}
     pair = {"n": 42, "difference": -0.1, "difference_low": -0.2, "difference_high": -0.01, "mcnemar_p": 0.04,
             "products_p": 0.03}  # fmt: skip
@@ -297,20 +344,20 @@ def test_a_model_that_does_not_beat_the_reader_is_told_so_first(layout):
     report.run(report.Config(root=layout.root), layout)
     markdown, page = layout.report_markdown.read_text(), layout.report_html.read_text()
     for text in (markdown, page):
-        assert "1.75 of the reader" in text
+        assert "1.75 for the reader" in text
         verdict = text.index("The model is worse than reading the text on the pack")
         assert verdict < text.index("Macro F1")
         assert "-20.0 to -1.0" in text
         assert f"The reader, {HOSTILE}" not in text
 
 
-def test_both_pages_show_what_each_check_costs_a_category(layout):
+def test_both_formats_show_rejected_images_by_category(layout):
     results = {
         "seen": 9, "products_seen": 4, "products_lost": [], "kept_against_plain_rule": [],
         "seen_by_category": {"Oil": 5, "Serum": 4}, "rejected_by_category": {"too_small": {"Serum": 2}},
     }  # fmt: skip
     summary(layout, "clean", counts={"kept": 7, "too_small": 2}, results=results)
     report.run(report.Config(root=layout.root), layout)
-    assert "too\\_small: Serum 2 of 4" in layout.report_markdown.read_text()
+    assert "too\\_small: Serum 2 of 4 (50.0%)" in layout.report_markdown.read_text()
     rows = re.findall(r'<th scope="row">too_small</th>.*</tr>', layout.report_html.read_text())
     assert ["", "2 (50.0%)"] in [re.findall(r'<td class="n">(.*?)</td>', row) for row in rows]

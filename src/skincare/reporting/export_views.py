@@ -1,4 +1,4 @@
-"""What the export of a trained model keeps of it, in the words and rows of report and model card."""
+"""The check of an exported model, as rows and a sentence of report and model card."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from skincare.reporting.report_views import percent
 
 
 class ExportRow(NamedTuple):
-    """Val as one form of the trained weights answers it."""
+    """Metrics on val of one form of the trained weights."""
 
     label: str
     loss: str
@@ -17,12 +17,12 @@ class ExportRow(NamedTuple):
 
 
 def rows(data: ReportData) -> list[ExportRow]:
-    """Return what became of val on its way out of training; nothing where the run did not measure it."""
+    """Return the metrics on val in training and after the export; empty if the run did not measure them."""
     check = _check(data)
     if not check:
         return []
     labels = {
-        "in training": "In training, the chosen epoch",
+        "in training": "In training, the selected epoch",
         "exported": f"The exported folder{', loaded in float32 as it specifies' if check['is_fp32'] else ''}",
         "rounded": f"The same, loaded in {check['checkpoint_dtype']}",
     }
@@ -36,19 +36,19 @@ def rows(data: ReportData) -> list[ExportRow]:
 
 
 def note(data: ReportData) -> str:
-    """Return in words how much of what was learnt fewer bits would hold; empty where the run did not measure it."""
+    """Return how many weights training changed, before and after rounding; empty if the run did not measure it."""
     check = _check(data)
     if not check:
         return ""
     if not check["n_weights"]:
-        return "No weight of the model itself was trained."
+        return "Training changed no weight of the model itself."
     changed, rounded = (check[key] / check["n_weights"] for key in ("n_changed", "n_changed_rounded"))
-    text = f"Training changed {percent(changed)} of the {check['n_weights']:,} weights that it may change"
+    text = f"Training changed {percent(changed)} of the {check['n_weights']:,} trainable weights"
     if not check["is_fp32"] or "rounded" not in check["val"]:
-        return f"{text}; the folder holds them as they were trained."
+        return f"{text}; the folder stores them in the dtype of the training."
     return (
         f"{text}; rounded to {check['checkpoint_dtype']}, {percent(rounded)} would differ from the base model's. The "
-        "folder holds them in float32."
+        "folder stores them in float32."
     )
 
 

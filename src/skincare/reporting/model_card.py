@@ -1,7 +1,4 @@
-"""The model card of a fine-tuned model: what the stages wrote in, the README.md of its folder out.
-
-The metadata in front are those that the Hugging Face hub reads; the text says what the numbers stand on.
-"""
+"""The model card of a fine-tuned model: the README.md of its folder, with metadata for the Hugging Face hub."""
 
 import re
 from typing import Any, Final
@@ -10,21 +7,22 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from skincare.evaluation.metrics import Scores
 from skincare.labels import Labels
-from skincare.reporting import export_views, report_views
+from skincare.reporting import export_views, report_texts, report_views
 from skincare.reporting.report_data import ReportData
 from skincare.reporting.report_pages import environment
 
-# Of its family, the sizes whose licence is Apache 2.0; a name that is none of them says nothing about a licence.
+# The sizes of the family that are licensed under Apache 2.0; the licence of any other name is unknown.
 _APACHE: Final = re.compile(r"Qwen/Qwen2-VL-[27]B(-Instruct)?")
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def card(data: ReportData) -> str:
-    """Return the card of the run that finetune.py finished last."""
+    """Return the card of the last run that finetune.py finished."""
     assert data.after is not None
     finetune = data.stages["finetune"]
     context = {
         "data": data,
+        "notice": report_texts.notice(data),
         "scores": data.after,
         "table": report_views.headline_table(data),
         "categories": data.labels.names,
@@ -34,7 +32,7 @@ def card(data: ReportData) -> str:
         "export_note": export_views.note(data),
         "has_adapter": bool(finetune["results"]["recipe_settings"].get("adapter")),
         "dataset": data.stages.get("build_dataset"),
-        "hint_sources": report_views.HINT_SOURCES,
+        "hint_sources": report_texts.HINT_SOURCES,
         "is_apache": bool(_APACHE.fullmatch(finetune["results"]["model"])),
     }
     text = environment(autoescape=False).get_template("model_card.md.j2").render(context)
@@ -65,7 +63,7 @@ def _metadata(data: ReportData, scores: Scores) -> ModelCardData:
 _RESULTS: Final = (
     ("accuracy", "accuracy", "Accuracy"),
     ("f1_macro", "f1", "Macro F1"),
-    ("coverage", "coverage", "Share of answers that name a category"),
+    ("coverage", "coverage", "Share of outputs that name a category"),
 )
 
 
@@ -73,7 +71,7 @@ def _result(scores: Scores, labels: Labels, key: str, kind: str, name: str) -> E
     low, high = getattr(scores, f"{key}_low"), getattr(scores, f"{key}_high")
     return EvalResult(
         task_type="image-classification",
-        task_name=f"Naming the category of a {labels.product}",
+        task_name=f"Category of a {labels.product}",
         dataset_type=f"{labels.product}s".replace(" ", "-"),
         dataset_name=f"Test split: {scores.n} images of {scores.n_products} products",
         dataset_split="test",

@@ -1,4 +1,4 @@
-"""The report's comparison of model and reader: data in, a sentence and rows out."""
+"""The comparison of model and reader, as a sentence and rows of the report."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from skincare.reporting.report_data import ReportData
 
 
 def reader_verdict(data: ReportData) -> str:
-    """Return whether the model beats reading the pack, as a sentence; an empty text without a comparison."""
+    """Return a sentence that says whether the model beats the reader; empty without a comparison."""
     found = [one for one in data.fusion.get("comparisons", ()) if (one["before"], one["after"]) == ("reader", "model")]
     if not found:
         return ""
@@ -23,7 +23,7 @@ def reader_verdict(data: ReportData) -> str:
 
 
 class FusedComparison(NamedTuple):
-    """What one way adds to another, on the same images: in points with the 95 % interval over products."""
+    """The difference of two predictors on the same images, in points, with the 95 % interval over products."""
 
     label: str
     difference: float
@@ -38,7 +38,7 @@ def fused_comparisons(data: ReportData) -> list[FusedComparison]:
     labels = {row["name"]: row["label"] for row in data.fusion.get("rows", ())}
     return [
         FusedComparison(
-            label=f"{labels[one['after']]}, less: {labels[one['before']]}",
+            label=f"{labels[one['after']]} minus {labels[one['before']]}",
             difference=100 * one["difference"],
             low=100 * one["difference_low"],
             high=100 * one["difference_high"],

@@ -1,4 +1,4 @@
-"""What the report shows, read from the files that the stages wrote; nothing is measured here."""
+"""The data of the report, read from the files that the stages wrote; nothing is computed here."""
 
 import json
 from collections.abc import Mapping
@@ -20,12 +20,13 @@ from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HistoryRow
 
 STAGES: Final = (
-    "scrape", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain", "ablations",
+    "scrape", "import_images", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain",
+    "ablations",
 )  # fmt: skip
-# Of the gallery; at 6 kB each they stay far below 10 MB together.
+# In the gallery: at 6 kB each, far below 10 MB in total.
 MAX_THUMBNAILS: Final = 600
 _THUMBNAIL_SIDE_PX: Final = 160
-# Least confidence and name, the highest first.
+# (minimum confidence, name), in falling order.
 CONFIDENCE_BANDS: Final = (
     (0.9, "90 % or more"), (0.7, "70 to 90 %"), (0.5, "50 to 70 %"), (0.0, "under 50 %"),
 )  # fmt: skip
@@ -33,10 +34,10 @@ CONFIDENCE_BANDS: Final = (
 
 @dataclass(frozen=True)
 class TestImage:
-    """One test image with the answers before and after training; `thumbnail` is a data URI or empty.
+    """One test image with its predictions before and after training; `thumbnail` is a data URI or empty.
 
-    likeliest, confidence, truth_probability: the name that the last model gives the highest probability, and what it
-    gives to that name and to the true one; None where no probabilities were measured.
+    likeliest, confidence: the last model's most likely label and its probability; truth_probability: that of the true
+    label. None without probabilities.
     """
 
     image_id: str
@@ -50,19 +51,19 @@ class TestImage:
 
     @property
     def last(self) -> Prediction:
-        """Return the answer that counts: after training where there is one."""
+        """Return the prediction after training if there is one, else the one before."""
         answer = self.after or self.before
         assert answer is not None
         return answer
 
     @property
     def is_correct(self) -> bool:
-        """Tell whether that answer is the true category."""
+        """Return whether that prediction is the true category."""
         return self.last.category == self.truth
 
     @property
     def confidence_band(self) -> str:
-        """Return the name of the band that the confidence lies in."""
+        """Return the name of the band that contains the confidence; empty without confidence."""
         if self.confidence is None:
             return ""
         return next(name for low, name in CONFIDENCE_BANDS if self.confidence >= low)
@@ -70,7 +71,7 @@ class TestImage:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that the report shows; a stage that has not been run is absent from `stages`, its fields are empty."""
+    """The contents of the report; a stage that has not been run is absent from `stages`, and its fields are empty."""
 
     stages: Mapping[str, Mapping[str, Any]]
     before: Scores | None
@@ -80,28 +81,30 @@ class ReportData:
     history: list[HistoryRow]
     images: list[TestImage]
     plots: Mapping[str, Path]
-    # When the answers were given -> manifest.json of that run.
+    # "before training" or "after training" -> manifest.json of that run.
     manifests: Mapping[str, Mapping[str, Any]]
     labels: Labels
-    # What fuse.py found: reader, model and both on the same test images; empty where it was not run.
+    # fusion.json of fuse.py: reader, model and both on the same test images; empty if it was not run.
     fusion: Mapping[str, Any] = field(default_factory=dict)
+    # Whether the images are those that the sample shop renders.
+    is_sample_shop: bool = False
 
     @property
     def last(self) -> Scores:
-        """Return the scores that count: after training where there are any."""
+        """Return the scores after training if there are any, else those before."""
         scores = self.after or self.before
         assert scores is not None
         return scores
 
     @property
     def is_embedded_model(self) -> bool:
-        """Return whether the tiny stand-in model was evaluated; its results say nothing about the real model."""
+        """Return whether the embedded tiny model was evaluated, whose results say nothing about the real one."""
         models = {self.stages[name]["config"].get("model") for name in ("zero_shot", "finetune") if name in self.stages}
         return not models.isdisjoint({f"{TINY_MODEL.parent.name}/{TINY_MODEL.name}", str(TINY_MODEL)})
 
 
 def gather(layout: Layout) -> ReportData:
-    """Read everything; raises MissingInputError when no stage that gives answers has been run."""
+    """Read all files; raises MissingInputError if neither zero_shot.py nor finetune.py was run."""
     stages = {name: _read_json(layout.summary(name)) for name in STAGES if layout.summary(name).is_file()}
     if not {"zero_shot", "finetune"} & stages.keys():
         remedy = "Run `python src/zero_shot.py` or `python src/finetune.py` first, or `python src/run_all.py`."
@@ -130,6 +133,7 @@ def gather(layout: Layout) -> ReportData:
         {when: _read_json(path) for when, path in manifests.items() if path.is_file()},
         labels,
         _read_json(log / "fusion.json") if log and (log / "fusion.json").is_file() else {},
+        is_sample_shop=layout.shop_truth.is_file() and "import_images" not in stages,
     )  # fmt: skip
 
 
@@ -145,7 +149,7 @@ def _answers(
 def _probabilities(
     log: Path | None, predicted: Mapping[str, Prediction], confidence: Mapping[str, Any], labels: Labels
 ) -> dict[str, dict[str, float]]:
-    """Return image -> category -> probability, with the temperature that was fitted on val."""
+    """Return image id -> category -> probability, with the temperature that was fitted on val."""
     if log is None or not (log / "test_ranked.jsonl").is_file():
         return {}
     ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl", labels) if one.image_id in predicted]
@@ -162,7 +166,7 @@ def _images(
     first: Mapping[str, Prediction], second: Mapping[str, Prediction],
     probabilities: Mapping[str, Mapping[str, float]], layout: Layout,
 ) -> list[TestImage]:  # fmt: skip
-    """Return all test images, errors first, by descending confidence; the first MAX_THUMBNAILS have a thumbnail."""
+    """Return all test images, errors first, by falling confidence; the first MAX_THUMBNAILS have a thumbnail."""
     found = []
     for image_id, one in (second or first).items():
         chances = probabilities.get(image_id)
@@ -179,7 +183,7 @@ def _images(
 
 
 def _thumbnail(layout: Layout, file: str) -> str:
-    """Return a small JPEG as a data URI; an empty text if the image cannot be read."""
+    """Return a small JPEG as a data URI; empty if the image cannot be read."""
     path = (layout.root / file).resolve()
     if not path.is_relative_to(layout.root):
         return ""
@@ -198,7 +202,7 @@ def _plots(layout: Layout) -> dict[str, Path]:
 
 
 def _overlays(stages: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
-    """Return image id -> overlay of what explain.py drew."""
+    """Return image id -> saliency overlay that explain.py drew."""
     images = stages["explain"]["results"]["images"] if "explain" in stages else []
     paths = {one["image_id"]: layout.overlay(one["image_id"]) for one in images}
     return {image_id: path for image_id, path in paths.items() if path.is_file()}

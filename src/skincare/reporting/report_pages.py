@@ -1,8 +1,9 @@
-"""The report as one self-contained HTML page, and as Markdown: data in, text out.
+"""The report as one self-contained HTML page and as Markdown.
 
-All text from shops and models is escaped. The templates are in `templates/`.
+Text from shops and models is escaped. The templates are in `templates/`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,29 @@ from jinja2 import Environment
 from skincare import reference_experiment
 from skincare.html_pages import data_uri, template_environment
 from skincare.labels import UNKNOWN, skincare_labels
-from skincare.reporting import export_views, reader_views, report_views
+from skincare.reporting import export_views, reader_views, report_texts, report_views
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
 
 
 def html(data: ReportData) -> str:
-    """Return the page; the same data, the same text."""
+    """Return the page; equal data give equal text."""
     return environment(autoescape=True).get_template("report.html.j2").render(_context(data))
 
 
 def markdown(data: ReportData, root: Path) -> str:
-    """Return the report as Markdown that shows the plots of `root` by relative paths."""
+    """Return the report as Markdown with relative paths from `root` to the plots."""
     plots = {name: path.relative_to(root).as_posix() for name, path in data.plots.items()}
     template = environment(autoescape=False).get_template("report.md.j2")
     return template.render({**_context(data), "plots": plots})
 
 
 def environment(*, autoescape: bool) -> Environment:
-    """Return the templates with their filters; without escaping, for Markdown, `cell` and `fenced` do that."""
+    """Return the templates with their filters; for Markdown without autoescape, where `cell` and `fenced` escape."""
     found = template_environment(autoescape=autoescape)
     found.filters |= {
         "percent": report_views.percent, "data_uri": _data_uri, "cell": _markdown_cell, "fenced": _fenced,
         "seconds": _duration, "settings": report_views.setting_rows,
+        "reasons": _counts_by_reason,
     }  # fmt: skip
     return found
 
@@ -65,7 +67,14 @@ def _context(data: ReportData) -> dict[str, Any]:
         "detectable_points": report_views.detectable_points(data),
         "reader_verdict": reader_views.reader_verdict(data),
         "fused_comparisons": reader_views.fused_comparisons(data),
-        "hint_sources": report_views.HINT_SOURCES,
+        "hint_sources": report_texts.HINT_SOURCES,
+        "status_note": report_texts.STATUS_NOTE,
+        "saliency_methods": report_texts.SALIENCY_METHODS,
+        "notice": report_texts.notice(data),
+        "limitations": report_texts.limitations(data),
+        "imported": data.stages.get("import_images"),
+        "not_imported": report_views.counts_except(data, "import_images", "imported"),
+        "rejected": report_views.counts_except(data, "clean", "kept"),
         "provenance": report_views.provenance(data),
         "has_reference": data.labels.names == skincare_labels().names,
         "reference": {
@@ -82,13 +91,18 @@ def _data_uri(path: Path) -> str:
 
 
 def _markdown_cell(value: object) -> str:
-    """Return text that stays text in a Markdown table; entities only where Markdown would read HTML."""
+    """Return text for a Markdown table, escaped; entities only for characters that Markdown would take for HTML."""
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
 
 
+def _counts_by_reason(counts: Mapping[str, int]) -> str:
+    """Return counts by reason as Markdown text; "none" without any."""
+    return ", ".join(f"{_markdown_cell(reason.replace('_', ' '))} {n:,}" for reason, n in counts.items()) or "none"
+
+
 def _fenced(text: str) -> str:
-    """Return text as a Markdown code block that nothing in the text can end."""
+    """Return text as a Markdown code block with a fence that the text does not contain."""
     fence = "```"
     while fence in text:
         fence += "`"

@@ -1,4 +1,4 @@
-"""The report's tables and charts as rows of text and shares: data in, what a template only has to write out."""
+"""The tables and charts of the report as rows of text and numbers, which a template only formats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,8 @@ from skincare.labels import UNKNOWN, Labels
 from skincare.reporting.report_data import ReportData
 
 NOTHING: Final = "–"
-# How the last column of a matrix is headed: to a reader "Unknown" would be one more category.
+# Heading of a matrix's last column: "Unknown" would look like one more category.
 NO_ANSWER: Final = "no answer"
-# What stands in a prompt that has a hint of this kind.
-HINT_SOURCES: Final = {
-    "text": "the text that OCR read on the pack",
-    "metadata": "what the shop's page says of the product",
-}
 _BLUE: Final = (0, 114, 178)
 _ORANGE: Final = (213, 94, 0)
 _PALEST: Final = 0.1
@@ -28,7 +23,7 @@ def percent(value: float | None) -> str:
 
 
 class Score(NamedTuple):
-    """A row of the headline table, as text; empty where there is nothing to say."""
+    """A row of the headline table as text; empty: not applicable."""
 
     label: str
     before: str
@@ -40,18 +35,18 @@ class Score(NamedTuple):
 _SCORES: Final = (
     ("accuracy", "Accuracy"),
     ("f1_macro", "Macro F1"),
-    ("coverage", "Coverage (answers that name a category)"),
-    ("selective_accuracy", "Accuracy among those"),
-    ("parent_accuracy", "Right family of categories"),
+    ("coverage", "Coverage (outputs that name a category)"),
+    ("selective_accuracy", "Accuracy of those"),
+    ("parent_accuracy", "Accuracy of the family of categories"),
     ("precision_weighted", "Weighted precision"),
-    ("recall_weighted", "Weighted recall (is accuracy)"),
+    ("recall_weighted", "Weighted recall (equals accuracy)"),
     ("f1_weighted", "Weighted F1"),
 )
 _DIFFERENCES: Final = {"accuracy": "difference", "f1_macro": "f1_macro_difference"}
 
 
 def headline_table(data: ReportData) -> list[Score]:
-    """Return the scores before and after training, and those that the reference experiment published."""
+    """Return the scores before and after training, and those published by the reference experiment."""
     rows = [_score(data, key, label) for key, label in _SCORES]
     published = f"{reference_experiment.N_TEST} (split by image)"
     return [*rows, Score("Test images (products)", _size(data.before), _size(data.after), "", published)]
@@ -111,7 +106,7 @@ def _size(scores: Scores | None) -> str:
 
 
 class MethodRow(NamedTuple):
-    """A line of the chart of model and baselines; the interval is None if none was measured."""
+    """A row of the chart of model and baselines; low and high are None if no interval was measured."""
 
     label: str
     accuracy: float
@@ -122,7 +117,7 @@ class MethodRow(NamedTuple):
 
 
 def method_rows(data: ReportData) -> list[MethodRow]:
-    """Return the baselines and the model, weakest first."""
+    """Return the baselines and the model by rising accuracy."""
     found = data.stages["baselines"]["results"]["scores"] if "baselines" in data.stages else {}
     rows = [_method_row(one.get("label", name), one) for name, one in found.items()]
     for label, scores in (("The model before training", data.before), ("The model after training", data.after)):
@@ -140,7 +135,7 @@ def _method_row(label: str, one: Mapping[str, Any]) -> MethodRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a matrix: what it shows, its colours (empty: none), and the answer that it counts."""
+    """One cell of a matrix: its text, its colours (empty: none), and the predicted category that it counts."""
 
     text: str
     background: str
@@ -158,12 +153,12 @@ class MatrixRow(NamedTuple):
 
 
 def matrix(scores: Scores) -> list[MatrixRow]:
-    """Return a confusion matrix as rows of cells, coloured by the share of the row."""
+    """Return a confusion matrix as rows of cells; the colour is the share of the row."""
     return _matrix_rows(_names(scores), scores.confusion, [sum(row) for row in scores.confusion])
 
 
 def difference_matrix(before: Scores, after: Scores) -> list[MatrixRow]:
-    """Return after - before; positive counts are answers that training added."""
+    """Return the counts of after - before."""
     counts = [
         [b - a for a, b in zip(*rows, strict=True)] for rows in zip(before.confusion, after.confusion, strict=True)
     ]
@@ -193,7 +188,7 @@ def _matrix_rows(
 
 
 def shade(share: float) -> tuple[str, str]:
-    """Return the colour of a share (blue, negative ones orange) and black or white, whichever is read better on it."""
+    """Return the colour of a share (blue, negative: orange), and black or white, whichever has the higher contrast."""
     depth = _PALEST + (1 - _PALEST) * min(abs(share), 1.0)
     red, green, blue = (round(255 + (c - 255) * depth) for c in (_ORANGE if share < 0 else _BLUE))
     # One of the two always has the contrast of 4.5 that WCAG requires.
@@ -208,14 +203,20 @@ def luminance(*colour: int) -> float:
 
 
 def category_rows(data: ReportData) -> list[dict[str, Any]]:
-    """Return per category what changed; the numbers of the last model where there are two."""
+    """Return the scores of each category: `now` of the last model, `before` of the untrained one if there are both."""
     last = data.last
     earlier = data.before.categories if data.before and data.after else [None] * len(last.categories)
     return [{"now": now, "before": before} for now, before in zip(last.categories, earlier, strict=True)]
 
 
+def counts_except(data: ReportData, stage: str, name: str) -> dict[str, int]:
+    """Return the counts of a stage without the one of this name; empty if the stage was not run."""
+    counts = data.stages[stage]["counts"] if stage in data.stages else {}
+    return {reason: n for reason, n in counts.items() if reason != name}
+
+
 class StatusRow(NamedTuple):
-    """How many answers were read in one way, before and after training."""
+    """The number of outputs with a parse status, before and after training."""
 
     status: str
     before: int
@@ -223,14 +224,14 @@ class StatusRow(NamedTuple):
 
 
 def status_rows(data: ReportData) -> list[StatusRow]:
-    """Return the parse statuses, the most frequent first."""
+    """Return the parse statuses by falling frequency."""
     counts = [scores.statuses if scores else {} for scores in (data.before, data.after)]
     names = sorted({*counts[0], *counts[1]}, key=lambda name: (-counts[1].get(name, 0), -counts[0].get(name, 0), name))
     return [StatusRow(name, counts[0].get(name, 0), counts[1].get(name, 0)) for name in names]
 
 
 class FamilyRow(NamedTuple):
-    """One family: shares of its images predicted correctly, within the family, outside of it, and not at all."""
+    """One family: shares of its images by prediction: correct, another category of the family, another family, none."""
 
     family: str
     members: str
@@ -242,7 +243,7 @@ class FamilyRow(NamedTuple):
 
 
 def family_rows(scores: Scores, labels: Labels) -> list[FamilyRow]:
-    """Return where the answers about each family's images went."""
+    """Return how the images of each family were predicted."""
     rows = []
     for family, members in labels.families:
         places = [labels.index(name) for name in members]
@@ -256,7 +257,7 @@ def family_rows(scores: Scores, labels: Labels) -> list[FamilyRow]:
     return rows
 
 
-# What a reader compares to know whether two results are of the same thing: a name and where a manifest has it.
+# Label and keys in the manifest of what must be equal for two results to be comparable.
 _PROVENANCE: Final[dict[str, tuple[str, ...]]] = {
     "model": ("model", "source"),
     "revision": ("model", "revision"),
@@ -265,19 +266,19 @@ _PROVENANCE: Final[dict[str, tuple[str, ...]]] = {
     "computed in": ("evaluation", "dtype"),
     "device": ("evaluation", "device"),
     "image processor": ("evaluation", "processor"),
-    "least pixels": ("evaluation", "min_pixels"),
-    "most pixels": ("evaluation", "max_pixels"),
+    "minimum pixels": ("evaluation", "min_pixels"),
+    "maximum pixels": ("evaluation", "max_pixels"),
     "template hash": ("evaluation", "template_hash"),
     "prompt hash": ("evaluation", "prompt_hash"),
-    "version of the decoders": ("decoder_version",),
-    "version of the parser": ("parser_version",),
-    "seed of the training": ("seeds", "training"),
-    "seed of the intervals": ("seeds", "bootstrap"),
+    "decoder version": ("decoder_version",),
+    "parser version": ("parser_version",),
+    "training seed": ("seeds", "training"),
+    "bootstrap seed": ("seeds", "bootstrap"),
 }
 
 
 def provenance(data: ReportData) -> dict[str, list[str]]:
-    """Return what gave the answers, one value for each manifest; what no manifest knows is left out."""
+    """Return label -> one value per manifest of the predictions; labels without any value are omitted."""
     rows = {label: [_at(one, path) for one in data.manifests.values()] for label, path in _PROVENANCE.items()}
     rows["images predicted"] = [_predicted(one) for one in data.manifests.values()]
     return {label: values for label, values in rows.items() if any(values)}
