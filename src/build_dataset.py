@@ -24,7 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from skincare import runlog, stage
-from skincare.catalogue import Product, name_family, read_products
+from skincare.catalogue import Product, read_products
 from skincare.cleaning.image_tables import CROPPED
 from skincare.dataset import chat, hints, split_plot, splitting
 from skincare.dataset.chat import Example
@@ -32,6 +32,7 @@ from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.errors import StageError
 from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
+from skincare.product.sizes import name_family
 from skincare.prompts import HintKind
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, REJECTED, CleanRow, RejectedRow, SplitRow

@@ -20,7 +20,7 @@ duplicate is the representative is decided in skincare/cleaning/duplicates.py.
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,10 @@ def run(config: Config, layout: Layout) -> Summary:
     kept = [(row, metrics) for row, metrics in good if row.image_id not in gone]
     limit = choice.check("blurred").limit
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
+    rejected_text = runlog.counts_text(counts, "kept", empty="nothing rejected")
     if not kept:
         # What an earlier run kept would go, and most likely the images are just not where they were.
-        raise StageError(f"Of {len(rows):,} images none would be kept ({_listed(counts)}); all stays as it was")
+        raise StageError(f"Of {len(rows):,} images none would be kept ({rejected_text}); all stays as it was")
     runlog.remove_summary("clean", layout)
     with worker_pool.run_alongside(
         sharpness_plot.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
@@ -134,7 +135,7 @@ def run(config: Config, layout: Layout) -> Summary:
     REJECTED.write(layout.rejected_table, rejected)
     write_text(layout.cleaning_report, cleaning_report.render(counts, results, rejected))
     return Summary(
-        headline=f"read {len(rows):,} images, kept {len(kept):,}; {_listed(counts)}; "
+        headline=f"read {len(rows):,} images, kept {len(kept):,}; {rejected_text}; "
         f"see {layout.relative(layout.cleaning_report)}",
         counts=counts,
         results=results,
@@ -273,10 +274,6 @@ def _conflicts(rejected: Sequence[RejectedRow]) -> list[list[str]]:
 def _n_equal_hashes(kept: Sequence[ImageMetrics]) -> int:
     """Return how many kept, so different, images an equal 256-bit difference hash would have thrown away."""
     return len(kept) - len({metrics.dhash for metrics in kept})
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in counts.items() if reason != "kept") or "nothing rejected"
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ from skincare.importing.sources import open_source
 from skincare.importing.transfer import Job, Outcome
 from skincare.labels import labels_of
 from skincare.paths import Layout
-from skincare.runlog import Summary
+from skincare.runlog import Summary, counts_text
 from skincare.tables import CATALOGUE, FAILURES, IMAGES
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def run(config: Config, layout: Layout) -> Summary:
         counts = import_tables.counts(state)
         if not counts["imported"]:
             raise StageError(
-                f"{config.source}: no image could be imported ({_listed(counts)})\n{_hints(state)}".strip()
+                f"{config.source}: no image could be imported ({_refused(counts)})\n{_hints(state)}".strip()
             )
         # The tables must not outlive the images.
         os.sync()
@@ -256,6 +256,10 @@ def _store_groups(state: ImportState, layout: Layout) -> bool:
     return True
 
 
+def _refused(counts: dict[str, int]) -> str:
+    return counts_text(counts, "imported")
+
+
 def _hints(state: ImportState) -> str:
     hints = [str(detail) for detail in import_tables.figures(state)["unknown_categories"]]
     return "\n".join(hints[:5])
@@ -268,7 +272,7 @@ def _summary(config: Config, source: Source, chosen: Grouping, counts: dict[str,
         logger.warning("%d images: %s", n, detail)
     return Summary(
         headline=f"imported {counts['imported']:,} of {sum(counts.values()):,} files or rows as {n_products:,} "
-        f"products (grouped by {chosen.by}); not imported: {_listed(counts)}; see csv_data/scrape_failures.csv",
+        f"products (grouped by {chosen.by}); not imported: {_refused(counts)}; see csv_data/scrape_failures.csv",
         counts=counts,
         results={
             "source": str(config.source),
@@ -280,10 +284,6 @@ def _summary(config: Config, source: Source, chosen: Grouping, counts: dict[str,
             **figures,
         },
     )
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in counts.items() if reason != "imported") or "none"
 
 
 def main() -> None:

@@ -65,6 +65,8 @@ class Config(stage.StageConfig):
 
 def run(config: Config, layout: Layout) -> Summary:
     """Run the stages one after another, each in its own process."""
+    if config.sample and config.labels:
+        raise StageError("--sample sells skincare products, which other --labels do not name: leave one of the two out")
     stages = STAGES[STAGES.index(config.first) :]
     runlog.remove_summary("run_all", layout)
     shop = serve(stock(layout, seed=0)) if config.sample and "scrape" in stages else nullcontext("")

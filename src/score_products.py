@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from skincare import runlog, stage
-from skincare.catalogue import name_family, read_products
+from skincare.catalogue import read_products
 from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import StageError
 from skincare.evaluation import product_metrics
@@ -30,6 +30,7 @@ from skincare.product import store
 from skincare.product.facts import ProductFacts
 from skincare.product.json_answers import ParsedProduct, parse_product
 from skincare.product.schema import Product
+from skincare.product.sizes import name_family
 from skincare.runlog import Summary
 from skincare.text_reading import split_reader
 from skincare.text_reading.pack_text import read_pack_text

@@ -20,7 +20,7 @@ import dataclasses
 import ipaddress
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from skincare.collecting.sources import DEFAULT_SOURCE, source_named
 from skincare.errors import StageError
 from skincare.labels import labels_of
 from skincare.paths import Layout
-from skincare.runlog import Summary
+from skincare.runlog import Summary, counts_text
 from skincare.tables import FAILURES, IMAGES, METADATA
 
 logger = logging.getLogger(__name__)
@@ -234,15 +234,15 @@ def _summary(
     headline = _headline(counts, results)
     if is_refresh:
         results["refresh"] = scrape_refresh.figures(state)
-        headline += "".join(f"; {what}: {_listed(found)}" for what, found in results["refresh"].items())
+        headline += "".join(f"; {what}: {counts_text(found)}" for what, found in results["refresh"].items())
     return Summary(headline, counts, results)
 
 
 def _headline(counts: dict[str, int], results: dict[str, Any]) -> str:
     return (
         f"scraped {counts['scraped']:,} of {results['n_products']:,} products ({results['coverage']:.1%}), "
-        f"{results['n_images']:,} images; not scraped: {_listed(results['failures_by_reason'])}; "
-        f"failed images: {_listed(results['image_failures_by_reason'])}"
+        f"{results['n_images']:,} images; not scraped: {counts_text(results['failures_by_reason'])}; "
+        f"failed images: {counts_text(results['image_failures_by_reason'])}"
     )
 
 
@@ -254,10 +254,6 @@ def _compared(summary: Summary) -> Summary:
     comparison = f"{published['scraped']} of {published['products']:,} published for the reference experiment"
     headline = summary.headline.replace("%),", f"%; {comparison}),", 1)
     return dataclasses.replace(summary, headline=headline, results={**summary.results, "reference": published})
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items())) or "none"
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skincare import urls
-from skincare.catalogue import Catalogue, name_family, read_products
+from skincare.catalogue import Catalogue, read_products
 from skincare.errors import MissingInputError, StageError
 from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY
+from skincare.product.sizes import name_family
 
 REAL_CATALOGUE = REPOSITORY.parent / "shared" / "data" / "skincare_products_clean.csv"
 SHOP = "https://www.lookfantastic.com"

@@ -3,6 +3,7 @@
 import pytest
 
 import run_all
+from skincare.errors import StageError
 from skincare.paths import Layout
 
 
@@ -40,3 +41,9 @@ def test_an_interrupted_run_is_resumed_and_not_replaced(layout):
 def test_a_finished_run_on_real_data_is_never_replaced(layout):
     finish_run(layout, "reference")
     assert not {"--overwrite", "--resume"} & set(finetune_options(layout))
+
+
+def test_labels_for_the_sample_are_an_error(layout, tmp_path):
+    config = run_all.Config(sample=True, labels=tmp_path / "labels.toml")
+    with pytest.raises(StageError, match="leave one of the two out"):
+        run_all.run(config, layout)

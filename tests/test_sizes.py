@@ -2,7 +2,7 @@
 
 import pytest
 
-from skincare.product.sizes import Size, parse_size
+from skincare.product.sizes import Size, name_family, parse_size, size_in_name
 from skincare.tables import CATALOGUE
 
 
@@ -68,3 +68,20 @@ def test_sizes_of_the_real_catalogue(real_data):
     rows = CATALOGUE.read(real_data / "skincare_products_clean.csv")
     found = {row.product_url: parse_size(row.product_name) for row in reversed(rows)}
     assert sum(size is not None for size in found.values()) == 998
+
+
+@pytest.mark.parametrize(
+    "size", ["30ml", "(2 x 150 ml)", "118ml/4oz", "0.15oz.-4.2g", "200 мл", "Pack of 6", "60 Pads"]
+)
+def test_a_family_is_the_name_without_any_size_that_is_parsed(size):
+    assert parse_size(size)
+    assert name_family(f"Crème Nº5 {size}") == name_family("CREME Nº5") == "creme no5"
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("Exfoliant (118ml)", "118ml"), ("Balm (0.15oz./4.2g)", "0.15oz"), ("Mask (Pack of 3)", "Pack of 3"),
+     ("SPF 50 Cream", ""), ("No.7 L'Oréal", "")],
+)  # fmt: skip
+def test_the_size_in_a_name_is_as_written(name, size):
+    assert size_in_name(name) == size

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -160,3 +161,39 @@ def test_the_data_stages_never_load_torch(script, tmp_path):
         f"import {script[:-3]}\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+_INTERRUPT_AT_IMPORT = """
+import os, signal, sys
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == "skincare.stage":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+"""
+
+
+@pytest.mark.parametrize("script", ["clean.py", "finetune.py", "predict.py"])
+def test_an_interruption_of_the_imports_is_one_line(script, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPT_AT_IMPORT)
+    found = subprocess.run(
+        [sys.executable, str(REPOSITORY / "src" / script), "--root", str(tmp_path)], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert found.returncode == -signal.SIGINT
+    assert found.stderr.splitlines() == ["interrupted before the start; nothing was changed"]
+
+
+def test_a_program_that_imports_the_package_keeps_its_hook():
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY / 'src')!r}); import skincare; "
+        "assert sys.excepthook is sys.__excepthook__"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_counts_as_text_are_sorted_without_the_good_ones():
+    assert runlog.counts_text({"kept": 5, "corrupt": 1, "blurred": 2}, "kept") == "blurred 2, corrupt 1"
+    assert runlog.counts_text({"kept": 5}, "kept", empty="nothing rejected") == "nothing rejected"

@@ -5,23 +5,14 @@ digits in the URL's path. The reference catalogue's 1,138 rows are 1,126 distinc
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 from skincare import urls
 from skincare.labels import Labels
 from skincare.tables import CATALOGUE, CatalogueRow
-
-# "50ml", "(2 x 150 ml)", "118ml/4oz", "0.15oz.-4.2g", "Pack of 6", "60 Pads"; not "SPF 50", "72 Hour" or "3 L'Oréal".
-_AMOUNT: Final = r"(?<![\w.])(?:\d+\s*x\s*)?\d+(?:[.,]\d+)?\s*-?\s*"
-_UNIT: Final = (
-    r"(?:fl\.?\s*oz|ml|cl|l|litres?|liters?|mg|gr?|gm|kg|grams?|ounces?|oz|lb|"
-    r"pack|pieces|capsules|pads|wipes|masks?|cloths|sachets|applications)"
-)
-_SIZE: Final = re.compile(rf"{_AMOUNT}{_UNIT}(?![\w'’])|\bpack of \d+\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +71,6 @@ def read_products(path: Path, labels: Labels) -> Catalogue:
         first = products.setdefault(found.product_id, found)
         problems.extend(_contradictions(number, first, found))
     return Catalogue(tuple(products.values()), tuple(problems), number)
-
-
-def name_family(name: str) -> str:
-    """Return the name without size, case, accents and punctuation: equal for the sizes of one product.
-
-    "Clinique Moisture Surge 72-Hour Hydrator (50ml)" -> "clinique moisture surge 72 hour hydrator".
-    It puts 84 of the reference catalogue's 1,126 products into 40 families, all of them sizes or counts of one product
-    (checked by hand).
-    """
-    decomposed = unicodedata.normalize("NFKD", name).casefold()
-    plain = "".join(character for character in decomposed if not unicodedata.combining(character))
-    return _words(_SIZE.sub(" ", plain)) or _words(plain)
-
-
-def size_in_name(name: str) -> str:
-    """Return the size in a name as written; empty if there is none.
-
-    "Paula's Choice 2% BHA Liquid Exfoliant (118ml)" -> "118ml"
-    """
-    found = _SIZE.search(name.lower())
-    return name[found.start() : found.end()] if found and len(name.lower()) == len(name) else ""
-
-
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", text))
 
 
 def _product(number: int, row: CatalogueRow, labels: Labels) -> Product | Problem:

@@ -37,6 +37,11 @@ class Summary:
     exit_code: int = 0
 
 
+def counts_text(counts: Mapping[str, int], leave_out: str = "", *, empty: str = "none") -> str:
+    """Return counts by name as text, without one of the names: `corrupt 1, near_duplicate 2`."""
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()) if name != leave_out) or empty
+
+
 class _ProgressSafeHandler(logging.Handler):
     """Write records above a tqdm bar instead of through it."""
 

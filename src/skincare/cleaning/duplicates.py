@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from skincare.catalogue import Product, name_family
+from skincare.catalogue import Product
 from skincare.cleaning import inspection
 from skincare.cleaning.checks import Choice, DuplicateReason
 from skincare.cleaning.inspection import ImageMetrics, rejection
 from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.cleaning.verification import InspectedImage, near_duplicate_pairs
 from skincare.paths import Layout
+from skincare.product.sizes import name_family
 from skincare.tables import ImageRow, RejectedRow, natural_key
 
 Images = Sequence[tuple[ImageRow, ImageMetrics]]

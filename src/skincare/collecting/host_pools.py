@@ -14,6 +14,7 @@ from typing import Final
 
 from skincare.collecting.scrape_state import Failure
 from skincare.collecting.scrape_work import WorkItem
+from skincare.runlog import counts_text
 
 # Further hosts wait until a thread is free.
 MAX_THREADS: Final = 64
@@ -51,10 +52,10 @@ class FailureMonitor:
         self._recent.append(failure.reason if failure is not None and _is_systemic(failure) else "")
         last = list(self._recent)[-MAX_CONSECUTIVE_FAILURES:]
         if len(last) == MAX_CONSECUTIVE_FAILURES and all(last):
-            return f"{len(last)} products in a row failed ({_listed(last)})"
-        n_systemic = sum(map(bool, self._recent))
-        if len(self._recent) == FAILURE_WINDOW and n_systemic >= MAX_FAILURE_SHARE * FAILURE_WINDOW:
-            return f"{n_systemic} of the last {FAILURE_WINDOW} products failed ({_listed(self._recent)})"
+            return f"{len(last)} products in a row failed ({counts_text(Counter(last))})"
+        systemic = [reason for reason in self._recent if reason]
+        if len(self._recent) == FAILURE_WINDOW and len(systemic) >= MAX_FAILURE_SHARE * FAILURE_WINDOW:
+            return f"{len(systemic)} of the last {FAILURE_WINDOW} products failed ({counts_text(Counter(systemic))})"
         return ""
 
 
@@ -134,7 +135,3 @@ class _Queue:
 
 def _is_systemic(failure: Failure) -> bool:
     return failure.reason in _SYSTEMIC_REASONS or failure.reason.startswith("http_5")
-
-
-def _listed(reasons: "deque[str] | list[str]") -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in sorted(Counter(filter(None, reasons)).items()))

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
-from skincare.catalogue import size_in_name
 from skincare.collecting.brands import plain_brand, visible_brand
 from skincare.collecting.html_page import Element, HtmlPage
 from skincare.collecting.metadata import FIELDS, Fact, clean, merge
 from skincare.collecting.price_choice import choose_price
 from skincare.collecting.structured_products import StructuredProduct, product_values
 from skincare.collecting.visible_prices import VisiblePrice
+from skincare.product.sizes import size_in_name
 
 _HEADINGS: Final[dict[str, str]] = {
     "how to use": "how_to_use",

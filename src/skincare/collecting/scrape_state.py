@@ -12,8 +12,9 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -200,6 +201,7 @@ class ScrapeState(ScrapeStateReader):
     def set_catalogue(self, products: Iterable[Product]) -> None:
         """Set the catalogue to these products, in this order; new products are pending."""
         fields = ("url", "slug", "name", "category", "variation", "source", "host", "position")
+        columns = attrgetter("product_id", *fields[:-2])
         placeholders = ", ".join("?" for _ in fields)
         update = ", ".join(f"{field} = excluded.{field}" for field in fields)
         with self.transaction() as connection:
@@ -207,20 +209,7 @@ class ScrapeState(ScrapeStateReader):
             connection.executemany(
                 f"INSERT INTO products (product_id, {', '.join(fields)}) VALUES (?, {placeholders}) "
                 f"ON CONFLICT (product_id) DO UPDATE SET {update}",
-                (
-                    (
-                        one.product_id,
-                        one.url,
-                        one.slug,
-                        one.name,
-                        one.category,
-                        one.variation,
-                        one.source,
-                        urls.origin(one.url),
-                        i,
-                    )
-                    for i, one in enumerate(products)
-                ),
+                ((*columns(one), urls.origin(one.url), i) for i, one in enumerate(products)),
             )
 
     def list_images(self, product_id: str, images: Iterable[ListedImage], page: str, fetch_record: FetchRecord) -> None:
@@ -244,16 +233,7 @@ class ScrapeState(ScrapeStateReader):
             connection.execute(
                 "UPDATE images SET status = 'scraped', reason = '', detail = '', is_stale = 0, file = ?, width = ?, "
                 f"height = ?, n_bytes = ?, sha256 = ?, {_FETCH_COLUMNS} WHERE product_id = ? AND n = ?",
-                (
-                    saved.file,
-                    saved.width,
-                    saved.height,
-                    saved.n_bytes,
-                    saved.sha256,
-                    *_fetch_values(fetch_record),
-                    product_id,
-                    n,
-                ),
+                (*astuple(saved), *_fetch_values(fetch_record), product_id, n),
             )
 
     def fail_image(self, product_id: str, n: int, failure: Failure) -> None:

@@ -13,8 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline, make_union
 
-from skincare.catalogue import Product, name_family
+from skincare.catalogue import Product
 from skincare.labels import Labels
+from skincare.product.sizes import name_family
 
 LogProbabilities = npt.NDArray[np.float64]
 

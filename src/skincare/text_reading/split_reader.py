@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from skincare.catalogue import Product, name_family
+from skincare.catalogue import Product
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.labels import Labels
+from skincare.product.sizes import name_family
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.reader import Reader
 
