@@ -2,13 +2,13 @@
 
 In: a run of finetune.py (log/finetune/<run>/{val_ranked,test_ranked,test_predictions}.jsonl), the dataset, the
 catalogue, clean_dataset/annotations/pack_text.jsonl.
-Out: models/finetuned/<run>/{fusion.json,reader/}, used by `predict.py --predictor fused`;
+Out: models/finetuned/<run>/{fusion.json,reader/}, used by `predict.py --by fused`;
 log/finetune/<run>/{test_reader.jsonl,test_fused.jsonl,fusion.json}, which the report shows.
 Command: python src/fuse.py [--run NAME]
 Time: some seconds; no model is loaded.
 
 The weights are fitted on val; test is read once. The reader is fitted without any name or text of the products of val
-and test. It differs from the reader of `predict.py --predictor text`, which is fitted on the whole catalogue.
+and test. It differs from the reader of `predict.py --by reader`, which is fitted on the whole catalogue.
 """
 
 import json

@@ -15,8 +15,10 @@ from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import baseline_models, fusion
 from skincare.evaluation.calibration import apply_temperature
 from skincare.files import write_json
-from skincare.inference import fused_predictor, predictions
+from skincare.inference import fused_predictor, image_predictor, predictions
 from skincare.inference.classifier import Classifier
+from skincare.inference.image_predictions import input_image
+from skincare.inference.image_predictor import PredictorSettings, load_predictor
 from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, TINY_MODEL, Layout
 from skincare.reporting import reader_views
@@ -228,18 +230,19 @@ class FakePacks:
     def __init__(self, *texts):
         self.texts = texts
 
-    def read(self, files):
-        return [pack_text(str(file), *self.texts) for file in files]
+    def read_pixels(self, pixels):
+        return pack_text("", *self.texts)
 
 
 def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monkeypatch, capsys):
     fuse.run(fuse.Config(root=layout.root), layout)
     file = next(layout.clean_images.iterdir())
     folder = layout.finetuned_model("r")
+    inputs = [input_image(one.name, one.read_bytes()) for one in (file, folder / "config.json")]
 
     def row(*texts):
         classifier = Classifier.load(folder, skincare_labels(), folder)
-        return fused_predictor.FusedPredictor(classifier, FakePacks(*texts))([file, folder / "config.json"])
+        return fused_predictor.FusedPredictor(classifier, FakePacks(*texts)).predict(inputs)
 
     read, broken = row("NOOR", "Clay Mask")
     unread, _ = row()
@@ -252,23 +255,23 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     (read, _), (other, _) = row("Clay Mask"), row("Bath Salts")
     assert (read.category, other.category) == ("Mask", "Bath Salts")
     monkeypatch.setattr(extraction, "PackReader", lambda *_: FakePacks("Bath Salts"))
-    predict.run(predict.Config(root=layout.root, images=file, predictor="fused"), layout)
+    predict.run(predict.Config(root=layout.root, images=file, by="fused"), layout)
     assert "Bath Salts" in capsys.readouterr().out
 
 
 def test_the_fusion_answers_by_default_where_it_was_fitted(layout, monkeypatch):
     asked = []
-    monkeypatch.setattr(fused_predictor, "FusedPredictor", lambda *_: asked.append("fused"))
-    monkeypatch.setattr(predict, "is_drawings_only", lambda _: False)
-    config = predict.Config(root=layout.root, images=layout.root)
-    assert predict._predictor(config, layout).name.endswith("decoder generate")
+    monkeypatch.setattr(fused_predictor, "FusedPredictor", lambda *_, **__: asked.append("fused"))
+    monkeypatch.setattr(image_predictor, "is_drawings_only", lambda _: False)
+    settings = PredictorSettings()
+    assert load_predictor(settings, layout).name.endswith("decoder generate")
     fusion.write(layout.finetuned_model("r"), fusion.Fusion(1, 1, 1))
-    predict._predictor(config, layout)
+    load_predictor(settings, layout)
     assert asked == ["fused"]
-    for options in ({"decoder": "rank"}, {"temperature": 2.0}, {"predictor": "model"}):
-        assert predict._predictor(dataclasses.replace(config, **options), layout).name.startswith(str(layout.root))
+    for options in ({"decoder": "rank"}, {"temperature": 2.0}, {"by": "model"}):
+        assert load_predictor(dataclasses.replace(settings, **options), layout).name.startswith(str(layout.root))
     with pytest.raises(StageError, match="of its own"):
-        predict.run(dataclasses.replace(config, predictor="fused", decoder="rank"), layout)
+        load_predictor(PredictorSettings(by="fused", decoder="rank"), layout)
 
 
 def test_a_pack_without_text_is_no_answer_of_the_baseline(layout):

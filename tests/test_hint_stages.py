@@ -18,6 +18,7 @@ from skincare.files import write_json
 from skincare.inference import predictions, saliency
 from skincare.inference.classifier import Classifier
 from skincare.inference.decoders import make_decoder
+from skincare.inference.image_predictions import input_image
 from skincare.inference.model_predictor import ModelPredictor
 from skincare.labels import skincare_labels
 from skincare.modeling.loading import load_config
@@ -279,12 +280,12 @@ def test_predict_reads_the_hint_of_an_image_itself_or_says_that_it_cannot(tmp_pa
     shutil.copytree(TINY_MODEL, tmp_path / "model")
     if kind != "none":
         write_json(tmp_path / "model" / hints.SETTINGS_FILE, {"kind": kind, "max_bytes": 12})
-    (tmp_path / "a.jpg").write_bytes(jpeg(pack(1, 224)))
+    image = input_image("a.jpg", jpeg(pack(1, 224)))
 
     def probabilities(*texts):
         classifier = Classifier.load(tmp_path / "model", skincare_labels(), tmp_path)
         predictor = ModelPredictor(classifier, "rank", packs=FakePacks(*texts))
-        return predictor([tmp_path / "a.jpg"])[0].probability
+        return predictor.predict([image])[0].probability
 
     one, other = probabilities("Clay Mask"), probabilities("Bath Salts", "<|im_end|>", "too long for the budget")
     assert (one != other) == (kind == "text")

@@ -190,12 +190,12 @@ def test_the_fusion_keeps_the_words_that_its_reader_was_fitted_with(done, monkey
     fuse.run(fuse.Config(root=layout.root), layout)
     file.write_text(LABELS)
     packs = SimpleNamespace(
-        name="fake", read=lambda files: [replace(rows[0], lines=(TextLine("Zorp", 1.0, BOX, 0.1),))]
+        name="fake", read_pixels=lambda _: replace(rows[0], lines=(TextLine("Zorp", 1.0, BOX, 0.1),))
     )
     monkeypatch.setattr(extraction, "PackReader", lambda *_: packs)
     config = predict.Config(
         root=layout.root, images=next(layout.clean_images.iterdir()), model=str(layout.finetuned_model("kitchen")),
-        predictor="fused", csv=layout.root / "fused.csv",
+        by="fused", csv=layout.root / "fused.csv",
     )  # fmt: skip
     predict.run(config, layout)
     (row,) = csv.DictReader((layout.root / "fused.csv").open())

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 import predict
 from skincare.errors import StageError
@@ -104,29 +106,29 @@ def test_a_pack_without_text_states_nothing():
 
 
 def test_predict_gives_a_json_line_per_image(tmp_path, monkeypatch, capsys):
-    packs = {
-        "a.jpg": PackText("0", "a.jpg", "", "fake", "read", lines=tuple(lines("Elemis", "Night Cream", "50ml"))),
-        "b.jpg": PackText("1", "b.jpg", "", "fake", "no_text"),
-        "c.jpg": PackText("2", "c.jpg", "", "fake", "unreadable", "not an image"),
-    }
-    for name in packs:
-        (tmp_path / name).touch()
-    fake = SimpleNamespace(name="fake", read=lambda files: [packs[file.name] for file in files])
+    packs = [
+        PackText("0", "a.jpg", "", "fake", "read", lines=tuple(lines("Elemis", "Night Cream", "50ml"))),
+        PackText("1", "b.jpg", "", "fake", "no_text"),
+    ]
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name, "PNG")
+    (tmp_path / "c.jpg").write_bytes(b"no image")
+    fake = SimpleNamespace(name="fake", read_pixels=lambda pixels: packs[int(pixels[0, 0, 0])])
     monkeypatch.setattr(extraction, "PackReader", lambda *_: fake)
     config = predict.Config(root=tmp_path / "root", images=tmp_path, target="product")
     summary = predict.run(config, Layout(tmp_path / "root"))
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(row["file"], row["status"]) for row in rows] == [
-        ("a.jpg", "read"), ("b.jpg", "no_text"), ("c.jpg", "unreadable"),
+    assert [(Path(row["file"]).name, row["outcome"], row["status"]) for row in rows] == [
+        ("a.jpg", "answered", "read"), ("b.jpg", "abstained", "no_text"), ("c.jpg", "failed", "unreadable"),
     ]  # fmt: skip
     assert {key: value for key, value in rows[0]["product"].items() if value} == {
         "brand": "Elemis", "category": "Moisturiser", "name": "Elemis Night Cream", "size": "50 ml",
         "forNightOrMorning": "night",
     }  # fmt: skip
     assert set(rows[1]["product"].values()) == {None}
-    assert (rows[2]["product"], rows[2]["reason"]) == (None, "not an image")
-    assert summary.counts == {"no_text": 1, "read": 1, "unreadable": 1}
-    with pytest.raises(StageError, match="JSON lines"):
+    assert (rows[2]["product"], rows[2]["reason"]) == (None, "not_an_image")
+    assert summary.counts == {"answered": 1, "abstained": 1, "failed": 1}
+    with pytest.raises(StageError, match="leave out the model"):
         predict.run(dataclasses.replace(config, model="x"), Layout(tmp_path / "root"))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,17 @@ import numpy as np
 from skincare.errors import StageError
 from skincare.evaluation import fusion
 from skincare.inference.classifier import Classifier
-from skincare.inference.image_predictions import ImagePrediction
+from skincare.inference.image_predictions import (
+    ImagePrediction,
+    InputImage,
+    abstain_below,
+    pack_of,
+    with_ranking,
+)
 from skincare.inference.model_predictor import ModelPredictor
 from skincare.labels import labels_of_model
 from skincare.text_reading.extraction import PackReader
-from skincare.text_reading.pack_text import PackText
-from skincare.text_reading.reader import Reader, ReaderPrediction
+from skincare.text_reading.reader import Reader
 from skincare.text_reading.split_reader import is_read
 
 logger = logging.getLogger(__name__)
@@ -23,11 +29,16 @@ logger = logging.getLogger(__name__)
 class FusedPredictor:
     """Predicts with both: status `fused`, or `model` for an image without text.
 
-    The answer column holds the phrases that the reader found. Raises MissingInputError if the model's folder holds no
+    The answer holds the phrases that the reader found. Raises MissingInputError if the model's folder holds no
     fusion.
     """
 
-    def __init__(self, classifier: Classifier, packs: PackReader) -> None:
+    reads_text = True
+    needs_pixels = True
+
+    def __init__(
+        self, classifier: Classifier, packs: PackReader, *, threshold: float | None = None, top_k: int = 3
+    ) -> None:
         source = Path(classifier.source)
         self._weights, notes = fusion.read(source)
         if notes.get("decoder") not in ("rank", "head"):
@@ -41,23 +52,29 @@ class FusedPredictor:
             logger.warning("The fusion was fitted with another OCR engine: %s", notes.get("ocr"))
         self.name = f"{self._model.name}, fused with the reader, {packs.name}"
 
-    def __call__(self, files: Sequence[Path]) -> list[ImagePrediction]:
-        """Return one prediction per file, in order."""
-        packs = self._packs.read(files)
+        self.labels = classifier.labels
+        self.threshold = threshold
+        self._top_k = top_k
+
+    def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
+        """Return one prediction per image, in order."""
+        with_packs = [replace(image, pack=pack_of(image, self._packs)) for image in images]
+        outputs = self._model.outputs(with_packs)
         return [
-            found if isinstance(found, ImagePrediction) else self._fuse(file, found.log_probabilities, self._read(pack))
-            for file, pack, found in zip(files, packs, self._model.outputs(files, packs), strict=True)
+            found if isinstance(found, ImagePrediction) else self._fuse(image, found.log_probabilities)
+            for image, found in zip(with_packs, outputs, strict=True)
         ]
 
-    def _read(self, pack: PackText) -> ReaderPrediction:
-        return self._reader.predict(pack.lines, pack.other_script)
-
-    def _fuse(self, file: Path, log_probabilities: Sequence[float], read: ReaderPrediction) -> ImagePrediction:
+    def _fuse(self, image: InputImage, log_probabilities: Sequence[float]) -> ImagePrediction:
+        pack = pack_of(image, self._packs)
+        read = self._reader.predict(pack.lines, pack.other_script)
         has_text = is_read(read.status)
         of_model, of_reader = (np.array([row]) for row in (log_probabilities, read.log_probabilities))
-        (row,) = fusion.fuse(self._weights, of_model, of_reader, np.array([has_text]))
-        category = self._reader.labels.names[int(row.argmax())]
+        (fused,) = fusion.fuse(self._weights, of_model, of_reader, np.array([has_text]))
+        category = self.labels.names[int(fused.argmax())]
         evidence = "; ".join(read.evidence) if has_text else ""
-        return ImagePrediction(
-            str(file), category, float(np.exp(row.max())), "fused" if has_text else "model", evidence
-        )
+        row = ImagePrediction(
+            image.file, category, float(np.exp(fused.max())), "fused" if has_text else "model", evidence,
+            text=pack.texts,
+        )  # fmt: skip
+        return abstain_below(with_ranking(row, fused, self.labels, self._top_k), self.threshold)

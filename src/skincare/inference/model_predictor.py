@@ -1,12 +1,13 @@
-"""Predict image files with a fine-tuned model, by any of its decoders. Imports torch.
+"""Predict images with a fine-tuned model, by any of its decoders. Imports torch.
 
 A model that was trained with the pack's text as a hint gets the hint of each image: its text is read by OCR first. A
 model that was trained with the metadata of product pages is given no hint, and the log says so.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -17,26 +18,38 @@ from skincare.evaluation.calibration import apply_temperature
 from skincare.inference.answer_parser import parser_of
 from skincare.inference.classifier import Classifier, DecodedImage
 from skincare.inference.decoders import DecoderOutput
-from skincare.inference.image_predictions import ImagePrediction, open_image
-from skincare.labels import UNKNOWN, Labels
+from skincare.inference.image_predictions import (
+    ImagePrediction,
+    InputImage,
+    abstain_below,
+    failed,
+    pack_of,
+    with_ranking,
+)
+from skincare.labels import UNKNOWN
 from skincare.modeling.settings import DecoderName
 from skincare.text_reading.extraction import PackReader
-from skincare.text_reading.pack_text import PackText
 
 logger = logging.getLogger(__name__)
 
+# The image processor refuses longer strips. Source: smart_resize of transformers' Qwen2-VL image processor.
+MAX_ASPECT_RATIO: Final = 200
+
 
 class ModelPredictor:
-    """Predicts with a model; the answer column holds the text that it generated.
+    """Predicts with a model; the answer holds the text that it generated.
 
     `decoder`: by default the classification head if there is one, else rank if `needs_probabilities`, else generate.
     `packs`: reads the text of packs for a model that was trained with it as a hint; StageError for such a model
     without `packs`.
     """
 
+    needs_pixels = True
+
     def __init__(
         self, classifier: Classifier, decoder: DecoderName | None = None, temperature: float = 1.0, *,
-        needs_probabilities: bool = False, packs: PackReader | None = None,
+        needs_probabilities: bool = False, packs: PackReader | None = None, threshold: float | None = None,
+        top_k: int = 3,
     ) -> None:  # fmt: skip
         self._classifier = classifier
         self._temperature = temperature
@@ -45,10 +58,13 @@ class ModelPredictor:
             decoder = without_head if classifier.network.head is None else "head"
         self._decoder = classifier.decoder(decoder)
         self.name = f"{classifier.source}, decoder {decoder}"
+        self.labels = classifier.labels
+        self.threshold = threshold
         self._packs = packs
+        self._top_k = top_k
         kind = classifier.hint_settings.kind
-        self._reads_text = kind == "text"
-        if self._reads_text and packs is None:
+        self.reads_text = kind == "text"
+        if self.reads_text and packs is None:
             raise StageError(
                 f"{classifier.source} was trained with the text of packs as a hint; it needs an OCR engine"
             )
@@ -58,49 +74,51 @@ class ModelPredictor:
                 "without hints", classifier.source,
             )  # fmt: skip
 
-    def __call__(self, files: Sequence[Path]) -> list[ImagePrediction]:
-        """Return one prediction per file, in order."""
-        packs = self._packs.read(files) if self._packs and self._reads_text else None
+    def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
+        """Return one prediction per image, in order."""
+        if self._packs and self.reads_text:
+            images = [replace(image, pack=pack_of(image, self._packs)) for image in images]
         return [
-            found if isinstance(found, ImagePrediction) else self._prediction(file, found)
-            for file, found in zip(files, self.outputs(files, packs), strict=True)
+            found if isinstance(found, ImagePrediction) else self._prediction(image, found)
+            for image, found in zip(images, self.outputs(images), strict=True)
         ]
 
-    def outputs(
-        self, files: Sequence[Path], packs: Sequence[PackText] | None
-    ) -> list[DecoderOutput | ImagePrediction]:  # fmt: skip
-        """Return the model's output for each file, in order; for a file that is no image a prediction with the reason.
+    def outputs(self, images: Sequence[InputImage]) -> list[DecoderOutput | ImagePrediction]:
+        """Return the model's output for each image, in order; for an unusable image a prediction with the reason.
 
-        `packs`: the text on each file's image, for a model that was trained with it as a hint.
+        A model that was trained with the pack's text as a hint gets `pack` of each image.
         """
-        unreadable: dict[int, ImagePrediction] = {}
+        unusable = {i: row for i, image in enumerate(images) if (row := _unusable(image)) is not None}
+        queries = [self._query(image) for i, image in enumerate(images) if i not in unusable]
+        found = iter([one.answer for one in self._classifier.outputs(queries, self._decoder)])
+        return [unusable[i] if i in unusable else next(found) for i in range(len(images))]
 
-        def queries() -> Iterator[DecodedImage]:
-            for i, file in enumerate(files):
-                opened = open_image(file)
-                if isinstance(opened, ImagePrediction):
-                    unreadable[i] = opened
-                else:
-                    yield DecodedImage(Image.fromarray(opened), self._hint(packs[i]) if packs else "")
+    def _query(self, image: InputImage) -> DecodedImage:
+        assert image.pixels is not None
+        hint = ""
+        if self.reads_text and image.pack is not None:
+            hint = hints.text_hint(image.pack.texts, self._classifier.hint_settings.max_bytes)
+        return DecodedImage(Image.fromarray(image.pixels), hint)
 
-        # A few files are done before a progress bar could be read.
-        title = "predict" if len(files) > 16 else None
-        outputs = list(self._classifier.outputs(queries(), self._decoder, n_queries=len(files), title=title))
-        found = iter(one.answer for one in outputs)
-        return [unreadable[i] if i in unreadable else next(found) for i in range(len(files))]
-
-    def _hint(self, pack: PackText) -> str:
-        return hints.text_hint(pack.texts, self._classifier.hint_settings.max_bytes) if self._reads_text else ""
-
-    def _prediction(self, file: Path, output: DecoderOutput) -> ImagePrediction:
-        labels = self._classifier.labels
-        parsed = parser_of(labels).parse(output.text, is_finished=output.is_finished)
-        probability = _probability(output, parsed.category, self._temperature, labels)
-        return ImagePrediction(str(file), parsed.category or UNKNOWN, probability, parsed.status, output.text)
+    def _prediction(self, image: InputImage, output: DecoderOutput) -> ImagePrediction:
+        parsed = parser_of(self.labels).parse(output.text, is_finished=output.is_finished)
+        text = image.pack.texts if image.pack else ()
+        row = ImagePrediction(
+            image.file, parsed.category or UNKNOWN, None, parsed.status, output.text, text=text,
+        )  # fmt: skip
+        if not output.log_probabilities:
+            return with_ranking(row, (), self.labels, 0)
+        (scaled,) = apply_temperature(np.array([output.log_probabilities]), self._temperature)
+        if parsed.category is not None:
+            row = replace(row, probability=float(np.exp(scaled[self.labels.index(parsed.category)])))
+        return abstain_below(with_ranking(row, scaled, self.labels, self._top_k), self.threshold)
 
 
-def _probability(output: DecoderOutput, category: str | None, temperature: float, labels: Labels) -> float | None:
-    if category is None or not output.log_probabilities:
-        return None
-    scaled = apply_temperature(np.array([output.log_probabilities]), temperature)
-    return float(np.exp(scaled[0, labels.index(category)]))
+def _unusable(image: InputImage) -> ImagePrediction | None:
+    """Return the prediction of an image that the model cannot take; None for all others."""
+    if image.pixels is None:
+        return failed(image.file, image.reason)
+    sides = image.pixels.shape[:2]
+    if max(sides) >= MAX_ASPECT_RATIO * min(sides):
+        return failed(image.file, f"aspect_ratio: {sides[1]} x {sides[0]}")
+    return None

@@ -1,57 +1,49 @@
 """Structured answers for images in no dataset, by the text printed on the pack: OCR, then rules. No torch."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 from skincare.catalogue import read_products
-from skincare.labels import Labels
+from skincare.inference.image_predictions import ImagePrediction, InputImage, failed, pack_of, with_ranking
+from skincare.labels import UNKNOWN, Labels
 from skincare.paths import Layout
 from skincare.product.brands import brands_of, common_words
-from skincare.product.schema import Product
 from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.product_reader import ProductReader
 from skincare.text_reading.reader import Reader
 
 
-@dataclass(frozen=True)
-class ProductPrediction:
-    """The structured answer for one image; `product` is None where the file is no image. reason: why it is none."""
-
-    file: str
-    status: str
-    product: Product | None
-    reason: str = ""
-
-    def to_json(self) -> str:
-        """Return one line of JSON."""
-        product = self.product.model_dump(mode="json") if self.product else None
-        values = {"file": self.file, "status": self.status, "product": product, "reason": self.reason}
-        # A file name that is no UTF-8 holds lone surrogates.
-        return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-
-
 class ProductPredictor:
     """Predicts products; the category is the reader's, where it does not abstain."""
 
-    def __init__(self, reader: Reader, products: ProductReader, packs: PackReader) -> None:
+    reads_text = True
+    needs_pixels = False
+
+    def __init__(self, reader: Reader, products: ProductReader, packs: PackReader, top_k: int = 3) -> None:
         self.name = f"product reader, {packs.name}"
+        self.labels = reader.labels
+        self.threshold: float | None = reader.threshold
         self._reader = reader
         self._products = products
         self._packs = packs
+        self._top_k = top_k
 
-    def __call__(self, files: Sequence[Path]) -> list[ProductPrediction]:
-        """Return one prediction per file, in order."""
-        return [self._prediction(pack) for pack in self._packs.read(files)]
+    def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
+        """Return one prediction per image, in order."""
+        return [self._prediction(image.file, pack_of(image, self._packs)) for image in images]
 
-    def _prediction(self, pack: PackText) -> ProductPrediction:
+    def _prediction(self, file: str, pack: PackText) -> ImagePrediction:
         if pack.status in ("unreadable", "failed"):
-            return ProductPrediction(pack.file, "unreadable", None, pack.reason)
+            return replace(failed(file, pack.reason, pack.status), product={})
         found = self._reader.predict(pack.lines, pack.other_script)
-        category = found.label if found.status == "read" else None
-        return ProductPrediction(pack.file, pack.status, self._products.read(pack.lines, category))
+        product = self._products.read(pack.lines, found.label if found.status == "read" else None)
+        has_probability = found.status in ("read", "abstained")
+        row = ImagePrediction(
+            file, found.label or UNKNOWN, found.confidence if has_probability else None, pack.status,
+            text=pack.texts, product=product.model_dump(mode="json"),
+        )  # fmt: skip
+        return with_ranking(row, found.log_probabilities, self.labels, self._top_k) if has_probability else row
 
 
 def product_reader(layout: Layout, labels: Labels) -> ProductReader:

@@ -2,7 +2,8 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import cv2
 from tqdm import tqdm
 
 from skincare import images, worker_pool
-from skincare.images import BrokenImageError
+from skincare.images import BrokenImageError, Pixels
 from skincare.text_reading import ocr, scripts
 from skincare.text_reading.ocr import EngineName, OcrEngine
 from skincare.text_reading.ocr_cache import OcrCache
@@ -27,6 +28,10 @@ class ImageFile(NamedTuple):
     image_id: str
     file: str
     path: Path
+    # The bytes, if they are in memory; `path` is not read then.
+    content: bytes | None = None
+    # Why there is no image; the row is `unreadable` with this reason.
+    reason: str = ""
 
 
 class Task(NamedTuple):
@@ -37,10 +42,12 @@ class Task(NamedTuple):
     ocr: EngineName
     detection_px: int
     engine: str
+    # The result, if it is known already; it is returned as it is.
+    known: PackText | None = None
 
 
 class PackReader:
-    """Reads image files on all cores and caches the results.
+    """Reads the text on images and caches the results of files.
 
     Raises MissingInputError if the OCR engine is not installed.
     """
@@ -50,11 +57,35 @@ class PackReader:
         self._ocr_name: EngineName = ocr_name
         self._cache = cache
 
-    def read(self, files: Sequence[Path]) -> list[PackText]:
-        """Return the text of each file, in order; a file that cannot be decoded has the status `unreadable`."""
-        images_to_read = [ImageFile(str(number), str(file), file) for number, file in enumerate(files)]
+    def read_pixels(self, pixels: Pixels) -> PackText:
+        """Return the text of an image (H, W, 3) uint8 RGB, read in this process; not cached."""
+        return _read_pixels(PackText("", "", "", self.name, "no_text"), pixels, self._ocr_name, DETECTION_PX)
+
+    def stream(self, files: Iterable[ImageFile]) -> Iterator[PackText]:
+        """Yield the text of each image, in order, read on all cores; at most some 20 per core are in memory."""
+        _use_one_thread()
+        is_new: deque[bool] = deque()
         with OcrCache(self._cache) as cache:
-            return extract_all(images_to_read, cache, self._ocr_name)[0]
+
+            def tasks() -> Iterator[Task]:
+                for file, sha256 in worker_pool.map_threads(_with_digest, files):
+                    task = self._task(file, sha256, cache)
+                    is_new.append(task.known is None)
+                    yield task
+
+            for found in worker_pool.map_ordered("local", extract, tasks(), failed_row):
+                # Failures may be transient, so they are not cached.
+                if is_new.popleft() and found.status != "failed" and found.sha256:
+                    cache.put(found)
+                yield found
+
+    def _task(self, file: ImageFile, sha256: str, cache: OcrCache) -> Task:
+        known = None
+        if file.reason:
+            known = PackText(file.image_id, file.file, "", self.name, "unreadable", file.reason)
+        elif sha256 and (cached := cache.get(sha256, self.name)):
+            known = replace(cached, image_id=file.image_id, file=file.file)
+        return Task(file, sha256, self._ocr_name, DETECTION_PX, self.name, known)
 
 
 def extract_all(
@@ -68,7 +99,7 @@ def extract_all(
     """
     _use_one_thread()
     label = ocr.engine_label(name, detection_px)
-    digests = list(worker_pool.map_threads(_digest, (file.path for file in files)))
+    digests = [sha256 for _, sha256 in worker_pool.map_threads(_with_digest, files)]
     known: dict[str, PackText] = {}
     new: dict[str, Task] = {}
     for file, sha256 in zip(files, digests, strict=True):
@@ -99,9 +130,11 @@ def extract(task: Task) -> PackText:
 
     Raises MissingInputError if the engine is not installed.
     """
+    if task.known is not None:
+        return task.known
     row = PackText(task.image.image_id, task.image.file, task.sha256, task.engine, "unreadable")
     try:
-        content = task.image.path.read_bytes()
+        content = task.image.path.read_bytes() if task.image.content is None else task.image.content
         pixels = images.decode_with_notes(content).pixels
     except FileNotFoundError:
         return replace(row, reason="missing_file")
@@ -109,7 +142,11 @@ def extract(task: Task) -> PackText:
         return replace(row, reason=f"unreadable_file: {error.strerror}")
     except BrokenImageError as error:
         return replace(row, reason=str(error))
-    reader = _engine(task.ocr, task.detection_px)
+    return _read_pixels(row, pixels, task.ocr, task.detection_px)
+
+
+def _read_pixels(row: PackText, pixels: Pixels, name: EngineName, detection_px: int) -> PackText:
+    reader = _engine(name, detection_px)
     try:
         lines = tuple(reader.read(pixels))
     except Exception as error:
@@ -141,10 +178,14 @@ def _use_one_thread() -> None:
         cv2.setNumThreads(1)
 
 
-def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or an empty string if it cannot be read."""
+def _with_digest(file: ImageFile) -> tuple[ImageFile, str]:
+    """Return a file and the SHA-256 of its content, which is empty if it cannot be read."""
+    if file.reason:
+        return file, ""
+    if file.content is not None:
+        return file, hashlib.sha256(file.content).hexdigest()
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with file.path.open("rb") as opened:
+            return file, hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:
-        return ""
+        return file, ""
