@@ -18,14 +18,14 @@ def draw_blur_histogram(sharpness: Sequence[Sharpness], threshold: float, path: 
     top = max(1e3, float(content.max(initial=1.0)), float(plain.max(initial=1.0)))
     bins = np.geomspace(1e-1, top * 1.05, 50)
     counts, frame_counts = (np.histogram(values, bins)[0] for values in (content, plain))
-    axes.stairs(counts, bins, fill=True, color=BLUE, alpha=0.75, label="content, one size and contrast (decides)")
-    axes.stairs(frame_counts, bins, color=GREY, linewidth=1.5, label="whole frame (the reference's measure)")
+    axes.stairs(counts, bins, fill=True, color=BLUE, alpha=0.75, label="content, normalised size and contrast (used)")
+    axes.stairs(frame_counts, bins, color=GREY, linewidth=1.5, label="whole frame (as in the reference experiment)")
     axes.axvline(threshold, color=ORANGE, linewidth=2)
     for other in (20, 40, 60, 80, 100, 150):
         if other != threshold:
             axes.axvline(other, color=GREY, linewidth=0.6, linestyle=":")
     kept = "\n".join(
-        f"limit {value:g}: keeps {np.mean(content >= value):.1%}" + ("   <- used" if value == threshold else "")
+        f"threshold {value:g}: keeps {np.mean(content >= value):.1%}" + ("   <- used" if value == threshold else "")
         for value in sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, threshold})
     )
     axes.text(0.02, 0.72, kept, transform=axes.transAxes, va="top", family="monospace", fontsize=8)

@@ -17,7 +17,7 @@ def draw_confidence(confidence: Mapping[str, Any], path: Path) -> None:
     left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
     left.plot([one["confidence"] for one in bins], [one["accuracy"] for one in bins], "o-", color=BLUE, label="test")
     left.set_title(f"Reliability: calibration error {confidence['ece']:.1%}", loc="left", fontweight="bold")
-    left.set(xlabel="confidence, equally many images a point", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    left.set(xlabel="confidence, equal number of images per point", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     left.legend(loc="upper left")
     # "pre": the risk of a point holds for the coverage that leads up to it, as in its area.
     right.step([one["coverage"] for one in points], [one["risk"] for one in points], where="pre", color=BLUE)
@@ -30,12 +30,12 @@ def draw_confidence(confidence: Mapping[str, Any], path: Path) -> None:
             marker,
             color=ORANGE,
             markersize=8,
-            label=f"threshold {one['threshold']:.2f}, chosen on val for at most {one['wanted_risk']:.0%} wrong",
+            label=f"threshold {one['threshold']:.2f}, chosen on val for a risk of at most {one['wanted_risk']:.0%}",
         )
     if right.get_legend_handles_labels()[0]:
         right.legend(loc="upper left", fontsize=8)
     right.set_title("Risk and coverage of abstention", loc="left", fontweight="bold")
-    right.set(xlabel="share answered", ylabel="share of those wrong", xlim=(0, 1), ylim=(0, 1))
+    right.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, 1))
     for axes in (left, right):
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

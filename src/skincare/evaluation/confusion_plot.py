@@ -18,14 +18,14 @@ def draw_confusion_matrix(scores: Scores, title: str, path: Path) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     low, high = scores.accuracy_low, scores.accuracy_high
     figure, axes = plot_style.new_figure(
-        f"{title}: {scores.accuracy:.1%} right ({low:.1%} to {high:.1%}, n = {scores.n})", width=8.2, height=7
+        f"{title}: {scores.accuracy:.1%} correct ({low:.1%} to {high:.1%}, n = {scores.n})", width=8.2, height=7
     )
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     names = [one.category for one in scores.categories]
     columns = (*names, UNKNOWN)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1), strict=True)])
-    axes.set(xlabel="answer", ylabel="true category (images)")
+    axes.set(xlabel="predicted category", ylabel="true category (images)")
     axes.grid(visible=False)
     axes.axvline(len(names) - 0.5, color=GREY, linewidth=1)
     _write_cells(axes, counts, shares)

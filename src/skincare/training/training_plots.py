@@ -34,7 +34,7 @@ def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, folder:
     axes.plot(epochs, [row.val_loss for row in history], "o-", color=BLUE, label="validation, whole split")
     trained = [(row.epoch, row.train_loss) for row in history if row.train_loss is not None]
     axes.plot(
-        [e for e, _ in trained], [loss for _, loss in trained], "s--", color=GREY, label="training, while learning"
+        [e for e, _ in trained], [loss for _, loss in trained], "s--", color=GREY, label="training, during the epoch"
     )
     _finish_curve(axes, "nats per token, mean over images", best_epoch)
     plot_style.save(figure, folder / "val_loss.png")
@@ -51,7 +51,7 @@ def draw_recipe_comparison(table: Sequence[Mapping[str, Any]], n_test: int, path
     for split, colour, offset in (("val", BLUE, 0.12), ("test", ORANGE, -0.12)):
         axes.errorbar(
             [row[f"{split}_mean"] for row in table], places + offset, xerr=[row[f"{split}_spread"] for row in table],
-            fmt="o", color=colour, capsize=3, label=f"{split}, n = {n_test}" if split == "test" else "val (chooses)",
+            fmt="o", color=colour, capsize=3, label=f"{split}, n = {n_test}" if split == "test" else "val (selects)",
         )  # fmt: skip
     axes.set_yticks(places, [row["recipe"] for row in table])
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -74,7 +74,7 @@ def _draw_curve(
 
 
 def _finish_curve(axes: Any, label: str, best_epoch: int) -> None:
-    axes.axvline(best_epoch, color=ORANGE, linewidth=1.2, linestyle="--", label=f"chosen epoch ({best_epoch})")
+    axes.axvline(best_epoch, color=ORANGE, linewidth=1.2, linestyle="--", label=f"selected epoch ({best_epoch})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch (0 = before training)", ylabel=label)
     axes.legend(loc="best")
