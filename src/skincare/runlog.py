@@ -72,7 +72,7 @@ def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     # They log every connection and every font at INFO, which hides the stage's own lines.
-    for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools", "torch"):
+    for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools", "torch", "botocore", "aiobotocore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -27,6 +27,8 @@ PARTS: Final = {
     "logs": ("log", "plots", "report.md", "report.html"),
 }
 _N_TRANSFERS: Final = 8
+# So many failures without a success are one failure of the storage.
+_N_FAILURES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,18 @@ def backup(layout: Layout, store: BackupStore, parts: Sequence[str] = tuple(PART
         entries = hasher.entries(sorted(_files_of(layout, parts)), layout.root)
         sizes = store.sizes()
         needed = {one.sha256: one for one in entries if sizes.get(one.sha256) != one.n_bytes}
-        failures: dict[str, str] = {}
+        n_stored, failures = 0, dict[str, str]()
         for entry, reason in _in_threads(lambda one: _put(layout, store, one), list(needed.values()), "storing"):
             if not reason and hasher.file(layout.root / entry.path).sha256 != entry.sha256:
                 # What was stored may be of the new content.
                 store.remove_objects([entry.sha256])
                 reason = "changed while it was copied: back up again when no stage is running"
+            n_stored += not reason
             if reason:
                 failures[entry.path] = reason
+            if not n_stored and len(failures) >= _N_FAILURES:
+                raise StageError(f"nothing can be stored: {reason}")
     if failures:
-        n_stored = len(needed) - len(failures)
         return Transfer("", len(entries), n_stored, len(entries) - len(needed), 0, failures)
     os.sync()
     snapshot = store.write_snapshot(entries, parts, datetime.now(UTC))
