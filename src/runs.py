@@ -31,6 +31,7 @@ from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.runs import backup, differences, manifest, retention
 from skincare.runs.backup_store import BackupStore
+from skincare.runs.content import sha256_of
 from skincare.runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -138,8 +139,37 @@ def _compare(config: Config, layout: Layout) -> Summary:
     for section in ("inputs", "config", "context", "outputs", "results"):
         found = [(one.name, one.before, one.after, one.change) for one in rows if one.section == section]
         lines += ["", *_table((section, before.short_id, after.short_id, "change"), found)] if found else []
+    lines += _paired_accuracy(layout, before, after)
     _print(config, [asdict(one) for one in rows], lines)
     return Summary(headline=f"{len(rows)} differences")
+
+
+def _paired_accuracy(layout: Layout, before: Manifest, after: Manifest) -> list[str]:
+    """Return the paired comparison of two training runs on the same test images, unless their predictions changed."""
+    if (before.stage, after.stage) != ("finetune", "finetune") or before.run == after.run:
+        return []
+    # Importing numpy and scipy takes a second, which the other actions must not wait for.
+    from skincare.evaluation import comparison
+    from skincare.inference import predictions
+    from skincare.labels import labels_of
+
+    found = []
+    for one in (before, after):
+        path = layout.finetune_log(one.run) / "test_predictions.jsonl"
+        recorded = one.outputs.get(layout.relative(path))
+        if recorded is None or not path.is_file() or sha256_of(path) != recorded.sha256:
+            return ["", f"accuracy: not compared, the test predictions of {one.short_id} have changed since"]
+        found.append(predictions.read_jsonl(path, labels_of(layout)))
+    try:
+        result = comparison.compare(*found)
+    except StageError as error:
+        return ["", f"accuracy: not compared, {error}"]
+    return [
+        "",
+        f"accuracy on {result.n} test images of {result.n_products} products: {result.accuracy_before:.1%} -> "
+        f"{result.accuracy_after:.1%}, difference {100 * result.difference:+.1f} points "
+        f"({100 * result.difference_low:+.1f} to {100 * result.difference_high:+.1f}), p = {result.products_p:.3f}",
+    ]
 
 
 def _verify(config: Config, layout: Layout) -> Summary:

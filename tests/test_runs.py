@@ -11,9 +11,11 @@ import pytest
 import runs
 from skincare import stage
 from skincare.errors import MissingInputError, StageError
+from skincare.inference import predictions
 from skincare.paths import Layout
 from skincare.runlog import Summary
 from skincare.runs import content, differences, manifest, retention
+from tests.helpers import prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +266,22 @@ def test_prune_keeps_a_model_that_a_kept_run_was_trained_from(layout):
     value["inputs"]["models/finetuned/base"] = value["outputs"]["models/finetuned/child"]
     path.write_text(json.dumps(value))
     assert retention.old_models(layout, manifest.read_all(layout), keep=1) == []
+
+
+def test_two_training_runs_are_compared_on_their_test_images(layout, capsys):
+    def predict(name, categories):
+        predicted = [prediction(f"{i}_1", "Toner", category) for i, category in enumerate(categories)]
+        predictions.write_jsonl(layout.finetune_log(name) / "test_predictions.jsonl", predicted)
+
+    for name, categories in (("a", ["Toner", "Mask", "Oil", "Oil"]), ("b", ["Toner", "Toner", "Toner", "Oil"])):
+        execute("finetune", layout, lambda n=name, c=categories: predict(n, c), results={"run": name})
+    config = runs.Config(root=layout.root, action="compare", names=("a", "b"))
+    runs.run(config, layout)
+    expected = "accuracy on 4 test images of 4 products: 25.0% -> 75.0%, difference +50.0 points"
+    assert expected in capsys.readouterr().out
+    predict("b", ["Oil"] * 4)
+    runs.run(config, layout)
+    assert "have changed since" in capsys.readouterr().out
 
 
 def test_the_stage_prints_tables_and_json(layout, capsys):
