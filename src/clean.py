@@ -1,4 +1,4 @@
-"""Keep the images that are intact, large, sharp and no duplicate of another one.
+"""Keep the images that are intact, large enough, sharp and not a duplicate.
 
 In: csv_data/images_id_full.csv, product_images/, the catalogue (for the categories of duplicates).
 Out: clean_dataset/images/ (copies; the originals are never touched),
@@ -23,7 +23,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from skincare import reference_experiment, runlog, stage, worker_pool
 from skincare.catalogue import read_products
@@ -60,28 +62,28 @@ class Config(stage.StageConfig):
     """Least longer side of the product, 128 if left out; with `--rules reference` least side of the frame, 300."""
     min_sharpness: float = quality.MIN_SHARPNESS
     """Least variance of the Laplacian, of the content at one size and contrast."""
-    limits: dict[str, float] = field(default_factory=dict)
-    """Other limits than those of the table of checks, such as `dark 40 odd_shape 3`."""
+    thresholds: Annotated[dict[str, float], tyro.conf.arg(aliases=("--limits",))] = field(default_factory=dict)
+    """Thresholds that replace those of the table of checks, such as `dark 40 odd_shape 3`."""
     rules: Rules = "content"
-    """Which checks reject: ours, the reference's as it ran, or that with its hash mended."""
+    """Which checks reject: those of this pipeline, of the reference experiment, or of that with its hash corrected."""
     skip: tuple[Reason, ...] = ()
-    """Checks that shall reject nothing."""
+    """Checks that reject nothing."""
     only: tuple[Reason, ...] = ()
     """The only checks that reject, in addition to those of broken files."""
     also: tuple[Reason, ...] = ()
-    """Checks that shall reject too."""
+    """Further checks that reject."""
     shared_by: int = checks.SHARED_BY
-    """Reject an image that at least so many products show, such as a placeholder; sizes of a product count once."""
+    """Reject an image that at least this many products show, such as a placeholder; sizes of a product count once."""
     engine: Engine = "local"
-    """Where images are measured: on this machine's cores, or by Ray."""
+    """Where metrics are computed: on this machine's cores, or by Ray."""
     remeasure: bool = False
-    """Measure every image again, even if the file has not changed."""
+    """Compute all metrics again, even of unchanged files."""
     review: ImageReason | None = None
     """Write a page to mark images around the threshold of this check, without cleaning."""
     calibrate: Path | None = None
     """Marks saved from that page: evaluate the threshold on them, without cleaning."""
     keep_good: float | None = None
-    """Share of the good images that a limit proposed by --calibrate must keep; the best balance if left out."""
+    """Share of the good images that a threshold proposed by --calibrate must keep; the best balance if left out."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
@@ -92,10 +94,12 @@ class Config(stage.StageConfig):
 
     def choice(self, rules: Rules) -> Choice:
         """Return the checks of a set of rules with the requested thresholds."""
-        limits = {"blurred": self.min_sharpness, **self.limits}
+        thresholds = {"blurred": self.min_sharpness, **self.thresholds}
         if self.min_side_px is not None:
-            limits.setdefault("too_small", self.min_side_px)
-        return checks.choose(rules, limits, only=self.only, also=self.also, skip=self.skip, shared_by=self.shared_by)
+            thresholds.setdefault("too_small", self.min_side_px)
+        return checks.choose(
+            rules, thresholds, only=self.only, also=self.also, skip=self.skip, shared_by=self.shared_by
+        )
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -115,17 +119,17 @@ def run(config: Config, layout: Layout) -> Summary:
     rejected.sort(key=lambda row: natural_key(row.image_id))
     gone = {row.image_id for row in rejected}
     kept = [(row, metrics) for row, metrics in good if row.image_id not in gone]
-    limit = choice.check("blurred").limit
+    threshold = choice.check("blurred").threshold
     counts = {"kept": len(kept), **dict(sorted(Counter(row.reason for row in rejected).items()))}
     rejected_text = runlog.counts_text(counts, "kept", empty="nothing rejected")
     if not kept:
-        # What an earlier run kept would go, and most likely the images are just not where they were.
-        raise StageError(f"Of {len(rows):,} images none would be kept ({rejected_text}); all stays as it was")
+        # Do not delete the result of an earlier run: most likely the images were moved.
+        raise StageError(f"Of {len(rows):,} images none would be kept ({rejected_text}); nothing was changed")
     runlog.remove_summary("clean", layout)
     with worker_pool.run_alongside(
-        sharpness_plot.draw_blur_histogram, [one.sharpness for _, one in good], limit, layout.plot("blur_histogram")
+        sharpness_plot.draw_blur_histogram, [one.sharpness for _, one in good], threshold, layout.plot("blur_histogram")
     ):
-        results = _results(rows, kept, rejected, inspections, products, limit)
+        results = _results(rows, kept, rejected, inspections, products, threshold)
         results["checks"] = _failing(choice, [metrics for _, metrics in good])
         results["against_reference"] = {
             other: _compare(good, similarities, products, other) for other in ("reference", "reference_mended")
@@ -149,7 +153,7 @@ def _rows(layout: Layout) -> list[ImageRow]:
         raise StageError(f"{layout.images_table}: no images; see log/scraper.log and csv_data/scrape_failures.csv")
     repeated = [image_id for image_id, n in Counter(row.image_id for row in rows).items() if n > 1]
     if repeated:
-        raise StageError(f"{layout.images_table}: image_id {repeated[0]} stands there more than once\n{IMAGES.remedy}")
+        raise StageError(f"{layout.images_table}: image_id {repeated[0]} appears more than once\n{IMAGES.remedy}")
     return sorted(rows, key=lambda row: natural_key(row.image_id))
 
 
@@ -161,8 +165,8 @@ def decide(
     for row, metrics in images:
         check = choice.failing(metrics)
         if check:
-            value, limit = f"{check.value(metrics):.2f}", f"{check.limit:g}"
-            rejected.append(inspection.rejection(row, check.reason, value.removesuffix(".00"), limit))
+            value, threshold = f"{check.value(metrics):.2f}", f"{check.threshold:g}"
+            rejected.append(inspection.rejection(row, check.reason, value.removesuffix(".00"), threshold))
         else:
             good.append((row, metrics))
     return rejected + duplicates.reject_duplicates(good, similarities, products, choice)
@@ -203,7 +207,7 @@ def _results(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the figures of report and cleaning report in addition to the counts."""
     sharpness = [one.metrics.sharpness for one in inspections if one.metrics]
-    limits = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, min_sharpness})
+    thresholds = sorted({20.0, 40.0, 60.0, 80.0, 100.0, 150.0, min_sharpness})
     seen, with_image = {row.product_id for row in rows}, {row.product_id for row, _ in kept}
     lost = sorted(seen - with_image, key=natural_key)
     return {
@@ -212,9 +216,13 @@ def _results(
         "products_kept": len(with_image),
         "products_lost": lost,
         "products_lost_by_category": dict(sorted(Counter(products.category(one) for one in lost).items())),
-        "sharp_at_limit": {f"{limit:g}": sum(one.content >= limit for one in sharpness) for limit in limits},
-        "plain_sharp_at_limit": {f"{limit:g}": sum(one.plain >= limit for one in sharpness) for limit in limits},
-        # Sharp by the content, blurred by the reference's measure: kept, and worth a look.
+        "sharp_at_threshold": {
+            f"{threshold:g}": sum(one.content >= threshold for one in sharpness) for threshold in thresholds
+        },
+        "plain_sharp_at_threshold": {
+            f"{threshold:g}": sum(one.plain >= threshold for one in sharpness) for threshold in thresholds
+        },
+        # Sharp by the content, blurred by the metric of the reference experiment: kept, and worth checking.
         "kept_against_plain_rule": sorted(
             (row.image_id for row, metrics in kept if metrics.sharpness.plain < min_sharpness), key=natural_key
         ),
@@ -227,10 +235,10 @@ def _results(
 
 
 def _failing(choice: Choice, measured: Sequence[ImageMetrics]) -> dict[str, dict[str, Any]]:
-    """Return for each measured check its limit, whether it rejects, and how many images fail it, alone or not."""
+    """Return for each check its threshold, whether it rejects, and how many images fail it, alone or with others."""
     return {
         check.reason: {
-            "limit": check.limit,
+            "threshold": check.threshold,
             "rejects": check.reason in choice.on,
             "failing": sum(check.fails(metrics) for metrics in measured),
         }
@@ -239,7 +247,7 @@ def _failing(choice: Choice, measured: Sequence[ImageMetrics]) -> dict[str, dict
 
 
 def _compare(images: duplicates.Images, similarities: Similarities, products: Products, other: Rules) -> dict[str, Any]:
-    """Return where the rules by content and other rules, each as they come, part."""
+    """Return the images on which the default rules and other rules differ, each with their default thresholds."""
     ours, theirs = (
         {row.image_id: row.reason for row in decide(images, similarities, products, checks.choose(rules, {}))}
         for rules in ("content", other)
@@ -272,7 +280,7 @@ def _conflicts(rejected: Sequence[RejectedRow]) -> list[list[str]]:
 
 
 def _n_equal_hashes(kept: Sequence[ImageMetrics]) -> int:
-    """Return how many kept, so different, images an equal 256-bit difference hash would have thrown away."""
+    """Return how many of the kept, hence different, images an equal 256-bit difference hash would reject."""
     return len(kept) - len({metrics.dhash for metrics in kept})
 
 

@@ -35,7 +35,7 @@ from skincare.tables import CLEAN, CleanRow
 logger = logging.getLogger(__name__)
 
 _CROPPED: Final = "focused"
-# What a kill may cost at most.
+# Work that a killed run loses at most.
 _SAVE_EVERY_S: Final = 60.0
 
 
@@ -52,12 +52,12 @@ class Config(stage.StageConfig):
 
     @property
     def settings(self) -> str:
-        """Return what decides how an image of a method comes out."""
+        """Return all that determines the crop of an image, besides the method."""
         return f"{self.background} {self.margin:g} v{product_crop.VERSION}"
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Focus what is new, keep what is done, remove what is gone."""
+    """Crop new images, keep the crops of unchanged ones, remove those of deleted ones."""
     if not 0 <= config.margin <= 1:
         raise StageError(f"--margin {config.margin:g} is no share between 0 and 1")
     rows = CLEAN.read(layout.clean_table)
@@ -65,7 +65,7 @@ def run(config: Config, layout: Layout) -> Summary:
     new = [row for row in rows if row.image_id not in done]
     runlog.remove_summary("crop", layout)
     _crop_all(new, done, config, layout)
-    _remove_strangers(rows, layout)
+    _remove_unlisted(rows, layout)
     outcomes = Counter(row.outcome for row in done.values())
     counts = {_CROPPED: outcomes.pop(_CROPPED, 0), **dict(sorted(outcomes.items()))}
     confidences = [row.confidence for row in done.values() if row.confidence is not None]
@@ -99,7 +99,7 @@ def _done(config: Config, layout: Layout, rows: Sequence[CleanRow]) -> dict[str,
 
 
 def _crop_all(rows: Sequence[CleanRow], done: dict[str, CropRow], config: Config, layout: Layout) -> None:
-    """Focus images on all cores; add their rows to `done` and save these as time goes by and at the end."""
+    """Crop images on all cores; add their rows to `done`, and save these regularly and at the end."""
     saved = time.monotonic()
     try:
         focused = worker_pool.map_threads(partial(crop_image, config, layout), rows)
@@ -113,7 +113,7 @@ def _crop_all(rows: Sequence[CleanRow], done: dict[str, CropRow], config: Config
 
 
 def crop_image(config: Config, layout: Layout, row: CleanRow) -> CropRow:
-    """Write the focused image of a row; one without a clear product is copied as it is."""
+    """Write the cropped image of a row; one without a clear product is copied unchanged."""
     try:
         content = (layout.root / row.file).read_bytes()
         image = images.decode(content)
@@ -140,7 +140,7 @@ def _target(row: CleanRow, layout: Layout) -> Path:
     return layout.cropped_images / Path(row.file).name
 
 
-def _remove_strangers(rows: Sequence[CleanRow], layout: Layout) -> None:
+def _remove_unlisted(rows: Sequence[CleanRow], layout: Layout) -> None:
     """Make clean_dataset/focused/ hold just the images of the table."""
     wanted = {Path(row.file).name for row in rows}
     for path in layout.cropped_images.glob("*"):

@@ -1,4 +1,4 @@
-"""Every check sees what it is for, can be switched, and says its value and limit."""
+"""Every check sees what it is for, can be switched, and says its value and threshold."""
 
 import csv
 import dataclasses
@@ -8,8 +8,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import tyro
 from PIL import Image, ImageFilter
 
+import clean
 from skincare.cleaning import checks, inspection
 from skincare.errors import StageError
 from tests.dataset_helpers import jpeg, pack
@@ -78,7 +80,7 @@ def test_what_the_decoder_can_deal_with_is_kept_by_default():
         assert choice.failing(_metrics(BAD[reason])) is None, reason
 
 
-def test_a_limit_moves_the_check_and_an_unknown_one_is_an_error():
+def test_a_threshold_moves_the_check_and_an_unknown_one_is_an_error():
     metrics = _metrics(jpeg(pack(1)))
     side = max(metrics.box[2] - metrics.box[0], metrics.box[3] - metrics.box[1])
     assert checks.choose("content", {"too_small": side + 1}).failing(metrics).reason == "too_small"
@@ -145,3 +147,8 @@ def test_measures_are_those_of_the_upright_image():
 def test_shared_by_is_passed_on_and_unknown_reasons_have_no_meaning():
     assert checks.choose("content", {}, shared_by=7).shared_by == 7
     assert checks.meaning("no_such_reason") == ""
+
+
+def test_thresholds_keep_the_old_name_of_their_option():
+    found = [tyro.cli(clean.Config, args=[name, "dark", "40"]).thresholds for name in ("--thresholds", "--limits")]
+    assert found == [{"dark": 40.0}] * 2

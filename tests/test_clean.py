@@ -235,7 +235,7 @@ def test_an_image_id_that_is_listed_twice_is_an_error(layout):
         clean.run(clean.Config(root=layout.root), layout)
 
 
-def test_marks_around_a_limit_propose_another_and_clean_nothing(layout):
+def test_marks_around_a_threshold_propose_another_and_clean_nothing(layout):
     """Through the command's own checks, in both directions: the least that passes, and the most."""
     images = {f"10000001_{i}": jpeg(pack(i, 300).filter(ImageFilter.GaussianBlur(0.2 * i))) for i in range(1, 25)}
     cleaned(layout, images)
@@ -251,10 +251,10 @@ def test_marks_around_a_limit_propose_another_and_clean_nothing(layout):
             for row in rows
         ])  # fmt: skip
         clean.run(clean.Config(root=layout.root, calibrate=marks), layout)
-        found = json.loads(layout.limit_calibration.read_text())
+        found = json.loads(layout.threshold_calibration.read_text())
         assert found["check"] == check
         assert found["n_keep"] == sum(is_good(row.value) for row in rows)
-        assert next(one for one in found["limits"] if one["limit"] == found["limit"])["n_rejected"] == sum(
-            row.value < found["limit"] if found["is_least"] else row.value > found["limit"] for row in rows
+        assert next(one for one in found["thresholds"] if one["threshold"] == found["threshold"])["n_rejected"] == sum(
+            row.value < found["threshold"] if found["is_least"] else row.value > found["threshold"] for row in rows
         )
     assert (layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()) == before

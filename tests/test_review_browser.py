@@ -81,7 +81,7 @@ def test_what_is_saved_is_what_calibrate_reads(page, layout, tmp_path):
     row, read = review_sheet.read_marks(tmp_path / "marks.csv", layout, "blurred")
     assert (row.limit, sum(one.is_good for one in read)) == (60.0, 14)
     headline = threshold_review.calibrate(tmp_path / "marks.csv", None, None, layout).headline
-    assert "python src/clean.py --limits blurred 79.5" in headline
+    assert "python src/clean.py --thresholds blurred 79.5" in headline
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -1,4 +1,4 @@
-"""The sheet shows the images next to the limit and nothing foreign; only marks made on it count."""
+"""The sheet shows the images next to the threshold and nothing foreign; only marks made on it count."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from skincare.errors import StageError
 from skincare.paths import Layout
 from tests.dataset_helpers import jpeg
 
-QUESTION = Question("blurred", "sharpness below the limit", 60.0, is_least=True)
+QUESTION = Question("blurred", "sharpness below the threshold", 60.0, is_least=True)
 HOSTILE = '"><script>document.title="run"</script><img src=x onerror=alert(1)>'.replace("/", "")
 
 
@@ -59,7 +59,7 @@ def test_the_page_stays_below_ten_megabytes(tmp_path, monkeypatch):
     assert 0 < summary.counts["shown"] < 12
     assert layout.review_sheet("blurred").stat().st_size < 60_000 + 30_000
     values = [row.value for row in REVIEW.read(layout.review_table("blurred"))]
-    assert 50 < np.median(values) < 80, "those farthest from the limit are left out"
+    assert 50 < np.median(values) < 80, "those farthest from the threshold are left out"
 
 
 BAD = {

@@ -1,4 +1,4 @@
-"""Marks become a limit to type, or the reason why there is none."""
+"""Marks become a threshold to type, or the reason why there is none."""
 
 import json
 
@@ -24,33 +24,33 @@ def calibrate(layout, verdict, **options):
     return threshold_review.calibrate(path, None, options.get("keep_good"), layout)
 
 
-def test_a_better_limit_is_proposed_and_recorded(layout):
+def test_a_better_threshold_is_proposed_and_recorded(layout):
     summary = calibrate(layout, lambda row: "keep" if row.value >= 80 else "reject")
-    found = json.loads(layout.limit_calibration.read_text())
-    assert 78 <= found["proposal"]["limit"] <= 80
-    assert found["proposal"]["low"] <= found["proposal"]["limit"] <= found["proposal"]["high"]
+    found = json.loads(layout.threshold_calibration.read_text())
+    assert 78 <= found["proposal"]["threshold"] <= 80
+    assert found["proposal"]["low"] <= found["proposal"]["threshold"] <= found["proposal"]["high"]
     assert found["criterion"] == "best balanced accuracy"
-    assert f"--limits blurred {found['proposal']['limit']:.5g}" in summary.headline
-    present = next(one for one in found["limits"] if one["limit"] == 60)
+    assert f"--thresholds blurred {found['proposal']['threshold']:.5g}" in summary.headline
+    present = next(one for one in found["thresholds"] if one["threshold"] == 60)
     assert present["precision"] == 1
     assert present["recall"] == pytest.approx(19 / 26)
-    best = next(one for one in found["limits"] if one["limit"] == found["proposal"]["limit"])
+    best = next(one for one in found["thresholds"] if one["threshold"] == found["proposal"]["threshold"])
     assert best["balanced_accuracy"] == 1
 
 
-def test_a_limit_that_the_marks_cannot_tell_from_the_present_one_is_called_so(layout):
+def test_a_threshold_that_the_marks_do_not_distinguish_from_the_present_one_is_reported(layout):
     assert (
-        "do not tell it from the present 60"
+        "cannot distinguish it from the present 60"
         in calibrate(
             layout, lambda row: "keep" if (row.value >= 60) != (row.image_id in ("19_1", "21_1")) else "reject"
         ).headline
     )
 
 
-def test_one_sided_marks_leave_the_limit(layout):
+def test_one_sided_marks_leave_the_threshold(layout):
     summary = calibrate(layout, lambda row: "keep")
     assert "stays at 60" in summary.headline
-    assert "one-sided" in json.loads(layout.limit_calibration.read_text())["no_proposal_because"]
+    assert "one-sided" in json.loads(layout.threshold_calibration.read_text())["no_proposal_because"]
 
 
 def test_a_share_that_cannot_be_is_refused(layout):

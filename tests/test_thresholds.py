@@ -1,4 +1,4 @@
-"""What a limit is worth follows from the marks alone, in both directions; few marks propose nothing."""
+"""What a threshold is worth follows from the marks alone, in both directions; few marks propose nothing."""
 
 import numpy as np
 import pytest
@@ -34,30 +34,30 @@ def test_shares_are_those_of_scikit_learn(is_least):
 
 
 @pytest.mark.parametrize("is_least", [True, False])
-def test_the_proposal_is_the_best_of_all_limits_and_its_interval_holds_the_truth(is_least):
+def test_the_proposal_is_the_best_of_all_thresholds_and_its_interval_holds_the_truth(is_least):
     marks = marked(300, middle=62, sign=1 if is_least else -1)
     found = thresholds.propose(marks, 30, is_least=is_least)
-    best = thresholds.at_threshold(marks, found.limit, is_least=is_least).balanced_accuracy
+    best = thresholds.at_threshold(marks, found.threshold, is_least=is_least).balanced_accuracy
     others = [thresholds.at_threshold(marks, value, is_least=is_least).balanced_accuracy for value in range(2, 99, 3)]
     assert best >= max(others)
     assert found.low <= 62 <= found.high
-    assert found.low <= found.limit <= found.high
+    assert found.low <= found.threshold <= found.high
 
 
 @pytest.mark.parametrize("is_least", [True, False])
-def test_a_wanted_share_of_good_ones_is_kept_by_the_strictest_limit(is_least):
+def test_a_wanted_share_of_good_ones_is_kept_by_the_strictest_threshold(is_least):
     marks = marked(200, sign=1 if is_least else -1)
     found = thresholds.propose(marks, 50, is_least=is_least, keep_good=0.9)
-    assert thresholds.at_threshold(marks, found.limit, is_least=is_least).kept_good >= 0.9
+    assert thresholds.at_threshold(marks, found.threshold, is_least=is_least).kept_good >= 0.9
     beyond = sorted((one.value for one in marks if one.is_good), reverse=not is_least)
-    stricter = next(v for v in beyond if (v > found.limit if is_least else v < found.limit))
+    stricter = next(v for v in beyond if (v > found.threshold if is_least else v < found.threshold))
     stricter += 1e-6 if is_least else -1e-6
     assert thresholds.at_threshold(marks, stricter, is_least=is_least).kept_good < 0.9
 
 
-def test_a_limit_that_is_already_best_stays():
+def test_a_threshold_that_is_already_best_stays():
     marks = [Marked(float(v), v >= 50, f"p{v}") for v in range(100)]
-    assert thresholds.propose(marks, 49.5, is_least=True).limit == 49.5
+    assert thresholds.propose(marks, 49.5, is_least=True).threshold == 49.5
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_shares_of_nothing_are_none():
 
 
 @pytest.mark.parametrize("is_least", [True, False])
-def test_a_value_equal_to_the_limit_passes(is_least):
+def test_a_value_equal_to_the_threshold_passes(is_least):
     found = thresholds.at_threshold([Marked(40.0, True, "a"), Marked(41.0, False, "b")], 40, is_least=is_least)
-    assert found.limit == 40
+    assert found.threshold == 40
     assert found.n_rejected == (0 if is_least else 1)
     assert found.kept_good == 1

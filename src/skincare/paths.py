@@ -78,7 +78,7 @@ class Layout:
         return self.root / "log" / "cleaning_report.log"
 
     def review_sheet(self, check: str) -> Path:
-        """Return the page on which images around the limit of a check are marked."""
+        """Return the page on which images around the threshold of a check are marked."""
         return self.root / "clean_dataset" / f"review_{check}.html"
 
     def review_table(self, check: str) -> Path:
@@ -86,7 +86,7 @@ class Layout:
         return self.root / "clean_dataset" / "annotations" / f"review_{check}.csv"
 
     @property
-    def limit_calibration(self) -> Path:
+    def threshold_calibration(self) -> Path:
         return self.root / "log" / "clean_calibration.json"
 
     @property

@@ -1,1 +1,1 @@
-"""Which images stay: metrics, checks, copies; help to choose limits; the cut to the product."""
+"""Cleaning of images: quality metrics, checks, near-duplicates, review of thresholds, product crop."""

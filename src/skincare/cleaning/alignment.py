@@ -1,4 +1,4 @@
-"""Two views of images, aligned and compared block by block: the decision whether they show the same photo.
+"""Two views of images, aligned and compared block by block, to decide whether they are near-duplicates.
 
 Thumbnails give the alignment: which part of one view is the other, after a cut edge or on another canvas. The images
 themselves, at up to 512 px, then decide: a changed word on a pack differs in a few blocks only, a re-encoded or

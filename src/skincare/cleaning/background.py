@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 TOLERANCE: Final = 5.0
 # Wide enough for medians, narrow enough to avoid a product that nearly fills the frame.
 _BAND_SHARE: Final = 0.015
-# So much of the border speaks for the background, whatever reaches the rest: a pack that leaves the frame, a shadow.
+# Share of the border that is assumed to be background; the rest may be a pack that leaves the frame, or a shadow.
 _TRUSTED_SHARE: Final = 0.6
 _N_FITS: Final = 4
 
@@ -28,7 +28,7 @@ _N_FITS: Final = 4
 class Background:
     """The background of an image, continued behind the product.
 
-    colours: (H, W, 3); border: (H, W), the pixels that it was judged by; plain_share: how much of them it explains.
+    colours: (H, W, 3); border: (H, W), the pixels that it is fitted to; plain_share: their share within TOLERANCE.
     """
 
     colours: Lab
@@ -62,7 +62,7 @@ def fit_background(lab: Lab) -> Background:
 
 
 def _surface(lab: Lab, border: Mask) -> Any:
-    """Return a surface of the second degree through most of the border; what lies far from it has no say."""
+    """Return a surface of the second degree through most of the border; outliers are ignored."""
     height, width = border.shape
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)

@@ -1,4 +1,4 @@
-"""Inspection of all images of a table: changed files are measured, the others come from the metrics cache."""
+"""Inspection of all images of a table; the metrics of unchanged files come from the metrics cache."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,16 @@ from skincare.paths import Layout
 from skincare.tables import CLEAN, CleanRow, ImageRow
 from skincare.worker_pool import Engine
 
-# What is no property of the file's content, so may be otherwise next time.
-_PASSING = ("missing_file", "unreadable_file", "bad_path", "kills_decoder")
-# ImageMetrics that are kept with it are found by their bytes alone.
+# Reasons that do not depend on the file's content, so they are not cached.
+_TRANSIENT = ("missing_file", "unreadable_file", "bad_path", "kills_decoder")
+# The state of cached metrics that are found by the file's SHA-256 alone.
 _UNKNOWN_STATE = FileState(-1, -1)
 
 
 def inspect_all(
     rows: Sequence[ImageRow],
     layout: Layout,
-    store: MetricsCache,
+    cache: MetricsCache,
     engine: Engine = "local",
     *,
     is_remeasured: bool = False,
@@ -34,48 +34,48 @@ def inspect_all(
     known: dict[str, ImageMetrics | Broken] = {}
     changed: dict[str, tuple[Path, FileState]] = {}
     for row in rows:
-        found = _look_up(layout, row, store, is_remeasured=is_remeasured)
+        found = _look_up(layout, row, cache, is_remeasured=is_remeasured)
         if isinstance(found, ImageMetrics | Broken):
             known[row.file] = found
         else:
             changed[row.file] = found
-    known.update(_measure(changed, store, engine, "clean"))
-    store.forget_all_but(row.file for row in rows)
+    known.update(_measure(changed, cache, engine, "clean"))
+    cache.forget_all_but(row.file for row in rows)
     return [_inspection(row, known[row.file]) for row in rows]
 
 
 def metrics_of_kept(
-    rows: Sequence[CleanRow] | Sequence[ImageRow], layout: Layout, store: MetricsCache
+    rows: Sequence[CleanRow] | Sequence[ImageRow], layout: Layout, cache: MetricsCache
 ) -> list[tuple[str, ImageMetrics]]:
-    """Return for each cleaned image, in order, the name that the store has it under, and its metrics.
+    """Return for each cleaned image, in order, its name in the cache and its metrics.
 
-    Metrics measured by clean.py are used for files of the same bytes; other files are measured. Raises StageError for a
-    file that is no image.
+    Metrics that clean.py has cached are used for files of the same bytes; the others are computed. Raises StageError
+    for a file that is not an image.
     """
     path_of = {row.file: layout.root / row.file for row in rows}
     digests = worker_pool.map_threads(_digest, path_of.values())
     known = {
         file: found
         for file, sha256 in zip(path_of, digests, strict=True)
-        if sha256 and (found := _recall(file, sha256, layout, store))
+        if sha256 and (found := _recall(file, sha256, layout, cache))
     }
     unknown = {file: (path, _UNKNOWN_STATE) for file, path in path_of.items() if file not in known}
-    for file, metrics in _measure(unknown, store, "local", "build_dataset"):
+    for file, metrics in _measure(unknown, cache, "local", "build_dataset"):
         if isinstance(metrics, Broken):
             raise StageError(f"{file}: {metrics.reason} {metrics.detail}".rstrip() + f"\n{CLEAN.remedy}")
         known[file] = file, metrics
     return [known[row.file] for row in rows]
 
 
-def _recall(file: str, sha256: str, layout: Layout, store: MetricsCache) -> tuple[str, ImageMetrics] | None:
-    """Return what is known of the image that a cleaned one is a copy of, or of itself."""
+def _recall(file: str, sha256: str, layout: Layout, cache: MetricsCache) -> tuple[str, ImageMetrics] | None:
+    """Return the cached metrics of the original of a cleaned image, or of itself."""
     original = layout.relative(layout.product_images / Path(file).name)
-    found = ((name, store.recall_content(name, sha256)) for name in (original, file))
+    found = ((name, cache.recall_content(name, sha256)) for name in (original, file))
     return next(((name, metrics) for name, metrics in found if metrics), None)
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; nothing where it cannot be read."""
+    """Return the SHA-256 of a file; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,7 +84,7 @@ def _digest(path: Path) -> str:
 
 
 def _look_up(
-    layout: Layout, row: ImageRow, store: MetricsCache, *, is_remeasured: bool
+    layout: Layout, row: ImageRow, cache: MetricsCache, *, is_remeasured: bool
 ) -> ImageMetrics | Broken | tuple[Path, FileState]:
     """Return the cached inspection of a row's file, or its path and state."""
     try:
@@ -97,18 +97,18 @@ def _look_up(
     except OSError as error:
         return Broken("unreadable_file", error.strerror or "")
     state = FileState(status.st_size, status.st_mtime_ns)
-    return (None if is_remeasured else store.recall(row.file, state)) or (path, state)
+    return (None if is_remeasured else cache.recall(row.file, state)) or (path, state)
 
 
 def _measure(
-    changed: dict[str, tuple[Path, FileState]], store: MetricsCache, engine: Engine, stage: str
+    changed: dict[str, tuple[Path, FileState]], cache: MetricsCache, engine: Engine, stage: str
 ) -> Iterator[tuple[str, ImageMetrics | Broken]]:
     paths = (path for path, _ in changed.values())
     found = worker_pool.map_ordered(engine, inspection.inspect_file, paths, inspection.decoder_failure)
     bar = partial(tqdm, desc=stage, total=len(changed), unit="image", disable=None if changed else True)
     for (file, (_, state)), (metrics, thumbnails) in zip(changed.items(), bar(found), strict=True):
-        if not (isinstance(metrics, Broken) and metrics.reason in _PASSING):
-            store.keep(file, state, metrics, thumbnails)
+        if not (isinstance(metrics, Broken) and metrics.reason in _TRANSIENT):
+            cache.keep(file, state, metrics, thumbnails)
         yield file, metrics
 
 

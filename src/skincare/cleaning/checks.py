@@ -54,19 +54,19 @@ MEANINGS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Check:
-    """A measured property of an image with its limit: the least that passes or the most."""
+    """A measured property of an image with its threshold: the least that passes or the most."""
 
     reason: ImageReason
     meaning: str
     value: Callable[[ImageMetrics], float]
-    limit: float
+    threshold: float
     is_least: bool
     is_on: bool = True
 
     def fails(self, metrics: ImageMetrics) -> bool:
         """Tell whether an image does not pass."""
         value = self.value(metrics)
-        return value < self.limit if self.is_least else value > self.limit
+        return value < self.threshold if self.is_least else value > self.threshold
 
 
 def _noted(reason: ImageReason, meaning: str) -> Check:
@@ -82,9 +82,9 @@ CHECKS: Final = (
     Check("too_small", "a product of fewer pixels than can be read", lambda one: _product_side_px(one),
           MIN_PRODUCT_SIDE_PX, is_least=True),
     Check("odd_shape", "longer than a pack, such as a banner", lambda one: _elongation(one), 4, is_least=False),
-    Check("blurred", "sharpness of the content below the limit", lambda one: one.sharpness.content, MIN_SHARPNESS,
+    Check("blurred", "sharpness of the content below the threshold", lambda one: one.sharpness.content, MIN_SHARPNESS,
           is_least=True),
-    Check("blurred_frame", "the reference's rule: sharpness of the whole frame below the limit",
+    Check("blurred_frame", "the reference's rule: sharpness of the whole frame below the threshold",
           lambda one: one.sharpness.plain, 60, is_least=True, is_on=False),
     Check("dark", "even its bright parts are dark", lambda one: one.tones.brightest, 50, is_least=True),
     Check("overexposed", "even its dark parts are bright", lambda one: one.tones.darkest, 235, is_least=False),
@@ -101,7 +101,7 @@ CHECKS: Final = (
 
 # The reference experiment judged the frame.
 _REFERENCE_TOO_SMALL: Final = Check(
-    "too_small", "a side below the limit", lambda one: min(one.width, one.height), 300, is_least=True
+    "too_small", "a side below the threshold", lambda one: min(one.width, one.height), 300, is_least=True
 )
 
 _DUPLICATE_REASONS: Final[tuple[DuplicateReason, ...]] = get_args(DuplicateReason)
@@ -117,7 +117,7 @@ _PRESETS: Final[dict[Rules, frozenset[Reason]]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The checks that reject, and the measured checks with their limits, on and off."""
+    """The checks that reject, and the measured checks with their thresholds, on and off."""
 
     on: frozenset[Reason]
     checks: tuple[Check, ...]
@@ -138,17 +138,17 @@ class Choice:
 
 
 def choose(
-    rules: Rules, limits: Mapping[str, float], *,
+    rules: Rules, thresholds: Mapping[str, float], *,
     only: Sequence[Reason] = (), also: Sequence[Reason] = (), skip: Sequence[Reason] = (), shared_by: int = SHARED_BY,
 ) -> Choice:  # fmt: skip
     """Return the checks of a set of rules, with the given changes; raises StageError for an unknown check."""
-    unknown = set(limits) - {check.reason for check in CHECKS}
+    unknown = set(thresholds) - {check.reason for check in CHECKS}
     if unknown:
         known = ", ".join(check.reason for check in CHECKS)
-        raise StageError(f"--limits: no check is called {', '.join(sorted(unknown))}; there are {known}")
+        raise StageError(f"--thresholds: no check is called {', '.join(sorted(unknown))}; there are {known}")
     on = (frozenset(only) or _PRESETS[rules]) | set(also)
     listed = CHECKS if rules == "content" else (_REFERENCE_TOO_SMALL, *CHECKS[1:])
-    checks = tuple(_with_threshold(check, limits.get(check.reason, check.limit)) for check in listed)
+    checks = tuple(_with_threshold(check, thresholds.get(check.reason, check.threshold)) for check in listed)
     return Choice(on - set(skip), checks, shared_by)
 
 
@@ -157,8 +157,8 @@ def meaning(reason: str) -> str:
     return next((check.meaning for check in CHECKS if check.reason == reason), MEANINGS.get(reason, ""))
 
 
-def _with_threshold(check: Check, limit: float) -> Check:
-    return Check(check.reason, check.meaning, check.value, limit, check.is_least, check.is_on)
+def _with_threshold(check: Check, threshold: float) -> Check:
+    return Check(check.reason, check.meaning, check.value, threshold, check.is_least, check.is_on)
 
 
 def _product_side_px(metrics: ImageMetrics) -> int:

@@ -1,4 +1,4 @@
-"""The cleaning report for people: what stayed, what went and why, and what to look at."""
+"""The cleaning report as text: images kept and rejected, the reasons, and images worth checking."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,14 +26,14 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
             for reason, counts in results["rejected_by_category"].items()
         ),
         "",
-        "Sharpness: images that other limits would keep",
-        f"{'limit':>10} {'by content':>12} {'by whole frame, as the reference did':>40}",
+        "Sharpness: images that other thresholds would keep",
+        f"{'threshold':>10} {'by content':>12} {'by whole frame, as the reference did':>40}",
         *(
-            f"{limit:>10} {n:12,} {results['plain_sharp_at_limit'][limit]:40,}"
-            for limit, n in results["sharp_at_limit"].items()
+            f"{threshold:>10} {n:12,} {results['plain_sharp_at_threshold'][threshold]:40,}"
+            for threshold, n in results["sharp_at_threshold"].items()
         ),
         "",
-        f"Kept though the whole frame is below the limit (pale or small packs on white; worth a look): "
+        f"Kept though the whole frame is below the threshold (pale or small packs on white; worth checking): "
         f"{_some(results['kept_against_plain_rule'])}",
         f"Products that lost every image: {_some(results['products_lost'])}",
         f"Different images that share a 256-bit difference hash, all kept: {results['n_equal_hashes']}",
@@ -43,7 +43,8 @@ def render(counts: Mapping[str, int], results: Mapping[str, Any], rejected: Sequ
         "",
         "What each check finds, alone or with others, among the images that can be read:",
         *(
-            f"{one['failing']:10,} {reason:18} limit {one['limit']:<5g}{'' if one['rejects'] else ' only counted;'} "
+            f"{one['failing']:10,} {reason:18} threshold {one['threshold']:<5g}"
+            f"{'' if one['rejects'] else ' only counted;'} "
             f"{checks.meaning(reason)}"
             for reason, one in results["checks"].items()
         ),
@@ -71,9 +72,9 @@ def _comparison(name: str, other: Mapping[str, Any]) -> list[str]:
 
 
 def _why(row: RejectedRow) -> str:
-    limit = f" (limit {row.limit})" if row.limit else ""
+    threshold = f" (threshold {row.limit})" if row.limit else ""
     copy = f" of {row.duplicate_of}" if row.duplicate_of else ""
-    return f"{row.value}{limit}{copy}".strip()
+    return f"{row.value}{threshold}{copy}".strip()
 
 
 def _some(items: Sequence[str]) -> str:

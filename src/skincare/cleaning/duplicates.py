@@ -1,8 +1,9 @@
-"""Which images are copies of one that stays, and which two categories share.
+"""Rejection of duplicates: exact duplicates, near-duplicates, and images that several categories or products share.
 
-Of several copies the largest stays; of equally large ones the least compressed (most bytes); of equal ones the lowest
-image id, so that the order of files decides nothing. Each copy is one of the image that stays itself, never of
-another copy, so that a chain of small changes cannot lead from one product to the next.
+The representative of a group of duplicates is the largest image; of equally large ones the least compressed (most
+bytes); then the one with the lowest image id, so that the order of files has no influence. Every rejected image is a
+duplicate of the representative itself, never of another duplicate, so that a chain of small changes cannot connect two
+products.
 """
 
 from collections import defaultdict
@@ -96,8 +97,8 @@ def reject_duplicates(
 ) -> list[RejectedRow]:
     """Return a row for each image that duplicates a representative in the sense of one of the chosen reasons.
 
-    With `shared_image` among them also for each image that `choice.shared_by` or more product families show, and with
-    `category_conflict` for each that two categories show; of these no copy stays.
+    With the reason `shared_image` also for each image that `choice.shared_by` or more product families show, and with
+    `category_conflict` for each that two categories show; these have no representative.
     """
     reasons = choice.duplicate_reasons
     relations = [reason for reason in reasons if reason not in ("shared_image", "category_conflict")]
@@ -171,7 +172,7 @@ def _preference(row: ImageRow, metrics: ImageMetrics) -> tuple[int, int, Any]:
 
 
 def _own(metrics: ImageMetrics, similarities: Similarities, relations: Sequence[DuplicateReason]) -> Iterator[Key]:
-    """Yield what an image shares with its copies, a key for each relation."""
+    """Yield the key of an image for each relation; duplicates have equal keys."""
     for relation in relations:
         if relation == "duplicate_pixels":
             yield relation, similarities.pixels.get(metrics.sha256, metrics.sha256)
@@ -180,19 +181,19 @@ def _own(metrics: ImageMetrics, similarities: Similarities, relations: Sequence[
 
 
 def _related(metrics: ImageMetrics, similarities: Similarities, relations: Sequence[DuplicateReason]) -> Iterator[Key]:
-    """Yield the keys of all images that this one is a copy of."""
+    """Yield the keys of all images that this one is a duplicate of."""
     yield from _own(metrics, similarities, relations)
     if "near_duplicate" in relations and metrics.cells:
-        for look in similarities.near.get(metrics.thumbnail_digest, {}):
-            yield "near_duplicate", look
+        for digest in similarities.near.get(metrics.thumbnail_digest, {}):
+            yield "near_duplicate", digest
 
 
 def _duplicate_row(
-    copy: tuple[ImageRow, ImageMetrics], representative: tuple[ImageRow, ImageMetrics], similarities: Similarities,
+    duplicate: tuple[ImageRow, ImageMetrics], representative: tuple[ImageRow, ImageMetrics], similarities: Similarities,
     relations: Sequence[DuplicateReason],
 ) -> RejectedRow:  # fmt: skip
     """Return the row of a duplicate; its reason is the strictest relation that holds."""
-    (row, metrics), (kept_row, kept) = copy, representative
+    (row, metrics), (kept_row, kept) = duplicate, representative
     shared = set(_own(metrics, similarities, relations)) & set(_own(kept, similarities, relations))
     reason = next((relation for relation in relations if relation in dict(shared)), "near_duplicate")
     if reason != "near_duplicate":

@@ -1,4 +1,4 @@
-"""The tables about single cleaned images: which were reviewed, how they were marked, how they were focused."""
+"""The tables about single cleaned images: which were reviewed, how they were marked, how they were cropped."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ from skincare.tables import Table
 
 @dataclass(frozen=True)
 class ReviewRow:
-    """One image on a review sheet, with its value of the check; `is_least`: the limit is the least that passes."""
+    """One image on a review sheet, with its value of the check; `is_least`: the threshold is the least that passes."""
 
     sheet: str
     check: str
@@ -22,7 +22,7 @@ class ReviewRow:
 
 @dataclass(frozen=True)
 class MarkRow:
-    """What somebody says about an image of a review sheet: keep or reject."""
+    """The mark of an image on a review sheet: keep or reject."""
 
     sheet: str
     check: str

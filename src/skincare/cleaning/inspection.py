@@ -1,4 +1,4 @@
-"""Looking at one scraped image: read once, decoded once, measured for every check, or rejected with a reason."""
+"""Inspection of one image: read and decoded once, then its metrics for every check, or a reason for its rejection."""
 
 import hashlib
 from dataclasses import dataclass
@@ -49,13 +49,13 @@ class ImageMetrics:
     reference_hash: str
 
     def fingerprint(self, thumbnails: Thumbnails) -> Fingerprint:
-        """Return what the image is compared by."""
+        """Return the fingerprint for the search for near-duplicates."""
         return Fingerprint(thumbnails, near_duplicates.aspects((self.width, self.height), self.box))
 
 
 @dataclass(frozen=True)
 class Broken:
-    """Why a file cannot be measured."""
+    """The reason why a file cannot be decoded."""
 
     reason: str
     detail: str = ""
@@ -63,7 +63,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Inspection:
-    """An image with its measures; None and a rejection where it could not be read."""
+    """An image with its metrics; None and a rejection if it could not be read."""
 
     row: ImageRow
     metrics: ImageMetrics | None
@@ -71,7 +71,7 @@ class Inspection:
 
 
 def inspect_file(path: Path) -> tuple[ImageMetrics | Broken, Thumbnails | None]:
-    """Return what the file of an image gives, with its thumbnails where they are worth comparing."""
+    """Return the metrics of an image file, and its thumbnails if it has contrast."""
     try:
         return measure(path.read_bytes())
     except FileNotFoundError:
@@ -83,12 +83,12 @@ def inspect_file(path: Path) -> tuple[ImageMetrics | Broken, Thumbnails | None]:
 
 
 def decoder_failure(path: Path) -> tuple[Broken, None]:
-    """Return what there is to say of a file that no process survived looking at."""
+    """Return the result for a file that crashes or hangs the decoder."""
     return Broken("kills_decoder", path.name), None
 
 
 def measure(content: bytes) -> tuple[ImageMetrics, Thumbnails | None]:
-    """Return the measures of an image and, where there is contrast, its thumbnails; raises BrokenImageError."""
+    """Return the metrics of an image and, if it has contrast, its thumbnails; raises BrokenImageError."""
     image = images.decode_with_notes(content)
     pixels = image.pixels
     height, width = pixels.shape[:2]
@@ -101,7 +101,7 @@ def measure(content: bytes) -> tuple[ImageMetrics, Thumbnails | None]:
     grey = quality.to_grey(pixels)
     content_grey = quality.content_grey(grey, box)
     hashed = Image.fromarray(quality.to_grey(tiny))
-    # What both hashes of 64 bits begin with.
+    # The input of both 64-bit hashes.
     rows_of_nine = hashed.resize((9, 8), Image.Resampling.LANCZOS)
     metrics = ImageMetrics(
         width=width,
@@ -127,9 +127,9 @@ def _scaled(box: Box, across: float, down: float) -> tuple[float, float, float, 
     return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
 
-def rejection(row: ImageRow, reason: str, value: str, limit: str, duplicate_of: str = "") -> RejectedRow:
+def rejection(row: ImageRow, reason: str, value: str, threshold: str, duplicate_of: str = "") -> RejectedRow:
     """Return the row of a rejected image."""
-    return RejectedRow(row.product_url, row.image_id, row.product_id, row.file, reason, value, limit, duplicate_of)
+    return RejectedRow(row.product_url, row.image_id, row.product_id, row.file, reason, value, threshold, duplicate_of)
 
 
 def pixels_digest(path: Path) -> str:
@@ -139,7 +139,7 @@ def pixels_digest(path: Path) -> str:
 
 
 def checked_path(layout: Layout, row: ImageRow) -> Path:
-    """Return where a row's file is; ValueError for one that is not a product's image of this layout."""
+    """Return the path of a row's file; raises ValueError if it is not a product's image in this layout."""
     found = image_names.parse_path(row.file)
     if found != (row.product_id, row.image_id):
         raise ValueError(f"the name does not end in _{row.image_id}.jpg")

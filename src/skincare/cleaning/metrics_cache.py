@@ -77,7 +77,7 @@ class MetricsCache:
         return None if row is None else _from_json(row[0])
 
     def recall_content(self, file: str, sha256: str) -> ImageMetrics | None:
-        """Return the measures of a file where they are of these bytes, whenever they were taken."""
+        """Return the cached metrics of a file if they were computed from these bytes; else None."""
         row = self._database.execute(
             "select found from measures where file = ? and made_by = ?", (file, self._made_by)
         ).fetchone()
@@ -85,7 +85,7 @@ class MetricsCache:
         return found if isinstance(found, ImageMetrics) and found.sha256 == sha256 else None
 
     def keep(self, file: str, state: FileState, found: ImageMetrics | Broken, thumbnails: Thumbnails | None) -> None:
-        """Remember what was found."""
+        """Store an inspection."""
         age_s = time.time() - state.changed_ns / 1e9
         changed_ns = state.changed_ns if age_s > _SETTLED_AFTER_S else -1
         blob = None if thumbnails is None else thumbnails.tobytes()
@@ -98,26 +98,26 @@ class MetricsCache:
             self._database.commit()
 
     def fingerprint(self, file: str, metrics: ImageMetrics) -> Fingerprint:
-        """Return what an image with contrast is compared by."""
+        """Return the fingerprint of an image with contrast."""
         (blob,) = self._database.execute("select thumbnails from measures where file = ?", (file,)).fetchone()
         shape = (2, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
         return metrics.fingerprint(np.frombuffer(blob, np.uint8).reshape(shape))
 
     def recall_difference(self, digests: tuple[str, str]) -> float | None:
-        """Return the difference of two images, given by the SHA-256 of their files; None where it is unknown."""
+        """Return the cached difference of two images, given by the SHA-256 of their files; None if there is none."""
         row = self._database.execute(
             "select difference from comparisons where one = ? and other = ? and made_by = ?", (*digests, self._made_by)
         ).fetchone()
         return None if row is None else float(row[0])
 
     def keep_difference(self, digests: tuple[str, str], difference: float) -> None:
-        """Remember the difference of two images."""
+        """Store the difference of two images."""
         self._database.execute(
             "insert or replace into comparisons values (?, ?, ?, ?)", (*digests, self._made_by, difference)
         )
 
     def forget_all_but(self, files: Iterable[str]) -> None:
-        """Drop what belongs to no listed file."""
+        """Delete the entries of all files that are not listed."""
         self._database.execute("create temporary table listed (file text primary key)")
         self._database.executemany("insert or ignore into listed values (?)", ((file,) for file in files))
         self._database.execute("delete from measures where file not in (select file from listed)")
@@ -129,7 +129,7 @@ def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path)
     # Thumbnails take 25 kB: whole pages instead of chains of small ones.
     database.execute("pragma page_size = 32768")
-    # A killed run leaves a whole table; only the last images are measured again.
+    # After a killed run the table is intact; only the last images are measured again.
     database.execute("pragma journal_mode = wal")
     database.execute("pragma synchronous = normal")
     database.executescript(_TABLES)

@@ -1,8 +1,8 @@
 """Candidates for near-duplicates: re-encoded, rescaled, cut at the edge, or on another canvas.
 
 An image has two views: its frame and its content. Those of two images are compared on thumbnails, in all four pairs:
-a photo that was put on a larger canvas is the content of the new frame. `search` returns the pairs that look the same
-there with their alignment; `skincare.cleaning.alignment.block_difference` then decides on the images themselves.
+a photo that was put on a larger canvas is the content of the new frame. `search` returns the pairs whose thumbnails
+match, with their alignment; `skincare.cleaning.alignment.block_difference` then compares the images themselves.
 
 Hashes cannot decide: packs of different products on white are closer to each other than two photos of one product (of
 400 drawn bottles the reference experiment's 64-bit difference hash would reject 297), and in plain areas their bits are
@@ -45,8 +45,8 @@ _MAX_ALIGNED_ASPECT_DIFFERENCE: Final = 0.12
 # In grey levels of the content's most varied colour channel: all blank images would be duplicates of each other.
 _MIN_CONTRAST: Final = 4.0
 
-# For an image, at most so many candidates that may be the same as they are, the first; and so many that may be once
-# they are aligned, the nearest. A placeholder that a shop compresses again for each of 10,000 products would make 50
+# Maximum number of candidates of an image: of those that match without alignment, the first; of those that may match
+# after alignment, the nearest. A placeholder that a shop compresses again for each of 10,000 products would give 50
 # million pairs otherwise.
 MAX_CANDIDATES: Final = 200
 _MAX_ALIGNED_CANDIDATES: Final = 8
@@ -55,7 +55,7 @@ _ALIGNED_REACH: Final = 25.0
 
 # These change the speed of the search, not its result.
 _SAMPLED_IMAGES: Final = 500
-_TELLING_CELLS: Final = 8
+_SEARCH_CELLS: Final = 8
 _BLOCK_POINTS: Final = 64
 
 Thumbnails = npt.NDArray[np.uint8]
@@ -76,7 +76,7 @@ def thumbnails(frame: Pixels, image: Pixels, box: tuple[float, float, float, flo
     """Return (2, 64, 64, 3): the frame of an image, from itself reduced, and its content, which lies in `box`.
 
     The content is taken from a larger `image`, whose pixels `box` is in: blocks that begin elsewhere on another
-    canvas would blur it otherwise, and one copy in two with more white around it would be missed.
+    canvas would blur it otherwise, and half of the near-duplicates with a larger white margin would be missed.
     """
     left, top, right, bottom = box
     content = image[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)]
@@ -113,9 +113,9 @@ def cells_from_hex(digits: str) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Two images, i < j, that may be the same: which view of each, and how the one maps to the other.
+    """Two images, i < j, that may be near-duplicates: the view of each, and the alignment.
 
-    difference: of the thumbnails, as a share of what near-duplicates may differ by.
+    difference: of the thumbnails, as a share of the threshold for near-duplicates.
     """
 
     i: int
@@ -126,7 +126,7 @@ class Candidate:
 
 
 def search(all_cells: Sequence[npt.NDArray[np.uint8]], fingerprint_of: Callable[[int], Fingerprint]) -> list[Candidate]:
-    """Return the pairs of images that may be the same, sorted.
+    """Return the pairs of images that may be near-duplicates, sorted.
 
     `all_cells` holds what `cells` returns; `fingerprint_of` is called only where these are close. Where more than
     MAX_CANDIDATES are close to an image the first of them count, so the preferred images must come first.
@@ -138,7 +138,7 @@ def search(all_cells: Sequence[npt.NDArray[np.uint8]], fingerprint_of: Callable[
 
 
 def compare(i: int, one: Fingerprint, j: int, other: Fingerprint) -> Candidate | None:
-    """Return the best pair of views of two images, if it is good enough; aligned only where none is as it is."""
+    """Return the best pair of views of two images below the threshold; aligned only if no pair matches without."""
     plain = [_plain_difference(one, other, views) for views in _VIEWS]
     best = min(range(len(_VIEWS)), key=plain.__getitem__)
     if plain[best] <= 1:
@@ -171,7 +171,7 @@ def _plain_difference(one: Fingerprint, other: Fingerprint, views: tuple[int, in
 
 
 def _aligned(i: int, one: Fingerprint, j: int, other: Fingerprint, views: tuple[int, int]) -> Candidate | None:
-    """Return the candidate of two views that are the same once they are aligned."""
+    """Return the candidate of two views that match after alignment."""
     if _aspect_difference(one, other, views) > _MAX_ALIGNED_ASPECT_DIFFERENCE:
         return None
     first, second = one.thumbnails[views[0]], other.thumbnails[views[1]]
@@ -189,7 +189,7 @@ def _cell_means(thumbnail: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def _close_images(all_cells: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.intp]:
-    """Return the sorted pairs (i, j), i < j, of images of which any two views may be the same.
+    """Return the sorted pairs (i, j), i < j, of images of which any two views may match.
 
     The difference of two means is at most the mean of the differences, and rounding moves each mean by up to a half.
     """
@@ -199,9 +199,9 @@ def _close_images(all_cells: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.
     means = np.concatenate(all_cells).astype(np.int16)
     # A tree over all 64 cells prunes nothing; over the few that vary most, each in its own way, it leaves few pairs.
     sample = means[:: max(1, len(means) // _SAMPLED_IMAGES)].astype(np.float64)
-    telling = qr(sample - sample.mean(axis=0), mode="r", pivoting=True)[1][:_TELLING_CELLS]
+    selected = qr(sample - sample.mean(axis=0), mode="r", pivoting=True)[1][:_SEARCH_CELLS]
     plain, aligned = [], []
-    for points in _close_pairs(means[:, telling], _ALIGNED_REACH + 1):
+    for points in _close_pairs(means[:, selected], _ALIGNED_REACH + 1):
         distance = np.abs(means[points[:, 0]] - means[points[:, 1]]).max(axis=1)
         images = points // 2
         is_plain = distance <= _MAX_CONTENT_DIFFERENCE + 1

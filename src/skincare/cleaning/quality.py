@@ -2,7 +2,7 @@
 
 The variance of the Laplacian depends on scale, on how much white surrounds the pack and on contrast: one texture at
 200, 400, 800 and 1600 px scores 330, 71, 8 and 2.4, and a sharp pale bottle on white scores 2.6. Cut to the content,
-reduced to one size and divided by the strength of its edges, a limit means the same for every image.
+reduced to one size and divided by the strength of its edges, a threshold means the same for every image.
 """
 
 import math
@@ -18,7 +18,7 @@ from skincare.images import Pixels
 
 # The published threshold of the reference experiment.
 MIN_SHARPNESS: Final = 60.0
-# What the model sees at its largest is 308 px on a side; one size above it, since detail beyond is lost on it.
+# The model's input is at most 308 px on a side; this is one size above it.
 _CONTENT_SIDE_PX: Final = 384
 # In grey levels, and as a share of the border's pixels: a soft shadow may leave the frame.
 _BACKGROUND_TOLERANCE: Final = 14
@@ -28,9 +28,9 @@ PLAIN_BORDER_SHARE: Final = 0.8
 _EDGE_BLUR_SHARE: Final = 0.02
 # Rows of a strip along a side that are averaged, whatever the blur; more do not help.
 _EDGE_ROWS: Final = 5
-# Chosen on 192 real product photos, all sharp to the eye, and blurred copies of them, so that the published limit of
-# 60 stays the limit: it keeps all 192 and drops 191 of the copies blurred by 2.5 px (of 384). The plain variance at
-# the same limit drops 9 of the sharp ones.
+# Chosen on 192 real product photos, all sharp to the eye, and on blurred versions of them, so that the published
+# threshold of 60 remains valid: it keeps all 192 and rejects 191 of the versions blurred by 2.5 px (of 384). The plain
+# variance at the same threshold rejects 9 of the sharp ones.
 _USUAL_SQUARED_GRADIENT: Final = 3600.0
 # Keeps the grain of an empty image from counting as edges.
 _SQUARED_GRADIENT_FLOOR: Final = 1000.0
@@ -43,7 +43,7 @@ class Sharpness:
     """Variances of the Laplacian in squared grey levels (0 to 255).
 
     content: of the content at one size, as if its edges had the usual strength; this decides.
-    plain: of the whole frame as it is, the reference's measure.
+    plain: of the whole frame as it is, the metric of the reference experiment.
     """
 
     content: float
@@ -52,7 +52,7 @@ class Sharpness:
 
 @dataclass(frozen=True)
 class Tones:
-    """What light and colour there is in the content.
+    """Brightness, entropy and colour of the content.
 
     brightest, darkest: the grey levels that 1 % of it exceeds and falls below; entropy: of its grey levels, in bits;
     colour: the difference of the strongest and the weakest colour that 5 % of it exceeds.

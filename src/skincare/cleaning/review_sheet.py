@@ -20,7 +20,7 @@ from skincare.html_pages import jpeg_data_uri, template_environment
 from skincare.images import BrokenImageError, decode
 from skincare.paths import Layout
 
-# On each side of the limit: a quarter of an hour's work.
+# On each side of the threshold: a quarter of an hour's work.
 N_EACH_SIDE: Final = 40
 # The size at which sharpness is measured; never enlarged, which would look blurred.
 _SIDE_PX: Final = 384
@@ -42,23 +42,23 @@ class Measured:
 
 @dataclass(frozen=True)
 class Question:
-    """A check and its limit: the least value that passes, or the most."""
+    """A check and its threshold: the least value that passes, or the most."""
 
     check: str
     meaning: str
-    limit: float
+    threshold: float
     is_least: bool
 
     def rejects(self, value: float) -> bool:
         """Tell whether the check rejects an image of this value."""
-        return value < self.limit if self.is_least else value > self.limit
+        return value < self.threshold if self.is_least else value > self.threshold
 
 
 def choose(question: Question, images: Sequence[Measured], n: int = N_EACH_SIDE) -> list[Measured]:
-    """Return the n images next to the limit on either side, or as many as there are, by value."""
+    """Return the n images next to the threshold on either side, or as many as there are, by value."""
 
     def distance(one: Measured) -> tuple[float, str]:
-        return abs(one.value - question.limit), one.image_id
+        return abs(one.value - question.threshold), one.image_id
 
     sides = [[one for one in images if question.rejects(one.value) == side] for side in (True, False)]
     chosen = [one for side in sides for one in sorted(side, key=distance)[:n]]
@@ -66,16 +66,16 @@ def choose(question: Question, images: Sequence[Measured], n: int = N_EACH_SIDE)
 
 
 def write_sheet(question: Question, images: Sequence[Measured], layout: Layout) -> int:
-    """Write page and table of the images around the limit; return how many are shown."""
+    """Write page and table of the images around the threshold; return how many are shown."""
     thumbnails: dict[str, str] = {}
-    nearest = sorted(images, key=lambda one: (abs(one.value - question.limit), one.image_id))
+    nearest = sorted(images, key=lambda one: (abs(one.value - question.threshold), one.image_id))
     for one in nearest:
         thumbnail = _thumbnail(layout, one)
         if sum(map(len, thumbnails.values())) + len(thumbnail) > _MAX_CHARACTERS:
             break
         thumbnails[one.image_id] = thumbnail
     rows = [
-        ReviewRow("", question.check, question.limit, question.is_least, one.image_id, one.product_id, one.file,
+        ReviewRow("", question.check, question.threshold, question.is_least, one.image_id, one.product_id, one.file,
                   round(one.value, 4))
         for one in images if one.image_id in thumbnails
     ]  # fmt: skip
@@ -91,7 +91,7 @@ def write_sheet(question: Question, images: Sequence[Measured], layout: Layout) 
 
 
 def read_marks(path: Path, layout: Layout, check: str | None) -> tuple[ReviewRow, list[Marked]]:
-    """Return a row of the sheet that was marked, for its check and limit, and the marks.
+    """Return a row of the sheet that was marked, for its check and threshold, and the marks.
 
     check: the requested one, None for that of the marks. Raises StageError for marks of another check or sheet,
     of unknown images, with a changed value, marked twice or otherwise than keep or reject.

@@ -1,4 +1,4 @@
-"""Help to choose a limit: the sheet to mark images on, and what the marks say about the limit.
+"""Choice of a threshold: the sheet on which images are marked, and the evaluation of the marks.
 
 Neither changes the cleaned dataset. Out: see `skincare.cleaning.review_sheet`; log/clean_calibration.json.
 """
@@ -25,24 +25,24 @@ logger = logging.getLogger(__name__)
 
 
 def review_check(check: Check, images: Images, layout: Layout) -> Summary:
-    """Write the sheet of a check; sharpness is judged on the content, so that is shown."""
+    """Write the sheet of a check; for sharpness it shows the content only, of which sharpness is computed."""
     shows_content = check.reason == "blurred"
     measured = [
         Measured(row.image_id, row.product_id, row.file, float(check.value(one)), one.box if shows_content else None)
         for row, one in images
     ]
-    return review(Question(check.reason, check.meaning, float(check.limit), check.is_least), measured, layout)
+    return review(Question(check.reason, check.meaning, float(check.threshold), check.is_least), measured, layout)
 
 
 def review(question: Question, images: Sequence[Measured], layout: Layout) -> Summary:
-    """Write the sheet of the images around a limit."""
+    """Write the sheet of the images around a threshold."""
     chosen = review_sheet.choose(question, images)
     if not chosen:
         raise StageError("No image can be read, so there is none to review; see log/cleaning_report.log")
     n = review_sheet.write_sheet(question, chosen, layout)
     sheet = layout.review_sheet(question.check)
     return Summary(
-        headline=f"{n} of {len(images):,} images around {question.check} {question.limit:g} to mark in a browser: "
+        headline=f"{n} of {len(images):,} images around {question.check} {question.threshold:g} to mark in a browser: "
         f"{sheet}\nThen `python src/clean.py --calibrate review_{question.check}_marks.csv`",
         counts={"shown": n, "not_shown": len(images) - n},
     )
@@ -57,13 +57,14 @@ def calibrate(path: Path, check: str | None, keep_good: float | None, layout: La
     reason = thresholds.why_no_proposal(marks)
     proposal = None if reason else thresholds.propose(marks, row.limit, is_least=row.is_least, keep_good=keep_good)
     table = [
-        thresholds.at_threshold(marks, limit, is_least=row.is_least) for limit in _shown(marks, row.limit, proposal)
+        thresholds.at_threshold(marks, threshold, is_least=row.is_least)
+        for threshold in _shown(marks, row.limit, proposal)
     ]
     for line in _as_text(table, row.limit, proposal):
         logger.info("%s", line)
     results = {
         "check": row.check,
-        "limit": row.limit,
+        "threshold": row.limit,
         "is_least": row.is_least,
         "n_keep": sum(one.is_good for one in marks),
         "n_reject": sum(not one.is_good for one in marks),
@@ -71,29 +72,29 @@ def calibrate(path: Path, check: str | None, keep_good: float | None, layout: La
         "criterion": criterion,
         "proposal": dataclasses.asdict(proposal) if proposal else None,
         "no_proposal_because": reason,
-        "limits": [dataclasses.asdict(one) for one in table],
+        "thresholds": [dataclasses.asdict(one) for one in table],
     }
-    write_json(layout.limit_calibration, results)
+    write_json(layout.threshold_calibration, results)
     return Summary(headline=_headline(row.check, row.limit, criterion, proposal, reason), results=results)
 
 
-def _shown(marks: Sequence[Marked], limit: float, proposal: Proposal | None) -> list[float]:
-    """Return the present limit, the proposed one, and six others across the marked values."""
+def _shown(marks: Sequence[Marked], threshold: float, proposal: Proposal | None) -> list[float]:
+    """Return the present threshold, the proposed one, and six others across the marked values."""
     values = [one.value for one in marks]
     others = {float(f"{value:.3g}") for value in np.linspace(min(values), max(values), 8)[1:-1]}
-    return sorted({limit, *others, *([proposal.limit] if proposal else [])})
+    return sorted({threshold, *others, *([proposal.threshold] if proposal else [])})
 
 
-def _as_text(table: Sequence[AtThreshold], limit: float, proposal: Proposal | None) -> list[str]:
+def _as_text(table: Sequence[AtThreshold], threshold: float, proposal: Proposal | None) -> list[str]:
     lines = [
-        "On the marked images; 95 % intervals, products drawn:",
-        f"{'limit':>10} {'rejects':>8} {'precision':>22} {'recall':>22} {'good kept':>22} {'balanced':>9}",
+        "On the marked images; 95 % intervals over products:",
+        f"{'threshold':>10} {'rejects':>8} {'precision':>22} {'recall':>22} {'good kept':>22} {'balanced':>9}",
     ]
     for one in table:
-        note = " present" if one.limit == limit else ""
-        note += " proposed" if proposal and one.limit == proposal.limit else ""
+        note = " present" if one.threshold == threshold else ""
+        note += " proposed" if proposal and one.threshold == proposal.threshold else ""
         lines.append(
-            f"{one.limit:>10.5g} {one.n_rejected:>8} {_share(one.precision, one.precision_interval):>22} "
+            f"{one.threshold:>10.5g} {one.n_rejected:>8} {_share(one.precision, one.precision_interval):>22} "
             f"{_share(one.recall, one.recall_interval):>22} {_share(one.kept_good, one.kept_good_interval):>22} "
             f"{_share(one.balanced_accuracy, None):>9}{note}"
         )
@@ -106,10 +107,10 @@ def _share(value: float | None, interval: Any) -> str:
     return f"{value:.1%} ({interval[0]:.0%} to {interval[1]:.0%})" if interval else f"{value:.1%}"
 
 
-def _headline(check: str, limit: float, criterion: str, proposal: Proposal | None, reason: str) -> str:
+def _headline(check: str, threshold: float, criterion: str, proposal: Proposal | None, reason: str) -> str:
     if proposal is None:
-        return f"{check} stays at {limit:g}: {reason}"
-    found = f"{check} {proposal.limit:.5g} ({proposal.low:.5g} to {proposal.high:.5g}; {criterion})"
-    if proposal.low <= limit <= proposal.high:
-        found += f"; the marks do not tell it from the present {limit:g}"
-    return f"{found}; to use it: python src/clean.py --limits {check} {proposal.limit:.5g}"
+        return f"{check} stays at {threshold:g}: {reason}"
+    found = f"{check} {proposal.threshold:.5g} ({proposal.low:.5g} to {proposal.high:.5g}; {criterion})"
+    if proposal.low <= threshold <= proposal.high:
+        found += f"; the marks cannot distinguish it from the present {threshold:g}"
+    return f"{found}; to use it: python src/clean.py --thresholds {check} {proposal.threshold:.5g}"

@@ -1,8 +1,8 @@
-"""What a limit is worth on images that somebody has marked, and which other limit would be better.
+"""Evaluation of a check's threshold on marked images, and the proposal of a better threshold.
 
-A check rejects what lies beyond its limit. Precision: of what it rejects, the share marked reject; recall: of what is
-marked reject, the share it rejects; kept good: of what is marked keep, the share it keeps. All of it is about the
-marked images, which lie around a limit: far from it nearly all images are clear. Intervals draw products.
+Precision: the share of rejected images that are marked reject; recall: the share of images marked reject that are
+rejected; kept good: the share of images marked keep that are kept. All three hold for the marked images only, which lie
+around a threshold: images far from it are rarely in doubt. Intervals resample products.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from skincare.evaluation.intervals import draw_products, share_interval
 
-# Below it an interval of a share is wider than half of all there is.
+# With fewer, the interval of a share is wider than 50 points.
 LEAST_OF_EACH: Final = 10
 _N_RESAMPLES: Final = 1000
 
@@ -24,7 +24,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Marked:
-    """An image's value of a check and what somebody says about the image."""
+    """An image: its value of a check and whether it is marked as good."""
 
     value: float
     is_good: bool
@@ -33,9 +33,9 @@ class Marked:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """What a limit does to the marked images; shares with 95 % intervals, None where nothing defines them."""
+    """Result of a threshold on the marked images; shares with 95 % intervals, None where undefined."""
 
-    limit: float
+    threshold: float
     n_rejected: int
     precision: float | None
     precision_interval: Interval | None
@@ -48,27 +48,27 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The limit that a criterion picks; 95 % of redrawn marks pick one between low and high."""
+    """The threshold that a criterion selects, with its 95 % interval from low to high."""
 
-    limit: float
+    threshold: float
     low: float
     high: float
 
 
-def at_threshold(marks: Sequence[Marked], limit: float, *, is_least: bool) -> AtThreshold:
-    """Return what a limit, the least value that passes or the most, does to marked images."""
+def at_threshold(marks: Sequence[Marked], threshold: float, *, is_least: bool) -> AtThreshold:
+    """Evaluate a threshold, the least value that passes or the greatest, on marked images."""
     ids = sorted({one.product_id for one in marks})
     place = {product_id: i for i, product_id in enumerate(ids)}
     counts = np.zeros((len(ids), 2, 2))
     for one in marks:
-        is_rejected = one.value < limit if is_least else one.value > limit
+        is_rejected = one.value < threshold if is_least else one.value > threshold
         counts[place[one.product_id], int(is_rejected), int(one.is_good)] += 1
     draws = draw_products(len(ids), seed=0, n_resamples=_N_RESAMPLES)
     rejected, bad, good = counts[:, 1].sum(axis=1), counts[:, :, 0].sum(axis=1), counts[:, :, 1].sum(axis=1)
     caught, kept = counts[:, 1, 0], counts[:, 0, 1]
     precision, recall, kept_good = (_share(*pair) for pair in ((caught, rejected), (caught, bad), (kept, good)))
     return AtThreshold(
-        limit, int(rejected.sum()),
+        threshold, int(rejected.sum()),
         precision, share_interval(caught, rejected, draws),
         recall, share_interval(caught, bad, draws),
         kept_good, share_interval(kept, good, draws),
@@ -77,7 +77,7 @@ def at_threshold(marks: Sequence[Marked], limit: float, *, is_least: bool) -> At
 
 
 def why_no_proposal(marks: Sequence[Marked]) -> str:
-    """Return why the marks are too few to propose a limit; empty where they are enough."""
+    """Return why the marks are too few to propose a threshold; empty where they are enough."""
     n_good = sum(one.is_good for one in marks)
     n_bad = len(marks) - n_good
     if min(n_good, n_bad) >= LEAST_OF_EACH:
@@ -86,17 +86,17 @@ def why_no_proposal(marks: Sequence[Marked]) -> str:
     return f"the marks are {lacking}: {n_good} keep and {n_bad} reject, at least {LEAST_OF_EACH} of each are needed"
 
 
-def propose(marks: Sequence[Marked], limit: float, *, is_least: bool, keep_good: float | None = None) -> Proposal:
-    """Return the limit of the best balanced accuracy or, with `keep_good`, the strictest that keeps so much.
+def propose(marks: Sequence[Marked], threshold: float, *, is_least: bool, keep_good: float | None = None) -> Proposal:
+    """Return the threshold of the best balanced accuracy or, with `keep_good`, the strictest that keeps so much.
 
-    Of equally good limits the one nearest to the present one. Needs marks of both kinds, see `why_no_proposal`.
+    Of equally good thresholds the one nearest to the present one. Requires marks of both kinds, see `why_no_proposal`.
     """
     sign = 1.0 if is_least else -1.0
     values = sign * np.array([one.value for one in marks])
     is_good = np.array([one.is_good for one in marks])
-    # Between two neighbours every limit does the same.
-    distinct = np.unique(np.append(values, sign * limit))
-    candidates = np.append((distinct[1:] + distinct[:-1]) / 2, sign * limit)
+    # All thresholds between two neighbouring values are equivalent.
+    distinct = np.unique(np.append(values, sign * threshold))
+    candidates = np.append((distinct[1:] + distinct[:-1]) / 2, sign * threshold)
     ids = sorted({one.product_id for one in marks})
     product = np.array([ids.index(one.product_id) for one in marks])
     is_rejected = values[:, None] < candidates[None]
@@ -107,7 +107,7 @@ def propose(marks: Sequence[Marked], limit: float, *, is_least: bool, keep_good:
         kept = good @ ~is_rejected / max(good.sum(), 1e-9)
         merit = recall + kept if keep_good is None else np.where(kept >= keep_good, candidates, -np.inf)
         top = candidates[merit >= merit.max() - 1e-9]
-        return sign * float(top[np.abs(top - sign * limit).argmin()])
+        return sign * float(top[np.abs(top - sign * threshold).argmin()])
 
     draws = draw_products(len(ids), seed=0, n_resamples=_N_RESAMPLES)[:, product]
     has_both = ((draws @ is_good) > 0) & ((draws @ ~is_good) > 0)

@@ -1,7 +1,7 @@
-"""Near-duplicates among images: candidates by their thumbnails, each decided on the images themselves, on all cores.
+"""Near-duplicates among images: candidates by thumbnails, each verified on the images themselves, on all cores.
 
-In: the images with their metrics and the metrics cache, which also keeps the decisions. Out: pairs with their
-difference, as a share of what near-duplicates may differ by.
+In: the images with their metrics and the metrics cache, which also stores the differences. Out: pairs with their
+difference, as a share of the threshold for near-duplicates.
 """
 
 import math
@@ -24,7 +24,7 @@ Pair = tuple[int, int]
 
 
 class InspectedImage(NamedTuple):
-    """An image with contrast: where it lies, the name that the metrics cache has it under, and its metrics."""
+    """An image with contrast: its path, its name in the metrics cache, and its metrics."""
 
     path: Path
     file: str
@@ -67,7 +67,7 @@ def near_duplicate_pairs(inspected: Sequence[InspectedImage], cache: MetricsCach
 
 
 def compare_files(task: Comparison) -> float:
-    """Return the difference of two views, as a share of what near-duplicates may differ by."""
+    """Return the difference of two views, as a share of the threshold for near-duplicates."""
     try:
         one, other = (_view(path, box) for path, box in zip(task.paths, task.boxes, strict=True))
         return alignment.view_difference(one, other, task.alignment)
@@ -85,7 +85,7 @@ def _view(path: Path, box: Box | None) -> Pixels:
 def _verified(
     candidates: Iterable[Candidate], inspected: Sequence[InspectedImage], cache: MetricsCache
 ) -> dict[Pair, float]:
-    """Return the pairs of candidates whose images are the same, with their difference."""
+    """Return the candidates that are near-duplicates, with their difference."""
     differences: dict[Pair, float] = {}
     unknown: dict[Pair, Comparison] = {}
     digests: Mapping[Pair, tuple[str, str]] = {
