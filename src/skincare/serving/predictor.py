@@ -59,7 +59,7 @@ class LocalPredictor:
         image = decoded(job, self._max_pixels)
         if self._packs is None or image.pixels is None:
             return image
-        return replace(image, pack=self._packs.read_image(image))
+        return replace(image, pack=self._packs.read_pixels(image.pixels))
 
     def _answer(self, job: Job, image: InputImage, row: ImagePrediction) -> ImageAnswer:
         row = replace(row, top=row.top[: job.top])

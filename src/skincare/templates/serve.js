@@ -218,6 +218,7 @@ byId("files").addEventListener("change", async (event) => {
   event.target.value = "";
   if (chosen.length) await predict(chosen);
 });
+byId("key-form").addEventListener("submit", (event) => event.preventDefault());
 byId("camera").addEventListener("click", openCamera);
 byId("shoot").addEventListener("click", takePhoto);
 byId("close-camera").addEventListener("click", closeCamera);
