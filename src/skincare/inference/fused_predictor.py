@@ -52,6 +52,7 @@ class FusedPredictor:
             logger.warning("The fusion was fitted with another OCR engine: %s", notes.get("ocr"))
         self.name = f"{self._model.name}, fused with the reader, {packs.name}"
 
+        self.classifier = classifier
         self.labels = classifier.labels
         self.threshold = threshold
         self._top_k = top_k

@@ -51,7 +51,7 @@ class ModelPredictor:
         needs_probabilities: bool = False, packs: PackReader | None = None, threshold: float | None = None,
         top_k: int = 3,
     ) -> None:  # fmt: skip
-        self._classifier = classifier
+        self.classifier = classifier
         self._temperature = temperature
         if decoder is None:
             without_head: DecoderName = "rank" if needs_probabilities else "generate"
@@ -90,14 +90,14 @@ class ModelPredictor:
         """
         unusable = {i: row for i, image in enumerate(images) if (row := _unusable(image)) is not None}
         queries = [self._query(image) for i, image in enumerate(images) if i not in unusable]
-        found = iter([one.answer for one in self._classifier.outputs(queries, self._decoder)])
+        found = iter([one.answer for one in self.classifier.outputs(queries, self._decoder)])
         return [unusable[i] if i in unusable else next(found) for i in range(len(images))]
 
     def _query(self, image: InputImage) -> DecodedImage:
         assert image.pixels is not None
         hint = ""
         if self.reads_text and image.pack is not None:
-            hint = hints.text_hint(image.pack.texts, self._classifier.hint_settings.max_bytes)
+            hint = hints.text_hint(image.pack.texts, self.classifier.hint_settings.max_bytes)
         return DecodedImage(Image.fromarray(image.pixels), hint)
 
     def _prediction(self, image: InputImage, output: DecoderOutput) -> ImagePrediction:

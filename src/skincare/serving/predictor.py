@@ -62,14 +62,14 @@ class LocalPredictor:
         return replace(image, pack=self._packs.read_pixels(image.pixels))
 
     def _answer(self, job: Job, image: InputImage, row: ImagePrediction) -> ImageAnswer:
-        row = replace(row, top=row.top[: job.top])
+        shown = replace(row, top=row.top[: job.top])
         if not job.detail:
-            return image_answer(row)
+            return image_answer(shown)
         details: dict[str, Any] = {"lines": _lines(image)}
         classifier = getattr(self._core, "classifier", None)
-        if classifier is not None and image.pixels is not None:
+        if classifier is not None:
             details |= _overlay(classifier, image, row)
-        return image_answer(row, **details)
+        return image_answer(shown, **details)
 
 
 def decoded(job: Job, max_pixels: int) -> InputImage:
@@ -97,18 +97,23 @@ def _lines(image: InputImage) -> list[TextLine]:
 
 def _overlay(classifier: Any, image: InputImage, row: ImagePrediction) -> dict[str, str]:
     """Return the overlay of what speaks for the likeliest label against the second; empty without two labels."""
-    ranked = [one.label for one in row.top] or [row.category]
-    others = [name for name in classifier.labels.names if name != ranked[0]]
-    truth, rival = ranked[0], ranked[1] if len(ranked) > 1 else others[0]
-    if truth not in classifier.labels.names:
+    # The maps explain the tokens of a label; a classification head generates none.
+    if len(row.top) < 2 or image.pixels is None or classifier.network.head is not None:
         return {}
     from PIL import Image
 
+    from skincare.dataset import hints
     from skincare.html_pages import jpeg_data_uri
     from skincare.inference import saliency, saliency_maps
 
-    picture = Image.fromarray(image.pixels)
-    grids, features = classifier.features.get([picture])
-    (found,) = saliency.explain(classifier.network, classifier.encoder, grids, features, [truth], [rival])
-    overlay = saliency_maps.overlay(picture, found.maps["gradient"], _OVERLAY_PX)
+    best, rival = row.top[0].label, row.top[1].label
+    decoded_image = Image.fromarray(image.pixels)
+    grids, features = classifier.features.get([decoded_image])
+    settings = classifier.hint_settings
+    uses_text = settings.kind == "text" and image.pack is not None
+    hint = hints.text_hint(image.pack.texts, settings.max_bytes) if uses_text and image.pack else ""
+    (found,) = saliency.explain(
+        classifier.network, classifier.encoder, grids, features, [best], [rival], [hint]
+    )  # fmt: skip
+    overlay = saliency_maps.overlay(decoded_image, found.maps["gradient"], _OVERLAY_PX)
     return {"overlay": jpeg_data_uri(overlay, _JPEG_QUALITY), "rival": rival}
