@@ -1,4 +1,4 @@
-"""A small HTTP server for tests: a table of paths, each answered by a function; counts what was asked."""
+"""A small HTTP server for tests: one handler function per path; it counts the requests of each path."""
 
 import threading
 from collections import Counter
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request; `nth` counts from 1 how often its path was asked for."""
+    """One request; `nth` is the number of requests of its path so far, from 1."""
 
     protocol_version = "HTTP/1.1"
     server: "LocalServer"
@@ -41,7 +41,7 @@ Handler = Callable[[Request], None]
 
 
 class LocalServer(ThreadingHTTPServer):
-    """Serves `answers` by path; what is not there is a 404."""
+    """Serves `answers` by path; any other path is a 404."""
 
     daemon_threads = True
 
@@ -53,7 +53,7 @@ class LocalServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep silent about clients that are gone."""
+        """Ignore clients that have disconnected."""
 
     @property
     def url(self) -> str:
@@ -65,7 +65,7 @@ class LocalServer(ThreadingHTTPServer):
 
 @contextmanager
 def serving(answers: dict[str, Handler], host: str = "127.0.0.1") -> Iterator[LocalServer]:
-    """Run the server in a thread for the length of a `with` block."""
+    """Run the server in a thread during a `with` block."""
     server = LocalServer(answers, host)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -78,15 +78,15 @@ def serving(answers: dict[str, Handler], host: str = "127.0.0.1") -> Iterator[Lo
 
 
 def ok(content: bytes = b"fine", **headers: str) -> Handler:
-    """Answer with that content."""
+    """Return a handler that sends this content."""
     return lambda request: request.reply(content, **headers)
 
 
 def status(code: int, **headers: str) -> Handler:
-    """Answer with that status."""
+    """Return a handler that sends this status."""
     return lambda request: request.reply(b"no", code, **headers)
 
 
 def in_sequence(*answers: Handler) -> Handler:
-    """Answer the n-th request by the n-th answer; the last one stays."""
+    """Return a handler that uses the n-th handler for the n-th request, and the last one from then on."""
     return lambda request: answers[min(request.nth, len(answers)) - 1](request)

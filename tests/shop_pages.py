@@ -1,6 +1,6 @@
-"""Product pages by kind, as common shop systems build them: what is stated, what is only shown, and how it is split up.
+"""Product pages as common shop systems build them, with structured data (`STRUCTURED`) or without (`VISIBLE_ONLY`).
 
-Each has a name, a brand, a price and an image that the reader must find, and other products beside it that it must not.
+Each has a name, a brand, a price and an image that the parser must find, and related products that it must ignore.
 """
 
 import json
@@ -25,7 +25,7 @@ TITLE = "<title>Rose Serum 30ml | The Shop</title>"
 
 @dataclass(frozen=True)
 class Kind:
-    """A page and what stands on it; `images` are the ends of the addresses."""
+    """A page and the expected result; `images` are the expected URLs without the origin."""
 
     html: str | bytes
     price: str | None = "15.00"
@@ -34,7 +34,7 @@ class Kind:
     images: tuple[str, ...] = ("/img/rose.jpg",)
 
 
-def whole(body: str, head: str = "") -> str:
+def document(body: str, head: str = "") -> str:
     return f"<html><head>{TITLE}{head}</head><body>{TOP}<main>{body}</main>{OTHERS}</body></html>"
 
 
@@ -48,93 +48,93 @@ def ld(**changes: object) -> str:
 IMG = "<img class='product-image' src='/img/rose.jpg' width='600' height='600' alt='Rose Serum 30ml'>"
 BUY = "<form action='/cart/add'><input name='quantity' value='1'><button>Add to cart</button></form>"
 
-SHOWN_ONLY = {
-    "blog system": Kind(whole(
+VISIBLE_ONLY = {
+    "blog system": Kind(document(
         "<div class='product'><div class='gallery'><a href='/img/rose.jpg'><img src='/img/rose-600x600.jpg' "
         "data-large_image='/img/rose.jpg' width='600'></a></div><div class='summary'><h1 class='product_title'>Rose Serum 30ml</h1>"
         "<p class='price'><del><span class='amount'><bdi><span>&pound;</span>20.00</bdi></span></del> "
         "<ins><span class='amount'><bdi><span>&pound;</span>15.00</bdi></span></ins></p>"
         "<form class='cart'><input name='quantity'><button name='add-to-cart'>Add to basket</button></form>"
         "<span class='brand'>Brand: <a href='/brand/acme'>Acme</a></span></div></div>"), brand="Acme"),
-    "old and final price": Kind(whole(
+    "old and final price": Kind(document(
         f"<h1 class='page-title'>Rose Serum 30ml</h1>{IMG}<div class='price-box'><span class='special-price'>"
         "<span class='price-label'>Special Price</span><span class='price'>£15.00</span></span><span class='old-price'>"
         f"<span class='price-label'>Regular Price</span><span class='price'>£20.00</span></span></div>{BUY}")),
-    "old by its class alone": Kind(whole(
+    "old price only by its class": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<div><span class='old-price'>£20.00</span> <span class='price'>£15.00</span></div>{BUY}")),
-    "reduced from, to": Kind(whole(
+    "reduced from, to": Kind(document(
         f"<h1 class='product-name'>Rose Serum 30ml</h1>{IMG}<div class='prices'><div class='price'><span class='strike-through "
         "list'><span class='value' content='20.00'><span class='sr-only'>Price reduced from</span>£20.00<span class='sr-only'>"
         f"to</span></span></span><span class='sales'><span class='value' content='15.00'>£15.00</span></span></div></div>{BUY}")),
-    "split in three": Kind(whole(
+    "split in three": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<div class='buybox'><span class='price-big'><sup>£</sup><span>15</span><sup>00</sup></span>"
         f"</div>{BUY}")),
-    "split by a point": Kind(whole(
+    "split by a point": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<p class='product-price'><span>£</span><span class='int'>15</span>"
         f"<span class='dec'>.00</span></p>{BUY}")),
-    "sign as a point": Kind(whole(f"<h1>Rose Serum 30ml</h1>{IMG}<p class='prix'>15€<sup>90</sup></p>{BUY}"), price="15.90", currency="EUR"),
-    "no words in classes": Kind(whole(
+    "sign as a point": Kind(document(f"<h1>Rose Serum 30ml</h1>{IMG}<p class='prix'>15€<sup>90</sup></p>{BUY}"), price="15.90", currency="EUR"),
+    "no words in classes": Kind(document(
         f"<div class='c1'><h1>Rose Serum 30ml</h1><div class='c2'>{IMG}</div><div class='c3'><div class='x9'>£15.00</div>"
         "<div class='x7'>Delivery £3.95</div><button class='c4'>Add to basket</button></div></div>")),
-    "in a wrapper of a wrong name": Kind(whole(
+    "in a wrapper with misleading names": Kind(document(
         f"<div class='page has-reviews cookie-banner-open'><div class='slider' style='display:none'><h1>Rose Serum 30ml</h1>{IMG}"
         f"<p class='price'>£15.00</p>{BUY}</div></div>")),
-    "german": Kind(whole(
+    "german": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<p>Hersteller: Acme</p><div><b>15,00 €</b> <small>inkl. MwSt., zzgl. Versand ab 3,95 €"
         "</small><p>Grundpreis: 50,00 € / 100 ml</p><p>UVP 20,00 €</p></div><button>In den Warenkorb</button>"),
         currency="EUR", brand="Acme"),
-    "thousands of pesos": Kind(whole(
+    "thousands of pesos": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<p class='precio'>$ 24.990</p><p>6 cuotas de $ 4.165</p><button>Agregar al carrito</button>"),
         price="24990.00", currency=None),
-    "rubles": Kind(whole(
+    "rubles": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<table><tr><td>Бренд</td><td>Acme</td></tr></table><div class='cost'>1 290 руб.</div>"
         "<a class='btn'>Купить</a>"), price="1290.00", currency="RUB", brand="Acme"),
-    "yen in EUC": Kind(whole(
+    "yen in EUC": Kind(document(
         f"<meta charset='euc-jp'><h1>ローズ Serum 30ml</h1>{IMG}<table><tr><td>ブランド</td><td>Acme</td></tr>"
         "<tr><td>価格</td><td><b>3,980円</b>（税込）</td></tr></table><button>カートに入れる</button>").encode("euc_jp"),
         price="3980.00", currency="JPY", brand="Acme"),
-    "out of stock": Kind(whole(
+    "out of stock": Kind(document(
         f"<div class='product-detail'><h1>Rose Serum 30ml</h1>{IMG}<p>Currently out of stock</p><input type='hidden' "
         "name='product_id' value='1'></div>"), price=None, currency=None),
 }  # fmt: skip
-STATED = {
-    "json-ld alone": Kind(whole("<h1>Rose Serum 30ml</h1>", ld()), brand="Acme"),
-    "stated regular, shown sale": Kind(whole(
+STRUCTURED = {
+    "json-ld alone": Kind(document("<h1>Rose Serum 30ml</h1>", ld()), brand="Acme"),
+    "regular price structured, sale price visible": Kind(document(
         f"<div class='product-main'><h1>Rose Serum 30ml</h1>{IMG}<p class='price sale-price'>£12.00</p><s class='price'>£15.00</s>{BUY}</div>",
         ld()), price="12.00", brand="Acme"),
-    "among others": Kind(whole("<h1>Rose Serum 30ml</h1>", ld(name="Lily", offers={"price": "3"}) + ld()
+    "among others": Kind(document("<h1>Rose Serum 30ml</h1>", ld(name="Lily", offers={"price": "3"}) + ld()
                                + ld(name="Mint", offers={"price": "4"})), brand="Acme"),
-    "by reference": Kind(whole("<h1>Rose Serum 30ml</h1>", "<script type='application/ld+json'>" + json.dumps({"@graph": [
+    "by reference": Kind(document("<h1>Rose Serum 30ml</h1>", "<script type='application/ld+json'>" + json.dumps({"@graph": [
         {"@type": "Product", "name": "Rose Serum 30ml", "image": {"@id": "#i"}, "brand": {"@id": "#b"}, "offers": {"@id": "#o"}},
         {"@id": "#i", "@type": "ImageObject", "url": "/img/rose.jpg"}, {"@id": "#b", "@type": "Brand", "name": "Acme"},
         {"@id": "#o", "@type": "Offer", "price": 15, "priceCurrency": "GBP"}]}) + "</script>"), brand="Acme"),
-    "six decimals": Kind(whole("<h1>Rose Serum 30ml</h1>", ld(offers={"price": "15.000000", "priceCurrency": "GBP"})), brand="Acme"),
-    "lower case type": Kind(whole("<h1>Rose Serum 30ml</h1>", ld(**{"@type": "product"})), brand="Acme"),
-    "escaped": Kind(whole("<h1>Rose Serum 30ml</h1>", ld().replace('"', "&quot;")), brand="Acme"),
-    "microdata": Kind(whole(
+    "six decimals": Kind(document("<h1>Rose Serum 30ml</h1>", ld(offers={"price": "15.000000", "priceCurrency": "GBP"})), brand="Acme"),
+    "lower case type": Kind(document("<h1>Rose Serum 30ml</h1>", ld(**{"@type": "product"})), brand="Acme"),
+    "escaped": Kind(document("<h1>Rose Serum 30ml</h1>", ld().replace('"', "&quot;")), brand="Acme"),
+    "microdata": Kind(document(
         "<div itemscope itemtype='http://schema.org/Product'><h1 itemprop='name'>Rose Serum 30ml</h1>"
         "<span itemprop='brand' itemscope itemtype='http://schema.org/Brand'><meta itemprop='name' content='Acme'></span>"
         "<img itemprop='image' data-src='/img/rose.jpg' src='data:image/gif;base64,R0'><div itemprop='offers' itemscope "
         "itemtype='http://schema.org/Offer'><span itemprop='price' content='15.0'>15</span><meta itemprop='priceCurrency' "
         "content='GBP'></div></div>"), brand="Acme"),
-    "rdfa": Kind(whole(
+    "rdfa": Kind(document(
         "<div vocab='http://schema.org/' typeof='Product'><h1 property='name'>Rose Serum 30ml</h1><img property='image' "
         "src='/img/rose.jpg'><span property='brand'>Acme</span><div property='offers' typeof='Offer'><span property='price'>"
         "15.00</span><meta property='priceCurrency' content='GBP'></div></div>"), brand="Acme"),
-    "open graph": Kind(whole("<h1>Rose Serum 30ml</h1>", "".join(
+    "open graph": Kind(document("<h1>Rose Serum 30ml</h1>", "".join(
         f"<meta property='{name}' content='{value}'>" for name, value in {
             "og:type": "og:product", "og:image": "/img/rose.jpg", "product:brand": "Acme", "product:price:amount": "15,00",
             "product:price:currency": "GBP"}.items())), brand="Acme"),
-    "next data": Kind(whole(
+    "next data": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<button>Add to bag</button><script id='__NEXT_DATA__' type='application/json'>"
         + json.dumps({"props": {"pageProps": {"product": {
             "name": "Rose Serum 30ml", "brand": {"name": "Acme"}, "price": {"current": 15.0, "currency": "GBP"}},
             "related": [{"name": "Lily 3", "brand": "Other", "price": 3}]}}}) + "</script>"),
         currency=None, brand="Acme"),
-    "initial state": Kind(whole(
+    "initial state": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<button>Add to bag</button><script>window.__INITIAL_STATE__ = {{'page': {{productName: "
         "'Rose Serum 30ml', brandName: 'Acme', salePrice: '15.00', currency: 'GBP',}}};</script>"), brand="Acme"),
-    "data layer": Kind(whole(
+    "data layer": Kind(document(
         f"<h1>Rose Serum 30ml</h1>{IMG}<button>Add to bag</button><script>dataLayer = dataLayer || []; dataLayer.push("
         + json.dumps({"ecommerce": {"detail": {"products": [{"name": "Rose Serum 30ml", "brand": "Acme", "price": "15.00"}]}}})
         + ");</script>"), currency=None, brand="Acme"),
@@ -150,8 +150,8 @@ def script(text: str, kind: str = "application/ld+json") -> str:
     return f"<html><head><script type='{kind}'>{text}</script></head><body><h1>Rose</h1></body></html>"
 
 
-# What an odd page holds, and the images that are to be read of it.
-ODD: dict[str, tuple[str | bytes, list[str]]] = {
+# Name -> unusual page, and the image URLs that must be found in it.
+UNUSUAL: dict[str, tuple[str | bytes, list[str]]] = {
     "relative": (script(small("/img/a.jpg")), ["/img/a.jpg"]),
     "protocol-relative": (script(small("//shop.example/img/a.jpg")), ["/img/a.jpg"]),
     "objects": (script(small([{"@type": "ImageObject", "url": "/img/a.jpg"}, {"contentUrl": "/img/b.jpg"}])),

@@ -1,4 +1,4 @@
-"""The catalogue: distinct products, rows with a reason, name families; and the URLs that all of it stands on."""
+"""The catalogue: distinct products, invalid rows with a reason, name families; and canonical URLs."""
 
 import csv
 from collections import Counter, defaultdict
@@ -66,7 +66,7 @@ def test_bad_row_is_a_problem_with_its_reason(tmp_path: Path, url: str, category
     assert [(problem.row, problem.reason) for problem in catalogue.rejected] == [(2, reason)]
 
 
-def test_first_row_decides_and_contradictions_are_told(tmp_path: Path) -> None:
+def test_first_row_wins_and_contradictions_are_reported(tmp_path: Path) -> None:
     catalogue = read(
         tmp_path,
         ("Balm", f"{SHOP}/balm/11.html", "Balm"),
@@ -83,12 +83,12 @@ def test_names_lose_line_breaks_and_no_break_spaces(tmp_path: Path) -> None:
     assert product.name == "Erno Laszlo Cream"
 
 
-def test_absent_catalogue_says_where_to_get_it(tmp_path: Path) -> None:
+def test_absent_catalogue_names_its_source(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="Kaggle"):
         read_products(tmp_path / "absent.csv", skincare_labels())
 
 
-def test_other_columns_are_refused(tmp_path: Path) -> None:
+def test_missing_columns_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.csv"
     path.write_text("name,link\na,b\n", encoding="utf-8")
     with pytest.raises(StageError, match="product_name, product_url, product_type missing"):
@@ -130,13 +130,13 @@ def test_family_is_the_name_without_size(name: str, family: str) -> None:
         (f"{SHOP}/{'x' * 300}/7.html", "7", "x" * 120),
     ],
 )
-def test_id_and_slug_are_read_from_the_right(url: str, product_id: str, slug: str) -> None:
+def test_id_and_slug_are_parsed_from_the_end(url: str, product_id: str, slug: str) -> None:
     canonical = urls.canonical_url(url)
     assert (urls.product_id(canonical), urls.product_slug(canonical)) == (product_id, slug)
 
 
 @pytest.mark.parametrize("url", HOSTILE_URLS)
-def test_what_is_no_web_address_raises_value_error(url: str) -> None:
+def test_an_invalid_url_raises_value_error(url: str) -> None:
     with pytest.raises(ValueError):
         urls.canonical_url(url)
 

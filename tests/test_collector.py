@@ -1,4 +1,4 @@
-"""Whatever a shop sends, every product and image ends with a file or a reason, and nothing is raised."""
+"""For any response of a shop, every product and image ends with a file or a reason, without an exception."""
 
 import io
 import struct
@@ -31,7 +31,7 @@ SHOP = "https://shop.example"
 
 
 class FakeHttpClient:
-    """Answers by address; what is an exception is raised."""
+    """Returns a response by URL; an exception is raised instead."""
 
     def __init__(self, answer_for: Callable[[str], bytes | FetchError], content_type: str = "image/jpeg") -> None:
         self.answer_for = answer_for
@@ -53,7 +53,7 @@ def encoded(kind: str) -> bytes:
 
 
 def png_header(side: int) -> bytes:
-    """A PNG that promises so many pixels and holds none."""
+    """Return a PNG whose header declares side x side pixels and which has none."""
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""), b"IEND")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
@@ -76,7 +76,7 @@ def opened(root: Path, products: list[Product]) -> Iterator[tuple[ScrapeState, L
 
 
 def collected(state: ScrapeState, layout: Layout, one: Product, answer_for, **headers: str) -> str:
-    """Collect one product; return what became of it after checking that all of it is accounted for."""
+    """Collect one product, check its rows and files, return its reason or status."""
     Collector(FakeHttpClient(answer_for, **headers), state, layout, UrlMapping()).collect(
         WorkItem(one, is_listed=False)
     )
@@ -85,12 +85,12 @@ def collected(state: ScrapeState, layout: Layout, one: Product, answer_for, **he
     images = list(state.rows("SELECT status, reason, file, n_bytes FROM images WHERE product_id = ?", one.product_id))
     assert status == ("scraped" if any(image[0] == "scraped" for image in images) else "failed")
     assert (status == "failed") == bool(reason)
-    for how, why, file, n_bytes in images:
-        if how == "scraped":
+    for image_status, image_reason, file, n_bytes in images:
+        if image_status == "scraped":
             content = (layout.root / file).read_bytes()
             assert (len(content), sniff_format(content)) == (n_bytes, "JPEG")
         else:
-            assert (how, bool(why)) == ("failed", True)
+            assert (image_status, bool(image_reason)) == ("failed", True)
     return reason or status
 
 
@@ -112,17 +112,17 @@ def page_with(paths: list[str]) -> bytes:
     ids=[*IMAGE_BYTES, "html", "nothing", "svg", "bomb", "no-pixels", "dead"],
 )
 @pytest.mark.parametrize("content_type", ["image/jpeg", "text/html", "application/x-msdownload"])
-def test_the_bytes_decide_what_an_image_is_and_not_its_content_type(tmp_path, answer, reason, content_type):
+def test_the_format_follows_from_the_bytes_and_not_from_the_content_type(tmp_path, answer, reason, content_type):
     with opened(tmp_path, [product(1)]) as (state, layout):
         page = page_with(["/a.exe"])
-        ended = collected(
+        result = collected(
             state, layout, product(1), lambda url: page if url.endswith(".html") else answer, content_type=content_type
         )
-        assert ended == ("scraped" if reason == "scraped" else "no_image_saved")
+        assert result == ("scraped" if reason == "scraped" else "no_image_saved")
         assert [row[0] for row in state.rows("SELECT reason FROM images")] == ["" if reason == "scraped" else reason]
 
 
-def test_of_ten_thousand_images_some_are_taken_and_one_row_tells_of_the_rest(tmp_path):
+def test_images_beyond_the_maximum_are_one_failure(tmp_path):
     page = page_with([f"/{i}.jpg" for i in range(10_000)])
     with opened(tmp_path, [product(1)]) as (state, layout):
         collected(state, layout, product(1), lambda url: page if url.endswith(".html") else IMAGE_BYTES["JPEG"])
@@ -130,43 +130,46 @@ def test_of_ten_thousand_images_some_are_taken_and_one_row_tells_of_the_rest(tmp
     assert reasons == {"": MAX_IMAGES, "too_many_images": 1}
 
 
-def test_a_page_that_is_too_large_is_a_reason(tmp_path):
+def test_a_page_that_is_too_large_is_a_failure(tmp_path):
     with opened(tmp_path, [product(1)]) as (state, layout):
         assert collected(state, layout, product(1), lambda _: bytes(MAX_PAGE_BYTES + 1)) == "too_large"
 
 
 REASONS = ("timeout", "http_404", "http_503", "private_address", "robots_disallowed", "too_large", "bad_redirect")
 MAGIC = (b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0")
-ANSWERS = (
+IMAGE_RESPONSES = (
     st.sampled_from([*IMAGE_BYTES.values(), png_header(100_000), IMAGE_BYTES["JPEG"][:200], IMAGE_BYTES["WEBP"][:60]])
     | st.tuples(st.sampled_from(MAGIC), st.binary(max_size=40)).map(b"".join)
     | st.sampled_from(REASONS).map(FetchError)
 )
-LISTS = st.lists(st.sampled_from(["/a.jpg", "//b.example/b", "/../../c%00.jpg", "/con", "/é" * 300]), max_size=4)
+IMAGE_PATHS = st.lists(st.sampled_from(["/a.jpg", "//b.example/b", "/../../c%00.jpg", "/con", "/é" * 300]), max_size=4)
 
-# Half of the pages list images, whatever these are.
-SHOPS = st.booleans().flatmap(
-    lambda is_a_list: LISTS.map(page_with) if is_a_list else PAGES | st.sampled_from(REASONS).map(FetchError)
+# Half of the pages list images.
+PAGE_RESPONSES = st.booleans().flatmap(
+    lambda is_a_list: IMAGE_PATHS.map(page_with) if is_a_list else PAGES | st.sampled_from(REASONS).map(FetchError)
 )
 
 
-def check_any_shop(n_shops: int) -> None:
-    """Collect that many products, each with a page and up to three answers for its images; then write the tables."""
+def check_any_responses(n_shops: int) -> None:
+    """Collect products, each with a page and up to three responses for its images; check the tables."""
     products = [product(i) for i in range(3 * n_shops)]
-    waiting = iter(products)
+    unused_products = iter(products)
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder), products) as (state, layout):
 
         @settings(max_examples=n_shops, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-        @given(SHOPS, st.lists(ANSWERS, min_size=1, max_size=3))
+        @given(PAGE_RESPONSES, st.lists(IMAGE_RESPONSES, min_size=1, max_size=3))
         def check(page: bytes | str | FetchError, answers: list[bytes | FetchError]) -> None:
-            one, left = next(waiting), list(answers)
+            one, remaining = next(unused_products), list(answers)
             first = page.encode("utf-8", "surrogatepass") if isinstance(page, str) else page
             collected(
-                state, layout, one, lambda url: first if url == one.url else left[0] if len(left) == 1 else left.pop()
+                state,
+                layout,
+                one,
+                lambda url: first if url == one.url else remaining.pop() if len(remaining) > 1 else remaining[0],
             )
 
         check()
-        n_collected = products.index(next(waiting))
+        n_collected = products.index(next(unused_products))
         IMAGES.write(layout.images_table, scrape_tables.image_rows(state), is_sorted=True)
         METADATA.write(layout.metadata_table, scrape_tables.metadata_rows(state), is_sorted=True)
         FAILURES.write(layout.failures_table, scrape_tables.failure_rows([], state), is_sorted=True)
@@ -178,14 +181,14 @@ def check_any_shop(n_shops: int) -> None:
     assert sum(not row.image_url for row in failures) == counts["failed"] + counts["not_tried"]
 
 
-def test_any_shop_is_accounted_for() -> None:
-    check_any_shop(60)
+def test_any_responses_end_with_a_status() -> None:
+    check_any_responses(60)
 
 
 @pytest.mark.slow
-def test_any_of_many_shops_is_accounted_for() -> None:
-    """With the 5,000 pages of test_pages and the 500 answers of test_http_client."""
-    check_any_shop(400)
+def test_many_generated_responses_end_with_a_status() -> None:
+    """In addition to the 5,000 pages of test_pages and the 500 responses of test_http_client."""
+    check_any_responses(400)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A pool per host: hosts do not wait for each other, trouble ends a host, an error ends all."""
+"""One pool per host: hosts do not wait for each other, failures abandon a host, an exception ends the run."""
 
 import threading
 
@@ -31,7 +31,7 @@ def test_every_product_of_every_host_has_one_outcome():
     assert outcomes(lambda item: None) == []
 
 
-def test_a_host_that_hangs_holds_up_no_other():
+def test_a_hanging_host_does_not_delay_the_others():
     others_are_done, n_done = threading.Event(), []
 
     def collect(item: WorkItem) -> None:
@@ -45,21 +45,21 @@ def test_a_host_that_hangs_holds_up_no_other():
     assert len(outcomes(collect, slow=3, quick=40)) == 43
 
 
-def test_no_more_is_taken_than_is_worked_on():
-    taken, n_taken, all_are_busy = [], [], threading.Barrier(4, action=lambda: n_taken.append(len(taken)))
+def test_a_product_is_taken_only_by_a_free_thread():
+    taken, n_taken, barrier = [], [], threading.Barrier(4, action=lambda: n_taken.append(len(taken)))
 
-    def watched():
+    def counted_items():
         for item in work_items(40):
             taken.append(item)
             yield item
 
-    host_pools = HostPools({"a": watched()}, {"a": 4}, lambda _: all_are_busy.wait(10) and None, list)
+    host_pools = HostPools({"a": counted_items()}, {"a": 4}, lambda _: barrier.wait(10) and None, list)
     assert len(list(host_pools.outcomes())) == 40
-    # Some of four may have gone on to their next product when the last of them says how far they are.
+    # Up to three of the four threads may have taken their next product when the barrier records the number.
     assert [4 * i <= n <= 4 * i + 3 for i, n in enumerate(n_taken, start=1)] == [True] * 10
 
 
-def test_an_error_of_a_thread_is_raised_and_stops_the_others():
+def test_an_exception_in_a_thread_is_raised_and_stops_the_others():
     stopped = threading.Event()
 
     def collect(item: WorkItem) -> None:
@@ -73,23 +73,23 @@ def test_an_error_of_a_thread_is_raised_and_stops_the_others():
     assert stopped.is_set()
 
 
-def heard(*reasons: str) -> list[str]:
+def recorded(*reasons: str) -> list[str]:
     monitor = FailureMonitor()
     return [monitor.record(Failure(reason) if reason else None) for reason in reasons]
 
 
-def test_trouble_in_a_row_ends_a_host():
-    found = heard(*["http_500", "timeout"] * MAX_CONSECUTIVE_FAILURES)
+def test_consecutive_failures_abandon_a_host():
+    found = recorded(*["http_500", "timeout"] * MAX_CONSECUTIVE_FAILURES)
     assert not any(found[: MAX_CONSECUTIVE_FAILURES - 1])
     assert found[MAX_CONSECUTIVE_FAILURES - 1] == "50 products in a row failed (http_500 25, timeout 25)"
 
 
-def test_too_large_a_share_of_trouble_ends_a_host_though_none_is_in_a_row():
-    found = heard(*["timeout", "", "http_503", ""] * FAILURE_WINDOW)
+def test_a_large_share_of_failures_abandons_a_host():
+    found = recorded(*["timeout", "", "http_503", ""] * FAILURE_WINDOW)
     assert not any(found[: FAILURE_WINDOW - 1])
     assert found[FAILURE_WINDOW - 1] == "100 of the last 200 products failed (http_503 50, timeout 50)"
 
 
 @pytest.mark.parametrize("reasons", [["http_404"] * 1000, ["http_500", "http_500", "", "", ""] * 200])
-def test_dead_pages_and_a_small_share_are_no_trouble(reasons):
-    assert not any(heard(*reasons))
+def test_missing_pages_and_a_small_share_of_failures_abandon_no_host(reasons):
+    assert not any(recorded(*reasons))

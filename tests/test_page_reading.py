@@ -12,7 +12,7 @@ from benchmarks.page_reading import Score, Tally, figures, rate
 from skincare.collecting.metadata import Fact
 from skincare.collecting.pages import ProductPage
 from skincare.paths import REPOSITORY
-from tests.shop_pages import STATED, URL
+from tests.shop_pages import STRUCTURED, URL
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_whole_pesos_are_right_unless_the_count_is_strict(currency, right):
 
 def test_a_folder_of_pages_is_read_and_written(tmp_path):
     (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "a.html.gz").write_bytes(gzip.compress(STATED["microdata"].html.encode()))
+    (tmp_path / "pages" / "a.html.gz").write_bytes(gzip.compress(STRUCTURED["microdata"].html.encode()))
     (tmp_path / "pages" / "b.html").write_text("<h1>Page not found</h1>", encoding="utf-8")
     rows = [("pages/a.html.gz", URL, "15", "ACME"), ("pages/b.html", URL, "", "")]
     with (tmp_path / "pages.csv").open("w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Product pages: the images in order, by four ways, from odd and hostile HTML."""
+"""Product pages: image URLs in order from each of the four sources, also in malformed and hostile HTML."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from skincare.paths import REPOSITORY
 
 PAGE_URL = "https://www.lookfantastic.com/weleda-skin-food/11111111.html"
 CDN = "https://static.thcdn.com/productimg/original"
-SISTER_SHOP = REPOSITORY.parent / "shared" / "data" / "cultbeauty_jsonld_products.json"
+OTHER_SHOP = REPOSITORY.parent / "shared" / "data" / "cultbeauty_jsonld_products.json"
 IMAGES = (f"{CDN}/11111111-1.jpg", f"{CDN}/11111111-2.jpg")
 
 
@@ -50,13 +50,13 @@ def test_images_are_read_from_the_script_constant(literal: str) -> None:
     assert (page.kind, page.title, page.image_urls, page.source) == ("product", "Skin Food & more", IMAGES, "script")
 
 
-def test_the_products_own_constant_wins_over_other_scripts() -> None:
+def test_the_constant_in_the_product_container_takes_precedence() -> None:
     other = "<script>const images = ['https://static.thcdn.com/other.jpg']</script>"
     page = parse_product_page(shop_page(f"const images = {json.dumps(IMAGES)}", head=other), PAGE_URL)
     assert page.image_urls == IMAGES
 
 
-def test_an_empty_or_broken_constant_gives_way_to_the_next() -> None:
+def test_an_empty_or_malformed_constant_is_skipped() -> None:
     script = f"const images = []; let images = [{{; var images = {json.dumps(IMAGES)};"
     assert parse_product_page(shop_page(script), PAGE_URL).image_urls == IMAGES
 
@@ -73,12 +73,12 @@ def test_an_empty_or_broken_constant_gives_way_to_the_next() -> None:
     ],
     ids=["list", "objects", "graph", "main-entity", "range", "sized"],
 )
-def test_json_ld_is_the_second_way(block: object) -> None:
+def test_images_are_read_from_json_ld(block: object) -> None:
     page = parse_product_page(shop_page(head=json_ld(block)), PAGE_URL)
     assert (page.image_urls, page.source) == (IMAGES, "json_ld")
 
 
-def test_the_older_carousel_gives_its_largest_size() -> None:
+def test_the_largest_size_is_read_from_the_old_carousel() -> None:
     spans = "".join(
         f'<div class="athenaProductImageCarousel_imageWrapper"><span data-size="{size}" data-path="{url}"></span>'
         f'<span data-size="50" data-path="/small.jpg"></span></div>'
@@ -88,15 +88,15 @@ def test_the_older_carousel_gives_its_largest_size() -> None:
     assert (page.image_urls, page.source) == (IMAGES, "carousel")
 
 
-def test_open_graph_is_the_last_way() -> None:
+def test_images_are_read_from_open_graph() -> None:
     meta = f'<meta property="og:image" content="{IMAGES[0]}">'
     page = parse_product_page(shop_page(head=meta), PAGE_URL)
     assert (page.image_urls, page.source) == (IMAGES[:1], "open_graph")
 
 
-def test_images_of_listed_other_products_are_not_taken() -> None:
-    listed = {"@type": "ItemList", "itemListElement": [{"@type": "Product", "image": IMAGES[0]}]}
-    assert parse_product_page(f"<h1>All oils</h1>{json_ld(listed)}", PAGE_URL) == ProductPage("other", "All oils")
+def test_images_of_other_listed_products_are_ignored() -> None:
+    listing = {"@type": "ItemList", "itemListElement": [{"@type": "Product", "image": IMAGES[0]}]}
+    assert parse_product_page(f"<h1>All oils</h1>{json_ld(listing)}", PAGE_URL) == ProductPage("other", "All oils")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_images_of_listed_other_products_are_not_taken() -> None:
         (b"\xff\xd8\xff\xe0\x00\x10JFIF", "other"),
     ],
 )
-def test_soft_404_and_challenge_are_told_from_a_product(html: bytes, kind: str) -> None:
+def test_soft_404s_and_challenges_are_not_product_pages(html: bytes, kind: str) -> None:
     assert parse_product_page(html, PAGE_URL).kind == kind
 
 
@@ -137,18 +137,18 @@ def test_soft_404_and_challenge_are_told_from_a_product(html: bytes, kind: str) 
         ("https://a.example/" + "x" * 3000, None),
     ],
 )  # fmt: skip
-def test_references_become_original_addresses(reference: str, original: str | None) -> None:
+def test_references_become_urls_of_originals(reference: str, original: str | None) -> None:
     assert original_url(reference, PAGE_URL) == original
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1", "windows-1252"])
-def test_encodings_are_read_as_declared_or_found(encoding: str) -> None:
+def test_declared_encodings_are_decoded(encoding: str) -> None:
     html = f"<meta charset='{encoding}'><h1 id='product-title'>Crème Concentré</h1>".encode(encoding)
     assert parse_product_page(html, PAGE_URL).title == "Crème Concentré"
 
 
 @pytest.mark.parametrize("declared", ["klingon", "zlib_codec", "idna", "utf-16", ""])
-def test_a_wrong_declaration_does_no_harm(declared: str) -> None:
+def test_a_wrong_encoding_is_ignored(declared: str) -> None:
     html = f"<meta charset='{declared}'><h1 id='product-title'>Balm ".encode() + b"\xe9\x9f\xff</h1>"
     assert parse_product_page(html, PAGE_URL).is_product_page
 
@@ -169,20 +169,20 @@ HOSTILE_PAGES = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_PAGES)
-def test_hostile_page_costs_little_and_raises_nothing(name: str) -> None:
+def test_a_hostile_page_is_parsed_in_time_without_an_exception(name: str) -> None:
     started = time.process_time()
     assert parse_product_page(HOSTILE_PAGES[name], PAGE_URL).image_urls == ()
     assert time.process_time() - started < 20
 
 
-def test_long_lists_come_back_whole_and_in_order() -> None:
-    listed = [f"{CDN}/{n}.jpg" for n in range(10_000)]
-    page = parse_product_page(shop_page(f"const images = {json.dumps(listed)}"), PAGE_URL)
-    assert page.image_urls == tuple(listed)
+def test_a_long_list_is_complete_and_in_order() -> None:
+    urls = [f"{CDN}/{n}.jpg" for n in range(10_000)]
+    page = parse_product_page(shop_page(f"const images = {json.dumps(urls)}"), PAGE_URL)
+    assert page.image_urls == tuple(urls)
 
 
 @pytest.mark.slow
-def test_a_page_of_100_megabytes_is_cut() -> None:
+def test_a_page_of_100_megabytes_is_truncated() -> None:
     page = parse_product_page(shop_page().encode() + b"<p>more</p>" * 9_000_000, PAGE_URL)
     assert page.is_product_page
 
@@ -201,7 +201,17 @@ FRAGMENTS = st.lists(
     | st.text(max_size=5),
     max_size=40,
 ).map("".join)  # fmt: skip
-STATED = ("name", "brand", "description", "size", "offers", "ingredients", "countryOfOrigin", "manufacturer", "sku")
+PRODUCT_FIELDS = (
+    "name",
+    "brand",
+    "description",
+    "size",
+    "offers",
+    "ingredients",
+    "countryOfOrigin",
+    "manufacturer",
+    "sku",
+)
 PAGES = (
     st.binary(max_size=300)
     | FRAGMENTS
@@ -209,7 +219,7 @@ PAGES = (
     | JSON_VALUES.map(lambda value: shop_page(f"const images = {json.dumps(value)}"))
     | JSON_VALUES.map(lambda value: shop_page(head=json_ld({"@type": "Product", "image": value})))
     | JSON_VALUES.map(lambda value: shop_page(head=json_ld(value)))
-    | st.dictionaries(st.sampled_from(STATED), JSON_VALUES).map(
+    | st.dictionaries(st.sampled_from(PRODUCT_FIELDS), JSON_VALUES).map(
         lambda values: shop_page(head=json_ld({"@type": "ProductGroup", **values, "hasVariant": [values]}))
     )
 )
@@ -232,20 +242,20 @@ URLS = st.just(PAGE_URL) | st.text(max_size=20) | st.from_regex(r"https?://[\w.:
 
 @settings(max_examples=150, deadline=None)
 @given(PAGES, URLS)
-def test_any_page_gives_clean_addresses_and_no_exception(html: bytes | str, url: str) -> None:
+def test_any_page_gives_valid_urls_without_an_exception(html: bytes | str, url: str) -> None:
     check_any_page(html, url)
 
 
 @pytest.mark.slow
 @settings(max_examples=5000, deadline=None)
 @given(PAGES, URLS)
-def test_any_of_5000_pages_gives_clean_addresses_and_no_exception(html: bytes | str, url: str) -> None:
+def test_5000_generated_pages_give_valid_urls_without_an_exception(html: bytes | str, url: str) -> None:
     check_any_page(html, url)
 
 
-@pytest.mark.skipif(not SISTER_SHOP.is_file(), reason="the sister shop's JSON-LD is not part of the repository")
-def test_real_json_ld_of_a_sister_shop_gives_the_original_images() -> None:
-    blocks = json.loads(SISTER_SHOP.read_text(encoding="utf-8"))
+@pytest.mark.skipif(not OTHER_SHOP.is_file(), reason="the JSON-LD of this shop is not part of the repository")
+def test_real_json_ld_of_another_shop_gives_the_original_images() -> None:
+    blocks = json.loads(OTHER_SHOP.read_text(encoding="utf-8"))
     for block in blocks:
         page = parse_product_page(json_ld(block), "https://www.cultbeauty.co.uk/a/1.html")
         assert page.is_product_page

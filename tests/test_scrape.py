@@ -1,4 +1,4 @@
-"""The stage against the sample shop: every product accounted for, nothing fetched twice, failures can be retried."""
+"""scrape.py against the sample shop: every product has a status, nothing is fetched twice, failures are retried."""
 
 import dataclasses
 import json
@@ -22,26 +22,26 @@ WANTED = ("fine", "moved", "no_script", "unavailable_twice", "gone", "not_found_
 
 
 @pytest.fixture
-def sold():
-    """One product of each behaviour and some with bad images."""
-    everything = sample_products(seed=0)
-    of_behaviour = {one.behaviour: one for one in everything}
+def products():
+    """Return one product of each behaviour and some with invalid images."""
+    all_products = sample_products(seed=0)
+    of_behaviour = {one.behaviour: one for one in all_products}
     chosen = {of_behaviour[behaviour].product_id for behaviour in WANTED}
     for kind in ("webp", "png", "html", "gone", "truncated", "unavailable_twice"):
-        chosen.add(next(one for one in everything if any(p.kind == kind for p in one.images)).product_id)
-    by_id = {one.product_id: one for one in everything}
+        chosen.add(next(one for one in all_products if any(p.kind == kind for p in one.images)).product_id)
+    by_id = {one.product_id: one for one in all_products}
     for product_id in (waiting := list(chosen)):
-        # A copy needs the product that it is a copy of.
+        # An image that repeats another product's image requires that product.
         originals = {image.copy_of[0] for image in by_id[product_id].images if image.copy_of}
         waiting += originals - chosen
         chosen |= originals
-    return [one for one in everything if one.product_id in chosen]
+    return [one for one in all_products if one.product_id in chosen]
 
 
 @pytest.fixture
-def layout(tmp_path, sold):
+def layout(tmp_path, products):
     found = Layout(tmp_path)
-    CATALOGUE.write(found.catalogue, [CatalogueRow(one.name, ORIGIN + one.path, one.category) for one in sold])
+    CATALOGUE.write(found.catalogue, [CatalogueRow(one.name, ORIGIN + one.path, one.category) for one in products])
     return found
 
 
@@ -49,26 +49,26 @@ def run(layout, url, **config):
     return scrape.run(scrape.Config(root=layout.root, shop_url=url, delay_s=0, **config), layout)
 
 
-def test_every_product_and_image_ends_as_the_truth_says(layout, sold):
-    with shop.serve(sold) as url:
+def test_every_product_and_image_has_the_expected_status(layout, products):
+    with shop.serve(products) as url:
         summary = run(layout, url)
-    truth = shop.truth(sold)
+    truth = shop.truth(products)
     saved, failures = IMAGES.read(layout.images_table), FAILURES.read(layout.failures_table)
-    ends = {row.product_id: row.reason for row in failures if not row.image_url}
-    assert {i: ends.get(i, "scraped") for i in truth["products"]} == {
+    status_of = {row.product_id: row.reason for row in failures if not row.image_url}
+    assert {i: status_of.get(i, "scraped") for i in truth["products"]} == {
         i: one["ends"] for i, one in truth["products"].items()
     }
-    not_had = {i for i, one in truth["images"].items() if one["ends"] in ("not_an_image", "http_404")}
-    assert {row.image_id for row in saved} == truth["images"].keys() - not_had
+    missing = {i for i, one in truth["images"].items() if one["ends"] in ("not_an_image", "http_404")}
+    assert {row.image_id for row in saved} == truth["images"].keys() - missing
     assert Counter(row.reason for row in failures if row.image_url) == Counter(
-        truth["images"][i]["ends"] for i in not_had
+        truth["images"][i]["ends"] for i in missing
     )
-    assert summary.counts["scraped"] + summary.counts["failed"] == len(sold)
+    assert summary.counts["scraped"] + summary.counts["failed"] == len(products)
     assert json.dumps(summary.results)
 
 
-def test_every_listed_image_is_a_jpeg_on_disk_of_that_size(layout, sold):
-    with shop.serve(sold) as url:
+def test_every_row_is_a_jpeg_on_disk_with_its_size(layout, products):
+    with shop.serve(products) as url:
         run(layout, url)
     rows = IMAGES.read(layout.images_table)
     assert {layout.root / row.file for row in rows} == set(layout.product_images.iterdir())
@@ -79,8 +79,8 @@ def test_every_listed_image_is_a_jpeg_on_disk_of_that_size(layout, sold):
         assert images.displayed_size(content) == (row.width, row.height)
 
 
-def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(layout, sold):
-    with shop.serve(sold) as url:
+def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(layout, products):
+    with shop.serve(products) as url:
         run(layout, url)
         first = layout.images_table.read_bytes(), layout.failures_table.read_bytes()
         summary = run(layout, url)
@@ -88,10 +88,10 @@ def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(layout, sold):
     assert (layout.images_table.read_bytes(), layout.failures_table.read_bytes()) == first
 
 
-def test_the_state_records_every_fetch(layout, sold):
-    with shop.serve(sold) as url:
+def test_the_state_records_every_fetch(layout, products):
+    with shop.serve(products) as url:
         run(layout, url)
-    of_behaviour = {one.behaviour: one.product_id for one in sold}
+    of_behaviour = {one.behaviour: one.product_id for one in products}
     with ScrapeStateReader(layout.scrape_state) as state:
         query = (
             "SELECT product_id, status, reason, http_status, attempts, seconds > 0, changed_at > '2026' FROM products"
@@ -105,39 +105,39 @@ def test_the_state_records_every_fetch(layout, sold):
     assert n_unknown == 0
 
 
-def test_retry_failed_takes_just_those(layout, sold):
-    with shop.serve(sold) as url:
+def test_retry_failed_fetches_only_failures(layout, products):
+    with shop.serve(products) as url:
         run(layout, url)
         n_saved = len(IMAGES.read(layout.images_table))
-    healed = [dataclasses.replace(one, behaviour="fine") if one.behaviour == "gone" else one for one in sold]
-    with shop.serve(healed) as url:
+    repaired = [dataclasses.replace(one, behaviour="fine") if one.behaviour == "gone" else one for one in products]
+    with shop.serve(repaired) as url:
         run(layout, url)
         assert len(IMAGES.read(layout.images_table)) == n_saved, "failures stay until they are retried"
         run(layout, url, retry_failed=True)
-    gone = next(one for one in sold if one.behaviour == "gone")
+    gone = next(one for one in products if one.behaviour == "gone")
     assert gone.product_id in {row.product_id for row in IMAGES.read(layout.images_table)}
     assert gone.product_id not in {row.product_id for row in FAILURES.read(layout.failures_table)}
 
 
-def test_a_deleted_image_is_fetched_again(layout, sold):
-    with shop.serve(sold) as url:
+def test_a_deleted_image_is_fetched_again(layout, products):
+    with shop.serve(products) as url:
         run(layout, url)
         first = layout.images_table.read_bytes()
-        victim = layout.root / IMAGES.read(layout.images_table)[0].file
-        content = victim.read_bytes()
-        victim.unlink()
+        path = layout.root / IMAGES.read(layout.images_table)[0].file
+        content = path.read_bytes()
+        path.unlink()
         assert run(layout, url).results["n_requests"] >= 1
-    assert victim.read_bytes() == content
+    assert path.read_bytes() == content
     assert layout.images_table.read_bytes() == first
 
 
-def test_a_limit_leaves_the_rest_for_later(layout, sold):
-    with shop.serve(sold) as url:
-        assert run(layout, url, limit=3).counts["not_tried"] == len(sold) - 3
+def test_limit_bounds_the_products_of_a_run(layout, products):
+    with shop.serve(products) as url:
+        assert run(layout, url, limit=3).counts["not_tried"] == len(products) - 3
         assert run(layout, url).counts["not_tried"] == 0
 
 
-def test_a_missing_catalogue_says_where_to_get_it(tmp_path):
+def test_a_missing_catalogue_names_its_source(tmp_path):
     with pytest.raises(MissingInputError, match="Skincare Products Clean Dataset") as error:
         scrape.run(scrape.Config(root=tmp_path), Layout(tmp_path))
     assert "make sample" in str(error.value)
@@ -148,21 +148,21 @@ def test_a_missing_catalogue_says_where_to_get_it(tmp_path):
     [{"workers": 0}, {"delay_s": -1}, {"contact": "line\nbreak"}, {"shop_url": "no url"}, {"shop_url": "ftp://x"}],
     ids=str,
 )
-def test_a_senseless_option_is_refused(layout, config):
+def test_an_invalid_option_is_an_error(layout, config):
     with pytest.raises(StageError):
         scrape.run(scrape.Config(root=layout.root, **config), layout)
 
 
-def test_a_second_scraper_on_the_same_folder_is_refused(layout):
+def test_a_second_run_on_the_same_folder_is_an_error(layout):
     with ScrapeState(layout.scrape_state), pytest.raises(StageError, match=r"another scrape\.py is running"):
         scrape.run(scrape.Config(root=layout.root), layout)
 
 
-def test_a_state_of_an_earlier_version_gets_the_new_columns(layout, sold):
+def test_missing_columns_are_added_to_the_state_of_an_earlier_version(layout, products):
     layout.scrape_state.parent.mkdir(exist_ok=True)
     with closing(sqlite3.connect(layout.scrape_state)) as old:
         old.execute("CREATE TABLE products (product_id TEXT PRIMARY KEY, status TEXT NOT NULL DEFAULT 'pending')")
-        old.execute("INSERT INTO products VALUES (?, 'failed')", (sold[0].product_id,))
+        old.execute("INSERT INTO products VALUES (?, 'failed')", (products[0].product_id,))
         old.commit()
-    with shop.serve(sold) as url:
-        assert run(layout, url, limit=1).counts["not_tried"] == len(sold) - 2
+    with shop.serve(products) as url:
+        assert run(layout, url, limit=1).counts["not_tried"] == len(products) - 2

@@ -1,4 +1,4 @@
-"""Each source end to end against a local server with its shapes, and what its answers mean."""
+"""Each source end to end against a local server with pages of its formats, and the parsing of its responses."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def metadata_of(layout):
 # -- LookFantastic
 
 
-def test_the_three_shapes_of_lookfantastic_are_read(tmp_path):
+def test_the_three_page_formats_of_lookfantastic_are_parsed(tmp_path):
     layout = Layout(tmp_path)
     CATALOGUE.write(layout.catalogue, [
         CatalogueRow("A", f"{LOOKFANTASTIC}/skin-food/11111111.html", "Moisturiser"),
@@ -79,7 +79,7 @@ def test_the_three_shapes_of_lookfantastic_are_read(tmp_path):
     assert summary.results["metadata_coverage"]["country"] == 0
 
 
-def test_metadata_is_written_from_the_state_without_asking_again(tmp_path):
+def test_metadata_is_written_from_the_state_without_requests(tmp_path):
     layout = Layout(tmp_path)
     CATALOGUE.write(layout.catalogue, [CatalogueRow("A", f"{LOOKFANTASTIC}/a/11111111.html", "Oil")])
     with serving({"/a/11111111.html": ok(VARIANT_A.encode()), "/a.jpg": IMAGE}) as server:
@@ -94,7 +94,7 @@ def test_metadata_is_written_from_the_state_without_asking_again(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["web_page", "json_ld"])
-def test_a_shop_without_ids_is_read_by_its_pages(tmp_path, source):
+def test_products_of_a_shop_without_ids_are_identified_by_url(tmp_path, source):
     layout, shop = Layout(tmp_path), "https://shop.example"
     given = tmp_path / "mine.csv"
     CATALOGUE.write(given, [
@@ -116,13 +116,13 @@ def test_a_shop_without_ids_is_read_by_its_pages(tmp_path, source):
     assert (image.licence, image.attribution) == ("none stated", "shop.example")
     reasons = {row.product_url.rpartition("/")[2]: row.reason for row in FAILURES.read(layout.failures_table)}
     assert reasons == {"lily-50ml": "redirected_away", "gift": "unknown_category", "javascript:alert(1)": "bad_url"}
-    # What the next stages take as their catalogue has the same ids and the 14 categories.
+    # The catalogue for the next stages has the same ids and the 14 categories.
     rows = {row.product_name: row for row in CATALOGUE.read(layout.listed_products("web_page"))}
     assert rows["Rose 50ml"].product_id == image.product_id
     assert rows["Rose 50ml"].product_type == "Moisturiser"
 
 
-def test_pages_are_read_however_they_are_sent(tmp_path):
+def test_encoded_and_compressed_pages_are_parsed(tmp_path):
     layout, shop = Layout(tmp_path), "https://shop.example"
     page = f"{json_ld(name='Rose', image=['/r.jpg'])}<h1>Rose</h1>"
     raw = zlib.compressobj(wbits=-15)
@@ -162,7 +162,7 @@ def test_only_the_reference_catalogue_is_compared_with_the_reference(tmp_path):
     assert "reference" not in found.results
 
 
-def test_a_real_sister_shop_page_gives_its_images_and_facts(real_data):
+def test_real_json_ld_of_another_shop_gives_images_and_metadata(real_data):
     blocks = json.loads((real_data / "cultbeauty_jsonld_products.json").read_text(encoding="utf-8"))
     for block in blocks:
         url = f"https://www.cultbeauty.co.uk/x/{block['sku']}.html"
@@ -176,7 +176,7 @@ def test_a_real_sister_shop_page_gives_its_images_and_facts(real_data):
 
 
 def beauty_product(code, **changes):
-    """A product as the API's version 2 gives it."""
+    """Return a product in the format of version 2 of the API."""
     images = {
         "1": {"uploader": "kiliweb", "uploaded_t": "1527184614", "sizes": {"full": {"w": 850, "h": 1200}}},
         "2": {"uploader": "ada", "uploaded_t": 1548685211, "sizes": {"full": {"w": 900, "h": 1200}}},
@@ -193,7 +193,7 @@ def beauty_product(code, **changes):
 
 
 class BeautyServer:
-    """The API's product and search answers, by path."""
+    """The responses of the API to product and search requests, by path."""
 
     def __init__(self, products, page_size=100):
         self.products = {one["code"]: one for one in products}
@@ -207,13 +207,13 @@ class BeautyServer:
         return by_path.get(found.path) or (lambda request: self._api(request, urlsplit(request.path)))
 
     def _api(self, request, parts):
-        asked = parse_qs(parts.query)
+        query = parse_qs(parts.query)
         if parts.path == "/api/v2/search":
-            tagged = [one for one in self.products.values() if asked["categories_tags"][0] in one["categories_tags"]]
-            first = (int(asked["page"][0]) - 1) * self.page_size
-            fields = asked["fields"][0].split(",")
+            tagged = [one for one in self.products.values() if query["categories_tags"][0] in one["categories_tags"]]
+            first = (int(query["page"][0]) - 1) * self.page_size
+            fields = query["fields"][0].split(",")
             page = [{key: one[key] for key in fields if key in one} for one in tagged[first : first + self.page_size]]
-            self._send(request, {"count": len(tagged), "page": asked["page"][0], "page_size": 100, "products": page})
+            self._send(request, {"count": len(tagged), "page": query["page"][0], "page_size": 100, "products": page})
         elif (code := parts.path.removeprefix("/api/v2/product/").removesuffix(".json")) in self.products:
             product = self.products[code]
             self._send(request, {"code": code, "status": 1, "status_verbose": "product found", "product": product})
@@ -226,7 +226,7 @@ class BeautyServer:
 
 
 class _Paths(dict):
-    """Answers by path for addresses with queries."""
+    """Handlers by path for URLs with queries."""
 
     def __init__(self, server):
         self.server = server
@@ -239,7 +239,7 @@ def serving_beauty(*products):
     return serving(_Paths(BeautyServer(products)))
 
 
-def test_open_beauty_facts_is_listed_and_read_end_to_end(tmp_path):
+def test_open_beauty_facts_is_listed_and_collected(tmp_path):
     layout = Layout(tmp_path)
     products = [
         beauty_product("3274040544047"),
@@ -281,7 +281,7 @@ def test_open_beauty_facts_is_listed_and_read_end_to_end(tmp_path):
     assert types["4005808000001"] == "Body Wash"
 
 
-def test_barcodes_and_addresses_make_a_catalogue(tmp_path):
+def test_a_catalogue_may_hold_barcodes_or_urls(tmp_path):
     layout, given = Layout(tmp_path), tmp_path / "mine.csv"
     CATALOGUE.write(given, [
         CatalogueRow("Crème", "3274040544047", "en:face-creams"),
@@ -295,7 +295,7 @@ def test_barcodes_and_addresses_make_a_catalogue(tmp_path):
     assert reasons == {"4005808999999": "http_404", "": "no_product_id"}
 
 
-def test_lists_of_many_pages_are_read_to_the_end(tmp_path):
+def test_a_listing_of_many_pages_is_complete(tmp_path):
     layout = Layout(tmp_path)
     products = [beauty_product(str(4_005_808_000_000 + n)) for n in range(250)]
     with serving_beauty(*products) as server:
@@ -313,12 +313,12 @@ def test_lists_of_many_pages_are_read_to_the_end(tmp_path):
         ({"source": "ebay"}, "no source; there are lookfantastic, web_page, open_beauty_facts"),
     ],
 )
-def test_what_a_source_cannot_do_is_said(tmp_path, config, message):
+def test_an_impossible_request_to_a_source_is_an_error(tmp_path, config, message):
     with pytest.raises(StageError, match=message):
         scrape.run(scrape.Config(root=tmp_path, **config), Layout(tmp_path))
 
 
-def test_an_answer_that_is_no_list_ends_the_run_and_leaves_no_catalogue(tmp_path):
+def test_an_invalid_listing_is_an_error_and_writes_no_catalogue(tmp_path):
     with serving({}) as server, pytest.raises(StageError, match="http_404"):
         run(Layout(tmp_path), server, source="open_beauty_facts", query="en:serums")
     with serving(_Html({})) as server, pytest.raises(StageError, match="invalid search response"):
@@ -331,7 +331,7 @@ class _Html(dict):
         return ok(b"<h1>Maintenance</h1>")
 
 
-def test_the_source_states_its_limits():
+def test_the_delays_respect_the_rate_limits_of_the_api():
     source = OpenBeautyFacts()
     assert source.needs_contact
     assert 60 / source.delays_s["https://world.openbeautyfacts.org"] <= 15
@@ -349,7 +349,7 @@ def test_the_source_states_its_limits():
         (b'{"status": 1, "code": "3274040544047", "product": {"images": {"front_fr": {"rev": "../x"}}}}', "no_images"),
     ],
 )
-def test_an_answer_about_no_product_says_why(answer, reason):
+def test_a_response_without_a_product_has_a_reason(answer, reason):
     assert read_beauty(answer).failure.reason == reason
 
 
@@ -371,7 +371,7 @@ ANY_JSON = st.recursive(
 @settings(max_examples=80, deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(
     ("images", "lang", "product_name", "brands", "quantity", "categories_tags", "code"), ANY_JSON)))  # fmt: skip
-def test_any_answer_is_read_or_refused(product):
+def test_any_response_is_parsed_or_rejected(product):
     answer = {"status": 1, "code": "3274040544047", "product": product, "count": 1, "products": [product]}
     content = json.dumps(answer).encode()
     reading = read_beauty(content)
@@ -383,17 +383,17 @@ def test_any_answer_is_read_or_refused(product):
         assert len(row.product_id) >= 13
 
 
-# -- all of them
+# -- all sources
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_any_bytes_give_a_reading(name):
+def test_any_bytes_are_parsed_without_an_exception(name):
     for content in (b"", b"\xff\xfe\x00", b"[" * 100_000, b"<" * 1000, b"{}", b"null"):
         product = Product("1", "https://a.example/x/1.html", "x", "X", "Oil")
         assert SOURCES[name].read(content, product.url, product).images == ()
 
 
-def test_category_tables_lead_to_the_categories_only():
+def test_category_tables_map_to_labels_only():
     assert {*SHOP_TYPES.values()} == {*CATEGORY_TAGS.values()} == set(CATEGORIES)
     assert category_of("  Face   MOISTURIZERS ", SHOP_TYPES) == "Moisturiser"
     assert category_of("Gift Sets", SHOP_TYPES) == "Gift Sets"
@@ -403,5 +403,5 @@ def test_category_tables_lead_to_the_categories_only():
     ("barcode", "folder"),
     [("3435660768163", "343/566/076/8163"), ("42015086", "000/004/201/5086"), ("12345678901234", "123/456/789/01234")],
 )
-def test_a_barcode_leads_to_its_folder(barcode, folder):
+def test_image_folder_of_a_barcode(barcode, folder):
     assert image_folder(barcode) == f"https://images.openbeautyfacts.org/images/products/{folder}"

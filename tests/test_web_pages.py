@@ -1,4 +1,4 @@
-"""Any shop's pages: each kind of product page is read, with its price, brand and image; nothing else is."""
+"""Pages of any shop: product pages are parsed with price, brand and images; other pages are rejected."""
 
 import csv
 import gzip
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from skincare.collecting.pages import parse_product_page
 from tests import other_pages
-from tests.shop_pages import ODD, SHOWN_ONLY, STATED, URL
+from tests.shop_pages import STRUCTURED, UNUSUAL, URL, VISIBLE_ONLY
 
-PRODUCTS = {**SHOWN_ONLY, **STATED}
+PRODUCTS = {**VISIBLE_ONLY, **STRUCTURED}
 OTHERS = {**other_pages.LISTS, **other_pages.SEARCHES, **other_pages.EDITORIALS, **other_pages.ERRORS}
 
 
@@ -21,7 +21,7 @@ def value(page, field):
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_a_product_page_is_read(name):
+def test_product_pages_are_parsed(name):
     kind = PRODUCTS[name]
     page = parse_product_page(kind.html, URL)
     assert page.kind == "product"
@@ -36,28 +36,28 @@ def test_a_product_page_is_read(name):
 
 @pytest.mark.parametrize("address", ["https://shop.example/skin/face", "https://shop.example/p/rose/1234567.html"])
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_pages_are_no_products(name, address):
+def test_other_pages_are_not_product_pages(name, address):
     page = parse_product_page(OTHERS[name], address)
     assert (page.kind, page.image_urls, dict(page.metadata)) == ("other", (), {})
 
 
 @pytest.mark.parametrize("name", other_pages.CHALLENGES)
-def test_a_challenge_is_told_from_a_page(name):
+def test_challenges_are_recognised(name):
     assert parse_product_page(other_pages.CHALLENGES[name], URL).kind == "challenge"
 
 
-# -- the kinds of odd pages that a shop may serve
+# -- unusual but valid pages
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_pages_are_read(name):
-    html, images = ODD[name]
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_pages_are_parsed(name):
+    html, images = UNUSUAL[name]
     page = parse_product_page(html, URL)
     assert page.kind == "product"
     assert [url.removeprefix("https://shop.example") for url in page.image_urls] == images
 
 
-# -- what no page may do
+# -- hostile pages
 
 
 HOSTILE = {
@@ -85,7 +85,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_page_costs_seconds_at_most(name):
+def test_a_hostile_page_takes_less_than_10_s(name):
     started = time.process_time()
     parse_product_page(HOSTILE[name], URL)
     assert time.process_time() - started < 10
@@ -102,14 +102,14 @@ TAGS = st.sampled_from(["div", "p", "span class=price", "del", "b class=brand", 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(TAGS, WORDS), max_size=40))
-def test_any_nesting_gives_clean_facts(pieces):
+def test_any_nesting_gives_valid_metadata(pieces):
     page = parse_product_page("".join(f"<{tag}>{word}" for tag, word in pieces), URL)
     check(page)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["utf-8", "utf-16", "shift_jis", "euc-kr", "klingon", ""]))
-def test_any_bytes_in_any_encoding_give_a_page(content, encoding):
+def test_any_bytes_in_any_encoding_are_parsed(content, encoding):
     check(parse_product_page(f"<meta charset='{encoding}'><h1>A</h1><p class=price>".encode() + content, URL))
 
 
@@ -126,14 +126,14 @@ def check(page):
 
 
 @pytest.mark.slow
-def test_real_pages_of_many_shops_are_read(real_data):
-    """Floors below what is measured; benchmarks/page_reading.py tells the figures."""
+def test_real_pages_of_many_shops_are_parsed(real_data):
+    """Lower bounds of the results of benchmarks/page_reading.py."""
     with (real_data / "pages.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     pages = [parse_product_page(gzip.decompress((real_data / row["file"]).read_bytes()), row["url"]) for row in rows]
     assert sum(page.is_product_page and bool(page.image_urls) for page in pages) >= 0.9 * len(pages)
-    stated = [(row, page) for row, page in zip(rows, pages, strict=True) if row["price"]]
-    right = sum(
-        any(float(one) == float(value(page, "price") or 0) for one in row["price"].split("|")) for row, page in stated
+    priced = [(row, page) for row, page in zip(rows, pages, strict=True) if row["price"]]
+    n_correct = sum(
+        any(float(one) == float(value(page, "price") or 0) for one in row["price"].split("|")) for row, page in priced
     )
-    assert right >= 0.85 * len(stated)
+    assert n_correct >= 0.85 * len(priced)
