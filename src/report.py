@@ -10,14 +10,15 @@ Time: 3 s.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from skincare import runlog, stage
 from skincare.evaluation import release_gate
+from skincare.evaluation.release_gate import Verdict
 from skincare.files import write_text
-from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.reporting import model_card, report_data, report_pages, report_texts, report_views
 from skincare.reporting.report_data import ReportData
@@ -42,17 +43,36 @@ class Config(stage.StageConfig):
 
 def run(config: Config, layout: Layout) -> Summary:
     """Read the data, write report and model card, then check the gate."""
-    baseline = release_gate.read_baseline(config.gate, labels_of(layout)) if config.gate else None
     data = report_data.gather(layout)
+    baseline = release_gate.read_baseline(config.gate, data.labels) if config.gate else None
     runlog.remove_summary("report", layout)
-    write_text(layout.report_markdown, report_pages.markdown(data, layout.root))
-    page = report_pages.html(data)
-    write_text(layout.report_html, page)
+    pages = report_pages.render(data, layout.root)
+    write_text(layout.report_markdown, pages.markdown)
+    write_text(layout.report_html, pages.html)
     folder = layout.finetuned_model(data.stages["finetune"]["results"]["run"]) if data.after else None
     if folder and folder.is_dir():
         write_text(folder / "README.md", model_card.card(data))
-    for line in _table(data):
+    scores = report_views.headline_table(data)
+    for line in _table(scores):
         logger.info("%s", line)
+    if notice := report_texts.notice(data):
+        logger.info("%s %s", notice.claim, notice.detail)
+    verdict = _check_gate(config, data, baseline)
+    n_bytes = len(pages.html.encode())
+    return Summary(
+        headline=f"{layout.report_html.name} ({n_bytes / 1e6:.1f} MB) and {layout.report_markdown.name}"
+        + (f", gate {verdict.verdict}" if verdict else ""),
+        counts={"stages reported": len(data.stages), "test images": len(data.images)},
+        results={
+            "scores": [row._asdict() for row in scores],
+            "gate": asdict(verdict) if verdict else None,
+        },
+        exit_code=1 if verdict and verdict.verdict == "failed" else 0,
+    )
+
+
+def _check_gate(config: Config, data: ReportData, baseline: release_gate.Baseline | None) -> Verdict | None:
+    """Return the verdict on the gate's baseline, if there is one; write a new baseline unless the gate failed."""
     predicted = [one.last for one in data.images]
     verdict = release_gate.judge(baseline, predicted, config.gate_margin) if baseline else None
     if verdict:
@@ -61,16 +81,7 @@ def run(config: Config, layout: Layout) -> Summary:
         logger.error("%s: not written, because the gate failed", config.write_gate_baseline)
     elif config.write_gate_baseline:
         release_gate.write_baseline(config.write_gate_baseline, predicted, _source(data))
-    return Summary(
-        headline=f"{layout.report_html.name} ({len(page.encode()) / 1e6:.1f} MB) and {layout.report_markdown.name}"
-        + (f", gate {verdict.verdict}" if verdict else ""),
-        counts={"stages reported": len(data.stages), "test images": len(data.images)},
-        results={
-            "scores": [row._asdict() for row in report_views.headline_table(data)],
-            "gate": asdict(verdict) if verdict else None,
-        },
-        exit_code=1 if verdict and verdict.verdict == "failed" else 0,
-    )
+    return verdict
 
 
 def _source(data: ReportData) -> dict[str, str]:
@@ -84,13 +95,11 @@ def _source(data: ReportData) -> dict[str, str]:
     }
 
 
-def _table(data: ReportData) -> list[str]:
+def _table(scores: Sequence[report_views.Score]) -> list[str]:
     """Return the headline table as lines of text."""
-    rows = [("", "before", "after", "difference"), *(row[:4] for row in report_views.headline_table(data))]
+    rows = [("", "before", "after", "difference"), *(row[:4] for row in scores)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if found := report_texts.notice(data):
-        lines.append(f"{found.claim} {found.detail}")
     return ["", *lines, ""]
 
 

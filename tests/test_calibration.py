@@ -160,7 +160,7 @@ def test_probabilities_are_made_to_add_up_and_must_be_numbers():
     table, truths = calibration.as_arrays([one], skincare_labels())
     assert np.exp(table).sum() == pytest.approx(1)
     assert truths.tolist() == [13]
-    with pytest.raises(StageError, match="no numbers"):
+    with pytest.raises(StageError, match="not finite"):
         calibration.as_arrays(
             [prediction("1_1", "Oil", "Oil", log_probabilities=(float("-inf"), *[-1.0] * 13))], skincare_labels()
         )

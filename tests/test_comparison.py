@@ -113,7 +113,7 @@ def test_merged_predictions_are_compared_as_merged():
 )
 def test_other_images_cannot_be_compared(after):
     assert AFTER[0].truth != "Peel"
-    with pytest.raises(StageError, match=r"(same images|each image)"):
+    with pytest.raises(StageError, match=r"(same images|several predictions)"):
         comparison.compare(BEFORE, after)
     with pytest.raises(StageError, match="same images"):
         comparison.compare([], [])

@@ -81,7 +81,7 @@ def test_a_baseline_is_read_as_it_was_written_in_any_order(tmp_path):
     release_gate.write_baseline(other, answers(40)[::-1], {"model": "a"})
     assert path.read_bytes() == other.read_bytes()
     found = release_gate.read_baseline(path, skincare_labels())
-    assert {(one.image_id, one.category) for one in found.answers} == {
+    assert {(one.image_id, one.category) for one in found.predictions} == {
         (one.image_id, one.category) for one in answers(40)
     }
     assert release_gate.judge(found, answers(40), 0.0).verdict == "passed"

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -40,14 +41,15 @@ def page_of(n, thumbnail=PIXEL):
     before, after = ([getattr(one, when) for one in images] for when in ("before", "after"))
     confidence = {"n_test": n, "n_val": n, "accuracy": 0.5, "temperature": 1.0, "ece_before": 0.1, "ece": 0.1,
                   "brier_before": 0.3, "brier": 0.3, "aurc": 0.2, "wanted": []}  # fmt: skip
-    return report_pages.html(
+    return report_pages.render(
         report_data.ReportData(
             stages={"zero_shot": stage, "finetune": stage}, before=metrics.score(before, skincare_labels()),
             after=metrics.score(after, skincare_labels()), labels=skincare_labels(),
             comparison={}, confidence=confidence, history=[], images=images, plots={},
             manifests={HOSTILE: {"model": {"source": HOSTILE}, "predictions": {}}},
-        )
-    )  # fmt: skip
+        ),
+        Path(),
+    ).html  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Calibration of probabilities, and risk and coverage of abstention; pure functions.
 
-Input throughout: (n, k) log-probabilities of k labels and the indices of the true ones. Temperature and
-thresholds are chosen on val and applied to test.
+Inputs are (n, k) log-probabilities of k labels and the (n,) indices of the true labels. Temperature and thresholds are
+chosen on val and applied to test.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Answers of about one confidence: their number, mean confidence and accuracy."""
+    """Predictions of similar confidence: their number, mean confidence and accuracy."""
 
     n: int
     confidence: float
@@ -31,7 +31,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class RiskPoint:
-    """Answering only where the confidence reaches `threshold`: the share answered and the share of those wrong."""
+    """Coverage and risk (share of wrong predictions) if confidences below `threshold` abstain."""
 
     threshold: float
     coverage: float
@@ -40,19 +40,19 @@ class RiskPoint:
 
 @dataclass(frozen=True)
 class ChosenThreshold(RiskPoint):
-    """A point chosen for a target risk; `bound`: the upper confidence bound of its risk."""
+    """A point chosen for a target risk; bound: the upper confidence bound of its risk."""
 
     bound: float
 
 
 def apply_temperature(log_probabilities: LogProbabilities, temperature: float) -> LogProbabilities:
-    """Return log-probabilities sharpened (below 1) or softened (above 1)."""
+    """Return normalised log-probabilities divided by the temperature: below 1 sharper, above 1 flatter."""
     scaled = log_probabilities / temperature
     return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
 
 
 def fit_temperature(log_probabilities: LogProbabilities, truths: ClassIndices) -> float:
-    """Return the temperature, 0.05 to 20, under which the truths are likeliest; 40 images are enough.
+    """Return the temperature, 0.05 to 20, of the least negative log-likelihood.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks".
     """
@@ -66,9 +66,9 @@ def fit_temperature(log_probabilities: LogProbabilities, truths: ClassIndices) -
 
 
 def reliability(log_probabilities: LogProbabilities, truths: ClassIndices, n_bins: int = 10) -> list[ReliabilityBin]:
-    """Return bins of equally many answers, by rising confidence; fewer than `n_bins` for fewer answers.
+    """Return bins of equal size by rising confidence; fewer than `n_bins` for fewer predictions.
 
-    Predictions of equal confidence share their accuracy, so that their order does not decide which bin they fall into.
+    Predictions of equal confidence share their mean accuracy, so that the order of the input has no effect.
     """
     confidence, right = top1(log_probabilities, truths)
     _, place, n_equal = np.unique(confidence, return_inverse=True, return_counts=True)
@@ -81,13 +81,13 @@ def reliability(log_probabilities: LogProbabilities, truths: ClassIndices, n_bin
 
 
 def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
-    """Return the mean distance between confidence and accuracy over bins, by their size."""
+    """Return the mean absolute difference of confidence and accuracy over bins, weighted by size."""
     n = sum(one.n for one in bins)
     return sum(one.n * abs(one.confidence - one.accuracy) for one in bins) / n
 
 
 def brier_score(log_probabilities: LogProbabilities, truths: ClassIndices) -> float:
-    """Return the mean squared distance between probabilities and the truth, from 0 (correct and certain) to 2."""
+    """Return the mean squared distance of probabilities from the one-hot truth, 0 to 2."""
     probabilities = np.exp(log_probabilities)
     probabilities[np.arange(len(truths)), truths] -= 1
     return float((probabilities**2).sum(axis=1).mean())
@@ -106,9 +106,9 @@ def risk_coverage(log_probabilities: LogProbabilities, truths: ClassIndices) -> 
 
 
 def aurc(points: list[RiskPoint]) -> float:
-    """Return the mean risk over coverages (AURC): each point's, for the coverage since the point before it.
+    """Return the area under the risk-coverage curve, a right Riemann sum.
 
-    Without equal confidences that is the mean, over answers by falling confidence, of the risk down to each.
+    Without equal confidences it is the mean over k of the risk of the k most confident predictions.
     Source: Geifman and El-Yaniv 2017, "Selective classification for deep neural networks".
     """
     area, before = 0.0, 0.0
@@ -119,7 +119,7 @@ def aurc(points: list[RiskPoint]) -> float:
 
 
 def optimal_aurc(n_right: int, n: int) -> float:
-    """Return the AURC of a confidence that puts all right answers before all wrong ones: no ordering has less."""
+    """Return the least possible AURC: all correct predictions have a higher confidence than all wrong ones."""
     return sum(max(0, k - n_right) / k for k in range(1, n + 1)) / n
 
 
@@ -151,17 +151,17 @@ def clopper_pearson_upper(n_wrong: int, n: int, level: float) -> float:
 
 
 def top1(log_probabilities: LogProbabilities, truths: ClassIndices) -> tuple[LogProbabilities, Mask]:
-    """Return each answer's probability and whether it is right."""
+    """Return the (n,) probabilities of the most likely labels and whether these are correct."""
     return np.exp(log_probabilities.max(axis=1)), log_probabilities.argmax(axis=1) == truths
 
 
 def as_arrays(predictions: Sequence[Prediction], labels: Labels) -> tuple[LogProbabilities, ClassIndices]:
-    """Return (n, k) log-probabilities that add up to 1, and (n,) places of the truths; StageError without them."""
+    """Return (n, k) normalised log-probabilities and (n,) true indices; StageError for predictions without them."""
     if not predictions or any(len(one.log_probabilities) != len(labels) for one in predictions):
-        raise StageError("These answers carry no probabilities; ask with --decoder rank or head")
-    # Sorted: another order of adding up is another last digit.
+        raise StageError("These predictions have no probabilities; predict with --decoder rank or head")
+    # The order of summation changes the last digit.
     predictions = sorted(predictions, key=lambda one: one.image_id)
     table = np.array([one.log_probabilities for one in predictions], dtype=np.float64)
     if not np.isfinite(table).all():
-        raise StageError("These answers carry probabilities that are no numbers; ask again")
+        raise StageError("These predictions have probabilities that are not finite; predict again")
     return apply_temperature(table, 1.0), np.array([labels.index(one.truth) for one in predictions])

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same images: their predictions in, a paired comparison out."""
+"""Paired comparison of two models' predictions on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Comparison:
 
     mcnemar_p: exact two-sided p-value of McNemar's test, which treats images as independent; products_p: p-value of the
     sign-flip permutation test over products;
-    smallest_detectable_difference: what a set of this size finds with 80 % power at the 5 % level, if its images were
-    independent; smallest_detectable_difference_products: as they are, several of a product.
+    smallest_detectable_difference: the difference detected with 80 % power at the 5 % level if images were independent;
+    smallest_detectable_difference_products: the same for images clustered in products.
     """
 
     n: int
@@ -48,7 +48,7 @@ class Comparison:
 def compare(
     before: Sequence[LabelledPrediction], after: Sequence[LabelledPrediction], *, seed: int = 0, n_resamples: int = 2000
 ) -> Comparison:
-    """Compare two models on the same images; raises StageError when the images or their truths differ."""
+    """Compare two models on the same images; raises StageError if the images or their truths differ."""
     pairs = _paired(before, after)
     was_right = np.array([one.category == one.truth for one, _ in pairs])
     is_right = np.array([other.category == other.truth for _, other in pairs])
@@ -56,7 +56,7 @@ def compare(
     names = sorted({name for pair in pairs for one in pair for name in (one.truth, one.category) if name is not None})
     first, second = (metrics.confusion_by_product([pair[i] for pair in pairs], names) for i in (0, 1))
     draws = intervals.draw_products(len(first), seed, n_resamples)
-    # The same draws for both: what a hard product costs one, it costs the other.
+    # Both models are resampled together, so that the difference is paired.
     changes = np.trace(second - first, axis1=1, axis2=2)
     low, high = intervals.difference_interval((draws @ changes) / (draws @ first.sum(axis=(1, 2))), len(first))
     f1_drawn = [metrics.macro_f1(np.tensordot(draws, counts, axes=1)) for counts in (first, second)]
@@ -88,29 +88,28 @@ def compare(
 
 
 def have_same_images(before: Sequence[LabelledPrediction], after: Sequence[LabelledPrediction]) -> bool:
-    """Tell whether two sets of predictions can be compared: same images, same truths."""
+    """Return whether two sets of predictions are of the same images with the same truths."""
     first, second = ({(one.image_id, one.product_id, one.truth) for one in part} for part in (before, after))
     return first == second
 
 
 def compare_with_baselines(layout: Layout, run_log: Path) -> None:
-    """Write <run_log>/baselines.json: the trained model's test answers against each baseline's of the same images.
+    """Write <run_log>/baselines.json: baseline name -> Comparison on test (before: baseline, after: trained model).
 
-    In it, by the baseline's name, a Comparison: before is the baseline, after the model. A run without test answers
-    is passed over.
+    Baselines of other images are omitted. A run without test predictions is skipped.
     """
-    answers = run_log / "test_predictions.jsonl"
-    if not answers.is_file():
+    file = run_log / "test_predictions.jsonl"
+    if not file.is_file():
         return
     labels = labels_of(layout)
-    answered = predictions.read_jsonl(answers, labels)
+    trained = predictions.read_jsonl(file, labels)
     found = {path.stem: predictions.read_jsonl(path, labels) for path in sorted(layout.baselines.glob("*.jsonl"))}
     compared = {
-        name: metrics.to_json(compare(some, answered))
-        for name, some in found.items()
-        if have_same_images(some, answered)
+        name: metrics.to_json(compare(baseline, trained))
+        for name, baseline in found.items()
+        if have_same_images(baseline, trained)
     }
-    # What baselines of a later data set cannot be compared with keeps its comparison with those of its own.
+    # If the baselines are of a later dataset, an older run keeps its comparison.
     if compared or not (run_log / "baselines.json").is_file():
         write_json(run_log / "baselines.json", compared)
 
@@ -118,10 +117,10 @@ def compare_with_baselines(layout: Layout, run_log: Path) -> None:
 def _paired(
     before: Sequence[LabelledPrediction], after: Sequence[LabelledPrediction]
 ) -> list[tuple[LabelledPrediction, LabelledPrediction]]:
-    """Return both answers about each image, sorted by image id."""
+    """Return both predictions of each image, sorted by image id."""
     first, second = ({one.image_id: one for one in part} for part in (before, after))
     if (len(first), len(second)) != (len(before), len(after)):
-        raise StageError("Predictions to compare must answer once about each image, not several times")
+        raise StageError("An image has several predictions; a comparison needs one per image and model")
     if not first or not have_same_images(before, after):
         raise StageError("Only predictions of the same images can be compared; run zero_shot.py and finetune.py again")
     return [(first[i], second[i]) for i in sorted(first)]

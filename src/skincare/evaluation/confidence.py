@@ -30,7 +30,7 @@ from skincare.labels import Labels
 def summarise(
     val: Sequence[Prediction], test: Sequence[Prediction], wanted_risks: Sequence[float], labels: Labels
 ) -> dict[str, Any]:
-    """Return what a reader should know about the confidence on test; temperature and thresholds are chosen on val.
+    """Return the calibration and abstention metrics of test; temperature and thresholds are chosen on val.
 
     ece, brier: after temperature scaling, *_before without it. aurc: area under `risk_coverage`; it lies between
     aurc_optimal (every correct prediction has a higher confidence than every wrong one) and aurc_random (confidence
@@ -66,7 +66,7 @@ def summarise(
 def _judged(
     wanted_risk: float, chosen: ChosenThreshold | None, confidence: LogProbabilities, right: Mask
 ) -> dict[str, Any]:
-    """Return what val promised and what test shows."""
+    """Return coverage and risk of a threshold on val and on test."""
     answered = confidence >= chosen.threshold if chosen else np.zeros(len(right), dtype=bool)
     n, n_wrong = int(answered.sum()), int((~right[answered]).sum())
     return {

@@ -1,6 +1,6 @@
-"""How alike two values of a structured answer's field are; pure functions.
+"""The similarity of two values of a field of a structured answer; pure functions.
 
-Names of things compare exactly after normalisation, sizes as quantities, texts by ANLS, lists of ingredients as sets.
+Names are compared exactly after normalisation, sizes as quantities, texts by ANLS, lists of ingredients as sets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +11,10 @@ from anls_star import anls_score
 from skincare.product.normalisation import normalised
 from skincare.product.sizes import parse_size
 
-# Two sizes are equal within it: 3.4 fl oz are printed for 100 ml.
+# Relative tolerance of equal sizes: packs of 100 ml print 3.4 fl oz.
 SIZE_TOLERANCE: Final = 0.02
 
-# Names of one ingredient, as lists write it. Source of the right-hand side: the INCI names of the CosIng database.
+# Synonyms of ingredients on packs. Source of the right-hand side: the INCI names of the CosIng database.
 _SYNONYMS: Final[dict[str, str]] = {
     "water": "aqua", "eau": "aqua", "aqua water": "aqua", "water aqua": "aqua", "aqua eau": "aqua",
     "aqua water eau": "aqua", "purified water": "aqua",
@@ -28,7 +28,7 @@ _SYNONYMS: Final[dict[str, str]] = {
 
 
 def similarity(name: str, truth: Any, predicted: Any) -> float:
-    """Return how alike two values of a field are, from 0 to 1, by the field's own comparison."""
+    """Return the similarity of two values of a field, 0 to 1, by the field's comparison."""
     return _COMPARISONS[name](truth, predicted)
 
 

@@ -33,12 +33,12 @@ def family_table(log_probabilities: LogProbabilities, labels: Labels) -> LogProb
 
 
 def families_of(truths: ClassIndices, labels: Labels) -> ClassIndices:
-    """Return the places of families of places of labels."""
+    """Return (n,) the indices of the families of label indices."""
     return _family_places(labels)[truths]
 
 
 def _family_places(labels: Labels) -> ClassIndices:
-    """Return (n_labels,) the place of each label's family."""
+    """Return (n_labels,) the index of each label's family."""
     families = [family for family, _ in labels.families]
     return np.array([families.index(labels.family_of(name)) for name in labels.names])
 
@@ -57,18 +57,18 @@ def choose(log_probabilities: LogProbabilities, truths: ClassIndices, wanted_ris
 
 
 def apply(policy: Policy, log_probabilities: LogProbabilities, labels: Labels) -> tuple[Mask, Mask]:
-    """Return, per image, whether the category is named and whether the family is; neither means no answer."""
-    surest, surest_family = (
+    """Return two (n,) masks: the category is predicted; the family is predicted. Neither: abstention."""
+    confidence, family_confidence = (
         np.exp(one.max(axis=1)) for one in (log_probabilities, family_table(log_probabilities, labels))
     )
-    names_category, names_family = (
-        confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)
-        for confidence, threshold in (
-            (surest, policy.category_threshold),
-            (surest_family, policy.family_threshold),
+    predicts_category, predicts_family = (
+        values >= threshold if threshold is not None else np.zeros(len(values), dtype=bool)
+        for values, threshold in (
+            (confidence, policy.category_threshold),
+            (family_confidence, policy.family_threshold),
         )
     )
-    return names_category, names_family & ~names_category
+    return predicts_category, predicts_family & ~predicts_category
 
 
 def summarise(
@@ -77,11 +77,11 @@ def summarise(
     wanted_risks: Sequence[float],
     labels: Labels,
 ) -> dict[str, Any]:
-    """Return what families bring on test.
+    """Return the metrics of back-off on test, with thresholds chosen on val.
 
-    accuracy, family_accuracy: of the likeliest category and of the family with the largest sum; family_of_category: how
-    often the family of the likeliest category is right; policies: per wanted risk the thresholds (null: val vouches for
-    none), the shares of images answered by category, by family and not at all, and what of each is right.
+    accuracy, family_accuracy: of the most likely category and of the most likely family; family_of_category: accuracy
+    of the most likely category's family; policies: per target risk the thresholds (null: none qualifies on val), the
+    shares of images with a predicted category, a predicted family and neither, and the accuracies.
     """
     table, truths = test
     return {
@@ -95,19 +95,19 @@ def summarise(
 
 
 def _judged(policy: Policy, table: LogProbabilities, truths: ClassIndices, labels: Labels) -> dict[str, Any]:
-    names_category, names_family = apply(policy, table, labels)
+    predicts_category, predicts_family = apply(policy, table, labels)
     right = top1(table, truths)[1]
     family_right = top1(family_table(table, labels), families_of(truths, labels))[1]
-    n_answered = int((names_category | names_family).sum())
-    n_wrong = int((names_category & ~right).sum() + (names_family & ~family_right).sum())
+    n_answered = int((predicts_category | predicts_family).sum())
+    n_wrong = int((predicts_category & ~right).sum() + (predicts_family & ~family_right).sum())
     return {
         "category_threshold": policy.category_threshold,
         "family_threshold": policy.family_threshold,
-        "share_category": float(names_category.mean()),
-        "share_family": float(names_family.mean()),
+        "share_category": float(predicts_category.mean()),
+        "share_family": float(predicts_family.mean()),
         "share_unanswered": 1 - n_answered / len(truths),
-        "accuracy_category": float(right[names_category].mean()) if names_category.any() else None,
-        "accuracy_family": float(family_right[names_family].mean()) if names_family.any() else None,
+        "accuracy_category": float(right[predicts_category].mean()) if predicts_category.any() else None,
+        "accuracy_family": float(family_right[predicts_family].mean()) if predicts_family.any() else None,
         "risk": n_wrong / n_answered if n_answered else None,
         "risk_interval": intervals.wilson_interval(n_wrong, n_answered) if n_answered else None,
     }

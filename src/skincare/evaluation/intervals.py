@@ -1,36 +1,38 @@
-"""Intervals and tests for shares measured on images of products; pure functions of counts.
+"""Intervals and tests for shares of images, from counts per product.
 
-The photos of one product are answered alike, so that products are drawn, never images. Everything is repeatable:
-a seed gives the draws, and nothing depends on the order of the predictions.
+Predictions for images of one product are correlated, so the bootstrap resamples products. All results are determined
+by the counts and the seed.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+_Key = TypeVar("_Key", bound=Hashable)
 
 _Z_95: Final = 1.959964
 _Z_POWER_80: Final = 0.841621
-# Below it two ends of an interval differ by rounding only.
-_SAME: Final = 1e-9
+# Smaller differences are rounding errors.
+_ROUNDING: Final = 1e-9
 
 
 def draw_products(n_products: int, seed: int, n_resamples: int) -> Floats:
-    """Return (n_resamples, n_products): how often each product is in each bootstrap sample."""
+    """Return (n_resamples, n_products), the frequency of each product in each bootstrap sample."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_products, np.full(n_products, 1 / n_products), size=n_resamples)
     return drawn.astype(np.float64)
 
 
-def percentile_interval(drawn: Floats, n_products: int) -> tuple[float, float]:
-    """Return the 95 % interval of a statistic from its bootstrap samples (NaN: undefined there).
+def percentile_interval(drawn: Floats, n_products: int) -> Interval:
+    """Return the 95 % interval of a statistic from its bootstrap samples (NaN: undefined in that sample).
 
-    Wider than the plain percentiles, which hide how little few products tell.
+    It is wider than the plain percentile interval, which is too narrow for few products.
     Source: T. Hesterberg, "What teachers should know about the bootstrap", 2015 (expanded percentile).
     """
     tail = stats.norm.cdf(-math.sqrt(n_products / (n_products - 1)) * stats.t.ppf(0.975, n_products - 1))
@@ -38,8 +40,13 @@ def percentile_interval(drawn: Floats, n_products: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def share_interval(hits: Floats, among: Floats, draws: Floats) -> tuple[float, float] | None:
-    """Return the 95 % interval of sum(hits) / sum(among), counts per product; None where there is nothing to share.
+def share_intervals(shares: Mapping[_Key, tuple[Floats, Floats]], draws: Floats) -> dict[_Key, Interval | None]:
+    """Return `share_interval` of each (hits, among)."""
+    return {key: share_interval(*share, draws) for key, share in shares.items()}
+
+
+def share_interval(hits: Floats, among: Floats, draws: Floats) -> Interval | None:
+    """Return the 95 % interval of sum(hits) / sum(among), counts per product; None if `among` is zero.
 
     draws: (n_resamples, products) of `draw_products`.
     """
@@ -51,24 +58,24 @@ def share_interval(hits: Floats, among: Floats, draws: Floats) -> tuple[float, f
     return interval_of_draws(float(hits.sum() / among.sum()), drawn, n_products)
 
 
-def interval_of_draws(value: float, drawn: Floats, n_products: int) -> tuple[float, float]:
+def interval_of_draws(value: float, drawn: Floats, n_products: int) -> Interval:
     """Return the 95 % interval of a value between 0 and 1 from its bootstrap samples.
 
-    Where drawing again teaches nothing, as when all answers are right, or none is: Wilson's, a product counting once.
+    If all samples are equal, as when all predictions are correct or none is, it is Wilson's interval of the products.
     """
     if n_products > 1:
         low, high = percentile_interval(drawn, n_products)
-        if high - low > _SAME:
+        if high - low > _ROUNDING:
             return low, high
     return wilson_interval(value * n_products, n_products)
 
 
-def difference_interval(drawn: Floats, n_products: int) -> tuple[float, float]:
-    """Return the 95 % interval of a difference of shares; one product alone says nothing."""
+def difference_interval(drawn: Floats, n_products: int) -> Interval:
+    """Return the 95 % interval of a difference of shares; -1 to 1 for a single product."""
     return percentile_interval(drawn, n_products) if n_products > 1 else (-1.0, 1.0)
 
 
-def wilson_interval(n_right: float, n: int) -> tuple[float, float]:
+def wilson_interval(n_right: float, n: int) -> Interval:
     """Return the 95 % interval of a share of independent images.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
@@ -80,32 +87,31 @@ def wilson_interval(n_right: float, n: int) -> tuple[float, float]:
 
 
 def exact_mcnemar(n_only_before_right: int, n_only_after_right: int) -> float:
-    """Return the two-sided p-value that images which only one of two models got right are split evenly.
+    """Return the two-sided p-value of McNemar's exact test on the images that one of two models classified correctly.
 
-    It takes images for independent, as they are not: `sign_flip_p` is the one for products.
+    It treats images as independent; `sign_flip_p` does not.
     """
     n = n_only_before_right + n_only_after_right
     return float(stats.binomtest(n_only_after_right, n).pvalue) if n else 1.0
 
 
 def sign_flip_p(changes: Sequence[float] | npt.NDArray[Any], seed: int, n_resamples: int) -> float:
-    """Return the two-sided p-value that the sum of the products' changes is nought.
+    """Return the two-sided p-value of the sum of the products' changes, by a sign-flip permutation test.
 
-    If the models were equally good, either could have given the other's answers about a product: each change keeps or
-    turns its sign. Source: B. Phipson and G. Smyth, "Permutation p-values should never be zero", 2010.
+    Under the null hypothesis the two models' predictions for a product are exchangeable, so each change has a random
+    sign. Source: B. Phipson and G. Smyth, "Permutation p-values should never be zero", 2010.
     """
     values = np.sort(np.abs(np.asarray(changes, dtype=np.float64)))
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(n_resamples, len(values)))
     observed = abs(float(np.sum(changes)))
-    return (1 + int((np.abs(signs @ values) >= observed - _SAME).sum())) / (1 + n_resamples)
+    return (1 + int((np.abs(signs @ values) >= observed - _ROUNDING).sum())) / (1 + n_resamples)
 
 
 def smallest_detectable_difference(n: int, discordant_share: float) -> float:
-    """Return the paired difference of two accuracies that n images show with 80 % power at the two-sided 5 % level.
+    """Return the paired difference of two accuracies that n images detect with 80 % power at the two-sided 5 % level.
 
     Source: the normal approximation of McNemar's test, n = (z_a sqrt(p) + z_b sqrt(p - d^2))^2 / d^2 with p the share
-    of images on which the two differ (R. J. Connor, Biometrics 43, 1987), solved for d. A difference of d needs at
-    least that share: p is never below d.
+    of images on which the two differ (R. J. Connor, Biometrics 43, 1987), solved for d. p is at least d.
     """
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -117,9 +123,9 @@ def smallest_detectable_difference(n: int, discordant_share: float) -> float:
 
 
 def smallest_detectable_difference_of_products(changes: Sequence[float] | npt.NDArray[Any], n: int) -> float:
-    """Return the same for images that come in products: `changes` are each product's, summed over its images.
+    """Return the same with images clustered in products; `changes`: (products,) sums over the images.
 
-    Source: (z_a + z_b) standard errors, the error as products vary (E. Miller, "Adding error bars to evals", 2024).
+    Source: (z_a + z_b) cluster-robust standard errors (E. Miller, "Adding error bars to evals", 2024).
     """
     values = np.asarray(changes, dtype=np.float64)
     return (_Z_95 + _Z_POWER_80) * math.sqrt(float((values**2).sum())) / n

@@ -1,7 +1,7 @@
-"""Scores with merged categories: labels that images hardly distinguish, such as Toner and Mist, count as one.
+"""Scores with merged categories: labels that look alike in images, such as Toner and Mist, count as one.
 
     groups = merging.parse(["Toner+Mist"], labels)
-    metrics.score(predictions, labels, merged=groups)  # what the stages write, with 13 categories
+    metrics.score(predictions, labels, merged=groups)  # the scores of 13 categories
     comparison.compare(merging.merge(before, groups, labels), merging.merge(after, groups, labels))
 
 The user chooses the groups before test is evaluated; the plain scores are always reported too.
@@ -23,7 +23,7 @@ _JOINED_BY: Final = " + "
 
 
 def parse(texts: Sequence[str], labels: Labels) -> tuple[Group, ...]:
-    """Return the groups of texts such as "Toner+Mist"; StageError for unknown, repeated or lonely categories."""
+    """Return the groups of texts such as "Toner+Mist"; StageError for unknown, repeated or single categories."""
     groups = tuple(tuple(name.strip() for name in text.split("+")) for text in texts)
     known = {name.casefold(): name for name in labels.names}
     unknown = sorted({name for group in groups for name in group if name.casefold() not in known})
@@ -37,15 +37,15 @@ def parse(texts: Sequence[str], labels: Labels) -> tuple[Group, ...]:
 
 
 def names(groups: Sequence[Group], labels: Labels) -> tuple[str, ...]:
-    """Return the names that are left, a group as "Toner + Mist" at the place of its first category."""
+    """Return the names after merging, a group as "Toner + Mist" at the position of its first category."""
     return tuple(dict.fromkeys(_renamed(groups, labels).values()))
 
 
 def merge(predictions: Sequence[Prediction], groups: Sequence[Group], labels: Labels) -> list[Prediction]:
     """Return predictions whose truth, category, candidates and log-probabilities are of the groups.
 
-    A group's probability is the sum of its members'; an answer stays as it was given, also where another group has
-    become likelier than it by that sum.
+    A group's probability is the sum of its members'. The predicted category is only renamed, even if another group has
+    a higher summed probability.
     """
     if not groups:
         return list(predictions)
@@ -72,4 +72,4 @@ def _renamed(groups: Sequence[Group], labels: Labels) -> dict[str, str]:
 def _summed(log_probabilities: Sequence[float], places: Sequence[Sequence[int]]) -> tuple[float, ...]:
     if not log_probabilities:
         return ()
-    return tuple(float(np.logaddexp.reduce([log_probabilities[i] for i in some])) for some in places)
+    return tuple(float(np.logaddexp.reduce([log_probabilities[i] for i in members])) for members in places)

@@ -1,9 +1,8 @@
 """Metrics of predictions: predictions in, scores with intervals out.
 
 A prediction without a label counts as wrong in accuracy and recall, and in no category's precision. Macro means are
-over the categories of the images (in a bootstrap sample: of its images), not over those that are only predicted.
-Intervals resample products, not images: predictions for images of one product are correlated, so that 200 images of
-80 products carry little more information than 80.
+over the true categories of the images (in a bootstrap sample: of its images). Intervals resample products, not images:
+predictions for images of one product are correlated, so 200 images of 80 products are hardly more informative than 80.
 """
 
 from collections import Counter
@@ -20,10 +19,12 @@ from skincare.inference.predictions import Prediction
 from skincare.labels import Labels
 
 Floats = npt.NDArray[np.float64]
+# Hits and cases of each product, (products,) each: the share is sum(hits) / sum(cases).
+Share = tuple[Floats, Floats]
 
 
 class LabelledPrediction(Protocol):
-    """What a comparison needs of an answer; a Prediction has it."""
+    """The attributes of a prediction that comparisons use."""
 
     @property
     def image_id(self) -> str:
@@ -31,20 +32,20 @@ class LabelledPrediction(Protocol):
 
     @property
     def product_id(self) -> str:
-        """Return the id of the product that it shows."""
+        """Return the id of the product in the image."""
 
     @property
     def truth(self) -> str:
-        """Return its category."""
+        """Return the true category."""
 
     @property
     def category(self) -> str | None:
-        """Return the category that was answered; None for no category."""
+        """Return the predicted category; None for none."""
 
 
 @dataclass(frozen=True)
 class CategoryScore:
-    """One category; precision, recall and f1 are 0 where nothing defines them, their intervals then None."""
+    """Scores of one category; precision, recall and f1 are 0 and their intervals None where they are undefined."""
 
     category: str
     n: int
@@ -62,12 +63,12 @@ class CategoryScore:
 class Scores:
     """All scores of a set of predictions, as shares.
 
-    *_low, *_high: 95 % interval by a bootstrap over products; coverage: share of answers that name a category;
-    selective_accuracy: accuracy among those; parent_accuracy: share in the right family of categories;
-    hierarchical_distance: mean over answers that name a category, 0 for the right one, 1 for another of its family, 2
-    for another family; errors_in_family: the share of those wrong that stay in the family (None: none is wrong);
-    categories: all labels (or the merged ones), in their order; confusion: a row of counts per true category, the last
-    column no category.
+    *_low, *_high: 95 % interval by a bootstrap over products; coverage: share of images with a predicted category;
+    selective_accuracy: accuracy of those; parent_accuracy: share with the true family of categories;
+    hierarchical_distance: mean over predicted categories of 0 for the true one, 1 for another of its family, 2 for
+    another family; errors_in_family: share of wrong categories in the true family (None: none is wrong); categories:
+    all labels (or the merged ones), in their order; confusion: a row of counts per true category, the last column no
+    category.
     """
 
     n: int
@@ -105,36 +106,41 @@ def score(
 ) -> Scores:  # fmt: skip
     """Score predictions; their order does not matter.
 
-    Categories that `merged` puts into one group count as one, except for what concerns families.
+    merged: groups of categories that count as one, except in the scores of families.
     Raises StageError when there are no predictions.
     """
     if not predictions:
         raise StageError("There are no predictions to score")
     names = merging.names(merged, labels)
     counts = confusion_by_product(merging.merge(predictions, merged, labels), names)
+    family_counts = confusion_by_product(predictions, labels.names)
+    shares = _shares(counts, names) | _family_shares(family_counts, labels)
+    # All is counted before the bootstrap, so that every interval is of the same samples.
     draws = intervals.draw_products(len(counts), seed, n_resamples)
+    drawn_f1 = macro_f1(np.tensordot(draws, counts, axes=1))
+    found = intervals.share_intervals(shares, draws)
     confusion = counts.sum(axis=0)
-    precision, recall, f1 = _per_category(confusion)
-    support = confusion.sum(axis=1)
-    weights, seen = support / support.sum(), support > 0
+    f1 = float(macro_f1(confusion))
+    f1_low, f1_high = intervals.interval_of_draws(f1, drawn_f1, len(counts))
+    overall = {name: interval or (0.0, 1.0) for (name, category), interval in found.items() if not category}
     return Scores(
         n=len(predictions),
         n_products=len(counts),
-        **_overall(counts, draws),
-        **_families(confusion_by_product(predictions, labels.names), draws, labels),
-        precision_weighted=float(precision @ weights),
-        recall_weighted=float(recall @ weights),
-        f1_weighted=float(f1 @ weights),
-        precision_macro=float(precision[seen].mean()),
-        recall_macro=float(recall[seen].mean()),
-        categories=tuple(_category_score(i, name, counts, draws) for i, name in enumerate(names)),
+        **{name: _value(*shares[name, ""]) for name in overall},
+        **{f"{name}_{end}": both[i] for name, both in overall.items() for i, end in enumerate(("low", "high"))},
+        **_weighted(confusion),
+        f1_macro=f1,
+        f1_macro_low=f1_low,
+        f1_macro_high=f1_high,
+        **_family_errors(family_counts.sum(axis=0), labels),
+        categories=tuple(_category_score(i, name, counts, found) for i, name in enumerate(names)),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         statuses=dict(sorted(Counter(one.status for one in predictions).items())),
     )
 
 
 def confusion_by_product(predictions: Sequence[LabelledPrediction], names: Sequence[str]) -> Floats:
-    """Return (products, k, k + 1) counts of truth x answer, products sorted by id; the last column is no category."""
+    """Return (products, k, k + 1) counts, true x predicted, products sorted by id; the last column is no category."""
     products = {product_id: i for i, product_id in enumerate(sorted({one.product_id for one in predictions}))}
     place: dict[str | None, int] = {**{name: i for i, name in enumerate(names)}, None: len(names)}
     counts = np.zeros((len(products), len(names), len(names) + 1))
@@ -144,7 +150,7 @@ def confusion_by_product(predictions: Sequence[LabelledPrediction], names: Seque
 
 
 def macro_f1(confusions: Floats) -> Floats:
-    """Return the macro F1 of (..., k, k + 1) counts, over the categories that each shows."""
+    """Return the macro F1 of (..., k, k + 1) counts, over the categories with images."""
     shown = confusions.sum(axis=-1) > 0
     f1 = _per_category(confusions)[2]
     return (f1 * shown).sum(axis=-1) / shown.sum(axis=-1)
@@ -156,7 +162,7 @@ def to_json(result: Any) -> dict[str, Any]:
 
 
 def scores_from_json(value: Mapping[str, Any]) -> Scores:
-    """Return what `to_json` was given; StageError when it cannot be."""
+    """Return the scores that `to_json` wrote; raises StageError for other content."""
     try:
         return Scores(
             **{
@@ -177,61 +183,81 @@ def headline(scores: Scores) -> str:
     )
 
 
-def _overall(counts: Floats, draws: Floats) -> dict[str, float]:
-    """Return what every answer has a part in, each with its interval."""
+def _shares(counts: Floats, names: Sequence[str]) -> dict[tuple[str, str], Share]:
+    """Return (metric, category) -> its share; category "": of all images."""
     n, n_answered = counts.sum(axis=(1, 2)), counts[:, :, :-1].sum(axis=(1, 2))
     n_right = np.trace(counts, axis1=1, axis2=2)
-    f1 = float(macro_f1(counts.sum(axis=0)))
-    drawn_f1 = macro_f1(np.tensordot(draws, counts, axes=1))
-    f1_low, f1_high = intervals.interval_of_draws(f1, drawn_f1, len(counts))
-    return {
-        **_share("accuracy", n_right, n, draws),
-        **_share("coverage", n_answered, n, draws),
-        **_share("selective_accuracy", n_right, n_answered, draws),
-        "f1_macro": f1,
-        "f1_macro_low": f1_low,
-        "f1_macro_high": f1_high,
+    shares: dict[tuple[str, str], Share] = {
+        ("accuracy", ""): (n_right, n),
+        ("coverage", ""): (n_answered, n),
+        ("selective_accuracy", ""): (n_right, n_answered),
     }
+    for place, name in enumerate(names):
+        right, true, predicted = counts[:, place, place], counts[:, place].sum(axis=1), counts[:, :, place].sum(axis=1)
+        shares["precision", name] = right, predicted
+        shares["recall", name] = right, true
+        # The Jaccard index J: F1 = 2 J / (1 + J), which rises with J.
+        shares["jaccard", name] = right, true + predicted - right
+    return shares
 
 
-def _families(counts: Floats, draws: Floats, labels: Labels) -> dict[str, Any]:
-    """Return how far wrong answers go, for (products, k, k + 1) counts."""
-    of = [labels.family_of(name) for name in labels.names]
-    is_family = np.array([[one == other for other in of] for one in of])
-    answered = counts[:, :, :-1]
-    n_in_family = (answered * is_family).sum(axis=(1, 2))
-    n_right, n_answered = np.trace(answered, axis1=1, axis2=2).sum(), answered.sum()
-    n_near, n_wrong = n_in_family.sum() - n_right, n_answered - n_right
+def _family_shares(counts: Floats, labels: Labels) -> dict[tuple[str, str], Share]:
+    n_in_family = (counts[:, :, :-1] * _is_same_family(labels)).sum(axis=(1, 2))
+    return {("parent_accuracy", ""): (n_in_family, counts.sum(axis=(1, 2)))}
+
+
+def _is_same_family(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Return (k, k) whether two labels are in the same family."""
+    families = [labels.family_of(name) for name in labels.names]
+    return np.array([[one == other for other in families] for one in families])
+
+
+def _family_errors(confusion: Floats, labels: Labels) -> dict[str, Any]:
+    """Return the mean distance and the share of errors within the family of a (k, k + 1) confusion matrix."""
+    answered = confusion[:, :-1]
+    n_right, n_answered = np.trace(answered), answered.sum()
+    n_near, n_wrong = (answered * _is_same_family(labels)).sum() - n_right, n_answered - n_right
     return {
-        **_share("parent_accuracy", n_in_family, counts.sum(axis=(1, 2)), draws),
         "hierarchical_distance": float((2 * n_wrong - n_near) / max(n_answered, 1)),
         "errors_in_family": float(n_near / n_wrong) if n_wrong else None,
     }
 
 
-def _share(name: str, hits: Floats, among: Floats, draws: Floats) -> dict[str, float]:
-    """Return a share and its interval; 0, and nothing known, where there is nothing to share."""
-    low, high = intervals.share_interval(hits, among, draws) or (0.0, 1.0)
-    return {name: float(hits.sum() / max(among.sum(), 1)), f"{name}_low": low, f"{name}_high": high}
+def _weighted(confusion: Floats) -> dict[str, float]:
+    """Return precision, recall and F1 weighted by support, and the macro means of the first two."""
+    precision, recall, f1 = _per_category(confusion)
+    support = confusion.sum(axis=1)
+    weights, seen = support / support.sum(), support > 0
+    return {
+        "precision_weighted": float(precision @ weights),
+        "recall_weighted": float(recall @ weights),
+        "f1_weighted": float(f1 @ weights),
+        "precision_macro": float(precision[seen].mean()),
+        "recall_macro": float(recall[seen].mean()),
+    }
 
 
-def _category_score(place: int, name: str, counts: Floats, draws: Floats) -> CategoryScore:
-    precision, recall, f1 = _per_category(counts.sum(axis=0))
-    right, shown = counts[:, place, place], counts[:, place].sum(axis=1)
-    answered = counts[:, :, place].sum(axis=1)
-    # Of the images that are of the category or taken for it, the right ones: F1 rises with that share alone.
-    overlap = intervals.share_interval(right, shown + answered - right, draws)
+def _value(hits: Floats, among: Floats) -> float:
+    return float(hits.sum() / max(among.sum(), 1))
+
+
+def _category_score(
+    place: int, name: str, counts: Floats, found: Mapping[tuple[str, str], tuple[float, float] | None]
+) -> CategoryScore:
+    precision, recall, f1 = (float(values[place]) for values in _per_category(counts.sum(axis=0)))
+    n_by_product = counts[:, place].sum(axis=1)
+    jaccard = found["jaccard", name]
     return CategoryScore(
         category=name,
-        n=int(shown.sum()),
-        n_products=int(np.count_nonzero(shown)),
-        precision=float(precision[place]),
-        recall=float(recall[place]),
-        f1=float(f1[place]),
+        n=int(n_by_product.sum()),
+        n_products=int(np.count_nonzero(n_by_product)),
+        precision=precision,
+        recall=recall,
+        f1=f1,
         n_unknown=int(counts[:, place, -1].sum()),
-        precision_interval=intervals.share_interval(right, answered, draws),
-        recall_interval=intervals.share_interval(right, shown, draws),
-        f1_interval=(2 * overlap[0] / (1 + overlap[0]), 2 * overlap[1] / (1 + overlap[1])) if overlap else None,
+        precision_interval=found["precision", name],
+        recall_interval=found["recall", name],
+        f1_interval=(2 * jaccard[0] / (1 + jaccard[0]), 2 * jaccard[1] / (1 + jaccard[1])) if jaccard else None,
     )
 
 
@@ -241,7 +267,7 @@ def _category_from_json(value: Mapping[str, Any]) -> CategoryScore:
 
 
 def _per_category(confusions: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return precision, recall and F1, (..., k) each, of (..., k, k + 1) counts; 0 where nothing defines them."""
+    """Return precision, recall and F1, (..., k) each, of (..., k, k + 1) counts; 0 where they are undefined."""
     right = np.diagonal(confusions, axis1=-2, axis2=-1)
     answered, support = confusions[..., :-1].sum(axis=-2), confusions.sum(axis=-1)
     return (

@@ -1,7 +1,4 @@
-"""The baseline by product name: names in, log-probabilities of the labels out; pure functions.
-
-It is the strongest simple baseline, since a pack states little more than the name.
-"""
+"""The baseline that classifies product names: names in, log-probabilities of the labels out; pure functions."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -20,7 +17,7 @@ from skincare.product.sizes import name_family
 LogProbabilities = npt.NDArray[np.float64]
 
 N_FOLDS: Final = 5
-# A category that was never seen is not impossible.
+# The log-probability of a category without training examples.
 NEVER: Final = -30.0
 
 
@@ -28,12 +25,12 @@ def name_model(strength: float) -> Any:
     """Return an untrained pipeline from names to categories; a larger `strength` regularises less."""
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    # Names are short: they bear less regularisation than images.
+    # Names are short and need less regularisation than image features.
     return make_pipeline(make_union(letters, words), LogisticRegression(C=100 * strength, max_iter=2000))
 
 
 def log_probabilities(model: Any, inputs: Any, labels: Labels) -> LogProbabilities:
-    """Return (n, k) log-probabilities of a trained scikit-learn classifier, whichever categories it has seen."""
+    """Return (n, k) log-probabilities of a fitted scikit-learn classifier; NEVER for labels absent from train."""
     found = model.predict_log_proba(inputs)
     table = np.full((len(found), len(labels)), NEVER)
     table[:, [labels.index(name) for name in model.classes_]] = found
@@ -41,10 +38,10 @@ def log_probabilities(model: Any, inputs: Any, labels: Labels) -> LogProbabiliti
 
 
 def cross_validate(products: Sequence[Product], seed: int, labels: Labels) -> LogProbabilities | None:
-    """Return (products, k) log-probabilities, each by a model that has not seen its family of names.
+    """Return (products, k) log-probabilities, each by a model trained without its family of names.
 
-    Five folds, stratified; the sizes of one product ("50ml", "200ml") are in one fold. None where a category has fewer
-    families than there are folds. Nothing is chosen, so that no validation set is needed.
+    Five folds, stratified; the sizes of one product ("50ml", "200ml") are in one fold. None if a category has fewer
+    families than folds. There are no hyperparameters to choose, so no validation set is needed.
     """
     names, categories = [one.name for one in products], np.array([one.category for one in products])
     families = [name_family(name) for name in names]

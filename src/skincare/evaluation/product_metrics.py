@@ -1,15 +1,15 @@
 """Metrics of structured answers: true and predicted products in, scores per field with intervals out; pure functions.
 
-A field is scored where its truth is known; a predicted value whose truth is merely unknown is counted (`n_unscored`),
-never as an error. Each scored field of an image ends as one of
+A field is scored if its truth is known; a predicted value without a known truth is counted in `n_unscored`, not as an
+error. The outcome of a scored field is one of
 
-    correct       the values agree, as the field's own comparison decides
-    substituted   there is a value, and it is another one
-    omitted       there is no value, though the truth has one
-    invented      there is a value, though it is known that there is none
+    correct       the values agree by the field's comparison
+    substituted   the predicted value differs from the true one
+    omitted       no value is predicted, but the product has one
+    invented      a value is predicted, but the product is known to have none
 
-so that precision = correct / (correct + substituted + invented), recall = correct / (correct + substituted + omitted).
-Images of one product are answered alike: intervals draw products, as everywhere (`skincare.evaluation.intervals`).
+Precision = correct / (correct + substituted + invented), recall = correct / (correct + substituted + omitted).
+Intervals resample products (`skincare.evaluation.intervals`).
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ from skincare.product.schema import FIELDS, Product
 Outcome = Literal["correct", "substituted", "omitted", "invented"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("correct", "substituted", "omitted", "invented")
 
-# A text or a list counts as correct from this similarity on; ANLS has the same threshold.
+# Minimum similarity of a correct text or list; ANLS has the same threshold.
 # Source: A. F. Biten et al., "Scene Text Visual Question Answering", ICCV 2019.
 MIN_SIMILARITY: Final = 0.5
 
@@ -37,7 +37,7 @@ MIN_SIMILARITY: Final = 0.5
 class ScoredProduct:
     """The structured answer for one image, with its truth.
 
-    absent: fields of which it is known that the product has no value. confidences: field -> probability of its value.
+    absent: fields that the product is known to lack. confidences: field -> probability of its value.
     """
 
     image_id: str
@@ -51,7 +51,7 @@ class ScoredProduct:
 
 @dataclass(frozen=True)
 class FieldScores:
-    """Scores of one field over the images whose truth is known; None where nothing can be divided."""
+    """Scores of one field over the images with a known truth; None where the denominator is zero."""
 
     field: str
     n_known: int
@@ -85,7 +85,7 @@ class ProductScores:
 
 @dataclass(frozen=True)
 class PairedField:
-    """The second system's share of correct values minus the first's, over the images whose truth is known."""
+    """The second system's share of correct values minus the first's, over the images with a known truth."""
 
     n_known: int
     difference: float
@@ -99,7 +99,7 @@ def compare(
 ) -> dict[str, PairedField]:
     """Return, per field, the difference of two systems' shares of correct values on the same images.
 
-    Raises ValueError where the systems answered about other images or were scored against other truths.
+    Raises ValueError if the images or truths of the systems differ.
     """
     pairs = _paired(first, second)
     products = sorted({one.product_id for one, _ in pairs})
@@ -134,12 +134,12 @@ def _paired(
     one, other = ({answer.image_id: answer for answer in answers} for answers in (first, second))
     truths = [{key: (answer.product_id, answer.truth) for key, answer in by_id.items()} for by_id in (one, other)]
     if not one or truths[0] != truths[1] or (len(one), len(other)) != (len(first), len(second)):
-        raise ValueError("only answers about the same images, each once, with the same truths can be compared")
+        raise ValueError("only systems with one answer for each of the same images and the same truths can be compared")
     return [(one[key], other[key]) for key in sorted(one)]
 
 
 def outcome(one: ScoredProduct, name: str) -> Outcome | None:
-    """Return how a field of an answer ended; None where its truth is not known."""
+    """Return the outcome of a field of an answer; None if its truth is unknown."""
     truth, predicted = getattr(one.truth, name), getattr(one.predicted, name) if one.predicted else None
     if truth is None:
         return "invented" if predicted is not None and name in one.absent else None
@@ -149,14 +149,14 @@ def outcome(one: ScoredProduct, name: str) -> Outcome | None:
 
 
 def document_score(one: ScoredProduct) -> float:
-    """Return the ANLS* of a whole answer over the fields whose truth is known."""
+    """Return the ANLS* of an answer over the fields with a known truth."""
     known = {name: value for name in FIELDS if (value := getattr(one.truth, name)) is not None}
     answered = {name: getattr(one.predicted, name) if one.predicted else None for name in known}
     return document_similarity(known, answered)
 
 
 def score(answers: Sequence[ScoredProduct], seed: int = 0, n_resamples: int = 2000) -> ProductScores:
-    """Return the scores of answers, one per image; raises ValueError where there are none."""
+    """Return the scores of answers, one per image; raises ValueError without answers."""
     if not answers:
         raise ValueError("no structured answers to score")
     ordered = sorted(answers, key=lambda one: one.image_id)
@@ -186,13 +186,13 @@ def _field_scores(
     outcomes = [outcome(one, name) for one in answers]
     counts = Counter(one for one in outcomes if one)
     hits, n_predicted, n_true = (
-        _per_product(rows, np.array([one in some for one in outcomes]), draws.shape[1])
-        for some in (("correct",), ("correct", "substituted", "invented"), ("correct", "substituted", "omitted"))
+        _per_product(rows, np.array([one in counted for one in outcomes]), draws.shape[1])
+        for counted in (("correct",), ("correct", "substituted", "invented"), ("correct", "substituted", "omitted"))
     )
-    # F1 = 2 hits / (predicted + true) is a share, so that its interval is a share's.
+    # F1 = 2 hits / (predicted + true) is a share too.
     interval = intervals.share_interval(2 * hits, n_predicted + n_true, draws)
     known = [
-        one for one, ended in zip(answers, outcomes, strict=True) if ended and getattr(one.truth, name) is not None
+        one for one, result in zip(answers, outcomes, strict=True) if result and getattr(one.truth, name) is not None
     ]
     similarities = [_similarity_of(one, name) for one in known]
     return FieldScores(
@@ -215,7 +215,7 @@ def _field_scores(
 def _per_product(
     rows: npt.NDArray[np.int_], values: npt.NDArray[np.float64 | np.bool_] | None = None, n_products: int = 0
 ) -> intervals.Floats:
-    """Return each product's sum of the values of its images; of ones by default."""
+    """Return (products,) sums of the values of the images; values: ones by default."""
     return np.bincount(rows, values, n_products).astype(np.float64)
 
 

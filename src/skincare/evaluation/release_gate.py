@@ -1,10 +1,10 @@
-"""Whether a new model may take the place of an old one: paired on the same images, with an interval over products.
+"""The release gate: a paired comparison of a new model with a baseline on the same images.
 
-    python src/report.py --write-gate-baseline baseline.json      once, after the run that others must not fall behind
+    python src/report.py --write-gate-baseline baseline.json      once, after the run that is the baseline
     python src/report.py --gate baseline.json                     after every later run on the same test images
 
-A baseline is one JSON object: `kind`, `version`, where it came from (`model`, `run`, `git_commit`), and
-`answers`, a list of {"image_id", "product_id", "truth", "category"}, category null where the answer named none.
+A baseline is one JSON object: `kind`, `version`, the source (`model`, `run`, `git_commit`), and `answers`, a list of
+{"image_id", "product_id", "truth", "category"}; category is null for a prediction without one.
 """
 
 import json
@@ -22,20 +22,20 @@ from skincare.labels import Labels
 
 _KIND: Final = "skincare gate baseline"
 _VERSION: Final = 1
-# A hundred thousand answers take 12 MB.
+# 100,000 predictions take 12 MB.
 _MAX_BYTES: Final = 64_000_000
 _REMEDY: Final = "Write it with `python src/report.py --write-gate-baseline FILE` after a finished run."
 
 
 class GateBaselineError(StageError):
-    """The baseline cannot be compared with; another must be provided."""
+    """The baseline file is damaged or of other images."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class GatePrediction:
-    """What a baseline keeps of an answer."""
+    """A prediction as a baseline stores it."""
 
     image_id: str
     product_id: str
@@ -45,18 +45,18 @@ class GatePrediction:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The answers that a candidate is compared with, and where they came from."""
+    """The predictions that a candidate is compared with, and their source."""
 
     source: Mapping[str, str]
-    answers: tuple[GatePrediction, ...]
+    predictions: tuple[GatePrediction, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The accuracy of a candidate against a baseline's; difference is candidate - baseline.
+    """The result of a gate; difference is the candidate's accuracy minus the baseline's.
 
-    verdict: failed if the whole 95 % interval of the difference lies below `margin`, passed if none of it does,
-    inconclusive otherwise; only `failed` fails the gate.
+    verdict: failed if the 95 % interval of the difference is below `margin`, passed if it is not below `margin` at any
+    point, else inconclusive. Only `failed` fails the gate.
     """
 
     verdict: Literal["passed", "inconclusive", "failed"]
@@ -80,13 +80,13 @@ class Verdict:
 
 
 def judge(baseline: Baseline, candidate: Sequence[LabelledPrediction], margin: float) -> Verdict:
-    """Compare a candidate's answers; raises GateBaselineError when they are about other images."""
+    """Compare a candidate with the baseline; raises GateBaselineError if the images differ."""
     if not (math.isfinite(margin) and -1 <= margin <= 1):
         raise StageError(f"--gate-margin is a difference of shares, -1 to 1 (0.02 is two points), not {margin}")
     try:
-        found = compare(baseline.answers, candidate)
+        found = compare(baseline.predictions, candidate)
     except StageError as error:
-        raise GateBaselineError(_difference(baseline.answers, candidate)) from error
+        raise GateBaselineError(_difference(baseline.predictions, candidate)) from error
     low, high = found.difference_low, found.difference_high
     return Verdict(
         verdict="failed" if high < margin else "passed" if low >= margin else "inconclusive",
@@ -102,9 +102,9 @@ def judge(baseline: Baseline, candidate: Sequence[LabelledPrediction], margin: f
     )
 
 
-def write_baseline(path: Path, answers: Sequence[LabelledPrediction], source: Mapping[str, str]) -> None:
-    """Write answers, sorted by image id, for later gates."""
-    rows = [asdict(GatePrediction(one.image_id, one.product_id, one.truth, one.category)) for one in answers]
+def write_baseline(path: Path, predictions: Sequence[LabelledPrediction], source: Mapping[str, str]) -> None:
+    """Write predictions, sorted by image id, as a baseline."""
+    rows = [asdict(GatePrediction(one.image_id, one.product_id, one.truth, one.category)) for one in predictions]
     rows.sort(key=lambda row: row["image_id"])
     write_json(path, {"kind": _KIND, "version": _VERSION, **source, "answers": rows})
 
@@ -147,7 +147,7 @@ def _answer(number: int, value: Any, labels: Labels) -> GatePrediction:
 
 
 def _difference(baseline: Sequence[GatePrediction], candidate: Sequence[LabelledPrediction]) -> str:
-    """Say how the images of two sets of answers differ."""
+    """Describe how the images of baseline and candidate differ."""
     first, second = ({one.image_id: (one.truth, one.product_id) for one in part} for part in (baseline, candidate))
     alone, new = sorted(first.keys() - second.keys()), sorted(second.keys() - first.keys())
     other = sorted(i for i in first.keys() & second.keys() if first[i] != second[i])

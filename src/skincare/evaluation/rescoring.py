@@ -1,4 +1,4 @@
-"""Scores of stored predictions, written next to them; every stage that scores writes the same files."""
+"""Scoring of stored predictions; the scores are written next to them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from skincare.paths import Layout
 
 
 def metrics_file(file: Path) -> Path:
-    """Return where the scores of a file of predictions go: `test_metrics.json` for `test_predictions.jsonl`."""
+    """Return the file of the scores of a file of predictions: `test_metrics.json` for `test_predictions.jsonl`."""
     name = file.stem.removesuffix("predictions").removesuffix("_")
     return file.with_name(f"{name}_metrics.json" if name else "metrics.json")
 
 
 def rescore(file: Path, labels: Labels) -> tuple[list[Prediction], list[Prediction], Scores]:
-    """Read kept texts with today's parser, write predictions and scores; return the old, the new and their scores.
+    """Parse the stored outputs again and write predictions and scores; return old and new predictions and scores.
 
-    Raises StageError for a file that holds two answers about one image.
+    Raises StageError for a file with two predictions of one image.
     """
     old = predictions.read_jsonl(file, labels)
     if len({one.image_id for one in old}) < len(old):
-        raise StageError(f"{file}: two answers about one image; answers of different decoders are scored apart")
+        raise StageError(f"{file}: two predictions of one image; score predictions of different decoders separately")
     new = [predictions.parsed(one, labels) for one in old]
     scores = metrics.score(new, labels)
     predictions.write_jsonl(file, new)
@@ -35,20 +35,20 @@ def rescore(file: Path, labels: Labels) -> tuple[list[Prediction], list[Predicti
 
 
 def rescore_merged(
-    file: Path, answered: Sequence[Prediction], groups: Sequence[merging.Group], labels: Labels
+    file: Path, predicted: Sequence[Prediction], groups: Sequence[merging.Group], labels: Labels
 ) -> Scores:
     """Write and return the scores with merged categories, next to the plain ones."""
-    scores = metrics.score(answered, labels, merged=groups)
+    scores = metrics.score(predicted, labels, merged=groups)
     plain = metrics_file(file)
     write_json(plain.with_name(f"{plain.stem}_merged.json"), metrics.to_json(scores))
     return scores
 
 
-def compare_with_zero_shot(layout: Layout, folder: Path, answered: Sequence[Prediction]) -> None:
+def compare_with_zero_shot(layout: Layout, folder: Path, predicted: Sequence[Prediction]) -> None:
     """Write folder/comparison.json if the untrained model was evaluated on the same images."""
     before = layout.zero_shot / "predictions.jsonl"
     if not before.is_file():
         return
     zero_shot = predictions.read_jsonl(before, labels_of(layout))
-    if comparison.have_same_images(zero_shot, answered):
-        write_json(folder / "comparison.json", metrics.to_json(comparison.compare(zero_shot, answered)))
+    if comparison.have_same_images(zero_shot, predicted):
+        write_json(folder / "comparison.json", metrics.to_json(comparison.compare(zero_shot, predicted)))

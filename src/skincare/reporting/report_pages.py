@@ -5,7 +5,7 @@ Text from shops and models is escaped. The templates are in `templates/`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment
 
@@ -16,16 +16,21 @@ from skincare.reporting import export_views, reader_views, report_texts, report_
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
 
 
-def html(data: ReportData) -> str:
-    """Return the page; equal data give equal text."""
-    return environment(autoescape=True).get_template("report.html.j2").render(_context(data))
+class Pages(NamedTuple):
+    """The report in both formats; equal data give equal text."""
+
+    html: str
+    markdown: str
 
 
-def markdown(data: ReportData, root: Path) -> str:
-    """Return the report as Markdown with relative paths from `root` to the plots."""
+def render(data: ReportData, root: Path) -> Pages:
+    """Return both pages; the paths to plots in Markdown are relative to `root`."""
+    context = _context(data)
     plots = {name: path.relative_to(root).as_posix() for name, path in data.plots.items()}
-    template = environment(autoescape=False).get_template("report.md.j2")
-    return template.render({**_context(data), "plots": plots})
+    return Pages(
+        environment(autoescape=True).get_template("report.html.j2").render(context),
+        environment(autoescape=False).get_template("report.md.j2").render({**context, "plots": plots}),
+    )
 
 
 def environment(*, autoescape: bool) -> Environment:
