@@ -38,7 +38,7 @@ def test_help_does_not_import_torch(stage):
 
 
 @pytest.mark.parametrize(
-    "stage", ["zero_shot", "predict", "baselines", "ablations", "explain", "score", "fuse", "runs"]
+    "stage", ["zero_shot", "predict", "baselines", "ablations", "explain", "score", "fuse", "runs", "export"]
 )
 def test_help_of_the_model_stages_does_not_import_torch(stage):
     exit_line, imported, text = run_stage(stage, "--help")

@@ -189,6 +189,14 @@ class Layout:
         """Return the name under which a replaced run is for the moment of its removal."""
         return f".old/{run}"
 
+    def exported_model(self, name: str) -> Path:
+        """Return the folder of a checkpoint that export.py wrote."""
+        return self.root / "models" / "exported" / name
+
+    def export_record(self, name: str) -> Path:
+        """Return the JSON of an export's evaluation and of its layer pruning."""
+        return self.root / "log" / "export" / f"{name}.json"
+
     @property
     def finetune_plan(self) -> Path:
         return self.root / "log" / "finetune_plan.json"

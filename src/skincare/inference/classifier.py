@@ -86,7 +86,7 @@ class Classifier:
         """
         check_same_labels(Path(source), labels)
         encoder = PromptEncoder(load_processor(source, limits), labels)
-        model = load_model(source, default_device(), dtype=dtype).requires_grad_(False)
+        model = load_model(source, default_device(), dtype=dtype, accepts_quantised=True).requires_grad_(False)
         network = CachedQwen2VL(model, n_uncached_blocks)
         network.load_head(Path(source), len(labels))
         return cls(network, encoder, files, source=source, **options)

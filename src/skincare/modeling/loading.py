@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from skincare.errors import MissingInputError, StageError
 from skincare.modeling.out_of_memory import explained
+from skincare.modeling.quantisation import silence_casts
 from skincare.modeling.settings import Dtype, PixelLimits
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
@@ -52,10 +53,11 @@ def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any
     return processor
 
 
-def load_config(source: str | Path, attention: str = "sdpa") -> Any:
+def load_config(source: str | Path, attention: str = "sdpa", *, accepts_quantised: bool = False) -> Any:
     """Return the checkpoint's configuration, without its weights; raises as `load_model` does.
 
-    Raises StageError also for a quantised checkpoint and for an `attention` that is not available.
+    Raises StageError also for an `attention` that is not available and for a quantised checkpoint, which cannot be
+    trained; inference accepts one that bitsandbytes made.
     """
     try:
         config = AutoConfig.from_pretrained(_local_folder(source), local_files_only=True)
@@ -63,7 +65,8 @@ def load_config(source: str | Path, attention: str = "sdpa") -> Any:
         raise StageError(f"{source}: its configuration cannot be loaded ({_first_line(error)})") from error
     if config.model_type != "qwen2_vl":
         raise StageError(f"{source}: a model of type {config.model_type}, not qwen2_vl")
-    if getattr(config, "quantization_config", None):
+    quantised = getattr(config, "quantization_config", None)
+    if quantised and not (accepts_quantised and quantised.get("quant_method") == "bitsandbytes"):
         raise StageError(
             f"{source}: its weights are quantised already; name the checkpoint that it was made from (recipes ending "
             "in -qlora4 or -qlora8 quantise that themselves)"
@@ -90,17 +93,20 @@ def _require_flash_attention(config: Any) -> None:
 
 def load_model(
     source: str | Path, device: torch.device, attention: str = "sdpa", quantisation: Any = None, *,
-    dtype: Dtype = "auto",
+    dtype: Dtype = "auto", accepts_quantised: bool = False,
 ) -> Any:  # fmt: skip
     """Return the checkpoint's Qwen2VLForConditionalGeneration in evaluation mode.
 
     `dtype` auto is the one it was saved in, but bfloat16 for float16, which overflows under autocast.
     Raises MissingInputError if the source is not available, StageError if its weights do not fit.
     """
-    config, folder = load_config(source, attention), _local_folder(source)
+    config, folder = load_config(source, attention, accepts_quantised=accepts_quantised), _local_folder(source)
+    is_quantised = bool(quantisation) or hasattr(config, "quantization_config")
     is_half = _is_half(config, folder)
     if is_half and dtype == "auto":
         logger.warning("%s is saved in float16; loaded as bfloat16, which has the range that training needs", source)
+    if is_quantised:
+        silence_casts()
     disable_progress_bar()  # ours is the one bar of a stage
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -110,7 +116,8 @@ def load_model(
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            quantization_config=quantisation,
+            # An explicit None would ignore the configuration of a checkpoint that is quantised.
+            **({"quantization_config": quantisation} if quantisation else {}),
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StageError(f"{source}: its model cannot be loaded ({_first_line(error)})") from error
@@ -120,7 +127,7 @@ def load_model(
         raise StageError(f"{source}: the checkpoint lacks {len(loading['missing_keys'])} of the model's tensors")
     # A quantised model is where it was loaded to.
     with explained("loading the weights", "this device does not hold the model; take another, or a -qlora4 recipe"):
-        return (model if quantisation else model.to(device)).eval()
+        return (model if is_quantised else model.to(device)).eval()
 
 
 def _is_half(config: Any, folder: Path) -> bool:

@@ -33,20 +33,30 @@ def card(data: ReportData) -> str:
         "has_adapter": bool(finetune["results"]["recipe_settings"].get("adapter")),
         "dataset": data.stages.get("build_dataset"),
         "hint_sources": report_texts.HINT_SOURCES,
-        "is_apache": bool(_APACHE.fullmatch(finetune["results"]["model"])),
+        "is_apache": licence_of(finetune["results"]["model"]) == "apache-2.0",
     }
     text = environment(autoescape=False).get_template("model_card.md.j2").render(context)
     return f"---\n{_metadata(data, data.after).to_yaml()}\n---\n\n{text}"
 
 
+def licence_of(base: str) -> str:
+    """Return the licence of a base model as the hub names it; unknown for all but the models known here."""
+    return "apache-2.0" if _APACHE.fullmatch(base) else "unknown"
+
+
+def is_hub_name(base: str) -> bool:
+    """Return whether a base model could be named so on the hub."""
+    return bool(_HUB_NAME.fullmatch(base))
+
+
 def _metadata(data: ReportData, scores: Scores) -> ModelCardData:
     base = data.stages["finetune"]["results"]["model"]
-    is_on_hub = bool(_HUB_NAME.fullmatch(base)) and not data.is_embedded_model
+    is_on_hub = is_hub_name(base) and not data.is_embedded_model
     known: dict[str, Any] = {"base_model": base, "base_model_relation": "finetune"} if is_on_hub else {}
     return ModelCardData(
         **known,
         language="en",
-        license="apache-2.0" if _APACHE.fullmatch(base) else "unknown",
+        license=licence_of(base),
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=[

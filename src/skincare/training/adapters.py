@@ -4,7 +4,6 @@ Only the low-rank matrices are trained. The exported model has them merged into 
 checkpoint; the matrices are also saved separately, for use with peft and the base model.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +13,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import nn
-from transformers import BitsAndBytesConfig
 
-from skincare.errors import StageError
+from skincare.modeling.quantisation import bitsandbytes_config
 from skincare.training.recipes import Adapter
 
 _TARGETS: Final = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
@@ -24,9 +22,6 @@ _TARGETS: Final = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|
 
 # Bytes per quantised weight. 4 bits: plus one 8-bit scale per 64 weights and 4 bytes per 256 scales.
 _WEIGHT_BYTES: Final = {8: 1.0, 4: 0.5 + 1 / 64 + 4 / (64 * 256)}
-
-# Name prefixes. The vision tower keeps the checkpoint's weights, so that cached vision features stay valid.
-_NOT_QUANTISED: Final = ["model.visual", "lm_head"]
 
 
 def quantisation_config(adapter: Adapter | None) -> Any:
@@ -36,19 +31,7 @@ def quantisation_config(adapter: Adapter | None) -> Any:
     """
     if adapter is None or adapter.n_bits == 16:
         return None
-    try:
-        importlib.import_module("bitsandbytes")  # not available on every platform
-    except ImportError as error:
-        raise StageError(
-            f"A recipe with {adapter.n_bits}-bit weights needs bitsandbytes: `pip install bitsandbytes`, or choose "
-            "another recipe."
-        ) from error
-    if adapter.n_bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_NOT_QUANTISED)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=_NOT_QUANTISED,
-    )  # fmt: skip
+    return bitsandbytes_config(adapter.n_bits)
 
 
 def _peft_config(adapter: Adapter, **settings: Any) -> LoraConfig:

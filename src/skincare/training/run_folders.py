@@ -40,14 +40,20 @@ def existing_run_policy(*, resume: bool, restart: bool, overwrite: bool) -> Exis
     return given[0] if given else "keep"
 
 
+def check_name(name: str) -> None:
+    """Raise StageError for a name of a run that could not name a folder."""
+    if not _NAME.fullmatch(name):
+        raise StageError(f"--run {name!r}: a run's name may hold letters, digits and ._+-, since it names folders")
+
+
 def choose(layout: Layout, name: str, recipe: str, seed: int, policy: ExistingRunPolicy) -> RunFolders:
     """Return the folders of a run; removes nothing.
 
     The default name is the recipe's, with the seed unless it is 0, and a number if that name is taken. Raises
     StageError if the policy does not allow to continue or replace an existing run of that name.
     """
-    if name and not _NAME.fullmatch(name):
-        raise StageError(f"--run {name!r}: a run's name may hold letters, digits and ._+-, since it names folders")
+    if name:
+        check_name(name)
     name = name or _default_name(layout, recipe, seed, policy)
     complete_replacement(layout, name)
     unfinished = _interrupted(layout, name)

@@ -1,0 +1,137 @@
+"""Accuracy, speed and size of a checkpoint on val, and the paired comparison of an export with its training run."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import torch
+
+from skincare.dataset.chat import Example
+from skincare.evaluation import calibration, comparison
+from skincare.evaluation.comparison import Comparison
+from skincare.inference.classifier import Classifier
+from skincare.inference.predictions import Prediction
+from skincare.labels import Labels
+from skincare.modeling.settings import DecoderName
+
+# Accepted error rates for which confidence.json lists a threshold, as finetune.py does.
+_TARGET_RISKS: Final = (0.05, 0.1, 0.2, 0.3)
+# Batches whose time is taken, after a warm-up.
+_N_TIMED_BATCHES: Final = 4
+
+Verdict = Literal["not evaluated", "worse", "no significant difference", "better"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a checkpoint does on val.
+
+    predictions: of the decoder that `predict.py` uses. ranked: with probabilities. images_per_second: image decoding,
+    vision tower and language model, without caches. weight_bytes: of the tensors in memory.
+    """
+
+    predictions: list[Prediction]
+    ranked: list[Prediction]
+    images_per_second: float
+    weight_bytes: int
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of images that are correctly classified."""
+        return sum(one.category == one.truth for one in self.predictions) / len(self.predictions)
+
+
+def evaluate(classifier: Classifier, examples: Sequence[Example], title: str, batch_size: int) -> Evaluation:
+    """Predict val with the decoder that `predict.py` uses, then with probabilities; take the time without caches."""
+    decoder = default_decoder(classifier)
+    predicted = classifier.predict(examples, title, classifier.decoder(decoder))
+    ranked = predicted if decoder == "head" else classifier.predict(examples, title, classifier.decoder("rank"))
+    return Evaluation(
+        predictions=predicted,
+        ranked=ranked,
+        images_per_second=images_per_second(classifier, examples, batch_size),
+        weight_bytes=weight_bytes(classifier.network.model),
+    )
+
+
+def default_decoder(classifier: Classifier) -> DecoderName:
+    """Return the decoder of `predict.py`: the classification head if the model has one, else free text."""
+    return "generate" if classifier.network.head is None else "head"
+
+
+def images_per_second(classifier: Classifier, examples: Sequence[Example], batch_size: int) -> float:
+    """Return the speed from image file to label: the median of a few batches, after one that is not counted."""
+    # A new object without a source has neither cached features nor cached predictions.
+    fresh = Classifier(classifier.network, classifier.encoder, classifier.features.files, batch_size=batch_size)
+    decoder = fresh.decoder(default_decoder(classifier))
+    warm_up, timed = examples[:batch_size], examples[batch_size : (1 + _N_TIMED_BATCHES) * batch_size]
+    found = [fresh.predict(part, "val", decoder, show_progress=False) for part in (warm_up, timed)]
+    return 1 / statistics.median(one.latency_s for one in found[-1] or found[0])
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Return the bytes of all weights in memory, quantised ones with their scales."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def compare(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """Return the paired comparison of two checkpoints on val, with the verdict and the number of changed answers."""
+    found = comparison.compare(before.predictions, after.predictions)
+    texts = {one.image_id: one.text for one in before.predictions}
+    return {
+        **asdict(found),
+        "n_other_answers": sum(one.text != texts[one.image_id] for one in after.predictions),
+        "verdict": verdict(found),
+    }
+
+
+def verdict(found: Comparison) -> Verdict:
+    """Return whether the 95 % interval of the difference excludes zero, and on which side."""
+    if found.difference_high < 0:
+        return "worse"
+    return "better" if found.difference_low > 0 else "no significant difference"
+
+
+def describe(found: dict[str, Any] | None) -> str:
+    """Return the comparison in one sentence; None: val was not evaluated."""
+    if not found:
+        return "not evaluated: nothing is known about the accuracy of these weights"
+    points = "{:+.1f} ({:+.1f} to {:+.1f}) points".format(
+        *(100 * found[key] for key in ("difference", "difference_low", "difference_high"))
+    )
+    measured = f"{points} on {found['n']} val images of {found['n_products']} products"
+    if found["verdict"] == "worse":
+        return f"LOWER ACCURACY than the training run: {measured}; the interval excludes zero"
+    if found["verdict"] == "better":
+        return f"higher accuracy than the training run: {measured}"
+    detectable = 100 * found["smallest_detectable_difference_products"]
+    return (
+        f"no significant change of accuracy: {measured}, {found['n_other_answers']} answers differ; "
+        f"a val of this size shows changes from {detectable:.1f} points on (80 % power)"
+    )
+
+
+def thresholds(evaluation: Evaluation, labels: Labels) -> dict[str, Any]:
+    """Return the contents of confidence.json: the temperature and the thresholds that val gives for these weights.
+
+    wanted: for each accepted error rate the threshold with its coverage, risk and bound on val, null where none
+    qualifies. Test is not used.
+    """
+    table, truths = calibration.as_arrays(evaluation.ranked, labels)
+    temperature = calibration.fit_temperature(table, truths)
+    confidence, is_right = calibration.top1(calibration.apply_temperature(table, temperature), truths)
+    rows = []
+    for risk in _TARGET_RISKS:
+        chosen = calibration.threshold_for_risk(confidence, is_right, risk)
+        rows.append(
+            {
+                "wanted_risk": risk,
+                "threshold": chosen.threshold if chosen else None,
+                "val_coverage": chosen.coverage if chosen else 0.0,
+                "val_risk": chosen.risk if chosen else None,
+                "val_bound": chosen.bound if chosen else None,
+            }
+        )
+    return {"n_val": len(truths), "decoder": evaluation.ranked[0].decoder, "temperature": temperature, "wanted": rows}
