@@ -169,3 +169,30 @@ def test_probabilities_are_made_to_add_up_and_must_be_numbers():
 def test_answers_without_probabilities_say_so():
     with pytest.raises(StageError, match="--decoder rank"):
         calibration.as_arrays([prediction("1_1", "Oil", "Oil")], skincare_labels())
+
+
+@pytest.mark.parametrize(("truth_of", "expected"), [(lambda likeliest: likeliest, 0.05), (lambda one: one - 1, 20.0)])
+def test_temperature_is_bounded_where_all_or_no_predictions_are_correct(truth_of, expected):
+    likeliest = np.arange(140) % 14
+    table = calibration.apply_temperature(np.eye(14)[likeliest], 1.0)
+    assert calibration.fit_temperature(table, truth_of(likeliest) % 14) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_threshold_is_the_lowest_of_ten_whose_corrected_bound_reaches_the_target(level):
+    confidence = np.linspace(0.995, 0.005, 100)
+    right = np.arange(100) < 75
+    for wanted in (0.05, 0.1, 0.2, 0.3):
+        bounds = {
+            n: stats.binomtest(max(0, n - 75), n).proportion_ci(1 - 2 * (1 - level) / 10, method="exact").high
+            for n in range(10, 101, 10)
+        }
+        n = max((n for n, bound in bounds.items() if bound <= wanted), default=None)
+        found = calibration.threshold_for_risk(confidence, right, wanted, level)
+        if n is None:
+            assert found is None
+        else:
+            assert found.threshold == confidence[n - 1]
+            assert (found.coverage, found.risk) == (n / 100, max(0, n - 75) / n)
+            assert found.bound == pytest.approx(bounds[n])
+    assert calibration.threshold_for_risk(confidence, right, 1.0, level).coverage == 1

@@ -1,5 +1,6 @@
 """Paired comparisons: the numbers of statsmodels and of samples written out, the same images only."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -9,7 +10,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from skincare.errors import StageError
 from skincare.evaluation import comparison, intervals, merging, metrics
+from skincare.inference import predictions
 from skincare.labels import skincare_labels
+from skincare.paths import Layout
 from tests.helpers import prediction
 
 CATEGORIES = skincare_labels().names
@@ -124,3 +127,36 @@ def test_products_are_counted_and_both_macro_f1_are_reported():
     found = comparison.compare(BEFORE, AFTER, n_resamples=20)
     assert (found.n, found.n_products) == (200, 41)
     assert found.f1_macro_before == pytest.approx(metrics.score(BEFORE, skincare_labels()).f1_macro)
+
+
+@pytest.fixture
+def run_log(tmp_path):
+    """Return the log folder of a run with test predictions, and a baseline of the same images."""
+    layout = Layout(tmp_path)
+    predictions.write_jsonl(layout.finetune_log("run") / "test_predictions.jsonl", AFTER)
+    predictions.write_jsonl(layout.baselines / "name.jsonl", BEFORE)
+    return layout.finetune_log("run")
+
+
+def test_baselines_of_the_same_images_are_compared_with_the_trained_model(tmp_path, run_log):
+    predictions.write_jsonl(Layout(tmp_path).baselines / "name_folds.jsonl", BEFORE[1:])
+    comparison.compare_with_baselines(Layout(tmp_path), run_log)
+    found = json.loads((run_log / "baselines.json").read_text())
+    assert found == {"name": metrics.to_json(comparison.compare(BEFORE, AFTER))}
+
+
+def test_run_without_test_predictions_gets_no_comparison(tmp_path, run_log):
+    (run_log / "test_predictions.jsonl").unlink()
+    comparison.compare_with_baselines(Layout(tmp_path), run_log)
+    assert not (run_log / "baselines.json").exists()
+
+
+def test_comparison_is_kept_if_all_baselines_are_of_a_later_dataset(tmp_path, run_log):
+    comparison.compare_with_baselines(Layout(tmp_path), run_log)
+    kept = (run_log / "baselines.json").read_text()
+    predictions.write_jsonl(Layout(tmp_path).baselines / "name.jsonl", BEFORE[1:])
+    comparison.compare_with_baselines(Layout(tmp_path), run_log)
+    assert (run_log / "baselines.json").read_text() == kept
+    (run_log / "baselines.json").unlink()
+    comparison.compare_with_baselines(Layout(tmp_path), run_log)
+    assert json.loads((run_log / "baselines.json").read_text()) == {}
