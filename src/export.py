@@ -25,6 +25,7 @@ from skincare.runlog import Summary
 if TYPE_CHECKING:
     from skincare.dataset.chat import Example
     from skincare.dataset.image_files import ImageFiles
+    from skincare.labels import Labels
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Config(stage.StageConfig):
     drop_layers: int = 0
     """Drop this number of language layers, those of least influence on val; each number up to it is evaluated."""
     evaluate: bool = True
-    """Compare accuracy and speed on val with the training run."""
+    """Compare accuracy and speed on val with the training run; --no-evaluate leaves it out."""
     max_val_images: int = 0
     """Evaluate on at most about this many val images, whole products drawn at random; 0: all."""
     dataset: str = ""
@@ -72,7 +73,7 @@ def run(config: Config, layout: Layout) -> Summary:
     options = ExportOptions(config.dtype, config.quantize, config.drop_layers, config.batch_size)
     target = config.output.resolve() if config.output else layout.exported_model(options.name(source.name))
     _check_target(config, source.folder.resolve(), target)
-    job = ExportJob(source, options, *_val(config, layout, source.folder), layout.answer_cache)
+    job = ExportJob(source, options, *_val(config, layout, source.labels), layout.answer_cache)
     job.check(target.parent)
     with replacing_folder(target) as building:
         record = job.write(building, target.name)
@@ -113,11 +114,10 @@ def _check_target(config: Config, source: Path, target: Path) -> None:
         raise StageError(f"{target}: --overwrite replaces only a folder that this stage has written")
 
 
-def _val(config: Config, layout: Layout, model: Path) -> "tuple[list[Example], ImageFiles]":
+def _val(config: Config, layout: Layout, labels: "Labels") -> "tuple[list[Example], ImageFiles]":
     """Return the val images of the evaluation, none without one, and the reader of their files."""
     from skincare.dataset import dataset_source
     from skincare.dataset.image_files import FolderImages
-    from skincare.labels import check_same_labels, labels_of
 
     if not config.evaluate:
         return [], FolderImages(layout.root)
@@ -126,7 +126,8 @@ def _val(config: Config, layout: Layout, model: Path) -> "tuple[list[Example], I
     except MissingInputError as error:
         what, where, remedy = error.args
         raise MissingInputError(what, where, f"{remedy} Or leave the evaluation out with --no-evaluate.") from error
-    check_same_labels(model, labels_of(layout))
+    if any(one.question != labels.question or one.category not in labels.names for one in examples):
+        raise StageError("val has other labels or another question than the run; name its labels with --labels")
     return _drawn(examples, config.max_val_images), dataset_source.image_files(config.dataset, layout)
 
 

@@ -119,7 +119,7 @@ def test_every_file_is_hashed_and_readable_and_none_holds_a_path_of_this_machine
 
 def test_the_card_states_sizes_and_the_verdict(exported):
     card = (exported / "README.md").read_text()
-    assert "no significant change of accuracy: +0.0 (+0.0 to +0.0) points on 14 val images of 14 products" in card
+    assert "**No significant change of accuracy: +0.0 (+0.0 to +0.0) points on 14 val images of 14 products" in card
     assert "| training run | 7.7 MB |" in card
     assert "| this export | 3.9 MB |" in card
     assert "of 20 test images of 7" in card
@@ -199,6 +199,20 @@ def test_an_export_without_evaluation_says_so(small):
 def test_a_missing_val_names_both_ways_out(small):
     with pytest.raises(MissingInputError, match=r"build_dataset\.py.*--no-evaluate"):
         run(small)
+
+
+def test_a_val_of_other_labels_is_an_error(small):
+    write_dataset_files(small, {"train": 1, "val": 2, "test": 1})
+    path = small.finetuned_model("r") / "labels.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"question": "Which one?"}))
+    with pytest.raises(StageError, match="--labels"):
+        run(small)
+
+
+def test_a_model_that_cannot_rank_labels_is_exported_without_thresholds(layout, monkeypatch):
+    monkeypatch.setattr(evaluation, "_ranked", lambda *_: [])
+    run(layout, output=layout.root / "structured", max_val_images=2)
+    assert not (layout.root / "structured" / "confidence.json").exists()
 
 
 def test_an_existing_export_is_kept_without_overwrite_and_replaced_with_it(small):

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import torch
 
 from skincare.dataset.chat import Example
+from skincare.errors import StageError
 from skincare.evaluation import calibration, comparison
 from skincare.evaluation.comparison import Comparison
 from skincare.inference.classifier import Classifier
@@ -27,8 +28,9 @@ Verdict = Literal["not evaluated", "worse", "no significant difference", "better
 class Evaluation:
     """What a checkpoint does on val.
 
-    predictions: of the decoder that `predict.py` uses. ranked: with probabilities. images_per_second: image decoding,
-    vision tower and language model, without caches. weight_bytes: of the tensors in memory.
+    predictions: of the decoder that `predict.py` uses. ranked: with probabilities, empty for structured answers.
+    images_per_second: image decoding, vision tower and language model, without caches. weight_bytes: of the tensors in
+    memory.
     """
 
     predictions: list[Prediction]
@@ -46,13 +48,22 @@ def evaluate(classifier: Classifier, examples: Sequence[Example], title: str, ba
     """Predict val with the decoder that `predict.py` uses, then with probabilities; take the time without caches."""
     decoder = default_decoder(classifier)
     predicted = classifier.predict(examples, title, classifier.decoder(decoder))
-    ranked = predicted if decoder == "head" else classifier.predict(examples, title, classifier.decoder("rank"))
+    ranked = predicted if decoder == "head" else _ranked(classifier, examples, title)
     return Evaluation(
         predictions=predicted,
         ranked=ranked,
         images_per_second=images_per_second(classifier, examples, batch_size),
         weight_bytes=weight_bytes(classifier.network.model),
     )
+
+
+def _ranked(classifier: Classifier, examples: Sequence[Example], title: str) -> list[Prediction]:
+    """Return predictions with probabilities; none for a model of structured answers, which cannot rank labels."""
+    try:
+        decoder = classifier.decoder("rank")
+    except StageError:
+        return []
+    return classifier.predict(examples, title, decoder)
 
 
 def default_decoder(classifier: Classifier) -> DecoderName:

@@ -84,7 +84,7 @@ class ExportJob:
         )
         after = self._evaluate(folder, "export") if self.val else None
         compared = evaluation.compare(before, after) if before and after else None
-        if after:
+        if after and after.ranked:
             write_json(folder / "confidence.json", evaluation.thresholds(after, self.run.labels))
         report = logger.warning if compared and compared["verdict"] == "worse" else logger.info
         report("%s: %s", name, evaluation.describe(compared))
