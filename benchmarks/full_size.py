@@ -16,7 +16,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from skincare.modeling import qwen2_vl_2b
+from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.freezing import count
 from skincare.modeling.prompt_encoder import PromptEncoder
 
@@ -48,14 +48,15 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEncoder) -> Any:
     """Return Qwen2-VL-2B's shape with random weights; the special tokens are those of the embedded processor."""
     token_id = encoder.tokenizer.convert_tokens_to_ids
-    text_config = qwen2_vl_2b.CONFIG["text_config"] | {"pad_token_id": encoder.pad_token_id}
+    shape = FAMILIES["qwen2_vl"].published.config
+    text_config = shape["text_config"] | {"pad_token_id": encoder.pad_token_id}
     special_tokens = {
         "image_token_id": encoder.image_token_id,
         "video_token_id": token_id("<|video_pad|>"),
         "vision_start_token_id": token_id("<|vision_start|>"),
         "vision_end_token_id": token_id("<|vision_end|>"),
     }
-    config = AutoConfig.for_model("qwen2_vl", **(qwen2_vl_2b.CONFIG | special_tokens | {"text_config": text_config}))
+    config = AutoConfig.for_model("qwen2_vl", **(shape | special_tokens | {"text_config": text_config}))
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     # A block of random numbers over and over: drawing 2.2 billion takes minutes. Filled where they will be used.

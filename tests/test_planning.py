@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from transformers import Qwen2VLConfig
+from transformers import AutoConfig
 
 import finetune
 from skincare import stage
-from skincare.errors import MissingInputError
+from skincare.errors import MissingInputError, StageError
 from skincare.labels import skincare_labels
-from skincare.modeling import loading, qwen2_vl_2b
+from skincare.modeling import freezing, loading, qwen_tokens
+from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.freezing import freeze
 from skincare.modeling.loading import load_processor
 from skincare.modeling.prompt_encoder import PromptEncoder
@@ -44,22 +45,45 @@ def planned(layout, **changes):
     return json.loads(layout.finetune_plan.read_text())
 
 
-def test_the_shipped_shape_is_that_of_qwen2_vl_2b():
-    """2,208,985,600 parameters, of which the reference recipe trains 100,563,200 in 30 tensors."""
-    built = activation_memory.meta_model(Qwen2VLConfig(**qwen2_vl_2b.CONFIG))
-    assert sum(p.numel() for p in built.parameters()) == 2_208_985_600
+# Parameters, those of last vision block, merger and last language layer, and the number of their tensors.
+SHAPES = {
+    "qwen2_vl": (2_208_985_600, 19_677_440 + 34_087_936 + 46_797_824, 30),
+    "qwen2_5_vl": (3_754_622_976, 19_702_200 + 36_708_608 + 77_076_992, 29),
+    "qwen3_vl": (2_127_532_032, 12_596_224 + 25_174_016 + 50_336_000, 29),
+}
+PUBLISHED = [(name, model_type) for model_type, one in FAMILIES.items() for name in sorted(one.published.names)]
+
+
+@pytest.mark.parametrize("model_type", SHAPES)
+def test_the_shipped_shape_is_that_of_the_published_model(model_type):
+    """Its parameters, and the exact number of those that the reference recipe trains."""
+    published = FAMILIES[model_type].published
+    config = AutoConfig.for_model(model_type, **published.config)
+    built = activation_memory.meta_model(config)
     trained = freeze(built, Trainable())
-    assert (len(trained), sum(p.numel() for p in trained.values())) == (30, 100_563_200)
-    assert Qwen2VLConfig(**qwen2_vl_2b.CONFIG).dtype == torch.bfloat16
+    found = sum(p.numel() for p in built.parameters()), sum(p.numel() for p in trained.values()), len(trained)
+    assert found == SHAPES[model_type]
+    assert (published.n_parameters, published.n_reference_trainable) == found[:2]
+    assert config.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", [DEFAULT_MODEL, "Qwen/Qwen2-VL-2B-Instruct"])
-def test_the_default_model_is_planned_without_a_hub(layout, no_hub, name):
+@pytest.mark.parametrize("model_type", SHAPES)
+def test_a_wrong_selection_for_a_published_shape_is_refused(model_type, monkeypatch):
+    config = AutoConfig.for_model(model_type, **FAMILIES[model_type].published.config)
+    built = activation_memory.meta_model(config)
+    monkeypatch.setattr(freezing, "trainable_modules", lambda model, _: {"one": model.model.visual.blocks[0]})
+    with pytest.raises(StageError, match=f"parameters would be trained, not {SHAPES[model_type][1]:,}"):
+        freeze(built, Trainable())
+
+
+@pytest.mark.parametrize(("name", "model_type"), PUBLISHED)
+def test_a_published_model_is_planned_without_a_hub(layout, no_hub, name, model_type):
     plan = planned(layout, model=name, vram_gb=16)
-    assert (plan["n_parameters"], plan["n_trainable"]) == (2_208_985_600, 100_563_200)
-    assert plan["gradient_bytes"] == 4 * 100_563_200
-    # 4.4 GB of bf16 weights and 1.2 GB of gradients and AdamW states: what 16 GB cards are known to train.
-    assert 5.5 * GIB < plan["total_bytes"] < 16 * GIB
+    n_parameters, n_trainable, _ = SHAPES[model_type]
+    assert (plan["n_parameters"], plan["n_trainable"]) == (n_parameters, n_trainable)
+    assert plan["gradient_bytes"] == 4 * n_trainable
+    # More than bf16 weights, gradients and AdamW states, and within what 16 GB cards are known to train.
+    assert 2 * n_parameters + 12 * n_trainable < plan["total_bytes"] < 16 * GIB
     assert (plan["micro_batch_size"], plan["gradient_checkpointing"]) == (4, False)
 
 
@@ -92,8 +116,8 @@ def test_token_counts_hold_for_the_prompt_that_is_used():
     """A changed prompt or label must not keep the old counts: it falls back to the upper bound."""
     encoder = PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
-    assert [qwen2_vl_2b.count_tokens(text) for text in (before, after)] == [72, 17]
-    assert qwen2_vl_2b.count_tokens("Crème") == 6
+    assert [qwen_tokens.count_tokens(text) for text in (before, after)] == [72, 17]
+    assert qwen_tokens.count_tokens("Crème") == 6
     lengths = planning._known_prompt_lengths(["a", "hint"], skincare_labels())
     # Five bytes of line end and hint, four tokens of Moisturiser, the end token.
     assert (lengths.n_prefix, lengths.n_suffix) == (72, 17 + 5 + 4 + 1)
@@ -102,5 +126,5 @@ def test_token_counts_hold_for_the_prompt_that_is_used():
 def test_known_lengths_agree_with_an_encoder_of_the_same_counts(tiny_encoder, monkeypatch):
     """The same sum as with a tokenizer: here the embedded model's own counts in place of the shipped ones."""
     count = lambda text: len(tiny_encoder.tokenizer.encode(text, add_special_tokens=False))  # noqa: E731
-    monkeypatch.setattr(qwen2_vl_2b, "count_tokens", count)
+    monkeypatch.setattr(qwen_tokens, "count_tokens", count)
     assert planning._known_prompt_lengths([], skincare_labels()) == planning.prompt_lengths(tiny_encoder, [])

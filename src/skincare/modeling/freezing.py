@@ -1,19 +1,16 @@
-"""Freezing: the trainable part of Qwen2-VL is selected as module objects, not by substrings of names, and counted.
+"""Freezing: the trainable part of the model is selected as module objects, not by substrings of names, and counted.
 
 The reference experiment selected by substring and so trained the tied embedding too: 334 M parameters, not 100 M.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
 
 from skincare.errors import StageError
+from skincare.modeling.families.registry import family_of
 from skincare.modeling.settings import Trainable
-
-# Parameters of Qwen2-VL-2B and of its default trainable part, to check the selection.
-_MODEL_2B_PARAMETERS: Final = 2_208_985_600
-_DEFAULT_2B_TRAINABLE: Final = 100_563_200
 
 
 def trainable_modules(model: Any, trainable: Trainable) -> dict[str, nn.Module]:
@@ -41,19 +38,21 @@ def freeze(model: Any, trainable: Trainable) -> dict[str, nn.Parameter]:
     """Make only the selected modules trainable, in fp32, and return their parameters by name.
 
     Frozen weights keep the checkpoint's dtype; steps of 5e-7 are rounded away in bf16. Raises StageError if the count
-    is wrong for Qwen2-VL-2B, or if `everything` leaves parameters out.
+    is wrong for the published model of its family, or if `everything` leaves parameters out.
     """
     model.requires_grad_(False)
     for module in trainable_modules(model, trainable).values():
         module.requires_grad_(True)
         module.to(torch.float32)
+    family = family_of(model.config)
     chosen = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     n_trainable, n_parameters = count(chosen.values()), count(model.parameters())
     if trainable.everything and n_trainable != n_parameters:
         raise StageError(f"{n_trainable:,} of {n_parameters:,} parameters would be trained, not everything")
-    if n_parameters == _MODEL_2B_PARAMETERS and trainable == Trainable() and n_trainable != _DEFAULT_2B_TRAINABLE:
+    published, n_expected = family.published, family.published.n_reference_trainable
+    if n_parameters == published.n_parameters and trainable == Trainable() and n_trainable != n_expected:
         raise StageError(
-            f"{n_trainable:,} parameters would be trained, not {_DEFAULT_2B_TRAINABLE:,}: is this Qwen2-VL-2B?"
+            f"{n_trainable:,} parameters would be trained, not {n_expected:,}: is this {min(published.names)}?"
         )
     return chosen
 

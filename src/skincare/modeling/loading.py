@@ -1,4 +1,4 @@
-"""Loading Qwen2-VL and its processor, the same way for every stage.
+"""Loading a model of a supported family and its processor, the same way for every stage.
 
 A source is a hub name (`Qwen/Qwen2-VL-2B`, `Qwen/Qwen2-VL-2B-Instruct`) or a local folder. `HF_TOKEN` is taken from the
 environment by huggingface_hub and is never read or logged here.
@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from skincare.errors import MissingInputError, StageError
+from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.out_of_memory import explained
 from skincare.modeling.quantisation import silence_casts
 from skincare.modeling.settings import Dtype, PixelLimits
@@ -38,7 +39,7 @@ _CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any:
     """Return the checkpoint's processor with our chat template; without limits, with those that it was saved with.
 
-    Raises MissingInputError if the source is not available, StageError if it is not a Qwen2-VL processor.
+    Raises MissingInputError if the source is not available, StageError if it is no processor of a supported family.
     """
     folder = _local_folder(source)
     try:
@@ -46,10 +47,11 @@ def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any
     except (OSError, ValueError) as error:
         raise StageError(f"{source}: its processor cannot be loaded ({_first_line(error)})") from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token_id"):
-        raise StageError(f"{source}: {type(processor).__name__} is not a processor of Qwen2-VL")
+        raise StageError(f"{source}: {type(processor).__name__} is not a processor of {_supported()}")
     processor.chat_template = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
     if limits is not None:
-        processor.image_processor.size = limits.as_size()
+        images = processor.image_processor
+        images.size = limits.as_size((images.patch_size * images.merge_size) ** 2)
     return processor
 
 
@@ -63,8 +65,8 @@ def load_config(source: str | Path, attention: str = "sdpa", *, accepts_quantise
         config = AutoConfig.from_pretrained(_local_folder(source), local_files_only=True)
     except (OSError, ValueError) as error:
         raise StageError(f"{source}: its configuration cannot be loaded ({_first_line(error)})") from error
-    if config.model_type != "qwen2_vl":
-        raise StageError(f"{source}: a model of type {config.model_type}, not qwen2_vl")
+    if config.model_type not in FAMILIES:
+        raise StageError(f"{source}: a model of type {config.model_type}; supported are {_supported()}")
     quantised = getattr(config, "quantization_config", None)
     if quantised and not (accepts_quantised and quantised.get("quant_method") == "bitsandbytes"):
         raise StageError(
@@ -95,7 +97,7 @@ def load_model(
     source: str | Path, device: torch.device, attention: str = "sdpa", quantisation: Any = None, *,
     dtype: Dtype = "auto", accepts_quantised: bool = False,
 ) -> Any:  # fmt: skip
-    """Return the checkpoint's Qwen2VLForConditionalGeneration in evaluation mode.
+    """Return the checkpoint's model, such as a Qwen2VLForConditionalGeneration, in evaluation mode.
 
     `dtype` auto is the one it was saved in, but bfloat16 for float16, which overflows under autocast.
     Raises MissingInputError if the source is not available, StageError if its weights do not fit.
@@ -238,6 +240,10 @@ def _not_found(source: str | Path, why: str) -> MissingInputError:
         "Name a model of the Hugging Face hub (set HF_TOKEN if it is gated) or a local folder with --model, "
         "or run `make sample`, which uses the embedded models/tiny-qwen2-vl and needs no download.",
     )
+
+
+def _supported() -> str:
+    return ", ".join(f"{one.label} ({name})" for name, one in FAMILIES.items())
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,11 +1,11 @@
-"""Qwen2-VL for prompts of one image, with caches: vision features and a batch of prompts in, scores of labels out.
+"""A model for prompts of one image, with caches: vision features and a batch of prompts in, scores of labels out.
 
 The passes give the model's own results and skip what a short answer does not need: the vision tower starts after its
 frozen blocks (`skincare.modeling.vision_tower`), the prompt prefix is cached (`skincare.modeling.prompt_prefix`), and
 the language head is applied only at the positions that predict the answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
+from skincare.errors import StageError
 from skincare.modeling import vision_tower
 from skincare.modeling.heads import ClassificationHead, load_head
 from skincare.modeling.prompt_encoder import IGNORED, Batch, Grid, Patches, PromptEncoder
@@ -32,7 +33,7 @@ class Generated:
 
 
 class CachedQwen2VL(nn.Module):
-    """A Qwen2VLForConditionalGeneration with the passes that training and inference use.
+    """A model of any supported family, such as Qwen2-VL, with the passes that training and inference use.
 
     The number of frozen vision blocks is read from `requires_grad` here: freeze first. `n_uncached_blocks` at the end
     of the tower are left out of the cached part even where they are frozen.
@@ -87,8 +88,14 @@ class CachedQwen2VL(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def vision_features(self, images: Sequence[Patches]) -> list[torch.Tensor]:
-        """Return each image's (n_patches, width) features after the cached blocks, without a graph."""
+        """Return each image's (n_patches, feature width) features after the cached blocks, without a graph."""
         patches = [image.patches.to(self.device) for image in images]
+        width = vision_tower.feature_width(self.model.model.visual, -1)
+        if any(one.shape[1] != width for one in patches):
+            raise StageError(
+                f"The processor gives patches of {patches[0].shape[1]} numbers, the vision tower takes {width}: "
+                "the processor is not this model's"
+            )
         if self.n_cached_blocks < 0:
             return patches
         with self.autocast():
@@ -97,7 +104,7 @@ class CachedQwen2VL(nn.Module):
 
     @torch.no_grad()
     def visual_tokens(self, grids: Sequence[Grid], features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (n_visual_tokens, width) embeddings of images for the language model, in order."""
+        """Return the (n_visual_tokens, n_levels * width) embeddings of images, see `vision_tower.visual_embeddings`."""
         with self.autocast():
             return vision_tower.visual_embeddings(self.model.model.visual, features, grids, self.n_cached_blocks)
 
@@ -145,7 +152,7 @@ class CachedQwen2VL(nn.Module):
         is_running = torch.ones(len(batch.grids), dtype=torch.bool, device=self.device)
         steps: list[torch.Tensor] = []
         with self.autocast():
-            outputs = self._language_model(batch, self._prompt_embeddings(batch, features), use_cache=True)
+            outputs = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
             while True:
                 logits = self.model.lm_head(outputs.last_hidden_state[:, -1])
                 if next_tokens is not None:
@@ -179,7 +186,7 @@ class CachedQwen2VL(nn.Module):
         sees_prompt = _full_attention_mask(batch)[:, None, :].bool().expand(-1, n_nodes, -1)
         sees_trie = trie.attention_mask().to(self.device).expand(n_rows, -1, -1)
         with self.autocast():
-            outputs = self._language_model(batch, self._prompt_embeddings(batch, features), use_cache=True)
+            outputs = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
             of_nodes = self.model.model.language_model(
                 inputs_embeds=self.model.get_input_embeddings()(tokens),
                 attention_mask=torch.cat([sees_prompt, sees_trie], dim=2)[:, None],
@@ -197,33 +204,35 @@ class CachedQwen2VL(nn.Module):
         return node_scores @ trie.paths.T.to(node_scores) + end_scores
 
     def hidden_states(self, batch: Batch, visual: torch.Tensor) -> torch.Tensor:
-        """Return the (B, T, width) output of the language model for given (n_visual_tokens, width) visual tokens."""
+        """Return the (B, T, width) output of the language model for the given result of `visual_tokens`."""
         with self.autocast():
-            return self._language_model(batch, self._with_images(batch, visual), use_cache=False).last_hidden_state
+            return self._language_model(batch, self._inputs(batch, visual), use_cache=False).last_hidden_state
 
     def _hidden_states(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) output of the language model."""
         with self.autocast():
-            embeddings = self._prompt_embeddings(batch, features)
-            return self._language_model(batch, embeddings, use_cache=False).last_hidden_state
+            return self._language_model(batch, self._prompt_inputs(batch, features), use_cache=False).last_hidden_state
 
-    def _prompt_embeddings(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (B, T, width) input of the language model: word embeddings with those of the images inserted."""
+    def _prompt_inputs(self, batch: Batch, features: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Return the inputs of the language model: word embeddings with those of the images inserted."""
         if len(features) != len(batch.grids):
             raise ValueError(f"features of {len(features)} images for {len(batch.grids)} prompts")
         images = vision_tower.visual_embeddings(self.model.model.visual, features, batch.grids, self.n_cached_blocks)
-        return self._with_images(batch, images)
+        return self._inputs(batch, images)
 
-    def _with_images(self, batch: Batch, images: torch.Tensor) -> torch.Tensor:
+    def _inputs(self, batch: Batch, images: torch.Tensor) -> dict[str, Any]:
+        """Insert visual embeddings into the word embeddings; DeepStack levels are passed separately."""
         words = self.model.get_input_embeddings()(batch.input_ids)
         is_image = batch.input_ids == self.model.config.image_token_id
         if int(is_image.sum()) != len(images):
             raise ValueError(f"{len(images)} visual embeddings for {int(is_image.sum())} image tokens in the prompts")
-        return words.masked_scatter(is_image[..., None], images.to(words.dtype))
+        inputs, *deepstack = images.to(words.dtype).split(words.shape[-1], dim=1)
+        of_deepstack = {"visual_pos_masks": is_image, "deepstack_visual_embeds": deepstack} if deepstack else {}
+        return {"inputs_embeds": words.masked_scatter(is_image[..., None], inputs), **of_deepstack}
 
-    def _language_model(self, batch: Batch, embeddings: torch.Tensor, *, use_cache: bool) -> Any:
+    def _language_model(self, batch: Batch, inputs: Mapping[str, Any], *, use_cache: bool) -> Any:
         return self.model.model.language_model(
-            inputs_embeds=embeddings,
+            **inputs,
             attention_mask=_full_attention_mask(batch),
             position_ids=batch.position_ids,
             past_key_values=self._prompt_prefixes.read(batch.prompt_prefix, len(batch.grids))

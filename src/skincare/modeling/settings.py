@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 DEFAULT_MODEL: Final = "Qwen/Qwen2-VL-2B"
 
-# One visual token covers 28 x 28 pixels: a 14-pixel patch, merged two by two.
+# Pixels under one visual token of Qwen2-VL and Qwen2.5-VL: patches of 14 x 14, merged two by two.
 PIXELS_PER_TOKEN: Final = 28 * 28
 
 # Whether the loss is taken from the answer tokens ("none"), from the classification head ("alone"), or from both.
@@ -25,11 +25,11 @@ class PixelLimits:
     min_tokens: int = 64
     max_tokens: int = 128
 
-    def as_size(self) -> dict[str, int]:
+    def as_size(self, pixels_per_token: int = PIXELS_PER_TOKEN) -> dict[str, int]:
         """Return the limits as the image processor's `size`: pixel counts, in spite of the keys' names."""
         return {
-            "shortest_edge": self.min_tokens * PIXELS_PER_TOKEN,
-            "longest_edge": self.max_tokens * PIXELS_PER_TOKEN,
+            "shortest_edge": self.min_tokens * pixels_per_token,
+            "longest_edge": self.max_tokens * pixels_per_token,
         }
 
 

@@ -1,7 +1,8 @@
 """Vision features: each image is decoded and passed through the frozen vision blocks once, then cached.
 
 Features are cached in memory, up to a byte budget, and on disk if a folder is given and the patch embedding is frozen.
-A file on disk is keyed by the image's bytes, the processor with its pixel limits, the frozen weights and their dtype.
+A file on disk is keyed by the image's bytes, the model family, the processor with its pixel limits, the frozen weights
+and their dtype. A feature tensor holds all that its family needs (`skincare.modeling.vision_tower`).
 """
 
 import hashlib
@@ -24,6 +25,8 @@ from skincare import images
 from skincare.dataset.image_files import FolderImages, ImageFiles
 from skincare.errors import StageError
 from skincare.files import replacing
+from skincare.modeling import vision_tower
+from skincare.modeling.families.registry import family_of
 from skincare.modeling.out_of_memory import Passes
 from skincare.modeling.prompt_encoder import Grid, Patches, PromptEncoder
 from skincare.modeling.qwen2vl import CachedQwen2VL
@@ -33,7 +36,7 @@ logger = logging.getLogger(__name__)
 # Features of about 1,500 images of Qwen2-VL-2B with 128 visual tokens in bfloat16.
 MEMORY_BUDGET_BYTES: Final = 2 * 2**30
 
-# The grid of an image and its (n_patches, width) features on the CPU.
+# The grid of an image and its (n_patches, feature width) features on the CPU.
 Features = tuple[Grid, torch.Tensor]
 
 
@@ -76,7 +79,7 @@ class VisionFeatures:
                     break
 
     def get(self, images: Sequence[str | Image]) -> tuple[list[Grid], list[torch.Tensor]]:
-        """Return the grids and the (n_patches, width) features of images, on the model's device, in order.
+        """Return the grids and the (n_patches, feature width) features of images, on the model's device, in order.
 
         Features of decoded images are not cached.
         """
@@ -162,7 +165,8 @@ class VisionFeatures:
         """Log the size of the files to be written; raise StageError if they do not fit on the disk."""
         visual, processor = self._network.model.model.visual, self._encoder.processor.image_processor
         n_patches = processor.size["longest_edge"] // processor.patch_size**2
-        n_bytes = n_images * n_patches * visual.config.embed_dim * visual.get_dtype().itemsize
+        width = vision_tower.feature_width(visual, self._network.n_cached_blocks)
+        n_bytes = n_images * n_patches * width * vision_tower.feature_dtype(visual).itemsize
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         logger.info(
@@ -208,12 +212,15 @@ class FeatureMemory:
 
 
 def features_key(network: CachedQwen2VL, encoder: PromptEncoder) -> str:
-    """Return 16 hex digits over everything except the image that features depend on: weights, dtype, processor."""
+    """Return 16 hex digits over all that features depend on except the image: family, weights, dtype, processor."""
     visual = network.model.model.visual
     processor = encoder.processor.image_processor
+    family, n_blocks = family_of(visual.config), max(network.n_cached_blocks, 0)
     digest = hashlib.sha256(f"{type(processor).__name__} {processor.to_json_string()}".encode())
-    blocks = visual.blocks[: max(network.n_cached_blocks, 0)]
-    for module in (visual.patch_embed, *blocks):
+    settings = [getattr(visual.config, name) for name in family.vision_settings]
+    digest.update(f"{family.model_type} {settings}".encode())
+    deepstack = [one for i, one in family.deepstack_mergers(visual).items() if i < n_blocks]
+    for module in (visual.patch_embed, *family.position_modules(visual), *visual.blocks[:n_blocks], *deepstack):
         for tensor in module.state_dict().values():
             digest.update(str(tensor.dtype).encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

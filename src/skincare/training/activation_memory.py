@@ -56,9 +56,10 @@ def activation_bytes(model: Any, n_tokens: int, n_cached: int, grid: Grid, n_ima
         return tensor
 
     visual, n_prefix = model.model.visual, vision_tower.count_frozen_blocks(model.model.visual)
-    width = visual.config.embed_dim if n_prefix >= 0 else visual.patch_embed.proj.weight[0].numel()
+    width = vision_tower.feature_width(visual, n_prefix)
     text, n_new = model.config.text_config, n_tokens - n_cached
-    cache_shape = n_images, text.num_key_value_heads, n_cached, text.hidden_size // text.num_attention_heads
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    cache_shape = n_images, text.num_key_value_heads, n_cached, head_width
     cache = DynamicCache()
     with torch.device("meta"):
         for i in range(text.num_hidden_layers if n_cached else 0):
@@ -71,10 +72,11 @@ def activation_bytes(model: Any, n_tokens: int, n_cached: int, grid: Grid, n_ima
     hooks = torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16), _FusedAttention():
         images = vision_tower.visual_embeddings(visual, features, [grid] * n_images, n_prefix)
+        # One number for all levels of DeepStack too: adding them to a layer's output stores nothing more.
         embeddings = words + images.sum()
         model.model.language_model(
             inputs_embeds=embeddings,
-            attention_mask={"full_attention": mask},
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=cache if n_cached else None,
             use_cache=False,

@@ -113,7 +113,7 @@ class ShardedWorld(World):
             fully_shard(network.head, mesh=mesh)  # the head computes in fp32
         for unit in (
             *(vision_tower.block_parts(block) for block in model.visual.blocks),
-            model.visual.merger,
+            *vision_tower.mergers(model.visual),
             *model.language_model.layers,
         ):
             fully_shard(unit, mesh=mesh, mp_policy=rounded)

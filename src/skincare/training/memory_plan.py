@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 
+from skincare.modeling import vision_tower
 from skincare.modeling.freezing import count, freeze, trainable_modules
 from skincare.modeling.prompt_encoder import Grid
 from skincare.modeling.qwen2vl import CachedQwen2VL
@@ -113,7 +114,7 @@ def plan(
         activation_bytes_per_image=per_image,
         checkpointed_bytes_per_image=checkpointed,
         recomputed_bytes_per_image=recomputed,
-        cache_bytes_per_image=grid[1] * grid[2] * model.config.vision_config.embed_dim * 2,
+        cache_bytes_per_image=_cache_bytes(model, grid),
         capacity_bytes=capacity_bytes,
         micro_batch_size=micro_batch_size,
         gradient_checkpointing=checkpointing,
@@ -128,6 +129,12 @@ def plan(
     }  # fmt: skip
     others = _alternatives(config, fixed_settings, trainable, adapter, optimizer_bytes_per_weight)
     return replace(found, alternatives=dict(others))
+
+
+def _cache_bytes(model: Any, grid: Grid) -> int:
+    """Return the size of an image's features after all but the last vision block, in bf16."""
+    width = vision_tower.feature_width(model.model.visual, len(model.model.visual.blocks) - 1)
+    return grid[1] * grid[2] * width * 2
 
 
 def _weight_bytes(model: Any, adapter: Adapter | None) -> int:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen2VLConfig
+from transformers import AutoConfig
 
 from skincare.files import write_json
 from skincare.labels import Labels
-from skincare.modeling import qwen2_vl_2b
+from skincare.modeling import qwen_tokens
+from skincare.modeling.families.registry import published_family
 from skincare.modeling.loading import default_device, load_config, load_processor, memory_capacity
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
@@ -37,8 +38,10 @@ class PromptLengths:
 def plan_run(spec: RunSpec, layout: Layout) -> Summary:
     """Log the plan of a run and write it to log/finetune_plan.json; its dataset may be empty."""
     settings, hints = spec.settings, hints_of(spec)
-    if settings.model in qwen2_vl_2b.MODELS and not Path(settings.model).is_dir():
-        config, lengths = Qwen2VLConfig(**qwen2_vl_2b.CONFIG), _known_prompt_lengths(hints, spec.data.labels)
+    family = published_family(settings.model)
+    if family and not Path(settings.model).is_dir():
+        config = AutoConfig.for_model(family.model_type, **family.published.config)
+        lengths = _known_prompt_lengths(hints, spec.data.labels)
     else:
         encoder = PromptEncoder(load_processor(settings.model, settings.limits), spec.data.labels)
         config, lengths = load_config(settings.model), prompt_lengths(encoder, hints)
@@ -89,13 +92,13 @@ def hints_of(spec: RunSpec) -> list[str]:
 
 
 def _known_prompt_lengths(hints: Sequence[str], labels: Labels) -> PromptLengths:
-    """Return the token counts of Qwen2-VL-2B's prompt, without its tokenizer; upper bounds where a hint is given."""
+    """Return the token counts of a published model's prompt, without its tokenizer; upper bounds with a hint."""
     # The embedded model's processor has the same chat template.
     encoder = PromptEncoder(load_processor(TINY_MODEL), labels)
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
     n_hint = max((len(f"\n{hint}".encode()) for hint in hints), default=0)
-    n_answer = qwen2_vl_2b.count_tokens(max(labels.names, key=len)) + 1
-    return PromptLengths(qwen2_vl_2b.count_tokens(before), qwen2_vl_2b.count_tokens(after) + n_hint + n_answer)
+    n_answer = qwen_tokens.count_tokens(max(labels.names, key=len)) + 1
+    return PromptLengths(qwen_tokens.count_tokens(before), qwen_tokens.count_tokens(after) + n_hint + n_answer)
 
 
 def _plan_disk(spec: RunSpec, bytes_per_image: int, *, is_fp32: bool) -> dict[str, int]:
