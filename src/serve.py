@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from skincare import stage
 from skincare.errors import MissingInputError, StageError
-from skincare.inference.image_predictor import PredictorName, PredictorSettings, is_by_reader
+from skincare.inference.image_predictor import PredictorName, PredictorSettings, is_by_reader, newest_model
 from skincare.labels import labels_of
 from skincare.modeling.settings import DecoderName, Dtype
 from skincare.paths import Layout
@@ -138,6 +138,8 @@ def _predictor(config: Config, layout: Layout) -> "tuple[LoadPredictor, int, int
     settings.check()
     labels_of(layout)
     is_reader = is_by_reader(settings, layout)
+    if not is_reader and not settings.model:
+        newest_model(layout)  # a missing model is reported before a worker imports torch
     n_workers = config.workers or ((os.cpu_count() or 1) if is_reader else 1)
     return (
         LocalPredictorLoader(settings, layout, config.limits.max_pixels),

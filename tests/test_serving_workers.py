@@ -121,3 +121,12 @@ def test_waiting_images_are_batched():
         assert sizes["skincare_batch_size_sum"] == 12
         assert sizes["skincare_batch_size_count"] <= 6
         assert sizes['skincare_batch_size_bucket{le="4.0"}'] == sizes["skincare_batch_size_count"]
+
+
+def test_images_that_could_not_be_answered_in_time_are_refused_at_once():
+    limits = Limits(answer_timeout_s=2)
+    with serving(FakeLoader(seconds=0.4), limits, max_batch=1) as running, ThreadPoolExecutor(10) as pool:
+        post(running, "a.jpg")
+        replies = list(pool.map(lambda i: post(running, f"{i}.jpg"), range(10)))
+    assert {one.status_code for one in replies} == {200, 503}
+    assert {one.json()["error"] for one in replies if one.status_code == 503} == {"overloaded"}

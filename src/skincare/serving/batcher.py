@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 _MAX_ATTEMPTS: Final = 2
 _MAX_RETRY_AFTER_S: Final = 60
 _MAX_BACKOFF_S: Final = 30.0
+# Images that would wait longer than this share of the answer's time limit are refused at once: the estimate is a mean.
+_MAX_WAIT_SHARE: Final = 0.5
 # Weight of the newest batch in the running mean of the time per image.
 _NEWEST: Final = 0.2
 
@@ -108,8 +110,7 @@ class Batcher:
 
         Raises OverloadedError if the queue has no room for all of them, TimeoutError after `answer_timeout_s`.
         """
-        if self.n_waiting + len(jobs) > self._limits.max_queue:
-            raise OverloadedError(self.retry_after_s)
+        self.check_room(len(jobs))
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(job, loop.create_future()) for job in jobs]
         self._waiting.extend(waiting)
@@ -125,11 +126,20 @@ class Batcher:
                 if one in self._waiting:
                     self._waiting.remove(one)
 
+    def check_room(self, n_images: int) -> None:
+        """Raise OverloadedError if the queue has no room, or its images would probably not be answered in time."""
+        expected_s = self._expected_s(self.n_waiting + n_images)
+        is_too_long = self.n_waiting > 0 and expected_s > _MAX_WAIT_SHARE * self._limits.answer_timeout_s
+        if is_too_long or self.n_waiting + n_images > self._limits.max_queue:
+            raise OverloadedError(self.retry_after_s)
+
     @property
     def retry_after_s(self) -> int:
         """Return the estimated seconds until the queue is empty, at least 1."""
-        seconds = self.n_waiting * self._seconds_per_image / max(1, self.n_live)
-        return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(seconds)))
+        return max(1, min(_MAX_RETRY_AFTER_S, math.ceil(self._expected_s(self.n_waiting))))
+
+    def _expected_s(self, n_images: int) -> float:
+        return n_images * self._seconds_per_image / max(1, self.n_live)
 
     async def reload(self) -> bool:
         """Load the predictor anew in new workers, then let them replace the old ones.

@@ -95,8 +95,10 @@ class Service:
         """Raise ServiceError where the queue is full, before URLs are fetched for it."""
         if n_images > self.limits.max_queue:
             raise ServiceError(413, "too_many_images", f"the queue holds {self.limits.max_queue} images")
-        if self.batcher.n_waiting + n_images > self.limits.max_queue:
-            raise _overloaded(self.batcher.retry_after_s)
+        try:
+            self.batcher.check_room(n_images)
+        except OverloadedError as error:
+            raise _overloaded(error.retry_after_s) from error
 
     async def _fetch(self, source: ImageSource, detail: bool, top: int) -> Job | ImageAnswer:
         content = source.content
