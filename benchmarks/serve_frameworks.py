@@ -14,6 +14,7 @@ Command: python benchmarks/serve_frameworks.py
 Time: one minute.
 """
 
+import base64
 import importlib.metadata
 import importlib.util
 import logging
@@ -46,13 +47,12 @@ BODY: Final = b"x" * 100_000
 SLOW_S: Final = 3
 
 LITSERVE: Final = """
-import sys, time
+import base64, sys, time
 import litserve
-from fastapi import Request
 
 class Api(litserve.LitAPI):
     def setup(self, device): pass
-    async def decode_request(self, request: Request): return await request.body()
+    def decode_request(self, request): return base64.b64decode(request["images"][0]["data"])
     def predict(self, content):
         if content == b"slow": time.sleep(3)
         return len(content)
@@ -105,7 +105,8 @@ def free_port() -> int:
 def post(url: str, content: bytes, timeout_s: float = 60) -> str:
     """Return the status code of a request as text; `no answer` after the timeout or a broken connection."""
     try:
-        reply = requests.post(f"{url}/predict", content, headers={"Content-Type": "image/jpeg"}, timeout=timeout_s)
+        body = {"images": [{"data": base64.b64encode(content).decode()}]}
+        reply = requests.post(f"{url}/predict", json=body, timeout=timeout_s)
     except requests.RequestException:
         return "no answer"
     return str(reply.status_code)
