@@ -233,6 +233,9 @@ class FakePacks:
     def read_pixels(self, pixels):
         return pack_text("", *self.texts)
 
+    def stream(self, files):
+        return (self.read_pixels(None) for _ in files)
+
 
 def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monkeypatch, capsys):
     fuse.run(fuse.Config(root=layout.root), layout)
@@ -255,7 +258,7 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     (read, _), (other, _) = row("Clay Mask"), row("Bath Salts")
     assert (read.category, other.category) == ("Mask", "Bath Salts")
     monkeypatch.setattr(extraction, "PackReader", lambda *_: FakePacks("Bath Salts"))
-    predict.run(predict.Config(root=layout.root, images=file, by="fused"), layout)
+    predict.run(predict.Config(root=layout.root, images=(str(file),), by="fused"), layout)
     assert "Bath Salts" in capsys.readouterr().out
 
 

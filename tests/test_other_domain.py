@@ -189,13 +189,12 @@ def test_the_fusion_keeps_the_words_that_its_reader_was_fitted_with(done, monkey
     file.write_text(LABELS.replace('"beaker"', '"beaker", "zorp"'))
     fuse.run(fuse.Config(root=layout.root), layout)
     file.write_text(LABELS)
-    packs = SimpleNamespace(
-        name="fake", read_pixels=lambda _: replace(rows[0], lines=(TextLine("Zorp", 1.0, BOX, 0.1),))
-    )
+    pack = replace(rows[0], lines=(TextLine("Zorp", 1.0, BOX, 0.1),))
+    packs = SimpleNamespace(name="fake", stream=lambda files: (pack for _ in files))
     monkeypatch.setattr(extraction, "PackReader", lambda *_: packs)
     config = predict.Config(
-        root=layout.root, images=next(layout.clean_images.iterdir()), model=str(layout.finetuned_model("kitchen")),
-        by="fused", csv=layout.root / "fused.csv",
+        root=layout.root, images=(str(next(layout.clean_images.iterdir())),),
+        model=str(layout.finetuned_model("kitchen")), by="fused", csv=layout.root / "fused.csv",
     )  # fmt: skip
     predict.run(config, layout)
     (row,) = csv.DictReader((layout.root / "fused.csv").open())

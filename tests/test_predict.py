@@ -20,7 +20,7 @@ from skincare.inference import decoders, image_predictor
 from skincare.inference.decoders import make_decoder
 from skincare.inference.image_predictions import ImagePrediction
 from skincare.inference.image_predictor import PredictorSettings
-from skincare.inference.prediction_files import to_csv, to_table
+from skincare.inference.prediction_files import format_rows
 from skincare.labels import skincare_labels
 from skincare.modeling.heads import ClassificationHead, save_head
 from skincare.modeling.loading import load_processor
@@ -35,7 +35,7 @@ CATEGORIES = skincare_labels().names
 
 
 def run(tmp_path, images, model=str(TINY_MODEL), **config):
-    settings = predict.Config(root=tmp_path, images=images, model=model, **config)
+    settings = predict.Config(root=tmp_path, images=(str(images),), model=model, **config)
     return predict.run(settings, Layout(tmp_path))
 
 
@@ -131,7 +131,7 @@ def test_a_confidence_that_cannot_be_had_is_refused(tmp_path, folder, options, m
 def test_an_answer_that_cannot_be_written_is_told_before_anything_is_predicted(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(predict, "load_predictor", None)
     with pytest.raises(OSError, match="no file that can be replaced"):
-        predict.run(predict.Config(images=folder, csv=folder), Layout(tmp_path))
+        predict.run(predict.Config(images=(str(folder),), csv=folder), Layout(tmp_path))
 
 
 def test_one_image_is_enough_and_batches_change_nothing(tmp_path, folder, capsys):
@@ -155,14 +155,14 @@ def test_without_a_fine_tuned_model_the_stage_is_named(tmp_path, folder):
 
 def test_words_of_a_model_cannot_control_the_terminal():
     rows = [ImagePrediction("a\n.jpg", "Unknown", None, "offlist", "two\nlines \x1b[31mred")]
-    table = to_table(rows)
-    assert len(table.splitlines()) == 2
+    table = format_rows(rows, "table")
+    assert len(table.splitlines()) == 1
     assert "\x1b" not in table
 
 
 def test_words_of_a_model_are_no_formula_in_a_spreadsheet():
-    text = to_csv([ImagePrediction("a.jpg", "Unknown", None, "offlist", "=HYPERLINK(0)")])
-    assert text.splitlines()[1].startswith("a.jpg,Unknown,,offlist,'=HYPERLINK(0),")
+    text = format_rows([ImagePrediction("a.jpg", "Unknown", None, "offlist", "=HYPERLINK(0)")], "csv")
+    assert text.startswith("a.jpg,Unknown,,offlist,'=HYPERLINK(0),")
 
 
 BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
 
 import predict
 from skincare.errors import StageError
@@ -109,13 +108,13 @@ def test_predict_gives_a_json_line_per_image(tmp_path, monkeypatch, capsys):
     packs = [
         PackText("0", "a.jpg", "", "fake", "read", lines=tuple(lines("Elemis", "Night Cream", "50ml"))),
         PackText("1", "b.jpg", "", "fake", "no_text"),
+        PackText("2", "c.jpg", "", "fake", "unreadable", "not_an_image"),
     ]
-    for number, name in enumerate(("a.jpg", "b.jpg")):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name, "PNG")
-    (tmp_path / "c.jpg").write_bytes(b"no image")
-    fake = SimpleNamespace(name="fake", read_pixels=lambda pixels: packs[int(pixels[0, 0, 0])])
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).touch()
+    fake = SimpleNamespace(name="fake", stream=lambda files: (pack for _, pack in zip(files, packs, strict=True)))
     monkeypatch.setattr(extraction, "PackReader", lambda *_: fake)
-    config = predict.Config(root=tmp_path / "root", images=tmp_path, target="product")
+    config = predict.Config(root=tmp_path / "root", images=(str(tmp_path),), target="product")
     summary = predict.run(config, Layout(tmp_path / "root"))
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(Path(row["file"]).name, row["outcome"], row["status"]) for row in rows] == [

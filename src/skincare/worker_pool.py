@@ -50,15 +50,20 @@ def map_ordered(
     return _map_on_ray(function, items) if engine == "ray" else _map_on_processes(function, items, on_failure)
 
 
-def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `function(item)` for each item, in order, on threads: for work that releases the GIL."""
-    n_workers = os.cpu_count() or 1
+def map_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_threads: int | None = None, ahead: int = _AHEAD
+) -> Iterator[Result]:
+    """Yield `function(item)` for each item, in order, on threads: for work that releases the GIL, or that waits.
+
+    At most `ahead` results per thread are in memory.
+    """
+    n_workers = n_threads or os.cpu_count() or 1
     in_flight: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(n_workers) as pool:
         try:
             for item in items:
                 in_flight.append(pool.submit(function, item))
-                if len(in_flight) > n_workers * _AHEAD:
+                if len(in_flight) > n_workers * ahead:
                     yield in_flight.popleft().result()
             while in_flight:
                 yield in_flight.popleft().result()

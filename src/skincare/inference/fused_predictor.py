@@ -46,7 +46,7 @@ class FusedPredictor:
         # Aliases may have changed between the model's training and the fit of the reader.
         folder = source / fusion.READER_FOLDER
         self._reader = Reader.load(folder, labels_of_model(folder, classifier.labels))
-        self._packs = packs
+        self.packs = packs
         self._model = ModelPredictor(classifier, notes["decoder"], packs=packs)
         if packs.name != notes.get("ocr"):
             logger.warning("The fusion was fitted with another OCR engine: %s", notes.get("ocr"))
@@ -59,7 +59,7 @@ class FusedPredictor:
 
     def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
         """Return one prediction per image, in order."""
-        with_packs = [replace(image, pack=pack_of(image, self._packs)) for image in images]
+        with_packs = [replace(image, pack=pack_of(image, self.packs)) for image in images]
         outputs = self._model.outputs(with_packs)
         return [
             found if isinstance(found, ImagePrediction) else self._fuse(image, found.log_probabilities)
@@ -67,7 +67,7 @@ class FusedPredictor:
         ]
 
     def _fuse(self, image: InputImage, log_probabilities: Sequence[float]) -> ImagePrediction:
-        pack = pack_of(image, self._packs)
+        pack = pack_of(image, self.packs)
         read = self._reader.predict(pack.lines, pack.other_script)
         has_text = is_read(read.status)
         of_model, of_reader = (np.array([row]) for row in (log_probabilities, read.log_probabilities))

@@ -6,7 +6,7 @@
 
 `predict` does not raise for a single bad image: that image's row has the status `unreadable` or `failed` and a reason.
 A predictor that needs the text of a pack (`reads_text`) reads it in this process if `InputImage.pack` is None; to read
-many images on all cores, pass `pack` from `PackReader.stream`. If `needs_pixels` is False, `pack` alone is enough.
+many images on all cores, pass `pack` from `predictor.packs.stream`. If `needs_pixels` is False, `pack` alone is enough.
 The rows do not depend on how images are batched. Not thread-safe for a model: call `predict` from one thread at a time.
 See `skincare.inference.image_predictions` for inputs and rows.
 """
@@ -24,6 +24,7 @@ from skincare.inference.image_predictions import ImagePrediction, InputImage
 from skincare.labels import Labels, check_same_labels, labels_of, labels_of_model
 from skincare.modeling.settings import DecoderName, Dtype
 from skincare.paths import TINY_MODEL, Layout
+from skincare.text_reading.extraction import PackReader
 from skincare.text_reading.ocr import EngineName
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ class ImagePredictor(Protocol):
     threshold: float | None
     reads_text: bool
     needs_pixels: bool
+
+    @property
+    def packs(self) -> PackReader | None:
+        """Return what reads the text of packs, if that is needed."""
+        ...
 
     def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
         """Return one prediction per image, in order."""
@@ -120,7 +126,6 @@ def load_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredicto
         return _load_product_predictor(settings, layout)
     if is_by_reader(settings, layout):
         from skincare.inference.text_predictor import TextPredictor
-        from skincare.text_reading.extraction import PackReader
         from skincare.text_reading.reader_store import stored_reader
 
         reader = stored_reader(layout, threshold=settings.min_confidence)
@@ -130,7 +135,6 @@ def load_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredicto
 
 def _load_product_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredictor:
     from skincare.inference.product_predictor import ProductPredictor, product_reader
-    from skincare.text_reading.extraction import PackReader
     from skincare.text_reading.reader_store import stored_reader
 
     reader = stored_reader(layout, threshold=settings.min_confidence)
@@ -143,7 +147,6 @@ def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImageP
     from skincare.inference.classifier import Classifier
     from skincare.inference.fused_predictor import FusedPredictor
     from skincare.inference.model_predictor import ModelPredictor
-    from skincare.text_reading.extraction import PackReader
 
     source = settings.model or str(newest_model(layout))
     if layout.labels:

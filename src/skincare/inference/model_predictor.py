@@ -60,7 +60,7 @@ class ModelPredictor:
         self.name = f"{classifier.source}, decoder {decoder}"
         self.labels = classifier.labels
         self.threshold = threshold
-        self._packs = packs
+        self.packs = packs
         self._top_k = top_k
         kind = classifier.hint_settings.kind
         self.reads_text = kind == "text"
@@ -76,8 +76,8 @@ class ModelPredictor:
 
     def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
         """Return one prediction per image, in order."""
-        if self._packs and self.reads_text:
-            images = [replace(image, pack=pack_of(image, self._packs)) for image in images]
+        if self.packs and self.reads_text:
+            images = [replace(image, pack=pack_of(image, self.packs)) for image in images]
         return [
             found if isinstance(found, ImagePrediction) else self._prediction(image, found)
             for image, found in zip(images, self.outputs(images), strict=True)

@@ -26,12 +26,12 @@ class ProductPredictor:
         self.threshold: float | None = reader.threshold
         self._reader = reader
         self._products = products
-        self._packs = packs
+        self.packs = packs
         self._top_k = top_k
 
     def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
         """Return one prediction per image, in order."""
-        return [self._prediction(image.file, pack_of(image, self._packs)) for image in images]
+        return [self._prediction(image.file, pack_of(image, self.packs)) for image in images]
 
     def _prediction(self, file: str, pack: PackText) -> ImagePrediction:
         if pack.status in ("unreadable", "failed"):

@@ -20,12 +20,12 @@ class TextPredictor:
         self.labels = reader.labels
         self.threshold: float | None = reader.threshold
         self._reader = reader
-        self._packs = packs
+        self.packs = packs
         self._top_k = top_k
 
     def predict(self, images: Sequence[InputImage]) -> list[ImagePrediction]:
         """Return one prediction per image, in order."""
-        return [self._row(image.file, pack_of(image, self._packs)) for image in images]
+        return [self._row(image.file, pack_of(image, self.packs)) for image in images]
 
     def _row(self, file: str, pack: PackText) -> ImagePrediction:
         if pack.status in ("unreadable", "failed"):
