@@ -114,7 +114,9 @@ class Config(stage.StageConfig):
             raise StageError("--format is that of standard output; the name of the file of --out decides its format")
         if self.resume and not self.file:
             raise StageError("--resume needs the file to continue: --out FILE")
-        if self.target == "product" and self.output_format != "jsonl":
+        # Raises StageError for another suffix.
+        form = self.output_format
+        if self.target == "product" and form != "jsonl":
             raise StageError("--target product needs JSON lines: --out FILE.jsonl, or standard output without --format")
 
     def resume_hint(self, layout: Layout) -> str:

@@ -6,6 +6,7 @@ addresses, limits on size, time and redirects, robots.txt.
 """
 
 import glob
+import os
 import stat
 import sys
 import threading
@@ -32,7 +33,7 @@ _N_FETCHES: Final = 8
 def check_names(names: Sequence[str]) -> None:
     """Raise MissingInputError for a named path that does not exist and that no file matches as a glob pattern."""
     for name in names:
-        if not (name == STDIN or is_url(name) or Path(name).exists() or _matches(name)):
+        if not (name == STDIN or is_url(name) or _exists(name) or _matches(name)):
             raise MissingInputError("image", name, "Name images, folders, patterns such as 'photos/*.jpg', or URLs.")
 
 
@@ -45,7 +46,7 @@ def expand(names: Sequence[str], lists: Sequence[Path] = ()) -> Iterator[str]:
     for name in names:
         if name == STDIN:
             yield from _lines(sys.stdin.buffer)
-        elif is_url(name) or Path(name).exists():
+        elif is_url(name) or _exists(name):
             yield from _expand_folder(name)
         else:
             for match in _matches(name):
@@ -56,6 +57,11 @@ def expand(names: Sequence[str], lists: Sequence[Path] = ()) -> Iterator[str]:
                 yield from _lines(opened)
         except OSError as error:
             raise StageError(f"The list {path} cannot be read: {error.strerror}") from error
+
+
+def _exists(name: str) -> bool:
+    # Unlike Path.exists and Path.is_dir, it takes names that are too long or hold a null byte.
+    return os.path.exists(name)  # noqa: PTH110
 
 
 def _matches(pattern: str) -> list[str]:
@@ -130,19 +136,23 @@ def _lines(opened: Iterable[bytes]) -> Iterator[str]:
 
 
 def _expand_folder(name: str) -> Iterator[str]:
-    try:
-        is_folder = not is_url(name) and Path(name).is_dir()
-    except ValueError:  # a null byte
-        is_folder = False
-    if is_folder:
+    if not is_url(name) and os.path.isdir(name):  # noqa: PTH112
         yield from map(str, _images_below(Path(name)))
     else:
         yield name
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    """Yield the images in a folder and its subfolders, sorted by the parts of their paths."""
-    for entry in sorted(folder.iterdir()):
+    """Yield the images in a folder and its subfolders, sorted by the parts of their paths.
+
+    A folder that cannot be listed is yielded itself, so that it gets a row.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        entries = []
+        yield folder
+    for entry in entries:
         if entry.is_dir() and not entry.is_symlink():
             yield from _images_below(entry)
         elif entry.suffix.lower() in file_formats.SUFFIXES and entry.is_file():
