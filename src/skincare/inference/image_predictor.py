@@ -24,7 +24,7 @@ from skincare.inference.image_predictions import ImagePrediction, InputImage
 from skincare.labels import Labels, check_same_labels, labels_of, labels_of_model
 from skincare.modeling.settings import DecoderName, Dtype
 from skincare.paths import TINY_MODEL, Layout
-from skincare.text_reading.extraction import PackReader
+from skincare.text_reading import extraction
 from skincare.text_reading.ocr import EngineName
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class ImagePredictor(Protocol):
     needs_pixels: bool
 
     @property
-    def packs(self) -> PackReader | None:
+    def packs(self) -> extraction.PackReader | None:
         """Return what reads the text of packs, if that is needed."""
         ...
 
@@ -129,7 +129,7 @@ def load_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredicto
         from skincare.text_reading.reader_store import stored_reader
 
         reader = stored_reader(layout, threshold=settings.min_confidence)
-        return TextPredictor(reader, PackReader(settings.ocr, layout.ocr_cache), settings.top_k)
+        return TextPredictor(reader, extraction.PackReader(settings.ocr, layout.ocr_cache), settings.top_k)
     return _load_model_predictor(settings, layout)
 
 
@@ -138,7 +138,7 @@ def _load_product_predictor(settings: PredictorSettings, layout: Layout) -> Imag
     from skincare.text_reading.reader_store import stored_reader
 
     reader = stored_reader(layout, threshold=settings.min_confidence)
-    packs = PackReader(settings.ocr, layout.ocr_cache)
+    packs = extraction.PackReader(settings.ocr, layout.ocr_cache)
     return ProductPredictor(reader, product_reader(layout, labels_of(layout)), packs, settings.top_k)
 
 
@@ -161,14 +161,14 @@ def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImageP
     if is_fused:
         threshold = run_confidence.fused_threshold(Path(source), settings.min_confidence, settings.max_error)
         return FusedPredictor(
-            classifier, PackReader(settings.ocr, layout.ocr_cache), threshold=threshold, top_k=settings.top_k
+            classifier, extraction.PackReader(settings.ocr, layout.ocr_cache), threshold=threshold, top_k=settings.top_k
         )
     chosen = run_confidence.choose(
         layout, Path(source), settings.decoder, settings.temperature, settings.min_confidence, settings.max_error
     )
     return ModelPredictor(
         classifier, settings.decoder, chosen.temperature, needs_probabilities=chosen.needs_probabilities,
-        packs=PackReader(settings.ocr, layout.ocr_cache) if classifier.hint_settings.kind == "text" else None,
+        packs=extraction.PackReader(settings.ocr, layout.ocr_cache) if classifier.hint_settings.kind == "text" else None,
         threshold=chosen.threshold, top_k=settings.top_k,
     )  # fmt: skip
 
