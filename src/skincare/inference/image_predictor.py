@@ -158,19 +158,17 @@ def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImageP
     classifier = Classifier.load(
         source, labels, layout.root, dtype=settings.dtype, n_uncached_blocks=0, batch_size=settings.batch_size
     )  # fmt: skip
-    packs = extraction.PackReader(settings.ocr, layout.ocr_cache)
-    if is_fused:
+    needs_text = is_fused or classifier.hint_settings.kind == "text"
+    packs = extraction.PackReader(settings.ocr, layout.ocr_cache) if needs_text else None
+    if is_fused and packs is not None:
         threshold = run_confidence.fused_threshold(Path(source), settings.min_confidence, settings.max_error)
-        return FusedPredictor(
-            classifier, packs, threshold=threshold, top_k=settings.top_k
-        )
+        return FusedPredictor(classifier, packs, threshold=threshold, top_k=settings.top_k)
     chosen = run_confidence.choose(
         layout, Path(source), settings.decoder, settings.temperature, settings.min_confidence, settings.max_error
     )
     return ModelPredictor(
         classifier, settings.decoder, chosen.temperature, needs_probabilities=chosen.needs_probabilities,
-        packs=packs if classifier.hint_settings.kind == "text" else None,
-        threshold=chosen.threshold, top_k=settings.top_k,
+        packs=packs, threshold=chosen.threshold, top_k=settings.top_k,
     )  # fmt: skip
 
 
