@@ -196,3 +196,10 @@ def test_threshold_is_the_lowest_of_ten_whose_corrected_bound_reaches_the_target
             assert (found.coverage, found.risk) == (n / 100, max(0, n - 75) / n)
             assert found.bound == pytest.approx(bounds[n])
     assert calibration.threshold_for_risk(confidence, right, 1.0, level).coverage == 1
+
+
+def test_predictions_of_equal_confidence_share_their_mean_accuracy():
+    table = np.log(np.tile([0.6, 0.4], (4, 1)))
+    (found,) = calibration.reliability(table, np.array([0, 0, 0, 1]), n_bins=1)
+    assert (found.n, found.accuracy) == (4, 0.75)
+    assert found.confidence == pytest.approx(0.6)

@@ -1,7 +1,7 @@
 """The data of the report, read from the files that the stages wrote; nothing is computed here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from skincare.tables import HistoryRow
 
 STAGES: Final = (
     "scrape", "import_images", "clean", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain",
-    "ablations",
+    "ablations", "product_facts", "score_products",
 )  # fmt: skip
 # In the gallery: at 6 kB each, far below 10 MB in total.
 MAX_THUMBNAILS: Final = 600
@@ -86,6 +86,8 @@ class ReportData:
     labels: Labels
     # fusion.json of fuse.py: reader, model and both on the same test images; empty if it was not run.
     fusion: Mapping[str, Any] = field(default_factory=dict)
+    # System -> the lines of log/products/<system>.jsonl, which score_products.py wrote.
+    product_answers: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     # Whether the images are those that the sample shop renders.
     is_sample_shop: bool = False
 
@@ -133,6 +135,7 @@ def gather(layout: Layout) -> ReportData:
         {when: _read_json(path) for when, path in manifests.items() if path.is_file()},
         labels,
         _read_json(log / "fusion.json") if log and (log / "fusion.json").is_file() else {},
+        product_answers=_product_answers(stages, layout),
         is_sample_shop=layout.shop_truth.is_file() and "import_images" not in stages,
     )  # fmt: skip
 
@@ -197,7 +200,7 @@ def _thumbnail(layout: Layout, file: str) -> str:
 
 def _plots(layout: Layout) -> dict[str, Path]:
     names = ("blur_histogram", "dataset_split", "lr", "val_loss", "val_accuracy", "val_f1", "val_precision",
-             "val_recall", "cm_before_training", "cm_after_training", "confidence")  # fmt: skip
+             "val_recall", "cm_before_training", "cm_after_training", "confidence", "product_coverage")  # fmt: skip
     return {name: layout.plot(name) for name in names if layout.plot(name).is_file()}
 
 
@@ -206,6 +209,20 @@ def _overlays(stages: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
     images = stages["explain"]["results"]["images"] if "explain" in stages else []
     paths = {one["image_id"]: layout.overlay(one["image_id"]) for one in images}
     return {image_id: path for image_id, path in paths.items() if path.is_file()}
+
+
+def _product_answers(stages: Mapping[str, Any], layout: Layout) -> dict[str, list[Any]]:
+    """Return the structured answers of each system that was scored."""
+    names = stages["score_products"]["results"] if "score_products" in stages else {}
+    files = {name: layout.product_answers(name) for name in names}
+    return {name: _read_lines(path) for name, path in files.items() if path.is_file()}
+
+
+def _read_lines(path: Path) -> list[Any]:
+    try:
+        return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path}: not readable ({error}); run `python src/score_products.py` again") from error
 
 
 def _read_json(path: Path) -> Any:

@@ -12,7 +12,7 @@ from jinja2 import Environment
 from skincare import reference_experiment
 from skincare.html_pages import data_uri, template_environment
 from skincare.labels import UNKNOWN, skincare_labels
-from skincare.reporting import export_views, reader_views, report_texts, report_views
+from skincare.reporting import export_views, product_views, reader_views, report_texts, report_views
 from skincare.reporting.report_data import CONFIDENCE_BANDS, STAGES, ReportData
 
 
@@ -80,6 +80,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "imported": data.stages.get("import_images"),
         "not_imported": report_views.counts_except(data, "import_images", "imported"),
         "rejected": report_views.counts_except(data, "clean", "kept"),
+        "products": product_views.view(data),
         "provenance": report_views.provenance(data),
         "has_reference": data.labels.names == skincare_labels().names,
         "reference": {

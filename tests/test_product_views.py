@@ -1,0 +1,64 @@
+"""The report's section on structured answers shows what score_products.py wrote, and is absent without it."""
+
+import json
+
+import pytest
+
+from skincare.errors import StageError
+from skincare.reporting import product_views, report_data
+from tests.test_report import HOSTILE, Page, layout, summary, written  # noqa: F401 - the fixture
+
+
+def test_section_on_structured_answers_shows_the_worst_fields_first_in_both_formats(layout):  # noqa: F811
+    for text in written(layout):  # noqa: F811
+        assert "Structured answers" not in text
+    field = {"n_known": 40, "n_unscored": 3, "correct": 10, "omitted": 19, "substituted": 17, "invented": 23,
+             "precision": 0.5, "recall": 0.25, "f1": 0.31, "f1_low": 0.21, "f1_high": 0.43}  # fmt: skip
+    undefined = {"precision": None, "recall": 0.0, "f1": 0.07, "f1_low": None, "f1_high": None}
+    system = {"n": 42, "n_products": 21, "json_valid": 0.96, "schema_valid": 0.91, "statuses": {}, "document": 0.185,
+              "document_low": 0.167, "document_high": 0.202}  # fmt: skip
+    fields = [{"field": "brand", **field}, {"field": "size", **field, **undefined},
+              {"field": "origin", **field, "n_known": 0}]  # fmt: skip
+    paired = {"n_known": 40, "difference": 0.127, "low": -0.011, "high": 0.243, "products_p": 0.062}
+    summary(layout, "score_products", counts={"images": 42}, results={
+        "split": "test", "reader": {**system, "fields": fields}, HOSTILE: {**system, "fields": fields},
+        f"{HOSTILE}_minus_reader": {"brand": paired}, "systems": ["reader", HOSTILE],
+    })  # fmt: skip
+    layout.product_answers("reader").parent.mkdir(parents=True)
+    line = {"image_id": "0_1", "status": "valid", "product": {"brand": HOSTILE, "size": None, "origin": None},
+            "truth": {"brand": "Weleda", "size": "50 ml", "origin": None}}  # fmt: skip
+    layout.product_answers("reader").write_text(f"{json.dumps(line)}\n")
+    page, markdown = written(layout)
+    assert Page(page).tags.count("script") == 1
+    for text in (page, markdown):
+        section = text[text.rindex("A product as JSON fields") :]
+        for number in ("0.185 (0.167 to 0.202)", "96.0%", "91.0%", "+12.7 (-1.1 to +24.3)", "0.062", "19", "17", "23"):
+            assert number in section
+        assert section.index("size") < section.index("brand")
+        assert "origin" not in section
+    assert "(21.0% to 43.0%)" in markdown
+    assert "| size | Rules on the text of the pack | 40 | – | 0.0% | 7.0% | 19 | 17 | 23 |" in markdown
+
+
+def test_examples_show_true_and_predicted_values_with_their_image(layout):  # noqa: F811
+    system = {"n": 1, "n_products": 1, "json_valid": 1.0, "schema_valid": 1.0, "document": 0.5, "document_low": 0.4,
+              "document_high": 0.6, "fields": []}  # fmt: skip
+    summary(layout, "score_products", results={"split": "test", "reader": system})
+    layout.product_answers("reader").parent.mkdir(parents=True)
+    truth = {"brand": "Weleda", "ingredients": ["aqua", "parfum"], "origin": None, "details": "x" * 500}
+    lines = [
+        {"image_id": f"{i}_{n}", "status": "repaired", "product": {**dict.fromkeys(truth), "brand": "Veleda"},
+         "truth": truth}
+        for i in range(9) for n in (1, 2)
+    ]  # fmt: skip
+    layout.product_answers("reader").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    found = product_views.view(report_data.gather(layout))["examples"]
+    assert [one.image_id for one in found] == [f"{i}_1" for i in range(6)], "one image per product"
+    assert found[0].thumbnail.startswith("data:image/jpeg")
+    assert found[0].values[:2] == [("brand", "Weleda", "Veleda"), ("ingredients", "aqua, parfum", "")]
+    assert [value.field for value in found[0].values] == ["brand", "ingredients", "details"]
+    assert len(found[0].values[2].truth) < 170
+    written(layout)
+    layout.product_answers("reader").write_text("{")
+    with pytest.raises(StageError, match=r"reader\.jsonl.*score_products"):
+        report_data.gather(layout)
