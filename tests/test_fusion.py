@@ -298,3 +298,10 @@ def test_unread_statuses_are_those_without_a_say():
     assert [split_reader.is_read(one) for one in ("read", "abstained", "no_text", "other_script")] == [
         True, True, False, False
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("bound", [0.05, 20.0])
+def test_weights_at_their_bounds_can_be_read(tmp_path, bound):
+    weights = fusion.Fusion(bound, bound, bound)
+    fusion.write(tmp_path, weights, n_val=3)
+    assert fusion.read(tmp_path) == (weights, {"n_val": 3})

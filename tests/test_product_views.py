@@ -10,7 +10,7 @@ from tests.test_report import HOSTILE, Page, layout, summary, written  # noqa: F
 
 
 def test_section_on_structured_answers_shows_the_worst_fields_first_in_both_formats(layout):  # noqa: F811
-    for text in written(layout):  # noqa: F811
+    for text in written(layout):
         assert "Structured answers" not in text
     field = {"n_known": 40, "n_unscored": 3, "correct": 10, "omitted": 19, "substituted": 17, "invented": 23,
              "precision": 0.5, "recall": 0.25, "f1": 0.31, "f1_low": 0.21, "f1_high": 0.43}  # fmt: skip

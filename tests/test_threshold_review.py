@@ -51,7 +51,7 @@ def test_a_threshold_that_the_marks_do_not_distinguish_from_the_present_one_is_r
 
 def test_one_sided_marks_leave_the_threshold(layout):
     summary = calibrate(layout, lambda row: "keep")
-    assert "stays at 60" in summary.headline
+    assert summary.headline.startswith("blurred stays at 60: the marks are one-sided")
     assert "one-sided" in json.loads(layout.threshold_calibration.read_text())["no_proposal_because"]
 
 
@@ -113,6 +113,17 @@ def test_strictest_threshold_keeps_the_given_share_of_good_images(layout, keep_g
     at_proposal = next(one for one in found["thresholds"] if one["threshold"] == found["proposal"]["threshold"])
     assert at_proposal["kept_good"] >= keep_good
     assert found["criterion"] in summary.headline
+
+
+def test_share_of_good_images_moves_the_proposal(layout):
+    def verdict(row):
+        return "keep" if row.value >= 60 or row.value in (15.0, 30.0) else "reject"
+
+    proposals = []
+    for keep_good in (None, 1.0):
+        calibrate(layout, verdict, keep_good=keep_good)
+        proposals.append(json.loads(layout.threshold_calibration.read_text())["proposal"]["threshold"])
+    assert proposals == [pytest.approx(60, abs=1.5), 13.5]
 
 
 @pytest.mark.parametrize("keep_good", [0.0, -0.5, 1.01])
