@@ -2,14 +2,19 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
 
+from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY, SPLITS, Layout
 from skincare.tables import CLEAN, FAILURES, HISTORY, IMAGES, REJECTED
+from tests.test_serve import started
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.slow
 
@@ -162,3 +167,22 @@ def test_real_use_without_a_catalogue_says_what_to_do(tmp_path):
     layout = Layout(tmp_path / "empty")
     layout.root.mkdir()
     assert "make sample" in run_stage("run_all", layout, expect=2).stderr
+
+
+def test_a_trained_model_becomes_a_service_as_the_readme_says(layout, tmp_path):
+    block = README.split("## From a trained model to a service\n\n")[1].split("\n\n")[0]
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    (finetune, export, install, serve, curl) = commands
+    assert finetune == ["python", "src/finetune.py"]
+    assert layout.finetuned_model("sample").is_dir()
+    assert install[-1] == "requirements-serve.txt"
+    run_stage("export", layout, *export[2:], "--no-evaluate")
+    photo = next(layout.clean_images.glob("*.jpg"))
+    answers = tmp_path / serve[-1]
+    model = layout.root / serve[serve.index("--model") + 1]
+    with started(layout.root, "--model", str(model), "--answers", str(answers)) as (_, url, _):
+        places = {"images=@photo.jpg": f"images=@{photo}", "http://127.0.0.1:8000/predict": f"{url}/predict"}
+        reply = subprocess.run([places.get(word, word) for word in curl], capture_output=True, check=True).stdout
+    (one,) = json.loads(reply)["predictions"]
+    assert one["category"] in skincare_labels().names
+    assert json.loads(answers.read_text(encoding="utf-8"))["category"] == one["category"]
