@@ -1,12 +1,14 @@
 """Write the cleaned images as chat-format train, val and test files, split by product.
 
 - In: clean_dataset/annotations/{clean_annotations,rejected}.csv, clean_dataset/images/, the catalogue; for hints
-  clean_dataset/annotations/pack_text.jsonl or csv_data/products_metadata.csv.
+  clean_dataset/annotations/pack_text.jsonl or csv_data/products_metadata.csv; with --target product
+  clean_dataset/annotations/products.jsonl (product_facts.py).
 - Out: clean_dataset/{train,val,test}.json, clean_dataset/split_manifest.csv, plots/dataset_split.png.
 - Command: python src/build_dataset.py        70 / 15 / 15 %; no product, size of it or shared image in two splits
 - python src/build_dataset.py --split image   80 / 20 % by image as in the reference experiment, to compare the leakage
 - python src/build_dataset.py --cropped       the same split of the product crops of crop.py
 - python src/build_dataset.py --hint text     the question with the text that read_text.py read on the pack
+- python src/build_dataset.py --target product   the answers are products as JSON, null where a value is not known
 - Time: 1 s for 1,000 images that clean.py has measured, on two cores; 8 s for others.
 
 The manifest freezes the split of every product: images and products that are added later never move it. --resplit
@@ -32,8 +34,10 @@ from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.errors import StageError
 from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
+from skincare.product import store
+from skincare.product.schema import FIELDS
 from skincare.product.sizes import name_family
-from skincare.prompts import HintKind
+from skincare.prompts import HintKind, Target, labels_for
 from skincare.runlog import Summary
 from skincare.tables import CLEAN, REJECTED, CleanRow, RejectedRow, SplitRow
 from skincare.tables import SPLITS as MANIFEST
@@ -47,6 +51,10 @@ class Config(stage.StageConfig):
 
     resumes: ClassVar[bool] = False
 
+    target: Target = "category"
+    """What the model answers with: the category, or the product as JSON (brand, category, size, ...)."""
+    fields: tuple[str, ...] = FIELDS
+    """With --target product, the fields that are answered; the others are null in every answer."""
     split: Literal["product", "image"] = "product"
     """Split by product, or by image as in the reference experiment (leaky, to compare)."""
     seed: int = 0
@@ -85,10 +93,15 @@ def run(config: Config, layout: Layout) -> Summary:
         )
     file_of = _cropped_files(rows, layout) if config.cropped else {row.image_id: row.file for row in rows}
     hint_of = hints.hints_of(config.hint, rows, layout, config.hint_bytes, with_name=config.hint_with_name)
+    answers = _structured_answers(config.fields, rows, products, layout) if config.target == "product" else {}
+    prompted = labels_for(config.target, labels)
     examples = [
-        chat.example(file_of[row.image_id], products[row.product_id].category, labels, hint_of[row.image_id])
+        chat.example(
+            file_of[row.image_id], products[row.product_id].category, prompted, hint_of[row.image_id],
+            answers.get(row.product_id, ""),
+        )
         for row in rows
-    ]
+    ]  # fmt: skip
     links = _links(rows, REJECTED.read(layout.rejected_table), products, layout)
     group_of = splitting.group_products(products, links)
     groups = splitting.make_groups(group_of, [(one.product_id, one.category) for one in examples])
@@ -123,6 +136,17 @@ def _check(config: Config) -> None:
         raise StageError("--hint-bytes must be at least 1; --hint none switches hints off")
     if config.hint_with_name and config.hint != "metadata":
         raise StageError("--hint-with-name needs --hint metadata")
+    _check_fields(config)
+
+
+def _check_fields(config: Config) -> None:
+    """Raise StageError for fields that do not exist, or without the category, by which the split is stratified."""
+    if unknown := [one for one in config.fields if one not in FIELDS]:
+        raise StageError(f"--fields {', '.join(unknown)}: the fields are {', '.join(FIELDS)}")
+    if "category" not in config.fields:
+        raise StageError("--fields must contain category: the metrics of training and the splits need it")
+    if config.target == "category" and config.fields != FIELDS:
+        raise StageError("--fields needs --target product")
 
 
 def _cropped_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
@@ -141,6 +165,24 @@ def _cropped_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
             f"as {outdated[0]}\nRun `python src/crop.py` again."
         )
     return {image_id: row.file for image_id, row in cropped.items()}
+
+
+def _structured_answers(
+    fields: Sequence[str], rows: Sequence[CleanRow], products: Mapping[str, Product], layout: Layout
+) -> dict[str, str]:
+    """Return product id -> what is known of it as JSON; raises StageError where the facts are of another catalogue."""
+    facts = store.read_products(layout.product_facts)
+    present = {row.product_id for row in rows}
+    outdated = sorted(
+        one for one in present if one not in facts or facts[one].product.category != products[one].category
+    )
+    if outdated:
+        raise StageError(
+            f"{layout.product_facts}: the facts of {len(outdated)} of {len(present)} products are missing or of "
+            f"another category, such as {outdated[0]}\nRun `python src/product_facts.py` again."
+        )
+    others = dict.fromkeys(set(FIELDS) - set(fields))
+    return {product_id: facts[product_id].product.model_copy(update=others).to_json() for product_id in present}
 
 
 def _links(
@@ -243,6 +285,7 @@ def _results(
             logger.warning("%s has no image of: %s", split, ", ".join(names))
     return {
         "split": config.split,
+        **({"target": config.target, "fields": config.fields} if config.target == "product" else {}),
         "cropped": config.cropped,
         "hints": {
             "kind": config.hint,

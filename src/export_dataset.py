@@ -42,6 +42,7 @@ from skincare.dataset.shards import INDEX, Shard, Storage, write_index, write_sh
 from skincare.errors import StageError
 from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
+from skincare.prompts import labels_for
 from skincare.runlog import Summary
 from skincare.tables import IMAGES, ImageRow
 
@@ -70,8 +71,9 @@ def run(config: Config, layout: Layout) -> Summary:
     """Write the card and the credits, then shards with their index or image files with their annotations."""
     if config.shard_mb < 1:
         raise StageError("--shard-mb must be at least 1")
-    labels = labels_of(layout)
     parts = {split: chat.read_dataset(layout, split) for split in SPLITS}
+    target = chat.target_of_examples(one for part in parts.values() for one in part)
+    labels = labels_for(target, labels_of(layout))
     credits = _credits(parts, layout)
     storage = Storage(config.to or str(layout.export(config.format)))
     _refuse_foreign(storage)
@@ -168,7 +170,7 @@ def _write_credits(storage: Storage, images: Mapping[str, ImageRow]) -> None:
 
 
 def _fingerprint(parts: Mapping[str, Sequence[Example]]) -> str:
-    lines = sorted(f"{split}\t{one.image}\t{one.category}" for split, part in parts.items() for one in part)
+    lines = sorted(f"{split}\t{one.image}\t{one.answer}" for split, part in parts.items() for one in part)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -1,10 +1,12 @@
 """The model's prompt: instruction, question and hint as text and as messages, and the chat template.
 
-Question and instruction are those of the labels (`skincare.labels`). A dataset may add a hint: one line after the
-question, which names its source. It stands after the image, so that the text before the image is the same for all
-examples.
+Question and instruction are those of the labels (`skincare.labels`); for structured answers they are replaced by those
+below. The question of a dataset or a model therefore says what it answers with: `target_of(labels)`. A dataset may add
+a hint: one line after the question, which names its source. It stands after the image, so that the text before the
+image is the same for all examples.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +14,31 @@ from typing import Any, Final, Literal
 
 from skincare.labels import Labels
 
+# What the model answers with: a label, or a product as JSON (`skincare.product.schema`).
+Target = Literal["category", "product"]
+
+PRODUCT_QUESTION: Final = "Describe the product in this image as JSON."
+PRODUCT_INSTRUCTION: Final = (
+    "You describe the product in an image. Answer with one line of JSON and nothing else, with the keys brand, "
+    "category, country, details, howToUse, ingredients, manufacturer, name, origin, size and forNightOrMorning; null "
+    "where a value is not known. category is exactly one of these labels: {labels}."
+)
+
 HintKind = Literal["none", "text", "metadata"]
 # How a hint begins. Source of the first: LLaVA-1.5's training data for TextVQA.
 HINT_LABELS: Final[dict[HintKind, str]] = {"text": "Reference OCR token: ", "metadata": "Product metadata: "}
+
+
+def target_of(labels: Labels) -> Target:
+    """Return what a model or a dataset with these labels answers with."""
+    return "product" if labels.question == PRODUCT_QUESTION else "category"
+
+
+def labels_for(target: Target, labels: Labels) -> Labels:
+    """Return the labels with the question and the instruction of a target; the labels' own for `category`."""
+    if target == "category":
+        return labels
+    return dataclasses.replace(labels, question=PRODUCT_QUESTION, instruction=PRODUCT_INSTRUCTION)
 
 
 def with_hint(question: str, hint: str = "") -> str:

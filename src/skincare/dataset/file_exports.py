@@ -6,7 +6,7 @@
     imagefolder    train/<category>/<image>.jpg                 for torchvision and `datasets`
 
 Every name in them is relative to the export, so that it can be moved. The prompt is the pipeline's own: instruction,
-image, question with its hint; the answer is the category.
+image, question with its hint; the answer is that of the dataset.
 """
 
 import json
@@ -127,7 +127,7 @@ def _prompt(one: Example, labels: Labels, placeholder: str) -> list[dict[str, st
 
 
 def _completion(one: Example) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": one.category}]
+    return [{"role": "assistant", "content": one.answer}]
 
 
 def _json_lines(elements: Iterable[dict[str, Any]]) -> str:

@@ -58,7 +58,8 @@ def _unpack_tar(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _pack_parquet(packed: Packed, has_hints: bool) -> bytes:
     arrow, parquet = pyarrow_modules()
-    texts = ("category", "image_id", "product_id", *(("hint",) if has_hints else ()))
+    has_products = any(one.product for one, _ in packed)
+    texts = ("category", "image_id", "product_id", *["hint"][: int(has_hints)], *["product"][: int(has_products)])
     features = {
         "image": {"_type": "Image"},
         **{name: {"dtype": "string", "_type": "Value"} for name in texts},

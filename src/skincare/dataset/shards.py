@@ -28,12 +28,15 @@ from skincare.errors import MissingInputError, StageError
 from skincare.files import write_bytes
 from skincare.labels import Labels
 from skincare.paths import SPLITS
+from skincare.prompts import labels_for
 
 INDEX: Final = "index.json"
 _REMEDY: Final = "Make it with `python src/export_dataset.py`."
 _NAME: Final = re.compile(r"(train|val|test)-[0-9]{5}-[0-9a-f]{12}\.(tar|parquet)")
-# Path, category, shard and hash; in an index of version 2 followed by the hint, where there is one.
+# Path, category, shard and hash; in an index of version 2 followed by the hint, where there is one; in one of version 3
+# by the hint, which may be empty, and the structured answer.
 _N_PLAIN: Final = 4
+_STRUCTURED: Final = 3  # version of an index with structured answers
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -122,7 +125,7 @@ def write_index(
     index = {
         "version": _version(images),
         "format": kind,
-        "question": labels.question,
+        "question": labels_for("product" if _version(images) == _STRUCTURED else "category", labels).question,
         "shards": listed,
         "images": images,
     }
@@ -155,6 +158,7 @@ class ShardedDataset:
         self._format: Format = index["format"]
         if self._format not in FORMATS or index["version"] != _version(index["images"]):
             raise ValueError(f"unknown format: {str(self._format)[:50]!r}")
+        labels = labels_for("product" if index["version"] == _STRUCTURED else "category", labels)
         if index["question"] != labels.question:
             raise ValueError(f"its question is not that of {labels.source}")
         self._shards = {one["name"]: Shard(**one) for one in index["shards"]}
@@ -165,7 +169,7 @@ class ShardedDataset:
         for split in SPLITS:
             entries = index["images"][split]
             self.parts[split] = [
-                chat.example(image, category, labels, *hint) for image, category, _, _, *hint in entries
+                chat.example(image, category, labels, *rest) for image, category, _, _, *rest in entries
             ]
             for image, _, shard, sha256, *_ in entries:
                 if shard not in self._shards or not _SHA256.fullmatch(sha256):
@@ -221,11 +225,14 @@ class ShardedDataset:
 
 
 def _version(images: dict[str, list[list[str]]]) -> int:
-    """Return 2 where an entry has a hint, which readers of version 1 do not know, else 1."""
-    return 2 if any(len(entry) > _N_PLAIN for part in images.values() for entry in part) else 1
+    """Return 1 for plain entries, 2 where one has a hint, 3 where one has a structured answer."""
+    longest = max((len(entry) for part in images.values() for entry in part), default=_N_PLAIN)
+    return min(_STRUCTURED, 1 + max(0, longest - _N_PLAIN))
 
 
 def _entry(one: Example, shard: str, sha256: str) -> list[str]:
+    if one.product:
+        return [one.image, one.category, shard, sha256, one.hint, one.product]
     return [one.image, one.category, shard, sha256, *([one.hint] if one.hint else [])]
 
 

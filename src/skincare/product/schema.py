@@ -45,6 +45,19 @@ class Product(BaseModel):
 FIELDS: Final[tuple[str, ...]] = tuple(Product.model_fields)
 
 
+def canonical_product(text: str) -> Product:
+    """Return the product of a dataset's answer; ValueError where the text is not what `Product.to_json` writes."""
+    try:
+        product = Product.model_validate_json(text)
+    except ValidationError:
+        product = None
+    if product is None or product.to_json() != text:
+        raise ValueError(
+            f"{text[:200]!r} is no structured answer: one line of JSON with the fields {', '.join(FIELDS)}"
+        )
+    return product
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema that constrained decoding follows: every field required, in order."""
     schema = Product.model_json_schema()

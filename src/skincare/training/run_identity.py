@@ -51,8 +51,7 @@ def fingerprint(examples: Sequence[Example], files: ImageFiles) -> str:
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(files.sha256_of, [one.image for one in examples])
         lines = [
-            json.dumps([one.image, one.category, one.hint, sha256])
-            for one, sha256 in zip(examples, hashes, strict=True)
+            json.dumps([one.image, one.answer, one.hint, sha256]) for one, sha256 in zip(examples, hashes, strict=True)
         ]
     return _hash("\n".join(sorted(lines)))
 
