@@ -93,7 +93,10 @@ def run(config: Config, layout: Layout) -> Summary:
         )
     file_of = _cropped_files(rows, layout) if config.cropped else {row.image_id: row.file for row in rows}
     hint_of = hints.hints_of(config.hint, rows, layout, config.hint_bytes, with_name=config.hint_with_name)
-    answers = _structured_answers(config.fields, rows, products, layout) if config.target == "product" else {}
+    categories = {row.product_id: products[row.product_id].category for row in rows}
+    answers = (
+        store.structured_answers(layout.product_facts, categories, config.fields) if config.target == "product" else {}
+    )
     prompted = labels_for(config.target, labels)
     examples = [
         chat.example(
@@ -165,24 +168,6 @@ def _cropped_files(rows: Sequence[CleanRow], layout: Layout) -> dict[str, str]:
             f"as {outdated[0]}\nRun `python src/crop.py` again."
         )
     return {image_id: row.file for image_id, row in cropped.items()}
-
-
-def _structured_answers(
-    fields: Sequence[str], rows: Sequence[CleanRow], products: Mapping[str, Product], layout: Layout
-) -> dict[str, str]:
-    """Return product id -> what is known of it as JSON; raises StageError where the facts are of another catalogue."""
-    facts = store.read_products(layout.product_facts)
-    present = {row.product_id for row in rows}
-    outdated = sorted(
-        one for one in present if one not in facts or facts[one].product.category != products[one].category
-    )
-    if outdated:
-        raise StageError(
-            f"{layout.product_facts}: the facts of {len(outdated)} of {len(present)} products are missing or of "
-            f"another category, such as {outdated[0]}\nRun `python src/product_facts.py` again."
-        )
-    others = dict.fromkeys(set(FIELDS) - set(fields))
-    return {product_id: facts[product_id].product.model_copy(update=others).to_json() for product_id in present}
 
 
 def _links(

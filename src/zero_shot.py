@@ -2,6 +2,8 @@
 
 In: clean_dataset/test.json and its images, a model of the hub or a folder.
 Out: log/zero_shot/{predictions.jsonl,metrics.json,manifest.json}, plots/cm_before_training.png.
+With a dataset of structured answers (build_dataset.py --target product) the texts are JSON; the metrics here are those
+of their category, and score_products.py scores all fields.
 Command: python src/zero_shot.py [--model Qwen/Qwen2-VL-2B-Instruct]
 Time: 4 s for 80 images with the embedded tiny model on two cores.
 """
@@ -12,11 +14,12 @@ from typing import Annotated, Literal
 import tyro
 
 from skincare import runlog, stage
-from skincare.dataset.chat import read_dataset
+from skincare.dataset.chat import read_dataset, target_of_examples
 from skincare.files import write_json
 from skincare.labels import labels_of
 from skincare.modeling.settings import DEFAULT_MODEL, DecoderName, PixelLimits
 from skincare.paths import Layout
+from skincare.prompts import labels_for
 from skincare.runlog import Summary
 
 
@@ -52,7 +55,8 @@ def run(config: Config, layout: Layout) -> Summary:
     from skincare.inference.manifest import write_manifest
     from skincare.modeling.freezing import count
 
-    examples, labels = read_dataset(layout, config.split), labels_of(layout)
+    examples = read_dataset(layout, config.split)
+    labels = labels_for(target_of_examples(examples), labels_of(layout))
     classifier = Classifier.load(
         config.model, labels, layout.root, limits=PixelLimits(config.min_tokens, config.max_tokens),
         vision_cache=layout.vision_cache if config.cache_images else None,

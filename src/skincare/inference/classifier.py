@@ -20,7 +20,8 @@ from skincare.dataset import hints
 from skincare.dataset.chat import Example
 from skincare.dataset.image_files import ImageFiles
 from skincare.inference import decoders
-from skincare.inference.decoders import Decoder, DecoderOutput, make_decoder
+from skincare.inference.decoder_output import DecoderOutput
+from skincare.inference.decoders import Decoder, make_decoder
 from skincare.inference.model_identity import model_identity
 from skincare.inference.prediction_cache import CachedOutput, PredictionCache
 from skincare.inference.predictions import Prediction, parsed
@@ -32,6 +33,7 @@ from skincare.modeling.prompt_encoder import Grid, PromptEncoder
 from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import DecoderName, Dtype, HeadUse, PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
+from skincare.prompts import target_of
 
 
 class Query(Protocol):
@@ -204,15 +206,17 @@ class Classifier:
             image_sha256=self.features.sha256(example.image),
             cache_key=cache_key,
             hint=example.hint,
+            target=target_of(self.labels),
+            field_log_probabilities=dict(output.field_log_probabilities),
         )
         return parsed(prediction, self.labels)
 
     def losses(
         self, head_use: HeadUse, grids: Sequence[Grid], features: Sequence[torch.Tensor], categories: Sequence[str],
-        hints: Sequence[str] = (),
+        hints: Sequence[str] = (), answers: Sequence[str] = (),
     ) -> torch.Tensor:  # fmt: skip
         """Return the (B,) losses of images in nats, given by their vision features."""
-        return example_losses(self.network, self.encoder, head_use, grids, features, categories, hints)
+        return example_losses(self.network, self.encoder, head_use, grids, features, categories, hints, answers)
 
     @torch.no_grad()
     def total_loss(self, head_use: HeadUse, examples: Sequence[Example]) -> float:
@@ -221,6 +225,7 @@ class Classifier:
         def loss(batch: Sequence[Example]) -> float:
             grids, features = self.features.get([example.image for example in batch])
             categories, hints = [example.category for example in batch], [example.hint for example in batch]
-            return self.losses(head_use, grids, features, categories, hints).sum().item()
+            answers = [example.answer for example in batch]
+            return self.losses(head_use, grids, features, categories, hints, answers).sum().item()
 
         return sum(self._passes.over(examples, loss), 0.0)

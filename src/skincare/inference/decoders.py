@@ -4,36 +4,30 @@ generate     free greedy text, which the parser maps to a label: the method of t
 constrained  greedy text that is limited to the labels
 rank         the exact likelihood of every label, from one pass over the prompt and one over the token trie
 head         the classification head of a model that was trained with one
+
+A model of structured answers has the first two: free JSON, or JSON that is limited to the schema.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol, get_args
 
 import torch
 
 from skincare.errors import StageError
+from skincare.inference.decoder_output import DecoderOutput
+from skincare.inference.structured_decoder import MAX_ANSWER_TOKENS, StructuredDecoder, product_constraint
 from skincare.labels import Labels
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
 from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import DecoderName
 from skincare.modeling.token_trie import TokenTrie, build_trie
+from skincare.prompts import target_of
 
 NAMES: Final[tuple[DecoderName, ...]] = get_args(DecoderName)
 MAX_NEW_TOKENS: Final = 30
 
 # Increase it with every change of a decoder's outputs: cached predictions of other versions are not used.
 VERSION: Final = 1
-
-
-@dataclass(frozen=True)
-class DecoderOutput:
-    """A decoded text; log_probabilities are those of all labels, empty for decoders without them."""
-
-    text: str
-    n_new_tokens: int
-    is_finished: bool
-    log_probabilities: tuple[float, ...] = ()
 
 
 class Decoder(Protocol):
@@ -110,8 +104,19 @@ class HeadDecoder:
         return _best(self.network.head_scores(batch, features), self.encoder.labels)
 
 
+def max_new_tokens(labels: Labels) -> int:
+    """Return the limit of an answer's tokens: that of a label, or of a structured answer."""
+    return MAX_ANSWER_TOKENS if target_of(labels) == "product" else MAX_NEW_TOKENS
+
+
 def make_decoder(name: DecoderName, network: CachedQwen2VL, encoder: PromptEncoder) -> Decoder:
-    """Return a decoder by its name; raises StageError for the head of a model without one."""
+    """Return a decoder by its name; raises StageError for one that the model or its answers do not have."""
+    if target_of(encoder.labels) == "product":
+        if name in ("rank", "head"):
+            raise StageError(f"Structured answers have no decoder {name}: use --decoder generate or constrained")
+        return StructuredDecoder(
+            network, encoder, product_constraint(network, encoder) if name == "constrained" else None
+        )  # fmt: skip
     if name == "rank":
         return RankingDecoder(network, encoder)
     if name == "head":

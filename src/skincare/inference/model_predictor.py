@@ -15,9 +15,8 @@ from PIL import Image
 from skincare.dataset import hints
 from skincare.errors import StageError
 from skincare.evaluation.calibration import apply_temperature
-from skincare.inference.answer_parser import parser_of
 from skincare.inference.classifier import Classifier, DecodedImage
-from skincare.inference.decoders import DecoderOutput
+from skincare.inference.decoder_output import DecoderOutput
 from skincare.inference.image_predictions import (
     ImagePrediction,
     InputImage,
@@ -26,8 +25,10 @@ from skincare.inference.image_predictions import (
     pack_of,
     with_ranking,
 )
+from skincare.inference.structured_answers import parse_answer
 from skincare.labels import UNKNOWN
 from skincare.modeling.settings import DecoderName
+from skincare.prompts import target_of
 from skincare.text_reading.extraction import PackReader
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class ModelPredictor:
         self.classifier = classifier
         self._temperature = temperature
         if decoder is None:
-            without_head: DecoderName = "rank" if needs_probabilities else "generate"
+            is_ranked = needs_probabilities and target_of(classifier.labels) == "category"
+            without_head: DecoderName = "rank" if is_ranked else "generate"
             decoder = without_head if classifier.network.head is None else "head"
         self._decoder = classifier.decoder(decoder)
         self.name = f"{classifier.source}, decoder {decoder}"
@@ -101,7 +103,7 @@ class ModelPredictor:
         return DecodedImage(Image.fromarray(image.pixels), hint)
 
     def _prediction(self, image: InputImage, output: DecoderOutput) -> ImagePrediction:
-        parsed = parser_of(self.labels).parse(output.text, is_finished=output.is_finished)
+        parsed = parse_answer(output.text, self.labels, target_of(self.labels), is_finished=output.is_finished)
         text = image.pack.texts if image.pack else ()
         row = ImagePrediction(
             image.file, parsed.category or UNKNOWN, None, parsed.status, output.text, text=text,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skincare.inference.decoders import DecoderOutput
+from skincare.inference.decoder_output import DecoderOutput
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,13 @@ def _entry(line: bytes) -> tuple[str, CachedOutput] | None:
     try:
         value = json.loads(line)
         given = value["answer"]
-        answer = DecoderOutput(str(given["text"]), int(given["n_new_tokens"]), bool(given["is_finished"]),
-                        tuple(float(one) for one in given["log_probabilities"]))  # fmt: skip
+        answer = DecoderOutput(
+            str(given["text"]),
+            int(given["n_new_tokens"]),
+            bool(given["is_finished"]),
+            tuple(float(one) for one in given["log_probabilities"]),
+            tuple((str(name), float(one)) for name, one in given.get("field_log_probabilities", ())),
+        )
         return str(value["key"]), CachedOutput(answer, float(value["latency_s"]))
     except (ValueError, KeyError, TypeError):
         return None

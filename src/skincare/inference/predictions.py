@@ -2,15 +2,18 @@
 
 import json
 import types
-from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_text
-from skincare.inference.answer_parser import PARSER_VERSION, parser_of
+from skincare.inference import field_confidence
+from skincare.inference.answer_parser import PARSER_VERSION
+from skincare.inference.structured_answers import parse_answer
 from skincare.labels import Labels
+from skincare.prompts import Target
 from skincare.tables import natural_key
 
 _REMEDY: Final = "Make it with `python src/zero_shot.py`."
@@ -47,11 +50,15 @@ class Prediction:
     cache_key: str = ""
     # Hint after the question, see skincare.dataset.hints.
     hint: str = ""
+    # "product": the text is a structured answer, and the category is the one in it.
+    target: Target = "category"
+    # Of a structured answer: field -> mean log-probability of the tokens of its value.
+    field_log_probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
 def parsed(prediction: Prediction, labels: Labels) -> Prediction:
     """Return a prediction with the current parser's label of its text."""
-    answer = parser_of(labels).parse(prediction.text, is_finished=prediction.is_finished)
+    answer = parse_answer(prediction.text, labels, prediction.target, is_finished=prediction.is_finished)
     return replace(
         prediction, category=answer.category, status=answer.status, candidates=answer.candidates,
         parser_version=PARSER_VERSION,
@@ -86,18 +93,23 @@ def read_jsonl(path: Path, labels: Labels) -> list[Prediction]:
 
 
 def _to_json(one: Prediction) -> dict[str, Any]:
-    """Return the object that is written; without the field `hint` if it is empty."""
-    return {name: value for name, value in asdict(one).items() if name != "hint" or value}
+    """Return the object that is written; without an empty hint and, for a category, the structured answer's fields."""
+    values = asdict(one)
+    omitted = {"hint"} if not one.hint else set()
+    if one.target == "category":
+        omitted |= {"target", "field_log_probabilities"}
+    return {name: value for name, value in values.items() if name not in omitted}
 
 
 def _from_json(value: Any, labels: Labels) -> Prediction:
-    names = [field.name for field in fields(Prediction)]
-    needed = [field.name for field in fields(Prediction) if field.default is MISSING]
+    names = [one.name for one in fields(Prediction)]
+    needed = [one.name for one in fields(Prediction) if one.default is MISSING and one.default_factory is MISSING]
     if not isinstance(value, dict) or not set(needed) <= set(value) <= set(names):
         raise ValueError(f"not an object with the keys {', '.join(names)}")
     for name in ("candidates", "log_probabilities"):
         if isinstance(value[name], list):
             value[name] = tuple(value[name])
+    field_confidence.checked(value.get("field_log_probabilities", {}))
     for name in value:
         if not _fits(value[name], _HINTS[name]):
             raise ValueError(f"{name} is {value[name]!r}")
@@ -107,6 +119,8 @@ def _from_json(value: Any, labels: Labels) -> Prediction:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if hint is Target:
+        return value in get_args(Target)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:

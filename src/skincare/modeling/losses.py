@@ -13,14 +13,18 @@ from skincare.modeling.settings import HeadUse
 def example_losses(
     network: CachedQwen2VL, encoder: PromptEncoder, head_use: HeadUse, grids: Sequence[Grid],
     features: Sequence[torch.Tensor], categories: Sequence[str], hints: Sequence[str] = (),
+    answers: Sequence[str] = (),
 ) -> torch.Tensor:  # fmt: skip
-    """Return the (B,) losses in nats: of the answer (mean over its tokens), of the head, or their sum."""
+    """Return the (B,) losses in nats: of the answer (mean over its tokens), of the head, or their sum.
+
+    `answers`: one per image where the answers are not the categories.
+    """
     targets = torch.tensor([encoder.labels.index(category) for category in categories], device=network.device)
     without_prefix = network.caches_prompt_prefix
     if head_use == "alone":
         batch = encoder.batch(grids, padding_side="left", hints=hints, without_prefix=without_prefix).to(network.device)
         return functional.cross_entropy(network.head_scores(batch, features), targets, reduction="none")
-    batch = encoder.batch(grids, categories, hints=hints, without_prefix=without_prefix).to(network.device)
+    batch = encoder.batch(grids, answers or categories, hints=hints, without_prefix=without_prefix).to(network.device)
     if head_use == "none":
         return network(batch, features)
     answer_losses, scores = network.answer_losses_and_head_scores(batch, features)

@@ -7,7 +7,7 @@ the language head is applied only at the positions that predict the answer.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.nn import functional
 from skincare.errors import StageError
 from skincare.modeling import vision_tower
 from skincare.modeling.heads import ClassificationHead, load_head
+from skincare.modeling.json_constraint import JsonConstraint
 from skincare.modeling.prompt_encoder import IGNORED, Batch, Grid, Patches, PromptEncoder
 from skincare.modeling.prompt_prefix import PromptPrefixCache
 from skincare.modeling.token_trie import TokenTrie
@@ -26,10 +27,14 @@ from skincare.modeling.token_trie import TokenTrie
 
 @dataclass(frozen=True)
 class Generated:
-    """The generated tokens of one prompt, without the end token; not finished if the limit cut them off."""
+    """The generated tokens of one prompt, without the end token; not finished if the limit cut them off.
+
+    log_probabilities: of the tokens, where they were requested.
+    """
 
     tokens: tuple[int, ...]
     is_finished: bool
+    log_probabilities: tuple[float, ...] = ()
 
 
 class CachedQwen2VL(nn.Module):
@@ -141,23 +146,31 @@ class CachedQwen2VL(nn.Module):
     def generate(
         self, encoder: PromptEncoder, batch: Batch, features: Sequence[torch.Tensor], max_new_tokens: int = 30,
         next_tokens: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        constraint: JsonConstraint | None = None, *, with_log_probabilities: bool = False,
     ) -> list[Generated]:  # fmt: skip
         """Generate greedily for a left-padded batch of prompts, equal to `model.generate(do_sample=False)`.
 
-        `next_tokens` returns the tokens that are allowed after those generated so far.
+        `next_tokens` returns the tokens that are allowed after those generated so far; `constraint` limits the text to
+        a JSON schema. Log-probabilities are those of the model without either.
         """
         end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
         position = batch.position_ids[0, :, -1:] + 1
         attention_mask = _full_attention_mask(batch)
         is_running = torch.ones(len(batch.grids), dtype=torch.bool, device=self.device)
         steps: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
+        rows = constraint.start(len(batch.grids)) if constraint else None
         with self.autocast():
             outputs = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
             while True:
                 logits = self.model.lm_head(outputs.last_hidden_state[:, -1])
                 if next_tokens is not None:
                     logits = _keep_only(logits, [next_tokens(row) for row in _generated(steps, len(logits))])
-                token = logits.argmax(dim=-1)
+                token = (rows.mask(logits) if rows else logits).argmax(dim=-1)
+                if rows:
+                    rows.accept(token.tolist())
+                if with_log_probabilities:
+                    scores.append(logits.float().log_softmax(dim=-1).gather(1, token[:, None])[:, 0])
                 steps.append(token.where(is_running, end_tokens[0]))
                 is_running &= ~torch.isin(token, end_tokens)
                 if len(steps) == max_new_tokens or not is_running.any():
@@ -171,7 +184,14 @@ class CachedQwen2VL(nn.Module):
                     use_cache=True,
                 )
                 position = position + 1
-        return [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
+        found = [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
+        if not with_log_probabilities:
+            return found
+        rows_of_scores = torch.stack(scores, dim=1).tolist()
+        return [
+            replace(one, log_probabilities=tuple(row[: len(one.tokens)]))
+            for one, row in zip(found, rows_of_scores, strict=True)
+        ]
 
     @torch.no_grad()
     def score_labels(self, batch: Batch, features: Sequence[torch.Tensor], trie: TokenTrie) -> torch.Tensor:

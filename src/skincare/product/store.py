@@ -1,7 +1,7 @@
 """The table of products' facts: one JSON line per product, with the source of each value, in the order of their ids."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from skincare.errors import MissingInputError, StageError
 from skincare.files import replacing
 from skincare.product.facts import ProductFacts
-from skincare.product.schema import Product
+from skincare.product.schema import FIELDS, Product
 from skincare.tables import natural_key
 
 _REMEDY: Final = "Make it with `python src/product_facts.py`."
@@ -54,6 +54,24 @@ def read_products(path: Path) -> dict[str, ProductFacts]:
             raise StageError(f"{path}, line {number}: product {product_id} is in the table twice\n{_REMEDY}")
         found[product_id] = facts
     return found
+
+
+def structured_answers(path: Path, categories: Mapping[str, str], fields: Sequence[str] = FIELDS) -> dict[str, str]:
+    """Return product id -> answer as JSON for products given with their categories; other fields than these are null.
+
+    Raises StageError where the facts of a product are absent or of another category.
+    """
+    facts = read_products(path)
+    outdated = sorted(
+        one for one, category in categories.items() if one not in facts or facts[one].product.category != category
+    )
+    if outdated:
+        raise StageError(
+            f"{path}: the facts of {len(outdated)} of {len(categories)} products are missing or of another category, "
+            f"such as {outdated[0]}\n{_REMEDY}"
+        )
+    others = dict.fromkeys(set(FIELDS) - set(fields))
+    return {one: facts[one].product.model_copy(update=others).to_json() for one in categories}
 
 
 def _parse(line: Mapping[str, Mapping[str, str]]) -> tuple[str, ProductFacts]:

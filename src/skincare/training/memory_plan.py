@@ -26,6 +26,9 @@ GIB: Final = 2**30
 _CONTEXT_BYTES: Final = int(0.8 * GIB)
 _FRAGMENTATION: Final = 1.10
 
+# Per logit of the answer: in bf16, in fp32, and its log-probability or gradient in fp32.
+_LOGIT_BYTES: Final = 10
+
 _EIGHT_BIT_STATES: Final = 2.0  # bytes per weight
 
 
@@ -72,11 +75,11 @@ class MemoryPlan:
 def plan(
     config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
     optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1, adapter: Adapter | None = None, n_prefix: int = 0,
-    *, with_alternatives: bool = True,
+    *, n_answer: int = 0, with_alternatives: bool = True,
 ) -> MemoryPlan:  # fmt: skip
     """Plan for a model of this `config`, prompts of `n_tokens` and images of `grid`; AdamW stores 8 bytes per weight.
 
-    The first `n_prefix` tokens are the same for all images and are cached where training allows it. Each of `n_shards`
+    The last `n_answer` tokens are the answer, whose logits are stored. The first `n_prefix` tokens are the same for all images and are cached where training allows it. Each of `n_shards`
     processes stores its shard, and gathers the whole model in the checkpoint's dtype to evaluate.
 
     The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only if not even
@@ -92,8 +95,10 @@ def plan(
         by_module["LoRA"] = n_trainable - sum(by_module.values())
     n_cached = n_prefix if n_shards == 1 and CachedQwen2VL(model).caches_prompt_prefix else 0
     one, two = (activation_bytes(model, n_tokens, n_cached, grid, n) for n in (1, 2))
-    per_image = two - one
+    logits = _LOGIT_BYTES * n_answer * model.config.text_config.vocab_size
+    per_image = two - one + logits
     checkpointed, recomputed = checkpointed_bytes_per_image(model, n_tokens, grid)
+    checkpointed += logits
     sizes = {
         "weight_bytes": _weight_bytes(model, adapter) // n_shards,
         "gradient_bytes": 4 * n_trainable // n_shards,
@@ -101,7 +106,7 @@ def plan(
         "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
         # Gathered shards have that dtype already.
         "cast_bytes": 2 * n_trainable if n_shards == 1 else 0,
-        "activation_bytes_per_step": one - per_image,
+        "activation_bytes_per_step": 2 * one - two,
     }
     fixed = sum(sizes.values())
     per_pass = {False: per_image, True: checkpointed + recomputed}
@@ -125,7 +130,7 @@ def plan(
         return found
     fixed_settings = {
         "n_tokens": n_tokens, "grid": grid, "batch_size": 1, "capacity_bytes": capacity_bytes, "n_shards": n_shards,
-        "n_prefix": n_prefix, "with_alternatives": False,
+        "n_prefix": n_prefix, "n_answer": n_answer, "with_alternatives": False,
     }  # fmt: skip
     others = _alternatives(config, fixed_settings, trainable, adapter, optimizer_bytes_per_weight)
     return replace(found, alternatives=dict(others))

@@ -19,7 +19,7 @@ import torch
 from transformers import GenerationConfig
 
 from skincare.files import write_json
-from skincare.inference.decoders import MAX_NEW_TOKENS
+from skincare.inference.decoders import max_new_tokens
 from skincare.labels import Labels
 from skincare.modeling.heads import ClassificationHead, save_head
 from skincare.prompts import chat_template
@@ -83,7 +83,7 @@ def _set_generation_defaults(model: Any, processor: Any, labels: Labels) -> None
         eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
         do_sample=False,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=max_new_tokens(labels),
     )
     model.config.text_config.eos_token_id, model.config.text_config.pad_token_id = ends, tokenizer.pad_token_id
 

@@ -18,7 +18,7 @@ from skincare.modeling.loading import default_device, load_config, load_processo
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
-from skincare.training import memory_plan, optimizers
+from skincare.training import answer_lengths, memory_plan, optimizers
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.recipes import Recipe
 from skincare.training.run_settings import RunSettings
@@ -29,22 +29,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PromptLengths:
-    """Token counts of the longest prompt: before its image, and after it with question, hint, answer and end token."""
+    """Token counts of the longest prompt: before its image, and after it with question, hint, answer and end token.
+
+    n_answer: those of the longest answer with its end token, which are part of `n_suffix`.
+    """
 
     n_prefix: int
     n_suffix: int
+    n_answer: int = 0
 
 
 def plan_run(spec: RunSpec, layout: Layout) -> Summary:
     """Log the plan of a run and write it to log/finetune_plan.json; its dataset may be empty."""
-    settings, hints = spec.settings, hints_of(spec)
+    settings, hints, answers = spec.settings, hints_of(spec), answers_of(spec)
     family = published_family(settings.model)
     if family and not Path(settings.model).is_dir():
         config = AutoConfig.for_model(family.model_type, **family.published.config)
-        lengths = _known_prompt_lengths(hints, spec.data.labels)
+        lengths = _known_prompt_lengths(hints, spec.data.labels, answers)
     else:
         encoder = PromptEncoder(load_processor(settings.model, settings.limits), spec.data.labels)
-        config, lengths = load_config(settings.model), prompt_lengths(encoder, hints)
+        config, lengths = load_config(settings.model), prompt_lengths(encoder, hints, answers)
     plan = plan_memory(settings, spec.recipe, config, lengths)
     disk = _plan_disk(spec, plan.cache_bytes_per_image, is_fp32=config.dtype == torch.float32)
     write_json(layout.finetune_plan, dataclasses.asdict(plan) | disk)
@@ -69,16 +73,18 @@ def plan_memory(
     return memory_plan.plan(
         config, recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
         optimizers.state_bytes_per_weight(recipe.optimizer), n_shards, recipe.adapter, lengths.n_prefix,
+        n_answer=lengths.n_answer,
     )  # fmt: skip
 
 
-def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str]) -> PromptLengths:
-    """Return the token counts of the prompt with the longest hint and the longest label."""
+def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str], answers: Sequence[str] = ()) -> PromptLengths:
+    """Return the token counts of the prompt with the longest hint and the longest answer; by default, label."""
     one_token_grid = (1, encoder.merge_size, encoder.merge_size)
     hint = longest_hint(encoder, hints)
-    batch = encoder.batch([one_token_grid], [max(encoder.labels.names, key=len)], hints=[hint])
+    answer = answer_lengths.longest(encoder, answers) if answers else max(encoder.labels.names, key=len)
+    batch = encoder.batch([one_token_grid], [answer], hints=[hint])
     n_prefix = len(encoder.prompt_prefix)
-    return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1)
+    return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1, len(encoder.answer_tokens(answer)))
 
 
 def longest_hint(encoder: PromptEncoder, hints: Sequence[str]) -> str:
@@ -91,14 +97,20 @@ def hints_of(spec: RunSpec) -> list[str]:
     return [example.hint for example in (*spec.data.train, *spec.data.val) if example.hint]
 
 
-def _known_prompt_lengths(hints: Sequence[str], labels: Labels) -> PromptLengths:
+def answers_of(spec: RunSpec) -> list[str]:
+    """Return the structured answers of the training and validation images; empty where the answers are labels."""
+    return [example.product for example in (*spec.data.train, *spec.data.val) if example.product]
+
+
+def _known_prompt_lengths(hints: Sequence[str], labels: Labels, answers: Sequence[str] = ()) -> PromptLengths:
     """Return the token counts of a published model's prompt, without its tokenizer; upper bounds with a hint."""
     # The embedded model's processor has the same chat template.
     encoder = PromptEncoder(load_processor(TINY_MODEL), labels)
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
     n_hint = max((len(f"\n{hint}".encode()) for hint in hints), default=0)
-    n_answer = qwen_tokens.count_tokens(max(labels.names, key=len)) + 1
-    return PromptLengths(qwen_tokens.count_tokens(before), qwen_tokens.count_tokens(after) + n_hint + n_answer)
+    n_answer = max(map(qwen_tokens.count_tokens, answers or [max(labels.names, key=len)])) + 1
+    n_suffix = qwen_tokens.count_tokens(after) + n_hint + n_answer
+    return PromptLengths(qwen_tokens.count_tokens(before), n_suffix, n_answer)
 
 
 def _plan_disk(spec: RunSpec, bytes_per_image: int, *, is_fp32: bool) -> dict[str, int]:

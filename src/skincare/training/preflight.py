@@ -35,12 +35,13 @@ def check(
     if any(one.requires_grad for one in features):
         raise StageError("The frozen prefix of the vision tower is part of the backward graph")
     categories, hints = [example.category for example in examples], [example.hint for example in examples]
-    batch = encoder.batch(grids, categories, hints=hints, without_prefix=network.caches_prompt_prefix)
+    answers = [example.answer for example in examples]
+    batch = encoder.batch(grids, answers, hints=hints, without_prefix=network.caches_prompt_prefix)
     check_prompt(encoder, batch, hints)
     check_length(network.model, batch)
-    check_labels(encoder, batch, categories)
+    check_labels(encoder, batch, answers)
     network.train()
-    classifier.losses(head_use, grids, features, categories, hints).mean().backward()
+    classifier.losses(head_use, grids, features, categories, hints, answers).mean().backward()
     check_gradients(network.model, parameters)
     check_step(parameters, learning_rate)
     dtype = network.dtype

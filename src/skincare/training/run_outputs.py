@@ -12,6 +12,7 @@ from skincare.inference.classifier import Classifier
 from skincare.inference.manifest import write_manifest
 from skincare.inference.predictions import Prediction
 from skincare.paths import Layout
+from skincare.prompts import target_of
 from skincare.tables import HistoryRow
 from skincare.training import export_check, training_plots
 from skincare.training.loop import EpochResult, Trainer
@@ -61,10 +62,11 @@ class RunOutputs:
         )  # fmt: skip
         exported.source = self.layout.finetuned_model(self.run.name)  # the manifest names the final folder
         tested = exported.predict(data.test, "test", exported.decoder(trainer.decoder_name))
-        ranked = self._rank(trainer, exported)
-        write_manifest(
-            self.log, exported, settings, {"test_predictions.jsonl": tested, "test_ranked.jsonl": ranked["test"]}
-        )
+        written = {"test_predictions.jsonl": tested}
+        # Structured answers have no ranking of labels; score_products.py has the confidence of their fields.
+        if target_of(data.labels) == "category":
+            written["test_ranked.jsonl"] = self._rank(trainer, exported)["test"]
+        write_manifest(self.log, exported, settings, written)
         scores = metrics.score(tested, data.labels)
         predictions.write_jsonl(self.log / "test_predictions.jsonl", tested)
         confusion_plot.draw_confusion_matrix(scores, "After training", self.plots / "cm_after_training.png")

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skincare.dataset.chat import Example
+from skincare.dataset.chat import Example, target_of_examples
 from skincare.dataset.dataset_source import image_files, read_parts
 from skincare.dataset.image_files import FolderImages, ImageFiles
 from skincare.errors import StageError
 from skincare.labels import Labels, labels_of
 from skincare.paths import Layout
+from skincare.prompts import labels_for, target_of
 from skincare.training import sampling
 from skincare.training.recipes import Recipe, get_recipe
 from skincare.training.run_settings import RunSettings
@@ -40,7 +41,8 @@ class RunSpec:
 def read_data(settings: RunSettings, layout: Layout) -> SplitDataset:
     """Return the dataset that the settings name; raise MissingInputError if there is none."""
     parts = read_parts(settings.dataset, layout)
-    files, labels = image_files(settings.dataset, layout), labels_of(layout)
+    target = target_of_examples(one for part in parts.values() for one in part)
+    files, labels = image_files(settings.dataset, layout), labels_for(target, labels_of(layout))
     return SplitDataset(parts["train"], parts["val"], parts["test"], files, labels)
 
 
@@ -52,6 +54,10 @@ def no_data(layout: Layout) -> SplitDataset:
 def make_spec(settings: RunSettings, recipe_name: str, seed: int, data: SplitDataset) -> RunSpec:
     """Return a specification with the recipe as the settings change it and the recipe's share of the data."""
     recipe = recipe_with_overrides(recipe_name, settings)
+    if recipe.head != "none" and target_of(data.labels) == "product":
+        raise StageError(
+            f"The head of the recipe {recipe_name} predicts labels, not structured answers; choose another"
+        )
     train = sampling.subsample(data.train, recipe.data_share, seed)
     return RunSpec(settings, recipe_name, recipe, seed, dataclasses.replace(data, train=train))
 

@@ -28,7 +28,8 @@ class TrainingLoss:
         """Return the (B,) weighted losses of examples in an epoch."""
         grids, features = self._features(examples, epoch)
         categories, hints = [one.category for one in examples], [self._hint(one, epoch) for one in examples]
-        losses = self.classifier.losses(self.recipe.head, grids, features, categories, hints)
+        answers = [one.answer for one in examples]
+        losses = self.classifier.losses(self.recipe.head, grids, features, categories, hints, answers)
         if self.recipe.imbalance == "focal":
             losses = sampling.focal_losses(losses)
         return losses * torch.tensor([self.weight_of[one.image_id] for one in examples], device=losses.device)

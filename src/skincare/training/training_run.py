@@ -17,7 +17,7 @@ from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import Layout
 from skincare.runlog import to_plain
-from skincare.training import adapters, memory_plan, model_export, optimizers, planning, run_identity
+from skincare.training import adapters, answer_lengths, memory_plan, model_export, optimizers, planning, run_identity
 from skincare.training.checkpoints import trained_tensors
 from skincare.training.distributed import World, copy_full_tensor
 from skincare.training.gradient_checkpointing import enable_checkpointing
@@ -57,6 +57,8 @@ def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) ->
         "%s of %s parameters are trained: %s",
         f"{freezing.count(parameters.values()):,}", f"{freezing.count(model.parameters()):,}", recipe.description,
     )  # fmt: skip
+    n_context = model.config.text_config.max_position_embeddings
+    answer_lengths.check_fit(encoder, (*data.train, *data.val, *data.test), settings.max_tokens, n_context)
     plan = _plan(spec, encoder, world)
     if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         enable_checkpointing(model)
@@ -75,15 +77,14 @@ def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) ->
     # After the cache is filled and hashed, which needs the whole model.
     parameters = dict(world.shard(network, parameters))
     trainer = Trainer(classifier, parameters, spec, execution, layout.training_state(name), identity, world)
-    # The examples with the longest hint come first, so that a prompt that is too long fails before training.
-    longest = planning.longest_hint(encoder, [one.hint for one in data.train])
-    trainer.check(sorted(data.train, key=lambda one: one.hint != longest))
+    # What is too long fails before training.
+    trainer.check(answer_lengths.longest_first(encoder, data.train))
     return trainer
 
 
 def _plan(spec: RunSpec, encoder: PromptEncoder, world: World) -> MemoryPlan:
     """Return the memory plan of this process; log a warning if it does not fit."""
-    lengths = planning.prompt_lengths(encoder, planning.hints_of(spec))
+    lengths = planning.prompt_lengths(encoder, planning.hints_of(spec), planning.answers_of(spec))
     config, n_shards = load_config(spec.settings.model), world.size if world.is_sharded else 1
     plan = planning.plan_memory(spec.settings, spec.recipe, config, lengths, n_shards)
     if not plan.fits:
