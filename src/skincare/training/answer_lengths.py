@@ -28,13 +28,12 @@ def check_fit(encoder: PromptEncoder, examples: Sequence[Example], n_visual_toke
 
     n_visual_tokens: at most, of an image; n_context: the model's context length.
     """
+    examples = [one for one in examples if one.product]
     limit = max_new_tokens(encoder.labels)
     grid = (1, encoder.merge_size, encoder.merge_size * n_visual_tokens)
-    n_answer = {text: len(encoder.answer_tokens(text)) for text in {one.product for one in examples if one.product}}
+    n_answer = {text: len(encoder.answer_tokens(text)) for text in {one.product for one in examples}}
     n_prompt = {hint: encoder.batch([grid], hints=[hint]).input_ids.shape[1] for hint in {one.hint for one in examples}}
-    too_long = [
-        one for one in examples if one.product and n_answer[one.product] > min(limit, n_context - n_prompt[one.hint])
-    ]
+    too_long = [one for one in examples if n_answer[one.product] > min(limit, n_context - n_prompt[one.hint])]
     if too_long:
         named = [f"{one.image_id} ({n_answer[one.product]} tokens)" for one in too_long[:_N_NAMED]]
         raise StageError(

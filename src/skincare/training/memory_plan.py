@@ -79,8 +79,9 @@ def plan(
 ) -> MemoryPlan:  # fmt: skip
     """Plan for a model of this `config`, prompts of `n_tokens` and images of `grid`; AdamW stores 8 bytes per weight.
 
-    The last `n_answer` tokens are the answer, whose logits are stored. The first `n_prefix` tokens are the same for all images and are cached where training allows it. Each of `n_shards`
-    processes stores its shard, and gathers the whole model in the checkpoint's dtype to evaluate.
+    The first `n_prefix` tokens are the same for all images and are cached where training allows it. The last `n_answer`
+    tokens are the answer, whose logits are stored. Each of `n_shards` processes stores its shard, and gathers the whole
+    model in the checkpoint's dtype to evaluate.
 
     The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only if not even
     one image fits without it.
