@@ -1,11 +1,15 @@
 """Score structured answers field by field against what is known of the products.
 
-- In: clean_dataset/{train,val,test}.json, clean_dataset/annotations/products.jsonl (product_facts.py) and, for the
-  rule-based reader, clean_dataset/annotations/pack_text.jsonl (read_text.py); with --answers a JSON Lines file of a
-  model's texts, `{"image_id": "11396687_1", "answer": "{\\"brand\\": ..."}`.
-- Out: log/products/<name>.jsonl (one parsed answer per image) and log/score_products.json: per field precision,
-  recall and F1 with intervals over products, by kind of error; with --answers also the paired difference to the reader.
-- Command: python src/score_products.py [--answers answers.jsonl]
+- In: clean_dataset/{train,val,test}.json, clean_dataset/annotations/products.jsonl (product_facts.py) and the answers
+  of each system that has any: `reader`, the rules over clean_dataset/annotations/pack_text.jsonl (read_text.py);
+  `zero_shot` and `finetuned`, log/zero_shot/predictions.jsonl and log/finetune/<run>/<split>_predictions.jsonl of a
+  dataset of build_dataset.py --target product; `model`, with --answers a JSON Lines file of any system's texts,
+  `{"image_id": "11396687_1", "answer": "{\\"brand\\": ..."}`. `majority` gives the commonest values of train.
+- Out: log/products/<system>.jsonl (one parsed answer per image, with `confidences` where the system has them) and
+  log/score_products.json. Its results hold, per system, precision, recall and F1 of each field with intervals over
+  products, by kind of error (`fields`), and per field the calibration of the confidences (`calibration`);
+  `<later>_minus_<earlier>`: per field the paired difference of two systems' shares of correct values.
+- Command: python src/score_products.py [--answers answers.jsonl] [--run NAME]
 - Time: seconds; no model, no images.
 """
 
@@ -13,6 +17,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +25,17 @@ from skincare import runlog, stage
 from skincare.catalogue import read_products
 from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import StageError
-from skincare.evaluation import product_metrics
+from skincare.evaluation import field_calibration, product_metrics
 from skincare.evaluation.product_metrics import FieldScores, ScoredProduct
 from skincare.files import write_text
+from skincare.inference.product_answers import ProductAnswer, holds_structured_answers, read_answers
 from skincare.inference.product_predictor import known_brands_reader
 from skincare.labels import labels_of
 from skincare.paths import SPLITS, Layout
 from skincare.product import store
 from skincare.product.facts import ProductFacts
-from skincare.product.json_answers import ParsedProduct, parse_product
+from skincare.product.json_answers import ParsedProduct
+from skincare.product.majority import majority_product
 from skincare.product.schema import Product
 from skincare.product.sizes import name_family
 from skincare.runlog import Summary
@@ -44,20 +51,20 @@ class Config(stage.StageConfig):
 
     answers: Path | None = None
     """JSON Lines with the `image_id` and the `answer` of each image of the split."""
+    run: str = ""
+    """Run of finetune.py whose answers are scored; the last one by default."""
     split: str = "test"
     """The split whose images are scored; choices are made on val."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Score the reader, and a model's answers if there are any."""
+    """Score every system that has answers, and compare them in pairs."""
     if config.split not in SPLITS:
         raise StageError(f"--split {config.split} is none of {', '.join(SPLITS)}")
     parts = {split: read_dataset(layout, split) for split in SPLITS}
     examples = parts[config.split]
     facts = store.read_products(layout.product_facts)
-    answers = {"reader": _read_packs(layout, parts, examples)}
-    if config.answers:
-        answers["model"] = _read_answers(config.answers, examples)
+    answers = _systems(config, layout, parts, facts)
     runlog.remove_summary("score_products", layout)
     scored = {name: scored_products(examples, facts, found) for name, found in answers.items()}
     for name, found in scored.items():
@@ -66,31 +73,73 @@ def run(config: Config, layout: Layout) -> Summary:
     for name, one in scores.items():
         logger.info("%s: document ANLS* %.3f\n%s", name, one.document, table(one.fields))
     results: dict[str, Any] = {name: asdict(one) for name, one in scores.items()}
-    if config.answers:
-        paired = product_metrics.compare(scored["reader"], scored["model"])
-        results["model_minus_reader"] = {field: asdict(one) for field, one in paired.items()}
+    for name, found in scored.items():
+        if any(one.confidences for one in found):
+            results[name]["calibration"] = [asdict(one) for one in field_calibration.calibrate(found)]
+    for earlier, later in combinations(scored, 2):
+        paired = product_metrics.compare(scored[earlier], scored[later])
+        results[f"{later}_minus_{earlier}"] = {field: asdict(one) for field, one in paired.items()}
     documents = ", ".join(f"{name} {one.document:.3f}" for name, one in scores.items())
     return Summary(
         headline=f"{len(examples)} images of {config.split}; document ANLS*: {documents}",
         counts={"images": len(examples)},
-        results={"split": config.split, **results},
+        results={"split": config.split, "systems": list(scored), **results},
     )
 
 
+def _systems(
+    config: Config, layout: Layout, parts: Mapping[str, Sequence[Example]], facts: Mapping[str, ProductFacts]
+) -> dict[str, dict[str, ProductAnswer]]:
+    """Return system -> image id -> answer, the baselines first."""
+    examples = parts[config.split]
+    image_ids = [one.image_id for one in examples]
+    run_name = config.run or _last_run(layout)
+    files = {
+        "zero_shot": layout.zero_shot / "predictions.jsonl",
+        "finetuned": layout.finetune_log(run_name) / f"{config.split}_predictions.jsonl",
+    }
+    files = {name: path for name, path in files.items() if holds_structured_answers(path, config.split)}
+    if config.run and "finetuned" not in files:
+        raise StageError(f"--run {config.run}: no structured answers in {layout.finetune_log(run_name)}")
+    if config.answers:
+        files["model"] = config.answers
+    train = sorted({one.product_id for one in parts["train"]} & set(facts))
+    majority = ProductAnswer(ParsedProduct(majority_product([facts[one].product for one in train]), "valid", {}))
+    systems = {"majority": dict.fromkeys(image_ids, majority)}
+    if not files or layout.pack_text.is_file():
+        systems["reader"] = _read_packs(layout, parts, examples)
+    else:
+        logger.info("No %s: the reader is not scored. read_text.py writes it.", layout.pack_text)
+    systems |= {name: read_answers(path, image_ids) for name, path in files.items()}
+    _check_facts(examples, facts)
+    return systems
+
+
+def _last_run(layout: Layout) -> str:
+    """Return the name of the run that finetune.py finished last; a name of no run where there is none."""
+    try:
+        return str(json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "none"
+
+
 def scored_products(
-    examples: Sequence[Example], facts: Mapping[str, ProductFacts], answers: Mapping[str, ParsedProduct]
+    examples: Sequence[Example], facts: Mapping[str, ProductFacts], answers: Mapping[str, ProductAnswer]
 ) -> list[ScoredProduct]:
-    """Return the answers with their truths; raises StageError for a product whose facts are unknown."""
-    absent = sorted({one.product_id for one in examples} - set(facts))
-    if absent:
-        raise StageError(f"No facts of {len(absent)} products, such as {absent[0]}\nRun `python src/product_facts.py`.")
+    """Return the answers with their truths."""
     return [
         ScoredProduct(
-            one.image_id, one.product_id, facts[one.product_id].product, answers[one.image_id].product,
-            answers[one.image_id].status,
+            one.image_id, one.product_id, facts[one.product_id].product, answers[one.image_id].parsed.product,
+            answers[one.image_id].parsed.status, confidences=answers[one.image_id].confidences,
         )
         for one in examples
     ]  # fmt: skip
+
+
+def _check_facts(examples: Sequence[Example], facts: Mapping[str, ProductFacts]) -> None:
+    absent = sorted({one.product_id for one in examples} - set(facts))
+    if absent:
+        raise StageError(f"No facts of {len(absent)} products, such as {absent[0]}\nRun `python src/product_facts.py`.")
 
 
 def table(fields: Sequence[FieldScores]) -> str:
@@ -106,7 +155,7 @@ def table(fields: Sequence[FieldScores]) -> str:
 
 def _read_packs(
     layout: Layout, parts: Mapping[str, Sequence[Example]], examples: Sequence[Example]
-) -> dict[str, ParsedProduct]:
+) -> dict[str, ProductAnswer]:
     """Return the reader's answers; neither its categories nor its brands know a product of val or test."""
     labels, texts = labels_of(layout), read_pack_text(layout.pack_text)
     products = read_products(layout.catalogue, labels).products
@@ -120,27 +169,7 @@ def _read_packs(
         pack = texts[one.image_id]
         read = reader.predict(pack.lines, pack.other_script)
         category = read.label if read.status == "read" else None
-        found[one.image_id] = ParsedProduct(rules.read(pack.lines, category), "valid", {})
-    return found
-
-
-def _read_answers(path: Path, examples: Sequence[Example]) -> dict[str, ParsedProduct]:
-    """Return the parsed answers of a file; raises StageError for a malformed line or an image without an answer."""
-    found: dict[str, ParsedProduct] = {}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise StageError(f"{path}: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                values = json.loads(line)
-                found[str(values["image_id"])] = parse_product(str(values["answer"]))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise StageError(f"{path}, line {number}: no image_id with an answer ({error})") from error
-    absent = [one.image_id for one in examples if one.image_id not in found]
-    if absent:
-        raise StageError(f"{path}: no answer about {len(absent)} of {len(examples)} images, such as {absent[0]}")
+        found[one.image_id] = ProductAnswer(ParsedProduct(rules.read(pack.lines, category), "valid", {}))
     return found
 
 
@@ -150,6 +179,7 @@ def _line(one: ScoredProduct) -> str:
         "status": one.status,
         "product": (one.predicted or Product()).model_dump(mode="json"),
         "truth": one.truth.model_dump(mode="json"),
+        **({"confidences": {name: round(p, 6) for name, p in one.confidences.items()}} if one.confidences else {}),
     }
     return json.dumps(values, ensure_ascii=False) + "\n"
 

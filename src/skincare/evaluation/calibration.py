@@ -66,11 +66,15 @@ def fit_temperature(log_probabilities: LogProbabilities, truths: ClassIndices) -
 
 
 def reliability(log_probabilities: LogProbabilities, truths: ClassIndices, n_bins: int = 10) -> list[ReliabilityBin]:
+    """Return the bins of `reliability_of` for the most likely class."""
+    return reliability_of(*top1(log_probabilities, truths), n_bins)
+
+
+def reliability_of(confidence: npt.NDArray[np.float64], right: Mask, n_bins: int = 10) -> list[ReliabilityBin]:
     """Return bins of equal size by rising confidence; fewer than `n_bins` for fewer predictions.
 
     Predictions of equal confidence share their mean accuracy, so that the order of the input has no effect.
     """
-    confidence, right = top1(log_probabilities, truths)
     _, place, n_equal = np.unique(confidence, return_inverse=True, return_counts=True)
     shared = (np.bincount(place, weights=right) / n_equal)[place]
     order = np.argsort(confidence, kind="stable")

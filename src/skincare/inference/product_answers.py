@@ -1,0 +1,66 @@
+"""Structured answers from JSON Lines: those of a model's predictions, or texts of any other system.
+
+{"image_id": "11396687_1", "text": "{\\"brand\\": ...", "field_log_probabilities": {"brand": -0.1}, ...}
+{"image_id": "11396687_1", "answer": "{\\"brand\\": ..."}
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skincare.errors import StageError
+from skincare.evaluation.field_calibration import confidences
+from skincare.inference.field_confidence import checked
+from skincare.product.json_answers import ParsedProduct, parse_product
+
+
+@dataclass(frozen=True)
+class ProductAnswer:
+    """A parsed answer; confidences: field -> probability of its value, empty for systems without them."""
+
+    parsed: ParsedProduct
+    confidences: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_answers(path: Path, image_ids: Collection[str]) -> dict[str, ProductAnswer]:
+    """Return image id -> answer; raises StageError for a malformed line, or an image without an answer."""
+    found: dict[str, ProductAnswer] = {}
+    for number, values in _lines(path):
+        try:
+            text = str(values["answer"] if "answer" in values else values["text"])
+            scores = dict(checked(values.get("field_log_probabilities", {})))
+            found[str(values["image_id"])] = ProductAnswer(parse_product(text), confidences(scores))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StageError(f"{path}, line {number}: no image_id with an answer ({error})") from error
+    absent = sorted(set(image_ids) - set(found))
+    if absent:
+        raise StageError(f"{path}: no answer about {len(absent)} of {len(image_ids)} images, such as {absent[0]}")
+    return found
+
+
+def holds_structured_answers(path: Path, split: str) -> bool:
+    """Return whether a file of predictions exists and holds structured answers of a split; its first line decides."""
+    if not path.is_file():
+        return False
+    first = next(iter(_lines(path)), None)
+    return first is not None and (first[1].get("target"), first[1].get("split")) == ("product", split)
+
+
+def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return (line number, object) of the lines of a file; raises StageError for another kind of line."""
+    found = []
+    try:
+        # Not splitlines(): a text may hold U+2028, which JSON leaves as it is.
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if line.strip():
+                values = json.loads(line)
+                if not isinstance(values, dict):
+                    raise ValueError("not an object")
+                found.append((number, values))
+    except OSError as error:
+        raise StageError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path}, line {number}: no image_id with an answer ({error})") from error
+    return found
