@@ -8,6 +8,7 @@ import product_facts
 import score_products
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
+from skincare.files import write_json
 from skincare.paths import SPLITS, Layout
 from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from tests.dataset_helpers import write_catalogue, write_dataset_files
@@ -98,3 +99,54 @@ def test_what_is_missing_is_named(layout):
         run(layout)
     with pytest.raises(StageError, match=", ".join(SPLITS)):
         run(layout, split="all")
+
+
+def write_predictions(path, examples, **changes):
+    """Write predictions as the stages do: each names the category, and a size with its confidence."""
+    lines = [
+        {"image_id": one.image_id, "split": "test", "target": "product", "text": f'{{"category":"{one.category}"}}',
+         "field_log_probabilities": {"category": -0.5}, **changes}
+        for one in examples
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_predictions_of_the_stages_are_scored_compared_and_calibrated(layout):
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    examples = read_dataset(layout, "test")
+    write_predictions(layout.zero_shot / "predictions.jsonl", examples, text="{}", field_log_probabilities={})
+    write_predictions(layout.finetune_log("r") / "test_predictions.jsonl", examples)
+    write_json(layout.summary("finetune"), {"results": {"run": "r"}})
+    summary = run(layout)
+    assert summary.results["systems"] == ["majority", "reader", "zero_shot", "finetuned"]
+    assert fields_of(summary, "finetuned")["category"]["f1"] == 1
+    assert summary.results["finetuned_minus_zero_shot"]["category"]["difference"] == 1
+    assert summary.results["finetuned_minus_reader"]["brand"]["difference"] == -1
+    assert "calibration" not in summary.results["zero_shot"]
+    (category,) = [one for one in summary.results["finetuned"]["calibration"] if one["field"] == "category"]
+    assert (category["n"], category["accuracy"], category["ece"]) == (14, 1, None)
+    row = json.loads(layout.product_answers("finetuned").read_text().splitlines()[0])
+    assert row["confidences"] == {"category": pytest.approx(0.606531)}
+    layout.pack_text.unlink()
+    assert run(layout).results["systems"] == ["majority", "zero_shot", "finetuned"]
+
+
+def test_predictions_of_categories_and_of_other_splits_are_left_out(layout):
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    examples = read_dataset(layout, "test")
+    write_predictions(layout.zero_shot / "predictions.jsonl", examples, target="category")
+    write_predictions(layout.finetune_log("r") / "test_predictions.jsonl", examples, split="val")
+    assert run(layout).results["systems"] == ["majority", "reader"]
+    with pytest.raises(StageError, match="no structured answers"):
+        run(layout, run="r")
+
+
+def test_the_majority_is_that_of_the_training_products(layout):
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    fields = fields_of(run(layout), "majority")
+    assert fields["brand"]["f1"] == 1
+    assert fields["category"]["correct"] == 1, "each of 14 categories has one test image"
+    rows = [json.loads(line)["product"] for line in layout.product_answers("majority").read_text().splitlines()]
+    assert len({json.dumps(row) for row in rows}) == 1
+    assert rows[0]["origin"] is None

@@ -14,8 +14,9 @@ from typing import Final, Protocol, get_args
 import torch
 
 from skincare.errors import StageError
+from skincare.inference import structured_decoder
 from skincare.inference.decoder_output import DecoderOutput
-from skincare.inference.structured_decoder import MAX_ANSWER_TOKENS, StructuredDecoder, product_constraint
+from skincare.inference.structured_decoder import StructuredDecoder, product_constraint
 from skincare.labels import Labels
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
 from skincare.modeling.qwen2vl import CachedQwen2VL
@@ -106,7 +107,7 @@ class HeadDecoder:
 
 def max_new_tokens(labels: Labels) -> int:
     """Return the limit of an answer's tokens: that of a label, or of a structured answer."""
-    return MAX_ANSWER_TOKENS if target_of(labels) == "product" else MAX_NEW_TOKENS
+    return structured_decoder.MAX_ANSWER_TOKENS if target_of(labels) == "product" else MAX_NEW_TOKENS
 
 
 def make_decoder(name: DecoderName, network: CachedQwen2VL, encoder: PromptEncoder) -> Decoder:

@@ -33,6 +33,7 @@ class JsonConstraint:
         self._tokenizer = hugging_face.from_tokenizer(tokenizer, n_vocab=n_logits, eos_token=end_token_id)
         self._grammar = self._library.LLMatcher.grammar_from_json_schema(json.dumps({**schema, "x-guidance": _COMPACT}))
         self.n_logits = n_logits
+        self._end_token_id = end_token_id
         if message := self._library.LLMatcher(self._tokenizer, self._grammar).get_error():
             raise StageError(f"llguidance rejects the schema: {message}")
 
@@ -40,34 +41,46 @@ class JsonConstraint:
         """Return the state of `n_rows` answers without a token."""
         matchers = [self._library.LLMatcher(self._tokenizer, self._grammar) for _ in range(n_rows)]
         bits = self._numpy.allocate_token_bitmask(n_rows, self.n_logits)
-        return ConstrainedRows(matchers, bits, self._numpy.fill_next_token_bitmask)
+        return ConstrainedRows(matchers, bits, self._numpy.fill_next_token_bitmask, self._end_token_id)
 
 
 class ConstrainedRows:
     """The parsers of one batch."""
 
-    def __init__(self, matchers: Sequence[Any], bits: Any, fill: Any) -> None:
+    def __init__(self, matchers: Sequence[Any], bits: Any, fill: Any, end_token_id: int) -> None:
         self._matchers = matchers
         self._bits = bits
         self._fill = fill
+        self._end_token_id = end_token_id
+        self._has_ended = [False] * len(matchers)
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
         """Return (B, n_logits) logits with -inf for tokens that may not follow; finished rows stay as they are."""
+        ended = torch.tensor(self._has_ended, device=logits.device)
         for row, matcher in enumerate(self._matchers):
             if matcher.is_stopped():
-                self._bits[row] = -1
+                # The answer is whole: the parser itself would let any token follow.
+                self._bits[row] = 0
+                self._bits[row, self._end_token_id // _BITS] = _bit(self._end_token_id)
             else:
                 self._fill(matcher, self._bits, row)
         words = torch.from_numpy(self._bits).to(logits.device)
         shifts = torch.arange(_BITS, device=logits.device, dtype=torch.int32)
         is_allowed = ((words[:, :, None] >> shifts) & 1).bool().flatten(1)[:, : logits.shape[1]]
-        return logits.masked_fill(~is_allowed, float("-inf"))
+        return logits.masked_fill(~is_allowed & ~ended[:, None], float("-inf"))
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Append one token to each row that is not finished."""
-        for matcher, token in zip(self._matchers, tokens, strict=True):
+        for row, (matcher, token) in enumerate(zip(self._matchers, tokens, strict=True)):
+            self._has_ended[row] |= token == self._end_token_id
             if not matcher.is_stopped():
                 matcher.consume_token(token)
+
+
+def _bit(token: int) -> int:
+    """Return the signed 32-bit word in which only the bit of a token is set."""
+    word = 1 << (token % _BITS)
+    return word - (1 << _BITS) if word >= 1 << (_BITS - 1) else word
 
 
 def _llguidance() -> Any:

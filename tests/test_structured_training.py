@@ -1,0 +1,79 @@
+"""A dataset of structured answers is trained, exported, resumed and scored by the same stages."""
+
+import dataclasses
+import json
+
+import pytest
+
+import finetune
+import product_facts
+import score_products
+import zero_shot
+from skincare.dataset import chat
+from skincare.dataset.image_files import FolderImages
+from skincare.errors import StageError
+from skincare.inference import predictions, structured_decoder
+from skincare.inference.classifier import Classifier
+from skincare.labels import labels_of_model, skincare_labels
+from skincare.paths import TINY_MODEL, Layout
+from skincare.prompts import target_of
+from skincare.training import run_identity
+from skincare.training.loop import Trainer
+from tests.dataset_helpers import write_catalogue
+from tests.plots import replace_training_plots
+from tests.structured_examples import LABELS, write_structured_dataset
+from tests.test_training import assert_same_run, config
+
+SIZES = {"train": 6, "val": 3, "test": 3}
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    monkeypatch.setattr(structured_decoder, "MAX_ANSWER_TOKENS", 200)
+    replace_training_plots(monkeypatch)
+    found = Layout(tmp_path / "root")
+    parts = write_structured_dataset(found, SIZES)
+    everything = [one for part in parts.values() for one in part]
+    write_catalogue(found, {one.product_id: one.category for one in everything})
+    product_facts.run(product_facts.Config(root=found.root), found)
+    return found
+
+
+@pytest.mark.slow
+def test_structured_answers_go_through_the_stages(layout):
+    finetune.run(config(layout, max_epochs=1), layout)
+    log = layout.finetune_log("r")
+    found = predictions.read_jsonl(log / "test_predictions.jsonl", skincare_labels())
+    assert {one.target for one in found} == {"product"}
+    assert not (log / "test_ranked.jsonl").exists(), "there is no ranking of labels"
+    folder = layout.finetuned_model("r")
+    assert target_of(labels_of_model(folder, skincare_labels())) == "product"
+    assert json.loads((folder / "generation_config.json").read_text())["max_new_tokens"] == 200
+    with pytest.raises(StageError, match="it got the question"):
+        Classifier.load(folder, skincare_labels(), layout.root)
+    assert Classifier.load(folder, LABELS, layout.root).decoder("generate").name == "generate"
+    zero_shot.run(zero_shot.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36), layout)
+    summary = score_products.run(score_products.Config(root=layout.root), layout)
+    assert summary.results["systems"] == ["majority", "zero_shot", "finetuned"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_of_structured_answers_ends_as_an_uninterrupted_one(layout, monkeypatch):
+    finetune.run(config(layout, run="whole", max_epochs=2), layout)
+    train_epoch = Trainer._train_epoch
+
+    def interrupted(trainer, bar):
+        if trainer.progress.epoch == 1:
+            raise KeyboardInterrupt
+        train_epoch(trainer, bar)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_train_epoch", interrupted)
+        finetune.run(config(layout, max_epochs=2), layout)
+    finetune.run(config(layout, max_epochs=2, resume=True), layout)
+    assert_same_run(layout, "whole", "r")
+    train = chat.read_dataset(layout, "train")
+    changed = dataclasses.replace(train[0], product=train[0].product.replace('"country":null', '"country":"France"'))
+    assert run_identity.fingerprint([changed], FolderImages(layout.root)) != run_identity.fingerprint(
+        train[:1], FolderImages(layout.root)
+    )
