@@ -74,6 +74,8 @@ def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
     # They log every connection and every font at INFO, which hides the stage's own lines.
     for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools", "torch", "botocore", "aiobotocore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns at its import about optional CPU kernels, and at every 8-bit layer of every pass that inputs are cast.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def remove_summary(stage: str, layout: Layout) -> None:

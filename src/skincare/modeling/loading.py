@@ -26,7 +26,6 @@ from transformers.utils.logging import disable_progress_bar
 from skincare.errors import MissingInputError, StageError
 from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.out_of_memory import explained
-from skincare.modeling.quantisation import silence_casts
 from skincare.modeling.settings import Dtype, PixelLimits
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
@@ -107,8 +106,6 @@ def load_model(
     is_half = _is_half(config, folder)
     if is_half and dtype == "auto":
         logger.warning("%s is saved in float16; loaded as bfloat16, which has the range that training needs", source)
-    if is_quantised:
-        silence_casts()
     disable_progress_bar()  # ours is the one bar of a stage
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(

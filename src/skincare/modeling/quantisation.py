@@ -4,7 +4,6 @@ bitsandbytes runs on CPU and CUDA, and a quantised model is saved and loaded by 
 """
 
 import importlib
-import logging
 from typing import Any, Final
 
 import torch
@@ -33,8 +32,3 @@ def bitsandbytes_config(n_bits: int) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=list(NOT_QUANTISED),
     )  # fmt: skip
-
-
-def silence_casts() -> None:
-    """Hide bitsandbytes' warning, at every 8-bit layer of every pass, that bfloat16 inputs are cast to float16."""
-    logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
