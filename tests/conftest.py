@@ -46,6 +46,15 @@ def tiny_model() -> Iterator:
 
 
 @pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Folders of tiny random models, by model family."""
+    from tests.family_models import MODEL_TYPES, write_family_model
+
+    root = tmp_path_factory.mktemp("families")
+    return {one: write_family_model(one, root / one) for one in MODEL_TYPES}
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator:
     with opened_browser() as opened:
         yield opened

@@ -19,7 +19,7 @@ from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.token_trie import build_trie
 from skincare.modeling.vision_features import features_key
 from skincare.training import gradient_checkpointing, preflight
-from tests.family_models import MODEL_TYPES, write_family_model
+from tests.family_models import MODEL_TYPES
 from tests.helpers import noise_image
 
 ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
@@ -30,12 +30,6 @@ PARTS = {
     "language": Trainable(0, False, 1),
     "everything": Trainable(everything=True),
 }
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("families")
-    return {one: write_family_model(one, root / one) for one in MODEL_TYPES}
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from skincare.reporting import export_views, report_texts, report_views
 from skincare.reporting.report_data import ReportData
 from skincare.reporting.report_pages import environment
 
-# The sizes of the family that are licensed under Apache 2.0; the licence of any other name is unknown.
-_APACHE: Final = re.compile(r"Qwen/Qwen2-VL-[27]B(-Instruct)?")
+# The models that are licensed under Apache 2.0; the licence of any other name is unknown.
+_APACHE: Final = re.compile(r"Qwen/(Qwen2-VL-[27]B(-Instruct)?|Qwen3-VL-2B-Instruct)")
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -60,7 +60,6 @@ def _metadata(data: ReportData, scores: Scores) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=[
-            "qwen2_vl",
             "image-classification",
             *data.labels.domain.split(),
             *(["test-model"] if data.is_embedded_model else []),
