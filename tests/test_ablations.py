@@ -1,4 +1,4 @@
-"""Every way is asked about the same images, scored, and set beside the ranking by likelihood."""
+"""Every variant predicts the same images, is scored, and is compared with ranking."""
 
 import json
 
@@ -23,7 +23,7 @@ def layout(tmp_path):
     return found
 
 
-def test_every_way_is_scored_on_the_same_images(layout):
+def test_every_variant_is_scored_on_the_same_images(layout):
     config = ablations.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, n_orders=1)
     results = ablations.run(config, layout).results
     ways = {row["way"]: row for row in results["ways"]}
@@ -31,8 +31,8 @@ def test_every_way_is_scored_on_the_same_images(layout):
                            "rank_order_1"}  # fmt: skip
     files = {path.stem: predictions.read_jsonl(path, skincare_labels()) for path in layout.ablations.glob("*.jsonl")}
     assert files.keys() == ways.keys()
-    for way, answered in files.items():
-        assert len(answered) == ways[way]["n"] == 3
+    for way, predicted in files.items():
+        assert len(predicted) == ways[way]["n"] == 3
         assert 0 <= ways[way]["accuracy_low"] < ways[way]["accuracy_high"] <= 1
     assert ways["rank"]["difference"] == 0
     assert len(results["agreement"]) == 3
@@ -42,7 +42,7 @@ def test_every_way_is_scored_on_the_same_images(layout):
     }
 
 
-def test_another_order_changes_the_list_of_the_prompt_and_nothing_else(layout):
+def test_label_order_changes_only_the_list_in_the_prompt(layout):
     model = Classifier.load(TINY_MODEL, skincare_labels(), layout.root)
     order = CATEGORIES[::-1]
     other = model.with_label_order(order).encoder.prompt_text

@@ -1,4 +1,4 @@
-"""Calibration figures are the textbook's; temperature and thresholds keep their promises."""
+"""Calibration metrics equal their textbook definitions; temperature and thresholds keep their guarantees."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def made(n, sharpness=1.0, seed=0, scale=2.0):
     return calibration.apply_temperature(table, 1 / sharpness), truths
 
 
-def test_probabilities_still_add_up_after_a_temperature():
+def test_probabilities_sum_to_one_after_temperature_scaling():
     table, _ = made(50)
     for temperature in (0.1, 1.0, 7.0):
         scaled = calibration.apply_temperature(table, temperature)
@@ -29,7 +29,7 @@ def test_probabilities_still_add_up_after_a_temperature():
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
-def test_the_fitted_temperature_undoes_what_was_done(sharpness):
+def test_fitted_temperature_inverts_a_known_scaling(sharpness):
     table, truths = made(4000, sharpness)
     temperature = calibration.fit_temperature(table, truths)
     assert temperature == pytest.approx(sharpness, rel=0.08)
@@ -39,7 +39,7 @@ def test_the_fitted_temperature_undoes_what_was_done(sharpness):
     assert after <= before + 0.005
 
 
-def test_bins_hold_equally_many_and_all():
+def test_bins_have_equal_size_and_hold_all_predictions():
     table, truths = made(103)
     bins = calibration.reliability(table, truths)
     assert sum(one.n for one in bins) == 103
@@ -48,13 +48,13 @@ def test_bins_hold_equally_many_and_all():
     assert len(calibration.reliability(table[:4], truths[:4])) == 4
 
 
-def test_the_brier_score_is_scikit_learns():
+def test_brier_score_equals_scikit_learn():
     table, truths = made(200)
     expected = sum(brier_score_loss(truths == place, np.exp(table[:, place])) for place in range(14))
     assert calibration.brier_score(table, truths) == pytest.approx(expected)
 
 
-def test_risk_is_that_of_the_answered_and_ends_at_the_whole():
+def test_risk_is_of_covered_predictions_and_ends_at_full_coverage():
     table, truths = made(300)
     points = calibration.risk_coverage(table, truths)
     assert points[-1].coverage == 1
@@ -67,7 +67,7 @@ def test_risk_is_that_of_the_answered_and_ends_at_the_whole():
     assert 0 < calibration.aurc(points) < points[-1].risk
 
 
-def test_a_perfect_ranking_has_the_least_area():
+def test_perfect_ranking_has_the_smallest_aurc():
     table, _ = made(100)
     best = table.argmax(1)
     order = np.argsort(-table.max(1))
@@ -78,7 +78,7 @@ def test_a_perfect_ranking_has_the_least_area():
     assert areas[0] < areas[1]
 
 
-def test_the_area_is_the_mean_risk_down_to_each_answer():
+def test_aurc_is_the_mean_risk_of_the_most_confident_predictions():
     table, truths = made(150)
     order = np.argsort(-table.max(1))
     wrong = (table.argmax(1) != truths)[order]
@@ -90,7 +90,7 @@ def test_the_area_is_the_mean_risk_down_to_each_answer():
     )
 
 
-def test_equally_sure_answers_give_the_same_figures_in_any_order():
+def test_equal_confidences_give_equal_metrics_in_any_order():
     """Saturated confidences: three levels, fifty answers each."""
     rng = np.random.default_rng(0)
     levels = np.repeat([0.4, 0.7, 0.999], 50)
@@ -112,22 +112,22 @@ def test_equally_sure_answers_give_the_same_figures_in_any_order():
 
 
 @pytest.mark.parametrize(("n_wrong", "n"), [(0, 30), (3, 40), (12, 12), (7, 8)])
-def test_the_bound_is_scipys_clopper_pearson(n_wrong, n):
+def test_bound_equals_scipys_clopper_pearson(n_wrong, n):
     # A two-sided 90 % interval has 5 % above it.
     expected = stats.binomtest(n_wrong, n).proportion_ci(0.9, method="exact").high
     assert calibration.clopper_pearson_upper(n_wrong, n, 0.95) == pytest.approx(expected)
 
 
 def of_products(n_products, rng):
-    """Three images of each product, answered alike: the least that 3 n images can tell."""
+    """Return three images per product with equal predictions, the least informative case of 3 n images."""
     truths = np.repeat(rng.integers(0, 14, n_products), 3)
     logits = np.repeat(3 * rng.normal(size=(n_products, 14)), 3, axis=0)
     logits[np.arange(len(truths)), truths] += 7
     return calibration.apply_temperature(logits, 1.0), truths
 
 
-@pytest.mark.parametrize("alike", [False, True], ids=["independent images", "products answered alike"])
-def test_a_threshold_keeps_its_promise_nineteen_times_in_twenty(alike):
+@pytest.mark.parametrize("alike", [False, True], ids=["independent images", "equal predictions per product"])
+def test_threshold_exceeds_its_risk_in_at_most_one_of_twenty_trials(alike):
     """Chosen on 300 images for a wanted risk, the true risk exceeds it in at most one of twenty trials."""
     rng, broken, found = np.random.default_rng(1), 0, 0
     population, truths = of_products(7000, rng) if alike else made(20_000, seed=9, scale=4.0)
@@ -148,14 +148,14 @@ def test_a_threshold_keeps_its_promise_nineteen_times_in_twenty(alike):
     assert broken <= 5
 
 
-def test_no_threshold_is_better_than_a_wrong_one():
+def test_no_threshold_is_returned_without_a_qualifying_one():
     confidence, right = np.linspace(0.1, 0.9, 30), np.zeros(30, dtype=bool)
     assert calibration.threshold_for_risk(confidence, right, 0.1) is None
     assert calibration.threshold_for_risk(confidence[:3], ~right[:3], 0.01) is None
     assert calibration.threshold_for_risk(confidence[:0], right[:0], 0.5) is None
 
 
-def test_probabilities_are_made_to_add_up_and_must_be_numbers():
+def test_probabilities_are_normalised_and_must_be_finite():
     one = prediction("1_1", "Oil", "Oil", log_probabilities=tuple(np.full(14, -7.0)))
     table, truths = calibration.as_arrays([one], skincare_labels())
     assert np.exp(table).sum() == pytest.approx(1)
@@ -166,7 +166,7 @@ def test_probabilities_are_made_to_add_up_and_must_be_numbers():
         )
 
 
-def test_answers_without_probabilities_say_so():
+def test_predictions_without_probabilities_are_an_error():
     with pytest.raises(StageError, match="--decoder rank"):
         calibration.as_arrays([prediction("1_1", "Oil", "Oil")], skincare_labels())
 

@@ -1,4 +1,4 @@
-"""Paired comparisons: the numbers of statsmodels and of samples written out, the same images only."""
+"""Paired comparisons equal statsmodels and explicit samples, and require the same images."""
 
 import json
 import random
@@ -33,7 +33,7 @@ def answers(skill, seed):
 BEFORE, AFTER = answers(0.4, 1), answers(0.6, 2)
 
 
-def test_the_p_value_is_statsmodels():
+def test_p_value_equals_statsmodels():
     found = comparison.compare(BEFORE, AFTER)
     was, now = ([one.category == one.truth for one in part] for part in (BEFORE, AFTER))
     table = [[sum(a == x and b == y for a, b in zip(was, now, strict=True)) for y in (True, False)]
@@ -43,7 +43,7 @@ def test_the_p_value_is_statsmodels():
     assert found.difference == pytest.approx(np.mean(now) - np.mean(was))
 
 
-def test_differences_are_those_of_the_scores():
+def test_differences_equal_those_of_the_scores():
     found, first, second = (
         comparison.compare(BEFORE, AFTER),
         metrics.score(BEFORE, skincare_labels()),
@@ -54,7 +54,7 @@ def test_differences_are_those_of_the_scores():
     assert found.f1_macro_difference == pytest.approx(second.f1_macro - first.f1_macro)
 
 
-def test_intervals_are_those_of_samples_written_out():
+def test_intervals_equal_explicit_samples():
     """The same products for both models in every draw; scored image by image."""
     found = comparison.compare(BEFORE, AFTER, seed=5, n_resamples=60)
     products = sorted({one.product_id for one in BEFORE})
@@ -79,14 +79,14 @@ def test_equal_models_do_not_differ():
     assert found.smallest_detectable_difference_products >= found.smallest_detectable_difference > 0
 
 
-def test_the_other_way_round_is_the_negative_and_order_changes_nothing():
+def test_swapped_models_have_the_negative_difference_in_any_order():
     there, back = comparison.compare(BEFORE, AFTER), comparison.compare(AFTER, BEFORE)
     assert (there.difference_low, there.difference_high) == pytest.approx((-back.difference_high, -back.difference_low))
     assert there.products_p == back.products_p
     assert comparison.compare(BEFORE[::-1], random.Random(0).sample(AFTER, 200)) == there
 
 
-def test_products_that_change_together_prove_less():
+def test_correlated_changes_within_products_are_weaker_evidence():
     """Ten images of each of 4 products got right at last: 40 images, but only 4 witnesses."""
     before = [prediction(f"{i // 10}_{i}", "Oil", "Oil" if i >= 40 else None) for i in range(200)]
     after = [prediction(f"{i // 10}_{i}", "Oil", "Oil") for i in range(200)]

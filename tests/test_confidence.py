@@ -1,4 +1,4 @@
-"""What is chosen is chosen on val, what is told is told of test."""
+"""Temperature and thresholds are chosen on val; all metrics are of test."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.test_calibration import made
 CATEGORIES = skincare_labels().names
 
 
-def said(n, seed):
+def ranked(n, seed):
     table, truths = made(n, 2.0, seed, scale=4.0)
     return [
         prediction(f"{i}_1", CATEGORIES[truths[i]], CATEGORIES[row.argmax()], log_probabilities=tuple(row))
@@ -21,8 +21,8 @@ def said(n, seed):
     ]
 
 
-def test_a_summary_chooses_on_val_and_reads_test():
-    found = confidence.summarise(said(400, 1), said(150, 2), (0.1, 0.3), skincare_labels())
+def test_summary_chooses_on_val_and_measures_on_test():
+    found = confidence.summarise(ranked(400, 1), ranked(150, 2), (0.1, 0.3), skincare_labels())
     assert (found["n_val"], found["n_test"]) == (400, 150)
     assert found["ece"] < found["ece_before"]
     assert found["temperature"] == pytest.approx(2, rel=0.35)
@@ -34,8 +34,10 @@ def test_a_summary_chooses_on_val_and_reads_test():
     json.dumps(found, allow_nan=False)
 
 
-def test_test_has_no_say_in_what_is_chosen():
-    first, second = (confidence.summarise(said(400, 1), said(150, seed), (0.3,), skincare_labels()) for seed in (2, 3))
+def test_choices_do_not_depend_on_test():
+    first, second = (
+        confidence.summarise(ranked(400, 1), ranked(150, seed), (0.3,), skincare_labels()) for seed in (2, 3)
+    )
     assert first["temperature"] == second["temperature"]
     assert first["wanted"][0]["threshold"] == second["wanted"][0]["threshold"]
     thresholds = ("category_threshold", "family_threshold")
@@ -43,24 +45,24 @@ def test_test_has_no_say_in_what_is_chosen():
     assert [one[name] for name in thresholds] == [other[name] for name in thresholds]
 
 
-def test_the_order_of_the_answers_changes_nothing():
-    val, test = said(200, 1), said(100, 2)
+def test_summary_does_not_depend_on_the_order():
+    val, test = ranked(200, 1), ranked(100, 2)
     assert (
         confidence.summarise(val, test, (0.3,), skincare_labels())["wanted"]
         == confidence.summarise(val[::-1], test[::-1], (0.3,), skincare_labels())["wanted"]
     )
 
 
-def test_without_errors_and_with_nothing_but_errors_there_is_still_a_summary():
-    sure = tuple(np.log([0.87] + [0.01] * 13))
+def test_summary_is_valid_json_for_all_correct_and_all_wrong():
+    confident = tuple(np.log([0.87] + [0.01] * 13))
     for truth in ("Moisturiser", "Oil"):
-        some = [prediction(f"{i}_1", truth, "Moisturiser", log_probabilities=sure) for i in range(30)]
+        some = [prediction(f"{i}_1", truth, "Moisturiser", log_probabilities=confident) for i in range(30)]
         json.dumps(confidence.summarise(some, some, (0.2,), skincare_labels()), allow_nan=False)
 
 
-def test_the_report_finds_every_figure():
-    found = confidence.summarise(said(200, 1), said(100, 2), (0.3, 0.0), skincare_labels())
-    table, truths = calibration.as_arrays(said(100, 2), skincare_labels())
+def test_summary_holds_every_number_of_the_report():
+    found = confidence.summarise(ranked(200, 1), ranked(100, 2), (0.3, 0.0), skincare_labels())
+    table, truths = calibration.as_arrays(ranked(100, 2), skincare_labels())
     assert found["ece_before"] == calibration.expected_calibration_error(calibration.reliability(table, truths))
     assert found["brier_before"] == calibration.brier_score(table, truths)
     assert len(found["risk_coverage"]) == 100

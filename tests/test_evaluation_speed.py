@@ -1,4 +1,4 @@
-"""The benchmark of asking runs on the embedded model, and counts what the formulas say."""
+"""The benchmark of inference runs on the embedded model and its counts match the formulas."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ N_PATCHES = 22 * 22  # of a square image of at most 128 tokens
 
 
 @pytest.mark.slow
-def test_a_seen_image_saves_the_frozen_prefix_and_nothing_else(tmp_path):
+def test_cached_image_saves_only_the_frozen_blocks(tmp_path):
     out = tmp_path / "found.json"
     command = [sys.executable, str(SCRIPT), "--shape", "tiny", "--n-images", "2", "--batch-size", "2"]
     found = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)

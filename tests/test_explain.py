@@ -1,4 +1,4 @@
-"""The stage explains the answers that a run left, draws the mistakes first, and measures the same twice."""
+"""The stage explains stored predictions, draws errors first, and is repeatable."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ CATEGORIES = skincare_labels().names
 
 @pytest.fixture
 def layout(tmp_path):
-    """A finished run of the tiny model, and six images of the sample shop, the last two correctly classified."""
+    """Return a finished run of the tiny model with six images of the sample shop, the last two classified correctly."""
     found = Layout(tmp_path)
     write_json(found.shop_truth, {"seed": 0})
     write_json(found.summary("finetune"), {"results": {"run": "sample"}})
@@ -28,9 +28,11 @@ def layout(tmp_path):
     products = {one.product_id: one for one in sample_products(0)}
     answers = []
     for i, product in enumerate(list(products.values())[:6]):
-        said = product.category if i > 3 else CATEGORIES[(CATEGORIES.index(product.category) + 1) % 14]
-        chances = tuple(-0.1 if name == said else -4.0 for name in CATEGORIES)
-        answers.append(prediction(f"{product.product_id}_1", product.category, said, log_probabilities=chances))
+        predicted = product.category if i > 3 else CATEGORIES[(CATEGORIES.index(product.category) + 1) % 14]
+        log_probabilities = tuple(-0.1 if name == predicted else -4.0 for name in CATEGORIES)
+        answers.append(
+            prediction(f"{product.product_id}_1", product.category, predicted, log_probabilities=log_probabilities)
+        )
         path = found.root / answers[-1].file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rendering.image_bytes(product, product.images[0], products))
@@ -39,7 +41,7 @@ def layout(tmp_path):
 
 
 @pytest.mark.slow
-def test_mistakes_are_drawn_first_and_a_second_run_finds_the_same(layout):
+def test_errors_are_drawn_first_and_runs_are_repeatable(layout):
     config = explain.Config(root=layout.root, n_images=4)
     first = explain.run(config, layout)
     assert first == explain.run(config, layout)
@@ -57,19 +59,19 @@ def test_mistakes_are_drawn_first_and_a_second_run_finds_the_same(layout):
     json.dumps(first.results, allow_nan=False)
 
 
-def test_without_a_run_the_command_is_named(tmp_path):
+def test_missing_run_error_names_the_command(tmp_path):
     with pytest.raises(MissingInputError, match=r"finetune\.py"):
         explain.run(explain.Config(root=tmp_path), Layout(tmp_path))
 
 
-def test_a_copy_has_the_box_of_its_photo(layout):
-    copies = [
+def test_duplicate_has_the_box_of_its_original(layout):
+    duplicates = [
         (f"{product.product_id}_{one.n}", "{}_{}".format(*one.copy_of))
         for product in sample_products(0)
         for one in product.images
         if one.copy_of
     ][:5]
-    assert copies
-    found = boxes.product_boxes(layout, {image_id for pair in copies for image_id in pair})
-    assert all(found[copy] == found[original] for copy, original in copies)
+    assert duplicates
+    found = boxes.product_boxes(layout, {image_id for pair in duplicates for image_id in pair})
+    assert all(found[duplicate] == found[original] for duplicate, original in duplicates)
     assert all(0 <= left < right <= 1 and 0 <= top < bottom <= 1 for left, top, right, bottom in found.values())

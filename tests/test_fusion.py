@@ -1,4 +1,4 @@
-"""The fusion weighs model and reader by what val says, never by what nobody read, and is what predict.py answers by."""
+"""Fusion weighs model and reader by val, ignores unread packs, and is used by predict.py."""
 
 import dataclasses
 import json
@@ -46,17 +46,17 @@ def loss(table, truths):
     return -table[np.arange(len(truths)), truths].mean()
 
 
-def test_who_knows_has_the_weight():
-    told, truths = tables(knows=3.0)
+def test_informative_predictor_gets_the_weight():
+    informative, truths = tables(knows=3.0)
     noise, _ = tables(knows=0.0, seed=1)
     always = np.ones(len(truths), dtype=bool)
-    by_model, by_reader = fusion.fit(told, noise, always, truths), fusion.fit(noise, told, always, truths)
+    by_model, by_reader = fusion.fit(informative, noise, always, truths), fusion.fit(noise, informative, always, truths)
     assert by_model.model > 3 * by_model.reader
     assert by_reader.reader > 3 * by_reader.model
     assert by_model.model == pytest.approx(by_reader.reader)
 
 
-def test_together_they_are_better_than_each_and_no_other_weights_are_better():
+def test_fusion_beats_both_and_its_weights_are_optimal():
     one, truths = tables(knows=2.0)
     noise = tables(knows=0.0, seed=2)[0]
     other = apply_temperature(one * 0 + noise, 1.0)
@@ -79,7 +79,7 @@ def test_together_they_are_better_than_each_and_no_other_weights_are_better():
         assert regularised(*np.maximum(np.array(dataclasses.astuple(weights)) + change, 0.05)) >= best - 1e-9
 
 
-def test_a_pack_that_was_not_read_has_no_say():
+def test_unread_packs_ignore_the_reader():
     one, truths = tables(knows=2.0)
     reader, _ = tables(knows=1.0, seed=1)
     is_read = np.arange(len(truths)) % 2 == 0
@@ -89,7 +89,7 @@ def test_a_pack_that_was_not_read_has_no_say():
     assert np.array_equal(fusion.fuse(weights, one, reader, is_read), fusion.fuse(weights, one, other, is_read))
 
 
-def test_a_model_that_is_worse_than_chance_still_chooses_where_nobody_read():
+def test_model_worse_than_chance_still_predicts_unread_packs():
     """Even odds would name the first category of the list."""
     wrong, truths = tables(n=200, knows=-5.0)
     is_read = np.arange(len(truths)) % 2 == 0
@@ -99,18 +99,18 @@ def test_a_model_that_is_worse_than_chance_still_chooses_where_nobody_read():
     assert (fused[~is_read].argmax(axis=1) == wrong[~is_read].argmax(axis=1)).all()
 
 
-def test_few_images_change_little():
-    told, truths = tables(n=1, knows=9.0)
-    weights = fusion.fit(told, told, np.array([True]), truths)
+def test_few_images_stay_close_to_the_prior():
+    informative, truths = tables(n=1, knows=9.0)
+    weights = fusion.fit(informative, informative, np.array([True]), truths)
     assert abs(weights.model - 0.5) < 0.2
     assert weights.model_alone == 1
     with pytest.raises(StageError, match="Cannot fuse"):
-        fusion.fit(told[:0], told[:0], np.zeros(0, dtype=bool), truths[:0])
+        fusion.fit(informative[:0], informative[:0], np.zeros(0, dtype=bool), truths[:0])
     with pytest.raises(StageError, match="Cannot fuse"):
-        fusion.fit(told, told[:0], np.array([True]), truths)
+        fusion.fit(informative, informative[:0], np.array([True]), truths)
 
 
-def test_weights_come_back_and_a_damaged_file_is_named(tmp_path):
+def test_weights_are_restored_and_damaged_files_are_named(tmp_path):
     with pytest.raises(MissingInputError, match=r"fuse\.py"):
         fusion.read(tmp_path)
     fusion.write(tmp_path, fusion.Fusion(0.7, 0.4, 1.2), decoder="rank")
@@ -153,9 +153,9 @@ def layout(tmp_path):
     for split in ("val", "test"):
         ranked = []
         for i, one in enumerate(parts[split]):
-            said = one.category if i % 2 else CATEGORIES[(CATEGORIES.index(one.category) + 1) % 14]
-            chances = tuple(-0.5 if name == said else -3.5 for name in CATEGORIES)
-            ranked.append(prediction(one.image_id, one.category, said, log_probabilities=chances, decoder="rank"))
+            predicted = one.category if i % 2 else CATEGORIES[(CATEGORIES.index(one.category) + 1) % 14]
+            chances = tuple(-0.5 if name == predicted else -3.5 for name in CATEGORIES)
+            ranked.append(prediction(one.image_id, one.category, predicted, log_probabilities=chances, decoder="rank"))
         predictions.write_jsonl(log / f"{split}_ranked.jsonl", ranked)
         predictions.write_jsonl(log / f"{split}_predictions.jsonl", ranked)
     write_json(found.summary("finetune"), {"results": {"run": "r"}})
@@ -163,7 +163,7 @@ def layout(tmp_path):
     return found
 
 
-def test_the_fusion_repairs_what_the_model_gets_wrong_where_the_pack_speaks(layout):
+def test_fusion_corrects_the_model_on_packs_with_text(layout):
     summary = fuse.run(fuse.Config(root=layout.root), layout)
     found = json.loads((layout.finetune_log("r") / "fusion.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
@@ -180,7 +180,7 @@ def test_the_fusion_repairs_what_the_model_gets_wrong_where_the_pack_speaks(layo
     assert [one.category for one in answers[:3]] == [None] * 3
 
 
-def test_the_names_baseline_stands_beside_where_it_is_of_the_same_images(layout):
+def test_name_baseline_is_included_if_it_is_of_the_same_images(layout):
     ranked = predictions.read_jsonl(layout.finetune_log("r") / "test_ranked.jsonl", skincare_labels())
     predictions.write_jsonl(layout.baselines / "name.jsonl", ranked)
     fuse.run(fuse.Config(root=layout.root), layout)
@@ -189,7 +189,7 @@ def test_the_names_baseline_stands_beside_where_it_is_of_the_same_images(layout)
     assert found["comparisons"][-1]["after"] == "name"
 
 
-def test_the_reader_has_learnt_nothing_of_val_and_test(layout, monkeypatch):
+def test_reader_is_not_trained_on_val_and_test(layout, monkeypatch):
     learnt = []
     monkeypatch.setattr(
         Reader,
@@ -205,7 +205,7 @@ def test_the_reader_has_learnt_nothing_of_val_and_test(layout, monkeypatch):
     }
 
 
-def test_what_does_not_fit_together_is_an_error(layout):
+def test_mismatched_files_are_an_error(layout):
     log = layout.finetune_log("r")
     with pytest.raises(MissingInputError, match=r"finetune\.py"):
         fuse.run(fuse.Config(root=layout.root, run="other"), layout)
@@ -237,7 +237,7 @@ class FakePacks:
         return (self.read_pixels(None) for _ in files)
 
 
-def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monkeypatch, capsys):
+def test_predict_uses_the_fusion_and_marks_unread_images(layout, monkeypatch, capsys):
     fuse.run(fuse.Config(root=layout.root), layout)
     file = next(layout.clean_images.iterdir())
     folder = layout.finetuned_model("r")
@@ -262,22 +262,22 @@ def test_predict_answers_by_the_fusion_and_marks_what_was_not_read(layout, monke
     assert "Bath Salts" in capsys.readouterr().out
 
 
-def test_the_fusion_answers_by_default_where_it_was_fitted(layout, monkeypatch):
-    asked = []
-    monkeypatch.setattr(fused_predictor, "FusedPredictor", lambda *_, **__: asked.append("fused"))
+def test_fusion_is_the_default_of_a_model_that_has_it(layout, monkeypatch):
+    created = []
+    monkeypatch.setattr(fused_predictor, "FusedPredictor", lambda *_, **__: created.append("fused"))
     monkeypatch.setattr(image_predictor, "is_drawings_only", lambda _: False)
     settings = PredictorSettings()
     assert load_predictor(settings, layout).name.endswith("decoder generate")
     fusion.write(layout.finetuned_model("r"), fusion.Fusion(1, 1, 1))
     load_predictor(settings, layout)
-    assert asked == ["fused"]
+    assert created == ["fused"]
     for options in ({"decoder": "rank"}, {"temperature": 2.0}, {"by": "model"}):
         assert load_predictor(dataclasses.replace(settings, **options), layout).name.startswith(str(layout.root))
     with pytest.raises(StageError, match="of its own"):
         load_predictor(PredictorSettings(by="fused", decoder="rank"), layout)
 
 
-def test_a_pack_without_text_is_no_answer_of_the_baseline(layout):
+def test_pack_without_text_has_no_prediction_of_the_baseline(layout):
     parts = {split: read_dataset(layout, split) for split in SPLITS}
     read = baseline_models.read_packs(parts, [], read_pack_text(layout.pack_text), skincare_labels())
     answers = baseline_models.to_predictions(parts["test"], "pack_text", read["test"], skincare_labels())
@@ -287,14 +287,14 @@ def test_a_pack_without_text_is_no_answer_of_the_baseline(layout):
 @pytest.mark.parametrize(
     ("low", "high", "words"), [(0.01, 0.2, "beats"), (-0.1, 0.2, "does not beat"), (-0.3, -0.1, "is worse than")]
 )
-def test_the_verdict_is_that_of_the_interval(low, high, words):
+def test_verdict_follows_the_interval(low, high, words):
     one = {"before": "reader", "after": "model", "n": 9, "difference": 0.1, "difference_low": low}
     data = SimpleNamespace(fusion={"comparisons": [{**one, "difference_high": high}]})
     assert words in reader_views.reader_verdict(data)
     assert reader_views.reader_verdict(SimpleNamespace(fusion={})) == ""
 
 
-def test_unread_statuses_are_those_without_a_say():
+def test_unread_statuses_ignore_the_reader():
     assert [split_reader.is_read(one) for one in ("read", "abstained", "no_text", "other_script")] == [
         True, True, False, False
     ]  # fmt: skip

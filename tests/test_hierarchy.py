@@ -1,4 +1,4 @@
-"""Families get the sum of their members; backing off keeps its promise and answers more."""
+"""A family's probability is the sum of its members'; back-off keeps its guarantee and covers more."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def row(**shares):
     return np.log([shares.get(name.replace(" ", "_"), rest) for name in CATEGORIES])
 
 
-def test_a_family_has_the_sum_of_its_members():
+def test_family_has_the_sum_of_its_members():
     table = np.log(np.random.default_rng(0).dirichlet(np.ones(14), size=20))
     families = np.exp(hierarchy.family_table(table, skincare_labels()))
     assert families.sum(axis=1) == pytest.approx(1)
@@ -25,7 +25,7 @@ def test_a_family_has_the_sum_of_its_members():
         assert families[:, i] == pytest.approx(expected)
 
 
-def test_first_the_category_then_the_family_then_nothing():
+def test_category_precedes_family_precedes_abstention():
     table = np.stack([row(Serum=0.9), row(Cleanser=0.45, Toner=0.45), row(Serum=0.3, Oil=0.3)])
     category, family = hierarchy.apply(hierarchy.Policy(0.8, 0.8), table, skincare_labels())
     assert category.tolist() == [True, False, False]
@@ -34,7 +34,7 @@ def test_first_the_category_then_the_family_then_nothing():
         assert not silent.any()
 
 
-def test_the_family_may_be_sure_where_its_best_member_is_not_the_surest():
+def test_most_likely_family_may_lack_the_most_likely_category():
     """Oil is likeliest alone, but Cleanser and Toner together are likelier than all oils."""
     table = np.stack([row(Oil=0.35, Cleanser=0.3, Toner=0.3)])
     truths = np.array([CATEGORIES.index("Toner")])
@@ -51,7 +51,7 @@ def of_near_products(n_products, rng):
     return calibration.apply_temperature(table, 1.0), truths
 
 
-def test_backing_off_keeps_its_promise_and_answers_more():
+def test_back_off_keeps_its_risk_and_covers_more():
     rng, broken = np.random.default_rng(2), 0
     table, truths = of_near_products(5000, rng)
     right = calibration.top1(table, truths)[1]
@@ -70,7 +70,7 @@ def test_backing_off_keeps_its_promise_and_answers_more():
     assert more >= 20
 
 
-def test_shares_add_up_and_the_risk_is_that_of_what_was_said():
+def test_shares_add_up_and_risk_is_of_covered_images():
     rng = np.random.default_rng(3)
     val, test = of_products(150, rng), of_products(100, rng)
     for one in hierarchy.summarise(val, test, (0.2, 0.3), skincare_labels())["policies"]:
@@ -80,7 +80,7 @@ def test_shares_add_up_and_the_risk_is_that_of_what_was_said():
         assert one["risk"] == pytest.approx(wrong / (1 - one["share_unanswered"]))
 
 
-def test_the_family_threshold_is_chosen_among_images_without_a_category():
+def test_family_threshold_is_chosen_on_images_without_a_category():
     """All images together would justify a family threshold, those without a category do not."""
     table, truths = of_products(100, np.random.default_rng(2))
     policy = hierarchy.choose(table, truths, 0.2, skincare_labels())

@@ -1,4 +1,4 @@
-"""Intervals and tests are scipy's and statsmodels' where these have them, and cover what they promise."""
+"""Intervals and tests equal scipy's and statsmodels' and have their nominal coverage."""
 
 import math
 
@@ -12,7 +12,7 @@ from skincare.evaluation import intervals
 
 
 @pytest.mark.parametrize(("n_right", "n"), [(0, 7), (60, 204), (102, 204), (3, 3), (1, 40)])
-def test_wilsons_interval_is_that_of_statsmodels_and_scipy(n_right, n):
+def test_wilson_interval_equals_statsmodels_and_scipy(n_right, n):
     found = intervals.wilson_interval(n_right, n)
     assert found == pytest.approx(proportion_confint(n_right, n, method="wilson"))
     expected = stats.binomtest(n_right, n).proportion_ci(method="wilson")
@@ -20,12 +20,12 @@ def test_wilsons_interval_is_that_of_statsmodels_and_scipy(n_right, n):
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(5, 18), (0, 3), (9, 9), (0, 0), (40, 1)])
-def test_mcnemar_is_statsmodels(lost, gained):
+def test_mcnemar_equals_statsmodels(lost, gained):
     expected = mcnemar([[50, lost], [gained, 50]], exact=True).pvalue if lost + gained else 1.0
     assert intervals.exact_mcnemar(lost, gained) == pytest.approx(expected)
 
 
-def test_the_sign_flip_test_is_scipys():
+def test_sign_flip_test_equals_scipy():
     changes = np.array([3, 1, 0, -1, 2, 1, 0, 1, -2, 1], dtype=float)
     exact = stats.permutation_test(
         (changes, np.zeros(10)), lambda a, b, axis: (a - b).sum(axis=axis), permutation_type="samples",
@@ -36,7 +36,7 @@ def test_the_sign_flip_test_is_scipys():
     assert intervals.sign_flip_p(np.zeros(5), 0, 100) == 1
 
 
-def test_one_image_a_product_is_the_plain_bootstrap():
+def test_one_image_per_product_is_the_plain_bootstrap():
     """With many products the interval is scipy's percentile interval of the mean."""
     hits = (np.arange(400) % 3 == 0).astype(float)
     draws = intervals.draw_products(400, 0, 8000)
@@ -45,7 +45,7 @@ def test_one_image_a_product_is_the_plain_bootstrap():
     assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.006)
 
 
-def test_images_of_one_product_count_little_more_than_once():
+def test_correlated_images_of_a_product_add_no_information():
     """Ten equal images of each of 20 products tell what 20 images tell."""
     hits, draws = (np.arange(20) % 2).astype(float), intervals.draw_products(20, 0, 4000)
     ones = np.ones(20)
@@ -54,7 +54,7 @@ def test_images_of_one_product_count_little_more_than_once():
 
 @pytest.mark.parametrize("n_products", [6, 30])
 @pytest.mark.slow
-def test_the_interval_covers_the_truth_nineteen_times_in_twenty(n_products):
+def test_interval_covers_the_truth_in_95_percent_of_trials(n_products):
     """Products with an accuracy of their own around 0.6; plain percentiles cover 86 % of the time with 6 of them."""
     generator, inside = np.random.default_rng(3), 0
     for seed in range(400):
@@ -66,20 +66,20 @@ def test_the_interval_covers_the_truth_nineteen_times_in_twenty(n_products):
     assert 0.92 <= inside / 400 <= 0.98
 
 
-def test_where_all_are_right_a_product_counts_once():
+def test_interval_of_all_correct_counts_products():
     draws, four_each = intervals.draw_products(10, 0, 100), np.full(10, 4.0)
     assert intervals.share_interval(np.zeros(10), four_each, draws) == intervals.wilson_interval(0, 10)
     assert intervals.share_interval(four_each, four_each, draws) == intervals.wilson_interval(10, 10)
 
 
-def test_one_product_tells_little_and_none_tells_nothing():
+def test_one_product_has_a_wide_interval_and_none_has_no_interval():
     low, high = intervals.share_interval(np.array([3.0]), np.array([4.0]), intervals.draw_products(1, 0, 100))
     assert high - low > 0.7
     assert intervals.difference_interval(np.zeros(100), 1) == (-1, 1)
     assert intervals.share_interval(np.zeros(3), np.zeros(3), intervals.draw_products(3, 0, 100)) is None
 
 
-def test_products_without_an_image_have_no_say():
+def test_products_without_images_are_ignored():
     """Two of thirty products show the category: as good as two."""
     among = np.zeros(30)
     among[:2] = 5
@@ -87,7 +87,7 @@ def test_products_without_an_image_have_no_say():
     assert (low, high) == intervals.wilson_interval(2, 2)
 
 
-def test_the_detectable_difference_has_the_promised_power():
+def test_detectable_difference_has_the_nominal_power():
     """Simulated: a true difference of that size is found by McNemar's test about four times in five."""
     n, discordant = 300, 0.4
     d = intervals.smallest_detectable_difference(n, discordant)
@@ -97,18 +97,18 @@ def test_the_detectable_difference_has_the_promised_power():
     assert 0.7 < np.mean(found) < 0.88
 
 
-def test_the_reference_could_show_differences_of_ten_points():
+def test_reference_experiment_could_detect_ten_points():
     assert intervals.smallest_detectable_difference(204, 0.25) == pytest.approx(0.098, abs=0.003)
 
 
 @pytest.mark.parametrize("n", [1, 10, 81, 1000])
-def test_models_that_agree_show_no_difference_of_nought(n):
+def test_detectable_difference_of_equal_models_is_not_zero(n):
     """A difference of d needs that share of discordant images: at least about 8 of them."""
     d = intervals.smallest_detectable_difference(n, 0.0)
     assert d == 1 if n < 8 else 6 < n * d < 9
 
 
-def test_more_images_of_the_same_products_detect_little_more():
+def test_more_images_of_the_same_products_hardly_lower_the_detectable_difference():
     generator = np.random.default_rng(0)
     changes = generator.choice([-1, 0, 0, 1, 1], size=50).astype(float)
     once = intervals.smallest_detectable_difference_of_products(changes, 50)
@@ -121,7 +121,7 @@ def test_more_images_of_the_same_products_detect_little_more():
 
 
 @pytest.mark.parametrize("n_products", [2, 5, 40])
-def test_percentiles_are_expanded_by_the_t_distribution(n_products):
+def test_percentile_interval_is_expanded_by_the_t_distribution(n_products):
     """Hesterberg 2015: the tail is the normal probability of sqrt(n / (n - 1)) times Student's t quantile."""
     drawn = np.linspace(0, 1, 100_001)
     tail = stats.norm.sf(np.sqrt(n_products / (n_products - 1)) * stats.t(n_products - 1).ppf(0.975))

@@ -1,4 +1,4 @@
-"""Merging renames, adds probabilities up, and refuses what makes no sense."""
+"""Merging renames, sums probabilities, and rejects invalid groups."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CATEGORIES = skincare_labels().names
 GROUPS = (("Mist", "Toner"), ("Oil", "Bath Oil", "Balm"))
 
 
-def test_groups_are_read_from_a_command_line():
+def test_groups_are_parsed():
     assert merging.parse(["Mist + toner", "Oil+Bath Oil+balm"], skincare_labels()) == GROUPS
     assert merging.parse([], skincare_labels()) == ()
 
@@ -21,12 +21,12 @@ def test_groups_are_read_from_a_command_line():
 @pytest.mark.parametrize(
     "texts", [["Toner"], ["Toner+Perfume"], ["Toner+"], [""], ["Toner+Toner"], ["Toner+Mist", "Mist+Oil"]]
 )
-def test_groups_that_make_no_sense_are_refused(texts):
+def test_invalid_groups_are_an_error(texts):
     with pytest.raises(StageError, match=r"(category|two or more)"):
         merging.parse(texts, skincare_labels())
 
 
-def test_a_group_stands_where_its_first_category_stood():
+def test_group_takes_the_position_of_its_first_category():
     names = merging.names(GROUPS, skincare_labels())
     assert len(names) == 14 - 3
     assert names.index("Toner + Mist") == CATEGORIES.index("Toner")

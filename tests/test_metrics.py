@@ -1,4 +1,4 @@
-"""The scores are scikit-learn's, their intervals those of products written out."""
+"""Scores equal scikit-learn's; intervals equal those of explicit samples of products."""
 
 import json
 import random
@@ -38,7 +38,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("predictions", CASES.values(), ids=CASES)
-def test_scores_are_scikit_learns(predictions):
+def test_scores_equal_scikit_learn(predictions):
     truth = [one.truth for one in predictions]
     answers = [one.category or UNKNOWN for one in predictions]
     scores = metrics.score(predictions, skincare_labels())
@@ -55,29 +55,29 @@ def test_scores_are_scikit_learns(predictions):
     assert np.array_equal(scores.confusion, expected)
 
 
-def test_coverage_and_selective_accuracy_share_the_accuracy():
+def test_accuracy_is_coverage_times_selective_accuracy():
     scores = metrics.score(RANDOM, skincare_labels())
     assert scores.coverage * scores.selective_accuracy == pytest.approx(scores.accuracy)
     assert scores.accuracy <= scores.parent_accuracy <= scores.coverage
     assert sum(category.n for category in scores.categories) == sum(scores.statuses.values()) == 300
 
 
-def test_the_order_of_predictions_changes_nothing():
+def test_scores_do_not_depend_on_the_order():
     shuffled = random.Random(1).sample(RANDOM, len(RANDOM))
     assert metrics.score(shuffled, skincare_labels()) == metrics.score(RANDOM, skincare_labels())
 
 
-def test_scores_survive_json():
+def test_scores_round_trip_through_json():
     scores = metrics.score(RANDOM, skincare_labels())
     assert metrics.scores_from_json(json.loads(json.dumps(metrics.to_json(scores)))) == scores
 
 
-def test_scores_of_another_version_say_so():
+def test_scores_of_another_version_are_an_error():
     with pytest.raises(StageError, match="run the stage again"):
         metrics.scores_from_json({"n": 1, "categories": [], "confusion": []})
 
 
-def test_nothing_cannot_be_scored():
+def test_no_predictions_are_an_error():
     with pytest.raises(StageError, match="no predictions"):
         metrics.score([], skincare_labels())
 
@@ -99,7 +99,7 @@ def by_product(predictions):
     return found
 
 
-def test_the_interval_of_macro_f1_is_that_of_samples_written_out():
+def test_macro_f1_interval_equals_explicit_samples():
     scores = metrics.score(RANDOM, skincare_labels(), seed=3, n_resamples=80)
     expected = intervals.percentile_interval(np.array(list(drawn_f1(RANDOM, 3, 80))), 37)
     assert (scores.f1_macro_low, scores.f1_macro_high) == pytest.approx(expected)
@@ -107,7 +107,7 @@ def test_the_interval_of_macro_f1_is_that_of_samples_written_out():
 
 
 @pytest.mark.parametrize("name", ["accuracy", "coverage", "selective_accuracy", "f1_macro", "parent_accuracy"])
-def test_values_lie_in_their_intervals(name):
+def test_values_are_inside_their_intervals(name):
     for predictions in CASES.values():
         scores = metrics.score(predictions, skincare_labels())
         low, high = getattr(scores, f"{name}_low"), getattr(scores, f"{name}_high")
@@ -115,7 +115,7 @@ def test_values_lie_in_their_intervals(name):
         assert high - low > 0.02
 
 
-def test_a_category_has_the_interval_of_its_own_images():
+def test_category_interval_is_of_its_own_images():
     """Recall and precision: the accuracy of the images shown and of those answered so, their products drawn alone."""
     scores = metrics.score(FAIR, skincare_labels())
     for one in scores.categories[:3]:
@@ -127,7 +127,7 @@ def test_a_category_has_the_interval_of_its_own_images():
         assert one.f1_interval[0] < one.f1 < one.f1_interval[1]
 
 
-def test_a_category_that_nobody_shows_or_names_has_no_interval():
+def test_absent_category_has_no_interval():
     only_oil = metrics.score([prediction(f"{i}_1", "Oil", "Oil") for i in range(5)], skincare_labels())
     peel, oil = only_oil.categories[CATEGORIES.index("Peel")], only_oil.categories[CATEGORIES.index("Oil")]
     assert (peel.precision_interval, peel.recall_interval, peel.f1_interval) == (None, None, None)
@@ -137,7 +137,7 @@ def test_a_category_that_nobody_shows_or_names_has_no_interval():
     assert oil.f1_interval == pytest.approx((2 * low / (1 + low), 1))
 
 
-def test_how_far_wrong_answers_go():
+def test_distance_of_wrong_predictions():
     answers = {"Oil": 0, "Balm": 1, "Serum": 2, "Mask": 2}
     some = [prediction(f"{i}_1", "Oil", name) for i, name in enumerate([*answers, None])]
     scores = metrics.score(some, skincare_labels())
@@ -162,12 +162,12 @@ def test_merged_categories_count_as_one():
     assert scores.parent_accuracy == plain.parent_accuracy
 
 
-def test_the_published_intervals_are_wilsons():
+def test_published_intervals_are_wilsons():
     for published, n_right in ((reference_experiment.BEFORE, 60), (reference_experiment.AFTER, 102)):
         interval = intervals.wilson_interval(n_right, reference_experiment.N_TEST)
         assert interval == pytest.approx((published["accuracy_low"], published["accuracy_high"]), abs=5e-4)
 
 
-def test_answers_of_the_last_category_are_covered():
+def test_predictions_of_the_last_category_are_covered():
     scores = metrics.score([prediction("1_1", CATEGORIES[-1], CATEGORIES[-1])], skincare_labels())
     assert (scores.n, scores.accuracy, scores.coverage, scores.selective_accuracy) == (1, 1.0, 1.0, 1.0)

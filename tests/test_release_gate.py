@@ -1,4 +1,4 @@
-"""The gate fails what is surely worse, lets pass what may not be, and takes no baseline that is none."""
+"""The gate fails a significantly worse model and rejects damaged baselines."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ CATEGORIES = skincare_labels().names
 
 
 def answers(n_right, n=80):
-    """Two images of a product; the first `n_right` are answered right."""
+    """Return predictions of two images per product, the first `n_right` correct."""
     truths = [CATEGORIES[i // 2 % 14] for i in range(n)]
     return [
         prediction(f"{10 + i // 2}_{i % 2 + 1}", truth, truth if i < n_right else None)
@@ -33,10 +33,10 @@ def layout(tmp_path):
     return Layout(tmp_path / "run")
 
 
-def finished(layout, answered):
-    """Leave what zero_shot.py leaves."""
-    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", answered)
-    write_json(layout.zero_shot / "metrics.json", metrics.to_json(metrics.score(answered, skincare_labels())))
+def finished(layout, predicted):
+    """Write the files of zero_shot.py."""
+    predictions.write_jsonl(layout.zero_shot / "predictions.jsonl", predicted)
+    write_json(layout.zero_shot / "metrics.json", metrics.to_json(metrics.score(predicted, skincare_labels())))
     summary(layout, "zero_shot", results={"model": "some/model", "n_parameters": 9, "prompt": "?"},
             config={"model": "some/model", "min_tokens": 36, "max_tokens": 36})  # fmt: skip
 
@@ -58,9 +58,7 @@ def run(layout, **options):
         (64, 0.05, "inconclusive", 0),
     ],
 )
-def test_the_verdict_decides_the_exit_code_and_the_report_is_written(
-    layout, tmp_path, n_right, margin, verdict, exit_code
-):
+def test_verdict_sets_the_exit_code_and_the_report_is_written(layout, tmp_path, n_right, margin, verdict, exit_code):
     baseline = tmp_path / "baseline.json"
     finished(layout, answers(60))
     assert run(layout, write_gate_baseline=baseline) == 0
@@ -75,7 +73,7 @@ def test_the_verdict_decides_the_exit_code_and_the_report_is_written(
     assert found["baseline"]["model"] == "some/model"
 
 
-def test_a_baseline_is_read_as_it_was_written_in_any_order(tmp_path):
+def test_baseline_round_trips_in_any_order(tmp_path):
     path, other = tmp_path / "one.json", tmp_path / "other.json"
     release_gate.write_baseline(path, answers(40), {"model": "a"})
     release_gate.write_baseline(other, answers(40)[::-1], {"model": "a"})
@@ -95,7 +93,7 @@ def test_a_baseline_is_read_as_it_was_written_in_any_order(tmp_path):
         ([replace(answers(60)[0], truth="Peel"), *answers(60)[1:]], "1 with another truth"),
     ],
 )
-def test_other_images_are_told_apart_from_a_bad_model(layout, tmp_path, caplog, candidate, says):
+def test_other_images_are_an_error_not_a_failed_gate(layout, tmp_path, caplog, candidate, says):
     baseline = tmp_path / "baseline.json"
     release_gate.write_baseline(baseline, answers(60), {})
     finished(layout, candidate)
@@ -136,7 +134,7 @@ GOOD = {"image_id": "1_1", "product_id": "1", "truth": "Oil", "category": None}
     ],
     ids=lambda content: str(content)[:60],
 )
-def test_a_damaged_or_foreign_file_is_no_baseline(tmp_path, content):
+def test_damaged_or_foreign_file_is_an_error(tmp_path, content):
     path = tmp_path / "baseline.json"
     text = content if isinstance(content, str) else json.dumps(content)
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -145,7 +143,7 @@ def test_a_damaged_or_foreign_file_is_no_baseline(tmp_path, content):
     assert error.value.exit_code == 2
 
 
-def test_what_a_file_says_of_itself_stays_one_short_line(tmp_path):
+def test_source_of_a_baseline_is_shown_as_one_short_line(tmp_path):
     path = tmp_path / "baseline.json"
     release_gate.write_baseline(path, answers(40), {"model": "evil\n\x1b[31mname" + "x" * 999})
     shown = str(release_gate.judge(release_gate.read_baseline(path, skincare_labels()), answers(40), 0.0))
@@ -154,13 +152,13 @@ def test_what_a_file_says_of_itself_stays_one_short_line(tmp_path):
     assert len(shown) < 500
 
 
-def test_an_absent_baseline_says_how_to_make_one(tmp_path):
+def test_missing_baseline_error_names_the_command(tmp_path):
     with pytest.raises(MissingInputError, match="--write-gate-baseline"):
         release_gate.read_baseline(tmp_path / "absent.json", skincare_labels())
 
 
 @pytest.mark.parametrize("margin", [float("nan"), 2.0, -1.5])
-def test_a_margin_is_a_difference_of_shares(margin):
+def test_margin_out_of_range_is_an_error(margin):
     baseline = release_gate.Baseline({}, tuple(release_gate.GatePrediction("1_1", "1", "Oil", None) for _ in range(1)))
     with pytest.raises(StageError, match="--gate-margin"):
         release_gate.judge(baseline, [prediction("1_1", "Oil", None)], margin)

@@ -21,7 +21,7 @@ ENVIRONMENT = {"seconds": 3.0, "machine": HOSTILE, "command": f"python {HOSTILE}
 
 
 def answered(i):
-    """Image i: every third one is wrong; a hostile answer before training, a sure one after every other."""
+    """Return image i: every third is wrong; hostile output before training, every second confident after."""
     truth = CATEGORIES[i % 14]
     before = prediction(f"{i}_1", truth, None, text=HOSTILE, file=f"clean_dataset/images/{HOSTILE}_{i}_1.jpg")
     after = prediction(f"{i}_1", truth, truth if i % 3 else CATEGORIES[(i + 1) % 14])
@@ -61,7 +61,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture
 def page(tab, file):
-    """The page, opened anew on a desktop's screen."""
+    """The page, reloaded on a desktop's screen."""
     tab.trouble.clear()
     tab.set_viewport_size({"width": 1280, "height": 900})
     tab.emulate_media(media="screen")
@@ -74,7 +74,7 @@ def shown(page):
     return page.locator(".gallery > li:visible").count()
 
 
-def test_it_opens_without_complaint_and_asks_for_nothing(page, file):
+def test_page_loads_without_errors_or_requests(page, file):
     assert {line for line in page.trouble if not line.startswith("data:")} == {file.as_uri()}
     assert shown(page) == 84
 
