@@ -273,6 +273,10 @@ class Layout:
         return self.root / "report.md"
 
     @property
+    def drift_page(self) -> Path:
+        return self.root / "drift.html"
+
+    @property
     def report_html(self) -> Path:
         return self.root / "report.html"
 
