@@ -19,9 +19,10 @@ from skincare.labels import (
     check_same_labels,
     labels_of,
     labels_of_model,
+    read_labels,
     skincare_labels,
 )
-from skincare.labels_file import MANY_LABELS, read
+from skincare.labels_file import MANY_LABELS
 from skincare.paths import REPOSITORY, Layout
 from skincare.tables import CATALOGUE, CatalogueRow
 
@@ -69,7 +70,7 @@ def test_the_shipped_labels_give_the_prompt_of_the_reference() -> None:
 
 
 def test_a_list_of_names_is_enough(tmp_path: Path) -> None:
-    labels = read(written(tmp_path, 'labels = ["Mug", "Kettle"]'))
+    labels = read_labels(written(tmp_path, 'labels = ["Mug", "Kettle"]'))
     assert labels.names == ("Mug", "Kettle")
     assert labels.question == "What is shown in this image?"
     assert labels.system_prompt().endswith("nothing else: Mug, Kettle.")
@@ -83,7 +84,7 @@ def test_a_list_of_names_is_enough(tmp_path: Path) -> None:
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:
-    labels = read(written(tmp_path, FULL))
+    labels = read_labels(written(tmp_path, FULL))
     assert labels.system_prompt(("Kettle", "Mug")) == "You name kitchen goods. Choose one: Kettle, Mug!"
     assert labels.families == (("Drinks", ("Mug", "Kettle")), ("Food", ("Bread Bin",)))
     assert labels.family_of("Kettle") == "Drinks"
@@ -96,7 +97,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 
 def test_answers_are_parsed_by_the_words_of_the_file(tmp_path: Path) -> None:
-    parse = parser_of(read(written(tmp_path, FULL))).parse
+    parse = parser_of(read_labels(written(tmp_path, FULL))).parse
     assert parse("A mug.").category == "Mug"
     assert parse("two cups").category == "Mug"
     assert parse("Ein Wasserkocher").category == "Kettle"
@@ -108,7 +109,7 @@ def test_answers_are_parsed_by_the_words_of_the_file(tmp_path: Path) -> None:
 
 def test_a_phrase_table_is_read_from_next_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("label,language,strength,phrases\nMug,en,2,cup|tumbler\n,en,0,mug shot\n")
-    labels = read(written(tmp_path, 'phrase_table = "words.csv"\nlabels = ["Mug", "Kettle"]'))
+    labels = read_labels(written(tmp_path, 'phrase_table = "words.csv"\nlabels = ["Mug", "Kettle"]'))
     assert labels.pack_phrases == (("Mug", "en", 2, "cup|tumbler"), ("", "en", 0, "mug shot"))
 
 
@@ -156,7 +157,7 @@ def test_a_phrase_table_is_read_from_next_to_the_file(tmp_path: Path) -> None:
 def test_a_mistake_names_file_and_line(tmp_path: Path, text: str, line: int, what: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(StageError) as error:
-        read(path)
+        read_labels(path)
     assert f"{path}, line {line}: " in str(error.value)
     assert what in str(error.value)
 
@@ -174,22 +175,22 @@ def test_a_mistake_names_file_and_line(tmp_path: Path, text: str, line: int, wha
 def test_a_mistake_in_the_phrase_table_names_file_and_line(tmp_path: Path, table: str, line: int) -> None:
     (tmp_path / "words.csv").write_text(table)
     with pytest.raises(StageError, match=rf"words\.csv, line {line}: "):
-        read(written(tmp_path, 'phrase_table = "words.csv"\nlabels = ["Mug", "Kettle"]'))
+        read_labels(written(tmp_path, 'phrase_table = "words.csv"\nlabels = ["Mug", "Kettle"]'))
 
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "labels.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StageError, match=r"labels\.toml: cannot be read"):
-        read(path)
+        read_labels(path)
 
 
 def test_many_labels_are_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [f"Label {n}" for n in range(MANY_LABELS + 1)]
     with caplog.at_level(logging.WARNING):
-        assert len(read(written(tmp_path, f"labels = {names[:-1]}"))) == MANY_LABELS
+        assert len(read_labels(written(tmp_path, f"labels = {names[:-1]}"))) == MANY_LABELS
         assert not caplog.records
-        assert len(read(written(tmp_path, f"labels = {names}"))) == MANY_LABELS + 1
+        assert len(read_labels(written(tmp_path, f"labels = {names}"))) == MANY_LABELS + 1
     assert "201 labels" in caplog.text
 
 
@@ -230,7 +231,7 @@ def test_the_digest_follows_the_content_and_not_the_place(tmp_path: Path) -> Non
 
 
 def test_a_model_carries_its_labels(tmp_path: Path) -> None:
-    labels = read(written(tmp_path, FULL))
+    labels = read_labels(written(tmp_path, FULL))
     labels.write(tmp_path)
     assert labels_of_model(tmp_path, skincare_labels()) == labels
     assert labels_of_model(tmp_path / "base", skincare_labels()) == skincare_labels()

@@ -5,8 +5,7 @@ import csv
 import pytest
 
 from skincare.errors import StageError
-from skincare.labels import SKINCARE_FILE, skincare_labels
-from skincare.labels_file import read
+from skincare.labels import SKINCARE_FILE, read_labels, skincare_labels
 from skincare.text_reading.phrases import drop_stacked_marks, fold, phrases_of, tokenise
 
 CATEGORIES = skincare_labels().names
@@ -77,7 +76,7 @@ def test_malformed_table_raises(tmp_path, rows, message):
     labels = tmp_path / "labels.toml"
     labels.write_text('phrase_table = "phrases.csv"\nlabels = ["Serum", "Toner"]')
     with pytest.raises(StageError, match=message):
-        phrases_of(read(labels))
+        phrases_of(read_labels(labels))
 
 
 def test_the_table_is_plain_text_of_four_columns():

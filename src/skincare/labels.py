@@ -15,39 +15,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from skincare import labels_file
 from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json
+from skincare.labels_file import ENGLISH, UNKNOWN, Alias, PackPhrase
 from skincare.paths import Layout
 
-# The column of a table or matrix that holds answers which name no label. It is never a label itself.
-UNKNOWN: Final = "Unknown"
+__all__ = [
+    "ENGLISH", "HEAD_FIRST", "MODEL_FILE", "SKINCARE_FILE", "UNKNOWN", "Alias", "Labels", "PackPhrase",
+    "check_same_labels", "labels_of", "labels_of_model", "read_labels", "skincare_labels",
+]  # fmt: skip
 
-ENGLISH: Final = "en"
 # Languages in which the first noun of a compound is its head ("huile de bain"); in the others it is the last.
 HEAD_FIRST: Final = frozenset(["fr", "es", "it", "pt", "vi", "pl", "ru", "id"])
 
 SKINCARE_FILE: Final = Path(__file__).with_name("labels.toml")
 # The copy in a model's folder.
 MODEL_FILE: Final = "labels.json"
-
-
-class Alias(NamedTuple):
-    """A phrase that stands for a label in an answer."""
-
-    phrase: str
-    label: str
-    language: str
-
-
-class PackPhrase(NamedTuple):
-    """Phrases on a pack, separated by `|`; see `skincare.text_reading.phrases`. An empty label: they name nothing."""
-
-    label: str
-    language: str
-    strength: int
-    phrases: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,8 +189,11 @@ def _difference(found: Labels, expected: Labels) -> str:
     return f"its instruction is {found.instruction!r}, not {expected.instruction!r}"
 
 
+def read_labels(path: Path) -> Labels:
+    """Return the labels of a labels.toml; raises StageError that names the line of the first mistake."""
+    return Labels(**labels_file.read(path))
+
+
 @lru_cache(maxsize=8)
 def _read(path: Path, _changed: int, _size: int) -> Labels:
-    from skincare import labels_file
-
-    return labels_file.read(path)
+    return read_labels(path)

@@ -1,4 +1,4 @@
-"""The checked read of a `labels.toml`: a path in, `Labels` out, or an error that names file and line.
+"""The checked read of a `labels.toml`: the fields of `skincare.labels.Labels`, or an error with file and line.
 
 The shortest file is `labels = ["Mug", "Kettle"]`. All keys, which docs/labels.md describes:
 
@@ -26,13 +26,15 @@ import tomllib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from skincare.errors import StageError
-from skincare.labels import ENGLISH, UNKNOWN, Alias, Labels, PackPhrase
 
 logger = logging.getLogger(__name__)
 
+# The column of a table or matrix for predictions that are no label. It is never a label itself.
+UNKNOWN: Final = "Unknown"
+ENGLISH: Final = "en"
 QUESTION: Final = "What is shown in this image?"
 INSTRUCTION: Final = (
     "You name what is shown in an image. Answer with exactly one of these labels and nothing else: {labels}."
@@ -50,9 +52,26 @@ _COLUMNS: Final = ["label", "language", "strength", "phrases"]
 _SEPARATORS: Final = frozenset(',;|<>{}"\\\n')
 
 
-def read(path: Path) -> Labels:
-    """Return the labels of a file; StageError that names the line of the first mistake."""
-    return _Reader(path).labels()
+class Alias(NamedTuple):
+    """A phrase that stands for a label in an answer."""
+
+    phrase: str
+    label: str
+    language: str
+
+
+class PackPhrase(NamedTuple):
+    """Phrases on a pack, separated by `|`; see `skincare.text_reading.phrases`. An empty label: they name nothing."""
+
+    label: str
+    language: str
+    strength: int
+    phrases: str
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the fields of `Labels`; raises StageError that names the line of the first mistake."""
+    return _Reader(path).fields()
 
 
 class _Reader:
@@ -70,8 +89,8 @@ class _Reader:
             line = found[1] if found else str(self.text.count("\n") + 1)
             raise StageError(f"{path}, line {line}: no valid TOML ({error})") from error
 
-    def labels(self) -> Labels:
-        """Return the labels, each part checked."""
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of `Labels`, each checked."""
         self._check_keys(self.value, _KEYS, 1)
         entries = self._entries()
         names = self._names(entries)
@@ -83,19 +102,19 @@ class _Reader:
                 "%s: %d labels; all of them stand in the prompt of every image, more than %d are slow and hard to tell "
                 "apart for a small model", self.path, len(names), MANY_LABELS,
             )  # fmt: skip
-        return Labels(
-            names=tuple(names),
-            families=self._families(names),
-            aliases=tuple(aliases),
-            nameless=nameless,
-            dominant=tuple(entry["name"] for entry, line in entries if self._flag(entry, line)),
-            pack_phrases=self._pack_phrases(names, aliases, nameless),
-            n_unnamed=tuple(self._count(entry, line) for entry, line in entries),
-            domain=self._line_of_text("domain", "") if "domain" in self.value else "",
-            question=self._line_of_text("question", QUESTION),
-            instruction=self._instruction(),
-            source=str(self.path),
-        )
+        return {
+            "names": tuple(names),
+            "families": self._families(names),
+            "aliases": tuple(aliases),
+            "nameless": nameless,
+            "dominant": tuple(entry["name"] for entry, line in entries if self._flag(entry, line)),
+            "pack_phrases": self._pack_phrases(names, aliases, nameless),
+            "n_unnamed": tuple(self._count(entry, line) for entry, line in entries),
+            "domain": self._line_of_text("domain", "") if "domain" in self.value else "",
+            "question": self._line_of_text("question", QUESTION),
+            "instruction": self._instruction(),
+            "source": str(self.path),
+        }
 
     def _entries(self) -> list[tuple[Mapping[str, Any], int]]:
         """Return the entries of `labels`, each with its line."""
