@@ -1,16 +1,16 @@
-"""Speed of the cleaning, beside decoding alone and two tools that people use, on the same images on the same cores.
+"""Speed of clean.py compared with decoding alone, cleanvision and imagededup, on the same images and cores.
 
-The images are drawn packs of 1,000 x 1,000 pixels with grain, one in ten a re-encoded copy, saved as JPEG. Ours is
-the whole stage: all checks, all hashes, copies found, files copied, tables and report written. cleanvision runs its
-default checks, imagededup encodes with its DHash and finds duplicates; both with as many processes as there are cores,
-from an environment of their own:
+The images are rendered packs of 1,000 x 1,000 pixels with grain, one in ten a re-encoded near-duplicate, saved as JPEG.
+"ours" is the whole stage: all checks and hashes, near-duplicates, files, tables and report. cleanvision runs its
+default checks; imagededup encodes with its DHash and finds duplicates. Both use as many processes as there are cores,
+in an environment of their own:
 
     python -m venv peers && peers/bin/pip install cleanvision imagededup
     python benchmarks/cleaning_speed.py --peers peers/bin/python
 
-Each is timed as often as asked for, in turn, and the best time counts: other work on the machine only ever adds. Ours
-begins with nothing measured and nothing copied each time. "Decoding" is PIL's, without a look at the pixels.
-Also timed: the search for near-duplicates among the cell means of 100,000 synthetic images.
+Each is timed `--n-rounds` times in turn, and the best time counts, since other load only adds time. "ours, cold" starts
+without cached metrics and without output. "Decoding" is PIL's, without any use of the pixels. Also timed: the search
+for near-duplicates among the cell means of 100,000 synthetic images.
 
 Out: benchmarks/results/cleaning_speed.json and a table.
 Time: 6 minutes on two CPU cores.
@@ -51,7 +51,7 @@ from skincare.tables import CATALOGUE, IMAGES, CatalogueRow, ImageRow
 
 logger = logging.getLogger("cleaning_speed")
 
-# Each prints its seconds as the last line: starting Python and importing the tool is not what is compared.
+# Each prints its seconds as the last line, without the start of Python and the import of the tool.
 _PEERS: Final = {
     "cleanvision": """
 import sys, time
@@ -85,13 +85,13 @@ class Config:
     n_fingerprints: int = 100_000
     """Synthetic cell means to search for near-duplicates."""
     n_rounds: int = 2
-    """How often each way is timed."""
+    """Number of measurements of each method."""
     peers: Path = Path("/tmp/peers/bin/python")  # noqa: S108
     """Python of the environment with cleanvision and imagededup."""
 
 
 def main() -> None:
-    """Measure every way and set them side by side."""
+    """Measure every method and log a table."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def _rates(config: Config, layout: Layout) -> tuple[dict[str, float], dict[str, str]]:
-    """Return images per second of each way, and why others were not measured."""
+    """Return images per second of each method, and why others were skipped."""
     paths = sorted(layout.product_images.iterdir())
     seconds: dict[str, float] = {}
     skipped: dict[str, str] = {}
@@ -126,7 +126,7 @@ def _rates(config: Config, layout: Layout) -> tuple[dict[str, float], dict[str, 
         seconds[name] = min(found, seconds.get(name, found))
 
     with ProcessPoolExecutor() as pool:
-        list(pool.map(_decode_grey, paths[:50]))  # starts the processes, and reads files into memory
+        list(pool.map(_decode_grey, paths[:50]))  # starts the processes and warms the page cache
         for _ in range(config.n_rounds):
             note("decoding to grey", _timed(partial(_map, pool, _decode_grey, paths)))
             note("decoding to colour", _timed(partial(_map, pool, _decode_colour, paths)))
@@ -144,10 +144,9 @@ def _rates(config: Config, layout: Layout) -> tuple[dict[str, float], dict[str, 
 
 
 def _set_aside(layout: Layout) -> None:
-    """Let nothing be done already: no measures, no copies.
+    """Move cached metrics and output of an earlier round away.
 
-    What an earlier round left is moved, not deleted: ext4 looks at every inode that was deleted in the last minutes
-    before it gives a new file one, which is no cost of the cleaning.
+    They are not deleted, since ext4 searches recently deleted inodes before it allocates a new one, which takes time.
     """
     aside = Path(tempfile.mkdtemp(dir=layout.root))
     for made in (layout.clean_images.parent, layout.metrics_cache.parent):
@@ -182,7 +181,7 @@ def _decode_as_ours(path: Path) -> None:
 
 
 def _peer(python: Path, code: str, folder: Path) -> tuple[str, float] | str:
-    """Return version and seconds of a peer, or why it could not run."""
+    """Return version and seconds of a peer, or the reason why it failed."""
     if not python.is_file():
         return f"{python} is not there; see --help"
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
@@ -197,7 +196,7 @@ def _peer(python: Path, code: str, folder: Path) -> tuple[str, float] | str:
 
 
 def _make_images(layout: Layout, n_images: int) -> int:
-    """Write catalogue, images and their table; return their bytes in all."""
+    """Write catalogue, images and their table; return the total size in bytes."""
     layout.product_images.mkdir(parents=True)
     with ProcessPoolExecutor() as pool:
         sizes = list(pool.map(partial(_make_image, layout), range(n_images), chunksize=8))
@@ -214,12 +213,12 @@ def _make_images(layout: Layout, n_images: int) -> int:
 
 
 def _make_image(layout: Layout, i: int) -> int:
-    """Draw a pack; the last of each ten is the first of them, compressed more."""
+    """Render a pack; each tenth image is the first of its ten, compressed more."""
     is_copy = i % 10 == 9
     seed = i - 9 if is_copy else i
     packaging = drawing.random_packaging(random.Random(seed))
     pixels = np.asarray(drawing.draw(packaging, drawing.View(), 1000, f"BRAND{seed}").image)
-    # Photographs have grain where the pack is; without it a drawing decodes twice as fast as a photo.
+    # Photos have grain on the pack; without it a rendered image decodes twice as fast as a photo.
     grain = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 20, pixels.shape).astype(np.float32), (0, 0), 0.8)
     is_pack = (pixels < 250).any(axis=2, keepdims=True)
     image = Image.fromarray(np.clip(pixels + grain * is_pack, 0, 255).astype(np.uint8))
@@ -229,7 +228,7 @@ def _make_image(layout: Layout, i: int) -> int:
 
 
 def _search_near_duplicates(config: Config) -> dict[str, Any]:
-    """Find the near duplicates among packs on white: a smooth random pack of random size in each image."""
+    """Search near-duplicates among synthetic packs on white."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (config.n_fingerprints, 3, 3), dtype=np.uint8)
     content = np.stack([cv2.resize(one, (8, 8), interpolation=cv2.INTER_LINEAR) for one in coarse])

@@ -1,9 +1,9 @@
-"""How well the product is found: overlap with the outline that was drawn, beside the content box of the cleaning.
+"""Quality of the product crop: overlap with the rendered product, compared with the content box of clean.py.
 
-The images are those that the sample shop serves (JPEG, PNG and WebP, as they are), all that show a whole photo. Each
-mask is compared with the drawn one, each box with the box of that; `quality.content_box` in the same run. An image
-that stays as it is counts as if the whole frame were taken for the product. Intervals cover 95 % and draw products.
-Real photos have no drawn outline: `--photos` counts their endings and writes a contact sheet.
+The images are those of the sample shop (JPEG, PNG and WebP) that show a whole pack. Each mask is compared with the
+rendered mask, each box with its box; so is `quality.content_box`. An image that is not cropped counts with its whole
+frame. Intervals cover 95 % and resample products. Real photos have no ground truth: `--photos` counts the outcomes and
+writes a contact sheet.
 
 Out: benchmarks/results/crop_quality.json and a table.
 Command: python benchmarks/crop_quality.py [--n-images 200] [--photos FOLDER]
@@ -49,9 +49,9 @@ class Config:
     """What to measure."""
 
     n_images: int | None = None
-    """Images to draw at random; all if left out."""
+    """Number of images in a random sample; all if left out."""
     photos: Path | None = None
-    """Folder of real photos to look at besides; their sheet is written to plots/focus_photos.png."""
+    """Folder of real photos; their contact sheet is written to plots/focus_photos.png."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Measured:
 
 
 def main() -> None:
-    """Measure, write, show."""
+    """Measure, write, log."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     products = sample_products(0)
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def measure(product: Product, shop_image: ShopImage) -> Measured:
-    """Compare what is found in a served image with what was drawn."""
+    """Compare the crop of an image with the rendered product."""
     image = images.decode(rendering.image_bytes(product, shop_image, {}))
     drawn = drawing.draw(product.packaging, shop_image.view, shop_image.side_px, *product.printed)
     truth = np.asarray(drawn.mask) > 0
@@ -129,7 +129,7 @@ def _cut(box: Box, product: Box) -> float:
 
 
 def summarise(rows: Sequence[Measured]) -> dict[str, Any]:
-    """Return endings, means with intervals, and the worst ends."""
+    """Return outcomes, means with intervals, and low quantiles."""
     cuts = {"box_cuts_over_8_percent": [one.cut for one in rows],
             "content_box_cuts_over_8_percent": [one.baseline_cut for one in rows]}  # fmt: skip
     return {
@@ -163,13 +163,13 @@ def _spread(rows: Sequence[Measured], values: Sequence[float]) -> dict[str, Any]
 
 
 def inspect_photos(folder: Path) -> dict[str, int]:
-    """Return how real photos end, and write what is left of each on magenta; dark: left as it is."""
-    endings: Counter[str] = Counter()
+    """Return the outcomes of real photos; write a sheet with each product on magenta, uncropped photos darkened."""
+    outcomes: Counter[str] = Counter()
     tiles: list[Image.Image] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         image = images.decode(path.read_bytes())
         found, outcome = _found(image)
-        endings[outcome] += 1
+        outcomes[outcome] += 1
         ground = Image.new("RGB", image.size, (255, 0, 255) if found else (0, 0, 0))
         alpha = Image.fromarray(found.alpha) if found else Image.new("L", image.size, 90)
         tile = Image.composite(image, ground, alpha)
@@ -181,7 +181,7 @@ def inspect_photos(folder: Path) -> dict[str, int]:
     path = REPOSITORY / "plots" / "focus_photos.png"
     path.parent.mkdir(exist_ok=True)
     sheet.save(path)
-    return dict(endings)
+    return dict(outcomes)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Near-duplicates among real photos: copies of each that the cleaning finds, and changed words that it merges.
+"""Near-duplicate detection on real photos: recall on edited versions, false positives on a changed line of text.
 
-Of each photo there are copies (smaller, compressed more, padded to another canvas, cut by 3 % at the edge) and one
-image that is none: the photo with one of its printed lines, as OCR finds them, mirrored. Different photos are compared
-with each other too.
+Each photo is compared with near-duplicates of it (smaller, compressed more, padded to another canvas, cut by 3 % at the
+edge), with a version in which one printed line, as OCR finds it, is mirrored, and with all other photos.
 
 Out: benchmarks/results/duplicate_photos.json and the counts.
 Command: python benchmarks/duplicate_photos.py --photos FOLDER
@@ -29,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.duplicate_quality import cut, distance, jpeg, look, padded
+from benchmarks.duplicate_quality import cut, distance, inspect, jpeg, padded
 
 from skincare import images
 from skincare.files import write_json
@@ -50,7 +49,7 @@ class Config:
 
 
 def main() -> None:
-    """Measure, write, show."""
+    """Measure, write, log."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     merged = judge_photos(config.photos)
@@ -59,7 +58,7 @@ def main() -> None:
 
 
 def judge_photos(folder: Path) -> dict[str, str]:
-    """Return how many copies of each kind of real photos are found, and how many mirrored lines are merged."""
+    """Return for each kind of pair how many are called near-duplicates."""
     engine, rng = RapidOcrEngine(), random.Random(0)
     merged: dict[str, list[bool]] = defaultdict(list)
     originals = []
@@ -76,16 +75,16 @@ def judge_photos(folder: Path) -> dict[str, str]:
         mirrored = _with_mirrored_line(image, engine.detect(np.asarray(image)[:, :, ::-1]), rng)
         if mirrored:
             contents["mirrored line"] = jpeg(mirrored)
-        original = look(jpeg(image))
+        original = inspect(jpeg(image))
         originals.append(original)
         for kind, content in contents.items():
-            merged[kind].append(distance(original, look(content)) <= 1)
+            merged[kind].append(distance(original, inspect(content)) <= 1)
     merged["two photos"] = [distance(one, other) <= 1 for one, other in combinations(originals, 2)]
     return {kind: f"{sum(found)} of {len(found)}" for kind, found in merged.items()}
 
 
 def _with_mirrored_line(image: Image.Image, lines: Sequence[Any], rng: random.Random) -> Image.Image | None:
-    """Return the image with one of its lines of text mirrored; None where no line is large enough."""
+    """Return the image with one of its lines of text mirrored; None if no line is large enough."""
     boxes = [(*np.floor(line.min(axis=0)).astype(int), *np.ceil(line.max(axis=0)).astype(int)) for line in lines]
     boxes = [box for box in boxes if box[2] - box[0] >= 12 and box[3] - box[1] >= 6]
     if not boxes:

@@ -1,15 +1,16 @@
-"""Near-duplicates found and look-alikes merged, per threshold: ours and the usual hashes.
+"""Recall and precision of near-duplicate detection by threshold: this pipeline and the usual hashes.
 
-Of each drawn pack there are a photo, copies of it (smaller, compressed more, padded to another canvas, cut at the edge)
-and images that are no copies: the same pack in another shade, with another cap, another mark or another printed word,
-and photographed again. Everything is saved as JPEG and measured as the cleaning does. Look-alikes whose pixels equal
-the photo's, since the changed part does not show, are left out. Each photo is compared with its copies, its look-alikes
-and the photos of all other packs; a method merges two where their distance is at most the threshold: for hashes the
-bits that differ, for ours the difference of the worst block, 1 being what the cleaning allows.
+Each rendered pack has an original image, near-duplicates of it (smaller, compressed more, padded to another canvas, cut
+at the edge) and similar images of other products: the pack in another shade, with another cap, mark or printed word,
+and a second photo. All are saved as JPEG and inspected as in clean.py. Similar images whose pixels equal those of the
+original, since the changed part is not visible, are left out. Each original is compared with its near-duplicates, its
+similar images and the originals of all other packs. A method calls two images near-duplicates if their distance is at
+most the threshold: for hashes the number of different bits, for this pipeline the difference of the worst block, as a
+share of the threshold of clean.py.
 
-Precision counts all pairs that a method merges, so it depends on how many packs there are, as in a shop; recall and the
-share of look-alikes merged do not. Intervals cover 95 % and draw packs. `--pairs` adds pairs of real photos that were
-judged by eye (columns verdict, file_a, file_b). Copies of real photos: duplicate_photos.py.
+Precision depends on the number of packs, as in a shop; recall and the share of similar images merged do not. Intervals
+cover 95 % and resample packs. `--pairs` adds pairs of real photos that were judged by eye (columns verdict, file_a,
+file_b). Near-duplicates of real photos: duplicate_photos.py.
 
 Out: benchmarks/results/duplicate_quality.json and a table.
 Command: python benchmarks/duplicate_quality.py [--n-packs 200] [--pairs FILE.csv]
@@ -52,8 +53,8 @@ logger = logging.getLogger("duplicate_quality")
 
 _SIDE_PX: Final = 800
 _ORIGINAL: Final = "original"
-COPIES: Final = ("halved", "recompressed", "padded", "edge cut 3 %", "edge cut 8 %")
-OTHERS: Final = ("other shade", "other cap", "other mark", "other word", "other photo")
+NEAR_DUPLICATES: Final = ("halved", "recompressed", "padded", "edge cut 3 %", "edge cut 8 %")
+SIMILAR: Final = ("other shade", "other cap", "other mark", "other word", "other photo")
 ANOTHER_PACK: Final = "another pack"
 
 
@@ -62,7 +63,7 @@ class Config:
     """What to measure."""
 
     n_packs: int = 200
-    """Different packs to draw."""
+    """Different packs to render."""
     pairs: Path | None = None
     """Table of judged pairs of real photos, in the folder of their files."""
     out: Path = REPOSITORY / "benchmarks" / "results" / "duplicate_quality.json"
@@ -71,7 +72,7 @@ class Config:
 
 @dataclass(frozen=True)
 class MeasuredImage:
-    """What methods compare images by."""
+    """An image with all that the methods compare."""
 
     content: bytes
     metrics: ImageMetrics
@@ -80,7 +81,7 @@ class MeasuredImage:
 
 @dataclass(frozen=True)
 class Method:
-    """A distance of two images and the thresholds that it is tried with."""
+    """A distance of two images and its thresholds."""
 
     distance: Callable[[MeasuredImage, MeasuredImage], float]
     thresholds: tuple[float, ...]
@@ -88,7 +89,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, how the second came about, and the pack of the first."""
+    """Two images, the kind of the second, and the pack of the first."""
 
     one: MeasuredImage
     other: MeasuredImage
@@ -97,14 +98,14 @@ class Pair:
 
 
 def main() -> None:
-    """Draw, compare, write."""
+    """Render, compare, write."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     packs = different_packs(config.n_packs)
     with ProcessPoolExecutor() as pool:
         drawn = pool.map(images_of_pack, packs, range(len(packs)))
-        looks = list(tqdm(drawn, "duplicate_quality", total=len(packs), unit="pack", disable=None))
-    pairs = list(labelled_pairs(looks))
+        images_of_packs = list(tqdm(drawn, "duplicate_quality", total=len(packs), unit="pack", disable=None))
+    pairs = list(labelled_pairs(images_of_packs))
     rows = [row for name, method in METHODS.items() for row in rate(name, method, pairs, len(packs))]
     result: dict[str, Any] = {"n_packs": len(packs), "rows": rows}
     if config.pairs:
@@ -117,7 +118,7 @@ def main() -> None:
 
 
 def different_packs(n_packs: int) -> list[drawing.Packaging]:
-    """Return packs no two of which are described alike."""
+    """Return packs with distinct descriptions."""
     rng = random.Random(0)
     found: dict[drawing.Packaging, None] = {}
     while len(found) < n_packs:
@@ -126,7 +127,7 @@ def different_packs(n_packs: int) -> list[drawing.Packaging]:
 
 
 def images_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, MeasuredImage]:
-    """Return what there is of one pack, by kind."""
+    """Return all images of one pack, by kind."""
     rng = random.Random(number)
     word = f"BRAND {number}"
     image = _draw(packaging, word)
@@ -148,58 +149,58 @@ def images_of_pack(packaging: drawing.Packaging, number: int) -> dict[str, Measu
         "other word": jpeg(_draw(packaging, f"BRAND {number + 500}")),
         "other photo": jpeg(drawing.draw(packaging, drawing.random_view(rng), _SIDE_PX, word).image),
     }
-    return {kind: look(content) for kind, content in contents.items()}
+    return {kind: inspect(content) for kind, content in contents.items()}
 
 
-def look(content: bytes) -> MeasuredImage:
-    """Return what the cleaning measures of an image."""
+def inspect(content: bytes) -> MeasuredImage:
+    """Inspect an image as clean.py does."""
     metrics, thumbnails = inspection.measure(content)
     return MeasuredImage(content, metrics, None if thumbnails is None else metrics.fingerprint(thumbnails))
 
 
 def labelled_pairs(packs: Sequence[Mapping[str, MeasuredImage]]) -> Iterator[Pair]:
-    """Yield each photo with its copies and look-alikes, and the photos of different packs with each other."""
-    for number, looks in enumerate(packs):
-        for kind in (*COPIES, *OTHERS):
-            if looks[kind].content == looks[_ORIGINAL].content:
+    """Yield each original with its near-duplicates and similar images, and the originals of different packs."""
+    for number, images_by_kind in enumerate(packs):
+        for kind in (*NEAR_DUPLICATES, *SIMILAR):
+            if images_by_kind[kind].content == images_by_kind[_ORIGINAL].content:
                 continue
-            yield Pair(looks[_ORIGINAL], looks[kind], kind, number)
+            yield Pair(images_by_kind[_ORIGINAL], images_by_kind[kind], kind, number)
     for one, other in combinations(range(len(packs)), 2):
         yield Pair(packs[one][_ORIGINAL], packs[other][_ORIGINAL], ANOTHER_PACK, one)
 
 
 def rate(name: str, method: Method, pairs: Sequence[Pair], n_packs: int) -> Iterator[dict[str, Any]]:
-    """Yield for each threshold what the method finds and what it takes for copies wrongly."""
+    """Yield precision, recall and false positives of a method at each threshold."""
     distances = np.array([method.distance(pair.one, pair.other) for pair in pairs])
     kinds = np.array([pair.kind for pair in pairs])
     packs = np.array([pair.pack for pair in pairs])
-    is_copy = np.isin(kinds, COPIES)
+    is_near_duplicate = np.isin(kinds, NEAR_DUPLICATES)
     draws = draw_products(n_packs, seed=0, n_resamples=2000)
-    among = np.bincount(packs[is_copy], minlength=n_packs).astype(np.float64)
+    among = np.bincount(packs[is_near_duplicate], minlength=n_packs).astype(np.float64)
     for threshold in method.thresholds:
-        taken = distances <= threshold
-        hits = np.bincount(packs[taken & is_copy], minlength=n_packs).astype(np.float64)
+        is_merged = distances <= threshold
+        hits = np.bincount(packs[is_merged & is_near_duplicate], minlength=n_packs).astype(np.float64)
         interval = share_interval(hits, among, draws)
         assert interval is not None
         yield {
             "method": name,
             "threshold": threshold,
-            "precision": round(float(is_copy[taken].mean()), 4) if taken.any() else None,
-            "recall": round(float(taken[is_copy].mean()), 4),
+            "precision": round(float(is_near_duplicate[is_merged].mean()), 4) if is_merged.any() else None,
+            "recall": round(float(is_merged[is_near_duplicate].mean()), 4),
             "recall_interval": [round(end, 4) for end in interval],
-            "recall_by_kind": {kind: round(float(taken[kinds == kind].mean()), 4) for kind in COPIES},
+            "recall_by_kind": {kind: round(float(is_merged[kinds == kind].mean()), 4) for kind in NEAR_DUPLICATES},
             "wrong_by_kind": {
-                kind: round(float(taken[kinds == kind].mean()), 4) for kind in (*OTHERS, ANOTHER_PACK)
+                kind: round(float(is_merged[kinds == kind].mean()), 4) for kind in (*SIMILAR, ANOTHER_PACK)
             },
-            "n_wrong": int((taken & ~is_copy).sum()),
+            "n_wrong": int((is_merged & ~is_near_duplicate).sum()),
         }  # fmt: skip
 
 
 def judge(table: Path) -> dict[str, dict[str, dict[str, str]]]:
-    """Return for each method and threshold how many of the judged pairs of each verdict it takes for copies."""
+    """Return for each method and threshold how many judged pairs of each verdict it calls near-duplicates."""
     by_verdict: dict[str, list[tuple[MeasuredImage, MeasuredImage]]] = defaultdict(list)
     for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines()):
-        one, other = (look((table.parent / row[side]).read_bytes()) for side in ("file_a", "file_b"))
+        one, other = (inspect((table.parent / row[side]).read_bytes()) for side in ("file_a", "file_b"))
         by_verdict[row["verdict"].partition(":")[0]].append((one, other))
     return {
         name: {
@@ -214,7 +215,7 @@ def judge(table: Path) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def distance(one: MeasuredImage, other: MeasuredImage) -> float:
-    """Return the difference that the cleaning decides by, infinite for images that are no candidates."""
+    """Return the difference that clean.py compares with its threshold, infinite for images that are not candidates."""
     if one.fingerprint is None or other.fingerprint is None:
         return float("inf")
     found = near_duplicates.compare(0, one.fingerprint, 1, other.fingerprint)

@@ -1,13 +1,12 @@
-"""Speed of the four decoders at the true shape of Qwen2-VL-2B, beside the reference's way of asking.
+"""Speed of the four decoders at the true shape of Qwen2-VL-2B, compared with the reference experiment's inference.
 
-The weights are random, the images drawn and the same for all. The reference asks one image at a time by
-`model.generate` with at most 30 new tokens. Random weights never say the end token, so it pays for all 30; a trained
-model ends a name after about 4, which is measured too (`reference_4_tokens`). `batched` is the same `generate` over
-whole batches, the obvious thing to do about it. Rows `_seen` are of images asked about
-before: what the frozen prefix of the vision tower makes of them is at hand, as in a stage that has a cache.
+The weights are random; the images are rendered and the same for all methods. The reference experiment predicts one
+image at a time by `model.generate` with at most 30 new tokens. Random weights never generate the end token, so that it
+computes all 30; a trained model ends a label after about 4, which is measured too (`reference_4_tokens`). `batched` is
+the same `generate` over whole batches. Rows `_cached` are of images whose vision features are in the cache.
 
-Besides the seconds the floating-point operations of every way are counted (torch.utils.flop_counter), in an untimed
-pass: their ratio is what a machine that does nothing else could gain.
+In addition to the seconds, the floating-point operations of every method are counted (torch.utils.flop_counter) in an
+untimed pass: their ratio bounds the speed-up of a machine that is limited by arithmetic.
 
 Out: benchmarks/results/evaluation_speed_<device>_<dtype>.json and a table.
 Command: python benchmarks/evaluation_speed.py
@@ -45,7 +44,7 @@ from skincare.sample import drawing
 
 logger = logging.getLogger("evaluation_speed")
 
-_SEEN: Final[tuple[DecoderName, ...]] = ("constrained", "rank", "head")
+_CACHED: Final[tuple[DecoderName, ...]] = ("constrained", "rank", "head")
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,15 @@ class Config:
     """What to measure."""
 
     n_images: int = 4
-    """Images to ask about."""
+    """Images to predict."""
     n_reference: int | None = None
-    """Images that the ways which ask one at a time are timed on; all if left out."""
+    """Images for the methods that predict one at a time; all if left out."""
     batch_size: int = 4
-    """Images per pass of all other ways."""
+    """Images per pass of all other methods."""
     dtype: Dtype | None = None
-    """What the full shape computes in; what the device is fastest in if left out."""
+    """Data type of the full shape; the fastest of the device if left out."""
     shape: Literal["full", "tiny"] = "full"
-    """Take the embedded model in place of the true shape."""
+    """The true shape, or the embedded model."""
     out: Path | None = None
     """Where to write the JSON; below benchmarks/results/ if left out."""
 
@@ -86,8 +85,8 @@ class DrawnImages:
         return buffer.getvalue()
 
 
-class Asking:
-    """A model and the ways to ask it about the same images."""
+class Inference:
+    """A model, the images, and the methods to predict them."""
 
     def __init__(self, config: Config, device: torch.device, dtype: Dtype) -> None:
         self.encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits()), skincare_labels())
@@ -95,36 +94,36 @@ class Asking:
             self.model = full_size_model(getattr(torch, dtype), device, self.encoder).requires_grad_(False).eval()
         else:
             self.model = load_model(TINY_MODEL, device).requires_grad_(False)
-        # As every stage that asks: the last block of the vision tower is no part of the prefix.
+        # As in every stage that predicts: the last block of the vision tower is not cached.
         self.network = CachedQwen2VL(self.model, n_uncached_blocks=1)
         self.network.add_head(len(self.encoder.labels))
         self.network.requires_grad_(False)
         self.drawn = DrawnImages(config.n_images)
-        self.seen = VisionFeatures(self.network, self.encoder, self.drawn)
+        self.cached = VisionFeatures(self.network, self.encoder, self.drawn)
         self.batch_size = config.batch_size
 
-    def ways(self) -> dict[str, Callable[[Sequence[str]], None]]:
-        """Return all ways to ask about some images, by name, the reference's first."""
+    def methods(self) -> dict[str, Callable[[Sequence[str]], None]]:
+        """Return all inference methods by name, that of the reference experiment first."""
         return {
             "reference": partial(self.plain, 30, 1),
             "reference_4_tokens": partial(self.plain, 4, 1),
             "batched": partial(self.plain, 30, self.batch_size),
-            **{name: partial(self.decode, name, self.look) for name in NAMES},
-            **{f"{name}_seen": partial(self.decode, name, self.seen.get) for name in _SEEN},
+            **{name: partial(self.decode, name, self.vision_features) for name in NAMES},
+            **{f"{name}_cached": partial(self.decode, name, self.cached.get) for name in _CACHED},
         }
 
     def warm_up(self) -> None:
-        """Do what a run does once: see each image, and read the part of the prompt that is the same for all."""
+        """Fill the caches of vision features and of the prompt prefix."""
         images = list(self.drawn.images)
-        self.seen.fill(images, self.batch_size)
-        self.decode("head", self.seen.get, images)
+        self.cached.fill(images, self.batch_size)
+        self.decode("head", self.cached.get, images)
 
     def plain(self, n_tokens: int, batch_size: int, images: Sequence[str]) -> None:
-        """Ask by transformers' own `generate`; with a batch size of 1, as the reference does."""
+        """Predict by `generate` of transformers; the reference experiment does so with a batch size of 1."""
         encoder = self.encoder
         for start in range(0, len(images), batch_size):
             batch = [self.drawn.images[image] for image in images[start : start + batch_size]]
-            # All are of one size, so nothing is padded.
+            # All have one size, so nothing is padded.
             inputs = encoder.processor(text=[encoder.prompt_text] * len(batch), images=batch, return_tensors="pt")
             self.model.generate(
                 **inputs.to(self.network.device), max_new_tokens=n_tokens, do_sample=False,
@@ -132,33 +131,34 @@ class Asking:
             )  # fmt: skip
 
     def decode(
-        self, name: DecoderName, states_of: Callable[[list[str]], tuple[list, list]], images: Sequence[str]
+        self, name: DecoderName, features_of: Callable[[list[str]], tuple[list, list]], images: Sequence[str]
     ) -> None:
-        """Ask by a decoder about the states that a batch of images has."""
+        """Predict with a decoder from the vision features of each batch."""
         decoder = make_decoder(name, self.network, self.encoder)
         for start in range(0, len(images), self.batch_size):
-            decoder(*states_of(list(images[start : start + self.batch_size])))
+            decoder(*features_of(list(images[start : start + self.batch_size])))
 
-    def look(self, images: list[str]) -> tuple[list, list]:
-        """Return grids and states of images that were never seen."""
+    def vision_features(self, images: list[str]) -> tuple[list, list]:
+        """Compute grids and vision features, without the cache."""
         pixels = [self.encoder.patches(self.drawn.images[image]) for image in images]
         return [one.grid for one in pixels], self.network.vision_features(pixels)
 
 
 def main() -> None:
-    """Measure every way and set them side by side."""
+    """Measure every method and log a table."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
     dtype = config.dtype or native_dtype(device)
-    asking = Asking(config, device, dtype)
-    asking.warm_up()
-    images = list(asking.drawn.images)
+    inference = Inference(config, device, dtype)
+    inference.warm_up()
+    images = list(inference.drawn.images)
     rows: list[dict[str, Any]] = []
-    logger.info("%-20s %10s %8s %14s %17s", "way", "images/s", "ratio", "GFLOP/image", "operations allow")
-    for name, way in asking.ways().items():
-        some = images[: config.n_reference] if name.startswith("reference") else images
-        rows.append({"way": name, "n_images": len(some), **_measured(way, some, config.batch_size, device)})
+    logger.info("%-20s %10s %8s %14s %17s", "method", "images/s", "ratio", "GFLOP/image", "operations allow")
+    for name, predict in inference.methods().items():
+        timed_images = images[: config.n_reference] if name.startswith("reference") else images
+        measured = _measured(predict, timed_images, config.batch_size, device)
+        rows.append({"method": name, "n_images": len(timed_images), **measured})
         rows[-1]["ratio"] = rows[-1]["images_per_second"] / rows[0]["images_per_second"]
         rows[-1]["operations_allow"] = rows[0]["gflop_per_image"] / rows[-1]["gflop_per_image"]
         logger.info(
@@ -170,13 +170,13 @@ def main() -> None:
 
 @torch.no_grad()
 def _measured(
-    way: Callable[[Sequence[str]], None], images: Sequence[str], batch_size: int, device: torch.device
+    predict: Callable[[Sequence[str]], None], images: Sequence[str], batch_size: int, device: torch.device
 ) -> dict[str, float]:
     """Return the operations of a first pass over one batch, on CUDA the one that compiles, and the seconds of all."""
     counted = images[:batch_size]
     with flop_counter() as counter:
-        way(counted)
-    seconds = timed(partial(way, images), device)
+        predict(counted)
+    seconds = timed(partial(predict, images), device)
     return {
         "seconds": round(seconds, 3),
         "images_per_second": len(images) / seconds,

@@ -1,4 +1,4 @@
-"""Qwen2-VL-2B's true shape with random weights: for measuring, without a download."""
+"""Qwen2-VL-2B at its true shape with random weights, for benchmarks without a download."""
 
 import os
 import platform
@@ -24,18 +24,18 @@ Dtype = Literal["bfloat16", "float32"]
 
 
 def native_dtype(device: torch.device) -> Dtype:
-    """Return what is fastest on a device: CPUs without instructions for bf16 are five times slower in it."""
+    """Return the fastest data type of a device: CPUs without bf16 instructions are five times slower in bf16."""
     is_native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bfloat16" if is_native else "float32"
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a device is called in results."""
+    """Return the name of a device in the results."""
     return torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds that a piece of work takes, what it leaves to the device included."""
+    """Return the seconds of a piece of work, including its asynchronous part on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -59,7 +59,7 @@ def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEnc
     config = AutoConfig.for_model("qwen2_vl", **(shape | special_tokens | {"text_config": text_config}))
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    # A block of random numbers over and over: drawing 2.2 billion takes minutes. Filled where they will be used.
+    # One block of random numbers is repeated: generating 2.2 billion takes minutes. It is filled on the device.
     block = (torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02).to(device, dtype)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

@@ -1,14 +1,14 @@
-"""What more visual tokens cost, and how large the print on a pack is by then: to choose `--max-tokens` by.
+"""Cost of visual tokens and the print size that they resolve, for the choice of `--max-tokens`.
 
-At the true shape of Qwen2-VL-2B with random weights, for a square image at each limit:
-    memory     what `finetune.py --plan` says of the reference recipe, one image a pass, in bf16
-    operations and seconds of an answer (`--decoder rank`) about a new image, and of a training pass, forward and back;
-               one image each. The seconds are processor time on a CPU, so that other work on the machine counts less
-    print      the height in pixels at which lines of text reach the model
+At the true shape of Qwen2-VL-2B with random weights, for a square image at each maximum of tokens:
+    memory     the estimate of `finetune.py --plan` for the reference recipe, one image per pass, in bf16
+    operations and seconds of a prediction (`--decoder rank`) of a new image, and of a training pass, forward and
+               backward; one image each. On a CPU the seconds are processor time, which depends less on other load
+    print      the height in pixels of lines of text at the model's input
 
 Typical heights are shares of the image's height, as OCR (PP-OCRv6 small, native size) found them on 192 photos of
-packs from shops: 1,773 lines, and the 154 lines with the words by which the reader chose its category. Print that OCR
-did not find is not among them. `--pack-text` takes those of your own images instead.
+packs from shops: 1,773 lines, and the 154 lines with the words that decided the reader's category. Print that OCR did
+not find is not included. `--pack-text` uses the heights of your own images instead.
 
 Out: benchmarks/results/resolution_<device>_<dtype>.json and a table.
 Command: python benchmarks/resolution.py [--pack-text clean_dataset/annotations/pack_text.jsonl]
@@ -63,19 +63,19 @@ class Config:
     """What to measure."""
 
     tokens: tuple[int, ...] = (128, 256, 512, 1024)
-    """Most visual tokens of an image."""
+    """Maxima of visual tokens of an image."""
     pack_text: Path | None = None
-    """Text of your images, by read_text.py, to take the heights of print from."""
+    """Text of your images, written by read_text.py, for the heights of print."""
     dtype: Dtype | None = None
-    """What the full shape computes in; what the device is fastest in if left out."""
+    """Data type of the full shape; the fastest of the device if left out."""
     shape: Literal["full", "tiny"] = "full"
-    """Take the embedded model in place of the true shape."""
+    """The true shape, or the embedded model."""
     out: Path | None = None
     """Where to write the JSON; below benchmarks/results/ if left out."""
 
 
 def main() -> None:
-    """Measure every limit and set them side by side."""
+    """Measure every maximum of tokens and log a table."""
     config = tyro.cli(Config, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
@@ -86,8 +86,8 @@ def main() -> None:
     network = CachedQwen2VL(model)
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"resolution_{device.type}_{dtype}.json"
     rows: list[dict[str, Any]] = []
-    for limit in config.tokens:
-        rows.append(_row(network, limit, heights, device))
+    for max_tokens in config.tokens:
+        rows.append(_row(network, max_tokens, heights, device))
         logger.info("%s", _line(rows[-1]))
         result = {
             "settings": {**dataclasses.asdict(config), "pack_text": str(config.pack_text or ""), "out": ""},
@@ -107,38 +107,38 @@ def _model(config: Config, device: torch.device, dtype: Dtype) -> Any:
 
 
 def _row(
-    network: CachedQwen2VL, limit: int, heights: dict[str, dict[str, float]], device: torch.device
+    network: CachedQwen2VL, max_tokens: int, heights: dict[str, dict[str, float]], device: torch.device
 ) -> dict[str, Any]:
-    """Return what a limit costs, and what it shows."""
-    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(min(64, limit), limit)), skincare_labels())
+    """Return costs and print sizes at a maximum of tokens."""
+    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(min(64, max_tokens), max_tokens)), skincare_labels())
     noise = np.random.default_rng(0).integers(0, 256, (_SIDE_PX, _SIDE_PX, 3), dtype=np.uint8)
     pixels = encoder.patches(Image.fromarray(noise))
     grid = pixels.grid
     side_px = grid[1] * encoder.processor.image_processor.patch_size
     decoder = make_decoder("rank", network, encoder)
-    decoder([grid], network.vision_features([pixels]))  # keeps what is the same for every prompt
+    decoder([grid], network.vision_features([pixels]))  # computes the prompt prefix, which is the same for every image
 
-    def answer() -> None:
+    def predict() -> None:
         decoder([grid], network.vision_features([pixels]))
 
     def train() -> None:
-        states = network.vision_features([pixels])
-        example_losses(network, encoder, "none", [grid], states, ["Moisturiser"]).mean().backward()
+        features = network.vision_features([pixels])
+        example_losses(network, encoder, "none", [grid], features, ["Moisturiser"]).mean().backward()
         network.zero_grad(set_to_none=True)
 
     network.eval()
-    answered = _measured(answer, device)
+    prediction = _measured(predict, device)
     network.train()
-    trained = _measured(train, device)
+    training_pass = _measured(train, device)
     return {
-        "max_tokens": limit,
+        "max_tokens": max_tokens,
         "tokens": encoder.n_visual_tokens(grid),
         "side_px": side_px,
-        "answer": answered,
-        "training_pass": trained,
+        "prediction": prediction,
+        "training_pass": training_pass,
         "plan": _plan(network.model.config, encoder, grid),
         "print_px": {
-            kind: {q: round(side_px * share, 1) for q, share in some.items()} for kind, some in heights.items()
+            kind: {q: round(side_px * share, 1) for q, share in shares.items()} for kind, shares in heights.items()
         },
     }
 
@@ -153,7 +153,7 @@ def _measured(work: Callable[[], None], device: torch.device) -> dict[str, float
 
 
 def _plan(model_config: Any, encoder: PromptEncoder, grid: tuple[int, int, int]) -> dict[str, Any]:
-    """Return what the memory plan says of one image a pass, and which batch fits into 16 GiB."""
+    """Return the memory plan for one image per pass, and the batch that fits into 16 GiB."""
     n_tokens = encoder.batch([grid], [max(encoder.labels.names, key=len)]).input_ids.shape[1]
     found = memory_plan.plan(
         model_config, REFERENCE_PARTS, n_tokens, grid, batch_size=4, capacity_bytes=16 * memory_plan.GIB,
@@ -170,7 +170,7 @@ def _plan(model_config: Any, encoder: PromptEncoder, grid: tuple[int, int, int])
 
 
 def _heights(texts: list[PackText]) -> dict[str, dict[str, float]]:
-    """Return quantiles of the heights of all lines, and of those by which the reader chooses, as shares."""
+    """Return quantiles of the heights of all lines and of the deciding lines, as shares of the image's height."""
     finder = EvidenceFinder(phrases_of(skincare_labels()))
     lines: list[float] = []
     deciding: list[float] = []
@@ -181,8 +181,8 @@ def _heights(texts: list[PackText]) -> dict[str, dict[str, float]]:
         if found:
             deciding.append(heights[max(found, key=lambda evidence: evidence.weight).line])
     return {
-        kind: {q: round(float(np.quantile(some, int(q) / 100)), 4) for q in _PHOTOS["all_lines"]}
-        for kind, some in (("all_lines", lines), ("deciding_lines", deciding))
+        kind: {q: round(float(np.quantile(values, int(q) / 100)), 4) for q in _PHOTOS["all_lines"]}
+        for kind, values in (("all_lines", lines), ("deciding_lines", deciding))
     }
 
 
@@ -190,11 +190,11 @@ def _line(row: dict[str, Any]) -> str:
     plan, shown = row["plan"], row["print_px"]["deciding_lines"]
     costs = ", ".join(
         f"{label} {row[key]['gflop']:.0f} GFLOP {row[key]['seconds']:.1f} s"
-        for label, key in (("answer", "answer"), ("training pass", "training_pass"))
+        for label, key in (("prediction", "prediction"), ("training pass", "training_pass"))
     )
     return (
         f"{row['max_tokens']:5} tokens: {row['side_px']} px, {plan['total_gib']} GiB with "
-        f"{plan['micro_batch_in_16_gib']} a pass, {costs}, deciding print {shown['25']} to {shown['75']} px, "
+        f"{plan['micro_batch_in_16_gib']} per pass, {costs}, deciding print {shown['25']} to {shown['75']} px, "
         f"median {shown['50']}"
     )
 

@@ -1,4 +1,4 @@
-"""The benchmark of copies counts what it was given, and finds the plain ones."""
+"""The benchmark of near-duplicates counts all pairs and finds the simple ones."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ SCRIPT = REPOSITORY / "benchmarks" / "duplicate_quality.py"
 
 
 @pytest.mark.slow
-def test_plain_copies_are_found_and_other_packs_are_not(tmp_path):
+def test_simple_near_duplicates_are_found_and_other_packs_are_not(tmp_path):
     out = tmp_path / "found.json"
     command = [sys.executable, str(SCRIPT), "--n-packs", "6", "--out", str(out)]
     found = subprocess.run(command, capture_output=True, text=True)
@@ -21,7 +21,7 @@ def test_plain_copies_are_found_and_other_packs_are_not(tmp_path):
     ours = rows["ours", 1.0]
     assert ours["recall_by_kind"]["halved"] == ours["recall_by_kind"]["recompressed"] == 1.0
     assert ours["wrong_by_kind"]["another pack"] == ours["wrong_by_kind"]["other photo"] == 0.0
-    assert ours["recall"] > rows["dhash, 256 bits", 10]["recall"], "padded copies are beyond hashes of the frame"
+    assert ours["recall"] > rows["dhash, 256 bits", 10]["recall"], "hashes of the frame miss padded images"
     by_threshold = [row for (method, _), row in rows.items() if method == "ours"]
     assert [row["recall"] for row in by_threshold] == sorted(row["recall"] for row in by_threshold)
     n_taken = ours["n_wrong"] / (1 - ours["precision"]) if ours["precision"] < 1 else 5 * 6 * ours["recall"]

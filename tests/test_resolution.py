@@ -1,4 +1,4 @@
-"""The table of visual tokens runs on the embedded model, and more tokens cost more and show more."""
+"""The benchmark of visual tokens runs on the embedded model; more tokens cost more and resolve smaller print."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 
 
 @pytest.mark.slow
-def test_more_tokens_cost_more_and_show_larger_print(tmp_path):
+def test_more_tokens_cost_more_and_enlarge_print(tmp_path):
     box = ((0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.0, 0.1))
     lines = (TextLine("NOOR", 1.0, box, 0.2), TextLine("Clay Mask", 1.0, box, 0.05))
     write_pack_text(tmp_path / "text.jsonl", [PackText("1_1", "a.jpg", "0" * 64, "fake", "read", lines=lines)])
@@ -23,6 +23,6 @@ def test_more_tokens_cost_more_and_show_larger_print(tmp_path):
     assert [(row["tokens"], row["side_px"]) for row in (small, large)] == [(36, 168), (144, 336)]
     # The line with the word that decides, not the brand.
     assert [row["print_px"]["deciding_lines"]["50"] for row in (small, large)] == [8.4, 16.8]
-    assert small["answer"]["gflop"] < large["answer"]["gflop"] < large["training_pass"]["gflop"]
+    assert small["prediction"]["gflop"] < large["prediction"]["gflop"] < large["training_pass"]["gflop"]
     for cost in ("total_gib", "gib_an_image", "cache_mb_an_image"):
         assert small["plan"][cost] < large["plan"][cost]

@@ -93,7 +93,7 @@ def _evaluation(content: Row) -> Iterator[str]:
     rows = content["rows"]
     yield from _table(
         ["", "Images timed", "Images/s", "Ratio", "GFLOP per image", "Operations alone allow"],
-        [row["way"] for row in rows],
+        [row["method"] for row in rows],
         [
             [
                 str(row["n_images"]), f"{row['images_per_second']:.2f}", f"{row['ratio']:.1f} x",
