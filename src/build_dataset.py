@@ -28,9 +28,9 @@ import tyro
 from skincare import runlog, stage
 from skincare.catalogue import Product, read_products
 from skincare.cleaning.image_tables import CROPPED
+from skincare.cleaning.verification import near_duplicate_rows
 from skincare.dataset import chat, hints, split_plot, splitting
 from skincare.dataset.chat import Example
-from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.errors import StageError
 from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
@@ -187,7 +187,7 @@ def _links(
         for row in rejected
         if row.duplicate_of in kept and row.product_id in products
     ]
-    links += [(rows[i].product_id, rows[j].product_id) for i, j in near_duplicate_pairs(rows, layout)]
+    links += [(rows[i].product_id, rows[j].product_id) for i, j in near_duplicate_rows(rows, layout)]
     return [(one, other) for one, other in links if one != other]
 
 

@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from skincare import images, runlog, stage, worker_pool
-from skincare.cleaning import product_crop
-from skincare.cleaning.foreground import METHODS, Method, NoProductError
+from skincare.cleaning.foreground import METHODS, Foreground, Method, NoProductError
 from skincare.cleaning.image_tables import CROPPED, CropRow
+from skincare.cleaning.quality import Box
 from skincare.errors import StageError
 from skincare.files import write_bytes
 from skincare.paths import Layout
@@ -34,6 +35,10 @@ from skincare.tables import CLEAN, CleanRow
 
 logger = logging.getLogger(__name__)
 
+BackgroundMode = Literal["white", "as_is"]
+# Part of the settings that decide whether an older result still holds.
+_VERSION: Final = 1
+_WHITE: Final = (255, 255, 255)
 _CROPPED: Final = "focused"
 # Work that a killed run loses at most.
 _SAVE_EVERY_S: Final = 60.0
@@ -45,7 +50,7 @@ class Config(stage.StageConfig):
 
     method: Method = "classical"
     """How the product is found: by its plain background, or by rembg's network where it is installed."""
-    background: product_crop.BackgroundMode = "white"
+    background: BackgroundMode = "white"
     """Plain white and square, or only cut to the product with the background that it has."""
     margin: float = 0.08
     """Space around the product, as a share of its longer side."""
@@ -53,7 +58,7 @@ class Config(stage.StageConfig):
     @property
     def settings(self) -> str:
         """Return all that determines the crop of an image, besides the method."""
-        return f"{self.background} {self.margin:g} v{product_crop.VERSION}"
+        return f"{self.background} {self.margin:g} v{_VERSION}"
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -124,7 +129,7 @@ def crop_image(config: Config, layout: Layout, row: CleanRow) -> CropRow:
     left = top = right = bottom = None
     try:
         found = METHODS[config.method](image)
-        content = images.encode_jpeg(product_crop.crop(image, found, config.margin, config.background))
+        content = images.encode_jpeg(cropped(image, found, config.margin, config.background))
         confidence = round(found.confidence, 3)
         left, top, right, bottom = found.box
     except NoProductError as error:
@@ -134,6 +139,25 @@ def crop_image(config: Config, layout: Layout, row: CleanRow) -> CropRow:
         row.image_id, row.product_id, layout.relative(target), outcome, config.method, config.settings, confidence,
         left, top, right, bottom, row.sha256,
     )  # fmt: skip
+
+
+def cropped(image: Image.Image, found: Foreground, margin: float, background: BackgroundMode) -> Image.Image:
+    """Return an RGB image cut to its product, with `margin` (a share of its longer side) all around."""
+    if background == "as_is":
+        return image.crop(_with_margin(found.box, margin, image.size))
+    left, top, right, bottom = found.box
+    side = round(max(right - left, bottom - top) * (1 + 2 * margin))
+    canvas = Image.new("RGB", (side, side), _WHITE)
+    place = ((side - (right - left)) // 2, (side - (bottom - top)) // 2)
+    canvas.paste(image.crop(found.box), place, Image.fromarray(np.ascontiguousarray(found.alpha)).crop(found.box))
+    return canvas
+
+
+def _with_margin(box: Box, margin: float, size: tuple[int, int]) -> Box:
+    """Return the box grown by its margin as far as the image reaches."""
+    left, top, right, bottom = box
+    extra = round(max(right - left, bottom - top) * margin)
+    return max(0, left - extra), max(0, top - extra), min(size[0], right + extra), min(size[1], bottom + extra)
 
 
 def _target(row: CleanRow, layout: Layout) -> Path:

@@ -34,12 +34,12 @@ from skincare import runlog, stage, worker_pool
 from skincare.dataset import chat
 from skincare.dataset.chat import Example
 from skincare.dataset.dataset_card import dataset_card
-from skincare.dataset.exported_images import exported_bytes
 from skincare.dataset.file_exports import FILE_FORMS, FileFormat
 from skincare.dataset.image_files import FolderImages
 from skincare.dataset.shard_formats import Format
 from skincare.dataset.shards import INDEX, Shard, Storage, write_index, write_shards
 from skincare.errors import StageError
+from skincare.images import BrokenImageError, decode, encode_jpeg, is_plain_jpeg
 from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
 from skincare.prompts import labels_for
@@ -104,7 +104,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _exported(files: FolderImages) -> Callable[[str], bytes]:
-    return lambda image: exported_bytes(files.bytes_of(image), image)
+    return lambda image: _exported_bytes(files.bytes_of(image), image)
 
 
 def _write_shards(
@@ -172,6 +172,18 @@ def _write_credits(storage: Storage, images: Mapping[str, ImageRow]) -> None:
 def _fingerprint(parts: Mapping[str, Sequence[Example]]) -> str:
     lines = sorted(f"{split}\t{one.image}\t{one.answer}" for split, part in parts.items() for one in part)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _exported_bytes(content: bytes, image: str) -> bytes:
+    """Return a plain upright RGB JPEG of an image file; raises StageError for one that cannot be decoded.
+
+    Loaders differ: most ignore the EXIF orientation and colour profiles, show transparent parts black, or rely on the
+    file's suffix. An upright RGB JPEG without a colour profile keeps its bytes; any other image is encoded again.
+    """
+    try:
+        return content if is_plain_jpeg(content) else encode_jpeg(decode(content))
+    except BrokenImageError as error:
+        raise StageError(f"{image}: {error}\nRun `python src/clean.py` again.") from error
 
 
 def main() -> None:

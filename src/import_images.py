@@ -28,8 +28,8 @@ import tyro
 from tqdm import tqdm
 
 from skincare import colours, file_formats, images, runlog, stage, worker_pool
+from skincare.cleaning.verification import near_duplicate_rows
 from skincare.code_version import code_version
-from skincare.dataset.duplicate_links import near_duplicate_pairs
 from skincare.dataset.splitting import group_products
 from skincare.errors import StageError
 from skincare.files import check_writable
@@ -234,7 +234,7 @@ def _store_groups(state: ImportState, layout: Layout) -> bool:
     Images of different categories stay apart: clean.py reports them as a conflict.
     """
     rows = list(import_tables.image_rows(state, layout))
-    pairs = near_duplicate_pairs(rows, layout)
+    pairs = near_duplicate_rows(rows, layout)
     found = {
         f"{product_id}_{n}": (place, label)
         for _, place, label, product_id, n in state.by_position("place, label, product_id, n")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from skincare.cleaning import review_sheet, threshold_review
+from skincare.cleaning import threshold_review
 from skincare.cleaning.image_tables import MARKS
 from skincare.paths import Layout
 from tests.browser import CONTRAST, UNNAMED
@@ -78,7 +78,7 @@ def test_what_is_saved_is_what_calibrate_reads(page, layout, tmp_path):
         page.keyboard.press("Space" if i >= 26 else "x")
     marks = saved(page, tmp_path / "marks.csv")
     assert len(marks) == 40
-    row, read = review_sheet.read_marks(tmp_path / "marks.csv", layout, "blurred")
+    row, read = threshold_review.read_marks(tmp_path / "marks.csv", layout, "blurred")
     assert (row.limit, sum(one.is_good for one in read)) == (60.0, 14)
     headline = threshold_review.calibrate(tmp_path / "marks.csv", None, None, layout).headline
     assert "python src/clean.py --thresholds blurred 79.5" in headline

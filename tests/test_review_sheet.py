@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skincare.cleaning import review_sheet, threshold_review
+from skincare.cleaning import threshold_review
 from skincare.cleaning.image_tables import MARKS, REVIEW, MarkRow
-from skincare.cleaning.review_sheet import Measured, Question
+from skincare.cleaning.threshold_review import Measured, Question
 from skincare.errors import StageError
 from skincare.paths import Layout
 from tests.dataset_helpers import jpeg
@@ -37,10 +37,10 @@ def marks_of(layout, verdict=lambda row: "keep" if row.value >= 60 else "reject"
 def test_as_many_are_shown_on_either_side_the_nearest_first(is_least):
     question = replace(QUESTION, is_least=is_least)
     images = [Measured(f"{i}_1", str(i), "", float(i), None) for i in range(200)]
-    chosen = review_sheet.choose(question, images, n=10)
+    chosen = threshold_review.choose_images(question, images, n=10)
     assert [one.value for one in chosen] == [float(i) for i in (range(50, 70) if is_least else range(51, 71))]
     assert sum(question.rejects(one.value) for one in chosen) == 10
-    assert len(review_sheet.choose(question, images[:63], n=10)) == (13 if is_least else 12)
+    assert len(threshold_review.choose_images(question, images[:63], n=10)) == (13 if is_least else 12)
 
 
 def test_the_page_is_self_contained_and_foreign_text_stays_text(tmp_path):
@@ -54,7 +54,7 @@ def test_the_page_is_self_contained_and_foreign_text_stays_text(tmp_path):
 
 def test_the_page_stays_below_ten_megabytes(tmp_path, monkeypatch):
     layout = Layout(tmp_path)
-    monkeypatch.setattr(review_sheet, "_MAX_CHARACTERS", 60_000)
+    monkeypatch.setattr(threshold_review, "_MAX_CHARACTERS", 60_000)
     summary = threshold_review.review(QUESTION, measured(layout, 12, 128), layout)
     assert 0 < summary.counts["shown"] < 12
     assert layout.review_sheet("blurred").stat().st_size < 60_000 + 30_000
@@ -80,14 +80,14 @@ def test_marks_that_do_not_belong_to_the_sheet_are_refused(tmp_path, message):
     path = tmp_path / "marks.csv"
     MARKS.write(path, BAD[message](marks_of(layout)))
     with pytest.raises(StageError, match=message):
-        review_sheet.read_marks(path, layout, "blurred")
+        threshold_review.read_marks(path, layout, "blurred")
 
 
 def test_the_name_of_a_check_cannot_lead_out_of_the_folder(tmp_path):
     path = tmp_path / "marks.csv"
     MARKS.write(path, [MarkRow("", "../../etc/passwd", "1_1", 1.0, "keep")])
     with pytest.raises(StageError, match="is no check"):
-        review_sheet.read_marks(path, Layout(tmp_path), None)
+        threshold_review.read_marks(path, Layout(tmp_path), None)
 
 
 def test_an_edited_sheet_is_refused(tmp_path):
@@ -95,8 +95,8 @@ def test_an_edited_sheet_is_refused(tmp_path):
     threshold_review.review(QUESTION, measured(layout), layout)
     path = tmp_path / "marks.csv"
     MARKS.write(path, marks_of(layout))
-    assert len(review_sheet.read_marks(path, layout, "blurred")[1]) == 6
+    assert len(threshold_review.read_marks(path, layout, "blurred")[1]) == 6
     rows = REVIEW.read(layout.review_table("blurred"))
     REVIEW.write(layout.review_table("blurred"), [replace(rows[0], value=1.0), *rows[1:]])
     with pytest.raises(StageError, match="changed since"):
-        review_sheet.read_marks(path, layout, "blurred")
+        threshold_review.read_marks(path, layout, "blurred")

@@ -7,7 +7,7 @@ import pytest
 
 from skincare.cleaning import threshold_review
 from skincare.cleaning.image_tables import MARKS
-from skincare.cleaning.review_sheet import Measured, Question
+from skincare.cleaning.threshold_review import Measured, Question
 from skincare.errors import StageError
 from skincare.paths import Layout
 from tests.test_review_sheet import QUESTION, marks_of, measured

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from skincare import images, worker_pool
-from skincare.cleaning import alignment, near_duplicates
+from skincare.cleaning import alignment, batch_inspection, near_duplicates
 from skincare.cleaning.alignment import Alignment
 from skincare.cleaning.inspection import ImageMetrics
 from skincare.cleaning.metrics_cache import MetricsCache
 from skincare.cleaning.near_duplicates import Candidate
 from skincare.cleaning.quality import Box
 from skincare.images import Pixels
+from skincare.paths import Layout
+from skincare.tables import CleanRow, ImageRow
 
 Pair = tuple[int, int]
 
@@ -64,6 +66,21 @@ def near_duplicate_pairs(inspected: Sequence[InspectedImage], cache: MetricsCach
         elif first[candidate.j] is not candidate:
             remaining.append(candidate)
     return pairs | _verified(remaining, inspected, cache)
+
+
+def near_duplicate_rows(rows: Sequence[CleanRow] | Sequence[ImageRow], layout: Layout) -> list[tuple[int, int]]:
+    """Return the sorted pairs (i, j), i < j, of rows whose images are near-duplicates.
+
+    This does not depend on the checks of clean.py. Raises StageError for a file that is not an image.
+    """
+    with MetricsCache(layout.metrics_cache) as cache:
+        inspected = [
+            InspectedImage(layout.root / rows[place].file, name, metrics)
+            for place, (name, metrics) in enumerate(batch_inspection.metrics_of_kept(rows, layout, cache))
+        ]
+        places = [place for place, image in enumerate(inspected) if image.metrics.cells]
+        pairs = near_duplicate_pairs([inspected[place] for place in places], cache)
+    return sorted((places[i], places[j]) for i, j in pairs)
 
 
 def compare_files(task: Comparison) -> float:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from skincare.collecting.html_page import HtmlPage
-from skincare.collecting.script_data import parse_literal
-from skincare.collecting.structured_data import Block
+from skincare.collecting.structured_data import Block, parse_literal
 
 _MAX_TEXT: Final = 3_000_000  # characters of scripts that are decoded
 _MAX_STATES: Final = 25

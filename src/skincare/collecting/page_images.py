@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit, urlun
 from skincare import urls
 from skincare.collecting.html_page import Element, HtmlPage, words_of
 from skincare.collecting.page_areas import Area
-from skincare.collecting.script_data import variants
+from skincare.collecting.structured_data import variants
 from skincare.collecting.structured_products import StructuredProduct
 from skincare.collecting.visible_prices import closeness
 

@@ -1,20 +1,24 @@
 """Metadata of a product page: from structured data, else its text blocks, else OpenGraph.
 
 Text blocks are identified by their headings ("How to Use", "Full Ingredients List"), since their order and classes
-differ between pages. skincare.collecting.price_choice selects the price, skincare.collecting.brands finds a displayed
-brand.
+differ between pages. skincare.collecting.brands finds a displayed brand.
+
+The price is selected by a weighted vote of structured data and displayed prices. Structured prices may be missing or
+the regular price while a lower one is displayed; displayed prices may belong to another product. An amount in both
+wins; otherwise the structured one, unless a displayed price has a high score.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
+from skincare.collecting.amounts import currency_in, machine_amount
 from skincare.collecting.brands import plain_brand, visible_brand
 from skincare.collecting.html_page import Element, HtmlPage
-from skincare.collecting.metadata import FIELDS, Fact, clean, merge
-from skincare.collecting.price_choice import choose_price
-from skincare.collecting.structured_products import StructuredProduct, product_values
-from skincare.collecting.visible_prices import VisiblePrice
+from skincare.collecting.metadata import FIELDS, Fact, clean, clean_currency, merge
+from skincare.collecting.structured_products import StructuredProduct, all_offers, product_values
+from skincare.collecting.visible_prices import MIN_SCORE, VisiblePrice
 from skincare.product.sizes import size_in_name
 
 _HEADINGS: Final[dict[str, str]] = {
@@ -45,6 +49,13 @@ _OPEN_GRAPH: Final[dict[str, tuple[str, ...]]] = {
 # Real pages have about ten blocks; the limit bounds the time for a hostile page.
 _MAX_BLOCKS: Final = 40
 
+_WEIGHTS: Final = {"json_ld": 5.0, "microdata": 5.0, "rdfa": 4.5, "open_graph": 4.0, "state": 3.0}
+_OTHER_OFFER: Final = 2.5
+_AGREEING: Final = 1.0
+_SHOWN: Final = 0.8
+_OPEN_GRAPH_PRICE: Final = ("product:sale_price:amount", "product:price:amount", "og:price:amount", "og:price")
+_OPEN_GRAPH_CURRENCY: Final = ("product:price:currency", "og:price:currency", "og:price:standard_currency")
+
 
 def read_metadata(
     page: HtmlPage, products: tuple[StructuredProduct, ...], shown: list[VisiblePrice]
@@ -66,6 +77,69 @@ def read_metadata(
     if "name" in facts:
         facts |= merge([("name", {"size": size_in_name(facts["name"].value)})]) | facts
     return {name: facts[name] for name in FIELDS if name in facts}
+
+
+@dataclass
+class _Vote:
+    weight: float = 0.0
+    source: str = ""
+    currency: str = ""
+
+
+@dataclass(frozen=True)
+class Price:
+    """An amount, its currency if known, and its source."""
+
+    amount: str
+    currency: str
+    source: str
+
+
+def choose_price(page: HtmlPage, products: tuple[StructuredProduct, ...], shown: list[VisiblePrice]) -> Price | None:
+    """Return the price of the page's product; None without a candidate."""
+    votes: dict[str, _Vote] = {}
+    for product in products:
+        facts, offers = product_values(product.block, page.url), list(all_offers(product.block))
+        # With several offers the first one is less reliable.
+        is_one = len({str(price) for price, _ in offers if price}) < 2
+        weight = _WEIGHTS[product.source] - (0.0 if is_one else 1.0)
+        _add_vote(votes, facts.get("price"), facts.get("currency"), product.source, weight)
+        for price, currency in offers:
+            _add_vote(votes, price, currency, product.source, _OTHER_OFFER)
+    currency = page.first_meta(*_OPEN_GRAPH_CURRENCY)
+    for name in _OPEN_GRAPH_PRICE:
+        if price := page.first_meta(name):
+            _add_vote(votes, price, currency or currency_in(price), "open_graph", _WEIGHTS["open_graph"])
+            break
+    currencies = {vote.currency for vote in votes.values() if vote.currency}
+    for one in shown:
+        amount = f"{one.amount:.2f}"
+        if amount in votes and one.score > 3.0:
+            vote = votes[amount]
+            vote.weight += _SHOWN * one.score
+            vote.currency = vote.currency or one.currency
+        elif amount not in votes and one.score >= MIN_SCORE:
+            own = one.currency or (currencies.copy().pop() if len(currencies) == 1 else "")
+            votes[amount] = _Vote(_SHOWN * one.score, "page", own)
+    if not votes:
+        return None
+    amount, vote = max(votes.items(), key=lambda item: item[1].weight)
+    return Price(amount, vote.currency, vote.source)
+
+
+def _add_vote(votes: dict[str, _Vote], price: Any, currency: Any, source: str, weight: float) -> None:
+    code = clean_currency(currency) or currency_in(str(price)[:40])
+    number = machine_amount(price, code)
+    if number is None:
+        return
+    vote = votes.setdefault(f"{number:.2f}", _Vote())
+    if vote.source in ("", source):
+        vote.weight = max(vote.weight, weight)
+    elif weight > vote.weight:
+        vote.weight = weight + _AGREEING
+    elif weight > _OTHER_OFFER:
+        vote.weight += _AGREEING
+    vote.source, vote.currency = vote.source or source, vote.currency or code
 
 
 def _stated(product: StructuredProduct, page: HtmlPage) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from skincare.collecting.metadata import Fact
 from skincare.collecting.page_images import ImageSource, page_images, references
 from skincare.collecting.page_kinds import Kind, is_challenge, is_product_page
 from skincare.collecting.page_metadata import read_metadata
-from skincare.collecting.script_data import parse_literal
+from skincare.collecting.structured_data import parse_literal
 from skincare.collecting.structured_products import read_structured_data
 from skincare.collecting.visible_prices import buy_buttons, visible_prices
 

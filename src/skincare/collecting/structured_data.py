@@ -1,4 +1,4 @@
-"""Structured data of a page with schema.org types: JSON-LD, microdata and RDFa.
+"""Structured data of a page with schema.org types (JSON-LD, microdata, RDFa), and JavaScript literals in scripts.
 
 Every syntax gives dictionaries with `@type` and properties, as in JSON-LD; types and attribute names are
 case-insensitive.
@@ -12,11 +12,13 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+import chompjs
+
 from skincare.collecting.html_page import Element, HtmlPage
-from skincare.collecting.script_data import parse_literal
 
 Block = dict[str, Any]
 
+_MAX_LITERAL: Final = 1_000_000
 _MAX_JSON: Final = 2_000_000
 _MAX_VALUES: Final = 500  # of one JSON-LD script
 _MAX_BLOCKS: Final = 5_000
@@ -30,6 +32,24 @@ _DESCENDED: Final = ("mainEntity", "mainEntityOfPage", "@graph", "about")
 _PRODUCT_TYPES: Final = frozenset({"product", "productgroup", "productmodel", "individualproduct", "someproducts"})
 _LINK_TAGS: Final = frozenset({"a", "area", "link"})
 _SOURCE_TAGS: Final = frozenset({"img", "audio", "video", "embed", "iframe", "source", "track"})
+
+
+def parse_literal(text: str, start: int) -> Any:
+    """Decode the JavaScript literal that begins at `start`; None if it is invalid."""
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text, start)[0]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return chompjs.parse_js_object(text[start : start + _MAX_LITERAL], loader_kwargs={"strict": False})
+    except (ValueError, RecursionError):
+        return None
+
+
+def variants(product: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the members of a ProductGroup; an empty list for a single product."""
+    members = product.get("hasVariant")
+    return [one for one in (members if isinstance(members, list) else [members]) if isinstance(one, dict)]
 
 
 def types_of(block: Block) -> set[str]:

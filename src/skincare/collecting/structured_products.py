@@ -16,7 +16,6 @@ from skincare import urls
 from skincare.collecting.application_state import state_products
 from skincare.collecting.html_page import HtmlPage
 from skincare.collecting.metadata import clean, clean_text
-from skincare.collecting.script_data import variants
 from skincare.collecting.structured_data import (
     Block,
     is_product,
@@ -24,6 +23,7 @@ from skincare.collecting.structured_data import (
     microdata_blocks,
     rdfa_blocks,
     types_of,
+    variants,
 )
 
 _MAX_PRODUCTS: Final = 300
