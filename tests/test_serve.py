@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 import requests
 
-from skincare.paths import REPOSITORY, Layout
+from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.sample.products import sample_products
 from skincare.sample.rendering import image_bytes
 
@@ -21,10 +22,12 @@ SCRIPT = str(REPOSITORY / "src" / "serve.py")
 
 
 @contextmanager
-def started(root, *options, **variables):
+def started(root, *options, is_ready=True, **variables):
     """Run the stage on a free port and yield process, address and the lines of its log."""
     command = [sys.executable, SCRIPT, "--root", str(root), "--port", "0", "--workers", "1", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables})
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables}, start_new_session=True
+    )
     lines, address = [], threading.Event()
 
     def read():
@@ -37,7 +40,7 @@ def started(root, *options, **variables):
     try:
         assert address.wait(60), lines
         url = re.search(r"http://\S+", "".join(lines))[0]
-        until(lambda: requests.get(f"{url}/readyz").status_code == 200)
+        until(lambda: requests.get(f"{url}/readyz").status_code == (200 if is_ready else 503))
         yield process, url, lines
     finally:
         process.kill()
@@ -86,6 +89,21 @@ def test_the_reader_answers_reloads_and_ends_with_a_summary(root):
     assert [row["status"] for row in rows] == [one["status"], "unreadable"]
     summary = json.loads(Layout(root).summary("serve").read_text(encoding="utf-8"))
     assert summary["counts"]["unreadable"] == 1
+
+
+def test_sigterm_while_the_model_loads_ends_the_service(root):
+    with started(root, "--by", "model", "--model", str(TINY_MODEL), is_ready=False) as (process, _, _):
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def test_sigterm_to_the_whole_process_group_answers_what_was_accepted(root):
+    with started(root) as (process, url, _), ThreadPoolExecutor(1) as pool:
+        future = pool.submit(requests.post, f"{url}/predict", data=pack(), headers={"Content-Type": "image/jpeg"})
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert future.result(30).json()["predictions"][0]["text"]
+        assert process.wait(30) == 0
 
 
 def test_the_key_of_the_environment_is_required_and_not_logged(root):

@@ -28,6 +28,8 @@ _MAX_RETRY_AFTER_S: Final = 60
 _MAX_BACKOFF_S: Final = 30.0
 # Images that would wait longer than this share of the answer's time limit are refused at once: the estimate is a mean.
 _MAX_WAIT_SHARE: Final = 0.5
+# A 2B model on a CPU; the first batch is small enough for it.
+_SLOW_IMAGE_S: Final = 10.0
 # Weight of the newest batch in the running mean of the time per image.
 _NEWEST: Final = 0.2
 
@@ -76,6 +78,8 @@ class Batcher:
         self._slots: list[_Slot] = []
         self._arrival = asyncio.Condition()
         self._reloading = asyncio.Lock()
+        self._loading: set[Worker] = set()
+        self._is_stopped = False
         self._seconds_per_image = 0.0
         # Each worker blocks a thread while it computes, a replaced one and its successor at the same time.
         self._threads = ThreadPoolExecutor(4 * n_workers + 2, thread_name_prefix="worker")
@@ -103,7 +107,8 @@ class Batcher:
 
     async def start(self) -> None:
         """Start the workers; raises WorkerLoadError if one cannot load the predictor."""
-        self._slots = await self._start_slots()
+        async with self._reloading:
+            self._slots = await self._start_slots()
 
     async def predict(self, jobs: Sequence[Job]) -> list[ImageAnswer]:
         """Return one answer per job, in order.
@@ -161,13 +166,16 @@ class Batcher:
             return True
 
     async def stop(self) -> None:
-        """Stop the workers once their batches are done."""
+        """Stop the workers once their batches are done; workers that still load are killed."""
+        self._is_stopped = True
+        for worker in tuple(self._loading):
+            worker.end()
         await self._retire(self._slots)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _start_slots(self) -> list[_Slot]:
         workers = [Worker(self._load) for _ in range(self._n_workers)]
-        starts = [self._in_thread(one.start, self._limits.load_timeout_s) for one in workers]
+        starts = [self._in_thread(self._start, one) for one in workers]
         failures = [one for one in await asyncio.gather(*starts, return_exceptions=True) if one is not None]
         if failures:
             for worker in workers:
@@ -177,6 +185,15 @@ class Batcher:
         for slot in slots:
             slot.task = asyncio.create_task(self._feed(slot))
         return slots
+
+    def _start(self, worker: Worker) -> None:
+        self._loading.add(worker)
+        try:
+            worker.start(self._limits.load_timeout_s)
+        finally:
+            self._loading.discard(worker)
+            if self._is_stopped:
+                worker.end()
 
     async def _retire(self, slots: Sequence[_Slot]) -> None:
         for slot in slots:
@@ -216,7 +233,7 @@ class Batcher:
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._max_batch:
+        while self._waiting and len(batch) < self._batch_limit():
             is_retry = self._waiting[0].n_attempts > 0
             if is_retry and batch:
                 break
@@ -227,6 +244,13 @@ class Batcher:
             if is_retry and batch:
                 break
         return batch
+
+    def _batch_limit(self) -> int:
+        """Return the images per batch: fewer than `max_batch` on a machine that would need too long for them."""
+        if self._seconds_per_image == 0:
+            return 1 if self._max_batch * _SLOW_IMAGE_S > self._limits.batch_timeout_s else self._max_batch
+        in_time = int(_MAX_WAIT_SHARE * self._limits.batch_timeout_s / self._seconds_per_image)
+        return max(1, min(self._max_batch, in_time))
 
     def _give_back(self, batch: Sequence[_Waiting], error: WorkerError) -> None:
         """Put the images of a failed batch back, or answer those that had their second try or hung alone."""
@@ -248,7 +272,7 @@ class Batcher:
         while not slot.is_retired:
             worker = Worker(self._load)
             try:
-                await self._in_thread(worker.start, self._limits.load_timeout_s)
+                await self._in_thread(self._start, worker)
             except WorkerLoadError as failure:
                 logger.error("The worker could not load: %s", failure)
                 await asyncio.sleep(backoff_s)

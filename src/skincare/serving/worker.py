@@ -74,6 +74,7 @@ class Worker:
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, load), daemon=True, name="predictor")
         self._theirs = theirs
+        self._is_ended = False
         self.name = ""
 
     @property
@@ -90,6 +91,9 @@ class Worker:
         """Start the process and wait until it has loaded its predictor; raises WorkerLoadError."""
         self._process.start()
         self._theirs.close()
+        if self._is_ended:
+            self.kill()
+            raise WorkerLoadError("the service ends")
         try:
             kind, value = self._receive(timeout_s)
         except WorkerError as error:
@@ -125,6 +129,12 @@ class Worker:
             self._process.kill()
             self._process.join(_STOP_TIMEOUT_S)
         self._connection.close()
+
+    def end(self) -> None:
+        """Kill the process while another thread waits for it; that thread gets WorkerError."""
+        self._is_ended = True
+        if self._process.pid is not None:
+            self._process.kill()
 
     def stop(self) -> None:
         """Let the process end by itself; kill it if it does not."""
