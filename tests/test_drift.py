@@ -112,6 +112,8 @@ def test_image_quality_is_compared_where_images_are_at_hand(tmp_path):
     found = run(tmp_path, write_rows(tmp_path / "now.jsonl", 60, file="b{}.png"), reference=before)
     drifts = {one["name"] for one in found.results["items"] if one["has_drifted"]}
     assert "shorter side, px" in drifts
+    odd = write_rows(tmp_path / "odd.jsonl", 60, file=f"{'n' * 5000}\0{{}}")
+    assert run(tmp_path, odd, reference=before).exit_code == 0, "such names are no files"
     found = run(tmp_path, tmp_path / "now.jsonl", reference=before, images=0)
     assert found.exit_code == 0
 

@@ -1,6 +1,7 @@
 """Reads the batches that `skincare.evaluation.drift` compares: rows of predict.py, or a run's predictions on val."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def read_batch(path: Path, root: Path, n_images: int) -> Batch:
                 confidence.append(row["probability"])
     return Batch(
         n=len(files), n_abstained=outcomes.count("abstained"), n_unreadable=outcomes.count("failed"), labels=labels,
-        confidence=np.array(confidence), metrics=quality_metrics([root / file for file in files], n_images),
+        confidence=np.array(confidence), metrics=quality_metrics([_local(file, root) for file in files], n_images),
     )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def quality_metrics(paths: Sequence[Path], n_images: int) -> dict[str, Floats]:
     step = max(1, len(paths) // n_images) if n_images else len(paths) + 1
     rows = []
     for path in paths[step - 1 :: step] if n_images else ():
-        if not path.is_file():
+        if not _is_file(path):
             continue
         found, _ = inspection.inspect_file(path)
         if not isinstance(found, Broken):
@@ -77,6 +78,16 @@ def quality_metrics(paths: Sequence[Path], n_images: int) -> dict[str, Floats]:
     names = ("shorter side, px", "aspect ratio", "sharpness", "brightest tone", "darkest tone", "colour")
     values = np.array(rows, dtype=np.float64).reshape(-1, len(names))
     return {name: values[:, i] for i, name in enumerate(names)} if rows else {}
+
+
+def _local(file: str, root: Path) -> Path:
+    """Return the path of a row's file, relative to the working directory as predict.py took it, or to the root."""
+    return Path(file) if _is_file(Path(file)) else root / file
+
+
+def _is_file(path: Path) -> bool:
+    # Unlike Path.is_file, it takes URLs and names that are too long.
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _row(line: str) -> dict[str, Any] | None:
