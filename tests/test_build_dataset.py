@@ -180,10 +180,10 @@ def test_images_with_cached_metrics_are_not_decoded_again(tmp_path, monkeypatch)
     small_shop(layout, 12)
     with_store, _ = build(layout)
     layout.metrics_cache.unlink()
-    anew, _ = build(layout)
-    assert anew == with_store
+    remeasured, _ = build(layout)
+    assert remeasured == with_store
     monkeypatch.setattr(inspection, "inspect_file", lambda path: pytest.fail(f"{path} was decoded"))
-    assert build(layout)[0] == anew, "what is measured here is remembered too"
+    assert build(layout)[0] == remeasured, "metrics computed here are cached too"
 
 
 def test_an_image_that_changed_after_cleaning_is_measured_again(tmp_path):

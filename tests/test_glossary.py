@@ -9,7 +9,18 @@ from skincare.paths import REPOSITORY
 
 # Words that have one meaning only here. Others of the glossary's last column ("focus", "copies", "states") are also
 # plain English, so that a search cannot judge them.
-GONE = ("picture", "recogniser", "contender", "journal", "keeper", "named rightly", "modelling", "answer tree")
+GONE = (
+    "picture",
+    "recogniser",
+    "contender",
+    "journal",
+    "keeper",
+    "named rightly",
+    "modelling",
+    "answer tree",
+    "asking",
+    "reading an answer",
+)
 
 # Pattern of a line -> why it may hold such a word.
 ALLOWED = {

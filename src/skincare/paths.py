@@ -1,7 +1,7 @@
 """Every folder and file name of the pipeline, spelled once.
 
 `Layout(root)` gives a stage its paths; the root is the repository by default, `sample_run/` for the embedded
-sample, and a temporary folder in tests. Asking for a path creates nothing.
+sample, and a temporary folder in tests. Reading a path creates nothing.
 """
 
 from dataclasses import dataclass

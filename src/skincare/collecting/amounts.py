@@ -74,9 +74,9 @@ def amount_of(text: str, currency: str = "") -> Decimal | None:
     found = AMOUNT.search(text)
     if not found:
         return None
-    said = found.group().replace("’", "'")
-    point = "." if currency in _THOUSANDTHS and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", said) else None
-    return _possible(Price.fromstring(said, decimal_separator=point).amount)
+    digits = found.group().replace("’", "'")
+    point = "." if currency in _THOUSANDTHS and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", digits) else None
+    return _possible(Price.fromstring(digits, decimal_separator=point).amount)
 
 
 def machine_amount(value: Any, currency: str) -> Decimal | None:
@@ -84,7 +84,7 @@ def machine_amount(value: Any, currency: str) -> Decimal | None:
 
     Exception: in currencies without decimals, shops write `24.990` for 24,990 there too.
 
-    >>> stated_amount("49.9900", "EUR"), stated_amount("24.990", "EUR"), stated_amount("24.990", "CLP")
+    >>> machine_amount("49.9900", "EUR"), machine_amount("24.990", "EUR"), machine_amount("24.990", "CLP")
     (Decimal('49.9900'), Decimal('24.990'), Decimal('24990'))
     """
     text = str(value).strip()[:40]

@@ -25,7 +25,7 @@ ImageSource = Literal["script", "carousel", "json_ld", "microdata", "rdfa", "sta
 _MAX_GALLERY: Final = 400
 _MAX_JSON: Final = 100_000
 _SPACE: Final = re.compile(r"\s")
-_MAX_STATED: Final = 20_000
+_MAX_STRUCTURED: Final = 20_000
 _TOGETHER: Final = 0.35  # closeness of the images of one gallery
 _ORIGINAL_PX: Final = 2_000  # assumed width of a URL without a size: the original
 _MIN_SIDE_PX: Final = 150
@@ -60,7 +60,7 @@ _GALLERY_WORDS: Final = frozenset({
 
 
 @dataclass(frozen=True)
-class _Named:
+class _SizedUrl:
     """One URL of an image with its declared width in pixels, 0 if unknown."""
 
     address: str
@@ -69,19 +69,19 @@ class _Named:
 
 def page_images(page: HtmlPage, products: Iterable[StructuredProduct]) -> tuple[tuple[str, ...], ImageSource]:
     """Return the image URLs of the product and their source."""
-    ways: list[tuple[ImageSource, list[_Named]]] = [
+    candidates: list[tuple[ImageSource, list[_SizedUrl]]] = [
         (
-            _image_source(stated.source),
-            [_Named(one) for one in islice(structured_references(stated.block), _MAX_STATED)],
+            _image_source(product.source),
+            [_SizedUrl(one) for one in islice(structured_references(product.block), _MAX_STRUCTURED)],
         )
-        for stated in products
+        for product in products
     ]
     metas = ("og:image:secure_url", "og:image", "og:image:url", "twitter:image", "twitter:image:src")
-    stated = [_Named(value) for name in metas for value in page.meta.get(name, ())[:20]]
-    links = [_Named(one.get("href")) for one in page.tagged("link") if one.get("rel") == "image_src"]
-    ways += [("open_graph", stated + links), ("page", list(_gallery(page)))]
-    every = [named for _, names in ways for named in names]
-    for source, names in ways:
+    from_meta = [_SizedUrl(value) for name in metas for value in page.meta.get(name, ())[:20]]
+    links = [_SizedUrl(one.get("href")) for one in page.tagged("link") if one.get("rel") == "image_src"]
+    candidates += [("open_graph", from_meta + links), ("page", list(_gallery(page)))]
+    every = [named for _, names in candidates for named in names]
+    for source, names in candidates:
         if found := _distinct(names, every, page):
             return found, source
     return (), "none"
@@ -132,15 +132,15 @@ def same_image(address: str) -> str:
 
 
 def _image_source(source: str) -> ImageSource:
-    ways: dict[str, ImageSource] = {"json_ld": "json_ld", "microdata": "microdata", "rdfa": "rdfa"}
-    return ways.get(source, "state")
+    sources: dict[str, ImageSource] = {"json_ld": "json_ld", "microdata": "microdata", "rdfa": "rdfa"}
+    return sources.get(source, "state")
 
 
 def _may_refer(value: Any) -> bool:
     return value.startswith(("http", "/")) if isinstance(value, str) else isinstance(value, list | dict)
 
 
-def _distinct(names: list[_Named], every: list[_Named], page: HtmlPage) -> tuple[str, ...]:
+def _distinct(names: list[_SizedUrl], every: list[_SizedUrl], page: HtmlPage) -> tuple[str, ...]:
     """Return each image once, at the largest size in any source."""
     largest: dict[str, tuple[int, str]] = {}
     wanted: dict[str, None] = {}
@@ -169,8 +169,8 @@ def _is_photo(address: str) -> bool:
 def _size_in(address: str, unknown: int = 0) -> int:
     """Return the side in pixels from the URL; `unknown` if it has none."""
     parts = urlsplit(address)
-    asked = [f"{key}={value}" for key, value in parse_qsl(parts.query) if key.lower() in _SIZE_QUERY]
-    named = " ".join([*_SIZE_IN_PATH.findall(parts.path), *asked])
+    size_parameters = [f"{key}={value}" for key, value in parse_qsl(parts.query) if key.lower() in _SIZE_QUERY]
+    named = " ".join([*_SIZE_IN_PATH.findall(parts.path), *size_parameters])
     if re.search(r"orig|zoom|full|master|large|big", named, re.IGNORECASE):
         return 3000
     if re.search(r"thumb|small|mini", named, re.IGNORECASE):
@@ -179,7 +179,7 @@ def _size_in(address: str, unknown: int = 0) -> int:
     return max(sides, default=unknown)
 
 
-def _gallery(page: HtmlPage) -> Iterator[_Named]:
+def _gallery(page: HtmlPage) -> Iterator[_SizedUrl]:
     """Yield the largest size of each gallery image, most likely product image first."""
     rated = []
     for element in page.by_tag.get("img", ())[:_MAX_GALLERY]:
@@ -193,7 +193,7 @@ def _gallery(page: HtmlPage) -> Iterator[_Named]:
             yield max(names, key=lambda named: named.width or _size_in(named.address, _ORIGINAL_PX))
 
 
-def _sizes_of(page: HtmlPage, element: Element) -> Iterator[_Named]:
+def _sizes_of(page: HtmlPage, element: Element) -> Iterator[_SizedUrl]:
     """Yield the URLs of one <img> at all its sizes."""
     n_better = 0
     for n_better, named in enumerate(_better_sizes(page, element), start=1):  # noqa: B007 - counts
@@ -201,10 +201,10 @@ def _sizes_of(page: HtmlPage, element: Element) -> Iterator[_Named]:
     src = element.get("src")
     if src and not src.startswith("data:"):
         # With other sizes present, src is the fallback.
-        yield _Named(src, _pixels(element.get("width")) or (1 if n_better else 0))
+        yield _SizedUrl(src, _pixels(element.get("width")) or (1 if n_better else 0))
 
 
-def _better_sizes(page: HtmlPage, element: Element) -> Iterator[_Named]:
+def _better_sizes(page: HtmlPage, element: Element) -> Iterator[_SizedUrl]:
     for name, value in element.attrib.items():
         if name.startswith("data-") and not name.endswith("srcset"):
             yield from _in_data(name, value.strip())
@@ -217,22 +217,22 @@ def _better_sizes(page: HtmlPage, element: Element) -> Iterator[_Named]:
             yield from _srcset(source.get("srcset") or source.get("data-srcset"))
     *_, parent = page.around(picture or element, 2)
     if parent.tag == "a" and _EXTENSION.search(parent.get("href")):
-        yield _Named(parent.get("href"), 1200)
+        yield _SizedUrl(parent.get("href"), 1200)
 
 
-def _in_data(name: str, value: str) -> Iterator[_Named]:
+def _in_data(name: str, value: str) -> Iterator[_SizedUrl]:
     """Yield the URLs in a data attribute: one URL, or a JSON object of URLs with sizes."""
     if value.startswith("{"):
         yield from _sizes_in_json(value[:_MAX_JSON])
     elif _is_address(value) and ("src" in name or _EXTENSION.search(value)):
-        yield _Named(value, 3_000 if _MAGNIFIED.search(name) else 100 if _REDUCED.search(name) else 0)
+        yield _SizedUrl(value, 3_000 if _MAGNIFIED.search(name) else 100 if _REDUCED.search(name) else 0)
 
 
 def _is_address(value: str) -> bool:
     return 1 < len(value) < 2_000 and not _SPACE.search(value) and not value.startswith("data:")
 
 
-def _sizes_in_json(text: str) -> Iterator[_Named]:
+def _sizes_in_json(text: str) -> Iterator[_SizedUrl]:
     try:
         sizes = json.loads(text)
     except (ValueError, RecursionError):
@@ -240,15 +240,15 @@ def _sizes_in_json(text: str) -> Iterator[_Named]:
     for address, sides in islice(sizes.items(), 20) if isinstance(sizes, dict) else ():
         side = max((one for one in sides if isinstance(one, int)), default=0) if isinstance(sides, list) else 0
         if address.startswith(("http", "/")):
-            yield _Named(address, side)
+            yield _SizedUrl(address, side)
 
 
-def _srcset(text: str) -> Iterator[_Named]:
+def _srcset(text: str) -> Iterator[_SizedUrl]:
     """Yield the URLs of a srcset; `2x` counts as 800 pixels."""
     for candidate in islice(re.finditer(r"(\S+[^\s,])\s*(?:([0-9.]{1,8})([wx]))?\s*(?:,|$)", text[:20_000]), 30):
         address, number, unit = candidate.groups()
         value = float(number) if number and number.count(".") < 2 and number != "." else 0.0
-        yield _Named(address, int(value if unit == "w" else 400 * value))
+        yield _SizedUrl(address, int(value if unit == "w" else 400 * value))
 
 
 def _pixels(text: str | None) -> int:
@@ -256,7 +256,7 @@ def _pixels(text: str | None) -> int:
     return int(found[1]) if found else 0
 
 
-def _likely(page: HtmlPage, element: Element, names: list[_Named]) -> float:
+def _likely(page: HtmlPage, element: Element, names: list[_SizedUrl]) -> float:
     """Score an image as product image by size, names and position; 0 excludes it."""
     area = element.area
     if area & (Area.UNSEEN | Area.ASIDE | Area.CHROME):
@@ -273,8 +273,10 @@ def _likely(page: HtmlPage, element: Element, names: list[_Named]) -> float:
     numbers = re.findall(r"[0-9]{5,}", page.url.partition("?")[0])
     score += 1.5 if any(number in named.address for number in numbers for named in names) else 0.0
     score -= 1.0 if area & Area.HIDDEN else 0.0
-    said = frozenset().union(*(words_of(one) for one in page.around(element, 4)))
-    score += min(2.0, 0.7 * len(said & _GALLERY_WORDS)) - (1.0 if said & {"thumb", "thumbs", "thumbnail"} else 0.0)
+    container_words = frozenset().union(*(words_of(one) for one in page.around(element, 4)))
+    score += min(2.0, 0.7 * len(container_words & _GALLERY_WORDS)) - (
+        1.0 if container_words & {"thumb", "thumbs", "thumbnail"} else 0.0
+    )
     words = set(re.findall(r"\w+", element.get("alt")[:300].lower()))
     title = set(re.findall(r"\w+", page.title.lower()))
     score += 3.0 * len(words & title) / len(title | words) if words and title else 0.0

@@ -97,11 +97,11 @@ def _has_own_marks(page: HtmlPage) -> bool:
 
 
 def _own_images(page: HtmlPage) -> tuple[tuple[str, ...], ImageSource]:
-    ways: tuple[tuple[ImageSource, Iterator[str]], ...] = (
+    candidates: tuple[tuple[ImageSource, Iterator[str]], ...] = (
         ("script", _script_references(page)),
         ("carousel", _carousel_references(page)),
     )
-    for source, found in ways:
+    for source, found in candidates:
         originals = (original_url(reference, page.url) for reference in found)
         if image_urls := tuple(dict.fromkeys(one for one in originals if one)):
             return image_urls, source

@@ -121,9 +121,9 @@ def buy_buttons(page: HtmlPage) -> list[int]:
         attributes = element.attrib
         if element.tag in ("div", "span") and attributes.get("role") != "button" and "btn" not in element.get("class"):
             continue
-        said = " ".join(attributes[name][:100] for name in _BUTTON_NAMES if name in attributes)
+        button_names = " ".join(attributes[name][:100] for name in _BUTTON_NAMES if name in attributes)
         text = joined_text(page, element, 60) if element.tag != "form" else ""
-        if _BUY.search(f"{said} {text}"):
+        if _BUY.search(f"{button_names} {text}"):
             found.append(element.place)
     return sorted(found)
 
@@ -214,16 +214,16 @@ def _shape(page: HtmlPage, element: Element) -> str:
 
 
 def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | None:
-    said, element = unit.text[unit.start : unit.end], unit.element
+    amount_text, element = unit.text[unit.start : unit.end], unit.element
     named = _name_score(page, element)
     others = [one.end() for one in amounts_in(unit.text[: unit.start])]
     before, after = unit.text[max([0, *others]) : unit.start], unit.text[unit.end :]
-    beside = f"{before[-6:]} {after[:6]}"
-    amount = amount_of(said, currency_in(beside))
+    adjacent = f"{before[-6:]} {after[:6]}"
+    amount = amount_of(amount_text, currency_in(adjacent))
     if amount is None:
         return None
-    is_signed = has_sign(beside)
-    score = named + (2.5 if is_signed else 0.0) + (0.5 if _DECIMALS.search(said) else 0.0)
+    is_signed = has_sign(adjacent)
+    score = named + (2.5 if is_signed else 0.0) + (0.5 if _DECIMALS.search(amount_text) else 0.0)
     score -= 0.0 if is_signed or named > 1.5 else 4.0
     score -= 0.0 if unit.is_whole else 2.0
     if page.title_at >= 0 and page.title_at <= element.place < page.elements[page.title_at].end:
@@ -234,13 +234,13 @@ def _rated(page: HtmlPage, unit: _Unit, buttons: list[int]) -> VisiblePrice | No
     score += 1.5 if _LARGE.search(element.get("style")[:400]) else 0.0
     score -= sum(penalty for area, penalty in _PENALTIES if element.area & area)
     score += _nearness(page, element, buttons)
-    return VisiblePrice(amount, currency_in(beside), score, element.place)
+    return VisiblePrice(amount, currency_in(adjacent), score, element.place)
 
 
 def _name_score(page: HtmlPage, element: Element) -> float:
     """Score the class and id names of an element and its ancestors, nearest first."""
     score, weight = 0.0, 1.0
-    said_price = False
+    has_price_word = False
     for one in page.around(element, 4):
         words = words_of(one)
         if one.get("itemprop") in ("price", "lowPrice"):
@@ -248,9 +248,9 @@ def _name_score(page: HtmlPage, element: Element) -> float:
         is_price = bool(words & _PRICE_WORDS)
         if words & _OTHER_WORDS or (words & _MAYBE_OTHER_WORDS and not is_price):
             score -= 4.0 * weight
-        elif is_price and not said_price:
+        elif is_price and not has_price_word:
             score += 3.0 * weight
-            said_price = True
+            has_price_word = True
         if words & _OLD_WORDS and not words & _NEW_WORDS:
             score -= 3.5 * weight
         if words & _NEW_WORDS and words & _PRICE_WORDS:
