@@ -297,7 +297,7 @@ def test_a_run_that_is_absent_or_interrupted_is_an_error(small):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"drop_layers": 4}, "4 language layers"),
+        ({"drop_layers": 4}, "of its 4 language layers, the model needs 1"),
         ({"drop_layers": -1}, "negative"),
         ({"drop_layers": 1, "evaluate": False}, "chooses the layers on val"),
         ({"quantize": "4bit", "dtype": "float32"}, "leave --dtype out"),

@@ -6,11 +6,12 @@ from torch.nn import functional
 from transformers import AutoModelForImageTextToText
 
 from skincare import images
-from skincare.exporting.layer_pruning import block_influences, drop_layers, least_influential
+from skincare.exporting.layer_pruning import block_influences, drop_layers, least_influential, n_fixed_layers
 from skincare.inference.classifier import Classifier
 from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL, Layout
 from tests.dataset_helpers import write_dataset_files
+from tests.family_models import MODEL_TYPES, write_family_model
 
 
 @torch.no_grad()
@@ -72,3 +73,24 @@ def test_layers_that_do_not_exist_and_all_layers_cannot_be_dropped(tiny_model, d
 
 def test_the_least_influential_layers_come_first():
     assert least_influential([0.4, 0.1, 0.3, 0.1], 3) == [3, 1, 2]
+    assert least_influential([0.4, 0.1, 0.3, 0.1], 3, n_fixed=2) == [3, 2]
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_pruned_model_of_every_family_scores_labels_as_after_loading(tmp_path, model_type):
+    examples = write_dataset_files(Layout(tmp_path), {"val": 2})["val"]
+    source = write_family_model(model_type, tmp_path / "model")
+    classifier = Classifier.load(source, skincare_labels(), tmp_path)
+    model = classifier.network.model
+    n_fixed = n_fixed_layers(model.config)
+    assert n_fixed == (2 if model_type == "qwen3_vl" else 0)
+    influences = block_influences(classifier, examples)
+    assert all(0 < one < 2 for one in influences)
+    drop_layers(model, least_influential(influences, 1, n_fixed))
+    current = Classifier(classifier.network, classifier.encoder, tmp_path)
+    expected = current.predict(examples, "val", current.decoder("rank"))
+    model.save_pretrained(source)
+    loaded = Classifier.load(source, skincare_labels(), tmp_path)
+    assert len(loaded.network.model.model.language_model.layers) == 3
+    found = loaded.predict(examples, "val", loaded.decoder("rank"))
+    assert [one.log_probabilities for one in found] == [one.log_probabilities for one in expected]

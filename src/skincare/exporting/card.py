@@ -39,7 +39,7 @@ def _metadata(run: SourceRun, record: dict[str, Any]) -> ModelCardData:
         license=licence_of(run.base_model),
         library_name="transformers",
         pipeline_tag="image-text-to-text",
-        tags=["image-classification", *run.labels.domain.split()],
+        tags=[record["model_type"], "image-classification", *run.labels.domain.split()],
         model_name=record["name"],
     )
 

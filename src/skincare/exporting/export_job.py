@@ -13,6 +13,7 @@ from skincare.errors import StageError
 from skincare.exporting import card, checkpoints, evaluation
 from skincare.exporting.checkpoints import Quantisation, WeightDtype
 from skincare.exporting.evaluation import Evaluation
+from skincare.exporting.layer_pruning import n_fixed_layers
 from skincare.exporting.pruning_experiment import PruningExperiment, prune_stepwise
 from skincare.exporting.source_run import SourceRun
 from skincare.files import write_json, write_text
@@ -66,9 +67,12 @@ class ExportJob:
 
     def check(self, parent: Path) -> None:
         """Raise StageError before anything is loaded if the export cannot succeed."""
-        n_layers = load_config(self.run.folder).text_config.num_hidden_layers
-        if self.options.n_dropped >= n_layers:
-            raise StageError(f"--drop-layers {self.options.n_dropped}: the model has {n_layers} language layers")
+        config = load_config(self.run.folder)
+        n_layers, n_fixed = config.text_config.num_hidden_layers, max(1, n_fixed_layers(config))
+        if self.options.n_dropped > n_layers - n_fixed:
+            raise StageError(
+                f"--drop-layers {self.options.n_dropped}: of its {n_layers} language layers, the model needs {n_fixed}"
+            )
         if bits := checkpoints.n_bits(self.options.quantisation):
             bitsandbytes_config(bits)
         checkpoints.check_disk(self.run, parent, self.options.dtype, self.options.quantisation)
@@ -116,6 +120,7 @@ class ExportJob:
             "run": self.run.name,
             "source": checkpoint_hashes(self.run.folder),
             "base_model": self.run.base_model,
+            "model_type": config.model_type,
             "format": self.options.format,
             "quantisation": self.options.quantisation,
             "n_layers": config.text_config.num_hidden_layers,

@@ -59,9 +59,17 @@ def _similarities(layers: nn.ModuleList, is_token: torch.Tensor) -> Iterator[lis
             handle.remove()
 
 
-def least_influential(influences: Sequence[float], n: int) -> list[int]:
-    """Return the positions of the `n` layers of least influence, the least first; of equals the later one first."""
-    return sorted(range(len(influences)), key=lambda i: (influences[i], -i))[:n]
+def n_fixed_layers(config: Any) -> int:
+    """Return how many layers at the start cannot be dropped: Qwen3-VL adds vision features to their outputs."""
+    return len(getattr(config.vision_config, "deepstack_visual_indexes", ()))
+
+
+def least_influential(influences: Sequence[float], n: int, n_fixed: int = 0) -> list[int]:
+    """Return the positions of the `n` layers of least influence, the least first; of equals the later one first.
+
+    The first `n_fixed` layers are never among them.
+    """
+    return sorted(range(n_fixed, len(influences)), key=lambda i: (influences[i], -i))[:n]
 
 
 def drop_layers(model: Any, dropped: Collection[int]) -> None:

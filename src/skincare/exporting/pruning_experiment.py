@@ -9,7 +9,7 @@ from tqdm import tqdm
 from skincare.dataset.chat import Example
 from skincare.evaluation import comparison
 from skincare.exporting import evaluation
-from skincare.exporting.layer_pruning import block_influences, drop_layers, least_influential
+from skincare.exporting.layer_pruning import block_influences, drop_layers, least_influential, n_fixed_layers
 from skincare.inference.classifier import Classifier
 from skincare.modeling.freezing import count
 
@@ -57,7 +57,7 @@ def prune_stepwise(
     current = Classifier(classifier.network, classifier.encoder, classifier.features.files, batch_size=batch_size)
     model, decoder = current.network.model, current.decoder(evaluation.default_decoder(current))
     influences = block_influences(current, examples, batch_size)
-    order = least_influential(influences, n_layers)
+    order = least_influential(influences, n_layers, n_fixed_layers(model.config))
     kept, rows, full = list(range(len(influences))), [], None
     for n_dropped in tqdm(range(n_layers + 1), "dropped layers", unit="model", disable=None):
         if n_dropped:
