@@ -42,6 +42,8 @@ _LABELS: Final = {
     "fused": "Model and reader fused",
     "name": "The product's name in the catalogue alone",
 }
+# As in a run's confidence.json.
+_ERROR_RATES: Final = (0.05, 0.1, 0.2, 0.3)
 _INTERVAL: Final = ("accuracy", "accuracy_low", "accuracy_high")
 # Pairs (before, after), on the same images.
 _COMPARED: Final = (("reader", "model"), ("model", "fused"), ("reader", "fused"), ("reader", "name"))
@@ -90,7 +92,10 @@ def run(config: Config, layout: Layout) -> Summary:
     results = _results(predicted, val, test, fused, labels)
     reader.save(folder / fusion.READER_FOLDER)
     labels.write(folder / fusion.READER_FOLDER)
-    fusion.write(folder, weights, decoder=test.ranked[0].decoder, n_val=len(val.truths), ocr=_engine(texts))
+    fusion.write(
+        folder, weights, decoder=test.ranked[0].decoder, n_val=len(val.truths), ocr=_engine(texts),
+        wanted=_thresholds(weights, val),
+    )  # fmt: skip
     write_json(log / "fusion.json", {"run": name, "weights": vars(weights), **results})
     for row in results["rows"]:
         logger.info("%-45s %5.1f %% (%.1f to %.1f)", row["label"], *(100 * row[key] for key in _INTERVAL))
@@ -178,6 +183,13 @@ def _results(
             for name, table in bins.items()
         },
     }
+
+
+def _thresholds(weights: fusion.Fusion, val: _SplitTables) -> list[dict[str, float | None]]:
+    """Return the abstention threshold for each accepted error rate, chosen on val; None where none qualifies."""
+    fused = fusion.fuse(weights, val.model, val.reader, val.is_read)
+    chosen = {risk: calibration.threshold_for_risk(*calibration.top1(fused, val.truths), risk) for risk in _ERROR_RATES}
+    return [{"wanted_risk": risk, "threshold": one.threshold if one else None} for risk, one in chosen.items()]
 
 
 def _engine(texts: Mapping[str, PackText]) -> str:

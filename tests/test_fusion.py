@@ -247,6 +247,8 @@ def test_predict_uses_the_fusion_and_marks_unread_images(layout, monkeypatch, ca
         classifier = Classifier.load(folder, skincare_labels(), folder)
         return fused_predictor.FusedPredictor(classifier, FakePacks(*texts)).predict(inputs)
 
+    rates = [one["wanted_risk"] for one in fusion.read(folder)[1]["wanted"]]
+    assert rates == [0.05, 0.1, 0.2, 0.3]
     read, broken = row("NOOR", "Clay Mask")
     unread, _ = row()
     assert (read.status, unread.status, broken.status) == ("fused", "model", "unreadable")
