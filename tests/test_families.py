@@ -27,7 +27,6 @@ PARTS = {
     "reference": Trainable(),
     "two": Trainable(2, True, 2),
     "merger": Trainable(0, True, 0),
-    "language": Trainable(0, False, 1),
     "everything": Trainable(everything=True),
 }
 

@@ -51,7 +51,7 @@ SHAPES = {
     "qwen2_5_vl": (3_754_622_976, 19_702_200 + 36_708_608 + 77_076_992, 29),
     "qwen3_vl": (2_127_532_032, 12_596_224 + 25_174_016 + 50_336_000, 29),
 }
-PUBLISHED = [(name, model_type) for model_type, one in FAMILIES.items() for name in sorted(one.published.names)]
+PUBLISHED = [(min(one.published.names), model_type) for model_type, one in FAMILIES.items()]
 
 
 @pytest.mark.parametrize("model_type", SHAPES)

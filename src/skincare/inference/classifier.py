@@ -59,7 +59,7 @@ class DecodedImage:
 
 
 class Classifier:
-    """A Qwen2-VL that classifies images. It predicts `batch_size` images per pass, fewer once memory has run out."""
+    """A model that classifies images. It predicts `batch_size` images per pass, fewer once memory has run out."""
 
     def __init__(
         self, network: CachedQwen2VL, encoder: PromptEncoder, files: ImageFiles | Path, *,
