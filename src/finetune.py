@@ -7,6 +7,7 @@ plots/{lr,val_*,cm_epoch_N,cm_after_training,confidence}.png (during a run in lo
 Command: python src/finetune.py [--recipe NAME] [--resume]
          python src/finetune.py --run NAME --overwrite   (the finished run is kept until the new one is tested)
          python src/finetune.py --dataset s3://bucket/skincare   (from shards of export_dataset.py)
+         python src/finetune.py --max-minutes 230 --resume   (for a job queue: saves its state, exits with 75)
          python src/finetune.py --plan --vram-gb 16   (memory and batch size, without loading weights or a hub)
 Time: about a minute for the embedded sample on two cores.
 """
@@ -26,7 +27,10 @@ from skincare.training.run_folders import ExistingRunPolicy
 from skincare.training.run_settings import RunSettings
 
 if TYPE_CHECKING:
-    from skincare.training.loop import EpochResult
+    from skincare.training.distributed import World
+    from skincare.training.epoch_results import EpochResult
+    from skincare.training.run_spec import RunSpec
+    from skincare.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,8 @@ class Config(RunSettings, stage.StageConfig):
     """Discard the checkpoints of an interrupted run of this name."""
     overwrite: bool = False
     """Replace a finished run of this name, once this one is finished."""
+    max_minutes: float | None = None
+    """Wall-clock limit: after the next step the state is saved and the stage exits with 75, to continue by --resume."""
     list_recipes: bool = False
     """Show the recipes and exit."""
     plan: bool = False
@@ -81,29 +87,59 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _train(config: Config, layout: Layout, policy: ExistingRunPolicy) -> Summary:
-    """Train, select the best epoch, export it, evaluate it on test."""
+    """Lock the run's name, train, export the best epoch and evaluate it on test."""
     # Importing torch, transformers and peft takes seconds, which --help must not wait for.
-    from skincare.evaluation import metrics
-    from skincare.training import distributed, run_spec, tracking, training_run
-    from skincare.training.run_outputs import RunOutputs
+    from skincare.training import distributed, run_lock, run_spec, training_run
+    from skincare.training.stopping import StopRequest, TimeLimitError
 
+    stop = StopRequest(config.max_minutes)
     world = distributed.connect()
     training_run.check_requirements(config, run_spec.recipe_with_overrides(config.recipe, config))
     spec = run_spec.make_spec(config, config.recipe, config.seed, run_spec.read_data(config, layout))
-    choice = [run_folders.choose(layout, config.run, config.recipe, config.seed, policy)] if world.is_writer else []
-    folders = world.gather(choice)[0]
-    logger.info("run %s", folders.name)
-    trainer = training_run.prepare(spec, layout, folders.working_name, world)
+    if not world.is_writer:
+        return _train_with_others(config, layout, spec, world, stop)
+    name = run_folders.choose_name(layout, config.run, config.recipe, config.seed, policy)
+    with run_lock.locked(layout.run_lock(name), name):
+        folders = run_folders.choose(layout, name, config.recipe, config.seed, policy)
+        logger.info("run %s", folders.name)
+        world.gather([folders])
+        try:
+            return _train_and_test(config, layout, folders, spec, world, stop, policy)
+        except TimeLimitError as limit:
+            raise TimeLimitError(f"{limit}; {config.resume_hint(layout)}") from None
+
+
+def _train_with_others(config: Config, layout: Layout, spec: "RunSpec", world: "World", stop: "StopRequest") -> Summary:
+    """Train in a process that writes no files."""
+    from skincare.training import training_run
+
+    nothing: list[run_folders.RunFolders] = []
+    folders = world.gather(nothing)[0]
+    trainer = training_run.prepare(spec, layout, folders.working_name, world, stop, resumes=config.resume)
+    world.barrier()
+    if config.resume:
+        trainer.resume(config.micro_batch_size)
+    trainer.run(lambda _: None)
+    world.barrier()
+    return Summary(headline="the first process has written the results")
+
+
+def _train_and_test(
+    config: Config, layout: Layout, folders: run_folders.RunFolders, spec: "RunSpec", world: "World",
+    stop: "StopRequest", policy: ExistingRunPolicy,
+) -> Summary:  # fmt: skip
+    """Train in the process that writes the files, export the best epoch and evaluate it on test."""
+    from skincare.evaluation import metrics
+    from skincare.training import tracking, training_run
+    from skincare.training.run_outputs import RunOutputs
+
+    trainer = training_run.prepare(spec, layout, folders.working_name, world, stop, resumes=config.resume)
     # Only now, when the new run is able to start, may an unfinished one be removed.
-    if world.is_writer and policy in ("restart", "overwrite"):
+    if policy in ("restart", "overwrite"):
         run_folders.clear(layout, folders)
     world.barrier()
     if config.resume and not trainer.resume(config.micro_batch_size):
         logger.info("no checkpoint to resume from: starting at the beginning")
-    if not world.is_writer:
-        trainer.run(lambda _: None)
-        world.barrier()
-        return Summary(headline="the first process has written the results")
     outputs, previous_id = RunOutputs(layout, folders), trainer.progress.tracking_id
     tracker = tracking.make_tracker(config.wandb_project, folders.name, to_plain(config), layout, previous_id)
     trainer.progress.tracking_id = tracker.run_id or previous_id

@@ -20,7 +20,8 @@ def main(root: str, out: str, n_images: str) -> None:
 
     world = distributed.connect()
     training = make_training(Layout(Path(root)), 2, world=world)
-    loss = world.sum_scalar(training._compute_gradients(training.train[: int(n_images)]))
+    record = training._compute_gradients(training.train[: int(n_images)])
+    loss = world.sum_scalar(record.loss_parts.sum().item())
     world.sum_gradients(training.parameters.values())
     if world.is_writer:
         gradients = {name: parameter.grad for name, parameter in training.parameters.items()}

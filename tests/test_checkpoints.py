@@ -1,10 +1,13 @@
 """Checkpoints are complete before they have their name, and the older one is removed only then."""
 
+import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from skincare.errors import StageError
 from skincare.training import checkpoints
@@ -81,3 +84,48 @@ def test_every_file_is_synced_before_the_checkpoint_has_its_name(tmp_path, run, 
     monkeypatch.setattr(Path, "rename", record_rename)
     save(tmp_path, run, 1)
     assert calls == [True]
+
+
+NO_SPACE = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SafetensorError("I/O error: No space left on device")]
+
+
+@pytest.mark.parametrize("error", NO_SPACE, ids=["OSError", "SafetensorError"])
+@pytest.mark.parametrize("place", ["save_file", "write_json", "fsync"])
+def test_a_full_disk_keeps_the_last_good_state_and_says_what_to_do(tmp_path, run, monkeypatch, place, error):
+    save(tmp_path, run, 1)
+
+    def refuse(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*((os, "fsync") if place == "fsync" else (checkpoints, place)), refuse)
+        with pytest.raises(StageError, match=r"(?s)cannot be written.*No space left.*free.*last-0000-0000001 is"):
+            save(tmp_path, run, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["last-0000-0000001"], "the partial files are removed"
+    parameters = {"a.weight": torch.nn.Parameter(torch.zeros(3))}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
+    state = checkpoints.latest_state(tmp_path, "last")
+    assert checkpoints.load_state(state, parameters, optimizer, {"seed": 0}).step == 1
+
+
+def test_a_file_that_the_system_cuts_off_keeps_the_last_good_state(tmp_path, run):
+    """The write itself fails, as on a full disk: files may not be longer than 64 bytes."""
+    save(tmp_path, run, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(StageError, match="cannot be written"):
+            save(tmp_path, run, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["last-0000-0000001"]
+
+
+def test_a_state_of_another_run_is_rejected_without_reading_tensors(tmp_path, run):
+    checkpoints.check_resumable(tmp_path, {"seed": 1})
+    save(tmp_path, run, 1)
+    for file in tmp_path.glob("last-*/*.safetensors"):
+        file.unlink()
+    checkpoints.check_resumable(tmp_path, {"seed": 0})
+    with pytest.raises(StageError, match="other seed 0, now 1"):
+        checkpoints.check_resumable(tmp_path, {"seed": 1})

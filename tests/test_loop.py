@@ -11,6 +11,7 @@ from skincare.evaluation import metrics
 from skincare.paths import Layout
 from skincare.training import loop
 from skincare.training.loop import Trainer
+from skincare.training.step_records import StepRecord
 from tests.dataset_helpers import write_dataset_files
 from tests.test_accumulation import make_training
 
@@ -45,8 +46,8 @@ def test_gradients_are_clipped_and_the_norm_is_that_before(trainer, monkeypatch)
     trainer._compute_gradients(trainer.train[:4])
     unclipped = total_norm(trainer)
     monkeypatch.setattr(trainer, "recipe", dataclasses.replace(trainer.recipe, max_grad_norm=unclipped / 8))
-    _, grad_norm = trainer._step(trainer.train[:4])
-    assert grad_norm == pytest.approx(unclipped, rel=1e-4)
+    trainer._step(trainer.train[:4])
+    assert trainer.progress.grad_norm_sum == pytest.approx(unclipped, rel=1e-4)
     assert total_norm(trainer) == pytest.approx(unclipped / 8, rel=1e-3)
 
 
@@ -66,7 +67,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(trainer, mo
     def gradients(_):
         for parameter in trainer.parameters.values():
             parameter.grad = torch.full_like(parameter, value)
-        return 1.0
+        return StepRecord(0, 0, 0.1)
 
     monkeypatch.setattr(trainer, "_compute_gradients", gradients)
     with pytest.raises(StageError, match="Step 0: the gradient is not finite"):
@@ -101,7 +102,7 @@ def finish_epochs(trainer, monkeypatch, results):
     for accuracy, loss in results:
         monkeypatch.setattr(trainer.classifier, "total_loss", lambda *_, loss=loss: loss * len(trainer.val))
         monkeypatch.setattr(
-            loop.metrics, "score", lambda *given, a=accuracy: dataclasses.replace(real_scores(*given), accuracy=a)
+            metrics, "score", lambda *given, a=accuracy: dataclasses.replace(real_scores(*given), accuracy=a)
         )
         are_best.append(trainer._finish_epoch().is_best)
         trainer.progress.epoch += 1
@@ -139,7 +140,12 @@ def test_a_checkpoint_is_written_every_so_many_steps(trainer, monkeypatch):
     steps = []
     monkeypatch.setattr(trainer, "execution", loop.ExecutionSettings(save_every_steps=2))
     monkeypatch.setattr(trainer, "n_steps_per_epoch", 5)
-    monkeypatch.setattr(trainer, "_step", lambda _: (1.0, 1.0))
+
+    def step(_):
+        trainer.progress.step += 1
+        trainer.progress.step_in_epoch += 1
+
+    monkeypatch.setattr(trainer, "_step", step)
     monkeypatch.setattr(Trainer, "_save", lambda self, kind: steps.append((kind, self.progress.step)))
     trainer._train_epoch(SimpleNamespace(update=lambda: None, set_postfix=lambda **_: None))
     assert steps == [("last", 2), ("last", 4)]

@@ -158,6 +158,10 @@ class Layout:
         """Return the folder of histories and predictions of one training run."""
         return self.root / "log" / "finetune" / run
 
+    def run_lock(self, run: str) -> Path:
+        """Return the file that a process locks while it trains a run; outside the run's folders, which may move."""
+        return self.root / "log" / "finetune" / ".locks" / f"{run}.json"
+
     def finetuned_model(self, run: str) -> Path:
         """Return the folder of one run's exported model."""
         return self.root / "models" / "finetuned" / run

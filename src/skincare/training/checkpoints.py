@@ -57,17 +57,23 @@ def save_state(
     states = _on_cpu(_optimizer_tensors(parameters, optimizer), keep=is_writer)
     if not is_writer:
         return
-    building, final = folder / f".{kind}.part", folder / f"{kind}-{progress.epoch:04d}-{progress.step_in_epoch:07d}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    save_file(trained, building / "trained.safetensors")
-    save_file(states, building / "optimizer.safetensors")
+    building, final = folder / f".{kind}.part", folder / state_name(kind, progress)
     plain = asdict(progress) | {"best_loss": None if progress.best_loss == float("inf") else progress.best_loss}
-    write_json(building / "progress.json", {"progress": plain, "identity": dict(identity)})
-    # A name must mean complete content even after a power failure, since the older checkpoint is removed.
-    for path in building.glob("*.safetensors"):
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        save_file(trained, building / "trained.safetensors")
+        save_file(states, building / "optimizer.safetensors")
+        write_json(building / "progress.json", {"progress": plain, "identity": dict(identity)})
+        # A name must mean complete content even after a power failure, since the older checkpoint is removed.
+        for path in building.glob("*.safetensors"):
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise _not_saved(
+            folder, kind, sum(one.nbytes for one in (*trained.values(), *states.values())), error
+        ) from error
     shutil.rmtree(final, ignore_errors=True)  # the same state, left by a run that was killed after the rename
     building.rename(final)
     for older in folder.glob(f"{kind}-*"):
@@ -75,9 +81,31 @@ def save_state(
             shutil.rmtree(older)
 
 
+def state_name(kind: str, progress: Progress) -> str:
+    """Return the folder name of a checkpoint."""
+    return f"{kind}-{progress.epoch:04d}-{progress.step_in_epoch:07d}"
+
+
+def _not_saved(folder: Path, kind: str, n_bytes: int, error: Exception) -> StageError:
+    """Return the error of a checkpoint that could not be written, with what was kept and how to continue."""
+    newest = latest_state(folder, kind)
+    kept = f"{newest.name} is kept: make space and continue with --resume" if newest else "No earlier one exists"
+    free = f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free" if folder.is_dir() else "the folder is missing"
+    return StageError(
+        f"{folder}: the checkpoint of {n_bytes / 1e6:,.1f} MB cannot be written ({error}); {free}. {kept}."
+    )
+
+
 def latest_state(folder: Path, kind: str) -> Path | None:
     """Return the newest complete checkpoint of a kind (`last` or `best`), or None."""
     return max(folder.glob(f"{kind}-*"), default=None)
+
+
+def check_resumable(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise StageError if the newest checkpoint was written by a run with another `identity`; reads no tensors."""
+    newest = latest_state(folder, "last")
+    if newest is not None:
+        _check_identity(newest, _read_progress(newest)["identity"], identity)
 
 
 def load_state(
@@ -87,23 +115,35 @@ def load_state(
 
     Raises StageError if it is damaged or was written by a run with another `identity`.
     """
+    saved = _read_progress(folder)
+    _check_identity(folder, saved["identity"], identity)
     try:
-        saved = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         trained = load_file(folder / "trained.safetensors")
         tensors = load_file(folder / "optimizer.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise StageError(f"{folder}: the checkpoint cannot be read ({error})") from error
-    if changed := run_identity.differences(saved["identity"], identity):
-        raise StageError(
-            f"{folder}: was written with other {', '.join(changed)}. "
-            "Resume with the same settings, or choose another --run."
-        )
     for name, parameter in parameters.items():
         copy_full_tensor(trained[name], parameter)
     _restore_optimizer(parameters, optimizer, tensors)
     progress = Progress(**saved["progress"])
     progress.best_loss = float("inf") if progress.best_loss is None else progress.best_loss
     return progress
+
+
+def _read_progress(folder: Path) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{folder}: the checkpoint cannot be read ({error})") from error
+    return saved
+
+
+def _check_identity(folder: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    if changed := run_identity.differences(saved, identity):
+        raise StageError(
+            f"{folder}: was written with other {', '.join(changed)}. "
+            "Resume with the same settings, or choose another --run."
+        )
 
 
 def trained_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

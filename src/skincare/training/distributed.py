@@ -24,6 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from skincare.errors import StageError
 from skincare.modeling import vision_tower
 from skincare.modeling.qwen2vl import CachedQwen2VL
 
@@ -34,6 +35,8 @@ Item = TypeVar("Item")
 # Other processes wait while the writer fills the image cache, exports and tests; the backends' default of 10 to 30
 # minutes would end a run with many images. If a process dies, the launcher terminates the others at once.
 _BARRIER_TIMEOUT: Final = timedelta(days=2)
+
+_FAILURE_KEY: Final = "skincare/failure"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class World:
         parts: list[Any] = [None] * self.size
         distributed.all_gather_object(parts, list(items))
         return [item for part in parts for item in part]
+
+    @contextmanager
+    def sharing_failure(self) -> Iterator[None]:
+        """Raise the StageError of one process in all of them."""
+        yield
 
     def barrier(self) -> None:
         """Wait until all processes have called this."""
@@ -147,6 +155,24 @@ class ShardedWorld(World):
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Do nothing: the backward pass has summed the gradients."""
+
+    @contextmanager
+    def sharing_failure(self) -> Iterator[None]:
+        """Raise the StageError of one process in all of them.
+
+        A process that leaves a pass ends the collectives in which the others wait, with a RuntimeError about its
+        connection. They find the reason in the store by which the processes have met.
+        """
+        store = distributed.distributed_c10d._get_default_store()
+        try:
+            yield
+        except StageError as error:
+            store.set(_FAILURE_KEY, f"process {self.rank + 1} of {self.size}: {error}")
+            raise
+        except RuntimeError as error:
+            if not store.check([_FAILURE_KEY]):
+                raise
+            raise StageError(store.get(_FAILURE_KEY).decode()) from error
 
 
 def connect() -> World:

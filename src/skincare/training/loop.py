@@ -7,7 +7,8 @@ resumed from a checkpoint repeats the remaining steps exactly.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,18 +18,18 @@ from tqdm import tqdm
 
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
-from skincare.evaluation import metrics
-from skincare.evaluation.metrics import Scores
 from skincare.inference.classifier import Classifier
-from skincare.inference.predictions import Prediction
 from skincare.modeling.out_of_memory import explained, halving
 from skincare.modeling.settings import DecoderName
-from skincare.tables import HistoryRow
 from skincare.training import checkpoints, optimizers, preflight, sampling
 from skincare.training.checkpoints import Progress
 from skincare.training.distributed import World, full_tensor
+from skincare.training.epoch_results import EpochResult, Evaluation, evaluate, history_row
+from skincare.training.execution import ExecutionSettings, TrainerFolders
 from skincare.training.optimizer_step import TRAIN_LESS, OptimizerStepper
 from skincare.training.run_spec import RunSpec
+from skincare.training.step_records import StepRecord, StepRecords
+from skincare.training.stopping import StopRequest, TimeLimitError
 from skincare.training.training_loss import TrainingLoss
 
 logger = logging.getLogger(__name__)
@@ -38,31 +39,13 @@ Result = TypeVar("Result")
 _FEWER_ACTIVATIONS: Final = f"use --gradient-checkpointing True, fewer --max-tokens or {TRAIN_LESS}"
 
 
-@dataclass(frozen=True)
-class ExecutionSettings:
-    """Settings that affect speed and memory of a run, but not what it learns."""
-
-    micro_batch_size: int = 4
-    eval_batch_size: int = 16
-    save_every_steps: int = 200
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """The results of an epoch on val."""
-
-    row: HistoryRow
-    scores: Scores
-    predictions: list[Prediction]
-    is_best: bool
-
-
 class Trainer:
     """Trains `parameters` of a classifier on the training examples and selects the best epoch on val."""
 
     def __init__(
         self, classifier: Classifier, parameters: Mapping[str, torch.nn.Parameter], spec: RunSpec,
-        execution: ExecutionSettings, state_folder: Path, identity: Mapping[str, Any], world: World,
+        execution: ExecutionSettings, folders: TrainerFolders, identity: Mapping[str, Any], world: World,
+        stop: StopRequest | None = None,
     ) -> None:  # fmt: skip
         recipe = spec.recipe
         self.world = world
@@ -73,7 +56,8 @@ class Trainer:
         self.train = sorted(spec.data.train, key=lambda example: example.image_id)
         self.val = spec.data.val
         self.execution = execution
-        self.state_folder = state_folder
+        self.state_folder = folders.state
+        self.stop = stop or StopRequest()
         self.identity = identity
         # A trained head makes the predictions.
         self.decoder_name: DecoderName = "generate" if recipe.head == "none" else "head"
@@ -84,7 +68,9 @@ class Trainer:
             decays_everything=recipe.decays_everything,
         )  # fmt: skip
         self.loss = TrainingLoss(classifier, recipe, spec.seed, self.train)
-        self.stepper = OptimizerStepper(self.optimizer, parameters, state_folder, identity)
+        self.stepper = OptimizerStepper(self.optimizer, parameters, folders.state, identity)
+        self.non_finite_report = folders.log / "non_finite.json"
+        self.records = StepRecords(world, classifier.network.device, self.non_finite_report)
         self.categories = [one.category for one in self.train]
         self.n_steps_per_epoch = -(-len(self.train) // recipe.effective_batch_size)
 
@@ -111,7 +97,22 @@ class Trainer:
         return True
 
     def run(self, on_epoch: Callable[[EpochResult], None]) -> str:
-        """Train until `max_epochs` or early stopping; return the stop reason. `on_epoch` is called after each epoch."""
+        """Train until `max_epochs` or early stopping; return the stop reason. `on_epoch` is called after each epoch.
+
+        Raises KeyboardInterrupt after a signal, TimeLimitError at the time limit; the state is saved first.
+        """
+        with self.stop.handling_signals():
+            try:
+                # Several processes stop together, between two steps.
+                with self.stop.deferred() if self.world.size > 1 else nullcontext():
+                    return self._run(on_epoch)
+            except KeyboardInterrupt:
+                if self.world.size == 1:
+                    with self.stop.deferred():
+                        self._save_for_resume()
+                raise
+
+    def _run(self, on_epoch: Callable[[EpochResult], None]) -> str:
         progress = self.progress
         if not progress.history:
             on_epoch(self._finish_epoch())
@@ -119,9 +120,28 @@ class Trainer:
         with tqdm(total=total, initial=progress.step, unit="step", desc="training", disable=None) as bar:
             while progress.epoch < self.recipe.max_epochs and not self._is_patience_exhausted():
                 self._train_epoch(bar)
-                progress.epoch += 1
-                on_epoch(self._finish_epoch())
+                on_epoch(self._finish_epoch(n_completed=1))
         return "patience" if self._is_patience_exhausted() else "max_epochs"
+
+    def _stop_if_requested(self) -> None:
+        """End the run if any process has received a signal or reached the time limit."""
+        reasons = self.world.gather([self.stop.reason])
+        if not any(reasons):
+            return
+        self._save_for_resume()
+        if "signal" in reasons:
+            raise KeyboardInterrupt
+        progress = self.progress
+        raise TimeLimitError(
+            f"stopped by --max-minutes in epoch {progress.epoch + 1}, after step {progress.step} of at most "
+            f"{self.recipe.max_epochs * self.n_steps_per_epoch}; the state is saved"
+        )
+
+    def _save_for_resume(self) -> None:
+        """Save the state after the last completed step, unless it was saved there."""
+        newest = checkpoints.latest_state(self.state_folder, "last")
+        if self.progress.history and (newest is None or newest.name != checkpoints.state_name("last", self.progress)):
+            self._save("last")
 
     def best_state(self) -> Path:
         """Return the folder of the best epoch's checkpoint."""
@@ -158,30 +178,39 @@ class Trainer:
         progress, size = self.progress, self.recipe.effective_batch_size
         order = sampling.epoch_order(self.categories, self.recipe.imbalance, self.spec.seed, progress.epoch)
         while progress.step_in_epoch < self.n_steps_per_epoch:
-            started = time.perf_counter()
             first = progress.step_in_epoch * size
-            loss, grad_norm = self._step([self.train[i] for i in order[first : first + size]])
-            progress.step += 1
-            progress.step_in_epoch += 1
-            progress.loss_sum += loss
-            progress.grad_norm_sum += grad_norm
-            progress.epoch_seconds += time.perf_counter() - started
+            self._step([self.train[i] for i in order[first : first + size]])
             bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             if progress.step % self.execution.save_every_steps == 0:
                 self._save("last")
+            if self.records.is_read:
+                bar.set_postfix(loss=f"{self.records.last_loss:.3f}", refresh=False)
+                self._stop_if_requested()
 
-    def _step(self, examples: Sequence[Example]) -> tuple[float, float]:
-        """Take an optimizer step on the mean loss of `examples`; return loss and gradient norm before clipping."""
+    def _step(self, examples: Sequence[Example]) -> None:
+        """Take an optimizer step on the mean loss of `examples`; an interrupted step leaves nothing changed."""
+        started, progress = time.perf_counter(), self.progress
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.progress.step) * group["scale"]
-        loss = self.world.sum_scalar(self._compute_gradients(examples))
+            group["lr"] = self.learning_rate(progress.step) * group["scale"]
+        record = self._compute_gradients(examples)
         self.world.sum_gradients(self.parameters.values())
-        grad_norm = full_tensor(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
-        if not torch.isfinite(grad_norm):
-            raise StageError(f"Step {self.progress.step}: the gradient is not finite; use a lower learning rate")
-        self.stepper.step(self.progress.step)
-        return loss, grad_norm.item()
+        record.grad_norm = full_tensor(
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
+        )
+        with self.stop.deferred():
+            self.records.add(record)
+            if self.records.is_due:
+                self._read_records()
+            self.stepper.step(progress.step)
+            progress.step += 1
+            progress.step_in_epoch += 1
+            progress.epoch_seconds += time.perf_counter() - started
+
+    def _read_records(self) -> None:
+        """Add the losses and gradient norms that were not read yet to the sums of the epoch."""
+        for loss, grad_norm in self.records.read():
+            self.progress.loss_sum += loss
+            self.progress.grad_norm_sum += grad_norm
 
     def check(self, examples: Sequence[Example]) -> None:
         """Run the pre-flight checks on the first examples; on running out of memory with fewer per pass."""
@@ -197,50 +226,57 @@ class Trainer:
         if fitted < len(first):
             self.progress.micro_batch_size = fitted
 
-    def _compute_gradients(self, examples: Sequence[Example]) -> float:
+    def _compute_gradients(self, examples: Sequence[Example]) -> StepRecord:
         """Compute this process's part of the gradients of the mean loss; halve the micro-batch if memory runs out."""
         size = self.progress.micro_batch_size
-        loss, fitted = self._halving(partial(self._accumulate_gradients, examples), size, "training")
+        record, fitted = self._halving(partial(self._accumulate_gradients, examples), size, "training")
         if fitted < size:
             self.progress.micro_batch_size = fitted
             logger.warning("the batch of an optimizer step remains %d image(s)", self.recipe.effective_batch_size)
-        return loss
+        return record
 
     def _halving(self, work: Callable[[int], Result], size: int, where: str) -> tuple[Result, int]:
         if not self.world.is_sharded:
             return halving(work, size, where, _FEWER_ACTIVATIONS)
         # Retrying is not possible: the other processes wait for this one inside the failed pass.
-        with explained(f"{where} with {size} image(s) per pass", f"use a smaller --micro-batch-size, or {TRAIN_LESS}"):
+        advice = f"use a smaller --micro-batch-size, or {TRAIN_LESS}"
+        with self.world.sharing_failure(), explained(f"{where} with {size} image(s) per pass", advice):
             return work(size), size
 
-    def _accumulate_gradients(self, examples: Sequence[Example], micro_batch_size: int) -> float:
+    def _accumulate_gradients(self, examples: Sequence[Example], micro_batch_size: int) -> StepRecord:
         self.classifier.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        parts: list[torch.Tensor] = []
+        progress, parts = self.progress, []
+        record = StepRecord(progress.step, progress.epoch, self.learning_rate(progress.step))
         local = self.world.local_items(examples)
         for start in range(0, self.world.largest_local_count(examples), micro_batch_size):
             # With sharded weights all processes take part in every pass: one without images left adds a loss of zero.
             has_images = start < len(local)
             batch = local[start : start + micro_batch_size] if has_images else examples[:1]
+            losses = self.loss(batch, progress.epoch)
             # Divided by the images of the whole step, over all passes and processes.
-            loss = self.loss(batch, self.progress.epoch).sum() * has_images / len(examples)
+            loss = losses.sum() * has_images / len(examples)
             loss.backward()
             parts.append(loss.detach())
-        # Read once per step: reading a value waits for the device.
-        return sum(torch.stack(parts).tolist())
+            record.add_losses(batch if has_images else (), losses)
+        record.loss_parts = torch.stack(parts)
+        return record
 
-    def _finish_epoch(self) -> EpochResult:
-        """Evaluate on val, append the epoch to the history and write the checkpoints."""
-        progress = self.progress
+    def _finish_epoch(self, n_completed: int = 0) -> EpochResult:
+        """Evaluate on val, count `n_completed` epochs, append to the history and write the checkpoints."""
         self.classifier.network.eval()
         self.optimizer.zero_grad(set_to_none=True)
-        local = self.world.local_items(self.val)
-        with self.world.gathered(self.classifier.network):
-            total = self.classifier.total_loss(self.recipe.head, local)
-            predicted = self.classifier.predict(local, "val", self.decoder, show_progress=False)
-        loss, predictions = self.world.sum_scalar(total) / len(self.val), self.world.gather(predicted)
-        scores = metrics.score(predictions, self.spec.data.labels)
-        row = self._history_row(loss, scores)
+        evaluation = evaluate(
+            self.classifier, self.recipe.head, self.val, self.decoder, self.world, self.non_finite_report
+        )  # fmt: skip
+        with self.stop.deferred():
+            return self._record_epoch(evaluation, n_completed)
+
+    def _record_epoch(self, evaluation: Evaluation, n_completed: int) -> EpochResult:
+        self._read_records()
+        progress, loss, scores = self.progress, evaluation.loss, evaluation.scores
+        progress.epoch += n_completed
+        row = history_row(progress, evaluation, self.learning_rate(max(progress.step - 1, 0)))
         is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
         if is_best:
             progress.best_epoch, progress.best_accuracy, progress.best_loss = progress.epoch, scores.accuracy, loss
@@ -249,30 +285,13 @@ class Trainer:
         if is_best:
             self._save("best")
         self._save("last")
-        return EpochResult(row, scores, predictions, is_best)
-
-    def _history_row(self, loss: float, scores: Scores) -> HistoryRow:
-        progress, n_steps = self.progress, self.progress.step_in_epoch
-        return HistoryRow(
-            epoch=progress.epoch,
-            step=progress.step,
-            learning_rate=self.learning_rate(max(progress.step - 1, 0)),
-            train_loss=progress.loss_sum / n_steps if n_steps else None,
-            grad_norm=progress.grad_norm_sum / n_steps if n_steps else None,
-            val_loss=loss,
-            val_accuracy=scores.accuracy,
-            val_precision=scores.precision_weighted,
-            val_recall=scores.recall_weighted,
-            val_f1=scores.f1_weighted,
-            val_macro_f1=scores.f1_macro,
-            val_coverage=scores.coverage,
-            seconds=round(progress.epoch_seconds, 2),
-        )
+        return EpochResult(row, scores, evaluation.predictions, is_best)
 
     def _is_patience_exhausted(self) -> bool:
         return self.progress.epoch - self.progress.best_epoch >= self.recipe.patience_epochs
 
     def _save(self, kind: str) -> None:
+        self._read_records()  # a state after a step that was not finite is not saved
         if self.world.is_writer or self.world.is_sharded:
             checkpoints.save_state(
                 self.state_folder, kind, self.parameters, self.optimizer, self.progress, self.identity,

@@ -21,7 +21,8 @@ from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import Layout
 from skincare.tables import ComparisonRow
 from skincare.training import export_check, run_identity, training_run
-from skincare.training.loop import EpochResult, Trainer
+from skincare.training.epoch_results import EpochResult
+from skincare.training.loop import Trainer
 from skincare.training.run_spec import RunSpec
 
 logger = logging.getLogger(__name__)

@@ -46,15 +46,22 @@ def check_name(name: str) -> None:
         raise StageError(f"--run {name!r}: a run's name may hold letters, digits and ._+-, since it names folders")
 
 
-def choose(layout: Layout, name: str, recipe: str, seed: int, policy: ExistingRunPolicy) -> RunFolders:
-    """Return the folders of a run; removes nothing.
+def choose_name(layout: Layout, name: str, recipe: str, seed: int, policy: ExistingRunPolicy) -> str:
+    """Return the name of a run; raise StageError for one that cannot name a folder.
 
-    The default name is the recipe's, with the seed unless it is 0, and a number if that name is taken. Raises
-    StageError if the policy does not allow to continue or replace an existing run of that name.
+    The default name is the recipe's, with the seed unless it is 0, and a number if that name is taken.
     """
     if name:
         check_name(name)
-    name = name or _default_name(layout, recipe, seed, policy)
+    return name or _default_name(layout, recipe, seed, policy)
+
+
+def choose(layout: Layout, name: str, recipe: str, seed: int, policy: ExistingRunPolicy) -> RunFolders:
+    """Return the folders of a run; removes nothing.
+
+    Raises StageError if the policy does not allow to continue or replace an existing run of that name.
+    """
+    name = choose_name(layout, name, recipe, seed, policy)
     complete_replacement(layout, name)
     unfinished = _interrupted(layout, name)
     if unfinished:

@@ -15,7 +15,8 @@ from skincare.paths import Layout
 from skincare.prompts import target_of
 from skincare.tables import HistoryRow
 from skincare.training import export_check, training_plots
-from skincare.training.loop import EpochResult, Trainer
+from skincare.training.epoch_results import EpochResult
+from skincare.training.loop import Trainer
 from skincare.training.model_export import ExportStatistics
 from skincare.training.run_folders import RunFolders
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from skincare.labels import UNKNOWN
 from skincare.paths import Layout
-from skincare.training.loop import EpochResult
+from skincare.training.epoch_results import EpochResult
 
 
 class Tracker(Protocol):

@@ -18,15 +18,17 @@ from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import Layout
 from skincare.runlog import to_plain
 from skincare.training import adapters, answer_lengths, memory_plan, model_export, optimizers, planning, run_identity
-from skincare.training.checkpoints import trained_tensors
+from skincare.training.checkpoints import check_resumable, trained_tensors
 from skincare.training.distributed import World, copy_full_tensor
+from skincare.training.execution import ExecutionSettings, TrainerFolders
 from skincare.training.gradient_checkpointing import enable_checkpointing
-from skincare.training.loop import ExecutionSettings, Trainer
+from skincare.training.loop import Trainer
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.model_export import ExportStatistics
 from skincare.training.recipes import Recipe
 from skincare.training.run_settings import RunSettings
 from skincare.training.run_spec import RunSpec
+from skincare.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +43,14 @@ def check_requirements(settings: RunSettings, recipe: Recipe) -> None:
     optimizers.require_library(recipe.optimizer)
 
 
-def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) -> Trainer:  # noqa: B008  frozen
-    """Load and freeze the model, fill the image cache, and run the pre-flight checks; `name` is that of the folders."""
+def prepare(
+    spec: RunSpec, layout: Layout, name: str, world: World = World(), stop: StopRequest | None = None,  # noqa: B008
+    *, resumes: bool = False,
+) -> Trainer:  # fmt: skip
+    """Load and freeze the model, fill the image cache, and run the pre-flight checks; `name` is that of the folders.
+
+    With `resumes`, raises StageError before any weight is loaded if the last checkpoint is of another run.
+    """
     settings, recipe, data = spec.settings, spec.recipe, spec.data
     if world.is_sharded and (recipe.adapter or recipe.optimizer not in _SHARDED_OPTIMIZERS):
         raise StageError(
@@ -50,6 +58,9 @@ def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) ->
         )
     check_same_labels(Path(settings.model), data.labels)
     encoder = PromptEncoder(load_processor(settings.model, settings.limits), data.labels)
+    identity, state_folder = run_identity.compute(spec, encoder), layout.training_state(name)
+    if resumes:
+        check_resumable(state_folder, identity)
     quantisation = adapters.quantisation_config(recipe.adapter)
     model = load_model(settings.model, default_device(), settings.attention, quantisation)
     network, parameters = _trainable_network(model, recipe, spec.seed, len(data.labels))
@@ -73,10 +84,10 @@ def prepare(spec: RunSpec, layout: Layout, name: str, world: World = World()) ->
     classifier.features.fill([one.image for one in (*data.val, *(data.train if recipe.augmentation == "none" else ()))])
     if world.is_writer:
         world.barrier()
-    identity = run_identity.compute(spec, encoder)
-    # After the cache is filled and hashed, which needs the whole model.
+    # After the cache is filled, which needs the whole model.
     parameters = dict(world.shard(network, parameters))
-    trainer = Trainer(classifier, parameters, spec, execution, layout.training_state(name), identity, world)
+    folders = TrainerFolders(state_folder, layout.finetune_log(name))
+    trainer = Trainer(classifier, parameters, spec, execution, folders, identity, world, stop)
     # What is too long fails before training.
     trainer.check(answer_lengths.longest_first(encoder, data.train))
     return trainer
