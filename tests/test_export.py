@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 import export
-from skincare import labels_file, stage
+from skincare import stage
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.exporting import evaluation, export_job, hub, source_run
 from skincare.exporting.labels_toml import write_labels
 from skincare.files import write_json
 from skincare.inference.classifier import Classifier
-from skincare.labels import labels_of_model, skincare_labels
+from skincare.labels import labels_of_model, read_labels, skincare_labels
 from skincare.modeling.loading import load_model, load_processor
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runs.content import sha256_of
@@ -128,7 +128,7 @@ def test_the_card_states_sizes_and_the_verdict(exported):
 
 
 def test_labels_toml_of_the_export_holds_the_same_labels(exported):
-    assert labels_file.read(exported / "labels.toml") == LABELS == labels_of_model(exported, LABELS)
+    assert read_labels(exported / "labels.toml") == LABELS == labels_of_model(exported, LABELS)
 
 
 def test_labels_with_quotes_aliases_and_families_survive_the_round_trip(tmp_path):
@@ -138,9 +138,9 @@ def test_labels_with_quotes_aliases_and_families_survive_the_round_trip(tmp_path
         '[[labels]]\nname = "Mug \'a\'"\naliases = {en = ["cup"], ru = ["чашка", "кружка"]}\nn_unnamed = 3\n'
         '[[labels]]\nname = "Kettle"\nis_dominant = true\n'
     )
-    labels = labels_file.read(source)
+    labels = read_labels(source)
     write_labels(tmp_path, labels)
-    assert labels_file.read(tmp_path / "labels.toml") == labels
+    assert read_labels(tmp_path / "labels.toml") == labels
 
 
 def test_thresholds_have_the_form_that_predict_reads(exported):
