@@ -8,7 +8,9 @@ import sys
 from collections import Counter
 
 import pytest
+import requests
 
+from skincare.dataset.chat import read_dataset
 from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY, SPLITS, Layout
 from skincare.tables import CLEAN, FAILURES, HISTORY, IMAGES, REJECTED
@@ -172,7 +174,7 @@ def test_real_use_without_a_catalogue_says_what_to_do(tmp_path):
 def test_a_trained_model_becomes_a_service_as_the_readme_says(layout, tmp_path):
     block = README.split("## From a trained model to a service\n\n")[1].split("\n\n")[0]
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
-    (finetune, export, install, serve, curl) = commands
+    (finetune, export, install, serve, curl, drift) = commands
     assert finetune == ["python", "src/finetune.py"]
     assert layout.finetuned_model("sample").is_dir()
     assert install[-1] == "requirements-serve.txt"
@@ -180,9 +182,17 @@ def test_a_trained_model_becomes_a_service_as_the_readme_says(layout, tmp_path):
     photo = next(layout.clean_images.glob("*.jpg"))
     answers = tmp_path / serve[-1]
     model = layout.root / serve[serve.index("--model") + 1]
-    with started(layout.root, "--model", str(model), "--answers", str(answers)) as (_, url, _):
+    # The fusion that the export carries would read each photo's text first, a second per photo.
+    with started(layout.root, "--model", str(model), "--by", "model", "--answers", str(answers)) as (_, url, _):
         places = {"images=@photo.jpg": f"images=@{photo}", "http://127.0.0.1:8000/predict": f"{url}/predict"}
         reply = subprocess.run([places.get(word, word) for word in curl], capture_output=True, check=True).stdout
+        photos = [layout.root / one.image for one in read_dataset(layout, "val")][:24]
+        for start in range(0, len(photos), 8):
+            files = [("images", (one.name, one.read_bytes())) for one in photos[start : start + 8]]
+            assert requests.post(f"{url}/predict", files=files, timeout=120).status_code == 200
     (one,) = json.loads(reply)["predictions"]
     assert one["category"] in skincare_labels().names
-    assert json.loads(answers.read_text(encoding="utf-8"))["category"] == one["category"]
+    assert len(answers.read_text(encoding="utf-8").splitlines()) == 1 + len(photos)
+    command = [sys.executable, str(REPOSITORY / drift[1]), str(answers), *drift[3:], "--root", str(layout.root)]
+    assert subprocess.run([*command, "--min-rows", "20"], check=False).returncode in (0, 3)
+    assert layout.summary("drift").is_file()
