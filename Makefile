@@ -5,23 +5,34 @@ BIN := $(VENV)/bin
 # Test files side by side, one thread each: more threads than cores slow each other down many times over.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help reader sample test test-fast check lint types format mutation clean
+.PHONY: help reader sample sample-product test test-fast check lint types format mutation clean
 
 help:
 	@echo "make reader     install only what \`python src/predict.py IMAGE\` needs to read packs: no torch"
 	@echo "make sample     install, then run every stage on the embedded shop and model (sample_run/)"
+	@echo "make sample-product  after make sample: train the embedded model on structured answers (sample_product/)"
 	@echo "make test       install, then run all tests"
 	@echo "make test-fast  the tests without those marked slow"
 	@echo "make check      ruff, mypy and all tests: what CI runs"
 	@echo "make format     let ruff format the code"
 	@echo "make mutation   mutation tests of the pure modules [MODULE=urls.py] [MINUTES=10 per module]"
-	@echo "make clean      remove sample_run/ and caches (never your data)"
+	@echo "make clean      remove sample_run/, sample_product/ and caches (never your data)"
 
 reader: $(VENV)/installed-reader
 	@echo "Ready: $(BIN)/python src/predict.py IMAGE|FOLDER"
 
 sample: $(VENV)/installed
 	$(BIN)/python src/run_all.py --sample
+
+# Works on a copy: the sample's own dataset keeps its target.
+sample-product: $(VENV)/installed
+	test -f sample_run/clean_dataset/train.json || { echo "Run make sample first."; exit 2; }
+	mkdir -p sample_product && cp -R sample_run/csv_data sample_run/clean_dataset sample_product/
+	$(BIN)/python src/product_facts.py --root sample_product
+	$(BIN)/python src/build_dataset.py --root sample_product --target product --fields category size
+	$(BIN)/python src/finetune.py --root sample_product --model models/tiny-qwen2-vl --recipe sample \
+		--min-tokens 36 --max-tokens 36 --max-epochs 6 --run product --overwrite
+	$(BIN)/python src/score_products.py --root sample_product
 
 test: $(VENV)/installed-dev
 	$(PYTEST)
@@ -48,7 +59,7 @@ mutation: $(VENV)/installed-mutation
 	nice $(BIN)/python benchmarks/mutation.py --minutes $(or $(MINUTES),10) $(if $(MODULE),--module $(MODULE) --show)
 
 clean:
-	rm -rf sample_run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf sample_run sample_product .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -29,11 +29,12 @@ from skincare.errors import MissingInputError, StageError
 from skincare.files import check_writable
 from skincare.inference import image_sources, prediction_files
 from skincare.inference.image_predictions import OUTCOMES
-from skincare.inference.image_predictor import PredictorName, PredictorSettings, Target, load_predictor
+from skincare.inference.image_predictor import PredictorName, PredictorSettings, load_predictor
 from skincare.inference.prediction_files import FinishedRows, Format, PredictionWriter
 from skincare.inference.prediction_stream import predict_all
 from skincare.modeling.settings import DecoderName, Dtype
 from skincare.paths import Layout
+from skincare.prompts import Target
 from skincare.runlog import Summary
 from skincare.text_reading.ocr import EngineName
 
@@ -61,7 +62,7 @@ class Config(stage.StageConfig):
     allow_private: bool = False
     """Fetch URLs from private and local addresses, too."""
     target: Target = "category"
-    """category: the label; product: a structured answer, read off the pack by rules."""
+    """category: the label; product: a structured answer, read off the pack by rules, or --by model."""
     by: Annotated[PredictorName | Literal["text"], tyro.conf.arg(aliases=("--predictor",))] = "auto"
     """reader (or text): the pack's text; model: a fine-tuned model; fused: both, as fuse.py weighs them; auto: the
     model if there is one, or is named, fused where that was fitted, else the reader."""

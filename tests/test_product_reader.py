@@ -127,8 +127,8 @@ def test_predict_gives_a_json_line_per_image(tmp_path, monkeypatch, capsys):
     assert set(rows[1]["product"].values()) == {None}
     assert (rows[2]["product"], rows[2]["reason"]) == (None, "not_an_image")
     assert summary.counts == {"answered": 1, "abstained": 1, "failed": 1}
-    with pytest.raises(StageError, match="leave out the model"):
-        predict.run(dataclasses.replace(config, model="x"), Layout(tmp_path / "root"))
+    with pytest.raises(StageError, match="no fusion of products"):
+        predict.run(dataclasses.replace(config, by="fused"), Layout(tmp_path / "root"))
 
 
 def test_the_catalogue_teaches_brands(tmp_path):

@@ -6,6 +6,7 @@ import json
 import pytest
 
 import finetune
+import predict
 import product_facts
 import score_products
 import zero_shot
@@ -14,8 +15,10 @@ from skincare.dataset.image_files import FolderImages
 from skincare.errors import StageError
 from skincare.inference import predictions, structured_decoder
 from skincare.inference.classifier import Classifier
+from skincare.inference.image_predictor import PredictorSettings, load_predictor
 from skincare.labels import labels_of_model, skincare_labels
 from skincare.paths import TINY_MODEL, Layout
+from skincare.product.schema import FIELDS
 from skincare.prompts import target_of
 from skincare.training import run_identity
 from skincare.training.loop import Trainer
@@ -52,8 +55,16 @@ def test_structured_answers_go_through_the_stages(layout):
     with pytest.raises(StageError, match="it got the question"):
         Classifier.load(folder, skincare_labels(), layout.root)
     assert Classifier.load(folder, LABELS, layout.root).decoder("generate").name == "generate"
+    image = layout.clean_images / "pack_20000000_1.jpg"
+    (layout.root / "broken.jpg").write_bytes(b"no image")
+    out = layout.root / "rows.jsonl"
+    images = (str(image), str(layout.root / "broken.jpg"))
+    predict.run(predict.Config(root=layout.root, images=images, target="product", by="model", out=out), layout)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["outcome"] in ("answered", "abstained") for row in rows] == [True, False]
+    assert [set(row["product"] or FIELDS) for row in rows] == [set(FIELDS)] * 2
     zero_shot.run(zero_shot.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36), layout)
-    summary = score_products.run(score_products.Config(root=layout.root), layout)
+    summary = score_products.run(score_products.Config(root=layout.root, run="r"), layout)
     assert summary.results["systems"] == ["majority", "zero_shot", "finetuned"]
 
 
@@ -77,3 +88,13 @@ def test_an_interrupted_run_of_structured_answers_ends_as_an_uninterrupted_one(l
     assert run_identity.fingerprint([changed], FolderImages(layout.root)) != run_identity.fingerprint(
         train[:1], FolderImages(layout.root)
     )
+
+
+def test_a_model_of_categories_gives_no_products(tmp_path):
+    layout = Layout(tmp_path)
+    folder = layout.finetuned_model("r")
+    folder.mkdir(parents=True)
+    skincare_labels().write(folder)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(StageError, match="trained to answer with categories"):
+        load_predictor(PredictorSettings(by="model", target="product"), layout)

@@ -24,13 +24,13 @@ from skincare.inference.image_predictions import ImagePrediction, InputImage
 from skincare.labels import Labels, check_same_labels, labels_of, labels_of_model
 from skincare.modeling.settings import DecoderName, Dtype
 from skincare.paths import TINY_MODEL, Layout
+from skincare.prompts import Target, labels_for, target_of
 from skincare.text_reading import extraction
 from skincare.text_reading.ocr import EngineName
 
 logger = logging.getLogger(__name__)
 
 PredictorName = Literal["auto", "reader", "model", "fused"]
-Target = Literal["category", "product"]
 # The decoders that give probabilities.
 _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
 
@@ -93,8 +93,8 @@ class PredictorSettings:
         uses_model = bool(self.model or self.decoder)
         is_product = self.target == "product"
         yield (
-            is_product and (bool(self.model) or self.by not in ("auto", "reader")),
-            ("--target product reads the pack by rules: leave out the model"),
+            is_product and self.by == "fused",
+            ("--target product is answered --by reader or --by model: there is no fusion of products"),
         )
         yield self.by == "reader" and uses_model, "--by reader uses no model: leave --model and --decoder out"
         yield (
@@ -122,7 +122,7 @@ def load_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredicto
     Raises MissingInputError without a model or an OCR engine that is needed, StageError for contradicting settings.
     """
     settings.check()
-    if settings.target == "product":
+    if settings.target == "product" and not (settings.by == "model" or settings.model or settings.decoder):
         return _load_product_predictor(settings, layout)
     if is_by_reader(settings, layout):
         from skincare.inference.text_predictor import TextPredictor
@@ -149,9 +149,7 @@ def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImageP
     from skincare.inference.model_predictor import ModelPredictor
 
     source = settings.model or str(newest_model(layout))
-    if layout.labels:
-        check_same_labels(Path(source), labels_of(layout))
-    labels = labels_of_model(Path(source), labels_of(layout))
+    labels = _labels_of_source(settings, Path(source), layout)
     if is_drawings_only(Path(source)):
         logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
     is_fused = _is_fused(settings, Path(source))
@@ -168,8 +166,24 @@ def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImageP
     )
     return ModelPredictor(
         classifier, settings.decoder, chosen.temperature, needs_probabilities=chosen.needs_probabilities,
-        packs=packs, threshold=chosen.threshold, top_k=settings.top_k,
+        packs=packs, threshold=chosen.threshold, top_k=settings.top_k, gives_product=settings.target == "product",
     )  # fmt: skip
+
+
+def _labels_of_source(settings: PredictorSettings, source: Path, layout: Layout) -> Labels:
+    """Return the labels of a model, for a base model with the prompt of the target.
+
+    Raises StageError for a model of other labels than those of --labels, and for products by a model of categories.
+    """
+    labels = labels_of_model(source, labels_for(settings.target, labels_of(layout)))
+    if layout.labels:
+        check_same_labels(source, labels_for(target_of(labels), labels_of(layout)))
+    if settings.target == "product" and target_of(labels) != "product":
+        raise StageError(
+            f"{source} was trained to answer with categories: train a model on `python src/build_dataset.py --target "
+            "product`, name one with --model, or take --by reader"
+        )
+    return labels
 
 
 def _is_fused(settings: PredictorSettings, source: Path) -> bool:

@@ -7,7 +7,7 @@ model that was trained with the metadata of product pages is given no hint, and 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ from skincare.inference.image_predictions import (
 from skincare.inference.structured_answers import parse_answer
 from skincare.labels import UNKNOWN
 from skincare.modeling.settings import DecoderName
+from skincare.product.json_answers import parse_product
 from skincare.prompts import target_of
 from skincare.text_reading.extraction import PackReader
 
@@ -41,6 +42,7 @@ class ModelPredictor:
     """Predicts with a model; the answer holds the text that it generated.
 
     `decoder`: by default the classification head if there is one, else rank if `needs_probabilities`, else generate.
+    `gives_product`: rows of a model of structured answers hold the product, not only its category.
     `packs`: reads the text of packs for a model that was trained with it as a hint; StageError for such a model
     without `packs`.
     """
@@ -50,7 +52,7 @@ class ModelPredictor:
     def __init__(
         self, classifier: Classifier, decoder: DecoderName | None = None, temperature: float = 1.0, *,
         needs_probabilities: bool = False, packs: PackReader | None = None, threshold: float | None = None,
-        top_k: int = 3,
+        top_k: int = 3, gives_product: bool = False,
     ) -> None:  # fmt: skip
         self.classifier = classifier
         self._temperature = temperature
@@ -64,6 +66,7 @@ class ModelPredictor:
         self.threshold = threshold
         self.packs = packs
         self._top_k = top_k
+        self._gives_product = gives_product
         kind = classifier.hint_settings.kind
         self.reads_text = kind == "text"
         if self.reads_text and packs is None:
@@ -81,9 +84,12 @@ class ModelPredictor:
         if self.packs and self.reads_text:
             images = [replace(image, pack=pack_of(image, self.packs)) for image in images]
         return [
-            found if isinstance(found, ImagePrediction) else self._prediction(image, found)
+            self._failed(found) if isinstance(found, ImagePrediction) else self._prediction(image, found)
             for image, found in zip(images, self.outputs(images), strict=True)
         ]
+
+    def _failed(self, row: ImagePrediction) -> ImagePrediction:
+        return replace(row, product={}) if self._gives_product else row
 
     def outputs(self, images: Sequence[InputImage]) -> list[DecoderOutput | ImagePrediction]:
         """Return the model's output for each image, in order; for an unusable image a prediction with the reason.
@@ -107,6 +113,7 @@ class ModelPredictor:
         text = image.pack.texts if image.pack else ()
         row = ImagePrediction(
             image.file, parsed.category or UNKNOWN, None, parsed.status, output.text, text=text,
+            product=_product_of(output.text) if self._gives_product else None,
         )  # fmt: skip
         if not output.log_probabilities:
             return with_ranking(row, (), self.labels, 0)
@@ -124,3 +131,9 @@ def _unusable(image: InputImage) -> ImagePrediction | None:
     if max(sides) >= MAX_ASPECT_RATIO * min(sides):
         return failed(image.file, f"aspect_ratio: {sides[1]} x {sides[0]}")
     return None
+
+
+def _product_of(text: str) -> dict[str, Any]:
+    """Return the fields of a structured answer; empty where the text has none."""
+    product = parse_product(text).product
+    return product.model_dump(mode="json") if product else {}
