@@ -31,7 +31,7 @@ sample-product: $(VENV)/installed
 	$(BIN)/python src/product_facts.py --root sample_product
 	$(BIN)/python src/build_dataset.py --root sample_product --target product --fields category size
 	$(BIN)/python src/finetune.py --root sample_product --model models/tiny-qwen2-vl --recipe sample \
-		--min-tokens 36 --max-tokens 36 --max-epochs 6 --run product --overwrite
+		--min-tokens 36 --max-tokens 36 --max-epochs 8 --run product --overwrite
 	$(BIN)/python src/score_products.py --root sample_product
 
 test: $(VENV)/installed-dev
