@@ -111,6 +111,17 @@ def test_a_training_run_records_its_model_and_predictions(layout):
     assert trained.results["test_accuracy"] == 0.5
 
 
+def test_an_export_records_the_run_and_the_folder_that_it_wrote(layout):
+    trained = train(layout, "a")
+    folder = layout.root / "elsewhere" / "a-4bit"
+    exported = execute(
+        "export", layout, lambda: put(folder / "config.json", "{}"), results={"run": "a", "folder": str(folder)}
+    )
+    assert set(exported.outputs) == {"elsewhere/a-4bit"}
+    assert exported.inputs["models/finetuned/a"] == trained.outputs["models/finetuned/a"]
+    assert exported.parents[-1] == trained.id
+
+
 def test_a_failed_run_leaves_no_manifest(layout):
     def fail(config, layout):
         raise StageError("no")

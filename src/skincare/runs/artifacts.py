@@ -26,7 +26,9 @@ def artifacts_of(stage: str, layout: Layout, config: Any, results: Mapping[str, 
         return Artifacts()
     name = str(results.get("run") or getattr(config, "run", "") or "")
     found = _STAGES[stage](layout, name)
-    return Artifacts((*found.inputs, *_given(layout, config)), found.outputs)
+    # An export goes where its options say.
+    written = [Path(results["folder"])] if stage == "export" and results.get("folder") else []
+    return Artifacts((*found.inputs, *_given(layout, config)), (*found.outputs, *written))
 
 
 def _given(layout: Layout, config: Any) -> Iterable[Path]:
@@ -93,6 +95,8 @@ _STAGES: Final[dict[str, Callable[[Layout, str], Artifacts]]] = {
     ),
     "fuse": _fuse,
     "explain": _explain,
+    "export": lambda layout, run: Artifacts((*_dataset(layout), layout.finetuned_model(run)), ()),
+    "drift": lambda layout, run: Artifacts((layout.finetune_log(run) / "val_predictions.jsonl",), ()),
     "score_products": lambda layout, _: Artifacts(
         (layout.product_facts, layout.pack_text), (layout.root / "log" / "products",)
     ),

@@ -23,7 +23,7 @@ from skincare.runs.content import ContentHasher, FileEntry, files_below, sha256_
 # What is backed up, by the name of the part: everything that costs time or cannot be made again.
 PARTS: Final = {
     "dataset": ("csv_data", "product_images", "clean_dataset", "exports", "labels.toml"),
-    "models": ("models/finetuned",),
+    "models": ("models/finetuned", "models/exported"),
     "logs": ("log", "plots", "report.md", "report.html"),
 }
 _N_TRANSFERS: Final = 8

@@ -147,7 +147,7 @@ class Batcher:
         return n_images * self._seconds_per_image / max(1, self.n_live)
 
     async def reload(self) -> bool:
-        """Load the predictor anew in new workers, then let them replace the old ones.
+        """Load the predictor in new workers, then replace the old ones by them.
 
         The old workers answer until the new ones are ready, and stay if those cannot load. Return whether they were
         replaced.
