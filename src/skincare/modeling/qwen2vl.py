@@ -22,6 +22,7 @@ from skincare.modeling.heads import ClassificationHead, load_head
 from skincare.modeling.json_constraint import JsonConstraint
 from skincare.modeling.prompt_encoder import IGNORED, Batch, Grid, Patches, PromptEncoder
 from skincare.modeling.prompt_prefix import PromptPrefixCache
+from skincare.modeling.staging import to_device
 from skincare.modeling.token_trie import TokenTrie
 
 
@@ -94,7 +95,7 @@ class CachedQwen2VL(nn.Module):
 
     def vision_features(self, images: Sequence[Patches]) -> list[torch.Tensor]:
         """Return each image's (n_patches, feature width) features after the cached blocks, without a graph."""
-        patches = [image.patches.to(self.device) for image in images]
+        patches = to_device([image.patches for image in images], self.device)
         width = vision_tower.feature_width(self.model.model.visual, -1)
         if any(one.shape[1] != width for one in patches):
             raise StageError(

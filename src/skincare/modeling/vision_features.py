@@ -30,6 +30,7 @@ from skincare.modeling.families.registry import family_of
 from skincare.modeling.out_of_memory import Passes
 from skincare.modeling.prompt_encoder import Grid, Patches, PromptEncoder
 from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.staging import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class VisionFeatures:
         is_cached = cache_folder is not None and network.n_cached_blocks >= 0
         self.cache_folder = cache_folder / features_key(network, encoder) if cache_folder and is_cached else None
         self._in_memory = FeatureMemory(max_bytes)
+        self._readers = ThreadPoolExecutor(thread_name_prefix="images")
         self._sha256: dict[str, str] = {}
         # All images of a call in one pass, until memory runs out.
         self._passes = Passes(sys.maxsize, "the frozen vision blocks", "allow fewer visual tokens (--max-tokens)")
@@ -88,7 +90,7 @@ class VisionFeatures:
         found |= self._compute_and_store([path for path in paths if path not in found])
         decoded = iter(self._compute([image for image in images if not isinstance(image, str)]))
         rows = [found[image] if isinstance(image, str) else next(decoded) for image in images]
-        return [grid for grid, _ in rows], [features.to(self._network.device) for _, features in rows]
+        return [grid for grid, _ in rows], to_device([features for _, features in rows], self._network.device)
 
     def sha256(self, image: str) -> str:
         """Return the hash of an image's bytes."""
@@ -100,8 +102,7 @@ class VisionFeatures:
         self, images: Sequence[str], transforms: Sequence[Callable[[Image], Image]]
     ) -> tuple[list[Grid], list[torch.Tensor]]:
         """Return what `get` returns, for images transformed after decoding; nothing is cached."""
-        with ThreadPoolExecutor() as pool:
-            patches = list(pool.map(self._read_patches, images, transforms))
+        patches = list(self._readers.map(self._read_patches, images, transforms))
         return [one.grid for one in patches], self._network.vision_features(patches)
 
     def _compute_and_store(self, images: Sequence[str]) -> dict[str, Features]:
@@ -117,8 +118,7 @@ class VisionFeatures:
     def _compute(self, images: Sequence[str | Image]) -> list[Features]:
         if not images:
             return []
-        with ThreadPoolExecutor() as pool:
-            patches = list(pool.map(self._read_patches, images))
+        patches = list(self._readers.map(self._read_patches, images))
         parts = self._passes.over(patches, self._network.vision_features)
         features = [one.cpu() for part in parts for one in part]
         return [(one.grid, tensor) for one, tensor in zip(patches, features, strict=True)]

@@ -1,0 +1,18 @@
+"""Copies from the host to the model's device."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def to_device(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Return tensors of equal width and dtype on a device, in order, with a single copy for all of them.
+
+    On CUDA the copy starts from pinned memory, so that the host does not wait for it.
+    """
+    if not tensors or all(one.device == device for one in tensors):
+        return list(tensors)
+    together = torch.cat(list(tensors))
+    if device.type == "cuda":
+        together = together.pin_memory()
+    return list(together.to(device, non_blocking=True).split([len(one) for one in tensors]))
