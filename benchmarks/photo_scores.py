@@ -1,4 +1,4 @@
-"""Scores of labelled photos: answers in, accuracy, macro F1, risk and coverage out, intervals by product."""
+"""Scores of labelled photos: predictions in; accuracy, macro F1, risk and coverage out, with intervals by product."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,12 @@ from skincare.evaluation import calibration, intervals, metrics
 from skincare.labels import skincare_labels
 
 _N_RESAMPLES: Final = 5000
-_SURE_SHARE: Final = 0.6
+_MOST_CONFIDENT_SHARE: Final = 0.6
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader made of a photo. `category`: the likeliest, that of the prior without text."""
+    """Prediction of a reader for one photo. `category` is the most likely one, by the prior if there is no text."""
 
     image_id: str
     product_id: str
@@ -28,7 +28,7 @@ class Answer:
 
     @property
     def is_right(self) -> bool:
-        """Tell whether the likeliest category is the true one."""
+        """Whether the most likely category is the true one."""
         return self.category == self.truth
 
 
@@ -37,12 +37,12 @@ def score(answers: Sequence[Answer]) -> dict[str, Any]:
     products = {product_id: i for i, product_id in enumerate(sorted({one.product_id for one in answers}))}
     draws = intervals.draw_products(len(products), 0, _N_RESAMPLES)
 
-    def share(some: Sequence[Answer], is_hit: Callable[[Answer], bool]) -> dict[str, Any]:
+    def share(part: Sequence[Answer], is_hit: Callable[[Answer], bool]) -> dict[str, Any]:
         hits, among = np.zeros(len(products)), np.zeros(len(products))
-        for one in some:
+        for one in part:
             among[products[one.product_id]] += 1
             hits[products[one.product_id]] += is_hit(one)
-        return {"value": share_of(int(hits.sum()), len(some)), "interval": intervals.share_interval(hits, among, draws)}
+        return {"value": share_of(int(hits.sum()), len(part)), "interval": intervals.share_interval(hits, among, draws)}
 
     ordered = sorted(answers, key=lambda one: (-one.confidence, one.image_id))
     answered = [one for one in answers if one.is_answered]
@@ -55,26 +55,28 @@ def score(answers: Sequence[Answer]) -> dict[str, Any]:
         "macro_f1": {"value": f1, "interval": intervals.interval_of_draws(f1, drawn_f1, len(products))},
         "answered": share(answers, lambda one: one.is_answered),
         "accuracy_of_answered": share(answered, lambda one: one.is_right),
-        "accuracy_of_surest_60": share(ordered[: round(_SURE_SHARE * len(ordered))], lambda one: one.is_right),
+        "accuracy_of_most_confident_60": share(
+            ordered[: round(_MOST_CONFIDENT_SHARE * len(ordered))], lambda one: one.is_right
+        ),
         "expected_calibration_error": _calibration_error(answers),
         "risk_coverage": [_risk_point(ordered, tenth) for tenth in range(1, 11)],
     }
 
 
 def counts_by(keys: Sequence[str], answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
-    """Return counts and accuracy of each key's answers."""
+    """Return counts and accuracy of the predictions of each key."""
     groups: dict[str, list[Answer]] = defaultdict(list)
     for key, answer in zip(keys, answers, strict=True):
         groups[key].append(answer)
     return {
         key: {
-            "n": len(some),
-            "n_products": len({one.product_id for one in some}),
-            "accuracy": share_of(sum(one.is_right for one in some), len(some)),
-            "n_answered": sum(one.is_answered for one in some),
-            "n_answered_right": sum(one.is_answered and one.is_right for one in some),
+            "n": len(group),
+            "n_products": len({one.product_id for one in group}),
+            "accuracy": share_of(sum(one.is_right for one in group), len(group)),
+            "n_answered": sum(one.is_answered for one in group),
+            "n_answered_right": sum(one.is_answered and one.is_right for one in group),
         }
-        for key, some in sorted(groups.items())
+        for key, group in sorted(groups.items())
     }
 
 
@@ -94,28 +96,28 @@ def _calibration_error(answers: Sequence[Answer]) -> float:
 
 
 def _risk_point(ordered: Sequence[Answer], tenth: int) -> dict[str, Any]:
-    some = ordered[: max(1, round(len(ordered) * tenth / 10))]
+    covered = ordered[: max(1, round(len(ordered) * tenth / 10))]
     return {
         "coverage": tenth / 10,
-        "accuracy": share_of(sum(one.is_right for one in some), len(some)),
-        "threshold": round(some[-1].confidence, 4),
+        "accuracy": share_of(sum(one.is_right for one in covered), len(covered)),
+        "threshold": round(covered[-1].confidence, 4),
     }
 
 
 def share_of(hits: int, n: int) -> float | None:
-    """Return a share, None of nothing."""
+    """Return the share of hits; None if `n` is 0."""
     return round(hits / n, 4) if n else None
 
 
 def readme_table(result: Mapping[str, Any]) -> str:
-    """Return the README's table of what the benchmark wrote."""
+    """Return the README table of the benchmark's results."""
     names = {"table": "Phrase table only, as after the clone", "table and names": "Also fitted on a catalogue's names"}
     readers = {names[name]: scores for name, scores in result["readers"].items()}
     rows = {
         "Accuracy of the most likely category, all photos": "accuracy",
         "The same, photos without text counted as wrong": "accuracy_no_text_is_wrong",
         "Macro F1": "macro_f1",
-        "Accuracy of the 60 % with the highest confidence": "accuracy_of_surest_60",
+        "Accuracy of the 60 % with the highest confidence": "accuracy_of_most_confident_60",
         "Coverage (the others are labelled Unknown)": "answered",
         "Accuracy of those covered": "accuracy_of_answered",
     }

@@ -8,7 +8,7 @@ a catalogue (--catalogue; default csv_data/skincare_products_clean.csv, else a f
 accuracy    share of photos whose most probable category is correct; without evidence that is Moisturiser, by the
             prior. accuracy_no_text_is_wrong counts photos without text as wrong
 answered    photos on which the reader does not abstain (predict.py outputs Unknown for the others)
-surest      the photos of highest confidence, such as 60 % of all
+most_confident_60  the 60 % of photos with the highest confidence
 
 Intervals are 95 % bootstrap intervals over products. The JSON contains counts and shares, no file names.
 
@@ -246,7 +246,7 @@ def _table(result: Mapping[str, Any]) -> str:
             "accuracy",
             "accuracy_no_text_is_wrong",
             "macro_f1",
-            "accuracy_of_surest_60",
+            "accuracy_of_most_confident_60",
             "answered",
             "accuracy_of_answered",
         ):

@@ -60,7 +60,7 @@ def _metrics(content):
 
 
 @pytest.mark.parametrize("reason", BAD)
-def test_a_check_alone_rejects_what_it_is_for_and_no_good_pack(reason):
+def test_each_check_rejects_its_defect_and_no_good_pack(reason):
     alone = checks.choose("content", {}, only=(reason,))
     failing = alone.failing(_metrics(BAD[reason]))
     assert failing and failing.reason == reason
@@ -68,19 +68,19 @@ def test_a_check_alone_rejects_what_it_is_for_and_no_good_pack(reason):
     assert checks.choose("content", {}, only=(reason,), skip=(reason,)).failing(_metrics(BAD[reason])) is None
 
 
-def test_every_image_check_is_in_the_table_once_and_explained():
+def test_every_image_check_is_listed_once_with_an_explanation():
     assert Counter(check.reason for check in checks.CHECKS) == Counter(get_args(checks.ImageReason))
     reasons = (*get_args(checks.FileReason), *get_args(checks.ImageReason), *get_args(checks.DuplicateReason))
     assert all(checks.meaning(reason) for reason in reasons)
 
 
-def test_what_the_decoder_can_deal_with_is_kept_by_default():
+def test_images_that_the_decoder_corrects_are_kept_by_default():
     choice = checks.choose("content", {})
     for reason in ("animated", "rotated", "transparent", "cmyk", "sixteen_bit", "greyscale", "profile_ignored"):
         assert choice.failing(_metrics(BAD[reason])) is None, reason
 
 
-def test_a_threshold_moves_the_check_and_an_unknown_one_is_an_error():
+def test_thresholds_can_be_set_and_unknown_names_are_errors():
     metrics = _metrics(jpeg(pack(1)))
     side = max(metrics.box[2] - metrics.box[0], metrics.box[3] - metrics.box[1])
     assert checks.choose("content", {"too_small": side + 1}).failing(metrics).reason == "too_small"
@@ -89,7 +89,7 @@ def test_a_threshold_moves_the_check_and_an_unknown_one_is_an_error():
         checks.choose("content", {"sharpness": 1})
 
 
-def test_also_adds_and_only_replaces():
+def test_also_adds_checks_and_only_replaces_them():
     assert "greyscale" in checks.choose("content", {}, also=("greyscale",)).on
     assert checks.choose("content", {}, only=("dark",)).on == {"dark"}
     assert checks.choose("reference", {}).on == {"too_small", "blurred_frame", "equal_reference_hash"}
@@ -101,7 +101,7 @@ def on_canvas(image, width, height):
     return jpeg(canvas)
 
 
-def test_the_size_of_the_product_counts_and_not_that_of_the_frame():
+def test_the_size_check_uses_the_product_and_not_the_frame():
     content, reference = checks.choose("content", {}), checks.choose("reference", {})
     small_on_large = _metrics(on_canvas(pack(1, 400).resize((76, 76)), 300, 300))
     large_on_narrow = _metrics(on_canvas(pack(1, 400).crop((130, 0, 270, 400)), 150, 450))
@@ -119,7 +119,7 @@ def test_no_real_photo_is_too_small(real_data):
     assert not any(check.fails(_metrics((real_data / row["file"]).read_bytes())) for row in small)
 
 
-def test_drawn_packs_and_pale_ones_pass():
+def test_drawn_and_pale_packs_pass():
     choice = checks.choose("content", {})
     for seed in range(20):
         image = pack(seed)
@@ -137,14 +137,14 @@ def test_no_real_photo_fails(real_data):
     assert len(found) == 192
 
 
-def test_measures_are_those_of_the_upright_image():
+def test_metrics_are_computed_on_the_upright_image():
     metrics = _metrics(_turned())
     plain = _metrics(_saved(pack(1).transpose(Image.Transpose.ROTATE_270), "PNG"))
     assert metrics.box == pytest.approx(plain.box, abs=4)
     assert dataclasses.replace(metrics, notes=()).width == plain.width
 
 
-def test_shared_by_is_passed_on_and_unknown_reasons_have_no_meaning():
+def test_shared_by_is_a_known_reason_and_unknown_ones_have_no_meaning():
     assert checks.choose("content", {}, shared_by=7).shared_by == 7
     assert checks.meaning("no_such_reason") == ""
 

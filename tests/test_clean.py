@@ -48,21 +48,21 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("reason", BROKEN)
-def test_a_bad_image_is_a_row_with_its_reason(layout, reason):
+def test_rejected_images_are_listed_with_their_reason(layout, reason):
     found, _ = cleaned(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": BROKEN[reason]})
     assert reasons(found) == {"10000001_1": "kept", "10000001_2": reason}
     if reason in ("too_small", "blurred"):
         assert float(found["10000001_2"].value) < float(found["10000001_2"].limit)
 
 
-def test_a_listed_image_that_is_gone_is_a_row(layout):
+def test_a_missing_image_is_listed_with_its_reason(layout):
     write_images(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
     next(layout.product_images.glob("*_2.jpg")).unlink()
     clean.run(clean.Config(root=layout.root), layout)
     assert [row.reason for row in REJECTED.read(layout.rejected_table)] == ["missing_file"]
 
 
-def test_a_table_cannot_name_a_file_outside(layout, tmp_path):
+def test_paths_outside_the_dataset_are_rejected(layout, tmp_path):
     write_images(layout, {"10000001_1": jpeg(pack(7)), "10000001_2": jpeg(pack(8))})
     secret = tmp_path / "pack-10000001_10000001_2.jpg"
     secret.write_bytes(jpeg(pack(8)))
@@ -84,7 +84,7 @@ COPY = pack(3, 600)
     ],
     ids=["bytes", "recompressed", "smaller"],
 )
-def test_the_largest_and_least_compressed_copy_stays(layout, copy, reason):
+def test_the_representative_is_the_largest_and_least_compressed_duplicate(layout, copy, reason):
     original, other = jpeg(COPY), jpeg(pack(4))
     for images in (
         {"10000001_1": original, "10000002_1": copy, "10000002_2": other},
@@ -97,7 +97,7 @@ def test_the_largest_and_least_compressed_copy_stays(layout, copy, reason):
         assert found[gone].duplicate_of == stays
 
 
-def test_equal_pixels_in_other_files_are_named_as_such(layout):
+def test_equal_pixels_in_different_files_are_duplicate_pixels(layout):
     image = pack(5)
     plain, commented = io.BytesIO(), io.BytesIO()
     image.save(plain, "PNG")
@@ -106,7 +106,7 @@ def test_equal_pixels_in_other_files_are_named_as_such(layout):
     assert Counter(reasons(found).values()) == {"kept": 1, "duplicate_pixels": 1}
 
 
-def test_an_image_of_two_categories_is_a_conflict_and_no_copy_stays(layout):
+def test_duplicates_with_different_categories_are_all_rejected(layout):
     shared = jpeg(pack(3))
     images = {
         "10000001_1": shared,
@@ -131,7 +131,7 @@ def placeholder(quality: int) -> bytes:
 
 
 @pytest.mark.parametrize(("n_products", "reason"), [(5, "shared_image"), (4, "near_duplicate")])
-def test_an_image_of_many_products_is_rejected_everywhere(tmp_path, n_products, reason):
+def test_an_image_shared_by_many_products_is_rejected_for_all(tmp_path, n_products, reason):
     layout = Layout(tmp_path)
     ids = [f"1000000{i}" for i in range(1, 8)]
     write_catalogue(layout, dict.fromkeys(ids, "Oil"), {one: f"Oil {chr(96 + int(one[-1]))}" for one in ids})
@@ -148,7 +148,7 @@ def test_an_image_of_many_products_is_rejected_everywhere(tmp_path, n_products, 
         assert Counter(reasons(found).values())["shared_image"] == 0
 
 
-def test_a_shared_image_of_two_categories_is_no_conflict(layout):
+def test_a_shared_image_is_not_a_category_conflict(layout):
     categories = {f"1000000{i}": "Oil" if i % 2 else "Balm" for i in range(1, 7)}
     write_catalogue(layout, categories, {one: f"Oil {chr(96 + int(one[-1]))}" for one in categories})
     images = {f"{one}_1": placeholder(90) for one in categories} | {"10000001_2": jpeg(pack(1))}
@@ -156,7 +156,7 @@ def test_a_shared_image_of_two_categories_is_no_conflict(layout):
     assert Counter(reasons(found).values()) == {"shared_image": 6, "kept": 1}
 
 
-def test_the_sizes_of_one_product_count_as_one_for_a_shared_image(layout):
+def test_size_variants_count_as_one_product_for_shared_images(layout):
     ids = [f"1000000{i}" for i in range(1, 8)]
     names = {one: f"Plain Oil ({10 * i}ml)" for i, one in enumerate(ids, 1)}
     write_catalogue(layout, dict.fromkeys(ids, "Oil"), names)
@@ -164,13 +164,13 @@ def test_the_sizes_of_one_product_count_as_one_for_a_shared_image(layout):
     assert Counter(reasons(found).values()) == {"kept": 1, "duplicate_bytes": 6}
 
 
-def test_blank_images_are_not_copies_of_each_other(layout):
+def test_blank_images_are_not_duplicates(layout):
     shades = {f"10000001_{i}": jpeg(Image.new("RGB", (400, 400), (0, 0, 250 - 3 * i))) for i in range(1, 4)}
     found, _ = cleaned(layout, shades, only=("duplicate_pixels", "near_duplicate"))
     assert set(reasons(found).values()) == {"kept"}
 
 
-def test_packs_of_different_products_stay(layout):
+def test_packs_of_different_products_are_kept(layout):
     """Field notes: hashes drop 14 to 297 of 400 such images."""
     images = {f"10000001_{i}": jpeg(pack(1000 + i, 320)) for i in range(1, 121)}
     found, _ = cleaned(layout, images)
@@ -178,7 +178,7 @@ def test_packs_of_different_products_stay(layout):
     assert Counter(reasons(found).values())["kept"] == different
 
 
-def test_a_second_run_gives_the_same_bytes_and_touches_no_original(layout):
+def test_a_second_run_is_identical_and_leaves_originals_unchanged(layout):
     images = {f"10000001_{i}": jpeg(pack(i)) for i in range(1, 6)} | {"10000002_1": jpeg(pack(1), 55)}
 
     def files(folder):
@@ -192,13 +192,13 @@ def test_a_second_run_gives_the_same_bytes_and_touches_no_original(layout):
     assert files(layout.product_images) == originals
 
 
-def test_the_folder_holds_just_what_the_table_lists(layout):
+def test_the_output_folder_contains_exactly_the_listed_images(layout):
     cleaned(layout, {"10000001_1": jpeg(pack(1)), "10000001_2": jpeg(pack(2))})
     cleaned(layout, {"10000001_2": jpeg(pack(2))})
     assert [path.name for path in layout.clean_images.iterdir()] == ["pack-10000001_10000001_2.jpg"]
 
 
-def test_the_order_of_the_table_changes_nothing(layout):
+def test_output_does_not_depend_on_the_order_of_the_table(layout):
     images = {f"1000000{p}_{i}": jpeg(pack(i), 90 - p) for p in (1, 2) for i in range(1, 5)}
     cleaned(layout, images)
     first = layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()
@@ -208,7 +208,7 @@ def test_the_order_of_the_table_changes_nothing(layout):
     assert (layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()) == first
 
 
-def test_the_report_adds_up_and_names_the_threshold_table(layout):
+def test_report_counts_add_up_and_name_the_threshold_table(layout):
     cleaned(layout, {"10000001_1": jpeg(pack(1)), "10000001_2": BROKEN["blurred"], "10000001_3": BROKEN["empty"]})
     report = layout.cleaning_report.read_text()
     assert "3 images of 1 products" in report
@@ -219,7 +219,7 @@ def test_the_report_adds_up_and_names_the_threshold_table(layout):
     json.dumps(clean.run(clean.Config(root=layout.root), layout).results)
 
 
-def test_nothing_to_clean_says_where_to_look(layout):
+def test_an_empty_dataset_is_an_error_that_names_the_stage_before(layout):
     with pytest.raises(MissingInputError, match=r"scrape\.py"):
         clean.run(clean.Config(root=layout.root), layout)
     IMAGES.write(layout.images_table, [])
@@ -227,7 +227,7 @@ def test_nothing_to_clean_says_where_to_look(layout):
         clean.run(clean.Config(root=layout.root), layout)
 
 
-def test_an_image_id_that_is_listed_twice_is_an_error(layout):
+def test_a_repeated_image_id_is_an_error(layout):
     write_images(layout, {"10000001_1": jpeg(pack(1))})
     text = layout.images_table.read_text()
     layout.images_table.write_text(text + text.splitlines()[1] + "\n")
@@ -235,7 +235,7 @@ def test_an_image_id_that_is_listed_twice_is_an_error(layout):
         clean.run(clean.Config(root=layout.root), layout)
 
 
-def test_marks_around_a_threshold_propose_another_and_clean_nothing(layout):
+def test_reviewed_images_propose_a_threshold_without_cleaning(layout):
     """Through the command's own checks, in both directions: the least that passes, and the most."""
     images = {f"10000001_{i}": jpeg(pack(i, 300).filter(ImageFilter.GaussianBlur(0.2 * i))) for i in range(1, 25)}
     cleaned(layout, images)

@@ -51,7 +51,7 @@ def files(layout):
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in layout.cropped_images.iterdir()}
 
 
-def test_every_image_is_there_and_the_reasons_add_up(layout):
+def test_every_image_is_written_and_reason_counts_add_up(layout):
     summary = run(layout)
     assert summary.counts == {"focused": 2, "no_plain_background": 1, "nothing_stands_out": 1}
     rows = {row.image_id: row for row in CROPPED.read(layout.crop_table)}
@@ -70,7 +70,7 @@ def test_every_image_is_there_and_the_reasons_add_up(layout):
             assert row.left is row.confidence is None
 
 
-def test_with_its_background_the_image_is_only_cut(layout):
+def test_keeping_the_background_only_crops_the_image(layout):
     run(layout, background="as_is", margin=0.0)
     row = CROPPED.read(layout.crop_table)[0]
     original = decode(IMAGES["10000001_1"]).crop((row.left, row.top, row.right, row.bottom))
@@ -78,7 +78,7 @@ def test_with_its_background_the_image_is_only_cut(layout):
     assert difference.mean() < 2
 
 
-def test_only_what_changed_is_made_again(layout):
+def test_only_changed_images_are_recomputed(layout):
     run(layout)
     first = files(layout)
     assert "(0 new)" in run(layout).headline
@@ -90,7 +90,7 @@ def test_only_what_changed_is_made_again(layout):
     assert "(5 new)" in run(layout, margin=0.2).headline
 
 
-def test_what_is_gone_is_gone(layout):
+def test_crops_of_removed_images_are_deleted(layout):
     run(layout)
     write_clean(layout, {"10000001_1": IMAGES["10000001_1"]})
     run(layout)
@@ -98,7 +98,7 @@ def test_what_is_gone_is_gone(layout):
     assert [row.image_id for row in CROPPED.read(layout.crop_table)] == ["10000001_1"]
 
 
-def test_a_run_that_breaks_off_keeps_what_it_has_and_ends_with_the_same_bytes(layout, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_to_identical_output(layout, tmp_path, monkeypatch):
     run(layout)
     whole = {name: content for name, (content, _) in files(layout).items()}, layout.crop_table.read_bytes()
     layout.crop_table.unlink()
@@ -124,18 +124,18 @@ def interrupting(function, after):
     return interrupted
 
 
-def test_a_broken_image_names_itself_and_the_stage_to_rerun(layout):
+def test_a_broken_image_is_an_error_that_names_the_file_and_stage(layout):
     write_clean(layout, {"10000001_1": b"<!doctype html>"})
     with pytest.raises(StageError, match=r"pack_10000001_1\.jpg: not_an_image[^$]*clean\.py"):
         run(layout)
 
 
-def test_a_margin_that_cannot_be_is_refused(layout):
+def test_an_invalid_margin_is_an_error(layout):
     with pytest.raises(StageError, match="--margin"):
         run(layout, margin=-0.1)
 
 
-def test_the_dataset_takes_focused_images_in_the_same_split(layout):
+def test_the_dataset_uses_product_crops_with_the_same_split(layout):
     write_catalogue(layout, {f"1000000{n}": ("Oil", "Balm")[n % 2] for n in range(1, 9)})
     write_clean(layout, {f"1000000{n}_1": jpeg(pack(n, 240)) for n in range(1, 9)})
     REJECTED.write(layout.rejected_table, [])

@@ -35,7 +35,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("background", drawing.BACKGROUNDS)
-def test_the_product_is_found_on_every_background_and_never_cut(background):
+def test_the_product_is_found_whole_on_every_background(background):
     overlaps = []
     for seed in range(3):
         image, truth = drawn(seed, background)
@@ -49,7 +49,7 @@ def test_the_product_is_found_on_every_background_and_never_cut(background):
     assert min(overlaps) > 0.85
 
 
-def test_a_white_tube_whose_top_is_lost_stays_uncut():
+def test_an_image_with_an_uncertain_outline_is_not_cropped():
     image, _ = drawn(3, "white", container="tube", body_colour="white", cap_colour="white", label="band")
     with pytest.raises(NoProductError, match="edges_left_out"):
         segment_product(image)
@@ -69,7 +69,7 @@ def test_marked_crops_of_real_photos(real_data):
 
 
 @pytest.mark.parametrize("container", ["jar", "bottle"])
-def test_a_white_pack_with_a_cream_label_on_white_keeps_its_inside(container):
+def test_a_white_pack_on_white_has_no_holes_in_its_mask(container):
     image, truth = drawn(3, "white", container=container, body_colour="white", cap_colour="white", label="band")
     assert overlap(segment_product(image).alpha > 127, truth) > 0.8
 
@@ -81,7 +81,7 @@ def test_the_shadow_is_background():
     assert (segment_product(image).alpha[shadow] < 127).mean() > 0.75
 
 
-def test_the_outline_does_not_depend_on_what_was_looked_at_before():
+def test_the_outline_does_not_depend_on_earlier_images():
     image, _ = drawn(7, "gradient")
     first = segment_product(image).alpha
     segment_product(drawn(8, "table")[0])
@@ -119,14 +119,14 @@ REASONS = {
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_an_image_without_a_clear_product_says_why(reason):
+def test_an_image_without_a_clear_product_has_a_reason(reason):
     with pytest.raises(NoProductError) as raised:
         segment_product(REASONS[reason])
     assert raised.value.reason == reason
 
 
 @pytest.mark.parametrize("size", [(1, 900), (900, 1), (5000, 40), (23, 23), (24, 24), (3, 2000)])
-def test_odd_shapes_end_with_a_product_or_a_reason(size):
+def test_extreme_shapes_give_a_product_or_a_reason(size):
     image = Image.new("RGB", size, (250, 250, 250))
     ImageDraw.Draw(image).rectangle((size[0] // 3, size[1] // 3, size[0] // 2, size[1] // 2), fill=(200, 30, 30))
     try:
@@ -136,14 +136,14 @@ def test_odd_shapes_end_with_a_product_or_a_reason(size):
     assert found.alpha.shape == (size[1], size[0])
 
 
-def test_of_an_animation_the_first_frame_counts():
+def test_the_first_frame_of_an_animation_is_used():
     image, truth = drawn(2, "white")
     buffer = io.BytesIO()
     image.save(buffer, "GIF", save_all=True, append_images=[scene().resize(image.size)])
     assert overlap(segment_product(decode(buffer.getvalue())).alpha > 127, truth) > 0.85
 
 
-def test_rembg_takes_part_where_it_is_installed(monkeypatch):
+def test_rembg_is_used_if_installed(monkeypatch):
     image, truth = drawn(1, "table")
     alpha = Image.fromarray(truth.astype(np.uint8) * 255)
     fake = types.SimpleNamespace(new_session=lambda: "u2net", remove=lambda one, only_mask, session: alpha)
@@ -155,7 +155,7 @@ def test_rembg_takes_part_where_it_is_installed(monkeypatch):
     foreground._rembg_session.cache_clear()
 
 
-def test_without_rembg_the_message_names_the_command(monkeypatch):
+def test_missing_rembg_is_an_error_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)
     foreground._rembg_session.cache_clear()
     with pytest.raises(MissingInputError, match=r'pip install "rembg\[cpu\]"'):

@@ -100,7 +100,7 @@ def test_retry_after_defers_every_thread_of_the_host() -> None:
         assert first.result().fetch_record.attempts == 2
 
 
-def test_a_too_long_retry_after_is_not_retried() -> None:
+def test_a_retry_after_above_the_limit_is_not_retried() -> None:
     error, server = fail(status(503, Retry_After="86400"))
     assert (error.reason, error.detail, server.count["/x"]) == ("http_503", "asks for too long a pause", 1)
 
@@ -117,7 +117,7 @@ def test_a_too_long_retry_after_is_not_retried() -> None:
         *((text, None) for text in ("", "-5", "1.5", "soon", "9" * 400, "Mon, 99 Nov 2026 12:00:00 GMT", "１２", None)),
     ],
 )
-def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed_as_seconds_or_date(header: str | None, seconds: float | None) -> None:
     assert retry_after_s(header, datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) == seconds
 
 
@@ -126,7 +126,7 @@ def pass_through(throttle: HostThrottle, passed: list[float]) -> None:
         passed.append(time.monotonic())
 
 
-def test_requests_of_one_host_keep_their_distance_over_all_threads() -> None:
+def test_the_delay_of_a_host_holds_across_threads() -> None:
     throttle, passed = HostThrottle(0.03, threading.Event()), []
     with ThreadPoolExecutor(8) as pool:
         for _ in range(12):
@@ -134,7 +134,7 @@ def test_requests_of_one_host_keep_their_distance_over_all_threads() -> None:
     assert min(later - earlier for earlier, later in pairwise(sorted(passed))) > 0.02
 
 
-def test_stop_ends_all_waiting() -> None:
+def test_stop_interrupts_all_waits() -> None:
     with (
         serving({"/x": status(503, Retry_After="4")}) as server,
         local_client() as client,
@@ -159,7 +159,7 @@ def test_robots_txt_is_fetched_once_and_obeyed() -> None:
     assert (server.count["/robots.txt"], server.count["/private"]) == (1, 0)
 
 
-def test_a_redirect_does_not_lead_to_what_robots_forbid() -> None:
+def test_redirects_obey_robots_txt() -> None:
     rules = b"User-agent: *\nDisallow: /private\n"
     answers = {"/robots.txt": ok(rules), "/x": status(302, Location="/private"), "/private": ok()}
     with serving(answers) as server, local_client() as client, pytest.raises(FetchError, match="robots_disallowed"):
@@ -167,7 +167,7 @@ def test_a_redirect_does_not_lead_to_what_robots_forbid() -> None:
     assert server.count["/private"] == 0
 
 
-def test_a_rule_for_this_agent_wins() -> None:
+def test_a_rule_for_this_user_agent_takes_precedence() -> None:
     rules = b"User-agent: *\nDisallow:\n\nUser-agent: Skincare-Collector\nDisallow: /\n"
     answers = {"/robots.txt": ok(rules), "/x": ok()}
     with serving(answers) as server, local_client() as client, pytest.raises(FetchError, match="robots_disallowed"):
@@ -175,7 +175,7 @@ def test_a_rule_for_this_agent_wins() -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [(404, None), (403, None), (500, "http_500"), (503, "http_503")])
-def test_without_robots_a_host_is_open_but_not_while_it_fails(code: int, reason: str | None) -> None:
+def test_a_missing_robots_txt_allows_all_and_a_failing_one_nothing(code: int, reason: str | None) -> None:
     with serving({"/robots.txt": status(code), "/x": ok()}) as server, local_client() as client:
         if reason is None:
             assert client.get(f"{server.url}/x", MAX_BYTES).content == b"fine"
@@ -203,19 +203,19 @@ def test_redirects_are_followed_and_the_final_url_returned() -> None:
         ("//" + "a" * 5000, "bad_redirect"),
     ],
 )
-def test_redirects_end_and_stay_on_the_web(location: str, reason: str) -> None:
+def test_redirects_are_bounded_and_limited_to_http(location: str, reason: str) -> None:
     error, server = fail(status(302, Location=location))
     assert error.reason == reason
     assert server.count["/x"] <= QUICK.max_redirects + 1
 
 
-def test_private_address_is_refused_before_a_byte_is_sent() -> None:
+def test_a_private_address_is_rejected_before_sending() -> None:
     error, server = fail(ok(), allow_private=False)
     assert (error.reason, error.fetch_record.attempts, sum(server.count.values())) == ("private_address", 1, 0)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "0.0.0.0"])
-def test_other_names_of_this_machine_are_refused(host: str) -> None:
+def test_other_names_of_localhost_are_rejected(host: str) -> None:
     with (
         serving({"/x": ok()}) as server,
         local_client(allow_private=False) as client,
@@ -227,7 +227,7 @@ def test_other_names_of_this_machine_are_refused(host: str) -> None:
     assert not server.count
 
 
-def test_a_redirect_to_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirect_to_a_private_address_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 plays the outside here, and 127.0.0.2 the inside."""
     monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
     with serving({"/secret": ok()}, host="127.0.0.2") as inside:
@@ -235,7 +235,7 @@ def test_a_redirect_to_a_private_address_is_refused(monkeypatch: pytest.MonkeyPa
     assert (error.reason, sum(inside.count.values())) == ("private_address", 0)
 
 
-def test_a_name_that_changes_its_address_is_checked_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resolved_address_is_checked_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS rebinding: the name first leads outside (127.0.0.1 here), then inside."""
     monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
     addresses, real = ["127.0.0.1", "127.0.0.1", "127.0.0.2"], socket.getaddrinfo
@@ -285,7 +285,7 @@ def test_public_addresses_are_public(address: str) -> None:
     ],
     ids=["announced", "until-close", "chunked", "gzip-bomb", "bomb-in-bomb", "promised"],
 )
-def test_too_much_is_refused(answer: Handler) -> None:
+def test_responses_above_the_size_limit_are_rejected(answer: Handler) -> None:
     error, server = fail(answer)
     assert (error.reason, error.fetch_record.attempts, server.count["/x"]) == ("too_large", 1, 1)
 
@@ -300,7 +300,7 @@ def test_too_much_is_refused(answer: Handler) -> None:
     ],
     ids=["announced", "chunked", "gzip", "until-close"],
 )
-def test_as_much_as_allowed_is_read_whole(answer: Handler) -> None:
+def test_responses_at_the_size_limit_are_read_completely(answer: Handler) -> None:
     with serving({"/x": answer}) as server, local_client() as client:
         assert client.get(f"{server.url}/x", MAX_BYTES).content == b"x" * MAX_BYTES
 
@@ -327,7 +327,7 @@ def test_a_read_timeout_is_retried() -> None:
         assert client.get(f"{server.url}/x", MAX_BYTES).fetch_record.attempts == 2
 
 
-def test_the_user_agent_is_honest_and_no_cookie_comes_back() -> None:
+def test_the_user_agent_is_sent_and_cookies_are_not() -> None:
     with serving({"/x": ok(Set_Cookie="a=b")}) as server, local_client(contact="me@example.org") as client:
         client.get(f"{server.url}/x", MAX_BYTES)
         client.get(f"{server.url}/x", MAX_BYTES)
@@ -362,12 +362,12 @@ ANSWERS = st.binary(max_size=200) | st.tuples(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ANSWERS)
-def test_any_answer_ends_in_bytes_or_a_reason(content: bytes) -> None:
+def test_any_response_gives_bytes_or_a_reason(content: bytes) -> None:
     check_any_answer(content)
 
 
 @pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ANSWERS)
-def test_any_of_500_answers_ends_in_bytes_or_a_reason(content: bytes) -> None:
+def test_any_of_500_responses_gives_bytes_or_a_reason(content: bytes) -> None:
     check_any_answer(content)

@@ -99,7 +99,7 @@ def test_every_file_is_imported_or_has_a_row_with_a_reason(source, layout):
         assert hashlib.sha256((layout.root / row.file).read_bytes()).hexdigest() == row.sha256
 
 
-def test_an_unknown_category_comes_with_the_nearest_label_and_can_be_mapped(source, layout):
+def test_an_unknown_category_suggests_the_nearest_label_and_can_be_mapped(source, layout):
     put(source / "Moisturisers" / "a.jpg", pack(1))
     with pytest.raises(StageError, match="nearest label: Moisturiser"):
         run(source, layout)
@@ -107,13 +107,13 @@ def test_an_unknown_category_comes_with_the_nearest_label_and_can_be_mapped(sour
     assert summary.counts == {"imported": 1}
 
 
-def test_an_alias_of_a_label_names_it(source, layout):
+def test_an_alias_is_resolved_to_its_label(source, layout):
     put(source / "moisturizer" / "a.jpg", pack(1))
     run(source, layout)
     assert [row.product_type for row in CATALOGUE.read(layout.catalogue)] == ["Moisturiser"]
 
 
-def test_the_labels_file_of_the_root_decides(source, layout):
+def test_the_labels_file_of_the_root_is_used(source, layout):
     put(source / "Teapot" / "a.jpg", pack(1))
     put(source / "Serum" / "b.jpg", pack(2))
     layout.root.mkdir()
@@ -145,7 +145,7 @@ def awkward_images() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", list(awkward_images()))
-def test_what_is_no_plain_jpeg_becomes_what_the_decoder_gives(source, layout, name):
+def test_other_formats_are_converted_to_the_decoded_image(source, layout, name):
     content = awkward_images()[name]
     put(source / "Mist" / name, content)
     run(source, layout)
@@ -184,7 +184,7 @@ COLUMNS = ["file_name", "category", "product_id"]
     ("name", "delimiter", "encoding"),
     [("a.csv", ",", "utf-8"), ("a.csv", ";", "utf-8-sig"), ("a.tsv", "\t", "utf-16"), ("a.csv", ",", "cp1252")],
 )
-def test_a_table_is_read_in_any_usual_form(source, layout, name, delimiter, encoding):
+def test_tables_are_read_in_every_supported_format(source, layout, name, delimiter, encoding):
     put(source / "é.jpg", pack(1))
     put(source / "b.jpg", pack(2))
     rows = [
@@ -208,14 +208,14 @@ def test_hugging_faces_metadata_files_are_read_in_each_split(source, layout):
     assert found == {("test/0.jpg", "CC0"), ("train/0.jpg", "CC0")}
 
 
-def test_columns_are_guessed_by_content_where_names_do_not_fit(source, layout):
+def test_columns_with_unknown_names_are_detected_by_content(source, layout):
     put(source / "x.jpg", pack(1))
     write_table(source / "t.csv", [{"type": "packshot", "was": "x.jpg", "sort": "body wash"}])
     summary = run(source, layout)
     assert summary.results["columns"] == {"image": "was", "category": "sort"}
 
 
-def test_columns_of_the_command_line_win_and_must_exist(source, layout):
+def test_command_line_columns_take_precedence_and_must_exist(source, layout):
     put(source / "x.jpg", pack(1))
     write_table(source / "t.csv", [{"file": "x.jpg", "category": "Mask", "second": "Oil"}])
     with pytest.raises(StageError, match="no such column"):
@@ -224,14 +224,14 @@ def test_columns_of_the_command_line_win_and_must_exist(source, layout):
     assert [row.product_type for row in CATALOGUE.read(layout.catalogue)] == ["Oil"]
 
 
-def test_a_table_without_categories_takes_them_from_the_folders(source, layout):
+def test_folders_give_the_categories_of_a_table_without_them(source, layout):
     put(source / "Toner" / "x.jpg", pack(1))
     write_table(source / "t.csv", [{"file": "Toner/x.jpg", "author": "A. Nobody"}])
     run(source, layout)
     assert [row.attribution for row in IMAGES.read(layout.images_table)] == ["A. Nobody"]
 
 
-def test_hostile_rows_become_rows_with_a_reason(source, layout):
+def test_hostile_rows_are_rejected_with_a_reason(source, layout):
     put(source / "ok.jpg", pack(1))
     put(source / "twin.jpg", pack(2))
     put(source / "unlisted.jpg", pack(3))
@@ -254,14 +254,14 @@ def test_hostile_rows_become_rows_with_a_reason(source, layout):
     assert b"\n=cmd" not in layout.failures_table.read_bytes()
 
 
-def test_a_name_that_is_a_formula_is_none_in_the_catalogue(source, layout):
+def test_spreadsheet_formulas_are_not_written_to_the_catalogue(source, layout):
     put(source / "x.jpg", pack(1))
     write_table(source / "t.csv", [{"file": "x.jpg", "category": "Mask", "name": "=HYPERLINK(1)"}])
     run(source, layout)
     assert "\n=" not in layout.catalogue.read_text()
 
 
-def test_several_tables_need_one_to_be_named(source, layout):
+def test_several_tables_require_a_choice(source, layout):
     put(source / "x.jpg", pack(1))
     for name in ("a.csv", "b.csv"):
         write_table(source / name, [{"file": "x.jpg", "category": "Mask"}])
@@ -273,7 +273,7 @@ def test_several_tables_need_one_to_be_named(source, layout):
 # -- grouping
 
 
-def test_a_product_of_two_categories_keeps_that_of_its_first_image(source, layout):
+def test_a_product_has_the_category_of_its_first_image(source, layout):
     rows = []
     for i, category in enumerate(["Mask", "Oil", "Mask"]):
         put(source / f"{i}.jpg", pack(i))
@@ -292,7 +292,7 @@ def test_folders_below_a_category_are_products(source, layout):
     assert products(layout) == [{"back.jpg", "front.jpg"}, {"front.jpg"}]
 
 
-def test_numbered_file_names_are_products_but_a_numbered_collection_is_none(source, layout):
+def test_numbered_file_names_group_products_but_camera_numbers_do_not(source, layout):
     names = ["rose_1", "rose_2", "lily", "lily (2)", "Toner-1", "Toner-2", "IMG_4711", "IMG_4712", "iris_1", "iris_7"]
     for i, name in enumerate(names):
         put(source / "Toner" / f"{name}.jpg", pack(i))
@@ -303,7 +303,7 @@ def test_numbered_file_names_are_products_but_a_numbered_collection_is_none(sour
     ]  # fmt: skip
 
 
-def test_a_pattern_of_the_command_line_names_the_product(source, layout):
+def test_a_command_line_pattern_extracts_the_product(source, layout):
     for i, name in enumerate(["11-a", "11-b", "12-a"]):
         put(source / "Toner" / f"{name}.jpg", pack(i))
     run(source, layout, product_pattern="^([0-9]+)-")
@@ -328,7 +328,7 @@ def test_near_duplicates_are_one_product_unless_their_categories_differ(source, 
 # -- shards and saved datasets
 
 
-def test_our_parquet_shards_come_back_with_categories_and_products(source, layout, tmp_path):
+def test_exported_parquet_shards_are_imported_with_categories_and_products(source, layout, tmp_path):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     made = Layout(tmp_path / "made")
     parts = write_dataset_files(made, {"train": 4, "val": 2, "test": 2})
@@ -342,7 +342,7 @@ def test_our_parquet_shards_come_back_with_categories_and_products(source, layou
     }
 
 
-def test_a_saved_dataset_is_read_with_the_names_of_its_classes(source, layout, monkeypatch):
+def test_a_saved_dataset_is_read_with_its_class_names(source, layout, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets", reason="`datasets` is not installed")
     features = datasets.Features({"picture": datasets.Image(), "label": datasets.ClassLabel(names=["Serum", "Teapot"])})
@@ -353,7 +353,7 @@ def test_a_saved_dataset_is_read_with_the_names_of_its_classes(source, layout, m
         assert Image.open(layout.root / row.file).size == (480, 480)
 
 
-def test_a_damaged_shard_is_an_error_that_names_it(source, layout):
+def test_a_damaged_shard_is_an_error_that_names_the_file(source, layout):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     put(source / "train-0.parquet", b"PAR1" + bytes(100))
     with pytest.raises(StageError, match=r"train-0\.parquet"):
@@ -363,7 +363,7 @@ def test_a_damaged_shard_is_an_error_that_names_it(source, layout):
 # -- refusals
 
 
-def test_what_is_no_source_is_an_error(source, layout):
+def test_an_invalid_source_is_an_error(source, layout):
     with pytest.raises(MissingInputError):
         run(source / "absent", layout)
     with pytest.raises(StageError, match="no source of images"):
@@ -389,7 +389,7 @@ def test_a_second_source_does_not_replace_the_first(source, layout, tmp_path):
         run(tmp_path / "more", layout)
 
 
-def test_a_source_around_the_results_is_refused(source):
+def test_a_source_that_contains_the_output_is_rejected(source):
     put(source / "Toner" / "a.jpg", pack(1))
     with pytest.raises(StageError, match="overlap"):
         run(source, Layout(source))
@@ -408,7 +408,7 @@ def test_a_second_run_transfers_nothing_and_changes_nothing(source, layout, monk
     assert tables(layout) == before
 
 
-def test_what_changes_in_the_source_follows_and_ids_stay(source, layout):
+def test_source_changes_are_imported_and_ids_stay_stable(source, layout):
     first = put(source / "Toner" / "b_1.jpg", pack(1))
     put(source / "Toner" / "b_2.jpg", pack(2))
     put(source / "Toner" / "c_1.jpg", pack(3))
@@ -427,7 +427,7 @@ def test_what_changes_in_the_source_follows_and_ids_stay(source, layout):
     assert {path.name for path in layout.product_images.iterdir()} == {Path(row.file).name for row in rows.values()}
 
 
-def test_an_image_keeps_its_id_when_another_comes_before_it(source, layout):
+def test_an_image_keeps_its_id_when_another_is_inserted_before_it(source, layout):
     put(source / "Toner" / "rose" / "b.jpg", pack(1))
     run(source, layout)
     (before,) = IMAGES.read(layout.images_table)
@@ -438,7 +438,7 @@ def test_an_image_keeps_its_id_when_another_comes_before_it(source, layout):
     assert after["Toner/rose/a.jpg"] == f"{before.product_id}_2"
 
 
-def test_a_lost_image_is_made_again(source, layout):
+def test_a_deleted_output_image_is_restored(source, layout):
     put(source / "Toner" / "a.jpg", pack(1))
     run(source, layout)
     before = tables(layout)
@@ -447,7 +447,7 @@ def test_a_lost_image_is_made_again(source, layout):
     assert tables(layout) == before
 
 
-def test_a_killed_run_goes_on_to_the_same_result(source, layout, tmp_path):
+def test_a_killed_run_resumes_to_the_same_result(source, layout, tmp_path):
     for i in range(60):
         put(source / "Toner" / f"pack{i}x.jpg", pack(i, 200))
     whole = Layout(tmp_path / "whole")
@@ -479,7 +479,7 @@ def test_real_photos_are_all_imported_with_the_categories_of_their_table(real_da
     assert found == {row["file"]: row["category"] for row in listed}
 
 
-def test_real_broken_files_are_rows_with_a_reason_and_odd_ones_are_converted(real_data, layout, source):
+def test_real_broken_files_have_a_reason_and_unusual_ones_are_converted(real_data, layout, source):
     files = [path for path in sorted((real_data / "broken").rglob("*")) if path.is_file()]
     for i, path in enumerate(files):
         put(source / "Mask" / f"{i}-{path.name}", path.read_bytes())

@@ -46,7 +46,7 @@ def _inspected(layout, monkeypatch, **options):
     return found, sorted(looked_at)
 
 
-def test_an_unchanged_file_is_not_looked_at_again_and_gives_the_same(layout, monkeypatch):
+def test_metrics_of_an_unchanged_file_come_from_the_cache(layout, monkeypatch):
     first, looked_at = _inspected(layout, monkeypatch)
     assert len(looked_at) == 3
     again, looked_at = _inspected(layout, monkeypatch)
@@ -59,7 +59,7 @@ def _files(layout):
     return list(layout.product_images.iterdir())
 
 
-def test_a_changed_file_is_looked_at_again(layout, monkeypatch):
+def test_a_changed_file_is_inspected_again(layout, monkeypatch):
     _inspected(layout, monkeypatch)
     path = next(layout.product_images.glob("*_2.jpg"))
     path.write_bytes(jpeg(pack(5)))
@@ -68,27 +68,27 @@ def test_a_changed_file_is_looked_at_again(layout, monkeypatch):
     assert found[1].metrics == inspection.measure(jpeg(pack(5)))[0]
 
 
-def test_a_file_that_is_too_young_to_tell_is_looked_at_again(layout, monkeypatch):
+def test_a_recently_modified_file_is_inspected_again(layout, monkeypatch):
     path = next(layout.product_images.glob("*_2.jpg"))
     os.utime(path)
     _inspected(layout, monkeypatch)
     assert _inspected(layout, monkeypatch)[1] == [path.name]
 
 
-def test_other_code_or_libraries_measure_anew(layout, monkeypatch):
+def test_changed_code_or_libraries_invalidate_the_cache(layout, monkeypatch):
     _inspected(layout, monkeypatch)
     monkeypatch.setattr("skincare.cleaning.metrics_cache.code_version", lambda *_: "other")
     assert len(_inspected(layout, monkeypatch)[1]) == 3
 
 
 @pytest.mark.parametrize("damage", [b"not a database", b""])
-def test_a_damaged_store_is_replaced(layout, monkeypatch, damage):
+def test_a_damaged_cache_is_replaced(layout, monkeypatch, damage):
     first, _ = _inspected(layout, monkeypatch)
     layout.metrics_cache.write_bytes(damage)
     assert _inspected(layout, monkeypatch)[0] == first
 
 
-def test_what_is_no_longer_listed_is_forgotten(layout, monkeypatch):
+def test_files_no_longer_listed_are_removed_from_the_cache(layout, monkeypatch):
     _inspected(layout, monkeypatch)
     write_images(layout, {"10000001_1": IMAGE_BYTES["10000001_1"]})
     _age(layout)
@@ -97,7 +97,7 @@ def test_what_is_no_longer_listed_is_forgotten(layout, monkeypatch):
         assert database.execute("select count(*) from measures").fetchone() == (1,)
 
 
-def test_thumbnails_come_back_as_they_were(layout):
+def test_cached_thumbnails_equal_the_originals(layout):
     metrics, thumbnails = inspection.measure(IMAGE_BYTES["10000001_1"])
     row = IMAGES.read(layout.images_table)[0]
     with MetricsCache(layout.metrics_cache) as store:

@@ -69,13 +69,13 @@ def _recompressed(image: Image.Image, quality: int) -> Image.Image:
     ],
     ids=["recompressed", "smaller", "larger", "brighter"],
 )
-def test_a_copy_is_found(seed, change):
+def test_a_re_encoded_image_is_a_near_duplicate(seed, change):
     image = _pack(seed)
     assert _same_images([image, change(image)]) == [(0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_copy_with_more_white_around_it_is_found(seed):
+def test_an_image_on_a_larger_white_canvas_is_a_near_duplicate(seed):
     """Wherever the blocks of compression begin on the larger canvas."""
     rng = random.Random(seed)
     image = _pack(seed, rng.choice([500, 600, 800, 1000]))
@@ -92,7 +92,7 @@ def _scene(seed: int) -> Image.Image:
 
 @pytest.mark.parametrize("make", [_pack, _scene])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_copy_cut_at_its_edges_is_found(make, seed):
+def test_an_image_cropped_at_its_edges_is_a_near_duplicate(make, seed):
     image = make(seed)
     width, height = image.size
     cut = image.crop((round(0.03 * width), round(0.01 * height), width, round(0.98 * height)))
@@ -100,7 +100,7 @@ def test_a_copy_cut_at_its_edges_is_found(make, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_scene_on_a_white_canvas_is_found(seed):
+def test_a_scene_on_a_white_canvas_is_a_near_duplicate(seed):
     image = _scene(seed)
     canvas = Image.new("RGB", (800, 900), "white")
     canvas.paste(image, (40, 120))
@@ -108,7 +108,7 @@ def test_a_scene_on_a_white_canvas_is_found(seed):
 
 
 @pytest.mark.parametrize("words", [("SERUM", "TONER"), ("DAY", "NIGHT"), ("AHA 7", "BHA 7")])
-def test_a_small_printed_word_makes_another_image(words):
+def test_packs_that_differ_in_a_small_word_are_different(words):
     images = []
     for word in words:
         image = _pack(3)
@@ -119,13 +119,13 @@ def test_a_small_printed_word_makes_another_image(words):
     assert _same_images(images) == []
 
 
-def test_an_image_squeezed_to_another_shape_is_no_duplicate():
+def test_an_image_of_another_aspect_ratio_is_not_a_duplicate():
     whole = _pack(3, 480)
     assert _same_images([whole, whole]) == [(0, 1)]
     assert _candidates([_inspected(whole), _inspected(whole.resize((480, 240)))]) == []
 
 
-def test_400_different_packs_on_white_stay_400():
+def test_400_different_packs_on_white_have_no_near_duplicates():
     seen = {}
     for seed in range(440):
         packaging = drawing.random_packaging(random.Random(seed))
@@ -133,14 +133,14 @@ def test_400_different_packs_on_white_stay_400():
     assert _same_images([_pack(seed, 400) for seed in list(seen.values())[:400]]) == []
 
 
-def test_shades_of_one_pack_differ():
+def test_colour_shades_of_one_pack_are_different():
     packaging = drawing.random_packaging(random.Random(1))
     one = drawing.draw(replace(packaging, body_colour="pink"), drawing.View(), 500, "SHADE").image
     other = drawing.draw(replace(packaging, body_colour="purple"), drawing.View(), 500, "SHADE").image
     assert _same_images([one, other]) == []
 
 
-def test_the_search_misses_no_pair_that_is_the_same_as_it_is():
+def test_the_search_finds_every_pair_that_compare_accepts():
     base = _pack(2)
     rng = np.random.default_rng(0)
     prints = []
@@ -155,7 +155,7 @@ def test_the_search_misses_no_pair_that_is_the_same_as_it_is():
     assert 0 < len(expected) < 15
 
 
-def test_a_crowd_of_copies_costs_only_so_many_comparisons(monkeypatch):
+def test_comparisons_of_many_near_duplicates_are_bounded(monkeypatch):
     """All remain candidates of the first, which becomes the representative."""
     monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", 5)
     monkeypatch.setattr(near_duplicates, "_BLOCK_POINTS", 14)
@@ -167,18 +167,18 @@ def test_a_crowd_of_copies_costs_only_so_many_comparisons(monkeypatch):
     assert len(found) <= 5 * 51
 
 
-def test_images_without_contrast_are_never_near_duplicates():
+def test_images_without_contrast_are_not_near_duplicates():
     blank = [Image.new("RGB", (400, 400), (value, value, value)) for value in (255, 254, 128)]
     assert [_inspected(image) for image in blank] == [None, None, None]
     assert _same_images(blank) == []
 
 
-def test_pairs_refer_to_the_places_in_the_list():
+def test_pairs_are_indices_into_the_input_list():
     image, blank = _pack(7), Image.new("RGB", (400, 400))
     assert _same_images([blank, _pack(1), image, blank, _recompressed(image, 60)]) == [(2, 4)]
 
 
-def test_judged_pairs_of_real_photos_are_judged_alike(real_data):
+def test_labelled_pairs_of_real_photos_are_classified_correctly(real_data):
     for row in csv.DictReader((real_data / "pairs.csv").read_text(encoding="utf-8").splitlines()):
         pair = [decode((real_data / row[key]).read_bytes()) for key in ("file_a", "file_b")]
         assert bool(_same_images(pair)) == row["verdict"].startswith("same:"), row

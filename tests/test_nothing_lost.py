@@ -48,7 +48,7 @@ def cleaned(layout):
     assert stage.execute("clean", clean.Config(root=layout.root), layout, clean.run) == 0
 
 
-def test_images_that_are_not_where_they_were_are_not_cleaned_away(layout):
+def test_missing_original_images_do_not_empty_the_clean_dataset(layout):
     cleaned(layout)
     before = content(layout)
     layout.product_images.rename(layout.root / "elsewhere")
@@ -60,7 +60,7 @@ def test_images_that_are_not_where_they_were_are_not_cleaned_away(layout):
         assert content(layout) == before
 
 
-def test_a_split_that_leaks_replaces_no_manifest_and_no_dataset(layout, monkeypatch):
+def test_a_leaking_split_does_not_replace_the_manifest_or_dataset(layout, monkeypatch):
     cleaned(layout)
     settings = build_dataset.Config(root=layout.root)
     assert stage.execute("build_dataset", settings, layout, build_dataset.run) == 0
@@ -73,7 +73,7 @@ def test_a_split_that_leaks_replaces_no_manifest_and_no_dataset(layout, monkeypa
         assert content(layout) == before
 
 
-def test_a_catalogue_that_somebody_put_there_is_not_the_sample_shops_to_replace(layout):
+def test_the_sample_shop_does_not_replace_a_user_catalogue(layout):
     CATALOGUE.write(layout.catalogue, [CatalogueRow("Mine", url("10000001"), "Oil")])
     before = content(layout)
     with pytest.raises(StageError, match="not the sample shop's"):
@@ -89,7 +89,7 @@ def test_a_catalogue_that_somebody_put_there_is_not_the_sample_shops_to_replace(
         shop.stock(layout, seed=0)
 
 
-def test_an_export_does_not_replace_the_dataset_that_it_is_made_of(layout):
+def test_an_export_does_not_replace_its_source_dataset(layout):
     write_dataset_files(layout, dict.fromkeys(SPLITS, 2))
     before = content(layout)
     for kind in ("llamafactory", "webdataset"):
@@ -103,7 +103,7 @@ def test_an_export_does_not_replace_the_dataset_that_it_is_made_of(layout):
 
 
 @pytest.mark.parametrize("kind", ["llamafactory", "webdataset"])
-def test_an_export_that_was_cut_off_goes_on(layout, monkeypatch, kind):
+def test_an_interrupted_export_can_be_repeated(layout, monkeypatch, kind):
     write_dataset_files(layout, dict.fromkeys(SPLITS, 2))
     settings = export_dataset.Config(root=layout.root, format=kind)
     with monkeypatch.context() as patched:
@@ -115,7 +115,7 @@ def test_an_export_that_was_cut_off_goes_on(layout, monkeypatch, kind):
     assert (layout.export(kind) / "dataset_card.md").is_file()
 
 
-def test_a_gate_that_fails_keeps_its_baseline(layout, tmp_path, monkeypatch):
+def test_a_failed_release_gate_keeps_its_baseline(layout, tmp_path, monkeypatch):
     file, written = tmp_path / "baseline.json", []
     monkeypatch.setattr(report.release_gate, "read_baseline", lambda *_: "baseline")
     monkeypatch.setattr(report.release_gate, "write_baseline", lambda *given: written.append(given))
@@ -131,7 +131,7 @@ def test_a_gate_that_fails_keeps_its_baseline(layout, tmp_path, monkeypatch):
         assert len(written) == (verdict == "passed")
 
 
-def test_a_comparison_with_baselines_outlives_baselines_of_other_images(layout):
+def test_baselines_of_other_images_do_not_replace_a_comparison(layout):
     run = layout.finetune_log("r")
     one, other = ([prediction(f"{i}_1", "Oil", "Oil")] for i in (1, 2))
     predictions.write_jsonl(run / "test_predictions.jsonl", one)
@@ -144,13 +144,13 @@ def test_a_comparison_with_baselines_outlives_baselines_of_other_images(layout):
     assert (run / "baselines.json").read_bytes() == before
 
 
-def test_a_tiny_model_is_not_put_among_other_things(tmp_path):
+def test_the_tiny_model_is_not_written_into_a_foreign_folder(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(StageError, match="choose another folder"):
         make_tiny_model.run(make_tiny_model.Config(out=tmp_path), Layout(tmp_path))
 
 
-def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+def test_a_folder_is_replaced_atomically(tmp_path):
     folder = tmp_path / "model"
     with replacing_folder(folder) as building:
         (building / "a").write_text("old")
@@ -173,7 +173,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_start_that_fails_leaves_the_summary_and_all_else(layout, name):
+def test_a_failed_start_leaves_all_files_unchanged(layout, name):
     module, typo = STAGES[name]
     typo = {key: layout.root / value if key == "catalogue" else value for key, value in typo.items()}
     write_dataset_files(layout, dict.fromkeys(SPLITS, 1))
@@ -185,6 +185,6 @@ def test_a_start_that_fails_leaves_the_summary_and_all_else(layout, name):
     assert content(layout) == before
 
 
-def test_what_to_do_after_an_interruption_is_true_of_each_stage(layout):
+def test_the_interruption_advice_holds_for_each_stage(layout):
     assert clean.Config().resume_hint(layout) == f"continue with `{runlog.command()}`"
     assert build_dataset.Config().resume_hint(layout).startswith("nothing was changed; start again with `python ")

@@ -69,7 +69,7 @@ def test_malformed_rows_raise_with_line_number(tmp_path, change, complaint):
 
 
 @pytest.mark.parametrize("line", [b"[]", b"{", b"\xff\xfe", b'"text"', b"null", b"[" * 100_000])
-def test_lines_that_are_no_row_raise(tmp_path, line):
+def test_invalid_lines_raise(tmp_path, line):
     path = tmp_path / "pack_text.jsonl"
     path.write_bytes(line)
     with pytest.raises(StageError, match="line 1: "):
@@ -87,7 +87,7 @@ def test_unknown_fields_are_ignored():
     assert from_json(json.dumps(json.loads(to_json(ROW)) | {"colour": 3})) == ROW
 
 
-def test_words_of_one_row_are_read_from_left_to_right():
+def test_words_of_a_text_row_are_sorted_left_to_right():
     lines = [
         boxed("ml", 0.5, 0.80, 0.6, 0.84),
         boxed("50", 0.4, 0.805, 0.45, 0.845),
@@ -101,7 +101,7 @@ def test_words_of_one_row_are_read_from_left_to_right():
     assert in_reading_order([]) == []
 
 
-def test_a_file_name_that_is_no_utf8_is_kept(tmp_path):
+def test_a_non_utf8_file_name_is_kept(tmp_path):
     row = replace(ROW, image_id="bad\udcff.png")
     write_pack_text(tmp_path / "texts", [row])
     assert read_pack_text(tmp_path / "texts") == {row.image_id: row}

@@ -35,7 +35,7 @@ def test_scripts_without_spaces_give_one_token_per_character():
     assert tokenise("Skin1004 크림 セラム крем") == ["skin1004", "크", "림", "セ", "ラ", "ム", "крем"]
 
 
-def test_vietnamese_words_without_letters_that_ocr_lacks():
+def test_vietnamese_phrases_match_without_letters_unknown_to_ocr():
     assert drop_stacked_marks("tẩy tế bào chết") == "ty t bào cht"
     assert drop_stacked_marks("dưỡng ẩm") == "dưng m"
     assert drop_stacked_marks("day cream") == "day cream"
@@ -49,7 +49,7 @@ def test_every_category_is_named_in_every_language():
     assert {(language, label) for language in languages for label in CATEGORIES} - found == set()
 
 
-def test_no_phrase_is_empty_and_each_stands_for_one_category():
+def test_each_phrase_is_non_empty_and_maps_to_one_category():
     phrases = phrases_of(skincare_labels())
     assert all(phrase.tokens for phrase in phrases)
     assert len({phrase.tokens for phrase in phrases}) == len(phrases) > 3000

@@ -38,14 +38,14 @@ def test_plain_sharpness_is_the_variance_of_opencvs_laplacian():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_sharp_pack_passes_and_its_blurred_copy_does_not(seed):
+def test_a_sharp_pack_passes_and_its_blurred_version_fails(seed):
     image = _pack(seed)
     assert _measure(image).content >= quality.MIN_SHARPNESS
     blurred = image.filter(ImageFilter.GaussianBlur(9))
     assert _measure(blurred).content < quality.MIN_SHARPNESS
 
 
-def test_size_and_canvas_hardly_change_the_content_sharpness():
+def test_content_sharpness_hardly_depends_on_size_and_canvas():
     image = _pack(4, 1600)
     small = image.resize((800, 800), Image.Resampling.BOX)
     wide = Image.new("RGB", (2400, 2400), (255, 255, 255))
@@ -56,7 +56,7 @@ def test_size_and_canvas_hardly_change_the_content_sharpness():
     assert max(plains) / min(plains) > 2
 
 
-def test_the_content_box_is_where_the_content_is():
+def test_the_content_box_encloses_the_content():
     image = Image.new("RGB", (800, 600), (250, 250, 250))
     ImageDraw.Draw(image).rectangle((200, 100, 399, 499), fill=(30, 60, 90))
     left, top, right, bottom = _box(image)
@@ -64,18 +64,18 @@ def test_the_content_box_is_where_the_content_is():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2), (300, 300)])
-def test_a_uniform_image_is_content_as_a_whole_and_not_sharp(size):
+def test_a_uniform_image_has_a_full_content_box_and_no_sharpness(size):
     image = Image.new("RGB", size, (200, 200, 200))
     assert _box(image) == (0, 0, *size)
     assert _measure(image).content == 0
 
 
-def test_an_image_without_a_plain_border_is_content_as_a_whole():
+def test_an_image_without_a_plain_border_has_a_full_content_box():
     pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
     assert quality.content_box(pixels, pixels) == (0, 0, 300, 300)
 
 
-def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
+def test_real_sharp_photos_pass_and_their_blurred_versions_fail(real_data):
     n_sharp = n_blurred = 0
     rows = list(csv.DictReader((real_data / "photos.csv").read_text(encoding="utf-8").splitlines()))[::4]
     for row in rows:
@@ -89,7 +89,7 @@ def test_real_sharp_photos_pass_and_their_blurred_copies_do_not(real_data):
 
 
 @pytest.mark.parametrize("size", [(1, 2000), (2001, 3), (769, 769), (1601, 901), (3, 3), (384, 10)])
-def test_any_shape_is_reduced_to_one_size_and_never_enlarged(size):
+def test_images_are_reduced_to_one_size_and_never_enlarged(size):
     grey = np.asarray(Image.linear_gradient("L").resize(size))
     content = quality.content_grey(grey, (0, 0, *size))
     assert max(content.shape) == min(384, max(size))
@@ -99,7 +99,7 @@ def test_any_shape_is_reduced_to_one_size_and_never_enlarged(size):
 
 
 @pytest.mark.parametrize("size", [(444, 352), (500, 700), (385, 385), (400, 399), (766, 3)])
-def test_the_content_is_resampled_as_by_pils_box_filter(size):
+def test_content_resampling_equals_the_box_filter_of_pil(size):
     grey = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
     content = quality.content_grey(grey, (0, 0, *size))
     expected = Image.fromarray(grey).resize(content.shape[::-1], Image.Resampling.BOX)
@@ -108,7 +108,7 @@ def test_the_content_is_resampled_as_by_pils_box_filter(size):
 
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 255), max_size=12))
 @settings(max_examples=150, deadline=None)
-def test_the_box_of_any_image_is_a_part_of_it(width, height, seed, levels):
+def test_the_content_box_lies_within_the_image(width, height, seed, levels):
     """Specks, lines and blocks anywhere, also at the border and smaller than the blur."""
     rng = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 255, np.uint8)
@@ -151,7 +151,7 @@ def test_entropy_is_in_bits():
 
 
 @pytest.mark.parametrize("corners", [(611, 307, 1207, 1511), (300, 1000, 1500, 1090)])
-def test_the_box_is_refined_in_the_full_image(corners):
+def test_the_content_box_is_refined_at_full_resolution(corners):
     """Far more exact than a pixel of the reduced image, and equally on all four sides."""
     left, top, right, bottom = corners
     pixels = np.full((2400, 1800, 3), 250, np.uint8)
@@ -169,7 +169,7 @@ def test_content_sharpness_hardly_depends_on_the_contrast():
     assert half.plain / full.plain == pytest.approx(0.25, rel=0.05)
 
 
-def test_the_box_reaches_along_parts_too_thin_for_the_reduced_image():
+def test_the_content_box_includes_thin_parts():
     pixels = np.full((2400, 1800, 3), 250, np.uint8)
     pixels[900:1600, 600:1200] = 30, 60, 90
     pixels[400:900, 880:906] = 30, 60, 90

@@ -59,7 +59,7 @@ def test_abstention_has_a_reason(reader, lines, other_script, status):
 
 
 @pytest.mark.parametrize("word", ["Wash", "Essence", "Elixir", "Concentrate", "Drops"])
-def test_word_that_categories_share_decides_nothing_alone(reader, word):
+def test_a_word_shared_by_categories_gives_no_label_alone(reader, word):
     """Catalogue names with these words have several categories, see docs/labels.md."""
     assert reader.predict(["Velmora", word]).status == "abstained"
 
@@ -138,7 +138,7 @@ def test_fit_on_one_category_raises():
         Reader.fit(skincare_labels(), ["a serum", "b serum"], ["Serum", "Serum"])
 
 
-def test_constants_equal_those_of_the_catalogue(reader, real_data):
+def test_reader_constants_equal_those_of_the_catalogue(reader, real_data):
     """The prior, the evidence weight, and the accuracy above the threshold."""
     names, labels = read_catalogue_names(real_data / "skincare_products_clean.csv", skincare_labels())
     truths = np.array([CATEGORIES.index(label) for label in labels])
@@ -150,7 +150,7 @@ def test_constants_equal_those_of_the_catalogue(reader, real_data):
     assert is_right[is_answered].mean() == pytest.approx(EXPECTED_ACCURACY, abs=0.01)
 
 
-def test_a_reader_of_other_labels_is_refused(fitted, tmp_path):
+def test_a_reader_with_other_labels_is_rejected(fitted, tmp_path):
     fitted.save(tmp_path)
     other = dataclasses.replace(skincare_labels(), aliases=())
     with pytest.raises(StageError, match="of other labels"):

@@ -89,14 +89,14 @@ def test_catalogue_next_to_the_photos_is_used(photos):
     assert set(result["readers"]) == {"table", "table and names"}
 
 
-def test_surest_photos_are_those_of_highest_confidence():
+def test_most_confident_photos_have_the_highest_confidence():
     def answer(number, confidence, is_right):
         category = "Mask" if is_right else "Peel"
         return Answer(str(number), f"p{number}", "Mask", category, True, confidence > 0.5, confidence)
 
     answers = [answer(n, 0.9 - n / 100, n < 6) for n in range(10)]
     found = score(answers)
-    assert found["accuracy_of_surest_60"]["value"] == 1.0
+    assert found["accuracy_of_most_confident_60"]["value"] == 1.0
     assert found["accuracy"]["value"] == 0.6
     assert [point["accuracy"] for point in found["risk_coverage"]][5:7] == [1.0, 0.8571]
     mean = np.mean([one.confidence for one in answers])

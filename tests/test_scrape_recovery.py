@@ -112,7 +112,7 @@ def done(layout: Layout) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_repeatedly_ends_like_an_uninterrupted_one(tmp_path, forker, uninterrupted):
+def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(tmp_path, forker, uninterrupted):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201  shown when the test fails
     chance = random.Random(seed)
@@ -144,7 +144,7 @@ def changed(answers: dict[str, Handler]) -> dict[str, Handler]:
 
 
 @pytest.mark.slow
-def test_a_refresh_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path, forker):
+def test_a_repeatedly_killed_refresh_equals_an_uninterrupted_one(tmp_path, forker):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201  shown when the test fails
     chance = random.Random(seed)
@@ -205,7 +205,7 @@ def can_mount() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="a small disk needs user namespaces (unshare -Urm), which are off here")
-def test_a_full_and_a_read_only_disk_are_explained_and_lose_nothing(tmp_path, uninterrupted):
+def test_a_full_or_read_only_disk_is_a_clear_error_without_data_loss(tmp_path, uninterrupted):
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()
     out.mkdir()
@@ -227,7 +227,7 @@ def test_a_full_and_a_read_only_disk_are_explained_and_lose_nothing(tmp_path, un
 
 
 @pytest.mark.parametrize("broken", ["image", "table"])
-def test_a_write_that_fails_ends_the_run_and_the_next_goes_on(tmp_path, monkeypatch, capsys, uninterrupted, broken):
+def test_a_failed_write_ends_the_run_and_the_next_run_resumes(tmp_path, monkeypatch, capsys, uninterrupted, broken):
     layout, n_written = layout_with_catalogue(tmp_path), Counter()
 
     def write(path, content):

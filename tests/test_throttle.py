@@ -26,7 +26,7 @@ def test_the_delay_follows_autothrottle():
 
 
 @pytest.mark.parametrize("status", [404, 500, 302])
-def test_only_a_success_makes_the_delay_shorter(status):
+def test_only_a_success_shortens_the_delay(status):
     one = throttle()
     one.update(200, 2.0, 0.0)
     one.update(status, 0.01, 0.0)
@@ -81,7 +81,7 @@ def test_concurrency_stays_within_the_target():
     assert most[0] == 3
 
 
-def test_late_starts_do_not_accumulate():
+def test_late_requests_do_not_accumulate_delay():
     """Twenty requests every 10 ms take 190 ms, also where each thread wakes a little late."""
     one = throttle()
     one.update(200, 0.04, 0.0)

@@ -98,7 +98,7 @@ def kill_while_it_writes(layout, run, kind, forker, wait_s):
 
 
 @pytest.mark.slow
-def test_a_run_killed_repeatedly_ends_like_an_uninterrupted_one(layout, forker):
+def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(layout, forker):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201  shown when the test fails
     chance = random.Random(seed)

@@ -35,7 +35,7 @@ def pairs_of(layout, images):
         return verification.near_duplicate_pairs(inspected, cache)
 
 
-def test_a_crowd_costs_one_comparison_an_image(tmp_path, compared):
+def test_a_large_group_needs_one_comparison_per_image(tmp_path, compared):
     images = {f"1000000{i}_1": jpeg(pack(1, 300), 80 + i) for i in range(1, 9)} | {"10000009_1": jpeg(pack(2, 300))}
     found = pairs_of(Layout(tmp_path), images)
     assert set(found) == {(i, j) for j in range(8) for i in range(j)}
@@ -43,7 +43,7 @@ def test_a_crowd_costs_one_comparison_an_image(tmp_path, compared):
     assert len(compared) == 7
 
 
-def test_a_decision_is_remembered_by_the_bytes_of_the_files(tmp_path, compared):
+def test_decisions_are_cached_by_file_content(tmp_path, compared):
     layout = Layout(tmp_path)
     images = {"10000001_1": jpeg(pack(1)), "10000001_2": jpeg(pack(1), 60)}
     first = pairs_of(layout, images)
@@ -54,7 +54,7 @@ def test_a_decision_is_remembered_by_the_bytes_of_the_files(tmp_path, compared):
     assert len(compared) == 2
 
 
-def test_a_file_that_is_gone_is_no_duplicate(tmp_path, compared):
+def test_a_missing_file_is_not_a_duplicate(tmp_path, compared):
     layout = Layout(tmp_path)
     write_images(layout, {"10000001_1": jpeg(pack(1)), "10000001_2": jpeg(pack(1), 60)})
     with MetricsCache(layout.metrics_cache) as cache:
