@@ -252,7 +252,7 @@ def _table(result: Mapping[str, Any]) -> str:
         ):
             value, interval = one[key]["value"], one[key]["interval"]
             shown = "" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})"
-            lines.append(f"{name:24} {key:26} {math.nan if value is None else value:.1%}{shown}")
+            lines.append(f"{name:24} {key:29} {math.nan if value is None else value:.1%}{shown}")
         lines.append(f"{name:24} expected calibration error {one['expected_calibration_error']:.3f}")
     return "\n".join(lines)
 
