@@ -1,4 +1,4 @@
-"""Baselines see what they may see, answer about every test image, and depend on nothing but their inputs."""
+"""Baselines learn from training data only, predict every test image, and are deterministic."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ SIZES = {"train": 42, "val": 14, "test": 14}
 
 
 def make_layout(root):
-    """Images of 70 products whose names tell the category, and a run that has got all test images right."""
+    """Write images of 70 products whose names contain the category, and a run with every test image correct."""
     found = Layout(root)
     parts = write_dataset_files(found, SIZES)
     everything = [one for part in parts.values() for one in part]
@@ -44,7 +44,7 @@ def layout(tmp_path):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A layout with all baselines, their scores and their answers."""
+    """Return a layout with all baselines, their scores and their predictions."""
     found = make_layout(tmp_path_factory.mktemp("baselines"))
     return found, *run(found)
 
@@ -60,13 +60,13 @@ def run(layout):
     }
 
 
-def test_each_answers_about_every_test_image_or_says_that_its_test_is_another(done):
-    _, scores, answers = done
-    assert answers.keys() == scores.keys() == OF_TEST | {"product_lookup", "name_folds"}
+def test_each_baseline_predicts_every_image_of_its_test_set(done):
+    _, scores, predicted = done
+    assert predicted.keys() == scores.keys() == OF_TEST | {"product_lookup", "name_folds"}
     assert {name for name, one in scores.items() if one["is_of_test"]} == OF_TEST
     for name in OF_TEST:
-        assert len(answers[name]) == scores[name]["n"] == SIZES["test"]
-        assert all(len(one.log_probabilities) == 14 for one in answers[name])
+        assert len(predicted[name]) == scores[name]["n"] == SIZES["test"]
+        assert all(len(one.log_probabilities) == 14 for one in predicted[name])
     assert scores["product_lookup"]["n"] == round(sum(SIZES.values()) * 0.2)
     assert scores["name_folds"]["n"] == scores["name_folds"]["n_products"] == sum(SIZES.values())
     for one in scores.values():
@@ -74,24 +74,24 @@ def test_each_answers_about_every_test_image_or_says_that_its_test_is_another(do
         assert one["f1_macro_low"] <= one["f1_macro"] <= one["f1_macro_high"] + 1e-9
 
 
-def test_a_name_that_tells_is_read_and_the_majority_is_one_category(done):
-    _, scores, answers = done
+def test_the_name_baseline_reads_the_category_and_the_majority_predicts_one(done):
+    _, scores, predicted = done
     assert scores["name"]["accuracy"] > 0.9
     assert scores["name_folds"]["accuracy"] > 0.9
-    assert len({one.category for one in answers["majority"]}) == 1
-    # Test shows every category once.
+    assert len({one.category for one in predicted["majority"]}) == 1
+    # The test split has one image of every category.
     assert scores["majority"]["accuracy"] == pytest.approx(1 / 14)
 
 
 @pytest.mark.slow
-def test_a_second_run_gives_the_same_answers(done):
+def test_a_second_run_gives_equal_predictions(done):
     layout, *first = done
     assert [*run(layout)] == first
 
 
 @pytest.mark.slow
-def test_test_images_have_no_say_in_what_is_learnt(done, layout):
-    """Their truths are changed: the answers stay."""
+def test_truths_of_test_images_do_not_affect_predictions(done, layout):
+    """Changing the truths of test images leaves the predictions unchanged."""
     before = done[2]
     text = layout.dataset("test").read_text()
     layout.dataset("test").write_text(text.replace('"text": "Oil"', '"text": "Peel"'))
@@ -101,16 +101,16 @@ def test_test_images_have_no_say_in_what_is_learnt(done, layout):
     assert Counter(one.truth for one in after["name"])["Peel"] == 2
 
 
-def test_the_weight_of_the_name_is_what_val_wants():
-    """A table that knows the truth against one that knows nothing: all weight, or none."""
+def test_the_weight_of_the_name_is_chosen_on_val():
+    """The table that predicts the truth gets more weight than a random one, in either position."""
     examples = [chat.example(f"a_{i}_1.jpg", name, skincare_labels()) for i, name in enumerate(CATEGORIES)]
-    knows = np.log(np.full((14, 14), 0.01) + 0.86 * np.eye(14))
-    ignorant = np.log(np.random.default_rng(0).dirichlet(np.ones(14), size=14))
-    assert baseline_models.choose_weight(knows, ignorant, examples, skincare_labels()) > 0.5
-    assert baseline_models.choose_weight(ignorant, knows, examples, skincare_labels()) < 0.5
+    informed = np.log(np.full((14, 14), 0.01) + 0.86 * np.eye(14))
+    random = np.log(np.random.default_rng(0).dirichlet(np.ones(14), size=14))
+    assert baseline_models.choose_weight(informed, random, examples, skincare_labels()) > 0.5
+    assert baseline_models.choose_weight(random, informed, examples, skincare_labels()) < 0.5
 
 
-def test_the_lookup_answers_what_the_other_images_of_the_product_show():
+def test_the_lookup_predicts_the_category_of_the_products_other_images():
     parts = {
         split: [
             chat.example(f"a_{i}_{n}.jpg", CATEGORIES[i % 14], skincare_labels())
@@ -119,28 +119,28 @@ def test_the_lookup_answers_what_the_other_images_of_the_product_show():
         ]
         for split, first in (("train", 0), ("val", 30), ("test", 60))
     }
-    answers = baseline_models.product_lookup(parts, 0)
+    predicted = baseline_models.product_lookup(parts, 0)
     everything = {one.product_id for part in parts.values() for one in part}
-    test_ids = {one.image_id for one in answers}
+    test_ids = {one.image_id for one in predicted}
     seen = {one.product_id for part in parts.values() for one in part if one.image_id not in test_ids}
-    assert len(answers) == 54
-    assert len(seen) < len(everything) or all(one.category == one.truth for one in answers)
-    for one in answers:
+    assert len(predicted) == 54
+    assert len(seen) < len(everything) or all(one.category == one.truth for one in predicted)
+    for one in predicted:
         assert one.category == one.truth or one.product_id not in seen
 
 
-def test_a_trained_model_is_set_against_the_baselines_of_its_images(done):
-    layout, scores, answers = done
+def test_a_trained_model_is_compared_with_the_baselines_on_its_images(done):
+    layout, scores, predicted = done
     log = layout.finetune_log("sample")
     found = json.loads((log / "baselines.json").read_text())
     assert found.keys() == OF_TEST
     assert found["majority"]["accuracy_before"] == scores["majority"]["accuracy"]
     right = predictions.read_jsonl(log / "test_predictions.jsonl", skincare_labels())
-    assert found["majority"] == metrics.to_json(comparison.compare(answers["majority"], right))
+    assert found["majority"] == metrics.to_json(comparison.compare(predicted["majority"], right))
     assert list(layout.finetune_log("unfinished").iterdir()) == []
 
 
-def test_a_catalogue_too_small_for_folds_is_left_out():
+def test_a_catalogue_too_small_for_folds_gives_no_predictions():
     assert baseline_models.name_folds([], 0, skincare_labels()) == []
 
 

@@ -1,4 +1,4 @@
-"""A killed evaluation goes on and ends as one that was not; answers are only kept for what gave them."""
+"""An interrupted evaluation resumes with equal results; the prediction cache is keyed by model, image and settings."""
 
 import dataclasses
 import json
@@ -40,47 +40,47 @@ def loaded(layout, limits):
     )
 
 
-def answered(layout):
-    """The file's answers without what time they took."""
+def stored_predictions(layout):
+    """Return the stored predictions without their latency."""
     found = predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels())
     return [dataclasses.replace(one, latency_s=0.0) for one in found]
 
 
-def forbid(*_):
-    pytest.fail("asked again")
+def fail_if_called(*_):
+    pytest.fail("the decoder ran although every prediction is cached")
 
 
-def test_a_stopped_evaluation_ends_with_the_answers_of_a_whole_one(layout, monkeypatch):
-    whole = config(layout, decoder="rank", batch_size=2, cache_predictions=False)
-    zero_shot.run(whole, layout)
-    expected = answered(layout)
-    original, n_asked = RankingDecoder.__call__, 0
+def test_an_interrupted_evaluation_resumes_with_equal_predictions(layout, monkeypatch):
+    uncached = config(layout, decoder="rank", batch_size=2, cache_predictions=False)
+    zero_shot.run(uncached, layout)
+    expected = stored_predictions(layout)
+    original, n_batches = RankingDecoder.__call__, 0
 
-    def call(self, *asked):
-        nonlocal n_asked
-        n_asked += 1
-        if n_asked == 3:
+    def call(self, *inputs):
+        nonlocal n_batches
+        n_batches += 1
+        if n_batches == 3:
             raise KeyboardInterrupt
-        return original(self, *asked)
+        return original(self, *inputs)
 
     monkeypatch.setattr(RankingDecoder, "__call__", call)
-    kept = dataclasses.replace(whole, cache_predictions=True)
+    cached = dataclasses.replace(uncached, cache_predictions=True)
     with pytest.raises(KeyboardInterrupt):
-        zero_shot.run(kept, layout)
-    zero_shot.run(kept, layout)
-    assert n_asked == 3 + 2  # two batches before, one torn, two after
-    assert answered(layout) == expected
-    monkeypatch.setattr(RankingDecoder, "__call__", forbid)
-    zero_shot.run(kept, layout)
-    assert answered(layout) == expected
+        zero_shot.run(cached, layout)
+    zero_shot.run(cached, layout)
+    assert n_batches == 3 + 2  # two batches and an interrupted one, then the other two
+    assert stored_predictions(layout) == expected
+    monkeypatch.setattr(RankingDecoder, "__call__", fail_if_called)
+    zero_shot.run(cached, layout)
+    assert stored_predictions(layout) == expected
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_where_it_was(layout):
+def test_a_killed_process_resumes_from_its_prediction_cache(layout):
     command = [sys.executable, str(REPOSITORY / "src" / "zero_shot.py"), "--root", str(layout.root), "--model",
                str(TINY_MODEL), "--min-tokens", "36", "--max-tokens", "36", "--batch-size", "1"]  # fmt: skip
     zero_shot.run(config(layout, batch_size=1, cache_predictions=False), layout)
-    expected = answered(layout)
+    expected = stored_predictions(layout)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(layout.answer_cache.glob("*.jsonl")):
         time.sleep(0.01)
@@ -89,14 +89,14 @@ def test_a_killed_process_goes_on_where_it_was(layout):
     (cache,) = layout.answer_cache.glob("*.jsonl")
     with cache.open("ab") as file:
         file.write(b'{"key": "torn')
-    kept = cache.read_bytes()
+    partial = cache.read_bytes()
     subprocess.run(command, check=True, capture_output=True)
-    assert cache.read_bytes().startswith(kept)  # nothing is asked or written twice
-    assert answered(layout) == expected
+    assert cache.read_bytes().startswith(partial)  # no prediction is computed or written twice
+    assert stored_predictions(layout) == expected
 
 
 @pytest.mark.parametrize("change", ["image", "decoder", "limits", "weights", "head"])
-def test_a_kept_answer_is_only_used_for_what_gave_it(layout, change):
+def test_a_cached_prediction_is_used_only_for_equal_inputs(layout, change):
     model = loaded(layout, LIMITS)
     examples = write_dataset_files(layout, {"test": 1})["test"]
     (first,) = model.predict(examples, "test", model.decoder("rank"))
@@ -123,7 +123,7 @@ def test_a_kept_answer_is_only_used_for_what_gave_it(layout, change):
     assert again == first
 
 
-def test_the_manifest_says_how_and_of_what(layout):
+def test_the_manifest_records_settings_and_data(layout):
     zero_shot.run(config(layout), layout)
     found = json.loads((layout.zero_shot / "manifest.json").read_text())
     assert found["evaluation"]["min_pixels"] == found["evaluation"]["max_pixels"] == 36 * 28 * 28

@@ -1,4 +1,4 @@
-"""A reader sees the old content or the new one, and after a failure of the power one of the two is there."""
+"""File replacement is atomic: a reader, or a restart after a power failure, finds the old or the new content."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,15 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_reader_that_holds_the_old_file_keeps_the_old_bytes(tmp_path):
+def test_an_open_reader_keeps_the_old_content(tmp_path):
     path, held = tmp_path / "table.csv", tmp_path / "held"
     files.write_text(path, "old")
-    os.link(path, held)  # what an open reader has
+    os.link(path, held)  # stands for an open file descriptor
     files.write_text(path, "new")
     assert (path.read_text(), held.read_text()) == ("new", "old"), "replaced by rename, never rewritten in place"
 
 
-def test_content_is_synced_before_it_takes_its_place(tmp_path, monkeypatch):
+def test_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     done = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number)))
@@ -29,10 +29,10 @@ def test_content_is_synced_before_it_takes_its_place(tmp_path, monkeypatch):
     assert done == ["fsync", "replace"]
     with files.replacing(tmp_path / "b", is_durable=False) as temporary:
         temporary.write_text("x")
-    assert done == ["fsync", "replace", "replace"], "what need not outlive a failure of the power is not waited for"
+    assert done == ["fsync", "replace", "replace"], "a file that is not durable is not synced"
 
 
-def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "a.csv"
     files.write_text(path, "old")
     with pytest.raises(KeyboardInterrupt), files.replacing(path) as temporary:
@@ -41,19 +41,19 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert (path.read_text(), names(tmp_path)) == ("old", ["a.csv"])
 
 
-def test_folders_are_made_and_line_ends_are_kept(tmp_path):
+def test_parent_folders_are_created_and_line_endings_are_kept(tmp_path):
     files.write_text(tmp_path / "new" / "folder" / "a", "é\nb\r\n")
     assert (tmp_path / "new" / "folder" / "a").read_bytes() == "é\nb\r\n".encode()
     assert names(tmp_path / "new" / "folder") == ["a"]
 
 
-def test_not_a_number_is_refused_and_writes_nothing(tmp_path):
+def test_nan_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert names(tmp_path) == []
 
 
-def test_a_copy_is_made_again_only_where_size_or_time_differ(tmp_path):
+def test_a_file_is_copied_again_only_if_size_or_time_differs(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_text("one")
     files.copy_if_changed(source, target)
@@ -64,13 +64,13 @@ def test_a_copy_is_made_again_only_where_size_or_time_differ(tmp_path):
     os.utime(source, ns=(0, 1))
     files.copy_if_changed(source, target)
     assert (target.read_text(), target.stat().st_mtime_ns) == ("two", 1)
-    target.write_text("tw")  # cut by a failure of the power, with the time that it was given
+    target.write_text("tw")  # truncated by a power failure, with the original time
     os.utime(target, ns=(0, 1))
     files.copy_if_changed(source, target)
     assert target.read_text() == "two"
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path):
+def test_pipes_and_folders_are_not_replaced(tmp_path):
     pipe, folder = tmp_path / "pipe", tmp_path / "folder"
     os.mkfifo(pipe)
     folder.mkdir()

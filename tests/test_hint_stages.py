@@ -1,4 +1,4 @@
-"""Every stage follows the hints of the dataset: what is asked, kept, learnt, explained and exported."""
+"""Every stage uses the hints of the dataset: inference, caching, training, explanation and export."""
 
 import dataclasses
 import json
@@ -60,53 +60,55 @@ def layout(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run that leaves all hints out in training, and what was put into prompts: (with an answer, hints)."""
+    """Train with hint dropout 1; return the layout and the recorded prompts as pairs (has an answer, hints)."""
     found = Layout(tmp_path_factory.mktemp("trained"))
     hinted_dataset(found, SMALL)
-    asked = []
+    prompts = []
     original = PromptEncoder.batch
 
     def batch(self, grids, answers=None, *args, hints=(), **kwargs):
-        asked.append((answers is not None, tuple(hints)))
+        prompts.append((answers is not None, tuple(hints)))
         return original(self, grids, answers, *args, hints=hints, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PromptEncoder, "batch", batch)
         patch.setitem(RECIPES, "sample", dataclasses.replace(RECIPES["sample"], hint_dropout=1.0))
         finetune.run(config(found, max_epochs=2), found)
-    return found, asked
+    return found, prompts
 
 
 @pytest.mark.parametrize("name", ["generate", "constrained", "rank"])
-def test_prompts_of_different_length_are_answered_together_as_alone(tiny_model, tiny_encoder, name):
+def test_prompts_of_different_lengths_give_equal_answers_in_a_batch_and_alone(tiny_model, tiny_encoder, name):
     network = CachedQwen2VL(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], network.vision_features(pixels)
-    some = ["", f"{OCR}NOOR", f"{OCR}Clay Mask, 50 ml, NOOR", f"{OCR}Peel"]
+    grids, features = [one.grid for one in pixels], network.vision_features(pixels)
+    batch_hints = ["", f"{OCR}NOOR", f"{OCR}Clay Mask, 50 ml, NOOR", f"{OCR}Peel"]
     decoder = make_decoder(name, network, tiny_encoder)
-    together = decoder(grids, states, some)
-    alone = [decoder([grid], [state], [hint])[0] for grid, state, hint in zip(grids, states, some, strict=True)]
+    together = decoder(grids, features, batch_hints)
+    alone = [
+        decoder([grid], [feature], [hint])[0] for grid, feature, hint in zip(grids, features, batch_hints, strict=True)
+    ]
     assert [one.text for one in together] == [one.text for one in alone]
     assert torch.allclose(
         *(torch.tensor([one.log_probabilities for one in answers]) for answers in (together, alone)), atol=1e-3
     )
 
 
-def test_the_scores_of_a_hinted_prompt_are_those_of_its_whole_sequence(tiny_model, tiny_encoder):
-    """One prefill from the kept opening and a pass over the tree, against each name after the whole prompt."""
+def test_scores_of_a_prompt_with_a_hint_equal_full_sequence_scores(tiny_model, tiny_encoder):
+    """Compare scoring from the cached prompt prefix over the token trie with one full sequence per label name."""
     network = CachedQwen2VL(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)[:1]
-    grids, states, hint = [pixels[0].grid], network.vision_features(pixels), f"{OCR}Clay Mask, 50 ml"
-    ranked = make_decoder("rank", network, tiny_encoder)(grids, states, [hint])[0].log_probabilities
+    grids, features, hint = [pixels[0].grid], network.vision_features(pixels), f"{OCR}Clay Mask, 50 ml"
+    ranked = make_decoder("rank", network, tiny_encoder)(grids, features, [hint])[0].log_probabilities
     batch = tiny_encoder.batch(grids * 14, CATEGORIES, hints=[hint] * 14)
     n_tokens = torch.tensor([len(tiny_encoder.answer_tokens(name)) for name in CATEGORIES])
-    whole = torch.log_softmax(-network(batch, states * 14) * n_tokens, dim=0)
+    whole = torch.log_softmax(-network(batch, features * 14) * n_tokens, dim=0)
     assert torch.allclose(torch.tensor(ranked), whole.detach(), atol=1e-3)
-    other = make_decoder("rank", network, tiny_encoder)(grids, states, [f"{OCR}Peel"])[0].log_probabilities
+    other = make_decoder("rank", network, tiny_encoder)(grids, features, [f"{OCR}Peel"])[0].log_probabilities
     assert max(abs(a - b) for a, b in zip(ranked, other, strict=True)) > 0.01
 
 
-def ask(layout):
+def zero_shot_predictions(layout):
     settings = zero_shot.Config(
         root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, decoder="rank", batch_size=4
     )
@@ -114,16 +116,16 @@ def ask(layout):
     return predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels())
 
 
-def test_zero_shot_asks_with_the_hint_and_keeps_its_answer_under_it(layout):
-    first = ask(layout)
+def test_zero_shot_prompts_and_cache_keys_contain_the_hint(layout):
+    first = zero_shot_predictions(layout)
     manifest = json.loads((layout.zero_shot / "manifest.json").read_text())
     assert [one.hint for one in first] == [one.hint for one in chat.read_dataset(layout, "test")]
     assert manifest["hints"] == "text"
-    assert ask(layout) == first
+    assert zero_shot_predictions(layout) == first
     write_dataset_files(layout, SMALL)
-    plain = ask(layout)
+    plain = zero_shot_predictions(layout)
     assert "hint" not in json.loads((layout.zero_shot / "predictions.jsonl").read_text().splitlines()[0])
-    # The first has no hint in either: the same key, the same answer.
+    # The first image has no hint in either dataset, so its cache key is equal.
     assert [one.cache_key == other.cache_key for one, other in zip(first, plain, strict=True)] == [
         True, *[False] * (len(first) - 1)
     ]  # fmt: skip
@@ -134,30 +136,30 @@ def test_zero_shot_asks_with_the_hint_and_keeps_its_answer_under_it(layout):
     assert again["predictions"][name]["data_fingerprint"] != manifest["predictions"][name]["data_fingerprint"]
 
 
-def test_scoring_again_keeps_the_hints(layout):
-    first = ask(layout)
+def test_scoring_keeps_the_hints(layout):
+    first = zero_shot_predictions(layout)
     score.run(score.Config(root=layout.root), layout)
     assert predictions.read_jsonl(layout.zero_shot / "predictions.jsonl", skincare_labels()) == first
 
 
-def test_the_ablations_take_hints_away_and_exchange_them(layout):
+def test_the_ablations_remove_and_exchange_hints(layout):
     settings = ablations.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36, n_orders=0)
     results = ablations.run(settings, layout).results
     ways = {row["way"] for row in results["ways"]}
-    asked = {way: predictions.read_jsonl(layout.ablations / f"{way}.jsonl", skincare_labels()) for way in ways}
+    found = {way: predictions.read_jsonl(layout.ablations / f"{way}.jsonl", skincare_labels()) for way in ways}
     assert {"rank", "rank_no_hint", "rank_other_hint"} <= ways
-    assert not any(one.hint for one in asked["rank_no_hint"])
-    truth_of = {one.hint: one.truth for one in asked["rank"] if one.hint}
-    for own, other in zip(asked["rank"], asked["rank_other_hint"], strict=True):
+    assert not any(one.hint for one in found["rank_no_hint"])
+    truth_of = {one.hint: one.truth for one in found["rank"] if one.hint}
+    for own, other in zip(found["rank"], found["rank_other_hint"], strict=True):
         assert bool(own.hint) == bool(other.hint)
         assert not own.hint or truth_of[other.hint] != own.truth
-    misled = [one.category == truth_of[one.hint] for one in asked["rank_other_hint"] if one.hint]
+    misled = [one.category == truth_of[one.hint] for one in found["rank_other_hint"] if one.hint]
     assert results["followed_other_hint"] == sum(misled) / len(misled)
 
 
 @pytest.mark.slow
-def test_a_run_with_hints_that_was_stopped_ends_with_the_same_bits(layout, monkeypatch):
-    finetune.run(config(layout, run="whole", max_epochs=2), layout)
+def test_an_interrupted_run_with_hints_resumes_with_equal_weights(layout, monkeypatch):
+    finetune.run(config(layout, run="uninterrupted", max_epochs=2), layout)
     original, n_taken = Trainer._step, 0
 
     def step(self, examples):
@@ -169,13 +171,13 @@ def test_a_run_with_hints_that_was_stopped_ends_with_the_same_bits(layout, monke
 
     monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
-        finetune.run(config(layout, run="torn", max_epochs=2), layout)
+        finetune.run(config(layout, run="resumed", max_epochs=2), layout)
     monkeypatch.setattr(Trainer, "_step", original)
-    finetune.run(config(layout, run="torn", max_epochs=2, resume=True), layout)
-    assert_same_run(layout, "whole", "torn")
+    finetune.run(config(layout, run="resumed", max_epochs=2, resume=True), layout)
+    assert_same_run(layout, "uninterrupted", "resumed")
 
 
-def test_a_run_goes_on_only_with_the_hints_it_began_with(layout, monkeypatch):
+def test_a_run_is_resumed_only_with_equal_hints(layout, monkeypatch):
     monkeypatch.setattr(Trainer, "_step", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(config(layout), layout)
@@ -188,29 +190,29 @@ def _interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_hints_are_left_out_by_seed_epoch_and_image_alone():
+def test_hint_dropout_depends_only_on_seed_epoch_and_image():
     ids = [f"{i}_1" for i in range(4000)]
-    shown = {(seed, epoch): [sampling.keeps_hint(0.3, seed, epoch, one) for one in ids]
+    kept = {(seed, epoch): [sampling.keeps_hint(0.3, seed, epoch, one) for one in ids]
              for seed in (0, 1) for epoch in (0, 1)}  # fmt: skip
-    assert all(abs(sum(some) / len(ids) - 0.7) < 0.03 for some in shown.values())
-    assert len({tuple(some) for some in shown.values()}) == 4
-    # Whichever process has the image, and in whatever order.
-    assert [sampling.keeps_hint(0.3, 0, 1, one) for one in reversed(ids)] == shown[0, 1][::-1]
+    assert all(abs(sum(flags) / len(ids) - 0.7) < 0.03 for flags in kept.values())
+    assert len({tuple(flags) for flags in kept.values()}) == 4
+    # Independent of the process and the order.
+    assert [sampling.keeps_hint(0.3, 0, 1, one) for one in reversed(ids)] == kept[0, 1][::-1]
     assert all(sampling.keeps_hint(0.0, 0, 0, one) for one in ids)
     assert not any(sampling.keeps_hint(1.0, 0, 0, one) for one in ids)
 
 
-def test_training_shows_what_dropout_leaves_and_val_is_asked_in_full(trained):
-    layout, asked = trained
+def test_dropout_removes_hints_in_training_but_not_in_validation(trained):
+    layout, prompts = trained
     train, val = ([one.hint for one in chat.read_dataset(layout, split)] for split in ("train", "val"))
-    assert (True, tuple(val)) in asked  # the loss
-    assert (False, tuple(val)) in asked  # the answers
-    # The memory plan, and the pre-flight's checks and pass; the two epochs' steps are without.
-    assert sum(bool(set(some) & set(train) - {""}) for _, some in asked) == 3
-    assert sum(is_answered and some == ("",) * 4 for is_answered, some in asked) == 2
+    assert (True, tuple(val)) in prompts  # the loss
+    assert (False, tuple(val)) in prompts  # the predictions
+    # Training hints occur in the memory plan and the pre-flight's check and pass, not in the steps of the two epochs.
+    assert sum(bool(set(hinted) & set(train) - {""}) for _, hinted in prompts) == 3
+    assert sum(has_answer and hinted == ("",) * 4 for has_answer, hinted in prompts) == 2
 
 
-def test_plan_and_preflight_know_the_longest_hint(layout, tiny_encoder):
+def test_plan_and_preflight_count_the_longest_hint(layout, tiny_encoder):
     train = chat.read_dataset(layout, "train")
     long = dataclasses.replace(train[-1], hint=OCR + "word " * 60 + "end")
     settings, recipe = config(layout), RECIPES["sample"]
@@ -233,7 +235,7 @@ def test_a_plan_counts_the_hints_of_the_dataset(layout):
     assert json.loads(layout.finetune_plan.read_text())["activation_bytes_per_image"] < hinted
 
 
-def test_the_model_says_which_hints_it_learnt_with(trained, tmp_path):
+def test_the_exported_model_records_its_hint_settings(trained, tmp_path):
     layout, _ = trained
     longest = max(len(one.hint) for one in chat.read_dataset(layout, "train")) - len(OCR)
     assert hints.read_settings(layout.finetuned_model("r")) == hints.HintSettings("text", longest)
@@ -244,13 +246,13 @@ def test_the_model_says_which_hints_it_learnt_with(trained, tmp_path):
 
 @pytest.mark.parametrize("content", ["", "[]", '{"kind": "text"}', '{"kind": "no", "max_bytes": 3}',
                                      '{"kind": "text", "max_bytes": 0}'])  # fmt: skip
-def test_settings_that_say_nothing_are_an_error(tmp_path, content):
+def test_malformed_hint_settings_are_an_error(tmp_path, content):
     (tmp_path / hints.SETTINGS_FILE).write_text(content)
     with pytest.raises(StageError, match="export the model again"):
         hints.read_settings(tmp_path)
 
 
-def test_what_is_explained_is_the_prompt_with_its_hint(trained):
+def test_the_explained_prompt_contains_the_hint(trained):
     layout, _ = trained
     (layout.root / "log" / "finetune.json").write_text(json.dumps({"results": {"run": "r"}}))
     explained = explain.run(explain.Config(root=layout.root), layout).results["images"]
@@ -259,24 +261,26 @@ def test_what_is_explained_is_the_prompt_with_its_hint(trained):
     model = Classifier.load(layout.finetuned_model("r"), skincare_labels(), layout.root, limits=LIMITS)
     one = next(one for one in ranked if one.hint)
     row = next(row for row in explained if row["image_id"] == one.image_id)
-    grids, states = model.features.get([one.file])
+    grids, features = model.features.get([one.file])
 
-    def contrast(*some):
-        found = saliency.explain(model.network, model.encoder, grids, states, [one.truth], [row["rival"]], *some)
+    def contrast(*hints_of_image):
+        found = saliency.explain(
+            model.network, model.encoder, grids, features, [one.truth], [row["rival"]], *hints_of_image
+        )
         return found[0].contrast
 
     assert contrast([one.hint]) == pytest.approx(row["contrast"], abs=1e-3)
     assert contrast() != pytest.approx(row["contrast"], abs=1e-3)
 
 
-def test_hints_of_two_kinds_are_no_dataset():
+def test_a_dataset_with_two_kinds_of_hints_is_refused():
     with pytest.raises(StageError, match="several kinds"):
         hints.kind_of([f"{OCR}a", f"{HINT_LABELS['metadata']}b"])
 
 
 @pytest.mark.parametrize("kind", ["none", "text", "metadata"])
-def test_predict_reads_the_hint_of_an_image_itself_or_says_that_it_cannot(tmp_path, caplog, kind):
-    """OCR of the pack is a hint like those of the training; what the shop's page says no image tells."""
+def test_predict_reads_text_hints_by_ocr_and_warns_about_metadata_hints(tmp_path, caplog, kind):
+    """Text hints come from OCR of the image; metadata hints need the shop's page, so predict omits them."""
     shutil.copytree(TINY_MODEL, tmp_path / "model")
     if kind != "none":
         write_json(tmp_path / "model" / hints.SETTINGS_FILE, {"kind": kind, "max_bytes": 12})
@@ -290,5 +294,5 @@ def test_predict_reads_the_hint_of_an_image_itself_or_says_that_it_cannot(tmp_pa
     one, other = probabilities("Clay Mask"), probabilities("Bath Salts", "<|im_end|>", "too long for the budget")
     assert (one != other) == (kind == "text")
     assert ("predicting without hints" in caplog.text) == (kind == "metadata")
-    # Beyond the budget of the training nothing is said.
+    # Text beyond the byte limit of training is omitted.
     assert probabilities("Clay Mask", "a" * 100) == one

@@ -1,4 +1,4 @@
-"""`python src/run_all.py --sample` as a newcomer runs it, checked against the shop's truth file."""
+"""Run `python src/run_all.py --sample` and compare its results with the truth file of the sample shop."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def run_stage(script, layout, *options, expect=0):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """The whole sample, run once; what it printed."""
+    """Run the whole sample once; return its layout and stderr."""
     layout = Layout(tmp_path_factory.mktemp("newcomer") / "sample_run")
     layout.root.mkdir()
     return layout, run_stage("run_all", layout, "--sample").stderr
@@ -52,7 +52,7 @@ def summary(layout, stage):
     return json.loads(layout.summary(stage).read_text())
 
 
-def test_every_product_ends_as_planted(layout, truth):
+def test_every_product_has_its_planted_outcome(layout, truth):
     failed = {row.product_id: row.reason for row in FAILURES.read(layout.failures_table) if not row.image_url}
     assert {i: failed.get(i, "scraped") for i in truth["products"]} == {
         i: one["ends"] for i, one in truth["products"].items()
@@ -62,24 +62,24 @@ def test_every_product_ends_as_planted(layout, truth):
     assert counts["not_tried"] == 0
 
 
-def test_every_planted_image_is_found_and_nothing_else_is_lost(layout, truth):
+def test_every_image_has_its_planted_outcome(layout, truth):
     found = {row.image_id: "kept" for row in CLEAN.read(layout.clean_table)}
     found |= {row.image_id: row.reason for row in REJECTED.read(layout.rejected_table)}
     saved = {row.image_id for row in IMAGES.read(layout.images_table)}
     assert found.keys() == saved
     expected = {i: one["ends"] for i, one in truth["images"].items()}
-    not_had = {i for i, end in expected.items() if end in ("not_an_image", "http_404")}
-    assert saved == expected.keys() - not_had
+    unavailable = {i for i, end in expected.items() if end in ("not_an_image", "http_404")}
+    assert saved == expected.keys() - unavailable
     assert {i: (found[i], expected[i]) for i in saved if found[i] != expected[i]} == {}
     failures = Counter(row.reason for row in FAILURES.read(layout.failures_table) if row.image_url)
-    assert failures == Counter(expected[i] for i in not_had)
+    assert failures == Counter(expected[i] for i in unavailable)
 
 
-def test_a_rejected_copy_names_the_image_it_is_a_copy_of(layout, truth):
+def test_a_rejected_duplicate_names_its_representative(layout, truth):
     for row in REJECTED.read(layout.rejected_table):
         original = truth["images"][row.image_id]["copy_of"]
         if row.reason in ("duplicate_bytes", "near_duplicate"):
-            # Of three copies the best stays, which need not be the original.
+            # The representative has the best quality; it may be another duplicate instead of the original.
             assert original
             assert row.duplicate_of in (
                 original,
@@ -95,11 +95,11 @@ def test_no_product_is_in_two_splits(layout):
     assert summary(layout, "build_dataset")["results"]["leakage"]["same_group"] == 0
 
 
-def test_training_teaches_what_zero_shot_cannot_do(layout):
+def test_fine_tuning_improves_on_zero_shot(layout):
     before = json.loads((layout.zero_shot / "metrics.json").read_text())
     after = json.loads((layout.finetune_log("sample") / "test_metrics.json").read_text())
     assert before["accuracy"] < 0.15
-    # docs/sample_report.json has what was measured; other processors round otherwise, and 81 images are few.
+    # docs/sample_report.json has the measured accuracy; it varies with the CPU's rounding, and the test set is small.
     assert after["accuracy"] >= 0.5
     assert before["n"] == after["n"] == summary(layout, "build_dataset")["counts"]["test"]
     history = HISTORY.read(layout.finetune_log("sample") / "history.csv")
@@ -107,7 +107,7 @@ def test_training_teaches_what_zero_shot_cannot_do(layout):
     assert history[best].val_accuracy == max(row.val_accuracy for row in history)
 
 
-def test_it_ends_with_the_headline_and_the_path_of_the_report(sample):
+def test_the_run_prints_the_headline_and_the_path_of_the_report(sample):
     layout, printed = sample
     assert "Accuracy" in printed
     assert printed.strip().splitlines()[-1].startswith("run_all: 11 stages; open")
@@ -117,8 +117,8 @@ def test_it_ends_with_the_headline_and_the_path_of_the_report(sample):
     assert "says nothing about" in page
 
 
-def test_no_file_of_it_names_this_machine(layout):
-    """Reports are published: they name paths below the repository, not the user's folders."""
+def test_the_report_has_no_absolute_paths(layout):
+    """Reports are published, so they must not contain paths of the user's folders."""
     assert str(REPOSITORY) not in layout.report_html.read_text()
 
 
@@ -138,7 +138,7 @@ def test_running_the_data_stages_twice_gives_the_same_bytes(layout):
     assert files() == first
 
 
-def test_asking_twice_gives_the_same_answers_and_scores(layout):
+def test_zero_shot_results_do_not_depend_on_batch_size_or_caches(layout):
     first = (layout.zero_shot / "metrics.json").read_bytes()
     model = str(REPOSITORY / "models" / "tiny-qwen2-vl")
     run_stage("zero_shot", layout, "--model", model, "--min-tokens", "36", "--max-tokens", "36", "--batch-size", "5",
@@ -146,7 +146,7 @@ def test_asking_twice_gives_the_same_answers_and_scores(layout):
     assert (layout.zero_shot / "metrics.json").read_bytes() == first
 
 
-def test_the_exported_model_predicts_as_it_was_tested(layout, tmp_path):
+def test_the_exported_model_gives_its_test_predictions(layout, tmp_path):
     test = json.loads(layout.dataset("test").read_text())
     out = tmp_path / "answers.csv"
     folder = tmp_path / "images"
@@ -165,13 +165,13 @@ def test_the_exported_model_predicts_as_it_was_tested(layout, tmp_path):
     }
 
 
-def test_real_use_without_a_catalogue_says_what_to_do(tmp_path):
+def test_a_run_without_a_catalogue_names_the_sample(tmp_path):
     layout = Layout(tmp_path / "empty")
     layout.root.mkdir()
     assert "make sample" in run_stage("run_all", layout, expect=2).stderr
 
 
-def test_a_trained_model_becomes_a_service_as_the_readme_says(layout, tmp_path):
+def test_the_readme_commands_from_model_to_service_work(layout, tmp_path):
     block = README.split("## From a trained model to a service\n\n")[1].split("\n\n")[0]
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     (finetune, export, install, serve, curl, drift) = commands

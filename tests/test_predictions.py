@@ -1,4 +1,4 @@
-"""Answers survive their file, whatever a model says; a damaged line is named."""
+"""Predictions round-trip through their file for any generated text; errors name the damaged line."""
 
 import json
 
@@ -9,7 +9,7 @@ from skincare.inference import predictions
 from skincare.labels import skincare_labels
 from tests.helpers import prediction
 
-UGLY = [
+DIFFICULT_TEXTS = [
     "",
     "Oil\n\nOil",
     "a\u2028b\u0085c",
@@ -19,16 +19,16 @@ UGLY = [
 ]
 
 
-def test_answers_survive_whatever_was_said(tmp_path):
-    said = [prediction(f"1_{i}", "Oil", None, text=text) for i, text in enumerate(UGLY)]
-    predictions.write_jsonl(tmp_path / "p.jsonl", said)
-    assert predictions.read_jsonl(tmp_path / "p.jsonl", skincare_labels()) == said
+def test_predictions_with_any_text_round_trip(tmp_path):
+    written = [prediction(f"1_{i}", "Oil", None, text=text) for i, text in enumerate(DIFFICULT_TEXTS)]
+    predictions.write_jsonl(tmp_path / "p.jsonl", written)
+    assert predictions.read_jsonl(tmp_path / "p.jsonl", skincare_labels()) == written
 
 
-def test_the_file_does_not_depend_on_the_order(tmp_path):
-    said = [prediction(f"{i}_{n}", "Oil", "Balm") for i in (2, 10, 1) for n in (11, 2)]
-    predictions.write_jsonl(tmp_path / "a", said)
-    predictions.write_jsonl(tmp_path / "b", reversed(said))
+def test_the_file_does_not_depend_on_the_order_of_predictions(tmp_path):
+    written = [prediction(f"{i}_{n}", "Oil", "Balm") for i in (2, 10, 1) for n in (11, 2)]
+    predictions.write_jsonl(tmp_path / "a", written)
+    predictions.write_jsonl(tmp_path / "b", reversed(written))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert [one.image_id for one in predictions.read_jsonl(tmp_path / "a", skincare_labels())] == [
         "1_2",
@@ -40,7 +40,7 @@ def test_the_file_does_not_depend_on_the_order(tmp_path):
     ]
 
 
-def test_an_absent_file_names_the_stage(tmp_path):
+def test_a_missing_file_error_names_the_stage(tmp_path):
     with pytest.raises(MissingInputError, match=r"zero_shot\.py"):
         predictions.read_jsonl(tmp_path / "none.jsonl", skincare_labels())
 
@@ -52,7 +52,7 @@ def test_an_absent_file_names_the_stage(tmp_path):
         ("candidates", "Oil"), ("candidates", [1]), ("text", None), ("surplus", 1),
     ],
 )  # fmt: skip
-def test_a_damaged_line_is_named(tmp_path, key, value):
+def test_the_error_for_an_invalid_field_names_the_line(tmp_path, key, value):
     path = tmp_path / "p.jsonl"
     predictions.write_jsonl(path, [prediction("1_1", "Oil", "Oil"), prediction("1_2", "Oil", "Oil")])
     first, second = path.read_text().splitlines()
@@ -62,7 +62,7 @@ def test_a_damaged_line_is_named(tmp_path, key, value):
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "null", '"text"', "{}"])
-def test_a_line_that_is_no_prediction_is_named(tmp_path, line):
+def test_the_error_for_a_malformed_line_names_the_line(tmp_path, line):
     (tmp_path / "p.jsonl").write_text(line)
     with pytest.raises(StageError, match="line 1"):
         predictions.read_jsonl(tmp_path / "p.jsonl", skincare_labels())

@@ -33,7 +33,7 @@ class Config(stage.StageConfig):
         (MissingInputError("thing", "there", "do this"), 2), (KeyboardInterrupt(), 130),
     ],
 )  # fmt: skip
-def test_the_exit_code_tells_how_it_ended(tmp_path, error, code):
+def test_the_exit_code_depends_on_the_error(tmp_path, error, code):
     def run(config, layout):
         if error:
             raise error
@@ -43,16 +43,16 @@ def test_the_exit_code_tells_how_it_ended(tmp_path, error, code):
     layout.summary("s").parent.mkdir()
     layout.summary("s").write_text("{}")
     assert stage.execute("s", Config(root=tmp_path), layout, run) == code
-    # A summary means done: one of an earlier run stays true until that run's results are touched.
+    # A summary means done; that of an earlier run is kept until its results are replaced.
     assert (layout.summary("s").read_text() != "{}") == (code == 0)
     if error and str(error):
         assert str(error).splitlines()[0] in layout.stage_log("s").read_text()
 
 
-def test_a_summary_does_not_outlive_the_results_that_it_speaks_of(tmp_path):
+def test_a_failed_run_that_replaced_results_leaves_no_summary(tmp_path):
     def run(config, layout):
         runlog.remove_summary("s", layout)
-        raise StageError("half of it is replaced")
+        raise StageError("half of the results are replaced")
 
     layout = Layout(tmp_path)
     layout.summary("s").parent.mkdir()
@@ -61,7 +61,7 @@ def test_a_summary_does_not_outlive_the_results_that_it_speaks_of(tmp_path):
     assert not layout.summary("s").exists()
 
 
-def test_the_log_of_an_earlier_run_stays(tmp_path):
+def test_logs_of_several_runs_are_appended(tmp_path):
     def run(config, layout):
         logging.getLogger("skincare.x").info("run %d", config.n)
         return Summary("fine")
@@ -72,7 +72,7 @@ def test_the_log_of_an_earlier_run_stays(tmp_path):
     assert log.index("run 1") < log.index("run 2")
 
 
-def test_a_command_is_named_as_it_can_be_typed(monkeypatch):
+def test_the_recorded_command_can_be_pasted_into_a_shell(monkeypatch):
     monkeypatch.setattr("sys.argv", [str(REPOSITORY / "src" / "finetune.py"), "--run", "my run", "--restart"])
     assert runlog.command() == "python src/finetune.py --run 'my run' --restart"
     named = runlog.command(leave_out=("--restart",), add="--resume")
@@ -81,7 +81,7 @@ def test_a_command_is_named_as_it_can_be_typed(monkeypatch):
     assert runlog.command(add="--resume") == "python src/finetune.py --resume"
 
 
-def test_a_bug_keeps_its_traceback(tmp_path):
+def test_an_unexpected_error_keeps_its_traceback(tmp_path):
     def run(config, layout):
         raise ZeroDivisionError
 
@@ -89,7 +89,7 @@ def test_a_bug_keeps_its_traceback(tmp_path):
         stage.execute("s", Config(root=tmp_path), Layout(tmp_path), run)
 
 
-def test_a_summary_says_what_was_run_with_what(tmp_path):
+def test_a_summary_records_config_counts_and_versions(tmp_path):
     stage.execute("s", Config(root=tmp_path, n=7), Layout(tmp_path), lambda *_: Summary("fine", {"kept": 1}))
     found = json.loads(Layout(tmp_path).summary("s").read_text())
     assert found["config"]["n"] == 7
@@ -97,7 +97,7 @@ def test_a_summary_says_what_was_run_with_what(tmp_path):
     assert {"git_commit", "command", "python", "versions", "machine", "started", "seconds"} <= found.keys()
 
 
-def test_secrets_of_the_environment_are_nowhere(tmp_path, monkeypatch):
+def test_secrets_of_the_environment_are_not_written(tmp_path, monkeypatch):
     for name in ("HF_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, "s3cr3t-value")
     stage.execute("s", Config(root=tmp_path), Layout(tmp_path), lambda *_: Summary("fine"))
@@ -109,7 +109,7 @@ def test_paths_of_the_repository_are_written_relative():
     assert plain == {"a": "models", "b": "x", "c": ["/elsewhere", 1, None]}
 
 
-def test_chatty_libraries_are_kept_out_of_the_log(tmp_path):
+def test_info_messages_of_libraries_are_not_logged(tmp_path):
     runlog.setup("s", Layout(tmp_path))
     logging.getLogger("urllib3").info("connection")
     logging.getLogger("skincare.x").info("ours")
@@ -123,7 +123,7 @@ def test_the_fields_of_a_docstring_begin_paragraphs_of_the_help():
     assert stage.help_text("Lists:\n    one\n    two\nThe rest.") == "Lists:\n    one\n    two\n\nThe rest."
 
 
-# All in one process: what takes time is loading torch.
+# One process for all stages, because importing torch takes most of the time.
 _HELP = """
 import contextlib, io, json, runpy, sys
 found = {}
@@ -137,7 +137,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_every_stage_explains_itself(tmp_path):
+def test_every_stage_has_complete_help(tmp_path):
     """--help works from any folder, shows the docstring and every option with its line."""
     scripts = [str(REPOSITORY / "src" / script) for script in SCRIPTS]
     found = subprocess.run(
@@ -148,14 +148,14 @@ def test_every_stage_explains_itself(tmp_path):
     for script, printed in json.loads(found.stdout).items():
         assert "--root" in printed, script
         fields = re.findall(r"^(?:- )?(In|Out|Command|Time): ", printed, re.MULTILINE)
-        assert fields == ["In", "Out", "Command", "Time"], f"{script}: each field begins a line of its help"
+        assert fields == ["In", "Out", "Command", "Time"], f"{script}: each field must begin a line of the help"
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["scrape.py", "clean.py", "build_dataset.py", "fuse.py", "report.py"])
-def test_the_data_stages_never_load_torch(script, tmp_path):
-    """They start in a second."""
+def test_the_data_stages_do_not_import_torch(script, tmp_path):
+    """Importing a data stage does not import torch, so that it starts within a second."""
     code = (
         f"import sys; sys.argv=['x','--root','{tmp_path}']; sys.path.insert(0,'{REPOSITORY / 'src'}')\n"
         f"import {script[:-3]}\nassert 'torch' not in sys.modules"
@@ -176,7 +176,7 @@ sys.meta_path.insert(0, Interrupter())
 
 
 @pytest.mark.parametrize("script", ["clean.py", "finetune.py", "predict.py"])
-def test_an_interruption_of_the_imports_is_one_line(script, tmp_path):
+def test_an_interrupt_during_imports_prints_one_line(script, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(_INTERRUPT_AT_IMPORT)
     found = subprocess.run(
         [sys.executable, str(REPOSITORY / "src" / script), "--root", str(tmp_path)], capture_output=True, text=True,
@@ -186,7 +186,7 @@ def test_an_interruption_of_the_imports_is_one_line(script, tmp_path):
     assert found.stderr.splitlines() == ["interrupted before the start; nothing was changed"]
 
 
-def test_a_program_that_imports_the_package_keeps_its_hook():
+def test_importing_the_package_does_not_replace_the_exception_hook():
     code = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY / 'src')!r}); import skincare; "
         "assert sys.excepthook is sys.__excepthook__"
@@ -194,6 +194,6 @@ def test_a_program_that_imports_the_package_keeps_its_hook():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
-def test_counts_as_text_are_sorted_without_the_good_ones():
+def test_counts_text_is_sorted_and_excludes_the_given_reason():
     assert runlog.counts_text({"kept": 5, "corrupt": 1, "blurred": 2}, "kept") == "blurred 2, corrupt 1"
     assert runlog.counts_text({"kept": 5}, "kept", empty="nothing rejected") == "nothing rejected"

@@ -1,4 +1,4 @@
-"""Tables read back as written, and a bad cell is named by file, line and remedy."""
+"""Tables round-trip; the error for an invalid cell names file, line and remedy."""
 
 import csv
 import dataclasses
@@ -27,7 +27,7 @@ from skincare.tables import (
 ROW = RejectedRow("https://x/1.html", "1_2", "1", "product_images/a_1_2.jpg", "blurred", "3.5", "60")
 
 
-def test_rows_survive_and_are_sorted(tmp_path):
+def test_rows_round_trip_in_natural_order(tmp_path):
     rows = [dataclasses.replace(ROW, image_id=i) for i in ("1_10", "1_2", "1_1")]
     REJECTED.write(tmp_path / "a.csv", rows)
     REJECTED.write(tmp_path / "b.csv", reversed(rows))
@@ -36,13 +36,13 @@ def test_rows_survive_and_are_sorted(tmp_path):
 
 
 @pytest.mark.parametrize("text", ['a "quote", a comma', "two\nlines", "ünïcode 🧴", " spaces ", "'=1+1"])
-def test_any_text_survives(tmp_path, text):
+def test_any_text_round_trips(tmp_path, text):
     CATALOGUE.write(tmp_path / "c.csv", [CatalogueRow(text, "https://x/1.html", "Oil")])
     assert CATALOGUE.read(tmp_path / "c.csv")[0].product_name == text
 
 
 @given(st.text(st.sampled_from("=+-@\t\r\n'＝1a,\" é\0"), max_size=6))
-def test_outside_text_is_never_a_formula_and_survives(text):
+def test_text_from_outside_is_never_a_formula_and_round_trips(text):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "r.csv")
         REJECTED.write(path, [dataclasses.replace(ROW, value=text)])
@@ -52,7 +52,7 @@ def test_outside_text_is_never_a_formula_and_survives(text):
     assert cell[:1] not in tuple("=+-@\t\r\n＝") or re.fullmatch(r"[+-]1+", cell)
 
 
-def test_rows_that_are_said_to_be_sorted_are_checked(tmp_path):
+def test_rows_declared_as_sorted_are_checked(tmp_path):
     rows = [dataclasses.replace(ROW, image_id=i) for i in ("1_2", "1_10")]
     REJECTED.write(tmp_path / "r.csv", iter(rows), is_sorted=True)
     assert REJECTED.read(tmp_path / "r.csv") == rows
@@ -61,7 +61,7 @@ def test_rows_that_are_said_to_be_sorted_are_checked(tmp_path):
     assert REJECTED.read(tmp_path / "r.csv") == rows
 
 
-def test_nothing_and_numbers_survive(tmp_path):
+def test_missing_values_and_numbers_round_trip(tmp_path):
     rows = [FailureRow("u", "1", "", "timeout", "", None, 5), FailureRow("u", "2", "", "http_404", "", 404, 1)]
     FAILURES.write(tmp_path / "f.csv", rows)
     assert FAILURES.read(tmp_path / "f.csv") == rows
@@ -70,7 +70,7 @@ def test_nothing_and_numbers_survive(tmp_path):
     assert HISTORY.read(tmp_path / "h.csv") == [row]
 
 
-def test_unknown_columns_are_left_alone(tmp_path):
+def test_unknown_columns_are_ignored(tmp_path):
     REJECTED.write(tmp_path / "r.csv", [ROW])
     header, row = (tmp_path / "r.csv").read_text().splitlines()
     (tmp_path / "r.csv").write_text(f"note,{header}\nmine,{row}\n")
@@ -94,7 +94,7 @@ def test_a_missing_column_file_or_bad_cell_names_the_remedy(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'"open quote\n'])
-def test_what_is_no_table_is_an_error(tmp_path, content):
+def test_a_malformed_file_is_an_error(tmp_path, content):
     (tmp_path / "r.csv").write_bytes(content)
     with pytest.raises(StageError, match=r"r\.csv"):
         REJECTED.read(tmp_path / "r.csv")
@@ -103,11 +103,11 @@ def test_what_is_no_table_is_an_error(tmp_path, content):
 def test_natural_order():
     names = ["a10", "a2", "a1", "b1", "a02"]
     assert sorted(names, key=natural_key) == ["a1", "a02", "a2", "a10", "b1"]
-    # Digits that are no ASCII digits are not numbers to int() everywhere.
+    # int() rejects some non-ASCII digits, such as superscripts.
     sorted(["²", "٣", "3"], key=natural_key)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     files.write_text(tmp_path / "a.txt", "old")
     with pytest.raises(RuntimeError), files.replacing(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
@@ -115,7 +115,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
-def test_json_that_no_other_reader_takes_is_refused(tmp_path):
+def test_json_with_nan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "a.json", {"value": float("nan")})
     assert not (tmp_path / "a.json").exists()
