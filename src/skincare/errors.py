@@ -1,4 +1,4 @@
-"""The two ways a stage ends badly on purpose; anything else is a bug and keeps its traceback."""
+"""The errors that stages report as one message; any other exception is a bug and keeps its traceback."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class MissingInputError(StageError):
     exit_code = 2
 
     def __init__(self, what: str, where: Path | str, remedy: str) -> None:
-        # Its parts, by which it is made again when it comes out of another process.
+        # Pickling recreates the error from these, when a worker process raises it.
         super().__init__(what, where, remedy)
 
     def __str__(self) -> str:

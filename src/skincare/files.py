@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it."""
+"""Atomic file writes: a reader sees the old or the new content, never a partial one."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 
 def check_writable(path: Path) -> None:
-    """Create the parent folder; raises OSError where `path` is a folder or a device, which no file shall replace."""
+    """Create the parent folder; raises OSError if `path` is a folder or a device, which must not be replaced."""
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no file that can be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ def check_writable(path: Path) -> None:
 def replacing(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path` that replaces it when the block ends without an exception.
 
-    Unless `is_durable`, its content may not outlive a failure of the power before the next `os.sync`.
+    Unless `is_durable`, its content may be lost in a power failure before the next `os.sync`.
     """
     check_writable(path)
     temporary = path.parent / f".{uuid4().hex}.part"
@@ -57,10 +57,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def copy_if_changed(source: Path, target: Path) -> None:
-    """Copy a file with its time of change, by which the next call knows that it is there already.
+    """Copy a file with its modification time, unless the target already has equal size and time.
 
-    After a failure of the power a copy may be shorter than its source, so that it is made again; `os.sync` once when
-    all are made costs less than writing each through.
+    A copy that a power failure truncated has another size and is copied again. Files are not synced one by one: one
+    `os.sync` after all copies is faster.
     """
     status = source.stat()
     if target.is_file():
@@ -79,10 +79,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text atomically with `\\n` line ends."""
+    """Write UTF-8 text atomically with `\\n` line endings."""
     write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON; NaN is refused, since no other JSON reader takes it."""
+    """Write `value` as readable JSON; NaN, which is not valid JSON, raises ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -18,12 +18,12 @@ class Layout:
     """The file layout below one root folder."""
 
     root: Path
-    # What `--labels` names.
+    # The file of the option `--labels`.
     labels: Path | None = None
 
     @property
     def labels_file(self) -> Path | None:
-        """Return the labels file of the command line, else that of the root; None where there is neither."""
+        """Return the labels file of the command line, else that of the root; None if there is neither."""
         own = self.root / "labels.toml"
         return self.labels or (own if own.is_file() else None)
 
@@ -37,7 +37,7 @@ class Layout:
         return self.root / "csv_data" / "images_id_full.csv"
 
     def listed_products(self, source: str) -> Path:
-        """Return the catalogue of what a source listed."""
+        """Return the catalogue of the products that a source listed."""
         return self.root / "csv_data" / f"products_{source}.csv"
 
     @property
@@ -78,11 +78,11 @@ class Layout:
         return self.root / "log" / "cleaning_report.log"
 
     def review_sheet(self, check: str) -> Path:
-        """Return the page on which images around the threshold of a check are marked."""
+        """Return the page for marking images around the threshold of a check."""
         return self.root / "clean_dataset" / f"review_{check}.html"
 
     def review_table(self, check: str) -> Path:
-        """Return the table of what that page shows."""
+        """Return the table of the images on that page."""
         return self.root / "clean_dataset" / "annotations" / f"review_{check}.csv"
 
     @property
@@ -118,7 +118,7 @@ class Layout:
 
     @property
     def ocr_cache(self) -> Path:
-        """Return what OCR has read before, from which a killed run goes on."""
+        """Return the cache of OCR results, from which an interrupted run resumes."""
         return self.root / ".cache" / "ocr.sqlite"
 
     # -- what build_dataset.py writes
@@ -132,7 +132,7 @@ class Layout:
 
     @property
     def image_cache(self) -> Path:
-        """Return the folder of images that were fetched in shards."""
+        """Return the folder of images fetched from shards."""
         return self.root / ".cache" / "images"
 
     @property
@@ -142,7 +142,7 @@ class Layout:
     # -- what the model stages write
     @property
     def baselines(self) -> Path:
-        """Return the folder of the baselines' answers."""
+        """Return the folder of the baselines' predictions."""
         return self.root / "log" / "baselines"
 
     @property
@@ -151,7 +151,7 @@ class Layout:
 
     @property
     def ablations(self) -> Path:
-        """Return the folder of the answers that were got in other ways."""
+        """Return the folder of the predictions of inference variants."""
         return self.root / "log" / "ablations"
 
     def finetune_log(self, run: str) -> Path:
@@ -159,7 +159,7 @@ class Layout:
         return self.root / "log" / "finetune" / run
 
     def run_lock(self, run: str) -> Path:
-        """Return the file that a process locks while it trains a run; outside the run's folders, which may move."""
+        """Return the lock file of a run in training; outside the run's folders, which may be renamed."""
         return self.root / "log" / "finetune" / ".locks" / f"{run}.json"
 
     def finetuned_model(self, run: str) -> Path:
@@ -167,30 +167,30 @@ class Layout:
         return self.root / "models" / "finetuned" / run
 
     def training_state(self, run: str) -> Path:
-        """Return the folder of the states from which a run is resumed."""
+        """Return the folder of the checkpoints from which a run is resumed."""
         return self.finetuned_model(run) / "state"
 
     def run_plots(self, run: str) -> Path:
-        """Return the folder of one run's figures; those of the last finished run are in plots/ too."""
+        """Return the folder of one run's plots; those of the last finished run are also in plots/."""
         return self.finetune_log(run) / "plots"
 
     def is_interrupted(self, run: str) -> bool:
-        """Tell whether a training run has saved states but no result yet."""
+        """Return whether a training run has checkpoints but no result yet."""
         return self.training_state(run).exists() and not (self.finetune_log(run) / "test_metrics.json").is_file()
 
     def is_finished(self, run: str) -> bool:
-        """Tell whether a run has its result, or somebody's model lies under its name."""
+        """Return whether a run has its result, or another model is in its folder."""
         is_model = (self.finetuned_model(run) / "config.json").is_file() and not self.training_state(run).exists()
         return is_model or (self.finetune_log(run) / "test_metrics.json").is_file()
 
     @staticmethod
     def replacement(run: str) -> str:
-        """Return the name under which a run works that is to replace a finished one; no run can be called so."""
+        """Return the temporary folder name of a run that will replace a finished one; not a valid run name."""
         return f".new/{run}"
 
     @staticmethod
     def replaced(run: str) -> str:
-        """Return the name under which a replaced run is for the moment of its removal."""
+        """Return the temporary folder name of a replaced run during its removal."""
         return f".old/{run}"
 
     def exported_model(self, name: str) -> Path:
@@ -211,11 +211,11 @@ class Layout:
 
     @property
     def comparison_results(self) -> Path:
-        """Return the folder of the single runs of a comparison, from which it goes on."""
+        """Return the folder of the results of a comparison's runs, from which it resumes."""
         return self.root / "log" / "recipe_comparison"
 
     def compared_run(self, name: str) -> str:
-        """Return the name under which a run of a comparison works, out of the way of all runs of finetune.py."""
+        """Return the folder name of a run of a comparison; not a valid run name of finetune.py."""
         return f".compared/{name}"
 
     @property
@@ -225,7 +225,7 @@ class Layout:
 
     @property
     def content_cache(self) -> Path:
-        """Return the content hashes of unchanged files."""
+        """Return the cache of content hashes of unchanged files."""
         return self.root / ".cache" / "content.sqlite"
 
     @property
@@ -234,17 +234,17 @@ class Layout:
 
     @property
     def answer_cache(self) -> Path:
-        """Return the folder of answers that models have given, from which an evaluation goes on."""
+        """Return the folder of the prediction cache, from which an evaluation resumes."""
         return self.root / ".cache" / "answers"
 
     @property
     def reader_cache(self) -> Path:
-        """Return the folder of the pack reader as it was fitted on what lies below the root."""
+        """Return the folder of the pack reader fitted on the data of this root."""
         return self.root / ".cache" / "reader"
 
     # -- logs, plots, report
     def stage_log(self, stage: str) -> Path:
-        """Return the log that a stage writes for people; the scraper's has a name of its own since ever."""
+        """Return the log file of a stage; that of scrape.py has the documented name scraper.log."""
         return self.root / "log" / ("scraper.log" if stage == "scrape" else f"{stage}.log")
 
     def summary(self, stage: str) -> Path:
@@ -265,7 +265,7 @@ class Layout:
         return self.runs / "listings" / f"{digest}.txt"
 
     def plot(self, name: str) -> Path:
-        """Return the PNG of a figure."""
+        """Return the PNG file of a plot."""
         return self.root / "plots" / f"{name}.png"
 
     def overlay(self, image_id: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a stage leaves behind for people and for the report: a log file and `log/<stage>.json`."""
+"""The records of a stage: its log file, and the summary `log/<stage>.json` for the report."""
 
 import dataclasses
 import importlib.metadata
@@ -26,9 +26,9 @@ _VERSIONED: Final = ("torch", "torchvision", "transformers", "qwen-vl-utils", "p
 
 @dataclass(frozen=True)
 class Summary:
-    """What a stage did: `counts` add up to what it saw, `results` are figures that the report shows.
+    """The outcome of a stage: `counts` add up to its inputs, `results` are the numbers that the report shows.
 
-    exit_code: of a stage that has done its work and whose verdict is bad.
+    exit_code: not 0 for a completed stage whose verdict is negative.
     """
 
     headline: str
@@ -50,16 +50,16 @@ class _ProgressSafeHandler(logging.Handler):
 
 
 def is_writer() -> bool:
-    """Tell whether this process is the one of a distributed run that writes; alone, it is."""
+    """Return whether this process writes files: the first of a distributed run, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
-    """Send log records to the terminal and, where they are kept, with times to the stage's log file."""
+    """Send log records to the terminal and, with `keep`, with timestamps to the stage's log file."""
     if not is_writer():
         logging.basicConfig(level=logging.ERROR, handlers=[_ProgressSafeHandler()], force=True)
         return
-    # A full disk must not bury the stage's own message under a traceback for each line that is not logged.
+    # On a full disk, logging would print a traceback for every line and hide the stage's own message.
     logging.raiseExceptions = False
     terminal = _ProgressSafeHandler()
     terminal.setFormatter(logging.Formatter("%(message)s"))
@@ -67,21 +67,21 @@ def setup(stage: str, layout: Layout, *, keep: bool = True) -> None:
     if keep:
         path = layout.stage_log(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Appended to: a start that fails must not take the log of what an earlier run did.
+        # Append: a failed start must not delete the log of an earlier run.
         handlers.append(logging.FileHandler(path, encoding="utf-8"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
-    # They log every connection and every font at INFO, which hides the stage's own lines.
+    # These libraries log every connection and font at INFO, which hides the stage's own lines.
     for noisy in ("urllib3", "httpx", "matplotlib", "PIL", "filelock", "fontTools", "torch", "botocore", "aiobotocore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # It warns at its import about optional CPU kernels, and at every 8-bit layer of every pass that inputs are cast.
+    # bitsandbytes warns about optional CPU kernels on import, and about casts in every pass of every 8-bit layer.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def remove_summary(stage: str, layout: Layout) -> None:
-    """Remove `log/<stage>.json`: it speaks of results that are about to be replaced.
+    """Remove `log/<stage>.json`, whose results are about to be replaced.
 
-    A stage calls this before it first changes what an earlier run of it has made, and not before that.
+    A stage calls this immediately before it first changes the results of an earlier run.
     """
     if is_writer():
         layout.summary(stage).unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def write_summary(stage: str, layout: Layout, config: Any, summary: Summary, sta
 
 
 def environment() -> dict[str, Any]:
-    """Return what the run stood on: commit, command, versions and machine."""
+    """Return the environment of the run: commit, command, versions and machine."""
     return {
         "git_commit": git_commit(),
         "command": command(),
@@ -116,7 +116,7 @@ def environment() -> dict[str, Any]:
 
 
 def command(leave_out: Collection[str] = (), add: str = "") -> str:
-    """Return the command line of this process, with other flags if so wanted."""
+    """Return the command line of this process without the words of `leave_out`, and with `add`."""
     words = [_repository_relative(word) for word in sys.argv if word not in leave_out]
     words += [add] if add and add not in words else []
     return shlex.join(["python", *words])
@@ -135,14 +135,14 @@ def git_commit() -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a config (dataclasses, paths, tuples) into what JSON holds; paths in the repository become relative."""
+    """Convert a config (dataclasses, paths, tuples) to JSON types; paths in the repository become relative."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
-    # Names of models are text, but may be folders.
+    # Model names are strings, but may be folders.
     return _repository_relative(str(value)) if isinstance(value, Path | str) else value
 
 

@@ -1,4 +1,4 @@
-"""The frame around every stage: command line, log, exit code, summary.
+"""The common part of every stage: command line, log, exit code, summary.
 
 A stage script defines a frozen dataclass `Config(StageConfig)` (its whole command line) and
 `run(config, layout) -> Summary`, and ends with
@@ -6,7 +6,7 @@ A stage script defines a frozen dataclass `Config(StageConfig)` (its whole comma
     def main() -> None:
         stage.main("clean", Config, run)
 
-Exit codes: 0 done, 1 failed, 2 something must be provided first (the message says what and how), 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 an input is missing (the message names it and its remedy), 130 interrupted.
 """
 
 import logging
@@ -54,11 +54,11 @@ class StageConfig:
 
     @property
     def writes_summary(self) -> bool:
-        """Tell whether the run is the stage's work, with a log and a summary, or only shows something."""
+        """Return whether the run writes a log and a summary; false for options that only print."""
         return True
 
     def resume_hint(self, layout: Layout) -> str:
-        """Return what to do after an interruption; called when there was one."""
+        """Return how to continue after an interruption, as part of the log line."""
         del layout
         if not self.resumes:
             return f"nothing was changed; start again with `{runlog.command()}`"
@@ -83,8 +83,8 @@ _FIELD: Final = re.compile(r"(?:- )?(In|Out|Command|Time): ")
 def help_text(docstring: str) -> str:
     """Return a stage's docstring as its `--help` shows it.
 
-    tyro joins the lines of a paragraph, unless a line begins with a character that is no letter. Here a blank line is
-    inserted before each field (In, Out, Command, Time) and after each indented list, so that they stay apart.
+    tyro joins the lines of a paragraph, unless a line begins with a non-letter. This inserts a blank line before each
+    field (In, Out, Command, Time) and after each indented list, so that they remain separate paragraphs.
     """
     lines: list[str] = []
     for line in docstring.splitlines():
@@ -125,7 +125,7 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
 
 
 def _record(stage: str, layout: Layout, config: StageConfig, summary: Summary, started: datetime) -> None:
-    """Write the run's manifest; the stage has done its work, which a failure here does not undo."""
+    """Write the run's manifest; a failure is only logged, since the stage is complete."""
     try:
         manifest.record(stage, layout, config, summary, started)
     except (StageError, OSError) as error:
@@ -133,5 +133,5 @@ def _record(stage: str, layout: Layout, config: StageConfig, summary: Summary, s
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """Let SIGTERM end a stage as Ctrl-C does, so that it can save what it has."""
+    """Handle SIGTERM like Ctrl-C, so that the stage can save its state."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The CSV tables that stages hand to each other: one frozen dataclass per kind of row, one checked read, one write.
+"""The CSV tables that stages exchange: one frozen dataclass per kind of row, one checked read, one write.
 
 A read names the file, the line and the command that makes the file again. A write is atomic and sorted, so that the
 same rows give the same bytes. Fields without a default are required columns; unknown columns are ignored, so that
@@ -96,7 +96,8 @@ class CleanRow:
     file: str
     width: int
     height: int
-    # See skincare.cleaning.quality: of the content, which decides, and of the whole frame, the reference's measure.
+    # See skincare.cleaning.quality: of the content, which the check uses, and of the whole frame, as in the reference
+    # experiment.
     sharpness: float
     plain_sharpness: float
     sha256: str
@@ -106,7 +107,7 @@ class CleanRow:
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """One image that the cleaning rejected, with the value that failed and the limit that it missed."""
+    """One image that the cleaning rejected, with the value that failed the check and the threshold."""
 
     product_url: str
     image_id: str
@@ -115,13 +116,13 @@ class RejectedRow:
     reason: str
     value: str
     limit: str
-    # The image_id of the image that was kept in its place, for duplicates.
+    # For duplicates, the image_id of the representative that was kept.
     duplicate_of: str = ""
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """The frozen place of one product: every image of a group is in the same split."""
+    """The frozen split of one product; all images of a group are in the same split."""
 
     product_id: str
     group_id: str
@@ -164,7 +165,7 @@ class ComparisonRow:
     n_trainable: int
     training_seconds: float
     peak_bytes: int
-    exported_val_accuracy: float | None = None  # val once more, on the exported model
+    exported_val_accuracy: float | None = None  # val evaluated again with the exported model
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Table(Generic[Row]):
     row_type: type[Row]
     remedy: str
     sort_by: tuple[str, ...]
-    # An apostrophe in somebody else's file is theirs.
+    # In files of others, a leading apostrophe belongs to the text.
     is_ours: bool = True
 
     def read(self, path: Path) -> list[Row]:
@@ -196,7 +197,7 @@ class Table(Generic[Row]):
             raise StageError(f"{path}: not a readable CSV file ({error})\n{self.remedy}") from error
 
     def write(self, path: Path, rows: Iterable[Row], *, is_sorted: bool = False) -> None:
-        """Replace `path` by `rows`, sorted; rows that already are need not fit into memory."""
+        """Replace `path` by `rows`, sorted; with `is_sorted` they are streamed, which needs no memory for all rows."""
         names = [field.name for field in dataclasses.fields(self.row_type)]  # type: ignore[arg-type]
         in_order = self._checked(rows) if is_sorted else sorted(rows, key=self._sort_key)
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -205,7 +206,7 @@ class Table(Generic[Row]):
             plain.writerow(names)
             for row in in_order:
                 cells = [self._to_cell(getattr(row, name)) for name in names]
-                # Python 3.12 and older do not see that a carriage return needs quotes.
+                # Python 3.12 and older do not quote a carriage return.
                 (careful if any("\r" in cell for cell in cells) else plain).writerow(cells)
 
     def _checked(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -243,18 +244,19 @@ class Table(Generic[Row]):
         return from_spreadsheet(value) if self.is_ours and isinstance(value, str) else value
 
 
-# What spreadsheets take for a formula, or for blanks before one. Source: OWASP, "CSV Injection".
+# Characters that spreadsheets interpret as the start of a formula, or as blanks before one.
+# Source: OWASP, "CSV Injection".
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _NUMBER: Final = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def for_spreadsheet(text: str) -> str:
-    """Return the cell that shows `text` and never computes it: "=1+1" -> "'=1+1"; numbers stay numbers."""
+    """Return a cell that displays `text` and is never evaluated: "=1+1" -> "'=1+1"; numbers stay numbers."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def from_spreadsheet(cell: str) -> str:
-    """Return the text that `for_spreadsheet` made the cell of."""
+    """Return the text of a cell that `for_spreadsheet` returned."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
