@@ -1,4 +1,4 @@
-"""Every check sees what it is for, can be switched, and says its value and threshold."""
+"""Every check detects its defect, can be switched on and off, and reports its value and threshold."""
 
 import csv
 import dataclasses
@@ -23,7 +23,7 @@ def _saved(image, kind, **options):
     return buffer.getvalue()
 
 
-def _turned():
+def _rotated():
     exif = Image.Exif()
     exif[0x0112] = 6
     return _saved(pack(1), "JPEG", exif=exif)
@@ -47,7 +47,7 @@ BAD = {
     "low_information": jpeg(Image.new("RGB", (400, 400), (90, 120, 160))),
     "greyscale": jpeg(pack(1).convert("L")),
     "animated": _saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
-    "rotated": _turned(),
+    "rotated": _rotated(),
     "transparent": _transparent(),
     "cmyk": _saved(pack(1).convert("CMYK"), "JPEG"),
     "sixteen_bit": _saved(SIXTEEN_BITS, "PNG"),
@@ -115,7 +115,7 @@ def test_no_real_photo_is_too_small(real_data):
     check = checks.choose("content", {}).check("too_small")
     rows = list(csv.DictReader((real_data / "photos.csv").read_text(encoding="utf-8").splitlines()))
     small = [row for row in rows if min(int(row["width"]), int(row["height"])) < 300]
-    assert len(small) == 32, "what a threshold of 300 px on the frame would reject"
+    assert len(small) == 32, "a threshold of 300 px on the frame would reject these"
     assert not any(check.fails(_metrics((real_data / row["file"]).read_bytes())) for row in small)
 
 
@@ -138,7 +138,7 @@ def test_no_real_photo_fails(real_data):
 
 
 def test_metrics_are_computed_on_the_upright_image():
-    metrics = _metrics(_turned())
+    metrics = _metrics(_rotated())
     plain = _metrics(_saved(pack(1).transpose(Image.Transpose.ROTATE_270), "PNG"))
     assert metrics.box == pytest.approx(plain.box, abs=4)
     assert dataclasses.replace(metrics, notes=()).width == plain.width

@@ -1,4 +1,4 @@
-"""Every image is kept or rejected with a reason; what is kept does not depend on the order; originals stay."""
+"""Cleaning keeps or rejects every image with a reason, in any input order, and leaves the originals unchanged."""
 
 import io
 import json
@@ -72,29 +72,29 @@ def test_paths_outside_the_dataset_are_rejected(layout, tmp_path):
     assert [row.reason for row in REJECTED.read(layout.rejected_table)] == ["bad_path"]
 
 
-COPY = pack(3, 600)
+ORIGINAL = pack(3, 600)
 
 
 @pytest.mark.parametrize(
-    ("copy", "reason"),
+    ("duplicate", "reason"),
     [
-        (jpeg(COPY), "duplicate_bytes"),
-        (jpeg(COPY, 50), "near_duplicate"),
-        (jpeg(COPY.resize((450, 450))), "near_duplicate"),
+        (jpeg(ORIGINAL), "duplicate_bytes"),
+        (jpeg(ORIGINAL, 50), "near_duplicate"),
+        (jpeg(ORIGINAL.resize((450, 450))), "near_duplicate"),
     ],
     ids=["bytes", "recompressed", "smaller"],
 )
-def test_the_representative_is_the_largest_and_least_compressed_duplicate(layout, copy, reason):
-    original, other = jpeg(COPY), jpeg(pack(4))
+def test_the_representative_is_the_largest_and_least_compressed_duplicate(layout, duplicate, reason):
+    original, other = jpeg(ORIGINAL), jpeg(pack(4))
     for images in (
-        {"10000001_1": original, "10000002_1": copy, "10000002_2": other},
-        {"10000001_1": copy, "10000002_1": original, "10000002_2": other},
+        {"10000001_1": original, "10000002_1": duplicate, "10000002_2": other},
+        {"10000001_1": duplicate, "10000002_1": original, "10000002_2": other},
     ):
         found, _ = cleaned(layout, images)
-        gone = "10000002_1" if images["10000001_1"] == original else "10000001_1"
-        stays = "10000001_1" if gone == "10000002_1" else "10000002_1"
-        assert reasons(found) == {stays: "kept", gone: reason, "10000002_2": "kept"}
-        assert found[gone].duplicate_of == stays
+        rejected = "10000002_1" if images["10000001_1"] == original else "10000001_1"
+        kept = "10000001_1" if rejected == "10000002_1" else "10000002_1"
+        assert reasons(found) == {kept: "kept", rejected: reason, "10000002_2": "kept"}
+        assert found[rejected].duplicate_of == kept
 
 
 def test_equal_pixels_in_different_files_are_duplicate_pixels(layout):
@@ -136,7 +136,7 @@ def test_an_image_shared_by_many_products_is_rejected_for_all(tmp_path, n_produc
     ids = [f"1000000{i}" for i in range(1, 8)]
     write_catalogue(layout, dict.fromkeys(ids, "Oil"), {one: f"Oil {chr(96 + int(one[-1]))}" for one in ids})
     images = {f"{one}_1": jpeg(pack(int(one))) for one in ids}
-    # Compressed again for each product: equal neither in bytes nor in pixels.
+    # Re-encoded for each product: neither bytes nor pixels are equal.
     images |= {f"{one}_2": placeholder(70 + 3 * i) for i, one in enumerate(ids[:n_products])}
     found, _ = cleaned(layout, images)
     assert {found[f"{one}_1"] for one in ids} == {"kept"}
@@ -171,7 +171,7 @@ def test_blank_images_are_not_duplicates(layout):
 
 
 def test_packs_of_different_products_are_kept(layout):
-    """Field notes: hashes drop 14 to 297 of 400 such images."""
+    """Image hashes would reject 14 to 297 of 400 such images."""
     images = {f"10000001_{i}": jpeg(pack(1000 + i, 320)) for i in range(1, 121)}
     found, _ = cleaned(layout, images)
     different = len({pack(1000 + i, 320).tobytes() for i in range(1, 121)})
@@ -236,7 +236,7 @@ def test_a_repeated_image_id_is_an_error(layout):
 
 
 def test_reviewed_images_propose_a_threshold_without_cleaning(layout):
-    """Through the command's own checks, in both directions: the least that passes, and the most."""
+    """Both directions are tested: a minimum threshold and a maximum threshold."""
     images = {f"10000001_{i}": jpeg(pack(i, 300).filter(ImageFilter.GaussianBlur(0.2 * i))) for i in range(1, 25)}
     cleaned(layout, images)
     before = layout.clean_table.read_bytes(), layout.rejected_table.read_bytes()

@@ -1,4 +1,4 @@
-"""Focused images: every cleaned image has one, cut or with a reason; only what changed is made again."""
+"""Product crops: one per cleaned image, cropped or with a reason; only changed images are recomputed."""
 
 import hashlib
 from collections import Counter
@@ -147,9 +147,9 @@ def test_the_dataset_uses_product_crops_with_the_same_split(layout):
     run(layout)
     build_dataset.run(config, layout)
     for split in SPLITS:
-        focused = chat.read_dataset(layout, split)
-        assert [one.image_id for one in focused] == [one.image_id for one in plain[split]]
-        assert {one.image.rpartition("/")[0] for one in focused} == {"clean_dataset/focused"}
+        cropped = chat.read_dataset(layout, split)
+        assert [one.image_id for one in cropped] == [one.image_id for one in plain[split]]
+        assert {one.image.rpartition("/")[0] for one in cropped} == {"clean_dataset/focused"}
     write_clean(layout, {f"1000000{n}_1": jpeg(pack(n + (n == 3), 240)) for n in range(1, 9)})
     with pytest.raises(StageError, match=r"the crops of 1 of 8 images.*10000003_1"):
         build_dataset.run(config, layout)

@@ -1,4 +1,4 @@
-"""The way to the web: retries, politeness, robots.txt, redirects, private addresses, answers that never end."""
+"""HTTP client: retries, delays, robots.txt, redirects, private addresses, and unbounded responses."""
 
 import gzip
 import socket
@@ -38,7 +38,7 @@ def fail(answer: Handler, **options: object) -> tuple[FetchError, LocalServer]:
 
 
 def raw(content: bytes, *, pause_s: float = 0.0) -> Handler:
-    """Send bytes as they are, one packet a byte where there is a pause, and close."""
+    """Send raw bytes and close; with a pause, one byte per packet."""
 
     def answer(request: Request) -> None:
         for packet in [content[n : n + 1] for n in range(len(content))] if pause_s else [content]:
@@ -222,13 +222,13 @@ def test_other_names_of_localhost_are_rejected(host: str) -> None:
         pytest.raises(FetchError) as caught,
     ):
         client.get(f"http://{host}:{server.server_address[1]}/x", MAX_BYTES)
-    # Where the server does not listen (IPv6), nothing answers at all.
+    # The test server does not listen on IPv6.
     assert caught.value.reason == ("connection_error" if host == "[::1]" else "private_address")
     assert not server.count
 
 
 def test_a_redirect_to_a_private_address_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """127.0.0.1 plays the outside here, and 127.0.0.2 the inside."""
+    """In this test 127.0.0.1 is the public address and 127.0.0.2 the private one."""
     monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
     with serving({"/secret": ok()}, host="127.0.0.2") as inside:
         error, _ = fail(status(302, Location=f"{inside.url}/secret"), allow_private=False)
@@ -236,7 +236,7 @@ def test_a_redirect_to_a_private_address_is_rejected(monkeypatch: pytest.MonkeyP
 
 
 def test_the_resolved_address_is_checked_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: the name first leads outside (127.0.0.1 here), then inside."""
+    """DNS rebinding: the name first resolves to a public address (127.0.0.1 here), then to a private one."""
     monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
     addresses, real = ["127.0.0.1", "127.0.0.1", "127.0.0.2"], socket.getaddrinfo
 

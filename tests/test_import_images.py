@@ -1,4 +1,4 @@
-"""import_images.py on every form of source, on hostile ones, killed, and run again."""
+"""import_images.py: every source format, hostile input, interruption and repeated runs."""
 
 import csv
 import hashlib
@@ -52,7 +52,7 @@ def failures(layout: Layout) -> dict[str, str]:
 
 
 def products(layout: Layout) -> list[set[str]]:
-    """Return the source's file names by product."""
+    """Return the set of source file names of each product."""
     found: dict[str, set[str]] = {}
     for row in IMAGES.read(layout.images_table):
         found.setdefault(row.product_id, set()).add(Path(row.source_url).name)
@@ -72,7 +72,7 @@ def write_table(path: Path, rows: list[dict[str, str]], delimiter: str = ",", en
     path.write_bytes(text.getvalue().encode(encoding))
 
 
-# -- a folder per category
+# -- one folder per category
 
 
 def test_every_file_is_imported_or_has_a_row_with_a_reason(source, layout):
@@ -125,7 +125,7 @@ def test_the_labels_file_of_the_root_is_used(source, layout):
 
 
 def awkward_images() -> dict[str, bytes]:
-    """Return images that decoders disagree about, or that are no plain RGB JPEGs."""
+    """Return images that decoders handle differently, or that are not plain RGB JPEGs."""
     image = pack(7, 320)
 
     def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -360,7 +360,7 @@ def test_a_damaged_shard_is_an_error_that_names_the_file(source, layout):
         run(source, layout)
 
 
-# -- refusals
+# -- rejected sources
 
 
 def test_an_invalid_source_is_an_error(source, layout):
@@ -395,7 +395,7 @@ def test_a_source_that_contains_the_output_is_rejected(source):
         run(source, Layout(source))
 
 
-# -- again
+# -- repeated runs
 
 
 def test_a_second_run_transfers_nothing_and_changes_nothing(source, layout, monkeypatch):

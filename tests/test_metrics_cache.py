@@ -1,4 +1,4 @@
-"""What is remembered equals what would be measured; what changed is measured again."""
+"""Cached metrics equal computed ones; metrics of changed files are recomputed."""
 
 import dataclasses
 import os
@@ -26,31 +26,31 @@ def layout(tmp_path):
 
 
 def _age(layout):
-    """Make the files as old as scraped ones are."""
+    """Set an old modification time, since recently modified files are not cached."""
     for path in layout.product_images.iterdir():
         os.utime(path, (1_700_000_000, 1_700_000_000))
 
 
 def _inspected(layout, monkeypatch, **options):
-    """Return the inspections and the names of the files that were looked at."""
-    looked_at = []
+    """Return the inspections and the names of the files that were inspected."""
+    inspected = []
 
     def inspect_here(_engine, inspect_file, paths, _lost):
         for path in paths:
-            looked_at.append(path.name)
+            inspected.append(path.name)
             yield inspect_file(path)
 
     with monkeypatch.context() as patched, MetricsCache(layout.metrics_cache) as store:
         patched.setattr(worker_pool, "map_ordered", inspect_here)
         found = batch_inspection.inspect_all(IMAGES.read(layout.images_table), layout, store, **options)
-    return found, sorted(looked_at)
+    return found, sorted(inspected)
 
 
 def test_metrics_of_an_unchanged_file_come_from_the_cache(layout, monkeypatch):
-    first, looked_at = _inspected(layout, monkeypatch)
-    assert len(looked_at) == 3
-    again, looked_at = _inspected(layout, monkeypatch)
-    assert looked_at == []
+    first, inspected = _inspected(layout, monkeypatch)
+    assert len(inspected) == 3
+    again, inspected = _inspected(layout, monkeypatch)
+    assert inspected == []
     assert again == first
     assert _inspected(layout, monkeypatch, is_remeasured=True) == (first, sorted(path.name for path in _files(layout)))
 
@@ -63,8 +63,8 @@ def test_a_changed_file_is_inspected_again(layout, monkeypatch):
     _inspected(layout, monkeypatch)
     path = next(layout.product_images.glob("*_2.jpg"))
     path.write_bytes(jpeg(pack(5)))
-    found, looked_at = _inspected(layout, monkeypatch)
-    assert looked_at == [path.name]
+    found, inspected = _inspected(layout, monkeypatch)
+    assert inspected == [path.name]
     assert found[1].metrics == inspection.measure(jpeg(pack(5)))[0]
 
 

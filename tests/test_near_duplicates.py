@@ -15,7 +15,7 @@ from skincare.sample import drawing
 
 
 def _inspected(image: Image.Image):
-    """Return pixels, metrics and fingerprint of a lossless file of the image; None where there is no contrast."""
+    """Return pixels, metrics and fingerprint of an image; None if it has no contrast."""
     buffer = io.BytesIO()
     image.save(buffer, "BMP")
     metrics, thumbnails = inspection.measure(buffer.getvalue())
@@ -29,7 +29,7 @@ def _view(inspected, is_content):
 
 
 def _candidates(inspected):
-    """Return the candidates of the search, by the places in the list."""
+    """Return the candidates of the search, as indices into the list."""
     places = [place for place, one in enumerate(inspected) if one]
     cells = [near_duplicates.cells(inspected[place][2].thumbnails) for place in places]
     found = near_duplicates.search(cells, lambda i: inspected[places[i]][2])
@@ -76,7 +76,7 @@ def test_a_re_encoded_image_is_a_near_duplicate(seed, change):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_an_image_on_a_larger_white_canvas_is_a_near_duplicate(seed):
-    """Wherever the blocks of compression begin on the larger canvas."""
+    """The position of the JPEG blocks on the larger canvas does not matter."""
     rng = random.Random(seed)
     image = _pack(seed, rng.choice([500, 600, 800, 1000]))
     wider = Image.new("RGB", (round(image.width * 1.5), round(image.height * 1.3)), (255, 255, 255))
@@ -85,7 +85,7 @@ def test_an_image_on_a_larger_white_canvas_is_a_near_duplicate(seed):
 
 
 def _scene(seed: int) -> Image.Image:
-    """An image without a plain background."""
+    """Return an image without a plain background."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((540, 720), Image.Resampling.BICUBIC)
 
@@ -115,7 +115,7 @@ def test_packs_that_differ_in_a_small_word_are_different(words):
         ImageDraw.Draw(image).text((280, 330), word, fill="black", font_size=16)
         images.append(_recompressed(image, 90))
     inspected = [_inspected(image) for image in images]
-    assert len(_candidates(inspected)) == 1, "thumbnails do not show the word"
+    assert len(_candidates(inspected)) == 1, "the thumbnails do not resolve the word"
     assert _same_images(images) == []
 
 
@@ -156,7 +156,7 @@ def test_the_search_finds_every_pair_that_compare_accepts():
 
 
 def test_comparisons_of_many_near_duplicates_are_bounded(monkeypatch):
-    """All remain candidates of the first, which becomes the representative."""
+    """All near-duplicates remain candidates of the first one, the representative."""
     monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", 5)
     monkeypatch.setattr(near_duplicates, "_BLOCK_POINTS", 14)
     placeholder = [_inspected(_recompressed(_pack(3, 300), 40 + i)) for i in range(40)]

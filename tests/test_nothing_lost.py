@@ -1,4 +1,4 @@
-"""A stage that cannot do its work leaves what an earlier run of it made, whatever was typed."""
+"""A stage that fails, for example on a wrong option, leaves the output of earlier runs unchanged."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def layout(tmp_path):
 
 
 def content(layout):
-    """All files but the logs for people."""
+    """Return path -> bytes of all files except logs and state databases."""
     files = [path for path in layout.root.rglob("*") if path.is_file() and path.suffix not in (".log", ".sqlite")]
     return {path.relative_to(layout.root).as_posix(): path.read_bytes() for path in files}
 
@@ -66,7 +66,7 @@ def test_a_leaking_split_does_not_replace_the_manifest_or_dataset(layout, monkey
     assert stage.execute("build_dataset", settings, layout, build_dataset.run) == 0
     before = content(layout)
     original = splitting.leakage
-    monkeypatch.setattr(splitting, "leakage", lambda *some: dataclasses.replace(original(*some), same_group=0.5))
+    monkeypatch.setattr(splitting, "leakage", lambda *args: dataclasses.replace(original(*args), same_group=0.5))
     for seed in (1, 2):
         other = dataclasses.replace(settings, seed=seed, resplit=True)
         assert stage.execute("build_dataset", other, layout, build_dataset.run) == 1
@@ -83,7 +83,7 @@ def test_the_sample_shop_does_not_replace_a_user_catalogue(layout):
     shop.stock(layout, seed=0)
     first = content(layout)
     shop.stock(layout, seed=1)
-    assert content(layout) != first, "its own it replaces"
+    assert content(layout) != first, "the sample shop replaces its own catalogue"
     CATALOGUE.write(layout.catalogue, [CatalogueRow("Mine", "https://www.lookfantastic.com/a/10000001.html", "Oil")])
     with pytest.raises(StageError, match="not the sample shop's"):
         shop.stock(layout, seed=0)
@@ -118,7 +118,7 @@ def test_an_interrupted_export_can_be_repeated(layout, monkeypatch, kind):
 def test_a_failed_release_gate_keeps_its_baseline(layout, tmp_path, monkeypatch):
     file, written = tmp_path / "baseline.json", []
     monkeypatch.setattr(report.release_gate, "read_baseline", lambda *_: "baseline")
-    monkeypatch.setattr(report.release_gate, "write_baseline", lambda *given: written.append(given))
+    monkeypatch.setattr(report.release_gate, "write_baseline", lambda *args: written.append(args))
     for name in ("gather", "markdown", "html", "_table", "_source", "headline_table"):
         for module in (report, report.report_data, report.report_pages, report.report_views):
             if hasattr(module, name):

@@ -1,4 +1,4 @@
-"""The OCR engine on drawn packs: any orientation, odd shapes, and equality with rapidocr between the models."""
+"""The OCR engine on drawn packs: orientations, extreme shapes, and equality with rapidocr outside the models."""
 
 import subprocess
 import sys
@@ -130,7 +130,7 @@ def test_reading_is_deterministic_and_does_not_change_the_image(engine):
 
 
 def test_pre_and_postprocessing_equal_rapidocr(engine, monkeypatch):
-    """Boxes from the probability map, and text and confidence of a line, against rapidocr's code."""
+    """Compare boxes from the probability map, and text and confidence of a line, with those of rapidocr."""
     from rapidocr import RapidOCR
 
     monkeypatch.setattr(line_boxes, "_TRIM", 0)

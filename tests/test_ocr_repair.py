@@ -90,7 +90,7 @@ def test_short_words_match_only_in_context():
 
 def test_cyrillic_is_recognised_by_look_alikes_and_transliterations():
     found = latin_spellings(["крем", "скраб", "для"])
-    assert {found[skeleton(look)] for look in ("ckpab", "ckpa6", "ckpa8")} == {"скраб"}
+    assert {found[skeleton(word)] for word in ("ckpab", "ckpa6", "ckpa8")} == {"скраб"}
     assert found["krem"] == found[skeleton("kpem")] == "крем"
     assert found["dlya"] == found["dlja"] == "для"
     assert all(len(spelling) >= 4 for spelling in found), "three letters are too easily another word"

@@ -1,4 +1,4 @@
-"""Sharpness means the same whatever the size, the canvas and the colours; the content is found where it is."""
+"""Sharpness does not depend on size, canvas or colours; the content box is located correctly."""
 
 import csv
 import random
@@ -109,7 +109,7 @@ def test_content_resampling_equals_the_box_filter_of_pil(size):
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 255), max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_the_content_box_lies_within_the_image(width, height, seed, levels):
-    """Specks, lines and blocks anywhere, also at the border and smaller than the blur."""
+    """Test specks, lines and blocks anywhere, also at the border and smaller than the blur."""
     rng = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 255, np.uint8)
     for level in levels:
@@ -152,7 +152,7 @@ def test_entropy_is_in_bits():
 
 @pytest.mark.parametrize("corners", [(611, 307, 1207, 1511), (300, 1000, 1500, 1090)])
 def test_the_content_box_is_refined_at_full_resolution(corners):
-    """Far more exact than a pixel of the reduced image, and equally on all four sides."""
+    """All four sides are more accurate than one pixel of the reduced image."""
     left, top, right, bottom = corners
     pixels = np.full((2400, 1800, 3), 250, np.uint8)
     pixels[top:bottom, left:right] = 30, 60, 90

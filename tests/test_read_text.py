@@ -82,7 +82,7 @@ def layout(tmp_path):
 
 @pytest.fixture(autouse=True, scope="module")
 def _plugins():
-    """Load PIL's plugins beforehand; on a busy machine that exceeds the timeout of a test."""
+    """Load PIL's plugins before a test; on a busy machine loading exceeds the timeout."""
     Image.init()
 
 
@@ -108,7 +108,7 @@ def test_one_row_per_image_and_a_second_run_reads_only_new_images(layout, log):
     assert rows["1_1"].sha256 == hashlib.sha256(image_of(100)).hexdigest()
     assert greys(log) == {100: 1, BLANK: 1, 120: 1}
     first = layout.pack_text.read_bytes()
-    # Same content under another name, one image gone, one new.
+    # Same content under another name, one image removed, one added.
     assert run(layout).results["new"] == 0
     assert layout.pack_text.read_bytes() == first
     write_clean(layout, {"1_1": image_of(100), "2_1": image_of(120), "2_2": image_of(130)})
@@ -228,7 +228,7 @@ def test_missing_engine_ends_the_stage_with_the_remedy(layout, log, monkeypatch)
 
 def test_detection_px_is_part_of_the_cache_key_and_has_a_minimum(layout, log):
     write_clean(layout, {"1_1": image_of(100)})
-    assert [run(layout, detection_px=some).results["new"] for some in (50_000, 60_000, 50_000)] == [1, 1, 0]
+    assert [run(layout, detection_px=n_px).results["new"] for n_px in (50_000, 60_000, 50_000)] == [1, 1, 0]
     with pytest.raises(StageError, match="--detection-px 9999 is too few"):
         run(layout, detection_px=9_999)
 

@@ -1,6 +1,6 @@
-"""Nothing is lost: killed, out of disk or read-only, the next run ends as an uninterrupted one.
+"""A scrape that was killed, or met a full or read-only disk, resumes to the output of an uninterrupted one.
 
-The processes are real. They are forked from one that has imported the stage, so that a start takes milliseconds.
+The scrapes are real processes, forked from one that has imported the stage, so that each starts in milliseconds.
 """
 
 import errno
@@ -40,7 +40,7 @@ def start(forker: Forker, layout: Layout, server: LocalServer, *options: str) ->
 
 
 def slowly(answer: Handler) -> Handler:
-    """Answer in two packets, so that a process can be killed between them."""
+    """Delay each response, so that a process can be killed before it arrives."""
 
     def send(request: Request) -> None:
         time.sleep(0.004)
@@ -56,7 +56,7 @@ def image(seed: int, kind: str) -> bytes:
 
 
 def stocked() -> dict[str, Handler]:
-    """Products with three images each, among them a PNG, a dead one, and pages that fail."""
+    """Return products with three images each, with PNGs, missing images and failing pages among them."""
     answers: dict[str, Handler] = {"/p0.html": status(404), "/p1.html": ok(b"<h1>nothing</h1>")}
     for i in range(2, N_PRODUCTS):
         listed = [f"/{i}/{n}.jpg" for n in range(3)]
@@ -82,7 +82,7 @@ def layout_with_catalogue(root) -> Layout:
 
 
 def written(layout: Layout) -> dict[str, bytes]:
-    """Everything that counts: images and tables. The state holds times, the log too."""
+    """Return path -> bytes of images and tables; state and log are excluded, since they hold times."""
     found = [*layout.product_images.iterdir(), *layout.images_table.parent.glob("*.csv"), *layout.root.rglob(".*.part")]
     return {layout.relative(path): path.read_bytes() for path in found}
 
@@ -93,15 +93,15 @@ def uninterrupted(tmp_path_factory, forker) -> dict[str, bytes]:
     with serving(stocked()) as server:
         start(forker, layout, server)
         assert forker.exit_code() == 0
-    assert set(server.count.values()) == {1}, "each address is asked once"
+    assert set(server.count.values()) == {1}, "each URL is requested once"
     return written(layout)
 
 
 def done(layout: Layout) -> set[str]:
-    """The paths that the state says are done; checks that each of its images is on disk."""
+    """Return the URL paths recorded as done; check that each recorded image is on disk."""
     if not layout.scrape_state.exists():
         return set()
-    with ScrapeStateReader(layout.scrape_state) as state, suppress(StageError):  # killed before it made the tables
+    with ScrapeStateReader(layout.scrape_state) as state, suppress(StageError):  # killed before the tables were created
         next(state.rows("SELECT position FROM products"), None)
         pages = state.rows("SELECT url FROM products WHERE status <> 'pending'")
         images = list(state.rows("SELECT source_url, status, file, n_bytes FROM images WHERE status <> 'pending'"))
@@ -123,16 +123,16 @@ def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(tmp_path, forker, u
             for path in done(layout):
                 counted.setdefault(path, server.count[path])
             for path in layout.product_images.glob("[!.]*"):
-                assert path.read_bytes() == uninterrupted[layout.relative(path)], "no image is cut off"
+                assert path.read_bytes() == uninterrupted[layout.relative(path)], "no image is truncated"
         start(forker, layout, server)
         assert forker.exit_code() == 0
     assert written(layout) == uninterrupted
-    assert {path: server.count[path] for path in counted} == counted, "what is done is never asked again"
+    assert {path: server.count[path] for path in counted} == counted, "completed URLs are not requested again"
     assert len(counted) > N_PRODUCTS, "the kills were spread over the run"
 
 
 def changed(answers: dict[str, Handler]) -> dict[str, Handler]:
-    """The same shop some weeks later: other images, fewer, more, a page that is gone and one that is back."""
+    """Return the shop after changes: replaced, removed and added images, one page removed and one restored."""
     found = dict(answers)
     for i in range(2, N_PRODUCTS, 3):
         found[f"/{i}/0.jpg"] = slowly(ok(image(1000 + i, "JPEG")))
@@ -169,7 +169,7 @@ def test_a_repeatedly_killed_refresh_equals_an_uninterrupted_one(tmp_path, forke
 def kill_at_some_point(
     chance: random.Random, layout: Layout, server: LocalServer, forker: Forker, *options: str
 ) -> None:
-    """Kill a run a moment after some more requests, or early in its life; some end before."""
+    """Kill a run shortly after its start or after up to 15 more requests; it may have ended before."""
     wanted = server.count.total() + chance.choice([0, 5, 10, 15])
     child = start(forker, layout, server, *options)
     deadline = time.monotonic() + 3
@@ -204,7 +204,9 @@ def can_mount() -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_mount(), reason="a small disk needs user namespaces (unshare -Urm), which are off here")
+@pytest.mark.skipif(
+    not can_mount(), reason="mounting a small disk needs user namespaces (unshare -Urm), which are disabled"
+)
 def test_a_full_or_read_only_disk_is_a_clear_error_without_data_loss(tmp_path, uninterrupted):
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()

@@ -36,10 +36,10 @@ def test_only_a_success_shortens_the_delay(status):
 
 
 @given(st.lists(st.tuples(st.sampled_from([200, 304, 301, 404, 429, 500, 503]), st.floats(0, 200)), max_size=40))
-def test_the_delay_stays_within_bounds(answers):
+def test_the_delay_stays_within_bounds(responses):
     one = throttle(delay_s=0.3)
     one.raise_min_delay(0.5)
-    for status, latency in answers:
+    for status, latency in responses:
         one.update(status, latency, time.monotonic() + 1)
         assert 0.5 <= one.delay_s <= MAX_DELAY_S
 
@@ -66,7 +66,7 @@ def test_overload_halves_the_rate_and_successes_restore_it(status):
 def test_concurrency_stays_within_the_target():
     one, inside, most, lock = throttle(concurrency=3), [0], [0], threading.Lock()
 
-    def ask() -> None:
+    def request() -> None:
         with one.slot():
             with lock:
                 inside[0] += 1
@@ -77,7 +77,7 @@ def test_concurrency_stays_within_the_target():
 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(24):
-            pool.submit(ask)
+            pool.submit(request)
     assert most[0] == 3
 
 

@@ -1,4 +1,4 @@
-"""Near-duplicates are decided on the images, decisions are kept, a large group costs one comparison per image."""
+"""Near-duplicates are verified on the images, results are cached, a large group needs one comparison per image."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.dataset_helpers import jpeg, pack, write_images
 
 @pytest.fixture
 def compared(monkeypatch):
-    """The comparisons that were made, in this process."""
+    """Return the list of comparisons; they run in this process."""
     tasks = []
 
     def map_here(_engine, function, items, _on_failure):
