@@ -1,8 +1,8 @@
-"""Two views of images, aligned and compared block by block, to decide whether they are near-duplicates.
+"""Alignment and block-wise comparison of two image views, which decides whether they are near-duplicates.
 
-Thumbnails give the alignment: which part of one view is the other, after a cut edge or on another canvas. The images
-themselves, at up to 512 px, then decide: a changed word on a pack differs in a few blocks only, a re-encoded or
-rescaled copy in none.
+The alignment is estimated on thumbnails: it maps one view to the other after a cropped edge or on another canvas. The
+comparison uses the images at up to 512 px: packs that differ in one word differ in a few blocks, a re-encoded or
+rescaled duplicate differs in none.
 """
 
 from collections.abc import Sequence
@@ -23,31 +23,31 @@ CELL_SIDE: Final = 8
 # Gauss-Newton steps as (side in pixels, blur in these), coarse to fine: on thumbnails, then on the views themselves.
 _STEPS: Final = ((32, 2.0), (32, 2.0), (32, 1.0), (64, 1.0))
 _FINE_STEPS: Final = ((128, 1.5), (256, 1.5), (256, 1.0))
-# Keeps the scales from drifting where a thumbnail is flat in one direction.
+# Regularisation: prevents the scales from drifting if a thumbnail is flat in one direction.
 _DAMPING: Final = np.diag([50.0, 1.0, 50.0, 1.0]).astype(np.float32)
 _MAX_SCALE: Final = 1.18
 _MAX_SHIFT: Final = 0.1
-# Of a cell, so many pixels must lie inside both views.
+# Minimum number of pixels of a cell that lie inside both views.
 _LEAST_CELL_PIXELS: Final = 16
 
-# Chosen on 192 real photos, each against its own copies and against itself with one printed line mirrored: halved and
-# re-encoded copies match in 100 %, those on another canvas in 92 %, those cut by 3 % in 90 %, mirrored lines in 8 %.
-# Larger blocks and more blur miss small words.
+# Chosen on 192 real photos, each compared with altered versions of itself. Halved and re-encoded versions match in
+# 100 %, those on another canvas in 92 %, those cropped by 3 % in 90 %, those with one line mirrored in 8 %. Larger
+# blocks and more blur miss small words.
 _SIDE_PX: Final = 512
 _BLOCK_PX: Final = 16
 _BLUR_PX: Final = 1.0
 _REACH_PX: Final = 4
 MAX_BLOCK_DIFFERENCE: Final = 0.08
-# In grey levels. Copies of 192 real photos: 4 where they are not aligned, 7 for 95 % of those that are.
+# In grey levels. Duplicates of 192 real photos: 4 without alignment, 7 for 95 % of those that are aligned.
 _MAX_COLOUR_DIFFERENCE: Final = 8.0
 _COLOUR_BLOCK_PX: Final = 24
 _INSIDE_SHARE: Final = 0.99
-# As in SSIM, in squared grey levels: the grain of compression counts for nothing next to it.
+# As in SSIM, in squared grey levels; large compared with compression noise.
 _STABILISER: Final = 50.0
 
 
 class Alignment(NamedTuple):
-    """A separable affine map between two views, around their centres: x' = scale_x * x + shift_x, shifts in widths."""
+    """Separable affine map between two views, around their centres: x' = scale_x * x + shift_x, shifts in widths."""
 
     scale_x: float
     shift_x: float
@@ -69,7 +69,7 @@ IDENTITY: Final = Alignment(1.0, 0.0, 1.0, 0.0)
 def align(
     one: Pixels, other: Pixels, start: Alignment = IDENTITY, steps: Sequence[tuple[int, float]] = _STEPS
 ) -> Alignment | None:
-    """Return the alignment that maps one view (H, W, 3) to the other; None where there is none near the identity.
+    """Return the alignment that maps one view (H, W, 3) to the other; None if there is none near the identity.
 
     Source: B. Lucas and T. Kanade, "An iterative image registration technique" (1981), with scale and shift per axis.
     """
@@ -106,7 +106,7 @@ def cell_difference(one: Pixels, other: Pixels, alignment: Alignment) -> float:
 
 
 def view_difference(one: Pixels, other: Pixels, alignment: Alignment) -> float:
-    """Return how much the worst block of two aligned views differs, as a share of what near-duplicates may differ by.
+    """Return the difference of the worst block of two aligned views, as a share of the near-duplicate threshold.
 
     Both (H, W, 3) are reduced to the smaller of them, 512 px at most. Where the alignment, which comes from thumbnails,
     is not good enough, it is refined.
@@ -185,7 +185,7 @@ def _structure_difference(one: Floats, other: Floats) -> Floats:
 
 
 def _square(view: Pixels, side: int, blur: float) -> Floats:
-    """Return (side, side): the grey levels of a view, smoothed."""
+    """Return the smoothed grey levels of a view, (side, side)."""
     grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
     return _blurred(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA), blur)
 
@@ -195,7 +195,7 @@ def _blurred(grey: Any, blur: float) -> Floats:
 
 
 def _warp(view: Any, alignment: Alignment, interpolation: int, border: int = cv2.BORDER_REPLICATE) -> Any:
-    """Return a view as its alignment maps the pixels of the other one to it."""
+    """Return a view warped by its alignment to the pixels of the other one."""
     height, width = view.shape[:2]
     flags = interpolation | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(view, alignment.matrix(width, height), (width, height), flags=flags, borderMode=border)

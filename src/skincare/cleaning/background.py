@@ -1,6 +1,6 @@
 """The background of a product photo, estimated from its border: one colour, a gradient, or a wall above a table.
 
-In: (H, W, 3) float32 in CIELAB, where a distance of about 2 is the least that one sees. Out: a `Background`.
+In: (H, W, 3) float32 in CIELAB, where a distance of about 2 is just noticeable. Out: a `Background`.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def to_lab(pixels: npt.NDArray[np.uint8]) -> Lab:
 
 
 def fit_background(lab: Lab) -> Background:
-    """Return the better of a smooth surface and rows that run from side to side."""
+    """Return the better fit of a smooth surface and of linear interpolation along each row."""
     height, width = lab.shape[:2]
     band = max(2, round(_BAND_SHARE * max(height, width)))
     border = np.ones((height, width), dtype=bool)
@@ -62,7 +62,7 @@ def fit_background(lab: Lab) -> Background:
 
 
 def _surface(lab: Lab, border: Mask) -> Any:
-    """Return a surface of the second degree through most of the border; outliers are ignored."""
+    """Return a quadratic surface fitted robustly to the border; outliers are ignored."""
     height, width = border.shape
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
@@ -76,7 +76,7 @@ def _surface(lab: Lab, border: Mask) -> Any:
 
 
 def _rows(lab: Lab, band: int) -> Any:
-    """Return the image that runs evenly from the left border to the right one in every row."""
+    """Return the linear interpolation from the left border to the right border of each row."""
     left, right = np.median(lab[:, :band], axis=1), np.median(lab[:, -band:], axis=1)
     share = np.linspace(0, 1, lab.shape[1])[None, :, None]
     return left[:, None] * (1 - share) + right[:, None] * share

@@ -28,7 +28,7 @@ DuplicateReason = Literal[
 Reason = Literal[ImageReason, DuplicateReason]
 Rules = Literal["content", "reference", "reference_mended"]
 
-# Chosen by hand: a group shot may stand on the pages of a few products; a placeholder or a banner stands on many.
+# Chosen by hand: a group shot may be on the pages of a few products; a placeholder or a banner is on many.
 SHARED_BY: Final = 5
 
 MEANINGS: Final[dict[str, str]] = {
@@ -43,18 +43,18 @@ MEANINGS: Final[dict[str, str]] = {
     "corrupt": "cannot be decoded",
     "kills_decoder": "its decoder crashed, or took longer than a minute",
     "shared_image": "shown by many products, such as a placeholder or a banner",
-    "category_conflict": "the same image in two categories: all copies go",
-    "duplicate_bytes": "the same file as the one that stays",
-    "duplicate_pixels": "the same pixels as the one that stays",
-    "near_duplicate": "a re-encoded or rescaled copy of the one that stays",
-    "equal_dhash": "the 64-bit difference hash of the one that stays",
-    "equal_reference_hash": "the reference's hash, as it ran, of the one that stays",
+    "category_conflict": "the same image in two categories: all are rejected",
+    "duplicate_bytes": "the same bytes as the representative",
+    "duplicate_pixels": "the same pixels as the representative",
+    "near_duplicate": "a re-encoded or rescaled duplicate of the representative",
+    "equal_dhash": "the same 64-bit difference hash as the representative",
+    "equal_reference_hash": "the same hash as the representative, computed as in the reference experiment",
 }
 
 
 @dataclass(frozen=True)
 class Check:
-    """A measured property of an image with its threshold: the least that passes or the most."""
+    """A metric of an image with its threshold, the minimum or the maximum that passes."""
 
     reason: ImageReason
     meaning: str
@@ -64,13 +64,13 @@ class Check:
     is_on: bool = True
 
     def fails(self, metrics: ImageMetrics) -> bool:
-        """Tell whether an image does not pass."""
+        """Return whether an image fails the check."""
         value = self.value(metrics)
         return value < self.threshold if self.is_least else value > self.threshold
 
 
 def _noted(reason: ImageReason, meaning: str) -> Check:
-    """Return a check for what the decoder dealt with: such images are good as they come out of it, so it is off."""
+    """Return a check, off by default, for a property that the decoder has already corrected."""
     return Check(reason, meaning, lambda one: float(reason in one.notes), 0, is_least=False, is_on=False)
 
 
@@ -99,7 +99,7 @@ CHECKS: Final = (
     _noted("profile_ignored", "with a colour profile that is broken, misfit or absurd"),
 )  # fmt: skip
 
-# The reference experiment judged the frame.
+# The reference experiment used the size of the frame.
 _REFERENCE_TOO_SMALL: Final = Check(
     "too_small", "a side below the threshold", lambda one: min(one.width, one.height), 300, is_least=True
 )
@@ -153,7 +153,7 @@ def choose(
 
 
 def meaning(reason: str) -> str:
-    """Return what a reason says about the image, in words."""
+    """Return the explanation of a reason."""
     return next((check.meaning for check in CHECKS if check.reason == reason), MEANINGS.get(reason, ""))
 
 
@@ -162,7 +162,7 @@ def _with_threshold(check: Check, threshold: float) -> Check:
 
 
 def _product_side_px(metrics: ImageMetrics) -> int:
-    """Return the longer side of the product's box; a photo without a plain background counts as a whole."""
+    """Return the longer side of the product's box; of the frame for a photo without a plain background."""
     left, top, right, bottom = metrics.box
     return max(right - left, bottom - top)
 

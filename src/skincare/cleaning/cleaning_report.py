@@ -73,8 +73,8 @@ def _comparison(name: str, other: Mapping[str, Any]) -> list[str]:
 
 def _why(row: RejectedRow) -> str:
     threshold = f" (threshold {row.limit})" if row.limit else ""
-    copy = f" of {row.duplicate_of}" if row.duplicate_of else ""
-    return f"{row.value}{threshold}{copy}".strip()
+    original = f" of {row.duplicate_of}" if row.duplicate_of else ""
+    return f"{row.value}{threshold}{original}".strip()
 
 
 def _some(items: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ _EQUAL_BY: Final[dict[DuplicateReason, Callable[[ImageMetrics], str]]] = {
 
 @dataclass(frozen=True)
 class Products:
-    """Product id -> category, and product id -> family, which is equal for the sizes of one product."""
+    """Category and family of each product id; sizes of one product have the same family."""
 
     category_of: Mapping[str, str]
     family_of: Mapping[str, str]
@@ -54,7 +54,7 @@ class Products:
         return self.category_of.get(product_id, "not in catalogue")
 
     def family(self, product_id: str) -> str:
-        """Return a product's family; a product that is not in the catalogue is one of its own."""
+        """Return a product's family; a product that is not in the catalogue is its own family."""
         return self.family_of.get(product_id, product_id)
 
 
@@ -95,10 +95,10 @@ def find_similarities(images: Images, cache: MetricsCache, layout: Layout) -> Si
 def reject_duplicates(
     images: Images, similarities: Similarities, products: Products, choice: Choice
 ) -> list[RejectedRow]:
-    """Return a row for each image that duplicates a representative in the sense of one of the chosen reasons.
+    """Return a row for each image that is a duplicate of a representative for one of the chosen reasons.
 
-    With the reason `shared_image` also for each image that `choice.shared_by` or more product families show, and with
-    `category_conflict` for each that two categories show; these have no representative.
+    The reason `shared_image` also gives a row for each image of `choice.shared_by` or more product families, and
+    `category_conflict` one for each image of two categories; these rows have no representative.
     """
     reasons = choice.duplicate_reasons
     relations = [reason for reason in reasons if reason not in ("shared_image", "category_conflict")]

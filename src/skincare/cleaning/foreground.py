@@ -1,8 +1,8 @@
 """Foreground segmentation of a product photo with a plain background: mask, box and confidence.
 
 The background is estimated from the border (`skincare.cleaning.background`) and grown inwards over all pixels that
-match it or a shadow on it, until an edge stops it. The growth does not pass gaps in an edge, such as those of a white
-pack on white. GrabCut then refines the outline.
+match it or a shadow on it, up to the next edge. The growth does not pass through gaps in an edge, such as those of a
+white pack on white. GrabCut then refines the outline.
 
 `METHODS` holds this method and, if installed, rembg; another detector is one more function there.
 """
@@ -26,7 +26,7 @@ Reason = Literal[
 ]
 Method = Literal["classical", "rembg"]
 
-# All looking is done at this size: finer grain only adds noise.
+# Segmentation runs at this size; a higher resolution only adds noise.
 _SIDE_PX: Final = 320
 _LEAST_SIDE_PX: Final = 24
 # In CIELAB, of a band-pass: a cream label on white reaches 1.3, the softest drawn shadow 0.2. Chroma counts half, since
@@ -34,7 +34,7 @@ _LEAST_SIDE_PX: Final = 24
 _LEAST_EDGE: Final = 0.55
 _EDGES_OVER_GRAIN: Final = 3.0
 _CHROMA_WEIGHT: Final = 0.5
-# A shadow keeps the colour of what it falls on, and this much of its light.
+# A shadow preserves the colour of the background and at least this share of its lightness.
 _SHADOW_LIGHT: Final = 0.6
 _SHADOW_TINT: Final = 0.12
 # In pixels: how wide a gap in an edge may be on either side of its middle; how far GrabCut may move the outline.
@@ -42,7 +42,7 @@ _GAP_PX: Final = 3
 _INWARD_PX: Final = 4
 _OUTWARD_PX: Final = 3
 _N_GRABCUTS: Final = 3
-# Parts that count: of the largest part, and of the image.
+# Minimum area of a part, as a share of the largest part and of the image.
 _PART_SHARE: Final = 0.1
 _SPECK_SHARE: Final = 0.002
 # Of 192 real photos and 599 drawn ones: packs that touch the frame reach 0.15, photos of scenes begin at 0.19.
@@ -82,7 +82,7 @@ class Foreground:
 
 
 def segment_product(image: Image.Image) -> Foreground:
-    """Return where the product of an RGB image is, by classical means; raises NoProductError."""
+    """Segment the product of an RGB image by classical methods; raises NoProductError."""
     scale = min(1.0, _SIDE_PX / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
     if min(size) < _LEAST_SIDE_PX:
@@ -92,7 +92,7 @@ def segment_product(image: Image.Image) -> Foreground:
     background = fit_background(lab)
     if not background.is_plain:
         raise NoProductError("no_plain_background")
-    mask = _without_holes(_large_parts(~_spread(_looks_like(lab, background))))
+    mask = _without_holes(_large_parts(~_spread(_background_like(lab, background))))
     mask = _large_parts(_grabcut(pixels, _snapped(pixels, mask)))
     _check_frame(mask)
     if background.plain_share < _LEAST_PLAIN_SHARE:
@@ -106,8 +106,8 @@ def segment_product(image: Image.Image) -> Foreground:
     return _enlarged(mask, image.size, confidence * (1 - outside / (2 * _MOST_EDGES_OUTSIDE)))
 
 
-def _looks_like(lab: Lab, background: Background) -> Mask:
-    """Return the pixels that are background or shadow on it, and no edge."""
+def _background_like(lab: Lab, background: Background) -> Mask:
+    """Return the mask of pixels that are background or shadow, and not an edge."""
     difference = lab - background.colours
     chroma = np.linalg.norm(difference[..., 1:], axis=2)
     light, ground = lab[..., 0], np.maximum(background.colours[..., 0], 1)
@@ -121,7 +121,7 @@ def _looks_like(lab: Lab, background: Background) -> Mask:
 
 
 def _spread(free: Mask) -> Mask:
-    """Return the free pixels that a disc can reach from outside the frame without leaving them."""
+    """Return the free pixels that a disc reaches from outside the frame by moving over free pixels only."""
     outside = _GAP_PX + 1
     padded = np.pad(free, outside, mode="edge").astype(np.uint8)
     centres = cv2.erode(padded, _disc(_GAP_PX))
@@ -135,7 +135,7 @@ def _spread(free: Mask) -> Mask:
 
 
 def _large_parts(mask: Mask) -> Mask:
-    """Return the mask without specks and crumbs; raises NoProductError where nothing is left."""
+    """Return the mask without small parts; raises NoProductError if nothing remains."""
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
     areas = statistics[1:, cv2.CC_STAT_AREA]
@@ -160,7 +160,7 @@ def _snapped(pixels: Any, mask: Mask) -> Mask:
     markers = np.zeros(mask.shape, np.int32)
     markers[cv2.dilate(filled, _disc(1)) == 0] = 1
     markers[core > 0] = 2
-    # The watershed writes -1 all around its image.
+    # The watershed writes -1 along the border of the image.
     markers = np.pad(markers, 1, mode="edge")
     cv2.watershed(np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge"), markers)
     thin = cv2.dilate(core, _disc(_INWARD_PX + 2)) == 0
@@ -168,7 +168,7 @@ def _snapped(pixels: Any, mask: Mask) -> Mask:
 
 
 def _grabcut(pixels: Any, mask: Mask) -> Mask:
-    """Return the mask with its outline moved to where the colours of both sides part."""
+    """Return the mask with its outline refined by GrabCut."""
     filled = mask.astype(np.uint8)
     grown = cv2.dilate(filled, np.ones((2 * _OUTWARD_PX + 1,) * 2, np.uint8))
     core = cv2.erode(filled, np.ones((2 * _INWARD_PX + 1,) * 2, np.uint8))
@@ -176,7 +176,7 @@ def _grabcut(pixels: Any, mask: Mask) -> Mask:
     labels[core > 0] = cv2.GC_FGD
     if not core.any() or grown.all():
         return mask
-    # Its clusters begin at random.
+    # GrabCut initialises its clusters at random.
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(pixels, labels, None, *models, _N_GRABCUTS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
@@ -203,8 +203,8 @@ def _edge_share(lab: Lab, mask: Mask) -> float:
 def _edges_outside(difference: Lab, mask: Mask) -> float:
     """Return the area of the edges outside the mask and its surroundings, as a share of the mask's area.
 
-    difference: (H, W, 3), the image less its background. A part of the product that looks like the background, such
-    as a white cap on white, shows by its edges alone.
+    difference: (H, W, 3), the image less its background. A part of the product in the colour of the background,
+    such as a white cap on white, is visible only by its edges.
     """
     smooth = cv2.GaussianBlur(difference, (0, 0), 1.0)
     step = np.linalg.norm(cv2.dilate(smooth, np.ones((3, 3))) - cv2.erode(smooth, np.ones((3, 3))), axis=2)
@@ -215,14 +215,14 @@ def _edges_outside(difference: Lab, mask: Mask) -> float:
 
 
 def _enlarged(mask: Mask, size: tuple[int, int], confidence: float) -> Foreground:
-    """Return the mask at the size of the image, its edge soft over about a pixel of the small one."""
+    """Return the mask at the size of the image, with an edge blurred over about one pixel of the small mask."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)
     alpha = cv2.resize(soft, size, interpolation=cv2.INTER_CUBIC)
     return from_alpha(np.round(np.clip(alpha * 255, 0, 255)).astype(np.uint8), confidence)
 
 
 def from_alpha(alpha: npt.NDArray[np.uint8], confidence: float) -> Foreground:
-    """Return the product that an alpha channel shows; raises NoProductError for an empty one."""
+    """Return the product of an alpha channel; raises NoProductError if it is empty."""
     left, top, width, height = cv2.boundingRect((alpha > 127).astype(np.uint8))
     if not width:
         raise NoProductError("nothing_stands_out")
@@ -234,18 +234,18 @@ def _disc(radius: int) -> Any:
 
 
 def find_by_rembg(image: Image.Image) -> Foreground:
-    """Return where rembg's network sees the product, on any background; its confidence is how decided it is."""
+    """Segment the product by the network of rembg, on any background; confidence: how close its alpha is to 0 or 1."""
     session = _rembg_session()
     import rembg
 
     alpha = np.asarray(rembg.remove(image, only_mask=True, session=session).convert("L"))
-    decided = float(np.abs(alpha[alpha > 0] / 127.5 - 1).mean()) if alpha.any() else 0.0
-    return from_alpha(alpha, decided)
+    confidence = float(np.abs(alpha[alpha > 0] / 127.5 - 1).mean()) if alpha.any() else 0.0
+    return from_alpha(alpha, confidence)
 
 
 @functools.cache
 def _rembg_session() -> Any:
-    """Load the network, once a process."""
+    """Load the network once per process."""
     try:
         import rembg
     except ImportError as error:

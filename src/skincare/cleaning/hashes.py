@@ -17,7 +17,7 @@ _PERCEPTUAL_OVERSAMPLING: Final = 4
 
 
 def difference_hash(grey: Image.Image, side: int = 16) -> Bits:
-    """Return (side, side): whether each of side + 1 columns of the reduced image is brighter than the one before.
+    """Return (side, side) bits: whether each column of the reduced image is brighter than the one before.
 
     Source: N. Krawetz, "Kind of Like That" (2013); bit for bit the `dhash` of imagehash.
     """
@@ -26,7 +26,7 @@ def difference_hash(grey: Image.Image, side: int = 16) -> Bits:
 
 
 def perceptual_hash(grey: Image.Image, side: int = 16) -> Bits:
-    """Return (side, side): which of the lowest frequencies are stronger than their median.
+    """Return (side, side) bits: which of the lowest frequencies are above their median.
 
     Bit for bit the `phash` of imagehash.
     """

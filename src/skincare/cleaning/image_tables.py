@@ -1,4 +1,4 @@
-"""The tables about single cleaned images: which were reviewed, how they were marked, how they were cropped."""
+"""Tables with one row per image: images on a review sheet, their marks, and product crops."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ from skincare.tables import Table
 
 @dataclass(frozen=True)
 class ReviewRow:
-    """One image on a review sheet, with its value of the check; `is_least`: the threshold is the least that passes."""
+    """One image on a review sheet, with its value of the check; `is_least`: the threshold is a minimum."""
 
     sheet: str
     check: str
@@ -33,12 +33,12 @@ class MarkRow:
 
 @dataclass(frozen=True)
 class CropRow:
-    """One cleaned image in clean_dataset/focused/: cut to its product, or as it was, with the reason."""
+    """One cleaned image in clean_dataset/focused/: the product crop, or the unchanged image with the reason."""
 
     image_id: str
     product_id: str
     file: str
-    # "focused", or why the image stayed as it was.
+    # "focused", or the reason why the image was not cropped.
     outcome: str
     method: str
     settings: str

@@ -28,7 +28,7 @@ class ImageMetrics:
 
     format, notes: see skincare.images.DecodedImage. box: of the content, in pixels of the upright image.
     thumbnail_digest: equal for equal pixels. cells: see skincare.cleaning.near_duplicates.cells; empty for an image
-    without contrast, which has nothing to compare. dhash, phash: 16 x 16 bits. dhash_8x8: the 64-bit difference hash;
+    without contrast, which cannot be compared. dhash, phash: 16 x 16 bits. dhash_8x8: the 64-bit difference hash;
     reference_hash: the same as the reference experiment computed it.
     """
 

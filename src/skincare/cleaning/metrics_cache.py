@@ -1,4 +1,4 @@
-"""Cache of quality metrics: an image is measured again only when its file or the measuring code has changed.
+"""Cache of quality metrics: they are recomputed only if the file or the code that computes them has changed.
 
 The key is the file's path below the root, its size and modification time, and a digest of the code. Thumbnails are
 stored here too, so that they do not occupy memory.
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _MODULES: Final = (alignment, colours, file_formats, hashes, images, inspection, near_duplicates, quality)
 _LIBRARIES: Final = ("pillow", "simplejpeg", "opencv-python-headless", "numpy", "scipy")
 _COMMIT_EVERY: Final = 500
-# A file that changes twice within the clock's resolution keeps its time: younger files are checked again.
+# A file may change twice within the resolution of its modification time, so younger files are inspected again.
 _SETTLED_AFTER_S: Final = 2.0
 _TABLES: Final = """
 create table if not exists measures (
@@ -69,7 +69,7 @@ class MetricsCache:
         self._database.close()
 
     def recall(self, file: str, state: FileState) -> ImageMetrics | Broken | None:
-        """Return the cached inspection of a file in this state; None if it must be measured."""
+        """Return the cached inspection of a file in this state; None if it must be inspected."""
         row = self._database.execute(
             "select found from measures where file = ? and n_bytes = ? and changed_ns = ? and made_by = ?",
             (file, *state, self._made_by),
@@ -117,7 +117,7 @@ class MetricsCache:
         )
 
     def forget_all_but(self, files: Iterable[str]) -> None:
-        """Delete the entries of all files that are not listed."""
+        """Delete the entries of all files not in the list."""
         self._database.execute("create temporary table listed (file text primary key)")
         self._database.executemany("insert or ignore into listed values (?)", ((file,) for file in files))
         self._database.execute("delete from measures where file not in (select file from listed)")
@@ -129,7 +129,7 @@ def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path)
     # Thumbnails take 25 kB: whole pages instead of chains of small ones.
     database.execute("pragma page_size = 32768")
-    # After a killed run the table is intact; only the last images are measured again.
+    # After a killed run the table is intact; only the last images are inspected again.
     database.execute("pragma journal_mode = wal")
     database.execute("pragma synchronous = normal")
     database.executescript(_TABLES)

@@ -1,4 +1,4 @@
-"""Candidates for near-duplicates: re-encoded, rescaled, cut at the edge, or on another canvas.
+"""Search for candidate near-duplicates: images that are re-encoded, rescaled, cropped at an edge, or on another canvas.
 
 An image has two views: its frame and its content. Those of two images are compared on thumbnails, in all four pairs:
 a photo that was put on a larger canvas is the content of the new frame. `search` returns the pairs whose thumbnails
@@ -53,7 +53,7 @@ _MAX_ALIGNED_CANDIDATES: Final = 8
 # In grey levels of the worst cell: 91 % of 192 real photos cut by 3 % are as near to the original.
 _ALIGNED_REACH: Final = 25.0
 
-# These change the speed of the search, not its result.
+# These affect the speed of the search, not its result.
 _SAMPLED_IMAGES: Final = 500
 _SEARCH_CELLS: Final = 8
 _BLOCK_POINTS: Final = 64
@@ -73,7 +73,7 @@ class Fingerprint:
 
 
 def thumbnails(frame: Pixels, image: Pixels, box: tuple[float, float, float, float]) -> Thumbnails:
-    """Return (2, 64, 64, 3): the frame of an image, from itself reduced, and its content, which lies in `box`.
+    """Return the thumbnails of frame and content, (2, 64, 64, 3); `box` encloses the content.
 
     The content is taken from a larger `image`, whose pixels `box` is in: blocks that begin elsewhere on another
     canvas would blur it otherwise, and half of the near-duplicates with a larger white margin would be missed.
@@ -85,13 +85,13 @@ def thumbnails(frame: Pixels, image: Pixels, box: tuple[float, float, float, flo
 
 
 def _thumbnail(pixels: Pixels, box: tuple[float, float, float, float] | None) -> npt.NDArray[np.uint8]:
-    # First whole blocks of pixels are averaged, as long as twice the size is left: as good, and twice as fast.
+    # Averaging whole blocks first, down to twice the size, gives equal quality in half the time.
     size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=2.0))
 
 
 def has_contrast(found: Thumbnails) -> bool:
-    """Tell whether any colour channel of the content varies enough to compare images by."""
+    """Return whether any colour channel of the content has enough contrast for a comparison."""
     return float(cv2.meanStdDev(found[1])[1].max()) >= _MIN_CONTRAST
 
 
@@ -107,7 +107,7 @@ def cells(found: Thumbnails) -> npt.NDArray[np.uint8]:
 
 
 def cells_from_hex(digits: str) -> npt.NDArray[np.uint8]:
-    """Return what `cells` gave from its bytes in hexadecimal digits."""
+    """Return the array of `cells` from its bytes in hexadecimal digits."""
     return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(2, _CELLS**2)
 
 
@@ -128,8 +128,8 @@ class Candidate:
 def search(all_cells: Sequence[npt.NDArray[np.uint8]], fingerprint_of: Callable[[int], Fingerprint]) -> list[Candidate]:
     """Return the pairs of images that may be near-duplicates, sorted.
 
-    `all_cells` holds what `cells` returns; `fingerprint_of` is called only where these are close. Where more than
-    MAX_CANDIDATES are close to an image the first of them count, so the preferred images must come first.
+    `all_cells` holds what `cells` returns; `fingerprint_of` is called only where these are close. If more than
+    MAX_CANDIDATES are close to an image, the first ones are used, so the preferred images must come first.
     """
     remembered = lru_cache(maxsize=1024)(fingerprint_of)
     pairs = ((int(i), int(j)) for i, j in _close_images(all_cells))
@@ -138,7 +138,7 @@ def search(all_cells: Sequence[npt.NDArray[np.uint8]], fingerprint_of: Callable[
 
 
 def compare(i: int, one: Fingerprint, j: int, other: Fingerprint) -> Candidate | None:
-    """Return the best pair of views of two images below the threshold; aligned only if no pair matches without."""
+    """Return the best pair of views of two images below the threshold; aligns them only if no pair matches as is."""
     plain = [_plain_difference(one, other, views) for views in _VIEWS]
     best = min(range(len(_VIEWS)), key=plain.__getitem__)
     if plain[best] <= 1:

@@ -1,4 +1,4 @@
-"""Sharpness and brightness of an image: of its content at one size, and as the reference experiment measured them.
+"""Quality metrics of an image: sharpness and brightness of its content, and the sharpness of the reference experiment.
 
 The variance of the Laplacian depends on scale, on how much white surrounds the pack and on contrast: one texture at
 200, 400, 800 and 1600 px scores 330, 71, 8 and 2.4, and a sharp pale bottle on white scores 2.6. Cut to the content,
@@ -32,7 +32,7 @@ _EDGE_ROWS: Final = 5
 # threshold of 60 remains valid: it keeps all 192 and rejects 191 of the versions blurred by 2.5 px (of 384). The plain
 # variance at the same threshold rejects 9 of the sharp ones.
 _USUAL_SQUARED_GRADIENT: Final = 3600.0
-# Keeps the grain of an empty image from counting as edges.
+# Prevents the noise of an empty image from counting as edges.
 _SQUARED_GRADIENT_FLOOR: Final = 1000.0
 
 Box = tuple[int, int, int, int]
@@ -42,8 +42,8 @@ Box = tuple[int, int, int, int]
 class Sharpness:
     """Variances of the Laplacian in squared grey levels (0 to 255).
 
-    content: of the content at one size, as if its edges had the usual strength; this decides.
-    plain: of the whole frame as it is, the metric of the reference experiment.
+    content: of the content at one size, normalised by the strength of its edges; used by the check `blurred`.
+    plain: of the whole frame at its own size, the metric of the reference experiment.
     """
 
     content: float
@@ -70,25 +70,25 @@ def to_grey(pixels: Pixels) -> Pixels:
 
 
 def content_grey(grey: Pixels, box: Box) -> Pixels:
-    """Return the content of a grey image, reduced to one size; only ever reduced.
+    """Return the content of a grey image, reduced to one size and never enlarged.
 
-    Enlarging adds no detail, and would call every small sharp image blurred.
+    Enlarging adds no detail, so every small sharp image would count as blurred.
     """
     left, top, right, bottom = box
-    # Whole blocks first, a third of the work; means of blocks keep sharp what is sharp.
+    # Averaging whole blocks first takes a third of the time and preserves sharpness.
     content = images.reduced(grey[top:bottom, left:right], _CONTENT_SIDE_PX)
     scale = max(content.shape) / _CONTENT_SIDE_PX
     if scale <= 1:
         return content
-    # Rows lie together in memory, columns do not.
+    # Rows are contiguous in memory, columns are not.
     lying = cv2.transpose(_box_resampled(content, scale))
     return cv2.transpose(_box_resampled(lying, scale))  # type: ignore[arg-type,return-value]
 
 
 def _box_resampled(grey: Pixels, scale: float) -> Pixels:
-    """Return an image with fewer rows, each the mean of the one or two whose middles it covers; `scale` is below 2.
+    """Return an image with fewer rows, each the mean of the one or two rows with centres in it; `scale` is below 2.
 
-    Any weight between would blur, and more so where `scale` is near 1: sharpness would depend on the size.
+    Fractional weights would blur, most of all for a `scale` near 1, so sharpness would depend on the size.
     """
     height = max(1, round(len(grey) / scale))
     ends = (np.arange(height + 1) * (len(grey) / height) + 0.5).astype(np.intp)
@@ -96,13 +96,13 @@ def _box_resampled(grey: Pixels, scale: float) -> Pixels:
 
 
 def sharpness(grey: Pixels, content: Pixels) -> Sharpness:
-    """Measure a grey image whose content `content_grey` gave."""
+    """Return the sharpness of a grey image and its content from `content_grey`."""
     contrast = _USUAL_SQUARED_GRADIENT / (_squared_gradient(content) + _SQUARED_GRADIENT_FLOOR)
     return Sharpness(contrast * _laplacian_variance(content), _laplacian_variance(grey))
 
 
 def tones(content: Pixels, colours: npt.NDArray[np.uint8]) -> Tones:
-    """Measure the content: its grey levels, and its colours reduced to (H, W, 3)."""
+    """Return the tones of the content from its grey levels and its colours reduced to (H, W, 3)."""
     counts, colourful = _histogram(content), _histogram(_spread(colours))
     shares = counts[counts > 0] / content.size
     return Tones(
@@ -114,7 +114,7 @@ def tones(content: Pixels, colours: npt.NDArray[np.uint8]) -> Tones:
 
 
 def _histogram(grey: Pixels) -> npt.NDArray[np.float64]:
-    """Return how many pixels there are of each of 256 levels."""
+    """Return the number of pixels at each of 256 levels."""
     return cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel().astype(np.float64)
 
 
@@ -125,7 +125,7 @@ def _level(counts: npt.NDArray[np.float64], share: float) -> float:
 
 
 def content_box(pixels: Pixels, small: Pixels) -> Box:
-    """Return (left, top, right, bottom) of what stands out from a plain background; the frame where there is none.
+    """Return the content box (left, top, right, bottom) on a plain background; the frame if there is none.
 
     The background is the colour that the border of the image has in common; an image without a plain border, such
     as a photo in a bathroom, is content as a whole. The box is located in `small`, the reduced image, and refined in
@@ -148,7 +148,7 @@ def content_box(pixels: Pixels, small: Pixels) -> Box:
     blur = 2 * round(_EDGE_BLUR_SHARE / 2 * max((found[2] - found[0]) * across, (found[3] - found[1]) * down)) + 1
     reach = blur // 2 + 2 * math.ceil(max(across, down))
     refined = _refined(pixels, box, background, blur, reach)
-    # What is too thin to be seen in the small image, such as a spout, leads further out.
+    # Parts too thin for the small image, such as a spout, extend the box.
     while any(abs(new - old) == reach for new, old in zip(refined, box, strict=True)):
         box, reach = refined, 2 * reach
         refined = _refined(pixels, box, background, blur, reach)
@@ -163,17 +163,17 @@ def _standing_out(pixels: Pixels, background: npt.NDArray[Any]) -> Pixels:
 
 
 def _extent(mask: Pixels) -> Box | None:
-    """Return the box around what is not 0 in (H, W); None where all is."""
+    """Return the bounding box of the non-zero pixels of (H, W); None if there are none."""
     left, top, width, height = cv2.boundingRect(mask)
     return (left, top, left + width, top + height) if width else None
 
 
 def _refined(pixels: Pixels, box: Box, background: npt.NDArray[Any], blur: int, reach: int) -> Box:
-    """Return the box with each side where the blurred image first stands out, within `reach` pixels of its place."""
+    """Return the box with each side moved, by at most `reach` pixels, to where the blurred image first differs."""
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
     first_x, first_y, end_x, end_y = max(0, left - reach), max(0, top - reach), right + reach, bottom + reach
-    # Only rows can be skipped without a copy.
+    # Skipping rows does not need an array copy.
     step = max(1, blur // _EDGE_ROWS)
 
     def extent(strip: Pixels, kernel: tuple[int, int]) -> Box | None:
@@ -194,7 +194,7 @@ def _refined(pixels: Pixels, box: Box, background: npt.NDArray[Any], blur: int, 
 
 
 def _spread(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return (H, W): the strongest less the weakest channel of (H, W, 3)."""
+    """Return the channel range, maximum minus minimum, of (H, W, 3) as (H, W)."""
     red, green, blue = cv2.split(colours)
     return cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)  # type: ignore[return-value]
 

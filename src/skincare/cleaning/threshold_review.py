@@ -30,12 +30,12 @@ from skincare.runlog import Summary
 logger = logging.getLogger(__name__)
 
 
-# On each side of the threshold: about a quarter of an hour of marking.
+# Images on each side of the threshold; marking them takes about a quarter of an hour.
 N_EACH_SIDE: Final = 40
-# The size at which sharpness is measured; never enlarged, which would look blurred.
+# The size at which sharpness is computed; images are never enlarged, since that would blur them.
 _SIDE_PX: Final = 384
 _QUALITY: Final = 82
-# Of all images in base64, so that the page stays below 10 MB.
+# Maximum size of all images in base64; it keeps the page below 10 MB.
 _MAX_CHARACTERS: Final = 9_400_000
 
 
@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Question:
-    """A check and its threshold: the least value that passes, or the most."""
+    """A check and its threshold, the minimum or the maximum that passes."""
 
     check: str
     meaning: str
@@ -60,12 +60,12 @@ class Question:
     is_least: bool
 
     def rejects(self, value: float) -> bool:
-        """Tell whether the check rejects an image of this value."""
+        """Return whether the check rejects an image with this value."""
         return value < self.threshold if self.is_least else value > self.threshold
 
 
 def review_check(check: Check, images: Images, layout: Layout) -> Summary:
-    """Write the sheet of a check; for sharpness it shows the content only, of which sharpness is computed."""
+    """Write the review sheet of a check; for sharpness it shows only the content, on which sharpness is computed."""
     shows_content = check.reason == "blurred"
     measured = [
         Measured(row.image_id, row.product_id, row.file, float(check.value(one)), one.box if shows_content else None)
@@ -237,7 +237,7 @@ def _digest(rows: Sequence[ReviewRow]) -> str:
 
 
 def _thumbnail(layout: Layout, one: Measured) -> str:
-    """Return an image, or the part of it that counts, as a data URI."""
+    """Return an image, or the part of it to show, as a data URI."""
     try:
         image = decode((layout.root / one.file).read_bytes())
     except (OSError, BrokenImageError) as error:

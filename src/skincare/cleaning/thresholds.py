@@ -56,7 +56,7 @@ class Proposal:
 
 
 def at_threshold(marks: Sequence[Marked], threshold: float, *, is_least: bool) -> AtThreshold:
-    """Evaluate a threshold, the least value that passes or the greatest, on marked images."""
+    """Evaluate a threshold, the minimum or the maximum that passes, on marked images."""
     ids = sorted({one.product_id for one in marks})
     place = {product_id: i for i, product_id in enumerate(ids)}
     counts = np.zeros((len(ids), 2, 2))
@@ -77,7 +77,7 @@ def at_threshold(marks: Sequence[Marked], threshold: float, *, is_least: bool) -
 
 
 def why_no_proposal(marks: Sequence[Marked]) -> str:
-    """Return why the marks are too few to propose a threshold; empty where they are enough."""
+    """Return why there are too few marks to propose a threshold; empty if there are enough."""
     n_good = sum(one.is_good for one in marks)
     n_bad = len(marks) - n_good
     if min(n_good, n_bad) >= LEAST_OF_EACH:
@@ -87,9 +87,10 @@ def why_no_proposal(marks: Sequence[Marked]) -> str:
 
 
 def propose(marks: Sequence[Marked], threshold: float, *, is_least: bool, keep_good: float | None = None) -> Proposal:
-    """Return the threshold of the best balanced accuracy or, with `keep_good`, the strictest that keeps so much.
+    """Return the threshold of the best balanced accuracy or, with `keep_good`, the strictest that keeps that share.
 
-    Of equally good thresholds the one nearest to the present one. Requires marks of both kinds, see `why_no_proposal`.
+    Of equally good thresholds, the one nearest to the present threshold is returned. Requires marks of both kinds, see
+    `why_no_proposal`.
     """
     sign = 1.0 if is_least else -1.0
     values = sign * np.array([one.value for one in marks])

@@ -52,7 +52,7 @@ def near_duplicate_pairs(inspected: Sequence[InspectedImage], cache: MetricsCach
     candidates = near_duplicates.search(cells, fingerprint)
     first = {candidate.j: candidate for candidate in reversed(candidates)}
     pairs = _verified(first.values(), inspected, cache)
-    # Near-duplicates of one image are taken for near-duplicates: a large group costs one comparison per image.
+    # Near-duplicates of one image count as near-duplicates of each other: a large group needs one comparison per image.
     relatives: dict[int, dict[int, float]] = defaultdict(dict)
     for (i, j), difference in pairs.items():
         relatives[j][i] = difference
