@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """How to split, and what the question holds."""
+    """Options of the stage."""
 
     resumes: ClassVar[bool] = False
 
@@ -68,7 +68,7 @@ class Config(stage.StageConfig):
     hint_bytes: int = hints.MAX_BYTES
     """Maximum length of a hint in UTF-8 bytes; a token takes one byte or more, four on average."""
     hint_with_name: bool = False
-    """Include the product's name in the metadata; it mostly states the category, so the report warns about it."""
+    """Include the product's name in the metadata; it usually contains the category, so the report warns about it."""
     catalogue: Path | None = None
     """Catalogue to read instead of csv_data/skincare_products_clean.csv."""
 
@@ -210,7 +210,7 @@ def _split_by_product(
 
 
 def _check_filled(split_of: Mapping[str, str], layout: Layout) -> None:
-    """Raise StageError where a split is empty: there are fewer groups than splits, or the frozen ones lie elsewhere."""
+    """Raise StageError for an empty split: fewer groups than splits, or the frozen groups are in other splits."""
     empty = [split for split in SPLITS if split not in split_of.values()]
     if empty:
         raise StageError(
@@ -220,7 +220,7 @@ def _check_filled(split_of: Mapping[str, str], layout: Layout) -> None:
 
 
 def _frozen(manifest: Sequence[SplitRow], group_of: Mapping[str, str]) -> dict[str, str]:
-    """Return group id -> frozen split; raises StageError for a group whose products are frozen in two splits."""
+    """Return group id -> frozen split; raises StageError for a group with products frozen in two splits."""
     frozen: dict[str, str] = {}
     for row in manifest:
         if row.split not in SPLITS:

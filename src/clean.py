@@ -8,7 +8,7 @@ Command: python src/clean.py [--min-sharpness 60] [--min-side-px 300] [--skip da
          python src/clean.py --calibrate MARKS.csv   evaluate the threshold on the marks
          python src/clean.py --rules reference       the rules of the reference experiment
          python src/clean.py --engine ray            on a cluster (RAY_ADDRESS), or on this machine's cores
-Time: 4 s for 1,000 images of 1,000 x 1,000 pixels on two cores; a second run measures only what changed.
+Time: 4 s for 1,000 images of 1,000 x 1,000 pixels on two cores; a second run measures only new and changed images.
 
 Worker processes inspect the images: one that crashes or hangs its decoder is rejected, the others are unaffected.
 
@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
     min_side_px: int | None = None
     """Least longer side of the product, 128 if left out; with `--rules reference` least side of the frame, 300."""
@@ -73,7 +73,7 @@ class Config(stage.StageConfig):
     also: tuple[Reason, ...] = ()
     """Further checks that reject."""
     shared_by: int = checks.SHARED_BY
-    """Reject an image that at least this many products show, such as a placeholder; sizes of a product count once."""
+    """Reject an image of at least this many products, such as a placeholder; sizes of a product count once."""
     engine: Engine = "local"
     """Where metrics are computed: on this machine's cores, or by Ray."""
     remeasure: bool = False
@@ -173,7 +173,7 @@ def decide(
 
 
 def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
-    """Make clean_dataset/images/ hold just these images."""
+    """Copy these images to clean_dataset/images/ and remove all others from it."""
     layout.clean_images.mkdir(parents=True, exist_ok=True)
     wanted = {Path(row.file).name for row in rows}
     for path in layout.clean_images.iterdir():
@@ -181,7 +181,7 @@ def _copy(rows: Sequence[ImageRow], layout: Layout) -> None:
             path.unlink()
     for row in rows:
         copy_if_changed(layout.root / row.file, layout.clean_images / Path(row.file).name)
-    # The table must not outlive the images.
+    # The images must be on disk before the table names them.
     os.sync()
 
 
@@ -261,7 +261,7 @@ def _compare(images: duplicates.Images, similarities: Similarities, products: Pr
 
 
 def _by_category(rejected: Sequence[RejectedRow], products: Products) -> dict[str, dict[str, int]]:
-    """Return reason -> category -> how many images of the category it rejects."""
+    """Return reason -> category -> number of rejected images."""
     counts = Counter((row.reason, products.category(row.product_id)) for row in rejected)
     return {
         reason: {category: n for (one, category), n in sorted(counts.items()) if one == reason}
@@ -280,7 +280,7 @@ def _conflicts(rejected: Sequence[RejectedRow]) -> list[list[str]]:
 
 
 def _n_equal_hashes(kept: Sequence[ImageMetrics]) -> int:
-    """Return how many of the kept, hence different, images an equal 256-bit difference hash would reject."""
+    """Return how many of the kept images, which are not duplicates, equal 256-bit difference hashes would reject."""
     return len(kept) - len({metrics.dhash for metrics in kept})
 
 

@@ -36,11 +36,11 @@ from skincare.tables import CLEAN, CleanRow
 logger = logging.getLogger(__name__)
 
 BackgroundMode = Literal["white", "as_is"]
-# Part of the settings that decide whether an older result still holds.
+# Part of the settings that determine whether an earlier result is reused.
 _VERSION: Final = 1
 _WHITE: Final = (255, 255, 255)
 _CROPPED: Final = "focused"
-# Work that a killed run loses at most.
+# Maximum amount of work that a killed run loses.
 _SAVE_EVERY_S: Final = 60.0
 
 
@@ -49,15 +49,15 @@ class Config(stage.StageConfig):
     """The command line of the stage."""
 
     method: Method = "classical"
-    """How the product is found: by its plain background, or by rembg's network where it is installed."""
+    """How the product is segmented: by its plain background, or by the network of rembg if installed."""
     background: BackgroundMode = "white"
-    """Plain white and square, or only cut to the product with the background that it has."""
+    """Plain white and square, or the original background, cropped to the product."""
     margin: float = 0.08
-    """Space around the product, as a share of its longer side."""
+    """Margin around the product, as a share of its longer side."""
 
     @property
     def settings(self) -> str:
-        """Return all that determines the crop of an image, besides the method."""
+        """Return the settings that determine the crop of an image, except the method."""
         return f"{self.background} {self.margin:g} v{_VERSION}"
 
 
@@ -91,7 +91,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _done(config: Config, layout: Layout, rows: Sequence[CleanRow]) -> dict[str, CropRow]:
-    """Return the rows of an earlier run that still hold: same image, same settings, file in its place."""
+    """Return the rows of an earlier run that are still valid: equal image and settings, and the crop exists."""
     if not layout.crop_table.is_file():
         return {}
     wanted = {row.image_id: (row.sha256, config.method, config.settings, _target(row, layout)) for row in rows}
@@ -154,7 +154,7 @@ def cropped(image: Image.Image, found: Foreground, margin: float, background: Ba
 
 
 def _with_margin(box: Box, margin: float, size: tuple[int, int]) -> Box:
-    """Return the box grown by its margin as far as the image reaches."""
+    """Return the box with its margin, limited to the image."""
     left, top, right, bottom = box
     extra = round(max(right - left, bottom - top) * margin)
     return max(0, left - extra), max(0, top - extra), min(size[0], right + extra), min(size[1], bottom + extra)
@@ -165,7 +165,7 @@ def _target(row: CleanRow, layout: Layout) -> Path:
 
 
 def _remove_unlisted(rows: Sequence[CleanRow], layout: Layout) -> None:
-    """Make clean_dataset/focused/ hold just the images of the table."""
+    """Remove the files of clean_dataset/focused/ that are not in the table."""
     wanted = {Path(row.file).name for row in rows}
     for path in layout.cropped_images.glob("*"):
         if path.name not in wanted and path.suffix in (".jpg", ".part"):

@@ -1,7 +1,7 @@
 """Compare a batch of production predictions with the run's predictions on val.
 
 In: JSON lines of predict.py; the reference is log/finetune/<run>/val_ranked.jsonl, or other JSON lines of predict.py
-(--reference), which is what fits when the reader or the fusion predicts.
+(--reference), which must be used for predictions of the reader or the fusion.
 Out: log/drift.json (values, intervals and tests), drift.html.
 Command: python src/drift.py answers.jsonl [--reference earlier.jsonl]
 Time: a second per 10,000 predictions, and 0.05 s per image whose quality is measured.
@@ -33,7 +33,7 @@ _DRIFT = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
     predictions: Annotated[Path, tyro.conf.Positional]
     """JSON lines of predict.py: the batch to check."""
@@ -44,13 +44,13 @@ class Config(stage.StageConfig):
     images: int = 500
     """How many images of each batch to measure, evenly spread; 0: none."""
     min_rows: int = 50
-    """Fewest predictions that are compared."""
+    """Minimum number of predictions for a comparison."""
     page: Path | None = None
     """The page to write; drift.html in the root if left out."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Compare both batches and write the page; the exit code says whether anything drifted."""
+    """Compare both batches and write the page; the exit code is 3 if there is drift."""
     reference, source = _reference(config, layout)
     batch = drift_inputs.read_batch(config.predictions, layout.root, config.images)
     for name, one in ((config.predictions, batch), (source, reference)):

@@ -1,4 +1,4 @@
-"""Explain predictions: which parts of a test image speak for its true category and which against it.
+"""Explain predictions: which parts of a test image support its true category and which oppose it.
 
 In: the run of log/finetune.json, its model and log/finetune/<run>/test_ranked.jsonl, the test images.
 Out: plots/explain/<image>.jpg (mistakes first), log/explain.json; on the sample also the share of the saliency that is
@@ -41,7 +41,7 @@ class Config(stage.StageConfig):
     method: Method = "gradient"
     """Method that the overlays show; both are computed."""
     n_images: Annotated[int, tyro.conf.arg(aliases=("--n-pictures",))] = 24
-    """Number of overlays; mistakes come first, those with the highest confidence at the start."""
+    """Number of overlays; mistakes come first, in order of decreasing confidence."""
     batch_size: int = 16
     """Images per pass; it does not change the result."""
     seed: int = 0

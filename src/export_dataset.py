@@ -16,8 +16,8 @@ Command: python src/export_dataset.py                                      WebDa
 Time: as long as reading and writing the images takes.
 
 Exports are complete and can be moved: they hold every image, under relative names. An image that is no upright RGB JPEG
-is converted, so that every loader shows it as this pipeline does. The same dataset gives the same bytes. A run that was
-stopped goes on: shards that are there are not written again.
+is converted, so that every loader shows it as this pipeline does. The same dataset gives the same bytes. An
+interrupted run resumes: existing shards are not written again.
 """
 
 import hashlib
@@ -50,21 +50,21 @@ logger = logging.getLogger(__name__)
 
 _CARD: Final = "dataset_card.md"
 _CREDITS: Final = "images.csv"
-# Any of these marks a folder as an earlier export; the last one as one of version 1.
+# Any of these files marks a folder as an earlier export; the last one, of version 1.
 _MARKS: Final = (INDEX, _CARD, "dataset_info.json")
 _IMAGE_FOLDERS: Final = ("images", *SPLITS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """Form and place of the export."""
+    """Options of the stage."""
 
     format: Literal["webdataset", "parquet", "trl", "llamafactory", "ms-swift", "imagefolder"] = "webdataset"
-    """Form of the export: shards of tar or Parquet files, or image files with what a trainer reads."""
+    """Format of the export: shards of tar or Parquet files, or image files with the annotations of a trainer."""
     to: str = ""
     """Folder or URL to write to, instead of exports/<format>."""
     shard_mb: int = 64
-    """Most megabytes of images in a shard."""
+    """Maximum size of the images in a shard, in MB."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -79,7 +79,7 @@ def run(config: Config, layout: Layout) -> Summary:
     _refuse_foreign(storage)
     runlog.remove_summary("export_dataset", layout)
     fingerprint = _fingerprint(parts)
-    # First, so that an export that was cut off is known as one.
+    # Written first, so that an interrupted export is recognised as one.
     storage.write(_CARD, dataset_card(config.format, parts, credits, fingerprint, labels).encode())
     _write_credits(storage, credits)
     files = FolderImages(layout.root)
@@ -148,7 +148,7 @@ def _write_files(
 
 
 def _refuse_foreign(storage: Storage) -> None:
-    """Raise StageError for a folder with files named like ours that is no export: clean_dataset/, for example."""
+    """Raise StageError for a folder that has files of these names but is no export, such as clean_dataset/."""
     names = (_CREDITS, *_IMAGE_FOLDERS, *(f"{split}.json" for split in SPLITS))
     in_the_way = [name for name in names if storage.exists(name)]
     if in_the_way and not any(storage.exists(name) for name in _MARKS):

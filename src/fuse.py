@@ -42,7 +42,7 @@ _LABELS: Final = {
     "fused": "Model and reader fused",
     "name": "The product's name in the catalogue alone",
 }
-# As in a run's confidence.json.
+# Accepted error rates, as in a run's confidence.json.
 _ERROR_RATES: Final = (0.05, 0.1, 0.2, 0.3)
 _INTERVAL: Final = ("accuracy", "accuracy_low", "accuracy_high")
 # Pairs (before, after), on the same images.
@@ -186,14 +186,14 @@ def _results(
 
 
 def _thresholds(weights: fusion.Fusion, val: _SplitTables) -> list[dict[str, float | None]]:
-    """Return the abstention threshold for each accepted error rate, chosen on val; None where none qualifies."""
+    """Return the abstention threshold for each accepted error rate, selected on val; None if none qualifies."""
     fused = fusion.fuse(weights, val.model, val.reader, val.is_read)
     chosen = {risk: calibration.threshold_for_risk(*calibration.top1(fused, val.truths), risk) for risk in _ERROR_RATES}
     return [{"wanted_risk": risk, "threshold": one.threshold if one else None} for risk, one in chosen.items()]
 
 
 def _engine(texts: Mapping[str, PackText]) -> str:
-    """Return the name of the OCR engine that read the packs, or of several."""
+    """Return the names of the OCR engines that read the packs."""
     return "; ".join(sorted({one.engine for one in texts.values()}))
 
 

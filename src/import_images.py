@@ -4,7 +4,7 @@
 - Out: product_images/, csv_data/{skincare_products_clean,images_id_full,scrape_failures}.csv, log/import_images.json:
   the tables that scrape.py writes, so every later stage works unchanged.
 - Command: python src/import_images.py photos/ --root my_run
-- Time: 5 s for 192 photos on two cores; a second run reads only what changed. Memory does not grow with the photos.
+- Time: 5 s for 192 photos on two cores; a second run reads only new and changed files. Memory use is constant.
 
 Forms of SOURCE:
 
@@ -12,8 +12,8 @@ Forms of SOURCE:
 - a folder with a CSV, TSV or JSONL file, or with Hugging Face's metadata.csv or metadata.jsonl; or such a file itself
 - a folder of `datasets` (save_to_disk), or Parquet files such as `export_dataset.py --format parquet` writes
 
-Every file of SOURCE is imported or stands in csv_data/scrape_failures.csv with a reason. A JPEG that is upright RGB
-keeps its bytes; everything else is converted. Kill the run whenever you like: the same command goes on.
+Every file of SOURCE is imported or listed in csv_data/scrape_failures.csv with a reason. A JPEG that is upright RGB
+keeps its bytes; everything else is converted. After an interruption the same command continues.
 """
 
 import dataclasses
@@ -48,30 +48,30 @@ from skincare.tables import CATALOGUE, FAILURES, IMAGES
 
 logger = logging.getLogger(__name__)
 
-# Reasons that may be gone at the next run although the file has not changed.
+# Reasons that may not apply to the next run although the file is unchanged.
 _PASSING: Final = ("unreadable_file", "kills_decoder")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """What to import, and how to read it."""
+    """Options of the stage."""
 
     source: tyro.conf.Positional[Path]
     """Folder or table file with the images."""
     table: Path | None = None
-    """Table of the images, where SOURCE holds several or it lies elsewhere."""
+    """Table of the images, if SOURCE has several tables or the table is elsewhere."""
     columns: dict[Role, str] = field(default_factory=dict)
-    """Columns of the table that are not to be guessed, such as `category type product sku`."""
+    """Columns of the table that are given instead of detected, such as `category type product sku`."""
     categories: dict[str, str] = field(default_factory=dict)
-    """Labels of category texts that are none, such as `Lotion Moisturiser`."""
+    """Labels for category texts that are not labels, such as `Lotion Moisturiser`."""
     group_by: GroupBy = "auto"
-    """What makes images one product; auto takes the first that applies: column, folder, pattern, near-duplicates."""
+    """How images are grouped into products; auto: the first possible of column, folder, pattern, near-duplicates."""
     product_pattern: str = ""
-    """Regular expression on the file name whose first group names the product, such as `^([0-9]+)_`."""
+    """Regular expression for file names, whose first group is the product, such as `^([0-9]+)_`."""
     licence: str = ""
-    """Licence of all images for which the table names none."""
+    """Licence of the images without one in the table."""
     attribution: str = ""
-    """Whom to name for all images for which the table names nobody."""
+    """Attribution of the images without one in the table."""
     link: bool = False
     """Hard-link files that need no conversion instead of copying them."""
 
@@ -97,7 +97,7 @@ def run(config: Config, layout: Layout) -> Summary:
             raise StageError(
                 f"{config.source}: no image could be imported ({_refused(counts)})\n{_hints(state)}".strip()
             )
-        # The tables must not outlive the images.
+        # The images must be on disk before the tables name them.
         os.sync()
         CATALOGUE.write(layout.catalogue, import_tables.catalogue_rows(state), is_sorted=True)
         FAILURES.write(layout.failures_table, import_tables.failure_rows(state))
@@ -106,7 +106,7 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _check_place(config: Config, layout: Layout) -> None:
-    """Raise StageError where source and target overlap, or the root holds what another stage collected."""
+    """Raise StageError where source and target overlap, or the root has the products of another stage."""
     source, target = config.source.resolve(), layout.product_images.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise StageError(f"{config.source} and {layout.product_images} overlap; name another --root")
@@ -120,7 +120,7 @@ def _check_place(config: Config, layout: Layout) -> None:
 
 
 def _check_source(config: Config, state: ImportState, layout: Layout) -> None:
-    """Raise StageError where the root holds the import of another source; forget results of other code."""
+    """Raise StageError where the root has the import of another source; discard results of other code."""
     name = str(config.source.resolve())
     known = state.one("select value from about where key = 'source'")
     if known not in (None, name):
@@ -137,7 +137,7 @@ def _check_source(config: Config, state: ImportState, layout: Layout) -> None:
 
 
 def _labelled(source: Source, names: CategoryNames, config: Config) -> Iterator[tuple[Entry | Refusal, str]]:
-    """Yield every item with its label; an entry without one becomes a refusal."""
+    """Yield every item with its label; an entry without a label becomes a rejected entry."""
     for item in source.items():
         if isinstance(item, Refusal):
             yield item, ""
@@ -151,7 +151,7 @@ def _labelled(source: Source, names: CategoryNames, config: Config) -> Iterator[
 
 
 def _refuse_repeated(state: ImportState) -> None:
-    """Refuse every entry of a file that an earlier entry has named."""
+    """Reject every entry of a file that an earlier entry has."""
     state.change(
         "update entries set reason = 'duplicate_row', detail = 'named before' where reason = '' and exists "
         "(select 1 from entries as earlier where earlier.place = entries.place and earlier.reason in ('', "
@@ -160,7 +160,7 @@ def _refuse_repeated(state: ImportState) -> None:
 
 
 def _bring_over(config: Config, chosen: Grouping, state: ImportState, layout: Layout) -> None:
-    """Make product_images/ hold the images of all entries under the names that their products give."""
+    """Rename the images in product_images/ after the products of their entries."""
     grouping.assign_products(chosen, state, config.source.resolve().stem)
     layout.product_images.mkdir(parents=True, exist_ok=True)
     _rearrange(state, layout)
@@ -186,7 +186,7 @@ def _not_survived(job: Job) -> tuple[Job, Outcome]:
 
 
 def _rearrange(state: ImportState, layout: Layout) -> None:
-    """Rename images whose product has another name now, and remove those that no entry has."""
+    """Rename images whose product has a new name, and remove those without an entry."""
     moved = state.rows(
         "select results.place, results.file, coalesce(entries.file, '') from results "
         "left join entries on entries.place = results.place and entries.reason = '' "
@@ -206,7 +206,7 @@ def _rearrange(state: ImportState, layout: Layout) -> None:
 
 
 def _jobs(config: Config, state: ImportState, layout: Layout, bar: "tqdm[None]") -> Iterator[Job]:
-    """Yield what is to be transferred: what is new, changed, or not where it was written."""
+    """Yield the entries to transfer: new, changed, or with a missing image file."""
     columns = "place, path, row, col, file"
     for _, place, raw_path, row, column, file in state.by_position(columns):
         path, target = Path(os.fsdecode(raw_path)), layout.product_images / file
@@ -229,7 +229,7 @@ def _size(path: Path) -> int:
 
 
 def _store_groups(state: ImportState, layout: Layout) -> bool:
-    """Store which images are near-duplicates of one another; return whether that changes any product.
+    """Store the groups of near-duplicates; return whether this changes any product.
 
     Images of different categories stay apart: clean.py reports them as a conflict.
     """

@@ -1,7 +1,7 @@
 """Train the embedded stand-in model: a tiny Qwen2-VL that describes drawn packaging.
 
 It is trained on drawings of other seeds than the sample shop's, with descriptions as answers. No answer is a category,
-so it predicts none before fine-tuning.
+so the model predicts no category before fine-tuning.
 
 In: nothing.
 Out: models/tiny-qwen2-vl/ (weights, processor, README.md with its accuracy).
@@ -34,14 +34,14 @@ from skincare.sample import drawing, tiny
 
 logger = logging.getLogger(__name__)
 
-# Larger than the input of the model, as photos are; the processor resizes it.
+# Larger than the model's input, like photos; the processor resizes it.
 _DRAWING_SIDE_PX = 224
 _N_TEST = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """Command line of the stage."""
+    """Options of the stage."""
 
     resumes: ClassVar[bool] = False
 

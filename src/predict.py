@@ -1,12 +1,12 @@
 """Predict the category, or a structured answer, of any number of images.
 
 By the text on the pack (--by reader: OCR and rules, no training, no torch), by a fine-tuned model (model), or by both
-(fused, after fuse.py). By default a fine-tuned model answers where there is one, fused with the reader where that was
-fitted, and the reader alone where there is none. docs/predict.md describes the rows.
+(fused, after fuse.py). By default: a fine-tuned model if there is one, fused with the reader if the fusion was
+fitted, else the reader alone. docs/predict.md describes the rows.
 
 In: images, folders, glob patterns and URLs; `-` or --from FILE for a list of paths and URLs, one per line.
 Out: a table on standard output, or with --out a file of JSON lines or CSV, written while it runs; one row for each
-input, in order, also where it cannot be read. --resume continues a file.
+input, in order, including unreadable ones. --resume continues a file.
 Command: python src/predict.py photos/ [more.jpg ...] [--out answers.jsonl] [--resume] [--min-confidence 0.9]
 Time: the reader starts in 2 s and takes about a second an image on one core.
 
@@ -38,13 +38,13 @@ from skincare.prompts import Target
 from skincare.runlog import Summary
 from skincare.text_reading.ocr import EngineName
 
-# The first column of a table is as wide as the longest of the first names; the others are not known yet.
+# The first column of a table is as wide as the longest of the first names, since names are read as a stream.
 _N_ALIGNED: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Images, folders (searched with all subfolders), glob patterns, URLs; - reads paths and URLs from standard
@@ -64,7 +64,7 @@ class Config(stage.StageConfig):
     target: Target = "category"
     """category: the label; product: a structured answer, read off the pack by rules, or --by model."""
     by: Annotated[PredictorName | Literal["text"], tyro.conf.arg(aliases=("--predictor",))] = "auto"
-    """reader (or text): the pack's text; model: a fine-tuned model; fused: both, as fuse.py weighs them; auto: the
+    """reader (or text): the pack's text; model: a fine-tuned model; fused: both, with the weights of fuse.py; auto: the
     model if there is one, or is named, fused where that was fitted, else the reader."""
     model: str = ""
     """A model folder or hub name; the newest run in models/finetuned/ if left out."""
@@ -76,16 +76,16 @@ class Config(stage.StageConfig):
     """Accepted error rate: abstain below the threshold that the run's confidence.json has for it; if left out, 0.1 or
     the next larger one that it has."""
     top_k: int = 3
-    """How many labels to list with their probabilities."""
+    """Number of labels to list with their probabilities."""
     ocr: EngineName = "rapidocr"
-    """The OCR engine, for the reader and fused, and for models that learnt with the pack's text as a hint."""
+    """The OCR engine, for the reader and fused, and for models trained with the pack's text as a hint."""
     decoder: DecoderName | None = None
     """How a model answers. If left out: the classification head if it has one, else rank where the run has a
     confidence.json or with --min-confidence, else free text."""
     temperature: float | None = None
-    """Softens a model's probabilities if above 1; the one in the run's confidence.json if left out."""
+    """Temperature of a model's probabilities; that of the run's confidence.json if left out."""
     dtype: Dtype = "auto"
-    """Dtype of a model's weights; auto: as they were saved."""
+    """Dtype of a model's weights; auto: that of the checkpoint."""
     batch_size: int = 16
     """Images per forward pass of a model."""
 
@@ -158,7 +158,7 @@ def _sources(config: Config) -> tuple[Iterator[str], int]:
     """Return the names of all inputs and the length of the longest of the first ones."""
     image_sources.check_names(config.images)
     sources = image_sources.expand(config.images, config.from_list)
-    # Standard input is read as it comes.
+    # Standard input is read as a stream.
     first = list(islice(sources, 1 if image_sources.STDIN in config.images else _N_ALIGNED))
     if not first:
         given = ", ".join([*config.images, *map(str, config.from_list)]) or "no images were named"
@@ -167,7 +167,7 @@ def _sources(config: Config) -> tuple[Iterator[str], int]:
 
 
 def _unfinished(sources: Iterator[str], finished: FinishedRows, counts: Counter[str]) -> Iterator[str]:
-    """Yield the names that have no row yet; count the outcomes of the others."""
+    """Yield the names without a row in the output file; count the outcomes of the others."""
     for source in sources:
         outcome = finished.take(source) if len(finished) else None
         if outcome is None:

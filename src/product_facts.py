@@ -1,4 +1,4 @@
-"""Collect what is known of each product, field by field with its source, as the truth of structured answers.
+"""Collect the known facts of each product, by field with their source, as the truth of structured answers.
 
 In: csv_data/skincare_products_clean.csv; csv_data/products_metadata.csv where scrape.py has written it.
 
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Write the facts of every product of the catalogue, and how many have each."""
+    """Write the facts of every product of the catalogue, and count the products with each field."""
     del config
     found = read_products(layout.catalogue, labels_of(layout))
     rows = {" ".join(row.product_name.split()): row for row in reversed(CATALOGUE.read(layout.catalogue))}
@@ -58,7 +58,7 @@ def run(config: Config, layout: Layout) -> Summary:
 def known_products(
     products: Sequence[CatalogueProduct], rows: Mapping[str, CatalogueRow], metadata: Mapping[str, MetadataRow]
 ) -> list[KnownProduct]:
-    """Return what is known of each product; rows: catalogue rows by product name, metadata: by product id."""
+    """Return the known facts of each product; rows: catalogue rows by product name, metadata: by product id."""
     brands = brands_of(one.name for one in products)
     return [
         KnownProduct(

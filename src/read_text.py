@@ -36,13 +36,13 @@ from skincare.worker_pool import Engine
 
 logger = logging.getLogger(__name__)
 
-# 100 x 100: below it, a pack is not legible.
+# 100 x 100: on smaller images a pack is not legible.
 _MIN_PX: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """Command line of the stage."""
+    """Options of the stage."""
 
     images: Path | None = None
     """Folder of images to read instead of the cleaned images, including subfolders."""

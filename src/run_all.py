@@ -1,4 +1,4 @@
-"""Run every stage in order, as one would by hand, and stop at the first that fails.
+"""Run all stages in order, and stop at the first that fails.
 
 In: the catalogue.
 Out: everything that the stages write; the report's headline is printed last.
@@ -6,7 +6,7 @@ Command: python src/run_all.py --sample   (the embedded shop and model, under sa
          python src/run_all.py            (the real shop and Qwen/Qwen2-VL-2B, in the repository's own folders)
 Time: about 5 minutes for the sample on two cores.
 
-Interrupted, the same command goes on: the scraper fetches nothing twice, the training continues where it was.
+After an interruption the same command continues: scrape.py fetches nothing twice, finetune.py resumes the training run.
 """
 
 import json
@@ -44,16 +44,16 @@ STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
     sample: bool = False
     """Use the embedded shop and tiny model; the root is sample_run/ unless --root is given."""
     model: str | None = None
     """Model of the Hugging Face hub, or a local folder; the stages' default if left out, the embedded with --sample."""
     recipe: str = "reference"
-    """Recipe for finetune.py; --sample takes its own."""
+    """Recipe for finetune.py; --sample uses its own."""
     first: StageName = "scrape"
-    """Stage to begin with; what the earlier ones wrote is taken as it is."""
+    """Stage to begin with; the outputs of earlier stages are used unchanged."""
 
     @property
     def layout(self) -> Layout:
@@ -77,27 +77,27 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def shared_options(layout: Layout) -> list[str]:
-    """Return the options that every stage gets."""
+    """Return the options common to all stages."""
     return ["--root", str(layout.root), *(["--labels", str(layout.labels)] if layout.labels else [])]
 
 
 def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str) -> list[str]:
-    """Return a stage's options, as one would type them."""
+    """Return the command-line options of a stage."""
     name_of_model = str(TINY_MODEL) if config.sample else config.model
     model = ["--model", name_of_model] if name_of_model else []
     recipe = "sample" if config.sample else config.recipe
-    # 36 tokens: what the tiny model was made for.
+    # 36 tokens: the image size that the tiny model was trained with.
     pixels = ["--min-tokens", "36", "--max-tokens", "36"] if config.sample else []
     options: dict[StageName, list[str]] = {
         "scrape": ["--shop-url", shop_url, "--delay-s", "0"] if config.sample else [],
-        # Drawn packs have no small print: a third of the time.
+        # Drawn packs have no small print, and fewer pixels take a third of the time.
         "read_text": ["--detection-px", "100000"] if config.sample else [],
         "baselines": [*model, *pixels],
         "zero_shot": [*model, *pixels],
         "finetune": [*model, "--recipe", recipe, *pixels],
     }
     if name == "ablations":
-        # Asked for when the training is done: it alone knows what its run is called.
+        # Evaluated after finetune.py, which chooses the name of its run.
         return ["--model", str(layout.finetuned_model(_last_run(layout))), *pixels]
     if run_folders.is_resumable(layout, "", recipe, seed=0):
         options["finetune"].append("--resume")
@@ -107,7 +107,7 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
 
 
 def _last_run(layout: Layout) -> str:
-    """Return the name of the run that finetune.py has finished last."""
+    """Return the name of the last run that finetune.py finished."""
     path = layout.summary("finetune")
     if not path.is_file():
         raise MissingInputError("finished run", path, "Run `python src/finetune.py` first, or begin with it: --first.")

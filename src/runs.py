@@ -2,13 +2,13 @@
 
 In: log/runs/, where every stage leaves a manifest of each run: inputs and outputs by content hash, options, labels,
 seed, versions, results, parents.
-Out: the answer on standard output; `backup` writes to LOCATION: a folder, or s3://bucket/prefix, sftp://host/folder or
+Out: the result on standard output; `backup` writes to LOCATION: a folder, or s3://bucket/prefix, sftp://host/folder or
 another fsspec storage, with credentials from its own environment variables; `restore` writes below --root.
 Command: python src/runs.py list                        all runs; `list LOCATION` the snapshots of a backup
          python src/runs.py show RUN                    RUN: an id or its end, a training run, a stage (its newest run)
          python src/runs.py compare RUN RUN             what differs in inputs, options, versions, outputs and results
          python src/runs.py verify [RUN ...]            hash outputs again; `verify LOCATION` the stored objects
-         python src/runs.py backup LOCATION             copies only what is not there yet, then writes a snapshot
+         python src/runs.py backup LOCATION             uploads only new content, then writes a snapshot
          python src/runs.py restore LOCATION [--snapshot ID]
          python src/runs.py prune [LOCATION] --keep 5   lists old models (old snapshots); --yes deletes them
 Time: seconds; backups at the speed of the disk or network. Exit code 1: something was changed, missing or damaged.
@@ -45,11 +45,11 @@ class Config(stage.StageConfig):
     """Options of the stage."""
 
     action: Annotated[Action, tyro.conf.Positional] = "list"
-    """What to do."""
+    """The action."""
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Runs, or the location of a backup."""
     parts: tuple[Part, ...] = ("dataset", "models", "logs")
-    """What `backup` copies."""
+    """The parts that `backup` copies."""
     snapshot: str = ""
     """Snapshot to restore or verify; by default the newest."""
     overwrite: bool = False
@@ -69,13 +69,13 @@ class Config(stage.StageConfig):
         return False
 
     def resume_hint(self, layout: Layout) -> str:
-        """Return how to go on, without repeating a location, which may hold a password."""
+        """Return how to continue, without the location, which may contain a password."""
         del layout
         return "the same command goes on where it was interrupted"
 
 
 def run(config: Config, layout: Layout) -> Summary:
-    """Do what the command line names."""
+    """Run the action of the command line."""
     n_least, n_most = {"show": (1, 1), "compare": (2, 2), "list": (0, 1), "prune": (0, 1), "verify": (0, 1000)}.get(
         config.action, (1, 1)
     )
@@ -121,7 +121,7 @@ def _show(config: Config, layout: Layout) -> Summary:
 
 
 def _ancestors(runs: list[Manifest], one: Manifest, indent: str) -> list[str]:
-    """Return the runs that `one` was made from, each above the runs that it was itself made from."""
+    """Return the ancestors of a run, each before its own ancestors."""
     by_id = {run.id: run for run in runs}
     lines = []
     for parent in one.parents:
@@ -246,7 +246,7 @@ def _log_failures(failures: dict[str, str]) -> None:
 
 
 def _shortened(value: Any) -> str:
-    """Return a value as JSON on one line, of which `--json` has the whole."""
+    """Return a value as one line of JSON, possibly truncated; `--json` prints all of it."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 100 else f"{text[:97]}..."
 

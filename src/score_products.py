@@ -1,4 +1,4 @@
-"""Score structured answers field by field against what is known of the products.
+"""Score structured answers by field against the known facts of the products.
 
 - In: clean_dataset/{train,val,test}.json, clean_dataset/annotations/products.jsonl (product_facts.py) and the answers
   of each system that has any: `reader`, the rules over clean_dataset/annotations/pack_text.jsonl (read_text.py);
@@ -47,14 +47,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
     answers: Path | None = None
     """JSON Lines with the `image_id` and the `answer` of each image of the split."""
     run: str = ""
     """Run of finetune.py whose answers are scored; the last one by default."""
     split: str = "test"
-    """The split whose images are scored; choices are made on val."""
+    """Split to score; selection must use val."""
 
 
 def run(config: Config, layout: Layout) -> Summary:
@@ -116,7 +116,7 @@ def _systems(
 
 
 def _last_run(layout: Layout) -> str:
-    """Return the name of the run that finetune.py finished last; a name of no run where there is none."""
+    """Return the name of the last run that finetune.py finished; a placeholder if there is none."""
     try:
         return str(json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -156,7 +156,7 @@ def table(fields: Sequence[FieldScores]) -> str:
 def _read_packs(
     layout: Layout, parts: Mapping[str, Sequence[Example]], examples: Sequence[Example]
 ) -> dict[str, ProductAnswer]:
-    """Return the reader's answers; neither its categories nor its brands know a product of val or test."""
+    """Return the reader's answers; it is fitted without the products of val and test."""
     labels, texts = labels_of(layout), read_pack_text(layout.pack_text)
     products = read_products(layout.catalogue, labels).products
     reader = split_reader.fit_on_train(parts, products, texts, labels)

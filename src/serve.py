@@ -1,7 +1,7 @@
-"""Serve predictions over HTTP: POST /predict, probes, metrics, and a page to try it in a browser.
+"""Serve predictions over HTTP: POST /predict, health checks, metrics, and a page for the browser.
 
 By the text on the pack, a model, or both, as predict.py does; or in front of an OpenAI-compatible server such as vLLM.
-SIGTERM answers what was accepted and ends; SIGHUP loads the newest model and replaces the old one once it is ready.
+SIGTERM completes the accepted requests and exits; SIGHUP loads the newest model, then replaces the old one.
 
 In: a fine-tuned model, if there is one; SKINCARE_API_KEY in the environment, if requests must carry a key.
 Out: answers as JSON; log/serve.json at the end.
@@ -43,12 +43,12 @@ _BACKEND_BATCH: Final = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Config(stage.StageConfig):
-    """The command line of the stage."""
+    """Options of the stage."""
 
     resumes: ClassVar[bool] = False
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for all of the machine."""
+    """Address to listen on; 0.0.0.0 for all interfaces."""
     port: int = 8000
     """Port to listen on; 0 for a free one, which the log names."""
     by: PredictorName = "auto"
@@ -58,7 +58,7 @@ class Config(stage.StageConfig):
     decoder: DecoderName | None = None
     """How a model answers, as in predict.py."""
     dtype: Dtype = "auto"
-    """Dtype of a model's weights; auto: as they were saved."""
+    """Dtype of a model's weights; auto: that of the checkpoint."""
     ocr: EngineName = "rapidocr"
     """The OCR engine."""
     min_confidence: float | None = None
@@ -70,7 +70,7 @@ class Config(stage.StageConfig):
     max_wait_ms: float = 10.0
     """Time that an idle worker waits for more images to fill a batch."""
     allow_urls: bool = False
-    """Let clients name URLs; they are fetched from public addresses only."""
+    """Accept image URLs in requests; they are fetched from public addresses only."""
     answers: Path | None = None
     """Append every answer to this file, one JSON line per image as predict.py writes them, for drift.py."""
     backend: Literal["local", "openai"] = "local"
@@ -160,7 +160,7 @@ def _recorder(path: Path | None, counts: Counter[str]) -> "Callable[[Sequence[Im
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
         except OSError as error:
-            # A full disk must not take the service down.
+            # A full disk must not stop the service.
             logger.error("%s: %s", path, error.strerror)
 
     return record
