@@ -2,7 +2,6 @@
 
 import threading
 
-import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,14 +39,6 @@ def test_images_are_copied_together():
 def test_tensors_on_the_device_are_not_copied():
     assert all(one is other for one, other in zip(to_device(PARTS, torch.device("cpu")), PARTS, strict=True))
     assert to_device([], torch.device("meta")) == []
-
-
-@pytest.mark.gpu
-def test_values_on_cuda_are_those_on_the_host():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA GPU")
-    for one, other in zip(to_device(PARTS, torch.device("cuda", 0)), PARTS, strict=True):
-        assert torch.equal(one.cpu(), other)
 
 
 def test_later_calls_read_images_with_the_threads_of_the_first(tiny_model, tiny_encoder, tmp_path):

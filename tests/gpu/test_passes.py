@@ -14,6 +14,7 @@ from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import IGNORED
 from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
+from skincare.modeling.staging import to_device
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from tests.helpers import mixed_pixels, noise_image
@@ -148,3 +149,10 @@ def test_other_attention_kernels_agree_with_sdpa(device, tiny_encoder, attention
         losses.mean().backward()
         found.append((losses.detach(), gradients(parameters)))
     assert_close(*found, dtype)
+
+
+def test_images_that_are_copied_together_keep_their_values(device):
+    parts = [torch.arange(n * 3, dtype=torch.float32).reshape(n, 3) + n for n in (4, 1, 6)]
+    for moved, part in zip(to_device(parts, device), parts, strict=True):
+        assert moved.device.type == device.type
+        assert torch.equal(moved.cpu(), part)
