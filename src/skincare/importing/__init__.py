@@ -1,1 +1,1 @@
-"""Import of images that people already have: reading the source, grouping into products, conversion, the tables."""
+"""Import of an existing image collection: reading the source, grouping into products, conversion, tables."""

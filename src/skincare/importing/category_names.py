@@ -11,7 +11,7 @@ from skincare.labels import Labels
 
 
 class CategoryNames:
-    """Labels by the texts that stand for them: their names, their aliases, and what the user maps."""
+    """Maps category texts to labels, by label names, aliases and the mapping of the user."""
 
     def __init__(self, labels: Labels, mapped: Mapping[str, str]) -> None:
         self._labels = labels
@@ -24,11 +24,11 @@ class CategoryNames:
         self.find = lru_cache(maxsize=4096)(self._find)
 
     def _find(self, text: str) -> str:
-        """Return the label of a text; empty where it stands for none. Case, accents, `_` and `-` do not matter."""
+        """Return the label of a text; empty if there is none. Case, accents, `_` and `-` do not matter."""
         return self._label_of.get(normalised(text), "")
 
     def hint(self, text: str) -> str:
-        """Return what to do about a text that stands for no label."""
+        """Return advice for a text without a label."""
         close = difflib.get_close_matches(normalised(text)[:100], self._label_of, n=1)
         nearest = f"nearest label: {self._label_of[close[0]]}; " if close else ""
         return f"{text[:100]!r} is no label; {nearest}map it with --categories {text[:100]!r} LABEL, or see labels.toml"

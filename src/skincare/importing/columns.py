@@ -1,6 +1,6 @@
-"""Which column of a table holds the image, the category, the product, ...: given by the user, or guessed.
+"""Detection of the columns of a table that hold the image, the category, the product, ..., unless the user gives them.
 
-A column is guessed by its name first; where no name fits, image and category also by their content.
+Columns are detected by name; image and category also by content if no name matches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from skincare.importing.category_names import normalised
 
 Role = Literal["image", "category", "product", "name", "licence", "attribution", "origin"]
 
-# In the order of preference.
+# In order of preference.
 _NAMES: Final[dict[Role, tuple[str, ...]]] = {
     "image": ("file name", "filename", "file", "image", "image path", "image file", "path", "img", "photo", "picture"),
     "category": ("category", "label", "labels", "class", "product type", "target", "type"),
@@ -23,7 +23,7 @@ _NAMES: Final[dict[Role, tuple[str, ...]]] = {
     "attribution": ("attribution", "author", "credit", "photographer"),
     "origin": ("source url", "origin", "url", "image url", "source"),
 }  # fmt: skip
-# Of the cells that are looked at, so many must be images or labels.
+# Minimum share of the sampled cells that are images or labels.
 _MIN_SHARE: Final = 0.5
 
 
@@ -31,9 +31,9 @@ def choose_columns(
     header: Sequence[str], sample: Sequence[Mapping[str, str]], given: Mapping[Role, str],
     is_category: Callable[[str], bool],
 ) -> dict[str, str]:  # fmt: skip
-    """Return role -> column. Raises StageError for a given column that is absent and a table without an image column.
+    """Return role -> column. Raises StageError if a given column or the image column is missing.
 
-    sample: the first rows. The category may be absent: the image's folder then names it.
+    sample: the first rows. The category column is optional: without it the folder of the image gives the category.
     """
     for role, column in given.items():
         if column not in header:

@@ -1,4 +1,4 @@
-"""What a source of images yields: one `Entry` per image to import, one `Refusal` per file or row that is none."""
+"""Items of an image source: an `Entry` per image to import, a `Refusal` per file or row that is not imported."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def entry_of(
     texts: Mapping[str, str], place: str, path: Path, category: str, *, row: int = -1, column: str = "",
     folder: str = "", line: int = 0,
 ) -> Entry:  # fmt: skip
-    """Return an entry whose product, name and credits are the texts of these roles, where there are any."""
+    """Return an entry with product, name and credits from the texts by role; missing ones are empty."""
     return Entry(
         place, path, category, row, column, folder, texts.get("product", ""), texts.get("name", ""),
         texts.get("licence", ""), texts.get("attribution", ""), texts.get("origin", ""), line,
@@ -65,9 +65,9 @@ class Source(Protocol):
 
     @property
     def columns(self) -> dict[str, str]:
-        """Return the column of each role, without those that are absent."""
+        """Return the column of each role; absent roles are left out."""
         ...
 
     def items(self) -> Iterator[Entry | Refusal]:
-        """Yield every file or row, in an order that depends on the source alone."""
+        """Yield every file or row, in an order that depends only on the source."""
         ...

@@ -1,4 +1,4 @@
-"""A folder per category: `Cleanser/rose.jpg`, `train/Bath_Salts/<product>/1.png`."""
+"""Image source with one folder per category: `Cleanser/rose.jpg`, `train/Bath_Salts/<product>/1.png`."""
 
 import os
 import stat
@@ -12,14 +12,14 @@ from skincare.importing.entries import Entry, Refusal
 
 
 def printable(path: str) -> str:
-    """Return a path as UTF-8 text; bytes that are none stand as `\\xff`."""
+    """Return a path as UTF-8 text; invalid bytes are written as `\\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def walk(root: Path, skip: Collection[Path] = ()) -> Iterator[Path | Refusal]:
-    """Yield every regular file below `root` in sorted order, and a refusal for what is none.
+    """Yield every regular file below `root` in sorted order, and a refusal for everything else.
 
-    A symbolic link to a file counts where its target lies below `root`; linked folders are not entered. root: resolved.
+    A symbolic link to a file is followed if its target is below the resolved `root`; linked folders are not entered.
     """
     folders = [root]
     while folders:
@@ -45,7 +45,7 @@ def walk(root: Path, skip: Collection[Path] = ()) -> Iterator[Path | Refusal]:
 
 
 def _checked(path: Path, root: Path) -> Literal["file", "folder"] | Refusal:
-    """Return what a path is, or why it is not imported."""
+    """Return the path of a file to import, or the reason why it is not imported."""
     place = place_of(path, root)
     try:
         mode = path.stat().st_mode
@@ -60,14 +60,14 @@ def _checked(path: Path, root: Path) -> Literal["file", "folder"] | Refusal:
 
 
 def place_of(path: Path, root: Path) -> str:
-    """Return a path below the source as the tables show it."""
+    """Return a path relative to the source, as written to the tables."""
     return printable(path.relative_to(root).as_posix())
 
 
 def category_of(parts: tuple[str, ...], names: CategoryNames) -> tuple[str, str]:
-    """Return the category that a file's folders name, and the folder below it.
+    """Return the category from the folders of a file, and the folder below it.
 
-    The innermost folder that is a label counts; without one the outermost, which is then refused as unknown.
+    The category is the innermost folder that is a label; without one, the outermost folder, rejected as unknown.
     """
     for i in reversed(range(len(parts))):
         if names.find(parts[i]):
@@ -77,7 +77,7 @@ def category_of(parts: tuple[str, ...], names: CategoryNames) -> tuple[str, str]
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Every file below a folder is an image of the category that one of its folders names."""
+    """Images below a folder; one of the parent folders of each gives its category."""
 
     root: Path
     names: CategoryNames
@@ -89,7 +89,7 @@ class FolderSource:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Return nothing: there is no table."""
+        """Return an empty mapping, since there is no table."""
         return {}
 
     def items(self) -> Iterator[Entry | Refusal]:

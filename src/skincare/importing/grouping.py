@@ -1,8 +1,8 @@
-"""Which images show one product: by a column, by folders, by numbered file names, or by near-duplicate images.
+"""Grouping of images into products: by a column, by folders, by numbered file names, or by near-duplicates.
 
-A product id is made of the SHA-256 of what names the product, so that it is the same in every run, and stays when other
-images come or go. It has letters alone: SQLite then sorts products as the tables do, and no spreadsheet takes an id for
-a number.
+A product id is derived from the SHA-256 of the product's key (column value, folder or common file name), so it is the
+same in every run and does not change if other images are added or removed. It consists of letters only: SQLite then
+sorts products as the tables do, and no spreadsheet parses an id as a number.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from skincare.urls import safe_name
 
 GroupBy = Literal["auto", "column", "folder", "pattern", "near-duplicates", "none"]
 
-# A product has a dozen photos at most; a longer series is a collection that is numbered through.
+# A product has a dozen photos at most; a longer series is a collection with consecutive numbers.
 _MAX_NUMBERED: Final = 12
-# For `--group-by auto`: fewer series may be chance.
+# Minimum number of series for `--group-by auto`; fewer may be coincidence.
 _MIN_SERIES: Final = 2
 _HOST: Final = "import.invalid"  # .invalid never resolves: RFC 2606
 _MAX_NAME: Final = 200
@@ -35,7 +35,7 @@ _LETTERS: Final = str.maketrans("0123456789abcdef", "bcdfghjkmnpqrstv")
 
 @dataclass(frozen=True)
 class Grouping:
-    """How images are grouped, and why; `pattern` is the user's regular expression, empty for numbered names."""
+    """The method of grouping and its reason; `pattern` is the user's regular expression, empty for numbered names."""
 
     by: GroupBy
     why: str
@@ -43,9 +43,9 @@ class Grouping:
 
 
 def choose_grouping(by: GroupBy, pattern: str, columns: Mapping[str, str], state: ImportState) -> Grouping:
-    """Return how to group; `auto` takes the first of column, folder, numbered names and near-duplicates that applies.
+    """Return the grouping; `auto` selects the first applicable of column, folder, numbered names and near-duplicates.
 
-    Raises StageError for a way that the source does not allow.
+    Raises StageError for a method that the source does not support.
     """
     if pattern:
         _check_pattern(by, pattern)
@@ -76,10 +76,10 @@ def _check_pattern(by: GroupBy, pattern: str) -> None:
 
 
 def _series(state: ImportState) -> Iterator[str]:
-    """Yield what numbered file names have in common, where it names a product.
+    """Yield the common parts of numbered file names that identify a product.
 
-    The numbers are 0 or 1 and upwards without a gap (the first may stand for none), a dozen at most, and the common
-    part is not the category's own name.
+    Their numbers start at 0 or 1 without a gap (the first may be a name without a number), there are a dozen at most,
+    and the common part is not the name of the category.
     """
     rows = state.rows("select base, number, label from entries where number >= 0 and reason = '' order by base, number")
     for base, group in groupby(rows, key=lambda row: row[0]):
@@ -103,7 +103,7 @@ def assign_products(grouping: Grouping, state: ImportState, source_name: str) ->
 
 
 def _keys(grouping: Grouping, state: ImportState) -> Iterator[tuple[str, int]]:
-    """Yield what names the product of each entry."""
+    """Yield the product key of each entry."""
     series = set(_series(state)) if grouping.by == "pattern" and not grouping.pattern else set()
     columns = (
         "place, label, folder, product, base, stem, (select groups.key from groups where groups.place = entries.place)"
@@ -124,7 +124,7 @@ def _keys(grouping: Grouping, state: ImportState) -> Iterator[tuple[str, int]]:
 
 
 def _refuse_conflicts(state: ImportState) -> None:
-    """Refuse the images of a product whose category is not that of its first image."""
+    """Reject images of a product with another category than its first image."""
     state.change(
         "update entries set reason = 'conflicting_category', "
         "detail = entries.label || ', but its product is ' || first.label "
@@ -134,7 +134,7 @@ def _refuse_conflicts(state: ImportState) -> None:
 
 
 def _number(state: ImportState) -> None:
-    """Give every image a number within its product: the one that it had before, else the next."""
+    """Assign every image a number within its product: its previous one, else the next."""
     rows = state.rows("select key, entries.place, position from entries where reason = '' order by key, position")
     for key, group in groupby(rows, key=lambda row: row[0]):
         product_id = product_id_of(key)
@@ -151,12 +151,12 @@ def _number(state: ImportState) -> None:
 
 
 def product_id_of(key: str) -> str:
-    """Return the product id of what names a product: 64 bits in 16 letters."""
+    """Return the product id of a product key: 64 bits in 16 letters."""
     return hashlib.sha256(key.encode()).hexdigest()[:16].translate(_LETTERS)
 
 
 def _name_products(state: ImportState, source_name: str) -> None:
-    """Store the products; one without a stated name gets the first file's name and its id, which no other has."""
+    """Store the products; one without a name is named after its first file and its unique id."""
     state.change("delete from products")
     host = f"{safe_name(source_name).replace('.', '-')[:40].strip('-')}.{_HOST}"
     rows = state.rows("select product_id, label, place, name from entries where reason = '' order by product_id, n")

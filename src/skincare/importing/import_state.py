@@ -1,9 +1,9 @@
-"""What an import knows, in one SQLite file: the entries of the source, their products, and what was written for each.
+"""State of an import in one SQLite file: the entries of the source, their products, and the result of each.
 
-    entries    the source as it is now; made again by every run in one transaction
-    products   the products of the entries; made again with them
-    numbers    (product, place) -> n, kept for ever: an image keeps its id when others come or go
-    results    what was written for an entry, or why not; a run that was killed goes on from these
+    entries    the current source; replaced by every run in one transaction
+    products   the products of the entries; replaced with them
+    numbers    (product, place) -> n, permanent: an image keeps its id if others are added or removed
+    results    the output of an entry or its reason; a killed run resumes from these
 
 A file is on disk before its result is stored. A second process that imports into the same root is refused.
 """
@@ -45,7 +45,7 @@ create table if not exists results (
 
 
 class ImportState:
-    """The state of the import into one root; raises StageError where it cannot be used."""
+    """The state of the import into one root; raises StageError if it cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,12 +70,12 @@ class ImportState:
         self._database.close()
 
     def commit(self) -> None:
-        """Make everything so far last."""
+        """Commit all changes."""
         self._database.execute("commit")
         self._database.execute("begin immediate")
 
     def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query, few at a time; the tables that it reads must not change before the last."""
+        """Yield the rows of a query in batches; its tables must not change before the last row."""
         try:
             cursor = self._database.execute(query, values)
             while fetched := cursor.fetchmany(_READ_ROWS):
@@ -84,7 +84,7 @@ class ImportState:
             raise self._unusable(error) from error
 
     def by_position(self, columns: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the position and these columns of every entry to import; rows may be changed meanwhile."""
+        """Yield the position and these columns of every entry to import; rows may be changed in the meantime."""
         last = -1
         query = (
             f"select position, {columns} from entries where reason = '' and position > ? "  # noqa: S608  our own names
@@ -95,25 +95,25 @@ class ImportState:
             last = fetched[-1][0]
 
     def one(self, query: str, *values: object) -> Any:
-        """Return the first column of the first row; None without one."""
+        """Return the first column of the first row; None if there are no rows."""
         return next((row[0] for row in self.rows(query, *values)), None)
 
     def change(self, statement: str, *values: object) -> None:
-        """Run one statement that changes something."""
+        """Execute one statement that changes data."""
         try:
             self._database.execute(statement, values)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
     def change_all(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
-        """Run a statement for each of many rows."""
+        """Execute a statement for each row."""
         try:
             self._database.executemany(statement, rows)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
     def replace_entries(self, items: Iterable[tuple[Entry | Refusal, str]]) -> None:
-        """Store the source as it is now, each entry with its label; nothing of it stays where this fails."""
+        """Replace the entries by those of the current source, each with its label; an error rolls back."""
         self.change("delete from entries")
         self.change_all(
             "insert into entries (position, place, path, row, col, label, folder, product, name, licence, attribution, "
@@ -126,7 +126,7 @@ class ImportState:
         self, place: str, stamp: str, *, file: str = "", width: int = 0, height: int = 0, n_bytes: int = 0,
         sha256: str = "", reason: str = "", detail: str = "",
     ) -> None:  # fmt: skip
-        """Store what became of an entry; committed with the next hundreds."""
+        """Store the result of an entry; results are committed in batches of hundreds."""
         self.change(
             "insert or replace into results values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             place, stamp, file, width, height, n_bytes, sha256, reason, detail,

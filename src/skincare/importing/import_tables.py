@@ -9,9 +9,9 @@ from skincare.tables import CatalogueRow, FailureRow, ImageRow, for_spreadsheet
 
 
 def catalogue_rows(state: ImportState) -> Iterator[CatalogueRow]:
-    """Yield one row per product, sorted by address."""
-    # A catalogue is read as it is, so nothing takes an apostrophe away again that keeps a name from being a formula.
-    # All addresses begin alike up to the product id, so that both sort alike.
+    """Yield one row per product, sorted by URL."""
+    # Catalogues are read unchanged, so an apostrophe that escapes a formula would not be removed.
+    # All URLs have the same prefix before the product id, so both sort orders are equal.
     query = "select url, product_id, name, label from products order by product_id"
     for url, product_id, name, label in state.rows(query):
         yield CatalogueRow(for_spreadsheet(name), url, label, product_id=product_id)
@@ -42,7 +42,7 @@ def failure_rows(state: ImportState) -> Iterator[FailureRow]:
 
 
 def counts(state: ImportState) -> dict[str, int]:
-    """Return how many files and rows were imported, and how many not by reason; they add up to all."""
+    """Return the number of files and rows imported, and of those rejected by reason; they add up to the total."""
     refused = state.rows(
         "select reason, count(*) from (select reason from entries where reason <> '' union all "
         "select results.reason from entries join results using (place) "
@@ -55,7 +55,7 @@ def counts(state: ImportState) -> dict[str, int]:
 
 
 def figures(state: ImportState) -> dict[str, Any]:
-    """Return images and products by category, and what folders and tables call the categories that are unknown."""
+    """Return images and products by category, and the unknown category texts of folders and tables."""
     by_category = state.rows(
         "select entries.label, count(*), count(distinct product_id) from entries join results using (place) "
         "where entries.reason = '' and results.reason = '' group by entries.label order by entries.label"

@@ -8,9 +8,9 @@ _NUMBERED: Final = re.compile(r"(?P<product>.*?[^ _.()-])[ _.-]*[ _.(-](?P<n>[0-
 
 
 class NumberedName(NamedTuple):
-    """A file name taken apart; base and stem carry label and folder, so that equal ones belong together.
+    """Parts of a file name; base and stem include label and folder, so equal ones belong together.
 
-    base: without the number; number: -1 where the name has none; stem: with the number.
+    base: without the number; number: -1 if the name has none; stem: with the number.
     """
 
     base: str

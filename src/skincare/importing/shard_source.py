@@ -1,7 +1,7 @@
 """Images in Parquet files, such as `export_dataset.py --format parquet` writes, or in a saved `datasets` folder.
 
-A category is a column of texts, or of numbers whose names the schema holds (`ClassLabel`). Credits come from
-`images.csv` next to the shards where our export left one. Needs pyarrow.
+A category is a column of texts, or of numbers with names in the schema (`ClassLabel`). Credits come from
+`images.csv` next to the shards if export_dataset.py wrote one. Needs pyarrow.
 """
 
 import json
@@ -50,7 +50,7 @@ class ShardSource:
             raise StageError(f"{self.files[0]}: no column holds images; columns: {', '.join(schema.names)[:1000]}")
         texts = [name for name in schema.names if name != image]
         sample = [cells for _, cells in islice(_rows(self.files[0], texts), _SAMPLED_ROWS)]
-        # The image column has no text to judge it by.
+        # The image column has no text for the detection by content.
         rows = [{**cells, image: "x.jpg"} for cells in sample]
         try:
             return choose_columns(
@@ -84,12 +84,12 @@ class ShardSource:
         try:
             return {row.image_id: row for row in IMAGES.rows(path)} if path.is_file() else {}
         except StageError:
-            # A file of that name, but not of our export.
+            # A file of that name that export_dataset.py did not write.
             return {}
 
 
 def cell_bytes(path: Path, row: int, column: str) -> bytes:
-    """Return the bytes of an image's cell; ValueError where it holds none or the file is damaged."""
+    """Return the bytes of an image's cell; ValueError if it has none or the file is damaged."""
     arrow, _ = pyarrow_modules()
     try:
         start, table = _row_group(path, *_group_of(path, row), column)
@@ -114,7 +114,7 @@ def _group_starts(path: Path) -> tuple[int, ...]:
 
 
 def _group_of(path: Path, row: int) -> tuple[int, int]:
-    """Return the row group of a row and the group's first row; of an Arrow file all rows are one group."""
+    """Return the row group of a row and the group's first row; all rows of an Arrow file are one group."""
     if path.suffix != ".parquet":
         return 0, 0
     starts = _group_starts(path)
@@ -124,10 +124,10 @@ def _group_of(path: Path, row: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def _row_group(path: Path, group: int, start: int, column: str) -> tuple[int, Any]:
-    """Return the first row and the table of one row group; the last one is kept, since rows are read in order."""
+    """Return the first row and the table of one row group; the last one is cached, since rows are read in order."""
     arrow, parquet = pyarrow_modules()
     if path.suffix == ".parquet":
-        # No threads of pyarrow in a forked worker.
+        # pyarrow must not start threads in a forked worker.
         file = parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
         return start, file.read_row_group(group, columns=[column], use_threads=False)
     with arrow.memory_map(str(path)) as mapped:
@@ -135,7 +135,7 @@ def _row_group(path: Path, group: int, start: int, column: str) -> tuple[int, An
 
 
 def _arrow_reader(mapped: Any) -> Any:
-    """Return a reader of either of Arrow's two file forms; `datasets` writes streams."""
+    """Return a reader of an Arrow file or stream; `datasets` writes streams."""
     arrow, _ = pyarrow_modules()
     try:
         return arrow.ipc.open_stream(mapped)
@@ -164,7 +164,7 @@ def _features(schema: Any) -> dict[str, Any]:
 
 
 def _image_column(schema: Any) -> str:
-    """Return the column that `datasets` knows as an image, else the first of bytes; empty where there is none."""
+    """Return the column with the `datasets` feature Image, else the first of bytes; empty if there is none."""
     arrow, _ = pyarrow_modules()
     features = _features(schema)
     known = [name for name in schema.names if (features.get(name) or {}).get("_type") == "Image"]

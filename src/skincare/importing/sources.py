@@ -1,4 +1,4 @@
-"""Which form a source of images has, by what lies in it."""
+"""Detection of the format of an image source from its files."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -18,9 +18,9 @@ _MAX_DEPTH = 3
 
 
 def open_source(path: Path, table: Path | None, columns: Mapping[Role, str], names: CategoryNames) -> Source:
-    """Return the source of a folder or a table file; `table` names the table where there are several.
+    """Return the source of a folder or a table file; `table` selects the table if there are several.
 
-    Raises MissingInputError where there is none, StageError where its form is not clear.
+    Raises MissingInputError if there is none, StageError if its format is ambiguous.
     """
     if not path.exists():
         raise MissingInputError("source of images", path, f"It is {_FORMS}.")
@@ -56,7 +56,7 @@ def _given_table(path: Path) -> Table:
 
 
 def _tables(root: Path) -> list[Table]:
-    """Return Hugging Face's metadata files, else the only table that lies in the folder itself."""
+    """Return Hugging Face's metadata files, else the only table in the folder itself."""
     metadata = _files(root, lambda name: name in ("metadata.csv", "metadata.jsonl"))
     if metadata:
         return [Table(path) for path in metadata]
@@ -71,12 +71,12 @@ def _shards(root: Path) -> list[Path]:
     files = _files(root, lambda name: Path(name).suffix in shard_source.SUFFIXES)
     parquet = [path for path in files if path.suffix == ".parquet"]
     saved = [path for path in files if path.suffix == ".arrow" and (path.parent / "dataset_info.json").is_file()]
-    # `datasets` leaves copies of what was computed from a saved folder next to it.
+    # `datasets` writes its cache of derived data next to a saved folder.
     return parquet or [path for path in saved if not path.name.startswith("cache-")]
 
 
 def _files(root: Path, is_wanted: Callable[[str], bool]) -> list[Path]:
-    """Return the regular files of wanted names down to a small depth, sorted; links are not followed."""
+    """Return the sorted regular files with the given names down to a small depth; links are not followed."""
     found = []
     for folder, inner, names in os.walk(root):
         depth = len(Path(folder).relative_to(root).parts)

@@ -1,7 +1,7 @@
-"""Images that a table lists: CSV, TSV, JSON Lines, or Hugging Face's `metadata.csv` and `metadata.jsonl`.
+"""Image source that is a table: CSV, TSV, JSON Lines, or Hugging Face's `metadata.csv` and `metadata.jsonl`.
 
 Paths are relative to the table, or to the source; none may lead out of the source. Files of a source folder that no
-row names are refused as `not_in_table`.
+row lists are rejected as `not_in_table`.
 """
 
 import codecs
@@ -28,7 +28,7 @@ SUFFIXES: Final = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 _JSON_SUFFIXES: Final = frozenset({".jsonl", ".ndjson"})
 _SAMPLED_ROWS: Final = 200
 _CHUNK: Final = 1 << 20
-# Of one cell or one line of JSON; more is a mistake.
+# Maximum length of a cell or a line of JSON; more is an error in the table.
 _MAX_CELL: Final = 1_000_000
 _MAX_PATH: Final = 4096
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -45,7 +45,7 @@ class Table:
 
     @cached_property
     def _encoding(self) -> str:
-        """Return the encoding: by a byte order mark, else UTF-8 where the whole file is, else Windows-1252."""
+        """Return the encoding: by the byte-order mark, else UTF-8 if the whole file is valid, else Windows-1252."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         with self.path.open("rb") as file:
             start = file.read(4)
@@ -72,7 +72,7 @@ class Table:
             raise StageError(f"{self.path}: not a readable table ({error})") from error
 
     def header(self) -> list[str]:
-        """Return the columns: of a CSV file its first line, of JSON Lines the keys of the first rows."""
+        """Return the columns: the first line of a CSV file, the keys of the first rows of JSON Lines."""
         keys: dict[str, None] = {}
         for _, cells in islice(self.rows(), _SAMPLED_ROWS):
             if isinstance(cells, dict):
@@ -80,7 +80,7 @@ class Table:
         return list(keys)
 
     def sample(self) -> list[dict[str, str]]:
-        """Return the first rows that are readable."""
+        """Return the first readable rows."""
         return [cells for _, cells in islice(self.rows(), _SAMPLED_ROWS) if isinstance(cells, dict)]
 
     def _csv_rows(self, lines: Iterator[str]) -> Iterator[Row]:
@@ -124,7 +124,7 @@ def _text(value: Any) -> str:
 class TableSource:
     """The images of one or more tables of the same columns.
 
-    root: the folder that no path may leave, resolved. lists_all: whether files that no table names are refused.
+    root: the folder that no path may leave, resolved. lists_all: whether files that no table lists are rejected.
     """
 
     root: Path
@@ -150,8 +150,8 @@ class TableSource:
         return f"{', '.join(table.path.name for table in self.tables[:5])} with the columns {used}{category}"
 
     def items(self) -> Iterator[Entry | Refusal]:
-        """Yield every row, then the files that no row names."""
-        listed: set[int] = set()  # hashes, since the paths of a million files would not be small
+        """Yield every row, then the files that no row lists."""
+        listed: set[int] = set()  # hashes take less memory than the paths of a million files
         for table in self.tables:
             for line, cells in table.rows():
                 found = self._item(table, line, cells)
@@ -180,7 +180,7 @@ class TableSource:
         return entry_of(texts, place, found, category, folder=folder, line=line)
 
     def _file(self, table: Table, text: str, where: str) -> Path | Refusal:
-        """Return the resolved file of a cell, or why there is none."""
+        """Return the resolved file of a cell, or the reason why there is none."""
         shown = printable(text[:200])
         if not text:
             return Refusal(where, "bad_row", "no image is named")

@@ -1,7 +1,7 @@
-"""One image from the source into product_images/: read, decoded, then linked or copied as it is, or re-encoded.
+"""One image from the source into product_images/: read, decoded, then linked, copied or re-encoded.
 
-A JPEG that every decoder shows alike (upright, RGB, no profile that moves a colour) keeps its bytes; anything else
-becomes a JPEG of what `skincare.images.decode` gives.
+A JPEG that all decoders render equally (upright, RGB, no profile that changes colours) keeps its bytes; any other image
+is decoded by `skincare.images.decode` and written as JPEG.
 """
 
 import errno
@@ -19,13 +19,13 @@ from skincare.files import replacing
 from skincare.images import BrokenImageError
 from skincare.importing.shard_source import cell_bytes
 
-# Some ten times what phones and shops make; a larger file is a video or a mistake.
+# About ten times the size of photos from phones and shops; a larger file is a video or an error.
 MAX_BYTES: Final = 64_000_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to bring where; row and column are those of `Entry`."""
+    """One image to transfer and its destination; row and column are those of `Entry`."""
 
     place: str
     path: Path
@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is on disk now, or the reason why nothing is."""
+    """The written file, or the reason why there is none."""
 
     width: int = 0
     height: int = 0
@@ -49,13 +49,13 @@ class Outcome:
 
 
 def stamp_of(path: Path, row: int) -> str:
-    """Return what changes when an entry's bytes may have; raises OSError."""
+    """Return a stamp that changes if the bytes of an entry may have changed; raises OSError."""
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns} {row}"
 
 
 def transfer(job: Job) -> Outcome:
-    """Write one image, atomically; never raises for what the source holds."""
+    """Write one image atomically; never raises because of the content of the source."""
     try:
         content = _read(job)
     except OSError as error:
@@ -91,7 +91,7 @@ def _read(job: Job) -> bytes:
         except ValueError as error:
             raise _RefusedError("no_image", str(error)) from error
         return _bounded(content)
-    # A pipe that was put in the file's place must not block.
+    # Does not block if the file was replaced by a pipe.
     descriptor = os.open(job.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -106,7 +106,7 @@ def _bounded(content: bytes) -> bytes:
 
 
 def _keep(job: Job, content: bytes) -> None:
-    """Put a file in place as it is, as a hard link where that is wanted and the disk allows it."""
+    """Copy a file unchanged, or hard-link it if requested and supported by the file system."""
     if job.is_linked and job.row < 0:
         try:
             _link(job.path, job.target)
@@ -124,6 +124,6 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write(target: Path, content: bytes) -> None:
-    # One `os.sync` when all are written costs less than writing each through.
+    # One `os.sync` after the last file is faster than an fsync of each.
     with replacing(target, is_durable=False) as temporary:
         temporary.write_bytes(content)

@@ -32,7 +32,7 @@ def could_be_cyrillic(word: str) -> bool:
 
 
 def skeleton(word: str) -> str:
-    """Return the common form of all Latin look-alikes of a word.
+    """Return the common form of all misreadings of a word in similar Latin letters.
 
     "ckpab" and "ckpa6" (скраб) -> "ckpab"
     """
@@ -40,7 +40,7 @@ def skeleton(word: str) -> str:
 
 
 def latin_spellings(words: Iterable[str]) -> dict[str, str]:
-    """Return Latin spelling -> Cyrillic word, for transliterations and for skeletons of look-alikes."""
+    """Return Latin spelling -> Cyrillic word, for transliterations and for skeletons of misreadings."""
     look_alikes = dict(zip(_LETTERS, _LOOK_ALIKES.split(), strict=True))
     tables = [dict(zip(_LETTERS, spelling.split(), strict=True)) for spelling in _TRANSLITERATIONS]
     found: dict[str, str] = {}

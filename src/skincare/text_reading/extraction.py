@@ -62,7 +62,7 @@ class PackReader:
         return _read_pixels(PackText("", "", "", self.name, "no_text"), pixels, self._ocr_name, DETECTION_PX)
 
     def stream(self, files: Iterable[ImageFile]) -> Iterator[PackText]:
-        """Yield the text of each image, in order, read on all cores; at most some 20 per core are in memory."""
+        """Yield the text of each image, in order, read on all cores; at most about 20 per core are in memory."""
         _use_one_thread()
         is_new: deque[bool] = deque()
         with OcrCache(self._cache) as cache:

@@ -5,7 +5,7 @@
     "M0ISTUR1SER"         -> moisturiser     digits for letters
     "cleamser"            -> cleanser        one letter misread
     "Feuchtigkeitscreme"  -> ... creme       a compound whose head names the product
-    "KPEM", "krem dlja"   -> крем для        Cyrillic as Latin look-alikes or transliterated
+    "KPEM", "krem dlja"   -> крем для        Cyrillic as similar Latin letters or transliterated
 
 Words of the table are never changed.
 """

@@ -1,9 +1,9 @@
-"""Reading a product off its pack by rules: lines of text in, a structured answer out. No model, no training.
+"""Rule-based extraction of a product from the text of its pack, without a model: lines in, `Product` out.
 
     ["ESTÉE LAUDER", "Nutritious", "2-in-1 Cleansing Foam", "4.2 FL. OZ. LIQ./125ml e"]
     -> Product(brand="Estée Lauder", category="Cleanser", name="Estée Lauder Nutritious 2-in-1 ...", size="125 ml")
 
-It is what a fine-tuned model has to beat, and what answers before one is trained.
+It is the baseline of fine-tuned models, and the predictor before one is trained.
 """
 
 import re
@@ -39,17 +39,17 @@ _EDGES: Final = " .,+®™°|*\"'"
 
 @dataclass(frozen=True)
 class ProductReader:
-    """Reads products off packs.
+    """Extracts products from the text of packs.
 
-    brands: the brands that are known, as they are to be spelled. common_words: words that are no brand by themselves,
-    such as those that names of several brands share (`skincare.product.brands.common_words`).
+    brands: the known brands in their canonical spelling. common_words: words that are not a brand by themselves,
+    such as those that product names of several brands share (`skincare.product.brands.common_words`).
     """
 
     brands: tuple[str, ...] = ()
     common_words: frozenset[str] = frozenset()
 
     def read(self, lines: Sequence[TextLine], category: str | None) -> Product:
-        """Return what the lines of a pack state; category: the label of `skincare.text_reading.reader`, if any."""
+        """Return the product extracted from the lines of a pack; category: the predicted label, if any."""
         texts = [line.text for line in lines]
         brand = known_brand(texts, self.brands) or unknown_brand(lines, self.common_words)
         return Product(
@@ -64,9 +64,9 @@ class ProductReader:
 
 
 def printed_size(lines: Sequence[TextLine]) -> Size | None:
-    """Return the size that most lines state; of equally frequent ones that of the largest print.
+    """Return the most frequent size of the lines, of equally frequent ones that in the largest print; None without one.
 
-    None where no line states one. A pack shown twice, or with its box, states its size twice.
+    A pack shown twice, or with its box, has its size twice.
     """
     found = [(size, line.height) for line in lines if (size := parse_size(_repaired(line.text)))]
     quantities = [one for one in found if one[0].unit != "pieces"] or found
@@ -78,7 +78,7 @@ def printed_size(lines: Sequence[TextLine]) -> Size | None:
 
 
 def known_brand(texts: Sequence[str], brands: Iterable[str]) -> str:
-    """Return the known brand that a line, or two lines in a row, consist of; the longest one, or an empty text."""
+    """Return the longest known brand that fills a line or two consecutive lines; empty if there is none."""
     spelled = {normalised(brand).replace(" ", ""): brand for brand in brands}
     best = ("", "")
     for n in range(1, _MAX_BRAND_LINES + 1):
@@ -92,7 +92,7 @@ def known_brand(texts: Sequence[str], brands: Iterable[str]) -> str:
 
 
 def unknown_brand(lines: Sequence[TextLine], common_words: frozenset[str] = frozenset()) -> str:
-    """Return the first large line that is words, and not only common ones; an empty text where there is none."""
+    """Return the first large line of words that are not all common; empty if there is none."""
     for line in _large_lines(lines):
         if _is_wordlike(line.text) and not set(normalised(line.text).split()) <= common_words:
             return line.text.strip(_EDGES)
@@ -112,7 +112,7 @@ def printed_name(lines: Sequence[TextLine], brand: str) -> str:
 
 
 def printed_ingredients(texts: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the first ingredients of a list on the pack; None where no line begins one."""
+    """Return the first ingredients of a list on the pack; None if no line begins one."""
     start = next((i for i, text in enumerate(texts) if _INGREDIENTS.match(text)), None)
     return None if start is None else split_ingredients(" ".join(texts[start:]))
 
@@ -123,7 +123,7 @@ def _large_lines(lines: Sequence[TextLine]) -> list[TextLine]:
 
 
 def _is_wordlike(text: str) -> bool:
-    """Tell whether a line is words: three letters in a row, mostly letters, and no size."""
+    """Return whether a line consists of words: three consecutive letters, mostly letters, and no size."""
     n_letters = sum(character.isalpha() for character in text)
     is_letters = n_letters >= 0.6 * len(text.replace(" ", ""))
     return is_letters and bool(re.search(r"[^\W\d_]{3}", text)) and not parse_size(_repaired(text))

@@ -80,7 +80,7 @@ class Reader:
 
     @classmethod
     def fit(cls, labels: Labels, texts: Sequence[str], truths: Sequence[str], threshold: float = THRESHOLD) -> "Reader":
-        """Return a reader with a classifier fitted on texts of products, such as their names; takes some seconds.
+        """Return a reader with a classifier fitted on texts of products, such as their names; takes a few seconds.
 
         Raises StageError for fewer than two categories.
         """

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def stored_reader(layout: Layout, *, threshold: float | None = None) -> Reader:
-    """Return the reader of a root folder; fits and stores it if there is none (takes some seconds)."""
+    """Return the reader of a root folder; fits and stores it if there is none (takes a few seconds)."""
     labels = labels_of(layout)
     threshold = THRESHOLD if threshold is None else threshold
     sources = _sources(layout)
