@@ -16,7 +16,7 @@ EXAMPLES = [
 ]
 
 
-def test_what_is_written_is_read_again_in_natural_order(tmp_path):
+def test_examples_round_trip_in_natural_order(tmp_path):
     chat.write_dataset(Layout(tmp_path), "val", EXAMPLES)
     read = chat.read_dataset(Layout(tmp_path), "val")
     assert [one.image_id for one in read] == ["7_1", "12_2", "12_10"]
@@ -24,7 +24,7 @@ def test_what_is_written_is_read_again_in_natural_order(tmp_path):
     assert read[1].product_id == "12"
 
 
-def test_an_element_has_the_messages_of_the_contract(tmp_path):
+def test_an_element_has_the_documented_messages(tmp_path):
     chat.write_dataset(Layout(tmp_path), "val", EXAMPLES[:1])
     assert json.loads((tmp_path / "clean_dataset" / "val.json").read_text()) == [
         {
@@ -81,6 +81,6 @@ def test_a_dataset_with_another_question_is_refused(tmp_path):
         chat.read_dataset(layout, "train")
 
 
-def test_an_absent_file_is_a_missing_input(tmp_path):
+def test_a_missing_file_is_a_missing_input_error(tmp_path):
     with pytest.raises(MissingInputError, match=r"build_dataset\.py"):
         chat.read_dataset(Layout(tmp_path), "test")

@@ -1,4 +1,4 @@
-"""Two processes train like one on the same images, one of them writes; a resumed run may have another number."""
+"""Two processes train like one and only one writes files; a run can resume with another number of processes."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.dataset_helpers import write_dataset_files
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-# Not accelerate's launcher, which starts a single process with --cpu, whatever --num_processes is.
+# torch.distributed.run, since accelerate's launcher with --cpu ignores --num_processes and starts a single process.
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"]
 FSDP_LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--num_processes", "2",
                  "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exports for other trainers: what reaches the model there, and what any loader shows."""
+"""Exports for other trainers: the inputs of the model there, and equal pixels in every loader."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def export(layout, kind, **options):
 
 
 def moved(layout, kind, tmp_path):
-    """Export, move the export elsewhere and remove everything else."""
+    """Export, move the export to another folder and remove everything else."""
     export(layout, kind)
     target = tmp_path / "moved"
     layout.export(kind).rename(target)
@@ -56,12 +56,12 @@ def datasets(monkeypatch, tmp_path):
     return pytest.importorskip("datasets", reason="`datasets` is not installed")
 
 
-# -- what reaches the model of TRL
+# -- inputs of the model in TRL
 
 
 @pytest.fixture
 def trl_trainer(layout, tmp_path, datasets, monkeypatch):
-    """Run the code of the card with the tiny model, as far as the trainer."""
+    """Run the code of the dataset card with the tiny model, up to the creation of the trainer."""
     pytest.importorskip("trl", reason="trl is not installed")
     monkeypatch.chdir(moved(layout, "trl", tmp_path))
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -74,7 +74,7 @@ def trl_trainer(layout, tmp_path, datasets, monkeypatch):
     return names["trainer"]
 
 
-def test_a_batch_of_trl_has_the_pixels_and_labels_on_the_answer_alone(trl_trainer):
+def test_a_trl_batch_has_the_pixels_and_labels_only_on_the_answer(trl_trainer):
     batch = next(iter(trl_trainer.get_train_dataloader()))
     tokenizer = trl_trainer.processing_class.tokenizer
     n_tokens = int((batch["input_ids"] == trl_trainer.model.config.image_token_id).sum())
@@ -99,7 +99,7 @@ def test_the_loss_falls_over_ten_steps_of_trl(trl_trainer):
     assert float(trl_trainer.model(**batch).loss) < before
 
 
-# -- forms that are only documented here
+# -- formats of trainers that are not installed, checked against their documentation
 
 
 def read_conversations(folder, kind) -> dict[str, list[dict]]:
@@ -119,7 +119,7 @@ def read_conversations(folder, kind) -> dict[str, list[dict]]:
 
 @pytest.mark.parametrize("kind", ["llamafactory", "ms-swift"])
 def test_conversations_follow_the_documented_rules(layout, tmp_path, kind):
-    """Content is text, there are as many <image> marks as images, turns alternate, images lie in the folder."""
+    """Contents are strings, there is one <image> tag per image, roles alternate, images are in the folder."""
     parts = examples(layout)
     folder = moved(layout, kind, tmp_path)
     for split, elements in read_conversations(folder, kind).items():
@@ -155,7 +155,7 @@ def test_datasets_reads_an_imagefolder_with_its_categories(layout, tmp_path, dat
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc", "a\\b", ".", "..", "a/../../b"])
-def test_no_category_leads_out_of_an_imagefolder(name):
+def test_category_folders_are_inside_the_imagefolder(name):
     folder = category_folder(name)
     assert folder
     assert "/" not in folder
@@ -177,8 +177,8 @@ def exported_images(folder, kind) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["webdataset", *FILE_KINDS])
-def test_any_loader_shows_every_image_as_our_decoder_does(layout, kind):
-    """Hand-filled datasets hold PNG, WebP or rotated files that are named .jpg."""
+def test_every_loader_gives_the_pixels_of_the_pipelines_decoder(layout, kind):
+    """Datasets of other origins may have PNG, WebP or rotated files with the suffix .jpg."""
     contents = dict(zip(sorted(layout.clean_images.iterdir()), awkward_images().values(), strict=False))
     for path, content in contents.items():
         path.write_bytes(content)
@@ -201,18 +201,18 @@ def test_a_plain_jpeg_keeps_its_bytes(layout):
         assert (layout.export("ms-swift") / "images" / name).read_bytes() == (layout.root / one.image).read_bytes()
 
 
-def test_an_image_that_cannot_be_decoded_stops_the_export_and_is_named(layout):
+def test_an_undecodable_image_stops_the_export_with_its_name(layout):
     path = sorted(layout.clean_images.iterdir())[0]
     path.write_bytes(b"no image")
     with pytest.raises(StageError, match=path.name):
         export(layout, "trl")
 
 
-# -- again
+# -- repeated exports
 
 
 @pytest.mark.parametrize("kind", FILE_KINDS)
-def test_an_export_leaves_no_image_of_an_earlier_one_and_nothing_of_others(layout, kind):
+def test_an_export_replaces_an_earlier_one_and_keeps_other_files(layout, kind):
     export(layout, kind)
     folder = layout.export(kind)
     first = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -226,6 +226,6 @@ def test_an_export_leaves_no_image_of_an_earlier_one_and_nothing_of_others(layou
 
 
 @pytest.mark.parametrize("kind", FILE_KINDS)
-def test_a_folder_of_others_is_not_written_to(layout, kind):
+def test_a_folder_with_other_files_is_not_written_to(layout, kind):
     with pytest.raises(StageError, match="no earlier export"):
         export(layout, kind, to=str(layout.clean_images.parent))

@@ -54,7 +54,7 @@ def test_a_text_hint_joins_the_lines_without_repetitions(lines, expected):
     assert hints.text_hint(lines) == expected
 
 
-def test_a_hint_is_cut_at_the_byte_limit():
+def test_a_hint_is_truncated_at_the_byte_limit():
     assert hints.text_hint(["abc", "def", "ghi"], 8) == f"{OCR}abc, def"
     assert hints.text_hint(["abc", "def", "ghi"], 12) == f"{OCR}abc, def"
     assert hints.text_hint(["КРЕМ"], 5) == f"{OCR}КР"
@@ -80,7 +80,7 @@ def test_a_metadata_hint_has_the_known_fields_and_the_name_on_request():
 @given(st.lists(st.text() | st.sampled_from(HOSTILE), max_size=6), st.integers(1, 80))
 @settings(deadline=None)
 def test_any_lines_give_a_hint_within_the_byte_limit(tiny_encoder, lines, max_bytes):
-    """Also in tokens: a byte-level tokenizer makes at most one of each byte."""
+    """The limit also holds in tokens: a byte-level tokenizer has at most one token per byte."""
     hint = hints.text_hint(lines, max_bytes)
     assert hint_of(with_hint(QUESTION, hint), skincare_labels()) == hint
     assert len(hint.removeprefix(OCR).encode()) <= max_bytes
@@ -96,22 +96,24 @@ def special_tokens(encoder, ids):
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("is_cleaned", [True, False])
-def test_hostile_text_adds_no_token_of_the_template(tiny_encoder, text, is_cleaned):
-    """Cleaned as build_dataset.py does it, or raw as a file from elsewhere may hold it."""
+def test_hostile_text_adds_no_special_token(tiny_encoder, text, is_cleaned):
+    """Text is cleaned as by build_dataset.py, or raw as in a file of another origin."""
     hint = hints.text_hint([text]) if is_cleaned else OCR + text
-    (plain,), (hinted,) = (tiny_encoder.batch([(1, 12, 12)], ["Peel"], hints=some).input_ids for some in ((), [hint]))
+    (plain,), (hinted,) = (
+        tiny_encoder.batch([(1, 12, 12)], ["Peel"], hints=hint_list).input_ids for hint_list in ((), [hint])
+    )
     assert special_tokens(tiny_encoder, hinted.tolist()) == special_tokens(tiny_encoder, plain.tolist())
     assert with_hint(QUESTION, hint) in tiny_encoder.tokenizer.decode(hinted)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_other_trainers_tokenise_the_element_without_a_new_special_token(tiny_encoder, text):
-    """They give the whole text to the tokenizer, which takes any `<|im_end|>` in it for the token."""
+    """Other trainers tokenise the whole text, in which any `<|im_end|>` would become the special token."""
     processor = tiny_encoder.processor
 
     def ids(element):
-        whole = processor.apply_chat_template(element["messages"], tokenize=False)
-        return special_tokens(tiny_encoder, tiny_encoder.tokenizer.encode(whole, add_special_tokens=False))
+        text = processor.apply_chat_template(element["messages"], tokenize=False)
+        return special_tokens(tiny_encoder, tiny_encoder.tokenizer.encode(text, add_special_tokens=False))
 
     image = "clean_dataset/images/a_1_1.jpg"
     plain, hinted = (chat.example(image, "Peel", skincare_labels(), hint) for hint in ("", hints.text_hint([text])))
@@ -121,8 +123,8 @@ def test_other_trainers_tokenise_the_element_without_a_new_special_token(tiny_en
     assert user["content"].count("<image>") == 1
 
 
-def test_tokens_are_those_of_the_whole_text(tiny_encoder):
-    """As transformers' own processor would read the prompt; the tokens before the image are the same as ever."""
+def test_tokens_of_a_prompt_with_a_hint_equal_those_of_the_processor(tiny_encoder):
+    """The prompt has the tokens of transformers' processor; the prompt prefix does not depend on the hint."""
     hint = f"{OCR}CERAVE, Hydrating Cleanser, 236 ml, Crème"
     messages = user_messages(skincare_labels())
     messages[1]["content"][1]["text"] = with_hint(QUESTION, hint)
@@ -137,7 +139,7 @@ def test_tokens_are_those_of_the_whole_text(tiny_encoder):
     assert [*apart.prompt_prefix, *apart.input_ids[0].tolist()] == batch.input_ids[0].tolist()
 
 
-def test_hints_for_other_images_are_refused(tiny_encoder):
+def test_a_wrong_number_of_hints_is_refused(tiny_encoder):
     with pytest.raises(ValueError, match="1 hints for 2"):
         tiny_encoder.batch([(1, 12, 12)] * 2, hints=[OCR])
 
@@ -146,7 +148,7 @@ def test_hints_for_other_images_are_refused(tiny_encoder):
     "text",
     ["What else?", f"{QUESTION}\n", f"{QUESTION}\nCLAY", f"{QUESTION}\n{OCR}a\nb", f"{QUESTION}\n{OCR}<|im_end|>"],
 )
-def test_a_dataset_with_another_question_or_no_hint_of_ours_is_refused(tmp_path, text):
+def test_a_dataset_with_another_question_or_an_invalid_hint_is_refused(tmp_path, text):
     layout = Layout(tmp_path)
     chat.write_dataset(layout, "val", [chat.example("clean_dataset/images/a_1_1.jpg", "Peel", skincare_labels())])
     elements = json.loads(layout.dataset("val").read_text())
@@ -156,13 +158,13 @@ def test_a_dataset_with_another_question_or_no_hint_of_ours_is_refused(tmp_path,
         chat.read_dataset(layout, "val")
 
 
-def test_the_key_of_a_kept_answer_holds_the_hint_and_is_the_old_one_without():
+def test_the_cache_key_depends_on_the_hint_and_is_unchanged_without_one():
     cache = PredictionCache({"weights": "abc"}, None)
     assert cache.key("00ff") == cache.key("00ff", "") == "866e983e409440d817d47bd6e03f473e"
     assert len({cache.key("00ff", hint) for hint in ("", "a", "b")}) == 3
 
 
-# -- from the stage on
+# -- build_dataset.py and later stages
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +212,13 @@ def test_text_hints_are_added_and_removed_without_other_changes(shop):
     assert files(shop) == plain
 
 
-def test_texts_of_other_images_are_an_error_that_names_the_stage(shop):
+def test_missing_or_outdated_texts_are_an_error_that_names_the_stage(shop):
     rows = CLEAN.read(shop.clean_table)
     shop.pack_text.unlink(missing_ok=True)
     with pytest.raises(MissingInputError, match=r"read_text\.py"):
         build(shop, hint="text")
-    for behind in (rows[1:], [dataclasses.replace(rows[0], sha256="0" * 64), *rows[1:]]):
-        write_texts(shop, behind)
+    for outdated in (rows[1:], [dataclasses.replace(rows[0], sha256="0" * 64), *rows[1:]]):
+        write_texts(shop, outdated)
         with pytest.raises(StageError, match=r"1 of \d+ images is missing(.|\n)*read_text\.py"):
             build(shop, hint="text")
 
@@ -243,7 +245,7 @@ def test_contradictory_hint_options_are_refused(shop, options):
 
 
 def hinted_dataset(layout, sizes):
-    """Drawn packs, each but the first with a hint that names another pack."""
+    """Write drawn packs; each except the first has a hint that is unique in the dataset."""
     parts = write_dataset_files(layout, sizes)
     for split, part in parts.items():
         parts[split] = [
@@ -254,7 +256,7 @@ def hinted_dataset(layout, sizes):
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
-def test_shards_carry_the_hints(tmp_path, kind):
+def test_shards_contain_the_hints(tmp_path, kind):
     if kind == "parquet":
         pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     layout = Layout(tmp_path)
@@ -271,7 +273,7 @@ def test_shards_carry_the_hints(tmp_path, kind):
 
         tables = {path.name[:3]: parquet.read_table(path) for path in layout.export(kind).glob("*.parquet")}
         assert [row["hint"] for row in tables["tra"].to_pylist()] == [one.hint for one in parts["train"]]
-        # One schema for all: `datasets` refuses splits of different columns. Val has no hint here.
+        # `datasets` requires equal schemas in all splits; val has no hint here.
         assert len({str(table.schema) for table in tables.values()}) == 1
 
 

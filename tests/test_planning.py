@@ -1,4 +1,4 @@
-"""A run is planned without weights; the default model also without its tokenizer, its configuration and a hub."""
+"""Plans need no weights; that of the default model also needs no tokenizer, configuration or hub access."""
 
 import json
 
@@ -56,7 +56,7 @@ PUBLISHED = [(min(one.published.names), model_type) for model_type, one in FAMIL
 
 @pytest.mark.parametrize("model_type", SHAPES)
 def test_the_shipped_shape_is_that_of_the_published_model(model_type):
-    """Its parameters, and the exact number of those that the reference recipe trains."""
+    """Compare the numbers of parameters, in total and trained by the reference recipe."""
     published = FAMILIES[model_type].published
     config = AutoConfig.for_model(model_type, **published.config)
     built = activation_memory.meta_model(config)
@@ -82,7 +82,7 @@ def test_a_published_model_is_planned_without_a_hub(layout, no_hub, name, model_
     n_parameters, n_trainable, _ = SHAPES[model_type]
     assert (plan["n_parameters"], plan["n_trainable"]) == (n_parameters, n_trainable)
     assert plan["gradient_bytes"] == 4 * n_trainable
-    # More than bf16 weights, gradients and AdamW states, and within what 16 GB cards are known to train.
+    # More than bf16 weights, gradients and AdamW states, and within 16 GB, on which the model is known to train.
     assert 2 * n_parameters + 12 * n_trainable < plan["total_bytes"] < 16 * GIB
     assert (plan["micro_batch_size"], plan["gradient_checkpointing"]) == (4, False)
 
@@ -107,13 +107,13 @@ def test_the_offline_plan_counts_the_dataset_and_its_longest_hint(layout, no_hub
     assert "n_cached_images" not in plain
     write_dataset_files(layout, {"train": 4, "val": 2, "test": 2})
     counted = planned(layout)
-    # Test and val once more in fp32, by the exported model.
+    # Test and val are evaluated again in fp32, with the exported model.
     assert counted["n_cached_images"] == 4 + 2 + 2 + 2
     assert counted["activation_bytes_per_image"] == plain["activation_bytes_per_image"]
 
 
-def test_token_counts_hold_for_the_prompt_that_is_used():
-    """A changed prompt or label must not keep the old counts: it falls back to the upper bound."""
+def test_token_counts_apply_only_to_an_unchanged_prompt():
+    """For a changed prompt or label the plan uses the upper bound instead of the stored counts."""
     encoder = PromptEncoder(load_processor(TINY_MODEL), skincare_labels())
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
     assert [qwen_tokens.count_tokens(text) for text in (before, after)] == [72, 17]
@@ -124,7 +124,7 @@ def test_token_counts_hold_for_the_prompt_that_is_used():
 
 
 def test_known_lengths_agree_with_an_encoder_of_the_same_counts(tiny_encoder, monkeypatch):
-    """The same sum as with a tokenizer: here the embedded model's own counts in place of the shipped ones."""
+    """Lengths from counts equal those of an encoder; here with the counts of the embedded model."""
     count = lambda text: len(tiny_encoder.tokenizer.encode(text, add_special_tokens=False))  # noqa: E731
     monkeypatch.setattr(qwen_tokens, "count_tokens", count)
     assert planning._known_prompt_lengths([], skincare_labels()) == planning.prompt_lengths(tiny_encoder, [])

@@ -1,4 +1,4 @@
-"""Each recipe changes what its name says, and nothing else."""
+"""Each recipe makes the change in its name, and no other."""
 
 import dataclasses
 import hashlib

@@ -37,7 +37,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def layout(made, tmp_path):
-    """A copy that a test may spoil; the images are those of the module."""
+    """Return a copy of the layout that a test may change; it shares the images of the module."""
     found = Layout(tmp_path)
     (tmp_path / "clean_dataset").mkdir()
     for split in SPLITS:
@@ -93,7 +93,7 @@ def test_an_export_to_another_file_system_has_the_same_bytes(layout):
         memory.rm("skincare", recursive=True)
 
 
-def test_a_stopped_export_resumes_and_removes_old_shards(layout, monkeypatch):
+def test_an_interrupted_export_resumes_and_removes_old_shards(layout, monkeypatch):
     export(layout)
     folder = layout.export("webdataset")
     whole = contents(folder)
@@ -125,7 +125,7 @@ class _ThreeHundredKilobytes:
         return (self.root / image).read_bytes().ljust(300_000, b"\0")
 
 
-def test_tar_members_are_as_webdataset_names_them(layout):
+def test_tar_members_have_webdataset_names(layout):
     export(layout)
     shard = next(layout.export("webdataset").glob("val-*.tar"))
     with tarfile.open(shard) as tar:
@@ -158,7 +158,7 @@ def test_a_shard_with_another_size_or_hash_is_refused(layout, kind):
 
 
 def spoiled(layout, change):
-    """Write an index that somebody has changed."""
+    """Write a modified index."""
     folder = layout.export("webdataset")
     index = json.loads((folder / INDEX).read_text())
     change(index)
@@ -192,7 +192,7 @@ def test_a_hostile_index_is_refused(layout, change):
 
 
 def test_names_in_a_shard_do_not_determine_where_files_are_written(layout):
-    """A shard with hostile names, and an index that vouches for it."""
+    """Unpack a shard with hostile file names and a matching index."""
     export(layout)
     image = chat.read_dataset(layout, "train")[0]
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Groups stay whole, every category is near its share, the same input gives the same split."""
+"""Groups are not divided, every category is near its share, and equal inputs give equal splits."""
 
 import random
 from collections import Counter
@@ -47,14 +47,14 @@ def test_every_split_has_every_category_that_three_groups_show():
     assert all(share > 0 for row in found.values() for share in row.values())
 
 
-def test_the_split_depends_on_the_seed_alone():
+def test_the_split_depends_only_on_the_groups_and_the_seed():
     groups = shop(200)
     first = splitting.assign(groups, 7, {})
     assert splitting.assign(groups, 7, {}) == first
     assert splitting.assign(groups, 8, {}) != first
 
 
-def test_new_products_never_move_an_old_one():
+def test_new_products_do_not_move_frozen_ones():
     groups = shop(300)
     old = splitting.assign(groups[:200], 0, {})
     assert old.items() <= splitting.assign(groups, 0, old).items()

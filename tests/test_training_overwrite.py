@@ -111,7 +111,7 @@ def test_overwrite_replaces_a_run_only_when_the_new_one_is_finished(layout, monk
     manifest = json.loads(after["log/finetune/r/manifest.json"])
     assert manifest["model"]["source"].endswith("models/finetuned/r")
     assert json.loads(after["log/finetune.json"])["config"]["seed"] == 1
-    # What another run under that name from the start would have given.
+    # The expected result of an uninterrupted run of that name.
     assert execute(layout, run="other", seed=1) == 0
     assert outputs(layout)["models/finetuned/other/model.safetensors"] == after[model]
 

@@ -105,12 +105,12 @@ def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(layout, forker):
     started = time.monotonic()
     uninterrupted = finished(layout, "uninterrupted", forker)
     seconds = time.monotonic() - started
-    # Writing a checkpoint takes milliseconds: not every kill comes in time.
+    # Writing a checkpoint takes milliseconds, so that some kills come too late.
     kinds = ("best", "last", "last")
     incomplete = [kill_while_it_writes(layout, "killed", kind, forker, chance.uniform(0, 0.003)) for kind in kinds]
     assert any(incomplete), "no kill came during the writing of a checkpoint"
     n_killed = 0
-    # Part of the run is done already: without an early kill all of them could come too late.
+    # Part of the run is complete: without an early kill all of them could come too late.
     for by, latest_s in zip(SIGNALS, (seconds / 3, seconds, seconds), strict=True):
         child = start(forker, layout, "killed")
         time.sleep(chance.uniform(0, latest_s))
