@@ -110,8 +110,8 @@ def reject_duplicates(
     ):
         if reason in reasons:
             rejected += find(remaining, similarities, products, relations)
-            gone = {row.image_id for row in rejected}
-            remaining = [image for image in remaining if image[0].image_id not in gone]
+            rejected_ids = {row.image_id for row in rejected}
+            remaining = [image for image in remaining if image[0].image_id not in rejected_ids]
     representative_of_key: dict[Key, int] = {}
     for place, (row, metrics) in enumerate(remaining):
         found = [

@@ -36,21 +36,21 @@ _CELLS: Final = THUMBNAIL_SIDE // CELL_SIDE
 # frame, where a small pack fills few cells, and by 18 and more in the content.
 _MAX_FRAME_DIFFERENCE: Final = 6.5
 _MAX_CONTENT_DIFFERENCE: Final = 10.0
-# Times as much after an alignment, which is rough on thumbnails: of 192 real photos cut by 3 %, 85 % remain below, and
-# of their pairs one.
+# Factor on these thresholds after alignment, which is inexact on thumbnails: 85 % of 192 real photos cropped by 3 % are
+# below them, and one pair of different photos.
 _ALIGNED_FACTOR: Final = 2.0
-# Of the logarithms of width / height: as they are, content boxes of duplicates differ by a pixel or two; aligned.
+# Of the logarithms of width / height, without alignment (boxes of duplicates differ by a pixel or two) and with it.
 _MAX_ASPECT_DIFFERENCE: Final = 0.04
 _MAX_ALIGNED_ASPECT_DIFFERENCE: Final = 0.12
-# In grey levels of the content's most varied colour channel: all blank images would be duplicates of each other.
+# In grey levels of the colour channel with the highest contrast; without it all blank images would be duplicates.
 _MIN_CONTRAST: Final = 4.0
 
 # Maximum number of candidates of an image: of those that match without alignment, the first; of those that may match
-# after alignment, the nearest. A placeholder that a shop compresses again for each of 10,000 products would give 50
-# million pairs otherwise.
+# after alignment, the nearest. Otherwise a placeholder that a shop re-encodes for each of 10,000 products would give
+# 50 million pairs.
 MAX_CANDIDATES: Final = 200
 _MAX_ALIGNED_CANDIDATES: Final = 8
-# In grey levels of the worst cell: 91 % of 192 real photos cut by 3 % are as near to the original.
+# In grey levels of the worst cell; 91 % of 192 real photos cropped by 3 % are within it of the original.
 _ALIGNED_REACH: Final = 25.0
 
 # These affect the speed of the search, not its result.

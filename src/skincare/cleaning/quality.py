@@ -23,12 +23,12 @@ _CONTENT_SIDE_PX: Final = 384
 # In grey levels, and as a share of the border's pixels: a soft shadow may leave the frame.
 _BACKGROUND_TOLERANCE: Final = 14
 PLAIN_BORDER_SHARE: Final = 0.8
-# Of the content's longer side. Of 160 drawn packs, compressed on their own canvas and on a larger one, it has the
-# thumbnails of 99 % agree; with none it is 66 %, with half as much 94 %.
+# Blur as a share of the content's longer side. For 160 drawn packs, compressed on their own canvas and on a larger one,
+# the thumbnails of 99 % match; without blur 66 %, with half of it 94 %.
 _EDGE_BLUR_SHARE: Final = 0.02
-# Rows of a strip along a side that are averaged, whatever the blur; more do not help.
+# Number of averaged rows of a strip along a side; more do not improve the result.
 _EDGE_ROWS: Final = 5
-# Chosen on 192 real product photos, all sharp to the eye, and on blurred versions of them, so that the published
+# Chosen on 192 real product photos, all visibly sharp, and on blurred versions of them, so that the published
 # threshold of 60 remains valid: it keeps all 192 and rejects 191 of the versions blurred by 2.5 px (of 384). The plain
 # variance at the same threshold rejects 9 of the sharp ones.
 _USUAL_SQUARED_GRADIENT: Final = 3600.0
@@ -137,14 +137,14 @@ def content_box(pixels: Pixels, small: Pixels) -> Box:
     frame = 0, 0, width, height
     if cv2.countNonZero(_standing_out(border[None], background)) > (1 - PLAIN_BORDER_SHARE) * len(border):
         return frame
-    # Opening removes specks of compression, which would stretch the box.
+    # Opening removes compression artefacts, which would enlarge the box.
     standing_out = cv2.morphologyEx(_standing_out(small, background), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     found = _extent(standing_out)  # type: ignore[arg-type]
     if not found:
         return frame
     across, down = width / small_width, height / small_height
     box = round(found[0] * across), round(found[1] * down), round(found[2] * across), round(found[3] * down)
-    # An odd number of pixels: wide enough to drown the rings of compression around an edge.
+    # An odd number of pixels: wide enough to suppress compression ringing around an edge.
     blur = 2 * round(_EDGE_BLUR_SHARE / 2 * max((found[2] - found[0]) * across, (found[3] - found[1]) * down)) + 1
     reach = blur // 2 + 2 * math.ceil(max(across, down))
     refined = _refined(pixels, box, background, blur, reach)

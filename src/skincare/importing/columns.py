@@ -50,7 +50,7 @@ def choose_columns(
             if _share(sample, best, accepts) >= _MIN_SHARE:
                 chosen = {key: column for key, column in chosen.items() if column != best} | {role: best}
     if "image" not in chosen:
-        raise StageError(f"no column names the images; say which with --columns image NAME. Columns: "
+        raise StageError(f"no column holds the images; specify it with --columns image NAME. Columns: "
                          f"{', '.join(header)[:1000]}")  # fmt: skip
     return chosen
 

@@ -88,7 +88,7 @@ class Table:
         reader = csv.reader([first], delimiter=(delimiter := self._delimiter(first)))
         header = [name.strip() for name in next(reader, [])]
         if repeated := {name for name in header if name and header.count(name) > 1}:
-            raise StageError(f"{self.path}: the column {sorted(repeated)[0]!r} stands there twice")
+            raise StageError(f"{self.path}: the column {sorted(repeated)[0]!r} appears twice")
         body = csv.reader(lines, delimiter=delimiter)
         for cells in body:
             if len(cells) == len(header):
