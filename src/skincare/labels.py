@@ -42,7 +42,7 @@ class Labels:
 
     families: family -> labels, each label in exactly one; without families in the file each label is its own.
     aliases, nameless: phrases in an answer that stand for a label, and those that hold a label's name but stand for
-    none. dominant: labels that decide a pile of nouns wherever they stand. pack_phrases: what the reader knows.
+    none. dominant: labels that decide a compound of nouns at any position. pack_phrases: what the reader knows.
     n_unnamed: (n_labels,) the reader's prior counts. domain: what the products are, for titles.
     question, instruction: what the model gets; `{labels}` in the instruction is replaced by the names.
     source: the file that they were read from, for messages.

@@ -45,7 +45,7 @@ class Example:
 
     @property
     def answer(self) -> str:
-        """Return the text that the model answers with."""
+        """Return the target text of the model."""
         return self.product or self.category
 
 
@@ -65,7 +65,7 @@ def example(image: str, category: str, labels: Labels, hint: str = "", product: 
 
 
 def target_of_examples(examples: Iterable[Example]) -> Target:
-    """Return what the answers of a dataset are; StageError where it mixes structured answers with categories."""
+    """Return the target of a dataset; StageError if it mixes structured answers with categories."""
     targets: set[Target] = {"product" if one.product else "category" for one in examples}
     if len(targets) > 1:
         raise StageError(f"The dataset mixes categories and structured answers\n{_REMEDY}")

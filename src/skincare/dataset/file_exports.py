@@ -19,13 +19,13 @@ from skincare.labels import Labels
 from skincare.prompts import with_hint
 
 FileFormat = Literal["trl", "llamafactory", "ms-swift", "imagefolder"]
-# In a text, where LLaMA-Factory and ms-swift put the image.
+# The tag that LLaMA-Factory and ms-swift replace by the image.
 _PLACEHOLDER: Final = "<image>"
 
 
 @dataclass(frozen=True)
 class FileForm:
-    """How an export of one form is laid out.
+    """The layout of an export format.
 
     image_path: of an example of a split, below the export. annotations: the files that name the images, by name.
     """
@@ -51,7 +51,7 @@ def _file_name(one: Example) -> str:
 
 
 def category_folder(category: str) -> str:
-    """Return the folder of a category: its name, in which nothing can lead elsewhere."""
+    """Return the folder of a category: its name without path separators."""
     return category.replace("/", "-").replace("\\", "-").lstrip(".") or "-"
 
 

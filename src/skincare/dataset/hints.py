@@ -1,4 +1,4 @@
-"""Hints: what is known about a product besides its image, as one line after the question.
+"""Hints: information about a product in addition to its image, as one line after the question.
 
     Reference OCR token: CERAVE, Hydrating Cleanser, 236 ml
     Product metadata: brand CeraVe; size 236 ml; price 9.50 GBP; ingredients Aqua, Glycerin
@@ -32,20 +32,20 @@ _WITHOUT_BRACKETS: Final = str.maketrans({"<": "‹", ">": "›"})
 _LONGEST_PART: Final = 1000  # characters of one line of a pack that are used
 
 
-# In a model's folder: the settings of the hints that it was trained with.
+# File in a model's folder: the settings of its training hints.
 SETTINGS_FILE: Final = "hints.json"
 
 
 @dataclass(frozen=True)
 class HintSettings:
-    """The settings of a model's hints, which prediction repeats; kind none: it was trained without hints."""
+    """The settings of a model's training hints, which prediction uses too; kind none: trained without hints."""
 
     kind: HintKind = "none"
     max_bytes: int = MAX_BYTES
 
 
 def write_settings(folder: Path, hints: Sequence[str]) -> None:
-    """Write the settings of the training's hints into a model's folder; nothing where there were none."""
+    """Write the settings of the training's hints into a model's folder; nothing for training without hints."""
     if (kind := kind_of(hints)) != "none":
         n_bytes = max(len(hint.removeprefix(HINT_LABELS[kind]).encode()) for hint in hints)
         write_json(folder / SETTINGS_FILE, asdict(HintSettings(kind, n_bytes)))
@@ -67,7 +67,7 @@ def read_settings(folder: Path) -> HintSettings:
 
 
 def text_hint(lines: Iterable[str], max_bytes: int = MAX_BYTES) -> str:
-    """Return the hint of a pack's lines in order, without repetitions; empty where none has a letter or a digit."""
+    """Return the hint of a pack's lines in order, without repetitions; empty if no line has a letter or a digit."""
     parts: dict[str, str] = {}
     for line in lines:
         part = plain(line)
@@ -77,9 +77,9 @@ def text_hint(lines: Iterable[str], max_bytes: int = MAX_BYTES) -> str:
 
 
 def metadata_hint(row: MetadataRow, max_bytes: int = MAX_BYTES, *, with_name: bool = False) -> str:
-    """Return the hint of a product's brand, size, price and first ingredients; empty where nothing is known.
+    """Return the hint of a product's brand, size, price and first ingredients; empty if all are unknown.
 
-    `with_name`: also its name, which mostly states the category.
+    `with_name`: also its name, which usually contains the category.
     """
     known = {
         "name": row.name if with_name else "",
@@ -109,9 +109,9 @@ def _replacement(character: str) -> str:
 def hints_of(
     kind: HintKind, rows: Sequence[CleanRow], layout: Layout, max_bytes: int = MAX_BYTES, *, with_name: bool = False
 ) -> dict[str, str]:
-    """Return image id -> hint of the clean images; empty where nothing is known about a product.
+    """Return image id -> hint of the clean images; empty if all are unknown.
 
-    Raises MissingInputError where the table with the facts is absent, StageError where it belongs to other images.
+    Raises MissingInputError if the table of texts or metadata is missing, StageError if it is of other images.
     """
     if kind == "text":
         texts = _current_texts(rows, layout)
@@ -124,7 +124,7 @@ def hints_of(
 
 
 def kind_of(hints: Iterable[str]) -> HintKind:
-    """Return the kind of a dataset's hints; StageError where there are several kinds."""
+    """Return the kind of a dataset's hints; StageError if there are several kinds."""
     kinds = {hint_kind(hint) for hint in hints if hint}
     if len(kinds) > 1:
         raise StageError(f"The examples have hints of several kinds: {', '.join(sorted(kinds))}")

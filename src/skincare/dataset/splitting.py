@@ -1,7 +1,7 @@
 """Grouped, stratified splitting: whole groups of products go to train, val or test, every category near its share.
 
 A group holds the images of a product, of its sizes ("50ml", "200ml") and of products that share an image: a model
-that was trained on one of them knows the others. The split depends on the groups and the seed alone.
+trained on one of them has seen the others. The split depends only on the groups and the seed.
 """
 
 import random
@@ -22,7 +22,7 @@ SHARES: Final[dict[str, float]] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 @dataclass(frozen=True)
 class Group:
-    """Products that stay in one split; the id is that of the first product. n_images: by category."""
+    """Products that share one split; the id is that of the first product. n_images: images by category."""
 
     group_id: str
     product_ids: tuple[str, ...]

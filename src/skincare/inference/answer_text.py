@@ -1,4 +1,4 @@
-"""The plain form of generated text, in which phrases are found: text in, folded text with its sentences out."""
+"""Normalisation of generated text before phrases are searched: lower case, no accents, with sentence positions."""
 
 import re
 import unicodedata
@@ -10,15 +10,15 @@ from typing import Final
 _END_TOKEN: Final = re.compile(r"<\|[a-z_]{1,30}\|>|</?s>|<eos>|<(?:start|end)_of_turn>", re.IGNORECASE)
 _SPELLINGS: Final = {"creme": "cream", "moisturizing": "moisturising", "make up remover": "makeup remover"}
 _SPELLING: Final = re.compile(r"(?<![a-z0-9])(?:" + "|".join(_SPELLINGS) + r")(?![a-z0-9])")
-# A full stop after a digit numbers a list, or is a decimal point.
+# A full stop after a digit is part of a list number or a decimal number.
 _SENTENCE_END: Final = re.compile(r"(?:(?<![0-9])\.|[!?;。])[\"')\]]*(?: |$)")
-# Letters that Unicode does not decompose.
+# Letters without a Unicode decomposition.
 _LETTERS: Final = {"đ": "d", "ø": "o", "ł": "l", "ı": "i", "œ": "oe", "æ": "ae"}
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Plain text, the places where its lines begin, and those where its sentences begin (a line begins one too)."""
+    """Plain text with the start positions of its lines and sentences; every line starts a sentence."""
 
     text: str
     lines: tuple[int, ...]
@@ -28,24 +28,24 @@ class Passage:
     def of(cls, text: str) -> "Passage":
         """Return the plain form of generated text."""
         lines = [line for one in _END_TOKEN.sub(" ", text).splitlines() if (line := plain_text(one))]
-        starts, place = [], 0
+        starts, position = [], 0
         for line in lines:
-            starts.append(place)
-            place += len(line) + 1
+            starts.append(position)
+            position += len(line) + 1
         joined = " ".join(lines)
         ends = {match.end() for match in _SENTENCE_END.finditer(joined)}
         return cls(joined, tuple(starts), tuple(sorted({0, *starts, *ends})))
 
-    def sentence_of(self, place: int) -> int:
-        """Return the number of the sentence that a place is in."""
-        return bisect_right(self.sentences, place) - 1
+    def sentence_of(self, position: int) -> int:
+        """Return the index of the sentence that contains a position."""
+        return bisect_right(self.sentences, position) - 1
 
-    def sentence_start(self, place: int) -> int:
-        """Return where the sentence of a place begins."""
-        return self.sentences[self.sentence_of(place)]
+    def sentence_start(self, position: int) -> int:
+        """Return the start of the sentence that contains a position."""
+        return self.sentences[self.sentence_of(position)]
 
     def has_line_break(self, start: int, end: int) -> bool:
-        """Return whether a line begins after `start` and not after `end`."""
+        """Return whether a line starts after `start` and up to `end`."""
         return bisect_right(self.lines, end) > bisect_right(self.lines, start)
 
 
@@ -73,8 +73,8 @@ def _replace(character: str) -> str:
         return " and "
     kind = unicodedata.category(character)
     if kind in ("Mn", "Cf"):
-        return ""  # accents, soft hyphens and zero-width marks stand inside words
-    # Dashes, underscores, breaks and markdown marks may stand between the words of one phrase ("**Bath**-Salts").
+        return ""  # accents, soft hyphens and zero-width marks occur inside words
+    # Dashes, underscores, breaks and markdown marks may separate the words of one phrase ("**Bath**-Salts").
     if kind in ("Pd", "Pc", "Zs", "Zl", "Zp", "Cc") or character in "*`~#\\":
         return " "
     return _LETTERS.get(character, character)

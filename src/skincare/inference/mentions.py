@@ -1,16 +1,16 @@
-"""Which of the labels that a text mentions it decides for: mentions in, deciding mentions out; pure functions.
+"""Select the mentions of labels that decide a text's answer; pure functions.
 
-A mention does not decide where the text denies it, or where it only belongs to the description of another one:
+A mention does not decide if the text negates it, or if it is part of the description of another one:
 
-    denied            "not a serum", "oil-free"
+    negated           "not a serum", "oil-free"
     an ingredient     "a body wash with coconut oil"
     a use or effect   "to be applied before moisturiser", "removes oil", "it can also be used as a cleanser"
     a modifier        "balm cleanser", "peeling gel exfoliator": the last noun decides; the first one in French,
                       Spanish, Italian ... ("masque gommant")
     an explanation    "This is a serum. Serums are lighter than moisturisers.": after a first sentence that decides
-                      without a hedge, further sentences count only where they assert another label
+                      without a hedge, further sentences count only if they assert another label
 
-Where nothing else is left, ingredients and uses decide after all ("it is used as a toner").
+If no other mention remains, ingredients and uses decide ("it is used as a toner").
 """
 
 import re
@@ -21,7 +21,7 @@ from skincare.inference.answer_text import Passage
 from skincare.labels import HEAD_FIRST
 
 _WINDOW: Final = 60  # characters before a mention; the bound keeps hostile text linear
-_LONGEST_PILE: Final = 3  # nouns; more in a row are a list
+_LONGEST_COMPOUND: Final = 3  # nouns; a longer run is a list
 
 _NEGATION_BEFORE: Final = re.compile(
     r"(?:n't|(?<![a-z0-9])(?:not|isnt|cannot|never|no|non|neither|nor|without|free (?:of|from)|instead of"
@@ -31,15 +31,15 @@ _NEGATION_BEFORE: Final = re.compile(
     r"|really|actually|exactly|quite|truly|necessarily|specifically|strictly|added|any|a|an|a\(n\)|the"
     r"|un|une|uno|una|de|ein|eine[nmrs]?"
     r"|call(?: it| this)|(?:think|believe|say)(?: that)?(?: this| it)? is)){0,8}"
-    # After an article come adjectives of any kind: "not a typical hydrating serum".
+    # Any adjectives after an article: "not a typical hydrating serum".
     r"(?: (?:a|an|a\(n\)|the|any)(?: (?!but |is |it |of )[a-z0-9]+){1,2})?"
     r":? [\"'(\[]{0,2}$"
 )
-# "pas" alone is no word of English either, but the end of a name may be.
+# "pas" alone may be the end of an English name.
 _PAS: Final = re.compile(r"(?<![a-z0-9])pas (?:un |une |de |du |d')?$")
-# "oil free" denies the oil, "an oil free of parabens" does not.
+# "oil free" negates the oil, "an oil free of parabens" does not.
 _NEGATION_AFTER: Final = re.compile(r" free(?![a-z0-9])(?! (?:of|from) )")
-# "not a serum or a mask" denies both, "not a balm cleanser" too.
+# "not a serum or a mask" negates both mentions, as does "not a balm cleanser".
 _NEGATION_CARRIED: Final = re.compile(r",? (?:or|nor) (?:(?:a|an|the|any) )?| ")
 
 _DESCRIBED: Final = re.compile(
@@ -62,8 +62,8 @@ _DESCRIBED_AFTER: Final = re.compile(r" (?:form|format|texture|consistency|base|
 _DESCRIBED_TOO: Final = re.compile(
     r"(?:,| and|, and|,? or| plus)(?: (?!(?:is|are|it|this|that|but) )[a-z0-9'%]+){0,3} "
 )
-# Between the nouns of a pile: nothing, or words for a texture or an effect; "balm to oil cleanser".
-_PILE_GAP: Final = re.compile(
+# Between the nouns of a compound: nothing, or words for a texture or an effect; "balm to oil cleanser".
+_COMPOUND_GAP: Final = re.compile(
     r" (?:(?:gel|cream|powder|foam|milk|water|lotion|stick|jelly|mousse|liquid|bar|daily|face|facial|body|infused|based"
     r"|hydrating|moisturising|cleansing|exfoliating|foaming|brightening|nourishing|balancing|reducing|controlling"
     r"|absorbing|like|style|type) ){0,2}|(?: to| in) "
@@ -75,7 +75,7 @@ _LIST_MARK: Final = re.compile(
     r"(?:(?:option |answer |category )?[0-9a-z]{0,2}[.):]+ |[\"'(\[>|•]+ ?)?(?:(?:an?|the) )?[\"'(\[]{0,2}"
 )
 _ENDS_PHRASE: Final = re.compile(r"[\"')\]]{0,2}(?:$| ?[.,;:!?/(|])")
-# "Toner for the face" names an answer, "Toners for the face are thin" does not.
+# "Toner for the face" is an answer, "Toners for the face are thin" is not.
 _GOES_ON: Final = re.compile(r" (?:for|in|by)(?![a-z])")
 _ASSERTION: Final = re.compile(
     r"(?:(?<![a-z])(?:it|this|that|product|item|image|answer|category|label|type|one)"
@@ -90,9 +90,9 @@ _ASSERTION: Final = re.compile(
 
 
 class Mention(NamedTuple):
-    """One place in plain text that names a label, in which language, whether by its name, and whether it is denied.
+    """A mention of a label in plain text: its language, whether it is the label's name, and whether it is negated.
 
-    is_dominant: it decides a pile of nouns wherever it stands ("eye care serum").
+    is_dominant: it decides a compound of nouns at any position ("eye care serum").
     """
 
     label: str
@@ -105,9 +105,9 @@ class Mention(NamedTuple):
     is_negated: bool = False
 
 
-def is_negated(plain: str, mention: Mention, reach: int, last: Mention | None) -> bool:
-    """Return whether a text denies a mention; `reach`: the end of the phrase before, `last`: the mention before."""
-    window_start = max(reach, mention.start - _WINDOW)
+def is_negated(plain: str, mention: Mention, previous_end: int, last: Mention | None) -> bool:
+    """Return whether a text negates a mention; `previous_end`: the end of the previous phrase, `last`: its mention."""
+    window_start = max(previous_end, mention.start - _WINDOW)
     if any(one.search(plain, window_start, mention.start) for one in (_NEGATION_BEFORE, _PAS)):
         return True
     if _NEGATION_AFTER.match(plain, mention.end):
@@ -117,12 +117,12 @@ def is_negated(plain: str, mention: Mention, reach: int, last: Mention | None) -
 
 
 def distinct(mentions: Sequence[Mention]) -> tuple[str, ...]:
-    """Return the labels of mentions in the order of their first one."""
+    """Return the labels of mentions in the order of their first occurrence."""
     return tuple(dict.fromkeys(mention.label for mention in mentions))
 
 
 def deciding(mentions: Sequence[Mention], passage: Passage) -> list[Mention]:
-    """Return the mentions that a text decides for; empty where it denies all."""
+    """Return the mentions that decide the answer; empty if all are negated."""
     affirmed = [mention for mention in mentions if not mention.is_negated]
     left = _heads(_undescribed(affirmed, passage), passage) or affirmed
     firm = firm_sentence(left, passage)
@@ -147,12 +147,12 @@ def is_hedged(passage: Passage, mention: Mention) -> bool:
 
 
 def starts_sentence(passage: Passage, start: int) -> bool:
-    """Return whether a place begins its sentence or line, but for a number, a mark or an article."""
+    """Return whether a position begins its sentence or line, ignoring a number, a mark or an article."""
     return _LIST_MARK.fullmatch(passage.text, passage.sentence_start(start), start) is not None
 
 
 def asserts(passage: Passage, start: int, end: int) -> bool:
-    """Return whether a sentence after the first names its label as the answer: "Toner.", "Or it could be a toner"."""
+    """Return whether a sentence after the first states its label as the answer: "Toner.", "Or it could be a toner"."""
     if starts_sentence(passage, start) and _ENDS_PHRASE.match(passage.text, end):
         return True
     window_start = max(passage.sentence_start(start), start - _WINDOW)
@@ -164,11 +164,11 @@ def _asserts_label(passage: Passage, one: Mention) -> bool:
     return bool(is_fragment) or asserts(passage, one.start, one.end)
 
 
-def is_described(passage: Passage, start: int, end: int, reach: int) -> bool:
-    """Return whether a place names an ingredient, a use or an effect; `reach`: the end of the mention before."""
+def is_described(passage: Passage, start: int, end: int, previous_end: int) -> bool:
+    """Return whether a span is an ingredient, a use or an effect; `previous_end`: the end of the previous mention."""
     if _DESCRIBED_AFTER.match(passage.text, end):
         return True
-    window_start = max(passage.sentence_start(start), reach, start - _WINDOW)
+    window_start = max(passage.sentence_start(start), previous_end, start - _WINDOW)
     return _DESCRIBED.search(passage.text, window_start, start) is not None
 
 
@@ -185,25 +185,27 @@ def _undescribed(affirmed: Sequence[Mention], passage: Passage) -> list[Mention]
 
 
 def _heads(mentions: Sequence[Mention], passage: Passage) -> list[Mention]:
-    """Return the mentions without those that modify their neighbour in a pile of nouns."""
-    piles: list[list[Mention]] = []
+    """Return the mentions without those that modify their neighbour in a compound of nouns."""
+    compounds: list[list[Mention]] = []
     for mention in mentions:
-        if piles and _is_pile(piles[-1][-1], mention, passage):
-            piles[-1].append(mention)
+        if compounds and _is_compound(compounds[-1][-1], mention, passage):
+            compounds[-1].append(mention)
         else:
-            piles.append([mention])
-    return [one for pile in piles for one in (pile if len(pile) > _LONGEST_PILE else [_head(pile)])]
+            compounds.append([mention])
+    return [
+        one for compound in compounds for one in (compound if len(compound) > _LONGEST_COMPOUND else [_head(compound)])
+    ]
 
 
-def _head(pile: Sequence[Mention]) -> Mention:
-    dominant = [mention for mention in pile if mention.is_dominant]
+def _head(compound: Sequence[Mention]) -> Mention:
+    dominant = [mention for mention in compound if mention.is_dominant]
     if dominant:
         return dominant[0]
-    is_head_first = any(mention.language in HEAD_FIRST for mention in pile)
-    return pile[0] if is_head_first else pile[-1]
+    is_head_first = any(mention.language in HEAD_FIRST for mention in compound)
+    return compound[0] if is_head_first else compound[-1]
 
 
-def _is_pile(first: Mention, second: Mention, passage: Passage) -> bool:
+def _is_compound(first: Mention, second: Mention, passage: Passage) -> bool:
     if first.is_plural or passage.has_line_break(first.end, second.start):
         return False
-    return _PILE_GAP.fullmatch(passage.text, first.end, second.start) is not None
+    return _COMPOUND_GAP.fullmatch(passage.text, first.end, second.start) is not None
