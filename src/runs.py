@@ -71,7 +71,7 @@ class Config(stage.StageConfig):
     def resume_hint(self, layout: Layout) -> str:
         """Return how to continue, without the location, which may contain a password."""
         del layout
-        return "the same command goes on where it was interrupted"
+        return "the same command resumes"
 
 
 def run(config: Config, layout: Layout) -> Summary:

@@ -166,7 +166,7 @@ def _status_of(deciding: Sequence[Mention], found: Sequence[Mention], passage: P
 
 
 def _is_aside(passage: Passage, found: Sequence[Mention], start: int) -> bool:
-    """Return whether a label that begins at `start` and goes on to the end of the text could not decide."""
+    """Return whether a label that begins at `start` and continues to the end of the text cannot decide."""
     before = [one for one in found if one.start < start and not one.is_negated]
     if not before:
         return False
