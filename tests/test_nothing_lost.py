@@ -55,7 +55,7 @@ def test_missing_original_images_do_not_empty_the_clean_dataset(layout):
     assert stage.execute("clean", clean.Config(root=layout.root), layout, clean.run) == 1
     (layout.root / "elsewhere").rename(layout.product_images)
     assert content(layout) == before
-    for typo in ({"catalogue": layout.root / "no.csv"}, {"limits": {"nonsense": 3.0}}):
+    for typo in ({"catalogue": layout.root / "no.csv"}, {"thresholds": {"nonsense": 3.0}}):
         assert stage.execute("clean", clean.Config(root=layout.root, **typo), layout, clean.run) in (1, 2)
         assert content(layout) == before
 
