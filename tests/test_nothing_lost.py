@@ -119,11 +119,12 @@ def test_a_failed_release_gate_keeps_its_baseline(layout, tmp_path, monkeypatch)
     file, written = tmp_path / "baseline.json", []
     monkeypatch.setattr(report.release_gate, "read_baseline", lambda *_: "baseline")
     monkeypatch.setattr(report.release_gate, "write_baseline", lambda *args: written.append(args))
-    for name in ("gather", "markdown", "html", "_table", "_source", "headline_table"):
-        for module in (report, report.report_data, report.report_pages, report.report_views):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, lambda *_: "")
-    monkeypatch.setattr(report.report_data, "gather", lambda _: SimpleNamespace(after=None, images=[], stages={}))
+    for module, name in ((report, "_table"), (report, "_source"), (report.report_views, "headline_table")):
+        monkeypatch.setattr(module, name, lambda *_: "")
+    monkeypatch.setattr(report.report_texts, "notice", lambda _: None)
+    monkeypatch.setattr(report.report_pages, "render", lambda *_: SimpleNamespace(markdown="", html=""))
+    data = SimpleNamespace(after=None, images=[], stages={}, labels=CATEGORIES)
+    monkeypatch.setattr(report.report_data, "gather", lambda _: data)
     for verdict in ("failed", "passed"):
         judged = report.release_gate.Verdict(verdict, 0.0, 1, 1, *[0.5] * 5, {})
         monkeypatch.setattr(report.release_gate, "judge", lambda *_, judged=judged: judged)
