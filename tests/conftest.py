@@ -1,5 +1,6 @@
 """What several tests share: the embedded tiny model, loaded once, and where the real material may lie."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from tests.browser import opened_browser
 
 # Side by side, the files that take longest come first: nobody waits for a long one at the end.
 LONG_FILES = ("test_pipeline", "test_distributed", "test_real_data", "test_compare_recipes", "test_pages")
+
+# A shell starts background jobs, such as a test run, with SIGINT ignored, which the stages under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

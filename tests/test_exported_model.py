@@ -102,7 +102,8 @@ def exported(request, trained):
     training.spec = dataclasses.replace(training.spec, settings=dataclasses.replace(settings, model=str(base)))
     training_run.export(training, folder)
     table = layout.root / "answers.csv"
-    predict.run(predict.Config(root=layout.root, images=layout.root / "images", model=str(folder), csv=table), layout)
+    images = (str(layout.root / "images"),)
+    predict.run(predict.Config(root=layout.root, images=images, model=str(folder), csv=table), layout)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 15
     return folder, {row["file"]: row["answer"] for row in rows}

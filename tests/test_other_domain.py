@@ -138,8 +138,9 @@ def test_the_model_carries_its_labels_and_predict_uses_them(done, tmp_path):
     assert labels_of_model(folder, skincare_labels()) == labels_of(done.layout)
     for decoder in ("head", "constrained", "generate"):
         config = predict.Config(
-            root=tmp_path, images=done.photos / "Tray", model=str(folder), decoder=decoder, csv=tmp_path / "out.csv"
-        )
+            root=tmp_path, images=(str(done.photos / "Tray"),), model=str(folder), decoder=decoder,
+            csv=tmp_path / "out.csv",
+        )  # fmt: skip
         predict.run(config, Layout(tmp_path))
         rows = list(csv.DictReader((tmp_path / "out.csv").open()))
         assert len(rows) == N_PRODUCTS
@@ -153,9 +154,8 @@ def test_other_labels_than_those_of_model_or_dataset_are_an_error(done, tmp_path
     other.write_text('labels = ["Cat", "Dog"]')
     layout = Layout(done.layout.root, other)
     with pytest.raises(StageError, match="was trained with other labels than"):
-        predict.run(
-            predict.Config(root=tmp_path, images=done.photos, model=str(folder), labels=other), Layout(tmp_path, other)
-        )
+        config = predict.Config(root=tmp_path, images=(str(done.photos),), model=str(folder), labels=other)
+        predict.run(config, Layout(tmp_path, other))
     with pytest.raises(StageError, match=r"test\.json, element 1: .*is"):
         zero_shot.run(zero_shot.Config(root=layout.root, **TINY), layout)
     other.write_text(LABELS.replace('name = "Mug"', 'name = "Jug"').replace('["Mug", "Tea', '["Jug", "Tea'))

@@ -29,16 +29,9 @@ def layout(tmp_path):
     return found
 
 
-def heed_interrupts():
-    """A shell starts background jobs, such as a test run, with SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def interrupt(command, at_line):
     """Run a command, send SIGINT when a line of its log matches; return exit code and last line."""
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=ENVIRONMENT, preexec_fn=heed_interrupts
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=ENVIRONMENT)
     lines = []
     for line in process.stderr:
         lines.append(line.strip())

@@ -73,9 +73,7 @@ def test_an_exception_of_the_function_is_raised_to_the_consumer():
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_survives_the_program(end):
     code = (
-        # A shell starts background jobs, such as a test run, with SIGINT ignored.
-        "import signal, time\nfrom skincare import worker_pool\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import time\nfrom skincare import worker_pool\n"
         "for one in worker_pool.map_ordered('local', time.sleep, iter(lambda: 0.01, None), None):\n"
         "    print(one, flush=True)"
     )
