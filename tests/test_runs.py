@@ -122,6 +122,13 @@ def test_an_export_records_the_run_and_the_folder_that_it_wrote(layout):
     assert exported.parents[-1] == trained.id
 
 
+def test_a_model_whose_card_the_report_wrote_is_unchanged(layout):
+    train(layout, "a")
+    execute("report", layout, lambda: put(layout.finetuned_model("a") / "README.md", "card"))
+    states = {one.path: one.state for one in differences.states(layout, manifest.read_all(layout))}
+    assert states["models/finetuned/a"] == "unchanged"
+
+
 def test_a_failed_run_leaves_no_manifest(layout):
     def fail(config, layout):
         raise StageError("no")

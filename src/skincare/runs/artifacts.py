@@ -72,6 +72,12 @@ def _fuse(layout: Layout, run: str) -> Artifacts:
     return Artifacts((*_dataset(layout), layout.pack_text, *predictions), outputs)
 
 
+def _report(layout: Layout, _: str) -> Artifacts:
+    # It writes the model cards into the models' folders.
+    cards = sorted(layout.finetuned_model("any").parent.glob("*/README.md"))
+    return Artifacts((), (layout.report_markdown, layout.report_html, *(card.parent for card in cards)))
+
+
 _STAGES: Final[dict[str, Callable[[Layout, str], Artifacts]]] = {
     "sample_shop": lambda layout, _: Artifacts((), (layout.catalogue, layout.shop_truth)),
     "scrape": lambda layout, _: Artifacts((layout.catalogue,), _tables(layout)),
@@ -100,5 +106,5 @@ _STAGES: Final[dict[str, Callable[[Layout, str], Artifacts]]] = {
     "score_products": lambda layout, _: Artifacts(
         (layout.product_facts, layout.pack_text), (layout.root / "log" / "products",)
     ),
-    "report": lambda layout, _: Artifacts((), (layout.report_markdown, layout.report_html)),
+    "report": _report,
 }
