@@ -58,7 +58,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(path, owner, caplog):
 
 
 def test_a_lock_whose_file_was_removed_by_its_owner_is_acquired_anew(path, monkeypatch):
-    """Another process removes the file between opening and locking: the lock on a removed file protects nothing."""
+    """Another process removes the file before it is locked: the lock on a removed file protects nothing."""
     original, calls = fcntl.flock, []
 
     def flock(descriptor, how):

@@ -2,8 +2,7 @@
 
 A read names the file, the line and the command that makes the file again. A write is atomic and sorted, so that the
 same rows give the same bytes. Fields without a default are required columns; unknown columns are ignored, so that
-people may add their own. People open these files in spreadsheets: a text that would be a formula there is written with
-an apostrophe before it, which a read takes away again.
+people may add their own. A text that a spreadsheet would take for a formula is written with an apostrophe before it.
 """
 
 import csv
@@ -29,9 +28,8 @@ class CatalogueRow:
     product_type: str
     clean_ingreds: str = ""
     price: str = ""
-    # For addresses without an id, and for other sources than the run's.
-    product_id: str = ""
-    source: str = ""
+    product_id: str = ""  # for addresses without an id
+    source: str = ""  # where it is not the run's
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,6 @@ def plan(
         adapters.add_lora(model, adapter, seed=0)
     parameters = freeze(model, trainable) | adapters.enable_lora_training(model)
     n_trainable = count(parameters.values())
-    by_module = {name: count(m.parameters()) for name, m in trainable_modules(model, trainable).items()}
-    if adapter:
-        by_module["LoRA"] = n_trainable - sum(by_module.values())
     n_cached = n_prefix if n_shards == 1 and CachedQwen2VL(model).caches_prompt_prefix else 0
     one, two = (activation_bytes(model, n_tokens, n_cached, grid, n) for n in (1, 2))
     logits = _LOGIT_BYTES * n_answer * model.config.text_config.vocab_size
@@ -115,7 +112,7 @@ def plan(
     found = MemoryPlan(
         n_parameters=count(model.parameters()),
         n_trainable=n_trainable,
-        parameters_by_module=by_module,
+        parameters_by_module=_parameters_by_module(model, trainable, n_trainable, has_lora=adapter is not None),
         **sizes,
         activation_bytes_per_image=per_image,
         checkpointed_bytes_per_image=checkpointed,
@@ -135,6 +132,11 @@ def plan(
     }  # fmt: skip
     others = _alternatives(config, fixed_settings, trainable, adapter, optimizer_bytes_per_weight)
     return replace(found, alternatives=dict(others))
+
+
+def _parameters_by_module(model: Any, trainable: Trainable, n_trainable: int, *, has_lora: bool) -> dict[str, int]:
+    by_module = {name: count(m.parameters()) for name, m in trainable_modules(model, trainable).items()}
+    return by_module | ({"LoRA": n_trainable - sum(by_module.values())} if has_lora else {})
 
 
 def _cache_bytes(model: Any, grid: Grid) -> int:

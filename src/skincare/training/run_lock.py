@@ -53,7 +53,7 @@ def _acquire(path: Path, run: str) -> int | None:
             os.close(descriptor)
             logger.warning("%s: this file system has no locks (%s); start no second run %s", path, error, run)
             return None
-        # The previous owner may have removed the file between opening and locking it.
+        # The previous owner may have removed the file before it was locked.
         with suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 break
