@@ -89,7 +89,7 @@ def record(stage: str, layout: Layout, config: Any, summary: Summary, started: d
         "headline": summary.headline,
         "inputs": {path: _plain(one) for path, one in inputs.items()},
         "outputs": {path: _plain(one) for path, one in outputs.items()},
-        "parents": _parents(inputs, read_all(layout)),
+        "parents": _parents(inputs, read_all(layout) if inputs else []),
         "config": runlog.to_plain(config),
         "results": runlog.to_plain(summary.results),
         "context": {
