@@ -33,9 +33,9 @@ from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
 from skincare.inference.decoders import NAMES, DecoderName, make_decoder
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import default_device, load_model, load_processor
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
@@ -95,7 +95,7 @@ class Inference:
         else:
             self.model = load_model(TINY_MODEL, device).requires_grad_(False)
         # As in every stage that predicts: the last block of the vision tower is not cached.
-        self.network = CachedQwen2VL(self.model, n_uncached_blocks=1)
+        self.network = CachedVLM(self.model, n_uncached_blocks=1)
         self.network.add_head(len(self.encoder.labels))
         self.network.requires_grad_(False)
         self.drawn = DrawnImages(config.n_images)

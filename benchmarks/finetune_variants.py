@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from full_size import full_size_model
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze, trainable_modules
 from skincare.modeling.loading import load_model, load_processor
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
@@ -161,7 +161,7 @@ def ours(setting: Setting, *, cached: bool) -> Callable[[], None]:
     """Return a step of finetune.py, with vision features from the cache or computed in the step."""
     encoder, model = build(setting, setting.dtype)
     parameters = freeze(model, Trainable())
-    network = CachedQwen2VL(model)
+    network = CachedVLM(model)
     network.train()
     vision_features = VisionFeatures(network, encoder, setting.folder, setting.folder / "cache" if cached else None)
     optimizer = torch.optim.AdamW(parameters.values(), lr=5e-7, weight_decay=0.01)

@@ -34,11 +34,11 @@ from finetune_variants import flop_counter
 from full_size import REPOSITORY, Dtype, device_name, full_size_model, native_dtype, timed
 from skincare.inference.decoders import make_decoder
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.loading import default_device, load_model, load_processor
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.paths import TINY_MODEL
 from skincare.runlog import environment
@@ -83,7 +83,7 @@ def main() -> None:
     heights = _heights(list(read_pack_text(config.pack_text).values())) if config.pack_text else _PHOTOS
     model = _model(config, device, dtype)
     freeze(model, Trainable())
-    network = CachedQwen2VL(model)
+    network = CachedVLM(model)
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"resolution_{device.type}_{dtype}.json"
     rows: list[dict[str, Any]] = []
     for max_tokens in config.tokens:
@@ -107,7 +107,7 @@ def _model(config: Config, device: torch.device, dtype: Dtype) -> Any:
 
 
 def _row(
-    network: CachedQwen2VL, max_tokens: int, heights: dict[str, dict[str, float]], device: torch.device
+    network: CachedVLM, max_tokens: int, heights: dict[str, dict[str, float]], device: torch.device
 ) -> dict[str, Any]:
     """Return costs and print sizes at a maximum of tokens."""
     encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(min(64, max_tokens), max_tokens)), skincare_labels())

@@ -26,8 +26,8 @@ from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.files import replacing_folder, write_text
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import Patches, PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
 from skincare.sample import drawing, tiny
@@ -90,7 +90,7 @@ def run(config: Config, layout: Layout) -> Summary:
     labels = skincare_labels()
     processor = tiny.build_processor([*descriptions, *[labels.system_prompt(), labels.question] * 4])
     encoder = PromptEncoder(processor, labels)
-    network = CachedQwen2VL(tiny.build_model(processor.tokenizer, config.seed))
+    network = CachedVLM(tiny.build_model(processor.tokenizer, config.seed))
     final_loss = _train(network, encoder, config)
     exact = _share_exact(network.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -106,7 +106,7 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def _train(network: CachedQwen2VL, encoder: PromptEncoder, config: Config) -> float:
+def _train(network: CachedVLM, encoder: PromptEncoder, config: Config) -> float:
     """Train all weights for one epoch; return the mean loss of the last 50 steps."""
     drawings = Drawings(encoder, config.seed, config.n_drawings)
     loader: DataLoader = DataLoader(
@@ -132,7 +132,7 @@ def _train(network: CachedQwen2VL, encoder: PromptEncoder, config: Config) -> fl
     return sum(losses[-50:]) / len(losses[-50:])
 
 
-def _share_exact(network: CachedQwen2VL, encoder: PromptEncoder, drawings: Drawings) -> float:
+def _share_exact(network: CachedVLM, encoder: PromptEncoder, drawings: Drawings) -> float:
     """Return the share of drawings whose generated description is identical to the truth."""
     n_right = 0
     for start in range(0, len(drawings), 50):

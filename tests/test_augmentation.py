@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import Layout
@@ -93,7 +93,7 @@ def test_a_small_image_is_not_enlarged(kind):
 def test_the_number_of_threads_does_not_change_the_features(tiny_model, tiny_encoder, tmp_path, kind, monkeypatch):
     layout = Layout(tmp_path)
     names = [one.image for one in write_dataset_files(layout, {"train": 6})["train"]]
-    images = VisionFeatures(CachedQwen2VL(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
+    images = VisionFeatures(CachedVLM(tiny_model.requires_grad_(False)), tiny_encoder, layout.root)
     shown = [partial(augment, kind=kind, seed=0, epoch=1, image_id=one, enough_size=tiny_encoder.enough_size)
              for one in names]  # fmt: skip
     found = []

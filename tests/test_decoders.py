@@ -7,11 +7,11 @@ from torch.nn import functional
 from skincare.errors import StageError
 from skincare.inference.decoders import NAMES, make_decoder
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.heads import ClassificationHead, load_head, save_head
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import IGNORED
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.modeling.token_trie import build_trie
 from tests.helpers import mixed_pixels
@@ -22,7 +22,7 @@ CATEGORIES = skincare_labels().names
 @pytest.fixture
 def model_inputs(tiny_model, tiny_encoder):
     """Return a network with a head, its encoder, and the grids and vision features of four images of three shapes."""
-    network = CachedQwen2VL(tiny_model.requires_grad_(False))
+    network = CachedVLM(tiny_model.requires_grad_(False))
     torch.manual_seed(0)
     network.head = ClassificationHead(tiny_model.config.text_config.hidden_size, 14)
     torch.nn.init.normal_(network.head.linear.weight)
@@ -135,7 +135,7 @@ def test_trie_positions_attend_only_to_their_own_prefix(tiny_encoder):
 
 def test_the_head_decoder_of_a_model_without_a_head_is_an_error(tiny_model, tiny_encoder):
     with pytest.raises(StageError, match="no classification head"):
-        make_decoder("head", CachedQwen2VL(tiny_model), tiny_encoder)
+        make_decoder("head", CachedVLM(tiny_model), tiny_encoder)
 
 
 def test_a_head_round_trips_and_one_of_another_size_is_refused(tmp_path):
@@ -172,7 +172,7 @@ def test_head_scores_do_not_depend_on_the_answer(model_inputs):
 
 def test_the_joint_loss_has_gradients_for_model_and_head(tiny_model, tiny_encoder):
     parameters = freeze(tiny_model, Trainable())
-    network = CachedQwen2VL(tiny_model)
+    network = CachedVLM(tiny_model)
     network.head = ClassificationHead(tiny_model.config.text_config.hidden_size, 14)
     torch.nn.init.normal_(network.head.linear.weight)
     pixels = mixed_pixels(tiny_encoder)

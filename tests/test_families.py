@@ -11,10 +11,10 @@ from skincare.errors import StageError
 from skincare.inference import saliency
 from skincare.labels import skincare_labels
 from skincare.modeling import loading, vision_tower
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.freezing import freeze
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.token_trie import build_trie
 from skincare.modeling.vision_features import features_key
@@ -85,7 +85,7 @@ def test_losses_and_gradients_equal_the_plain_pass(family, trainable):
     """With features that are cached after the frozen blocks, and with the prompt prefix where it is cached."""
     model, encoder, pixels = family
     parameters, grids = freeze(model, trainable), [one.grid for one in pixels]
-    network = CachedQwen2VL(model)
+    network = CachedVLM(model)
     batch = encoder.batch(grids, ANSWERS)
     logits = plain_logits(model, batch, pixels, encoder.image_token_id)
     losses = functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch.labels[:, 1:], reduction="none")
@@ -105,7 +105,7 @@ def test_losses_and_gradients_equal_the_plain_pass(family, trainable):
 def test_checkpointed_gradients_equal_the_plain_pass(family):
     model, encoder, pixels = family
     freeze(model, Trainable(everything=True))
-    network, batch = CachedQwen2VL(model), encoder.batch([one.grid for one in pixels], ANSWERS)
+    network, batch = CachedVLM(model), encoder.batch([one.grid for one in pixels], ANSWERS)
     network(batch, network.vision_features(pixels)).mean().backward()
     expected = gradients(model)
     model.zero_grad()
@@ -117,7 +117,7 @@ def test_checkpointed_gradients_equal_the_plain_pass(family):
 
 def test_ranking_equals_plain_full_sequence_scores(family):
     model, encoder, pixels = family
-    network = CachedQwen2VL(model.requires_grad_(False))
+    network = CachedVLM(model.requires_grad_(False))
     names, pixels = ("Bath Oil", "Bath Salts", "Peel"), pixels[1:3]
     grids = [one.grid for one in pixels]
     found = network.score_labels(
@@ -146,7 +146,7 @@ def test_generated_tokens_equal_those_of_generate(family):
         eos_token_id=[encoder.end_token_id, encoder.pad_token_id],
         pad_token_id=encoder.pad_token_id,
     )[:, batch.input_ids.shape[1] :]
-    network = CachedQwen2VL(model.requires_grad_(False))
+    network = CachedVLM(model.requires_grad_(False))
     found = network.generate(encoder, encoder.inference_batch(grids), network.vision_features(pixels), 8)
     for row, one in zip(expected.tolist(), found, strict=True):
         assert tuple(row[: len(one.tokens)]) == one.tokens
@@ -164,7 +164,7 @@ def test_the_pixel_limits_count_the_familys_tokens(family):
 def test_preflight_checks_pass_and_see_a_wrong_gradient(family, tmp_path):
     model, encoder, pixels = family
     parameters = freeze(model, Trainable())
-    network = CachedQwen2VL(model)
+    network = CachedVLM(model)
     batch = encoder.batch([one.grid for one in pixels], ANSWERS)
     preflight.check_prompt(encoder, batch)
     preflight.check_length(model, batch)
@@ -180,7 +180,7 @@ def test_preflight_checks_pass_and_see_a_wrong_gradient(family, tmp_path):
 def test_saliency_is_the_change_if_a_visual_token_fades(family):
     """The gradient method's sum over tokens is the derivative of the contrast when all of them are scaled."""
     model, encoder, pixels = family
-    network = CachedQwen2VL(model.requires_grad_(False))
+    network = CachedVLM(model.requires_grad_(False))
     one, names = pixels[1], (["Peel"], ["Mask"])
     features = network.vision_features([one])
     found = saliency.explain(network, encoder, [one.grid], features, *names)[0]
@@ -201,7 +201,7 @@ def test_saliency_is_the_change_if_a_visual_token_fades(family):
 def test_the_key_of_cached_features_names_the_family_and_its_settings(family, monkeypatch):
     model, encoder, _ = family
     freeze(model, Trainable())
-    network = CachedQwen2VL(model)
+    network = CachedVLM(model)
     keys = [features_key(network, encoder)]
     adapter = FAMILIES[model.config.model_type]
     for name in adapter.vision_settings:
@@ -217,4 +217,4 @@ def test_the_key_of_cached_features_names_the_family_and_its_settings(family, mo
 def test_a_processor_of_another_family_is_refused(folders, encoders):
     model = loading.load_model(folders["qwen3_vl"], torch.device("cpu"))
     with pytest.raises(StageError, match="the processor is not this model's"):
-        CachedQwen2VL(model).vision_features([encoders["qwen2_vl"].patches(noise_image(100, 100))])
+        CachedVLM(model).vision_features([encoders["qwen2_vl"].patches(noise_image(100, 100))])

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import finetune
 from skincare.errors import StageError
 from skincare.labels import skincare_labels
-from skincare.modeling import loading, qwen2vl
+from skincare.modeling import cached_vlm, loading
 from skincare.modeling.freezing import freeze
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import PixelLimits, Trainable
@@ -126,7 +126,7 @@ def test_another_family_is_refused_with_the_list_of_supported_ones(folders, tmp_
 def test_a_trained_deepstack_merger_ends_the_cached_part_before_its_block(folders, model_type):
     model = loading.load_model(folders[model_type], CPU)
     freeze(model, Trainable())
-    assert qwen2vl.CachedQwen2VL(model).n_cached_blocks == 3
+    assert cached_vlm.CachedVLM(model).n_cached_blocks == 3
     if model_type == "qwen3_vl":
         model.model.visual.deepstack_merger_list[1].requires_grad_(True)
-        assert qwen2vl.CachedQwen2VL(model).n_cached_blocks == 2
+        assert cached_vlm.CachedVLM(model).n_cached_blocks == 2

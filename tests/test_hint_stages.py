@@ -21,9 +21,9 @@ from skincare.inference.decoders import make_decoder
 from skincare.inference.image_predictions import input_image
 from skincare.inference.model_predictor import ModelPredictor
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import load_config
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL, Layout
 from skincare.prompts import HINT_LABELS
@@ -79,7 +79,7 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["generate", "constrained", "rank"])
 def test_prompts_of_different_lengths_give_equal_answers_in_a_batch_and_alone(tiny_model, tiny_encoder, name):
-    network = CachedQwen2VL(tiny_model.float().requires_grad_(False))
+    network = CachedVLM(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     grids, features = [one.grid for one in pixels], network.vision_features(pixels)
     batch_hints = ["", f"{OCR}NOOR", f"{OCR}Clay Mask, 50 ml, NOOR", f"{OCR}Peel"]
@@ -96,7 +96,7 @@ def test_prompts_of_different_lengths_give_equal_answers_in_a_batch_and_alone(ti
 
 def test_scores_of_a_prompt_with_a_hint_equal_full_sequence_scores(tiny_model, tiny_encoder):
     """Compare scoring from the cached prompt prefix over the token trie with one full sequence per label name."""
-    network = CachedQwen2VL(tiny_model.float().requires_grad_(False))
+    network = CachedVLM(tiny_model.float().requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)[:1]
     grids, features, hint = [pixels[0].grid], network.vision_features(pixels), f"{OCR}Clay Mask, 50 ml"
     ranked = make_decoder("rank", network, tiny_encoder)(grids, features, [hint])[0].log_probabilities

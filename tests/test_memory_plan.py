@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.loading import load_config, load_model
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
 from skincare.training import activation_memory, adapters, memory_plan
@@ -57,7 +57,7 @@ def stored_bytes(network, encoder, n_images, *, without_prefix=False):
 def in_bf16(model, trainable):
     freeze(model.to(torch.bfloat16), trainable)
     model.config.dtype = torch.bfloat16
-    return CachedQwen2VL(model)
+    return CachedVLM(model)
 
 
 @pytest.mark.parametrize("without_prefix", [False, True], ids=["whole", "cached_prefix"])

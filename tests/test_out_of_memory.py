@@ -15,8 +15,8 @@ from skincare.errors import StageError
 from skincare.inference import decoders
 from skincare.inference.classifier import Classifier
 from skincare.modeling import out_of_memory
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.out_of_memory import Passes, halving
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import preflight
@@ -98,7 +98,7 @@ def ready(tiny_model, tiny_encoder, tmp_path):
     """Classifiers of the tiny model with passes of 2 and of 7 images, nothing computed yet, and seven examples."""
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"val": 7})["val"]
-    network = CachedQwen2VL(tiny_model.requires_grad_(False), n_uncached_blocks=1)
+    network = CachedVLM(tiny_model.requires_grad_(False), n_uncached_blocks=1)
     return *(Classifier(network, tiny_encoder, layout.root, batch_size=n) for n in (2, 7)), examples
 
 
@@ -129,12 +129,12 @@ def test_the_frozen_blocks_are_passed_in_smaller_batches(ready, monkeypatch):
     classifier, other, examples = ready
     names = [one.image for one in examples]
     called = []
-    original = CachedQwen2VL.vision_features
-    monkeypatch.setattr(CachedQwen2VL, "vision_features", refusing(original, 3, lambda _, some: (
+    original = CachedVLM.vision_features
+    monkeypatch.setattr(CachedVLM, "vision_features", refusing(original, 3, lambda _, some: (
         called.append(len(some)) or len(some))))  # fmt: skip
     classifier.features.fill(names, batch_size=7)
     assert called == [7, 4, 2, 2, 2, 1]
-    monkeypatch.setattr(CachedQwen2VL, "vision_features", original)
+    monkeypatch.setattr(CachedVLM, "vision_features", original)
     for found, expected in zip(classifier.features.get(names)[1], other.features.get(names)[1], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -215,7 +215,7 @@ def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(l
         (Trainer, "_accumulate_gradients", "training with a single image.*--gradient-checkpointing True"),
         (preflight, "check", "pre-flight with a single image.*--max-tokens"),
         (torch.optim.AdamW, "step", "pre-flight with a single image"),
-        (CachedQwen2VL, "vision_features", "frozen vision blocks with a single image.*--max-tokens"),
+        (CachedVLM, "vision_features", "frozen vision blocks with a single image.*--max-tokens"),
         (decoders.GreedyDecoder, "__call__", "inference with a single image.*--max-tokens"),
     ],
 )

@@ -22,10 +22,10 @@ from skincare.inference.image_predictions import ImagePrediction
 from skincare.inference.image_predictor import PredictorSettings
 from skincare.inference.prediction_files import format_rows
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.heads import ClassificationHead, save_head
 from skincare.modeling.loading import load_processor
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.text_reading import extraction
 from skincare.text_reading.pack_text import TextLine
@@ -73,7 +73,7 @@ def answered(tmp_path, folder, **config):
 
 def test_a_ranking_gives_the_probability_of_the_named_category(tmp_path, folder, tiny_model):
     network, encoder = (
-        CachedQwen2VL(tiny_model.requires_grad_(False)),
+        CachedVLM(tiny_model.requires_grad_(False)),
         PromptEncoder(load_processor(TINY_MODEL), skincare_labels()),
     )
     image = encoder.patches(images.decode((folder / "a.jpg").read_bytes()))

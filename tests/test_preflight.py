@@ -7,9 +7,9 @@ import torch
 
 from skincare.errors import StageError
 from skincare.inference.classifier import Classifier
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.prompt_encoder import IGNORED
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.paths import Layout
 from skincare.training import preflight
@@ -22,7 +22,7 @@ def ready(tiny_model, tiny_encoder, tmp_path):
     layout = Layout(tmp_path)
     examples = write_dataset_files(layout, {"train": 3})["train"]
     parameters = freeze(tiny_model, Trainable())
-    return Classifier(CachedQwen2VL(tiny_model), tiny_encoder, layout.root), parameters, examples
+    return Classifier(CachedVLM(tiny_model), tiny_encoder, layout.root), parameters, examples
 
 
 def test_a_correct_run_passes_and_is_left_unchanged(ready):

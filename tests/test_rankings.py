@@ -5,7 +5,7 @@ import torch
 
 from skincare.inference import rankings
 from skincare.labels import skincare_labels
-from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.token_trie import build_trie
 from tests.helpers import mixed_pixels
 from tests.test_decoders import plain_scores
@@ -16,7 +16,7 @@ ALIASES = {one.phrase: one.label for one in skincare_labels().aliases}
 
 @pytest.fixture
 def asked(tiny_model, tiny_encoder):
-    network = CachedQwen2VL(tiny_model.requires_grad_(False))
+    network = CachedVLM(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     return network, tiny_encoder, [one.grid for one in pixels], network.vision_features(pixels)
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 import finetune
 from skincare.errors import StageError
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import load_model
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL, Layout
@@ -169,7 +169,7 @@ def test_lora_is_merged_into_the_exported_weights(layout, monkeypatch, variation
     exported = load_model(layout.finetuned_model("r"), torch.device("cpu"))
     assert not any("lora" in name for name, _ in exported.named_parameters())
     batch = training.classifier.encoder.batch([(1, 12, 12)], ["Oil"])
-    classifier, network = training.classifier, CachedQwen2VL(exported.requires_grad_(False))
+    classifier, network = training.classifier, CachedVLM(exported.requires_grad_(False))
     name = layout.relative(next(layout.clean_images.iterdir()))
     _, features = classifier.features.get([name])
     _, exported_features = VisionFeatures(network, classifier.encoder, layout.root).get([name])

@@ -7,7 +7,7 @@ from PIL import Image
 
 from skincare.inference import saliency, saliency_maps
 from skincare.labels import skincare_labels
-from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.cached_vlm import CachedVLM
 from tests.helpers import mixed_pixels
 
 CATEGORIES = skincare_labels().names
@@ -16,7 +16,7 @@ CATEGORIES = skincare_labels().names
 @pytest.fixture
 def asked(tiny_model, tiny_encoder):
     """A network with four images of three shapes."""
-    network = CachedQwen2VL(tiny_model.requires_grad_(False))
+    network = CachedVLM(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     return network, tiny_encoder, [one.grid for one in pixels], network.vision_features(pixels)
 

@@ -42,11 +42,11 @@ def test_tensors_on_the_device_are_not_copied():
 
 
 def test_later_calls_read_images_with_the_threads_of_the_first(tiny_model, tiny_encoder, tmp_path):
-    from skincare.modeling.qwen2vl import CachedQwen2VL
+    from skincare.modeling.cached_vlm import CachedVLM
 
     for i in range(4):
         noise_image(84, 84, seed=i).save(tmp_path / f"{i}.png")
-    features = VisionFeatures(CachedQwen2VL(tiny_model.requires_grad_(False)), tiny_encoder, tmp_path)
+    features = VisionFeatures(CachedVLM(tiny_model.requires_grad_(False)), tiny_encoder, tmp_path)
     features.get(["0.png", "1.png"])
     before = {thread.ident for thread in threading.enumerate() if thread.name.startswith("images")}
     assert before

@@ -12,10 +12,10 @@ from skincare.inference.decoders import make_decoder, max_new_tokens
 from skincare.inference.predictions import Prediction, parsed
 from skincare.inference.structured_answers import parse_answer
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.product.json_answers import parse_product
 from skincare.product.schema import FIELDS
@@ -33,7 +33,7 @@ def encoder(tiny_encoder):
 
 def test_losses_and_gradients_of_long_answers_equal_the_plain_pass_in_any_micro_batch(tiny_model, encoder):
     freeze(tiny_model, Trainable())
-    network = CachedQwen2VL(tiny_model)
+    network = CachedVLM(tiny_model)
     assert network.caches_prompt_prefix
     pixels = mixed_pixels(encoder)
     grids, features = [one.grid for one in pixels], network.vision_features(pixels)
@@ -64,7 +64,7 @@ def test_losses_and_gradients_of_long_answers_equal_the_plain_pass_in_any_micro_
 def answering(tiny_model, encoder, monkeypatch):
     """A network whose logits make it generate a JSON answer each, whatever the image, with given log-probabilities."""
     monkeypatch.setattr(structured_decoder, "MAX_ANSWER_TOKENS", 40)
-    return CachedQwen2VL(tiny_model.requires_grad_(False))
+    return CachedVLM(tiny_model.requires_grad_(False))
 
 
 def test_log_probabilities_are_those_of_the_plain_pass(answering, encoder):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from skincare.errors import StageError
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.modeling.vision_features import FeatureMemory, VisionFeatures, features_key
 from skincare.paths import Layout
@@ -30,7 +30,7 @@ def names(layout):
 @pytest.fixture
 def frozen(tiny_model):
     freeze(tiny_model, Trainable())
-    return CachedQwen2VL(tiny_model)
+    return CachedVLM(tiny_model)
 
 
 def test_features_on_disk_are_the_computed_ones(layout, names, frozen, tiny_encoder, monkeypatch):
@@ -70,22 +70,22 @@ def test_another_image_under_the_same_name_is_not_taken_for_the_old_one(layout, 
 
 def test_the_key_follows_prefix_weights_limits_and_depth_and_nothing_else(tiny_model, tiny_encoder):
     freeze(tiny_model, Trainable())
-    key = features_key(CachedQwen2VL(tiny_model), tiny_encoder)
+    key = features_key(CachedVLM(tiny_model), tiny_encoder)
     visual = tiny_model.model.visual
     with torch.no_grad():
         visual.blocks[-1].mlp.fc1.weight += 1  # learns, so it is no part of the prefix
-    assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) == key
+    assert features_key(CachedVLM(tiny_model), tiny_encoder) == key
     processor = tiny_encoder.processor.image_processor
     old, processor.size = processor.size, {"shortest_edge": 49 * 784, "longest_edge": 49 * 784}
     try:
-        assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) != key
+        assert features_key(CachedVLM(tiny_model), tiny_encoder) != key
     finally:
         processor.size = old
     with torch.no_grad():
         visual.blocks[0].mlp.fc1.weight += 1e-3
-    assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) != key
+    assert features_key(CachedVLM(tiny_model), tiny_encoder) != key
     freeze(tiny_model, Trainable(n_vision_blocks=2))
-    assert features_key(CachedQwen2VL(tiny_model), tiny_encoder) != key
+    assert features_key(CachedVLM(tiny_model), tiny_encoder) != key
 
 
 @pytest.mark.parametrize("broken", [b"", b"no image", jpeg(pack(1, 224))[:-800]])
@@ -115,7 +115,7 @@ def test_the_size_is_told_before_and_must_fit(layout, names, frozen, tiny_encode
 
 def test_nothing_is_written_without_a_frozen_prefix(layout, names, tiny_model, tiny_encoder):
     freeze(tiny_model, Trainable(everything=True))
-    images = VisionFeatures(CachedQwen2VL(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
+    images = VisionFeatures(CachedVLM(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
     images.fill(names)
     assert len(images.get(names)[1]) == len(names)
     assert not layout.vision_cache.exists()

@@ -5,11 +5,11 @@ import torch
 from benchmarks.full_size import full_size_model
 
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.loading import load_processor
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL
 from skincare.training import gradient_checkpointing, memory_plan
@@ -26,7 +26,7 @@ def test_the_plan_is_within_15_percent_of_the_peak_memory(cuda, checkpointing):
     model = full_size_model(torch.bfloat16, cuda, encoder)
     model.config.dtype = torch.bfloat16
     parameters = freeze(model, Trainable())
-    network = CachedQwen2VL(model).train()
+    network = CachedVLM(model).train()
     if checkpointing:
         gradient_checkpointing.enable_checkpointing(model)
     grid = (1, encoder.merge_size, N_VISUAL_TOKENS * encoder.merge_size)

@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from skincare.inference.decoders import make_decoder
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.loading import load_model
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import IGNORED
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.modeling.staging import to_device
 from skincare.modeling.vision_features import VisionFeatures
@@ -80,7 +80,7 @@ def assert_close(found, expected, dtype):
 def test_a_step_from_cached_features_equals_the_plain_step(device, tiny_encoder, tmp_path, dtype):
     model = loaded(device, dtype)
     parameters = freeze(model, Trainable())
-    network = CachedQwen2VL(model).train()
+    network = CachedVLM(model).train()
     names = [f"{i}.png" for i in range(4)]
     for i, name in enumerate(names):
         noise_image(168, 168, seed=i).save(tmp_path / name)
@@ -103,7 +103,7 @@ def test_a_step_from_cached_features_equals_the_plain_step(device, tiny_encoder,
 def test_images_of_several_shapes_have_equal_gradients_in_one_pass_and_several(device, tiny_encoder, n_micro):
     model = loaded(device)
     parameters = freeze(model, Trainable())
-    network = CachedQwen2VL(model).train()
+    network = CachedVLM(model).train()
     pixels = mixed_pixels(tiny_encoder)
     grids, states = [one.grid for one in pixels], network.vision_features(pixels)
     found = []
@@ -121,7 +121,7 @@ def test_images_of_several_shapes_have_equal_gradients_in_one_pass_and_several(d
 
 def test_label_ranking_equals_the_plain_full_sequence_score(device, tiny_encoder):
     model = loaded(device).requires_grad_(False)
-    network = CachedQwen2VL(model)
+    network = CachedVLM(model)
     pixels = mixed_pixels(tiny_encoder)
     answers = make_decoder("rank", network, tiny_encoder)([one.grid for one in pixels], network.vision_features(pixels))
     for answer, one in zip(answers, pixels, strict=True):
@@ -143,7 +143,7 @@ def test_other_attention_kernels_agree_with_sdpa(device, tiny_encoder, attention
     for kernel in (attention, "sdpa"):
         model = loaded(device, dtype, kernel)
         parameters = freeze(model, Trainable())
-        network = CachedQwen2VL(model).train()
+        network = CachedVLM(model).train()
         grids, states = [one.grid for one in pixels], network.vision_features(pixels)
         losses = example_losses(network, tiny_encoder, "none", grids, states, ANSWERS)
         losses.mean().backward()

@@ -26,11 +26,11 @@ from skincare.inference.model_identity import model_identity
 from skincare.inference.prediction_cache import CachedOutput, PredictionCache
 from skincare.inference.predictions import Prediction, parsed
 from skincare.labels import Labels, check_same_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import default_device, load_model, load_processor
 from skincare.modeling.losses import example_losses
 from skincare.modeling.out_of_memory import Passes
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import DecoderName, Dtype, HeadUse, PixelLimits
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.prompts import target_of
@@ -62,7 +62,7 @@ class Classifier:
     """A model that classifies images. It predicts `batch_size` images per pass, fewer once memory has run out."""
 
     def __init__(
-        self, network: CachedQwen2VL, encoder: PromptEncoder, files: ImageFiles | Path, *,
+        self, network: CachedVLM, encoder: PromptEncoder, files: ImageFiles | Path, *,
         vision_cache: Path | None = None, prediction_cache: Path | None = None, batch_size: int = 16,
         source: str | Path = "",
     ) -> None:  # fmt: skip
@@ -89,7 +89,7 @@ class Classifier:
         check_same_labels(Path(source), labels)
         encoder = PromptEncoder(load_processor(source, limits), labels)
         model = load_model(source, default_device(), dtype=dtype, accepts_quantised=True).requires_grad_(False)
-        network = CachedQwen2VL(model, n_uncached_blocks)
+        network = CachedVLM(model, n_uncached_blocks)
         network.load_head(Path(source), len(labels))
         return cls(network, encoder, files, source=source, **options)
 

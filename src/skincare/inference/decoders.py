@@ -18,8 +18,8 @@ from skincare.inference import structured_decoder
 from skincare.inference.decoder_output import DecoderOutput
 from skincare.inference.structured_decoder import StructuredDecoder, product_constraint
 from skincare.labels import Labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import DecoderName
 from skincare.modeling.token_trie import TokenTrie, build_trie
 from skincare.prompts import target_of
@@ -45,7 +45,7 @@ class Decoder(Protocol):
 class GreedyDecoder:
     """Greedy decoding: free, or limited to the labels of a trie."""
 
-    def __init__(self, network: CachedQwen2VL, encoder: PromptEncoder, trie: TokenTrie | None = None) -> None:
+    def __init__(self, network: CachedVLM, encoder: PromptEncoder, trie: TokenTrie | None = None) -> None:
         self.name = "generate" if trie is None else "constrained"
         self.network = network
         self.encoder = encoder
@@ -67,7 +67,7 @@ class RankingDecoder:
     """
 
     def __init__(
-        self, network: CachedQwen2VL, encoder: PromptEncoder, name: str = "rank", trie: TokenTrie | None = None,
+        self, network: CachedVLM, encoder: PromptEncoder, name: str = "rank", trie: TokenTrie | None = None,
         combine: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores,
     ) -> None:  # fmt: skip
         self.name = name
@@ -90,7 +90,7 @@ class HeadDecoder:
 
     name = "head"
 
-    def __init__(self, network: CachedQwen2VL, encoder: PromptEncoder) -> None:
+    def __init__(self, network: CachedVLM, encoder: PromptEncoder) -> None:
         if network.head is None:
             raise StageError("This model has no classification head; choose another --decoder")
         self.network = network
@@ -110,7 +110,7 @@ def max_new_tokens(labels: Labels) -> int:
     return structured_decoder.MAX_ANSWER_TOKENS if target_of(labels) == "product" else MAX_NEW_TOKENS
 
 
-def make_decoder(name: DecoderName, network: CachedQwen2VL, encoder: PromptEncoder) -> Decoder:
+def make_decoder(name: DecoderName, network: CachedVLM, encoder: PromptEncoder) -> Decoder:
     """Return a decoder by its name; raises StageError for one that the model or its answers do not have."""
     if target_of(encoder.labels) == "product":
         if name in ("rank", "head"):

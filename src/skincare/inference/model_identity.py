@@ -6,13 +6,13 @@ from typing import Any
 import torch
 import transformers
 
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import weight_hash
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.prompts import CHAT_TEMPLATE_FILE
 
 
-def model_identity(network: CachedQwen2VL, encoder: PromptEncoder) -> dict[str, Any]:
+def model_identity(network: CachedVLM, encoder: PromptEncoder) -> dict[str, Any]:
     """Return everything that an output depends on except image, hint and decoder; with what affects rounding."""
     processor, head = encoder.processor.image_processor, network.head
     return {

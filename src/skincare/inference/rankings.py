@@ -14,20 +14,20 @@ from PIL import Image
 
 from skincare.inference.decoders import RankingDecoder
 from skincare.labels import ENGLISH
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.token_trie import build_trie
 
 _BLANK_SIDE_PX: Final = 448  # of a square that the processor scales to its limits
 
 
-def per_token(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
+def per_token(network: CachedVLM, encoder: PromptEncoder) -> RankingDecoder:
     """Return the ranking by the mean log-likelihood of a label's tokens."""
     n_tokens = torch.tensor([len(encoder.answer_tokens(name)) for name in encoder.labels.names], device=network.device)
     return RankingDecoder(network, encoder, "rank_per_token", combine=lambda scores: scores / n_tokens)
 
 
-def pmi(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
+def pmi(network: CachedVLM, encoder: PromptEncoder) -> RankingDecoder:
     """Return the ranking by pointwise mutual information with the image.
 
     Source: Holtzman et al. 2021, "Surface form competition", with a white image as the domain's premise.
@@ -39,7 +39,7 @@ def pmi(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
     return RankingDecoder(network, encoder, "rank_pmi", trie, lambda scores: scores - prior)
 
 
-def synonyms(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
+def synonyms(network: CachedVLM, encoder: PromptEncoder) -> RankingDecoder:
     """Return the ranking by the likelihood of a label or any of its aliases, in title case as in the prompt."""
     labels = encoder.labels
     phrases = {name: name for name in labels.names}
@@ -52,4 +52,4 @@ def synonyms(network: CachedQwen2VL, encoder: PromptEncoder) -> RankingDecoder:
     return RankingDecoder(network, encoder, "rank_synonyms", build_trie(encoder, list(phrases)), pooled)
 
 
-RANKINGS: Final[Sequence[Callable[[CachedQwen2VL, PromptEncoder], RankingDecoder]]] = (per_token, pmi, synonyms)
+RANKINGS: Final[Sequence[Callable[[CachedVLM, PromptEncoder], RankingDecoder]]] = (per_token, pmi, synonyms)

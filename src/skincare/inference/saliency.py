@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import torch
 
 from skincare.inference.saliency_maps import METHODS, Map, Saliency
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import IGNORED, Grid, PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 
 
 def explain(
-    network: CachedQwen2VL, encoder: PromptEncoder, grids: Sequence[Grid], features: Sequence[torch.Tensor],
+    network: CachedVLM, encoder: PromptEncoder, grids: Sequence[Grid], features: Sequence[torch.Tensor],
     truths: Sequence[str], rivals: Sequence[str], hints: Sequence[str] = (),
 ) -> list[Saliency]:  # fmt: skip
     """Return the saliency of each image for its true label (positive) and for its rival (negative)."""
@@ -51,7 +51,7 @@ def _first_difference(encoder: PromptEncoder, truth: str, rival: str) -> tuple[i
     return next((i, true, other) for i, (true, other) in enumerate(pairs) if true != other)
 
 
-def _contrast(network: CachedQwen2VL, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def _contrast(network: CachedVLM, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Return (B, T) differences of two tokens' logits from (B, T, width) hidden states and (B, 2) tokens."""
     weights = network.model.lm_head.weight[tokens].float()
     return (hidden.float() * (weights[:, :1] - weights[:, 1:])).sum(dim=-1)

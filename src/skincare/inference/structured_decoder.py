@@ -12,9 +12,9 @@ from skincare.errors import StageError
 from skincare.inference.decoder_output import DecoderOutput
 from skincare.inference.field_confidence import field_log_probabilities, token_ends
 from skincare.labels import Labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.json_constraint import JsonConstraint
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.product.schema import FIELDS, json_schema
 
 # Tokens of an answer with its end token. product_facts.py shortens texts to 200 characters and lists to ten
@@ -26,7 +26,7 @@ class StructuredDecoder:
     """Greedy decoding of a product as JSON, with a `constraint` or without."""
 
     def __init__(
-        self, network: CachedQwen2VL, encoder: PromptEncoder, constraint: JsonConstraint | None = None
+        self, network: CachedVLM, encoder: PromptEncoder, constraint: JsonConstraint | None = None
     ) -> None:  # fmt: skip
         self.name = "constrained" if constraint else "generate"
         self.network = network
@@ -57,7 +57,7 @@ class StructuredDecoder:
         return DecoderOutput(text, len(tokens), is_finished, field_log_probabilities=rounded)
 
 
-def product_constraint(network: CachedQwen2VL, encoder: PromptEncoder) -> JsonConstraint:
+def product_constraint(network: CachedVLM, encoder: PromptEncoder) -> JsonConstraint:
     """Return the constraint to the schema of products, with the labels as categories."""
     n_logits = network.model.config.text_config.vocab_size
     return JsonConstraint(product_schema(encoder.labels), encoder.tokenizer, n_logits, encoder.end_token_id)

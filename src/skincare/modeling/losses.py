@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import HeadUse
 
 
 def example_losses(
-    network: CachedQwen2VL, encoder: PromptEncoder, head_use: HeadUse, grids: Sequence[Grid],
+    network: CachedVLM, encoder: PromptEncoder, head_use: HeadUse, grids: Sequence[Grid],
     features: Sequence[torch.Tensor], categories: Sequence[str], hints: Sequence[str] = (),
     answers: Sequence[str] = (),
 ) -> torch.Tensor:  # fmt: skip

@@ -26,10 +26,10 @@ from skincare.dataset.image_files import FolderImages, ImageFiles
 from skincare.errors import StageError
 from skincare.files import replacing
 from skincare.modeling import vision_tower
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.families.registry import family_of
 from skincare.modeling.out_of_memory import Passes
 from skincare.modeling.prompt_encoder import Grid, Patches, PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.staging import to_device
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class VisionFeatures:
     """
 
     def __init__(
-        self, network: CachedQwen2VL, encoder: PromptEncoder, files: ImageFiles | Path,
+        self, network: CachedVLM, encoder: PromptEncoder, files: ImageFiles | Path,
         cache_folder: Path | None = None, max_bytes: int = MEMORY_BUDGET_BYTES,
     ) -> None:  # fmt: skip
         self._network = network
@@ -211,7 +211,7 @@ class FeatureMemory:
             self.n_bytes -= self._features.pop(image)[1].nbytes
 
 
-def features_key(network: CachedQwen2VL, encoder: PromptEncoder) -> str:
+def features_key(network: CachedVLM, encoder: PromptEncoder) -> str:
     """Return 16 hex digits over all that features depend on except the image: family, weights, dtype, processor."""
     visual = network.model.model.visual
     processor = encoder.processor.image_processor

@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from skincare.errors import StageError
 from skincare.modeling import vision_tower
-from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.cached_vlm import CachedVLM
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class World:
         """Return whether this process writes files."""
         return self.rank == 0
 
-    def shard(self, network: CachedQwen2VL, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+    def shard(self, network: CachedVLM, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
         """Shard the weights over the processes; return the parameters that replace `parameters`."""
         del network
         return parameters
 
     @contextmanager
-    def gathered(self, network: CachedQwen2VL) -> Iterator[None]:
+    def gathered(self, network: CachedVLM) -> Iterator[None]:
         """Hold the whole model within the block, so that processes may make different numbers of passes."""
         del network
         yield
@@ -108,7 +108,7 @@ class ShardedWorld(World):
 
     is_sharded: ClassVar[bool] = True
 
-    def shard(self, network: CachedQwen2VL, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+    def shard(self, network: CachedVLM, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
         """Shard in units that are gathered one after the other; the remaining weights are gathered for a whole pass.
 
         Weights of bf16 checkpoints are rounded before they are gathered; otherwise autocast would keep a copy of each.
@@ -141,7 +141,7 @@ class ShardedWorld(World):
         return {name: found[name] for name in parameters}
 
     @contextmanager
-    def gathered(self, network: CachedQwen2VL) -> Iterator[None]:
+    def gathered(self, network: CachedVLM) -> Iterator[None]:
         """Gather all units for the block; they take the memory that gradients take in a step."""
         for module in _units(network):
             module.set_reshard_after_forward(False, recurse=False)
@@ -198,5 +198,5 @@ def copy_full_tensor(values: torch.Tensor, target: torch.Tensor) -> None:
     target.copy_(values)
 
 
-def _units(network: CachedQwen2VL) -> list[FSDPModule]:
+def _units(network: CachedVLM) -> list[FSDPModule]:
     return [module for module in network.modules() if isinstance(module, FSDPModule)]

@@ -13,7 +13,7 @@ import torch
 from skincare.evaluation import metrics
 from skincare.inference.classifier import Classifier
 from skincare.inference.predictions import Prediction
-from skincare.modeling.qwen2vl import CachedQwen2VL
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.training.loop import Trainer
 from skincare.training.model_export import ExportStatistics
 
@@ -37,7 +37,7 @@ def evaluate_export(
         # A new object: cached vision features and the cached prompt prefix are those of the unrounded weights.
         model = exported.network.model.to(export.checkpoint_dtype)
         model.config.dtype = export.checkpoint_dtype
-        network = CachedQwen2VL(model, n_uncached_blocks=1)
+        network = CachedVLM(model, n_uncached_blocks=1)
         network.head = exported.network.head
         rounded = Classifier(network, exported.encoder, exported.features.files)
         rows["rounded"] = _evaluate_on_val(trainer, rounded, in_training)

@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch
 
 from skincare.modeling import vision_tower
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import count, freeze, trainable_modules
 from skincare.modeling.prompt_encoder import Grid
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.modeling.settings import Trainable
 from skincare.training import adapters
 from skincare.training.activation_memory import activation_bytes, checkpointed_bytes_per_image, meta_model
@@ -91,7 +91,7 @@ def plan(
         adapters.add_lora(model, adapter, seed=0)
     parameters = freeze(model, trainable) | adapters.enable_lora_training(model)
     n_trainable = count(parameters.values())
-    n_cached = n_prefix if n_shards == 1 and CachedQwen2VL(model).caches_prompt_prefix else 0
+    n_cached = n_prefix if n_shards == 1 and CachedVLM(model).caches_prompt_prefix else 0
     one, two = (activation_bytes(model, n_tokens, n_cached, grid, n) for n in (1, 2))
     logits = _LOGIT_BYTES * n_answer * model.config.text_config.vocab_size
     per_image = two - one + logits

@@ -12,9 +12,9 @@ from skincare.errors import StageError
 from skincare.inference.classifier import Classifier
 from skincare.labels import check_same_labels
 from skincare.modeling import freezing
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import default_device, load_config, load_model, load_processor
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.modeling.qwen2vl import CachedQwen2VL
 from skincare.paths import Layout
 from skincare.runlog import to_plain
 from skincare.training import adapters, answer_lengths, memory_plan, model_export, optimizers, planning, run_identity
@@ -106,12 +106,12 @@ def _plan(spec: RunSpec, encoder: PromptEncoder, world: World) -> MemoryPlan:
 
 def _trainable_network(
     model: Any, recipe: Recipe, seed: int, n_labels: int
-) -> tuple[CachedQwen2VL, dict[str, torch.nn.Parameter]]:
+) -> tuple[CachedVLM, dict[str, torch.nn.Parameter]]:
     """Add the recipe's LoRA matrices and head, freeze the rest; return also the trainable parameters by name."""
     if recipe.adapter:
         adapters.add_lora(model, recipe.adapter, seed)
     parameters = freezing.freeze(model, recipe.trainable) | adapters.enable_lora_training(model)
-    network = CachedQwen2VL(model)
+    network = CachedVLM(model)
     if recipe.head != "none":
         parameters |= network.add_head(n_labels)
     if not parameters:

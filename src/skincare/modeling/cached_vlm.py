@@ -38,7 +38,7 @@ class Generated:
     log_probabilities: tuple[float, ...] = ()
 
 
-class CachedQwen2VL(nn.Module):
+class CachedVLM(nn.Module):
     """A model of any supported family, such as Qwen2-VL, with the passes that training and inference use.
 
     The number of frozen vision blocks is read from `requires_grad` here: freeze first. `n_uncached_blocks` at the end

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from skincare.modeling.cached_vlm import CachedVLM, _is_checkpointing
 from skincare.modeling.freezing import freeze
-from skincare.modeling.qwen2vl import CachedQwen2VL, _is_checkpointing
 from skincare.modeling.settings import Trainable
 from skincare.training import gradient_checkpointing
 from tests.helpers import mixed_pixels
@@ -35,7 +35,7 @@ def gradients(model):
 )
 def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, trainable):
     parameters = freeze(tiny_model, trainable)
-    network = CachedQwen2VL(tiny_model)
+    network = CachedVLM(tiny_model)
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
 
@@ -62,7 +62,7 @@ def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, train
 def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_encoder, trainable, padding_side):
     """In the first pass, and in one after a step, when what the frozen layers make of it is at hand."""
     parameters = freeze(tiny_model, trainable)
-    network = CachedQwen2VL(tiny_model)
+    network = CachedVLM(tiny_model)
     assert network.caches_prompt_prefix
     pixels = mixed_pixels(tiny_encoder)
     grids, states = [one.grid for one in pixels], network.vision_features(pixels)
@@ -84,7 +84,7 @@ def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_e
 
 
 def test_an_opening_is_not_read_once_where_that_would_be_wrong(tiny_model):
-    network = CachedQwen2VL(tiny_model)
+    network = CachedVLM(tiny_model)
     freeze(tiny_model, Trainable(everything=True))
     assert not network.caches_prompt_prefix, "words learn"
     freeze(tiny_model, Trainable())
@@ -113,7 +113,7 @@ def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):
         eos_token_id=[tiny_encoder.end_token_id, tiny_encoder.pad_token_id],
         pad_token_id=tiny_encoder.pad_token_id,
     )[:, batch.input_ids.shape[1] :]
-    network = CachedQwen2VL(tiny_model.requires_grad_(False))
+    network = CachedVLM(tiny_model.requires_grad_(False))
     found = network.generate(tiny_encoder, batch, network.vision_features(pixels), 30)
     for row, answer in zip(expected.tolist(), found, strict=True):
         assert tuple(row[: len(answer.tokens)]) == answer.tokens
@@ -123,7 +123,7 @@ def test_answers_equal_those_of_generate(tiny_model, tiny_encoder):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_the_batch_size_does_not_change_answers(tiny_model, tiny_encoder, batch_size):
-    network = CachedQwen2VL(tiny_model.requires_grad_(False))
+    network = CachedVLM(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
 
     def answers(size):
@@ -138,7 +138,7 @@ def test_the_batch_size_does_not_change_answers(tiny_model, tiny_encoder, batch_
 
 
 def test_an_unfinished_answer_says_so(tiny_model, tiny_encoder):
-    network = CachedQwen2VL(tiny_model.requires_grad_(False))
+    network = CachedVLM(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], padding_side="left")
     for answer in network.generate(tiny_encoder, batch, network.vision_features(pixels), 2):
@@ -147,7 +147,7 @@ def test_an_unfinished_answer_says_so(tiny_model, tiny_encoder):
 
 
 def test_images_that_do_not_fit_the_prompts_are_refused(tiny_model, tiny_encoder):
-    network = CachedQwen2VL(tiny_model)
+    network = CachedVLM(tiny_model)
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], ANSWERS)
     with pytest.raises(ValueError, match="features of 0 images"):
