@@ -158,8 +158,10 @@ def _train_and_test(
     run_folders.publish(layout, folders)
     tracker.finish({**results, "test_accuracy": scores.accuracy})
     world.barrier()
+    anls = trainer.progress.best_document_anls
+    selected = "" if anls is None else f" by the document ANLS* on val ({anls:.3f})"
     return Summary(
-        headline=f"best epoch {trainer.progress.best_epoch} of {trainer.progress.epoch}, "
+        headline=f"best epoch {trainer.progress.best_epoch} of {trainer.progress.epoch}{selected}, "
         f"{metrics.headline(scores)} on test",
         counts={f"{split} images": len(getattr(spec.data, split)) for split in ("train", "val", "test")},
         results=results,

@@ -9,7 +9,8 @@ import torch
 from skincare.errors import StageError
 from skincare.evaluation import metrics
 from skincare.paths import Layout
-from skincare.training import loop
+from skincare.tables import ProductHistoryRow
+from skincare.training import epoch_results, loop, run_outputs
 from skincare.training.loop import Trainer
 from skincare.training.step_records import StepRecord
 from tests.dataset_helpers import write_dataset_files
@@ -96,10 +97,11 @@ def test_steps_run_in_training_mode_and_evaluation_in_evaluation_mode(trainer, m
 
 
 def finish_epochs(trainer, monkeypatch, results):
-    """Finish an epoch per (accuracy, loss); return which were the best, and the kinds of checkpoints in order."""
+    """Finish an epoch per (accuracy, loss[, document ANLS*]); return which were best, and the checkpoints' kinds."""
     real_scores, saved, are_best = metrics.score, [], []
     monkeypatch.setattr(Trainer, "_save", lambda self, kind: saved.append(kind))
-    for accuracy, loss in results:
+    for accuracy, loss, *anls in results:
+        monkeypatch.setattr(epoch_results, "document_anls", lambda *_, anls=anls: anls[0] if anls else None)
         monkeypatch.setattr(trainer.classifier, "total_loss", lambda *_, loss=loss: loss * len(trainer.val))
         monkeypatch.setattr(
             metrics, "score", lambda *given, a=accuracy: dataclasses.replace(real_scores(*given), accuracy=a)
@@ -116,6 +118,16 @@ def test_the_best_epoch_has_the_highest_accuracy_then_the_lowest_loss(trainer, m
     assert (trainer.progress.best_epoch, trainer.progress.best_accuracy, trainer.progress.best_loss) == (5, 0.6, 2.0)
     # The best one first: a run that is interrupted in between must not lack the best epoch of its last state.
     assert saved[:3] == ["best", "last", "last"]
+
+
+def test_the_best_epoch_of_structured_answers_has_the_highest_document_anls(trainer, monkeypatch):
+    results = [(0.9, 1.0, 0.3), (0.5, 1.0, 0.4), (0.95, 0.1, 0.35), (0.5, 0.9, 0.4)]
+    assert finish_epochs(trainer, monkeypatch, results)[0] == [True, True, False, True]
+    progress = trainer.progress
+    assert (progress.best_epoch, progress.best_accuracy, progress.best_document_anls) == (3, 0.5, 0.4)
+    assert [row["val_document_anls"] for row in progress.history] == [0.3, 0.4, 0.35, 0.4]
+    text = run_outputs.describe_epoch(ProductHistoryRow(**progress.history[-1]))
+    assert text == "val document ANLS* 0.400, loss 0.900, category accuracy 50.0 %"
 
 
 def test_early_stopping_counts_the_epochs_since_the_best(trainer):

@@ -10,6 +10,7 @@ import predict
 import product_facts
 import score_products
 import zero_shot
+from skincare import tables
 from skincare.dataset import chat
 from skincare.dataset.image_files import FolderImages
 from skincare.errors import StageError
@@ -44,8 +45,9 @@ def layout(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_structured_answers_go_through_the_stages(layout):
-    finetune.run(config(layout, max_epochs=1), layout)
+    trained = finetune.run(config(layout, max_epochs=1), layout)
     log = layout.finetune_log("r")
+    _check_criterion(layout, trained)
     found = predictions.read_jsonl(log / "test_predictions.jsonl", skincare_labels())
     assert {one.target for one in found} == {"product"}
     assert not (log / "test_ranked.jsonl").exists(), "there is no ranking of labels"
@@ -66,6 +68,18 @@ def test_structured_answers_go_through_the_stages(layout):
     zero_shot.run(zero_shot.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36), layout)
     summary = score_products.run(score_products.Config(root=layout.root, run="r"), layout)
     assert summary.results["systems"] == ["majority", "zero_shot", "finetuned"]
+
+
+def _check_criterion(layout, trained):
+    """Assert that the epoch of the highest document ANLS* is selected, and that every record names it."""
+    rows = tables.PRODUCT_HISTORY.read(layout.finetune_log("r") / "history.csv")
+    best = max(rows, key=lambda row: (row.val_document_anls, -row.val_loss))
+    found = trained.results
+    assert (found["criterion"], found["best_epoch"]) == ("val_document_anls", best.epoch)
+    assert found["best_document_anls"] == best.val_document_anls
+    assert found["export"]["val"]["in training"]["document_anls"] == best.val_document_anls
+    assert found["export"]["val"]["exported"]["document_anls"] == pytest.approx(best.val_document_anls, abs=0.2)
+    assert "by the document ANLS* on val" in trained.headline
 
 
 @pytest.mark.slow

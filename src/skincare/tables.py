@@ -148,6 +148,16 @@ class HistoryRow:
 
 
 @dataclass(frozen=True)
+class ProductHistoryRow(HistoryRow):
+    """One epoch of a run on structured answers; accuracy and the like are of their category.
+
+    val_document_anls: mean ANLS* of the whole answers, which selects the epoch.
+    """
+
+    val_document_anls: float
+
+
+@dataclass(frozen=True)
 class ComparisonRow:
     """One recipe trained with one seed; the interval of the test accuracy is over products."""
 
@@ -297,4 +307,5 @@ CLEAN: Final = Table(CleanRow, "Make it with `python src/clean.py`.", ("image_id
 REJECTED: Final = Table(RejectedRow, "Make it with `python src/clean.py`.", ("image_id",))
 SPLITS: Final = Table(SplitRow, "Make it with `python src/build_dataset.py`.", ("product_id",))
 HISTORY: Final = Table(HistoryRow, "Make it with `python src/finetune.py`.", ("epoch",))
+PRODUCT_HISTORY: Final = Table(ProductHistoryRow, HISTORY.remedy, HISTORY.sort_by)
 COMPARISON: Final = Table(ComparisonRow, "Make it with `python src/compare_recipes.py`.", ("recipe", "seed"))

@@ -5,7 +5,7 @@ correct, over the images whose truth is known and whose answer has a value.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +37,7 @@ def calibrate(answers: Sequence[ScoredProduct]) -> list[FieldCalibration]:
     return [_calibrate_field(name, answers) for name in FIELDS]
 
 
-def confidences(log_probabilities: dict[str, float]) -> dict[str, float]:
+def confidences(log_probabilities: Mapping[str, float]) -> dict[str, float]:
     """Return field -> probability from mean log-probabilities."""
     return {name: math.exp(value) for name, value in log_probabilities.items()}
 

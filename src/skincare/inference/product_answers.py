@@ -5,15 +5,19 @@
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.evaluation.field_calibration import confidences
+from skincare.evaluation.product_metrics import ScoredProduct
 from skincare.inference.field_confidence import checked
+from skincare.inference.predictions import Prediction
 from skincare.product.json_answers import ParsedProduct, parse_product
+from skincare.product.schema import canonical_product
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,25 @@ class ProductAnswer:
 
     parsed: ParsedProduct
     confidences: Mapping[str, float] = field(default_factory=dict)
+
+
+def scored_predictions(examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[ScoredProduct]:
+    """Return the structured answers about examples, scored against the answers of the dataset.
+
+    Raises StageError where an example has no prediction.
+    """
+    found = {one.image_id: one for one in predictions}
+    if absent := [one.image_id for one in examples if one.image_id not in found]:
+        raise StageError(f"no prediction of {len(absent)} of {len(examples)} images, such as {absent[0]}")
+    return [_scored(one, found[one.image_id]) for one in examples]
+
+
+def _scored(example: Example, prediction: Prediction) -> ScoredProduct:
+    parsed = parse_product(prediction.text)
+    return ScoredProduct(
+        example.image_id, example.product_id, canonical_product(example.product), parsed.product, parsed.status,
+        confidences=confidences(prediction.field_log_probabilities),
+    )  # fmt: skip
 
 
 def read_answers(path: Path, image_ids: Collection[str]) -> dict[str, ProductAnswer]:

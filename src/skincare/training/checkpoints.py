@@ -34,6 +34,8 @@ class Progress:
     best_epoch: int = 0
     best_accuracy: float = -1.0
     best_loss: float = float("inf")
+    # Of structured answers only, where it selects the best epoch in place of the accuracy.
+    best_document_anls: float | None = None
     # Halved when memory runs out; a resumed run keeps the value, since it decides the order of additions.
     micro_batch_size: int = 0
     # Sums over the steps of the current epoch, for its row of the history.
@@ -43,6 +45,11 @@ class Progress:
     # Run id at Weights & Biases, so that a resumed run continues the same run there.
     tracking_id: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def best_criterion(self) -> float:
+        """Return what selected the best epoch; below any score before the first evaluation."""
+        return self.best_accuracy if self.best_document_anls is None else self.best_document_anls
 
 
 def save_state(

@@ -4,15 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from skincare.dataset.chat import Example
 from skincare.evaluation import metrics
 from skincare.evaluation.metrics import Scores
+from skincare.evaluation.product_metrics import document_score
 from skincare.inference.classifier import Classifier
 from skincare.inference.decoders import Decoder
 from skincare.inference.predictions import Prediction
+from skincare.inference.product_answers import scored_predictions
+from skincare.labels import Labels
 from skincare.modeling.settings import HeadUse
-from skincare.tables import HistoryRow
+from skincare.prompts import target_of
+from skincare.tables import HistoryRow, ProductHistoryRow
 from skincare.training.checkpoints import Progress
 from skincare.training.distributed import World
 from skincare.training.step_records import NonFiniteError, loss_rows, name_images, write_report
@@ -20,11 +25,20 @@ from skincare.training.step_records import NonFiniteError, loss_rows, name_image
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss, scores and predictions on val."""
+    """Mean loss, scores and predictions on val.
+
+    document_anls: mean ANLS* of whole structured answers; None where the answers are categories.
+    """
 
     loss: float
     scores: Scores
     predictions: list[Prediction]
+    document_anls: float | None = None
+
+    @property
+    def criterion(self) -> float:
+        """Return what selects the best epoch: the accuracy of categories, the ANLS* of structured answers."""
+        return self.scores.accuracy if self.document_anls is None else self.document_anls
 
 
 @dataclass(frozen=True)
@@ -59,13 +73,23 @@ def evaluate(
             f"The loss on val is not finite{name_images(rows)}. Its images are in {report}; the last checkpoint is "
             "kept. Use a lower learning rate, or remove the images."
         )
-    return Evaluation(loss, metrics.score(predictions, classifier.labels), predictions)
+    scores = metrics.score(predictions, classifier.labels)
+    return Evaluation(loss, scores, predictions, document_anls(examples, predictions, classifier.labels))
+
+
+def document_anls(
+    examples: Sequence[Example], predictions: Sequence[Prediction], labels: Labels
+) -> float | None:  # fmt: skip
+    """Return the mean ANLS* of whole structured answers; None where the answers are categories."""
+    if target_of(labels) == "category":
+        return None
+    return fmean(document_score(one) for one in scored_predictions(examples, predictions))
 
 
 def history_row(progress: Progress, evaluation: Evaluation, learning_rate: float) -> HistoryRow:
     """Return the row of the epoch that the progress has just completed."""
     n_steps, scores = progress.step_in_epoch, evaluation.scores
-    return HistoryRow(
+    row = HistoryRow(
         epoch=progress.epoch,
         step=progress.step,
         learning_rate=learning_rate,
@@ -80,3 +104,6 @@ def history_row(progress: Progress, evaluation: Evaluation, learning_rate: float
         val_coverage=scores.coverage,
         seconds=round(progress.epoch_seconds, 2),
     )
+    if evaluation.document_anls is None:
+        return row
+    return ProductHistoryRow(**vars(row), val_document_anls=evaluation.document_anls)

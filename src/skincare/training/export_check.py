@@ -14,6 +14,7 @@ from skincare.evaluation import metrics
 from skincare.inference.classifier import Classifier
 from skincare.inference.predictions import Prediction
 from skincare.modeling.cached_vlm import CachedVLM
+from skincare.training.epoch_results import document_anls
 from skincare.training.loop import Trainer
 from skincare.training.model_export import ExportStatistics
 
@@ -30,7 +31,12 @@ def evaluate_export(
     """
     progress = trainer.progress
     rows: dict[str, dict[str, Any]] = {
-        "in training": {"loss": progress.best_loss, "accuracy": progress.best_accuracy, "n_other_answers": 0},
+        "in training": {
+            "loss": progress.best_loss,
+            "accuracy": progress.best_accuracy,
+            "n_other_answers": 0,
+            **_document(progress.best_document_anls),
+        },
         "exported": _evaluate_on_val(trainer, exported, in_training),
     }
     if export.is_fp32 and export.checkpoint_dtype != torch.float32:
@@ -61,4 +67,9 @@ def _evaluate_on_val(trainer: Trainer, classifier: Classifier, in_training: Sequ
     accuracy = metrics.score(predicted, trainer.spec.data.labels).accuracy
     before = {one.image_id: one.text for one in in_training}
     other = sum(one.text != before[one.image_id] for one in predicted) if before else None
-    return {"loss": loss, "accuracy": accuracy, "n_other_answers": other}
+    document = document_anls(trainer.val, predicted, trainer.spec.data.labels)
+    return {"loss": loss, "accuracy": accuracy, "n_other_answers": other, **_document(document)}
+
+
+def _document(anls: float | None) -> dict[str, float]:
+    return {} if anls is None else {"document_anls": anls}

@@ -277,9 +277,10 @@ class Trainer:
         progress, loss, scores = self.progress, evaluation.loss, evaluation.scores
         progress.epoch += n_completed
         row = history_row(progress, evaluation, self.learning_rate(max(progress.step - 1, 0)))
-        is_best = (scores.accuracy, -loss) > (progress.best_accuracy, -progress.best_loss)
+        is_best = (evaluation.criterion, -loss) > (progress.best_criterion, -progress.best_loss)
         if is_best:
             progress.best_epoch, progress.best_accuracy, progress.best_loss = progress.epoch, scores.accuracy, loss
+            progress.best_document_anls = evaluation.document_anls
         progress.history.append(asdict(row))
         progress.step_in_epoch, progress.loss_sum, progress.grad_norm_sum, progress.epoch_seconds = 0, 0.0, 0.0, 0.0
         if is_best:

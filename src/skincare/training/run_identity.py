@@ -15,7 +15,7 @@ from skincare.dataset.chat import Example
 from skincare.dataset.image_files import ImageFiles
 from skincare.modeling.loading import checkpoint_hashes
 from skincare.modeling.prompt_encoder import PromptEncoder
-from skincare.prompts import with_hint
+from skincare.prompts import target_of, with_hint
 from skincare.runlog import to_plain
 from skincare.training.run_spec import RunSpec
 
@@ -42,6 +42,8 @@ def compute(spec: RunSpec, encoder: PromptEncoder) -> dict[str, Any]:
         "labels": {name: encoder.answer_tokens(name) for name in encoder.labels.names},
         "labels_file": encoder.labels.digest,
     }
+    if target_of(encoder.labels) == "product":
+        identity["criterion"] = "val_document_anls"
     as_saved: dict[str, Any] = json.loads(json.dumps(identity))
     return as_saved
 

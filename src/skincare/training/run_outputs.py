@@ -13,7 +13,7 @@ from skincare.inference.manifest import write_manifest
 from skincare.inference.predictions import Prediction
 from skincare.paths import Layout
 from skincare.prompts import target_of
-from skincare.tables import HistoryRow
+from skincare.tables import HistoryRow, ProductHistoryRow
 from skincare.training import export_check, training_plots
 from skincare.training.epoch_results import EpochResult
 from skincare.training.loop import Trainer
@@ -24,6 +24,16 @@ logger = logging.getLogger(__name__)
 
 # Accepted error rates for which confidence.json lists a threshold.
 _TARGET_RISKS: Final = (0.05, 0.1, 0.2, 0.3)
+
+
+def describe_epoch(row: HistoryRow) -> str:
+    """Return loss and metrics of an epoch on val, the one that selects the epoch first."""
+    if isinstance(row, ProductHistoryRow):
+        return (
+            f"val document ANLS* {row.val_document_anls:.3f}, loss {row.val_loss:.3f}, category accuracy "
+            f"{100 * row.val_accuracy:.1f} %"
+        )
+    return f"val loss {row.val_loss:.3f}, accuracy {100 * row.val_accuracy:.1f} %"
 
 
 class RunOutputs:
@@ -37,18 +47,17 @@ class RunOutputs:
 
     def record_epoch(self, trainer: Trainer, result: EpochResult) -> None:
         """Write history, curves and confusion matrix; for the best epoch also its predictions."""
-        history = [HistoryRow(**row) for row in trainer.progress.history]
-        tables.HISTORY.write(self.log / "history.csv", history)
+        is_product = target_of(trainer.spec.data.labels) == "product"
+        table: tables.Table[Any] = tables.PRODUCT_HISTORY if is_product else tables.HISTORY
+        history: list[HistoryRow] = [table.row_type(**row) for row in trainer.progress.history]
+        table.write(self.log / "history.csv", history)
         training_plots.draw_training_curves(history, trainer.progress.best_epoch, self.plots)
         epoch = result.row.epoch
         matrix = self.plots / f"cm_epoch_{epoch}.png"
         confusion_plot.draw_confusion_matrix(result.scores, f"Validation, epoch {epoch}", matrix)
         if result.is_best:
             predictions.write_jsonl(self.log / "val_predictions.jsonl", result.predictions)
-        logger.info(
-            "epoch %d: val loss %.3f, accuracy %.1f %%%s",
-            epoch, result.row.val_loss, 100 * result.row.val_accuracy, " (best)" if result.is_best else "",
-        )  # fmt: skip
+        logger.info("epoch %d: %s%s", epoch, describe_epoch(result.row), " (best)" if result.is_best else "")
 
     def evaluate(self, trainer: Trainer, export: ExportStatistics) -> tuple[dict[str, Any], Scores]:
         """Evaluate the exported model on test, once; compare it with zero-shot and the baselines where they exist.

@@ -9,13 +9,18 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from skincare import plot_style
 from skincare.plot_style import BLUE, GREY, ORANGE
-from skincare.tables import HistoryRow
+from skincare.tables import HistoryRow, ProductHistoryRow
 
 _CURVES: Final = {
     "val_accuracy": "Validation accuracy",
     "val_precision": "Validation precision, weighted by category size",
     "val_recall": "Validation recall, weighted by category size (equals accuracy)",
     "val_f1": "Validation F1, weighted by category size",
+}
+
+_PRODUCT_CURVES: Final = {
+    "val_document_anls": "Validation ANLS* of whole answers, which selects the epoch",
+    **{name: f"{title}: the category alone" for name, title in _CURVES.items()},
 }
 
 
@@ -38,7 +43,8 @@ def draw_training_curves(history: Sequence[HistoryRow], best_epoch: int, folder:
     )
     _finish_curve(axes, "nats per token, mean over images", best_epoch)
     plot_style.save(figure, folder / "val_loss.png")
-    for name, title in _CURVES.items():
+    curves = _CURVES if not isinstance(history[0], ProductHistoryRow) else _PRODUCT_CURVES
+    for name, title in curves.items():
         values = [getattr(row, name) for row in history]
         _draw_curve(name, title, epochs, values, best_epoch, folder, is_share=True)
 

@@ -164,4 +164,11 @@ def results(trainer: Trainer, name: str, stop_reason: str) -> Mapping[str, Any]:
         "hint_kind": hints.kind_of(one.hint for one in spec.data.train),
         "recipe_settings": to_plain(spec.recipe),
         "device": str(trainer.classifier.network.device),
+        **_criterion(trainer),
     }
+
+
+def _criterion(trainer: Trainer) -> dict[str, Any]:
+    """Return what selected the epoch of structured answers; for categories it is the accuracy."""
+    best = trainer.progress.best_document_anls
+    return {} if best is None else {"criterion": "val_document_anls", "best_document_anls": best}
