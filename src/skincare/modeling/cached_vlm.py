@@ -5,7 +5,7 @@ frozen blocks (`skincare.modeling.vision_tower`), the prompt prefix is cached (`
 the language head is applied only at the positions that predict the answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +15,13 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
+from transformers import DynamicCache
 
 from skincare.errors import StageError
 from skincare.modeling import vision_tower
 from skincare.modeling.heads import ClassificationHead, load_head
 from skincare.modeling.json_constraint import JsonConstraint
+from skincare.modeling.language_layers import DeepStack, causal_mask, copy_at, run_layers, tree_mask
 from skincare.modeling.prompt_encoder import IGNORED, Batch, Grid, Patches, PromptEncoder
 from skincare.modeling.prompt_prefix import PromptPrefixCache
 from skincare.modeling.staging import to_device
@@ -134,14 +136,15 @@ class CachedVLM(nn.Module):
         return self.head(self._hidden_states(batch, features)[:, -1])
 
     def _answer_losses(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
-        is_answer = batch.labels[:, 1:] != IGNORED
+        places = batch.answer_positions
         with self.autocast():
-            logits = self.model.lm_head(hidden[:, :-1][is_answer])
-        targets = batch.labels[:, 1:][is_answer]
+            # A token is predicted at the position before it.
+            logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places - 1))
+        targets = batch.labels.flatten().index_select(0, places)
         token_losses = functional.cross_entropy(logits.float(), targets, reduction="none")
-        rows = is_answer.nonzero()[:, 0]
+        rows = places // hidden.shape[1]
         sums = torch.zeros(len(batch.grids), device=token_losses.device).index_add(0, rows, token_losses)
-        return sums / is_answer.sum(dim=1)
+        return sums / (batch.labels != IGNORED).sum(dim=1)
 
     @torch.no_grad()
     def generate(
@@ -156,15 +159,15 @@ class CachedVLM(nn.Module):
         """
         end_tokens = torch.tensor([encoder.end_token_id, encoder.pad_token_id], device=self.device)
         position = batch.position_ids[0, :, -1:] + 1
-        attention_mask = _full_attention_mask(batch)
+        attention_mask = batch.padding_mask
         is_running = torch.ones(len(batch.grids), dtype=torch.bool, device=self.device)
         steps: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
         rows = constraint.start(len(batch.grids)) if constraint else None
         with self.autocast():
-            outputs = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
+            hidden, cache = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
             while True:
-                logits = self.model.lm_head(outputs.last_hidden_state[:, -1])
+                logits = self.model.lm_head(hidden[:, -1])
                 if next_tokens is not None:
                     logits = _keep_only(logits, [next_tokens(row) for row in _generated(steps, len(logits))])
                 token = (rows.mask(logits) if rows else logits).argmax(dim=-1)
@@ -176,13 +179,12 @@ class CachedVLM(nn.Module):
                 is_running &= ~torch.isin(token, end_tokens)
                 if len(steps) == max_new_tokens or not is_running.any():
                     break
-                attention_mask = functional.pad(attention_mask, (0, 1), value=1)
-                outputs = self.model.model.language_model(
-                    inputs_embeds=self.model.get_input_embeddings()(token[:, None]),
-                    attention_mask=attention_mask,
-                    position_ids=position.expand(3, -1, -1),
-                    past_key_values=outputs.past_key_values,
-                    use_cache=True,
+                if attention_mask is not None:
+                    attention_mask = functional.pad(attention_mask, (0, 1), value=1)
+                words = self.model.get_input_embeddings()(token[:, None])
+                mask = causal_mask(self._text_model, words, cache, attention_mask)
+                hidden = self._text_model.norm(
+                    run_layers(self._text_model, words, position.expand(3, -1, -1), mask, cache)
                 )
                 position = position + 1
         found = [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
@@ -201,77 +203,70 @@ class CachedVLM(nn.Module):
         Two passes: one over the prompt, then one over all nodes of the trie, each of which attends to the prompt and
         to its ancestors.
         """
-        n_rows, n_nodes = len(batch.grids), len(trie.tokens)
-        tokens = trie.tokens.to(self.device).expand(n_rows, -1)
-        positions = batch.position_ids[0, :, -1:] + 1 + trie.depths.to(self.device)
-        sees_prompt = _full_attention_mask(batch)[:, None, :].bool().expand(-1, n_nodes, -1)
-        sees_trie = trie.attention_mask().to(self.device).expand(n_rows, -1, -1)
+        trie_tokens, depths, parents, leaves = to_device(
+            [trie.tokens, trie.depths, trie.parents, trie.leaves], self.device
+        )
+        tokens = trie_tokens.expand(len(batch.grids), -1)
+        positions = batch.position_ids[0, :, -1:] + 1 + depths
         with self.autocast():
-            outputs = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
-            of_nodes = self.model.model.language_model(
-                inputs_embeds=self.model.get_input_embeddings()(tokens),
-                attention_mask=torch.cat([sees_prompt, sees_trie], dim=2)[:, None],
-                position_ids=positions.expand(3, -1, -1),
-                past_key_values=outputs.past_key_values,
-                use_cache=True,
-            ).last_hidden_state
-            logits = self.model.lm_head(torch.cat([outputs.last_hidden_state[:, -1:], of_nodes], dim=1)).float()
+            hidden, cache = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
+            nodes = self.model.get_input_embeddings()(tokens)
+            mask = tree_mask(nodes, cache, batch.padding_mask, trie.attention_mask())
+            of_nodes = self._text_model.norm(
+                run_layers(self._text_model, nodes, positions.expand(3, -1, -1), mask, cache)
+            )
+            logits = self.model.lm_head(torch.cat([hidden[:, -1:], of_nodes], dim=1)).float()
         # Row 0 is the end of the prompt, row i + 1 is node i.
         totals = logits.logsumexp(dim=-1)
-        parents = (trie.parents + 1).to(self.device)
-        node_scores = logits[:, parents, trie.tokens.to(self.device)] - totals[:, parents]
-        ends = (trie.leaves + 1).to(self.device)
+        parents, ends = parents + 1, leaves + 1
+        node_scores = logits[:, parents, trie_tokens] - totals[:, parents]
         end_scores = logits[:, ends, trie.end_token_id] - totals[:, ends]
         return node_scores @ trie.paths.T.to(node_scores) + end_scores
 
     def hidden_states(self, batch: Batch, visual: torch.Tensor) -> torch.Tensor:
         """Return the (B, T, width) output of the language model for the given result of `visual_tokens`."""
         with self.autocast():
-            return self._language_model(batch, self._inputs(batch, visual), use_cache=False).last_hidden_state
+            return self._language_model(batch, visual, use_cache=False)[0]
 
     def _hidden_states(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the (B, T, width) output of the language model."""
         with self.autocast():
-            return self._language_model(batch, self._prompt_inputs(batch, features), use_cache=False).last_hidden_state
+            return self._language_model(batch, self._prompt_inputs(batch, features), use_cache=False)[0]
 
-    def _prompt_inputs(self, batch: Batch, features: Sequence[torch.Tensor]) -> dict[str, Any]:
-        """Return the inputs of the language model: word embeddings with those of the images inserted."""
+    def _prompt_inputs(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the embeddings of the batch's images, as `visual_tokens`."""
         if len(features) != len(batch.grids):
             raise ValueError(f"features of {len(features)} images for {len(batch.grids)} prompts")
-        images = vision_tower.visual_embeddings(self.model.model.visual, features, batch.grids, self.n_cached_blocks)
-        return self._inputs(batch, images)
+        return vision_tower.visual_embeddings(self.model.model.visual, features, batch.grids, self.n_cached_blocks)
 
-    def _inputs(self, batch: Batch, images: torch.Tensor) -> dict[str, Any]:
-        """Insert visual embeddings into the word embeddings; DeepStack levels are passed separately."""
+    def _language_model(self, batch: Batch, visual: torch.Tensor, *, use_cache: bool) -> tuple[torch.Tensor, Any]:
+        """Return the (B, T, width) output of the language model, and its keys and values.
+
+        `visual`: the embeddings of the images, which replace those of the image tokens; DeepStack levels are added to
+        the output of the first layers.
+        """
+        text, places = self._text_model, batch.image_positions
+        if len(places) != len(visual):
+            raise ValueError(f"{len(visual)} visual embeddings for {len(places)} image tokens in the prompts")
         words = self.model.get_input_embeddings()(batch.input_ids)
-        is_image = batch.input_ids == self.model.config.image_token_id
-        if int(is_image.sum()) != len(images):
-            raise ValueError(f"{len(images)} visual embeddings for {int(is_image.sum())} image tokens in the prompts")
-        inputs, *deepstack = images.to(words.dtype).split(words.shape[-1], dim=1)
-        of_deepstack = {"visual_pos_masks": is_image, "deepstack_visual_embeds": deepstack} if deepstack else {}
-        return {"inputs_embeds": words.masked_scatter(is_image[..., None], inputs), **of_deepstack}
+        inputs, *levels = visual.to(words.dtype).split(words.shape[-1], dim=1)
+        hidden = copy_at(words, places, inputs)
+        cache = self._prompt_prefixes.read(batch.prompt_prefix, len(batch.grids)) if batch.prompt_prefix else None
+        if cache is None and use_cache:
+            cache = DynamicCache()
+        mask = causal_mask(text, hidden, cache, batch.padding_mask)
+        deepstack = DeepStack(levels, places)
+        return text.norm(run_layers(text, hidden, batch.position_ids, mask, cache, deepstack=deepstack)), cache
 
-    def _language_model(self, batch: Batch, inputs: Mapping[str, Any], *, use_cache: bool) -> Any:
-        return self.model.model.language_model(
-            **inputs,
-            attention_mask=_full_attention_mask(batch),
-            position_ids=batch.position_ids,
-            past_key_values=self._prompt_prefixes.read(batch.prompt_prefix, len(batch.grids))
-            if batch.prompt_prefix
-            else None,
-            use_cache=use_cache,
-        )
+    @property
+    def _text_model(self) -> Any:
+        return self.model.model.language_model
 
 
 def _is_checkpointing(model: Any) -> bool:
     """Return whether gradient checkpointing is on; the attribute's name depends on the version of transformers."""
     is_new = hasattr(type(model), "is_activation_checkpointing")
     return model.is_activation_checkpointing if is_new else model.is_gradient_checkpointing
-
-
-def _full_attention_mask(batch: Batch) -> torch.Tensor:
-    """Return the (B, n_prefix + T) attention mask of the rows with the prompt prefix."""
-    return functional.pad(batch.attention_mask, (len(batch.prompt_prefix), 0), value=1)
 
 
 def _generated(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:

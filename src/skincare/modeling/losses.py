@@ -8,6 +8,7 @@ from torch.nn import functional
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
 from skincare.modeling.settings import HeadUse
+from skincare.modeling.staging import on_device
 
 
 def example_losses(
@@ -19,8 +20,10 @@ def example_losses(
 
     `answers`: one per image where the answers are not the categories.
     """
-    targets = torch.tensor([encoder.labels.index(category) for category in categories], device=network.device)
     without_prefix = network.caches_prompt_prefix
+    if head_use != "none":
+        indices = torch.tensor([encoder.labels.index(category) for category in categories])
+        targets = on_device(indices, network.device)
     if head_use == "alone":
         batch = encoder.batch(grids, padding_side="left", hints=hints, without_prefix=without_prefix).to(network.device)
         return functional.cross_entropy(network.head_scores(batch, features), targets, reduction="none")

@@ -13,9 +13,11 @@ from typing import Any, Final, Literal
 
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from skincare.errors import StageError
 from skincare.labels import Labels
+from skincare.modeling.staging import to_device
 from skincare.prompts import user_messages, with_hint
 
 IGNORED: Final = -100  # target of a token that is not part of the answer
@@ -45,24 +47,40 @@ class Batch:
     """B prompts, with or without answers, padded to T tokens.
 
     input_ids, attention_mask: (B, T) int64; position_ids: (3, B, T) int64 (frame, row, column of multimodal RoPE);
-    labels: (B, T) int64, IGNORED outside the answers; grids: one per image; prompt_prefix: tokens before every row
-    that are no part of the rows, because their keys and values are cached.
+    labels: (B, T) int64, IGNORED outside the answers; image_positions, answer_positions: int64, the places of all
+    image tokens and of all answer tokens in the flattened (B * T) tokens, in order; grids: one per image;
+    is_left_padded: whether a row has padding before its first token; prompt_prefix: tokens before every row that are
+    no part of the rows, because their keys and values are cached.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
     labels: torch.Tensor
+    image_positions: torch.Tensor
+    answer_positions: torch.Tensor
     grids: tuple[Grid, ...]
+    is_left_padded: bool
     prompt_prefix: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on `device`."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input_ids", "attention_mask", "position_ids", "labels")
-        }
-        return replace(self, **moved)
+        """Return the batch on `device`, copied in one piece."""
+        tensors = {name: one for name, one in vars(self).items() if isinstance(one, torch.Tensor)}
+        moved = to_device([one.flatten() for one in tensors.values()], device)
+        shaped = {
+            name: flat.view(one.shape) for (name, one), flat in zip(tensors.items(), moved, strict=True)
+        }  # fmt: skip
+        return replace(self, **shaped)  # type: ignore[arg-type]
+
+    @property
+    def padding_mask(self) -> torch.Tensor | None:
+        """Return the (B, n_prefix + T) attention mask, None where no token sees padding.
+
+        Padding after a row needs none: no token of the row attends to what follows it.
+        """
+        if not self.is_left_padded:
+            return None
+        return functional.pad(self.attention_mask, (len(self.prompt_prefix), 0), value=1)
 
 
 class PromptEncoder:
@@ -151,7 +169,13 @@ class PromptEncoder:
             position_ids[:, i, place] = positions
             if n_answer:
                 labels[i, place][-n_answer:] = torch.tensor(ids[-n_answer:])
-        return Batch(input_ids, attention_mask, position_ids, labels, tuple(grids))
+        return Batch(
+            input_ids, attention_mask, position_ids, labels,
+            image_positions=(input_ids == self.image_token_id).flatten().nonzero()[:, 0],
+            answer_positions=(labels != IGNORED).flatten().nonzero()[:, 0],
+            grids=tuple(grids),
+            is_left_padded=bool((attention_mask[:, 0] == 0).any()),
+        )  # fmt: skip
 
     @property
     def prompt_tokens(self) -> tuple[int, ...]:

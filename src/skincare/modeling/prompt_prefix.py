@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.masking_utils import create_causal_mask
+
+from skincare.modeling.language_layers import causal_mask, run_layers
+from skincare.modeling.staging import on_device
 
 # Of language layers, (1, heads, T, width) each.
 KeysValues = tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -57,7 +59,7 @@ class PromptPrefixCache:
 
     def _compute_frozen(self, tokens: Sequence[int], n_frozen: int) -> PromptPrefix:
         embeddings = self._text_model.embed_tokens
-        words = embeddings(torch.tensor([tokens], device=embeddings.weight.device))
+        words = embeddings(on_device(torch.tensor([tokens]), embeddings.weight.device))
         if not n_frozen:
             return PromptPrefix((), words)
         cache = DynamicCache()
@@ -67,15 +69,9 @@ class PromptPrefixCache:
 
     def _compute(self, hidden: torch.Tensor, layers: slice, cache: DynamicCache) -> torch.Tensor:
         """Pass (1, T, width) hidden states through some layers, which append their keys and values to the cache."""
-        text = self._text_model
         positions = torch.arange(hidden.shape[1], device=hidden.device).expand(3, 1, -1)
-        rotary = text.rotary_emb(hidden, positions)
-        mask = create_causal_mask(text.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
-        for layer in text.layers[layers]:
-            hidden = layer(
-                hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
-            )
-        return hidden
+        mask = causal_mask(self._text_model, hidden, None, None)
+        return run_layers(self._text_model, hidden, positions, mask, cache, layers)
 
 
 def _keys_values(cache: Any) -> KeysValues:

@@ -16,3 +16,8 @@ def to_device(tensors: Sequence[torch.Tensor], device: torch.device) -> list[tor
     if device.type == "cuda":
         together = together.pin_memory()
     return list(together.to(device, non_blocking=True).split([len(one) for one in tensors]))
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device; on CUDA the host does not wait for the copy."""
+    return to_device([tensor], device)[0]

@@ -21,6 +21,7 @@ from transformers.vision_utils import get_vision_position_ids
 from skincare.modeling.families.base import image_lengths
 from skincare.modeling.families.registry import family_of
 from skincare.modeling.prompt_encoder import Grid
+from skincare.modeling.staging import on_device
 
 
 def count_frozen_blocks(visual: Any) -> int:
@@ -82,7 +83,7 @@ def visual_embeddings(
     merged = visual.merger(together)
     order = family_of(visual.config).block_order(visual, grids)
     if order is not None:
-        merged = merged[order.argsort().to(merged.device)]
+        merged = merged.index_select(0, on_device(order.argsort(), merged.device))
     deepstack = [*cached, *computed]
     return torch.cat([merged, *(one.to(merged.dtype) for one in deepstack)], dim=1) if deepstack else merged
 
@@ -120,7 +121,7 @@ def _blocks(
     lengths, order = family.attention_lengths(visual, grids), family.block_order(visual, grids)
     deepstack_mergers = family.deepstack_mergers(visual)
     position_ids = get_vision_position_ids(torch.tensor(grids), visual.spatial_merge_size)
-    cos, sin = visual.rotary_pos_emb(features, _in_block_order(position_ids, visual, order).to(features.device))
+    cos, sin = visual.rotary_pos_emb(features, on_device(_in_block_order(position_ids, visual, order), features.device))
     for i, block in enumerate(visual.blocks[first:last], start=first):
         features = features + _attention(block.attn, block.norm1(features), lengths[i], cos, sin)
         features = features + block.mlp(block.norm2(features))
@@ -134,7 +135,7 @@ def _in_block_order(rows: torch.Tensor, visual: Any, order: torch.Tensor | None)
     if order is None:
         return rows
     by_merge_block = rows.unflatten(0, (len(order), visual.spatial_merge_size**2))
-    return by_merge_block[order.to(rows.device)].flatten(0, 1)
+    return by_merge_block.index_select(0, on_device(order, rows.device)).flatten(0, 1)
 
 
 def _attention(

@@ -8,6 +8,7 @@ import torch
 from skincare.dataset.chat import Example
 from skincare.inference.classifier import Classifier
 from skincare.modeling.prompt_encoder import Grid
+from skincare.modeling.staging import on_device
 from skincare.training import sampling
 from skincare.training.augmentation import augment
 from skincare.training.recipes import Recipe
@@ -32,7 +33,7 @@ class TrainingLoss:
         losses = self.classifier.losses(self.recipe.head, grids, features, categories, hints, answers)
         if self.recipe.imbalance == "focal":
             losses = sampling.focal_losses(losses)
-        return losses * torch.tensor([self.weight_of[one.image_id] for one in examples], device=losses.device)
+        return losses * on_device(torch.tensor([self.weight_of[one.image_id] for one in examples]), losses.device)
 
     def _features(self, examples: Sequence[Example], epoch: int) -> tuple[list[Grid], list[torch.Tensor]]:
         """Return grids and vision features of the images, augmented for this epoch."""

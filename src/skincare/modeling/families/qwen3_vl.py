@@ -16,6 +16,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 
 from skincare.modeling.families.base import Family, PublishedModel
 from skincare.modeling.prompt_encoder import Grid
+from skincare.modeling.staging import on_device
 
 
 class Qwen3VL(Family):
@@ -60,7 +61,7 @@ class Qwen3VL(Family):
             spatial_merge_size=visual.spatial_merge_size,
         )
         device = visual.pos_embed.weight.device
-        return (visual.pos_embed(places.to(device)) * weights.to(device)[:, :, None]).sum(1)
+        return (visual.pos_embed(on_device(places, device)) * on_device(weights, device)[:, :, None]).sum(1)
 
     def position_modules(self, visual: Any) -> list[nn.Module]:
         """Return the embedding of the learned positions."""

@@ -1,0 +1,95 @@
+"""A pass over language layers: embeddings in, hidden states out, with the mask of the fastest attention kernel.
+
+The loop is that of transformers, without what makes the host wait for a GPU: it inserts DeepStack embeddings at given
+positions instead of under a mask of bools, and reads no value of an attention mask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
+from transformers.masking_utils import create_causal_mask
+
+from skincare.modeling.staging import on_device
+
+
+@dataclass(frozen=True)
+class DeepStack:
+    """Visual embeddings that are added to the output of the first language layers.
+
+    levels: (n_visual_tokens, width) each, one per layer; positions: (n_visual_tokens,) int64, in the flattened tokens.
+    """
+
+    levels: Sequence[torch.Tensor] = ()
+    positions: torch.Tensor | None = None
+
+
+def run_layers(
+    text_model: Any, hidden: torch.Tensor, position_ids: torch.Tensor, mask: Any, cache: Any = None,
+    layers: slice = slice(None), deepstack: DeepStack = DeepStack(),
+) -> torch.Tensor:  # fmt: skip
+    """Return the (B, T, width) output of language layers, which append their keys and values to the cache.
+
+    hidden: (B, T, width); position_ids: (3, B, T) int64; mask: what `causal_mask` returns, or a (B, 1, T, n_keys) bool
+    tensor. The first layer adds the first level of `deepstack`, so `layers` must then start at the first.
+    """
+    rotary = text_model.rotary_emb(hidden, position_ids)
+    for i, layer in enumerate(text_model.layers[layers]):
+        hidden = layer(
+            hidden,
+            attention_mask=mask,
+            position_embeddings=rotary,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        if i < len(deepstack.levels):
+            assert deepstack.positions is not None
+            hidden = add_at(hidden, deepstack.positions, deepstack.levels[i])
+    return hidden
+
+
+def causal_mask(text_model: Any, hidden: torch.Tensor, cache: Any, padding_mask: torch.Tensor | None) -> Any:
+    """Return the mask with which (B, T, width) inputs attend to the cache and to the tokens before them.
+
+    `padding_mask` is (B, n_cached + T), None if no token is hidden: then no mask is built where attention kernels have
+    a causal mode of their own. After cached keys that is the lower right one, which torch has on CUDA only.
+    """
+    n_cached, n_tokens = cache.get_seq_length() if cache is not None else 0, hidden.shape[1]
+    is_sdpa = text_model.config._attn_implementation == "sdpa"
+    if padding_mask is None and is_sdpa and n_cached and n_tokens > 1 and has_lower_right_kernel(hidden.device):
+        return causal_lower_right(n_tokens, n_cached + n_tokens)
+    return create_causal_mask(
+        text_model.config, inputs_embeds=hidden, attention_mask=padding_mask, past_key_values=cache
+    )
+
+
+def tree_mask(
+    hidden: torch.Tensor, cache: Any, padding_mask: torch.Tensor | None, ancestors: torch.Tensor
+) -> torch.Tensor:  # fmt: skip
+    """Return the (B or 1, 1, T, n_cached + T) bool mask of T tree nodes that attend to the cache and to ancestors.
+
+    `padding_mask` is (B, n_cached), None if no cached token is hidden; `ancestors` is (T, T) bool on the CPU.
+    """
+    tree = on_device(ancestors, hidden.device)[None, None]
+    if padding_mask is None:
+        return functional.pad(tree, (cache.get_seq_length(), 0), value=True)
+    cached = padding_mask[:, None, None].bool().expand(-1, -1, len(ancestors), -1)
+    return torch.cat([cached, tree.expand(len(padding_mask), -1, -1, -1)], dim=3)
+
+
+def has_lower_right_kernel(device: torch.device) -> bool:
+    """Return whether attention kernels of a device have a causal mode for fewer queries than keys."""
+    return device.type == "cuda"
+
+
+def copy_at(hidden: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return (B, T, width) states with (n, width) rows at the positions of the flattened tokens."""
+    return hidden.flatten(0, 1).index_copy(0, positions, rows.to(hidden.dtype)).view_as(hidden)
+
+
+def add_at(hidden: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return (B, T, width) states to which (n, width) rows are added at the positions of the flattened tokens."""
+    return hidden.flatten(0, 1).index_add(0, positions, rows.to(hidden.dtype)).view_as(hidden)
