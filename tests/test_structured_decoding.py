@@ -21,7 +21,7 @@ from skincare.product.json_answers import parse_product
 from skincare.product.schema import FIELDS
 from tests.helpers import mixed_pixels
 from tests.structured_examples import ANSWERS, LABELS, PRODUCTS
-from tests.test_qwen2vl import gradients, plain_losses
+from tests.test_cached_vlm import gradients, plain_losses
 
 CATEGORIES = [one.category for one in PRODUCTS]
 
