@@ -14,7 +14,7 @@ from tests.dataset_helpers import write_dataset_files
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ("--min-tokens", "36", "--max-tokens", "36", "--max-epochs", "3", "--micro-batch-size", "4")
+OPTIONS = ("--min-tokens", "36", "--max-tokens", "36", "--max-epochs", "2", "--micro-batch-size", "4")
 STAGES = {
     "finetune": ("--recipe", "sample", "--run", "mine"),
     "compare_recipes": ("--recipes", "sample", "--seeds", "0"),
