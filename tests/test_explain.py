@@ -1,14 +1,18 @@
 """The stage explains stored predictions, draws errors first, and is repeatable."""
 
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
 
 import explain
 from skincare.errors import MissingInputError
 from skincare.files import write_json
 from skincare.inference import predictions
+from skincare.inference.saliency_maps import Saliency
 from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL, Layout
 from skincare.sample import boxes, rendering
@@ -45,18 +49,88 @@ def test_errors_are_drawn_first_and_runs_are_repeatable(layout):
     config = explain.Config(root=layout.root, n_images=4)
     first = explain.run(config, layout)
     assert first == explain.run(config, layout)
-    assert len(list(layout.overlay("").parent.glob("*.jpg"))) == 4
+    assert len(list(layout.overlay("").parent.glob("*.jpg"))) == 2 * 4
     answers = {
         one.image_id: one
         for one in predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl", skincare_labels())
     }
     for one in first.results["images"]:
         assert layout.overlay(one["image_id"]).is_file()
+        assert layout.attention_panels(one["image_id"]).is_file()
         assert one["rival"] == answers[one["image_id"]].category != one["truth"]
     overlap = first.results["overlap"]
-    assert set(overlap) == {"gradient", "lens", "shuffled", "area"}
+    attention = {"early", "middle", "late", "rollout"}
+    assert set(overlap) == {"gradient", "lens", "shuffled", "area", *attention}
     assert all(row["n"] == 6 and row["inside_low"] <= row["inside"] <= row["inside_high"] for row in overlap.values())
+    assert set(first.results["attention"]["agreement"]) == {"lens", *attention}
+    assert set(first.results["attention"]["image_share"]) == attention - {"rollout"}
+    assert all(0 < row["share"] < 1 for row in first.results["attention"]["image_share"].values())
     json.dumps(first.results, allow_nan=False)
+
+
+def rewritten(layout, change):
+    """Replace the run's predictions by changed ones, in a file of the given name; return them."""
+    path = layout.finetune_log("sample") / "test_ranked.jsonl"
+    found = [change(i, one) for i, one in enumerate(predictions.read_jsonl(path, skincare_labels())[:3])]
+    path.unlink()
+    return found
+
+
+def test_structured_answers_are_explained_where_their_category_begins(layout):
+    def structured(i, one):
+        category = {0: one.truth, 1: "Serum" if one.truth != "Serum" else "Mask"}.get(i)
+        text = json.dumps({"brand": "Halden", "category": category, "size": None}) if category else "a mask"
+        scores = {"category": -0.5}
+        return dataclasses.replace(
+            one, target="product", text=text, category=category, log_probabilities=(), field_log_probabilities=scores
+        )
+
+    found = rewritten(layout, structured)
+    predictions.write_jsonl(layout.finetune_log("sample") / "test_predictions.jsonl", found)
+    summary = explain.run(explain.Config(root=layout.root), layout)
+    assert summary.counts == {"images": 2, "overlays": 2, "without_category_in_answer": 1}
+    rows = {one["image_id"]: one for one in summary.results["images"]}
+    right, wrong = (rows[one.image_id] for one in found[:2])
+    assert summary.results["images"][0] == wrong
+    assert wrong["rival"] == found[1].category
+    assert right["rival"] in set(CATEGORIES) - {right["truth"]}
+
+
+def test_answers_of_a_classification_head_are_explained_by_its_scores(layout):
+    from skincare.modeling.heads import ClassificationHead, save_head
+
+    head = ClassificationHead(128, 14)
+    head.linear.bias.data = -torch.arange(14.0)
+    save_head(layout.finetuned_model("sample"), head, skincare_labels())
+    found = rewritten(layout, lambda _, one: dataclasses.replace(one, decoder="head"))
+    predictions.write_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl", found)
+    for row in explain.run(explain.Config(root=layout.root), layout).results["images"]:
+        # Without weights, the scores are the biases.
+        assert row["contrast"] == CATEGORIES.index(row["rival"]) - CATEGORIES.index(row["truth"])
+
+
+def test_missing_ranking_error_names_the_command(layout):
+    rewritten(layout, lambda _, one: one)
+    with pytest.raises(MissingInputError, match=r"finetune\.py"):
+        explain.run(explain.Config(root=layout.root), layout)
+
+
+def test_maps_are_compared_over_images_drawn_from_all():
+    found = [prediction(f"{i}_1", "Balm", "Balm") for i in range(30)]
+    shown, measured = explain._choose(found, explain.Config(n_images=4, n_measured=10))
+    assert [one.image_id for one in shown] == [f"{i}_1" for i in range(4)]
+    assert len(measured) == 10
+    assert {one.image_id for one in measured} != {f"{i}_1" for i in range(10)}
+    assert explain._choose(found, explain.Config(n_measured=0))[1] == []
+
+
+def test_boxes_are_not_those_of_product_crops(layout):
+    one = predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl", skincare_labels())[0]
+    maps = {name: np.ones((2, 2)) for name in ("gradient", "lens", "early", "middle", "late", "rollout")}
+    saliency = Saliency(1.0, {"gradient": maps["gradient"], "lens": maps["lens"]}, {"late": maps["late"]})
+    cropped = dataclasses.replace(one, file=f"{layout.relative(layout.cropped_images)}/a_{one.image_id}.jpg")
+    assert explain._inside_boxes(layout, [explain.Explained(one, "Balm", saliency)], seed=0)
+    assert explain._inside_boxes(layout, [explain.Explained(cropped, "Balm", saliency)], seed=0) == {}
 
 
 def test_missing_run_error_names_the_command(tmp_path):

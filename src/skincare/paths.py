@@ -272,6 +272,10 @@ class Layout:
         """Return the JPEG with the attribution overlay of an image."""
         return self.root / "plots" / "explain" / f"{image_id}.jpg"
 
+    def attention_panels(self, image_id: str) -> Path:
+        """Return the JPEG with the attention maps of an image."""
+        return self.root / "plots" / "explain" / f"{image_id}_attention.jpg"
+
     @property
     def report_markdown(self) -> Path:
         return self.root / "report.md"

@@ -97,8 +97,7 @@ def _lines(image: InputImage) -> list[TextLine]:
 
 def _overlay(classifier: Any, image: InputImage, row: ImagePrediction) -> dict[str, str]:
     """Return the overlay of what speaks for the likeliest label against the second; empty without two labels."""
-    # The maps explain the tokens of a label; a classification head generates none.
-    if len(row.top) < 2 or image.pixels is None or classifier.network.head is not None:
+    if len(row.top) < 2 or image.pixels is None:
         return {}
     from PIL import Image
 
@@ -113,7 +112,8 @@ def _overlay(classifier: Any, image: InputImage, row: ImagePrediction) -> dict[s
     uses_text = settings.kind == "text" and image.pack is not None
     hint = hints.text_hint(image.pack.texts, settings.max_bytes) if uses_text and image.pack else ""
     (found,) = saliency.explain(
-        classifier.network, classifier.encoder, grids, features, [best], [rival], [hint]
+        classifier.network, classifier.encoder, grids, features, [best], [rival], [hint],
+        by_head=classifier.network.head is not None,
     )  # fmt: skip
     overlay = saliency_maps.overlay(decoded_image, found.maps["gradient"], _OVERLAY_PX)
     return {"overlay": jpeg_data_uri(overlay, _JPEG_QUALITY), "rival": rival}
