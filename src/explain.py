@@ -239,6 +239,7 @@ def _attention(explained: Sequence[Explained], config: Config) -> dict[str, Any]
     return {
         "n": len(explained),
         "n_products": len(set(products)),
+        "chance": float(np.mean([map_overlap.chance_overlap(one.size) for one in reference])),
         "image_share": {
             name: map_overlap.mean_share([float(one.sum()) for one in magnitude[name]], products, config.seed)
             for name in groups

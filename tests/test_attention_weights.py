@@ -9,7 +9,7 @@ from skincare.inference import saliency
 from skincare.inference.category_value import with_category
 from skincare.inference.saliency_maps import LAYER_GROUPS
 from skincare.labels import skincare_labels
-from skincare.modeling import loading
+from skincare.modeling import attention_weights, loading
 from skincare.modeling.attention_weights import AttentionRecorder, recorded_attention
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import PromptEncoder
@@ -147,6 +147,18 @@ def test_the_attention_implementation_is_restored_after_an_error(family):
     ):
         raise RuntimeError("broken")
     assert text_model.config._attn_implementation == "sdpa"
+
+
+def test_masks_of_all_kinds_give_the_same_weights():
+    """No mask is a causal one, in which every token attends to the prefix too."""
+    query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 8, 8)
+    allowed = torch.arange(8) <= torch.arange(5)[:, None] + 3
+    added = torch.zeros(5, 8).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    scores = query @ key.repeat_interleave(2, dim=1).mT + added
+    rows = torch.tensor([[4, 0], [2, 1]])
+    expected = torch.stack([scores.softmax(-1)[i][:, row] for i, row in enumerate(rows)])
+    for mask in (None, allowed[None, None], added.expand(2, 1, -1, -1)):
+        torch.testing.assert_close(attention_weights._weights(query, key, mask, rows), expected)
 
 
 class LargestTensor(TorchDispatchMode):

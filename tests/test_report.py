@@ -77,6 +77,53 @@ def layout(tmp_path):
     return found
 
 
+def explained(image_id):
+    """Return the results of explain.py for one image."""
+    row = {"iou": 0.562, "iou_low": 0.51, "iou_high": 0.62, "correlation": 0.394, "correlation_low": 0.3,
+           "correlation_high": 0.5}  # fmt: skip
+    control = {"other": 0.219, "excess": 0.343, "excess_low": 0.28, "excess_high": 0.41}
+    alone = dict.fromkeys(control)
+    return {
+        "run": "sample", "method": "gradient", "overlap": {},
+        "attention": {
+            "n": 81, "n_products": 27, "chance": 0.114,
+            "image_share": {"late": {"share": 0.412, "share_low": 0.35, "share_high": 0.48}},
+            "agreement": {"late": row | control, "rollout": row | alone},
+        },
+        "images": [{"image_id": image_id, "truth": "Mask", "rival": "Balm", "contrast": 1.25}],
+    }  # fmt: skip
+
+
+def test_both_formats_show_attention_next_to_saliency(layout):
+    summary(layout, "explain", results=explained("1_1"))
+    for path in (layout.overlay("1_1"), layout.attention_panels("1_1")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(pack(0, 60)))
+    report.run(report.Config(root=layout.root), layout)
+    page, text = layout.report_html.read_text("utf-8"), layout.report_markdown.read_text("utf-8")
+    late, rollout = (re.search(rf"\| {name} \|.*", text).group() for name in ("Late layers", "Rollout"))
+    assert (
+        late
+        == "| Late layers | 56.2% (51.0% to 62.0%) | 21.9% | +34.3 (+28.0 to +41.0) | +0.39 (+0.30 to +0.50) | 41.2% |"
+    )
+    assert rollout == "| Rollout | 56.2% (51.0% to 62.0%) |  |  | +0.39 (+0.30 to +0.50) |  |"
+    assert "plots/explain/1_1_attention.jpg" in text
+    assert 'alt="Attention to image 1_1 in green' in page
+    for value in ("56.2% (51.0% to 62.0%)", "+34.3 (+28.0 to +41.0)", "+0.39 (+0.30 to +0.50)", "41.2%", "21.9%"):
+        assert value in page
+    for words in ("Attention is not attribution", "IoU of random tokens: 11.4%"):
+        assert words in page
+        assert words in text
+
+
+def test_a_log_of_explain_without_attention_is_shown(layout):
+    results = explained("1_1")
+    del results["attention"]
+    summary(layout, "explain", results=results)
+    report.run(report.Config(root=layout.root), layout)
+    assert "Attention is not attribution" not in layout.report_html.read_text("utf-8")
+
+
 def test_both_formats_show_the_export_check(layout):
     path = layout.summary("finetune")
     saved = json.loads(path.read_text())

@@ -31,7 +31,7 @@ def top_overlap(one: Map, other: Map) -> float:
 
 
 def chance_overlap(n_cells: int) -> float:
-    """Return the expected `top_overlap` of a map with one whose cells are in random order."""
+    """Return the expected `top_overlap` of two maps of which one has its cells in random order."""
     n = n_top(n_cells)
     shared = np.arange(n + 1)
     return float((stats.hypergeom(n_cells, n, n).pmf(shared) * shared / (2 * n - shared)).sum())
@@ -49,8 +49,8 @@ def agreement(
 ) -> dict[str, dict[str, Any]]:
     """Return for each kind of map its agreement with the reference map of the same image, the mean over images.
 
-    iou, correlation: with the reference; chance: the IoU of random cells; other: with the reference of another
-    product's image, resized; excess: iou - other. `other` and `excess` are None for images of a single product.
+    iou, correlation: with the reference; other: with the reference of another product's image, resized; excess:
+    iou - other. `other` and `excess` are None for images of a single product.
     """
     partners = _partners(products, seed)
     found: dict[str, dict[str, Any]] = {}
@@ -61,7 +61,6 @@ def agreement(
         found[name] = {
             **_mean("iou", iou, products, seed, intervals.interval_of_draws),
             **_mean("correlation", correlation, products, seed, _signed_interval),
-            "chance": float(np.mean([chance_overlap(one.size) for one in of_images])),
             "other": None,
             "excess": None,
         }

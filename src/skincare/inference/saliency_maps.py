@@ -77,7 +77,7 @@ def overlay(image: Image.Image, found: Map, side_px: int = 320) -> Image.Image:
     return _coloured(image, found, side_px, _FOR, _AGAINST)
 
 
-def attention_panels(image: Image.Image, maps: Mapping[str, Map], side_px: int = 240) -> Image.Image:
+def attention_panels(image: Image.Image, maps: Mapping[str, Map], side_px: int = 160) -> Image.Image:
     """Return the image in grey once per map, two panels to a row, green in proportion to the weights of that map."""
     panels = [_coloured(image, found, side_px, _ATTENDED, _ATTENDED) for found in maps.values()]
     width, height = panels[0].width, panels[0].height + _TITLE_PX
@@ -86,7 +86,7 @@ def attention_panels(image: Image.Image, maps: Mapping[str, Map], side_px: int =
     draw = ImageDraw.Draw(sheet)
     for i, (title, panel) in enumerate(zip(maps, panels, strict=True)):
         left, top = (i % 2) * (width + _GAP_PX), (i // 2) * height
-        draw.text((left, top + 2), title, fill="black", font_size=_TITLE_PX - 6)
+        draw.text((left, top + 2), title, fill="black", font_size=_TITLE_PX - 5)
         sheet.paste(panel, (left, top + _TITLE_PX))
     return sheet
 

@@ -205,10 +205,12 @@ def _plots(layout: Layout) -> dict[str, Path]:
 
 
 def _overlays(stages: Mapping[str, Any], layout: Layout) -> dict[str, Path]:
-    """Return image id -> saliency overlay that explain.py drew."""
+    """Return the overlays that explain.py drew: image id -> saliency, <image id>/attention -> attention."""
     images = stages["explain"]["results"]["images"] if "explain" in stages else []
-    paths = {one["image_id"]: layout.overlay(one["image_id"]) for one in images}
-    return {image_id: path for image_id, path in paths.items() if path.is_file()}
+    image_ids = [one["image_id"] for one in images]
+    paths = {one: layout.overlay(one) for one in image_ids}
+    paths |= {f"{one}/attention": layout.attention_panels(one) for one in image_ids}
+    return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def _product_answers(stages: Mapping[str, Any], layout: Layout) -> dict[str, list[Any]]:

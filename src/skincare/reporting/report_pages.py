@@ -75,6 +75,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "hint_sources": report_texts.HINT_SOURCES,
         "status_note": report_texts.STATUS_NOTE,
         "saliency_methods": report_texts.SALIENCY_METHODS,
+        "attention_maps": report_texts.ATTENTION_MAPS,
+        "attention_notes": report_texts.ATTENTION_NOTES,
         "notice": report_texts.notice(data),
         "limitations": report_texts.limitations(data),
         "imported": data.stages.get("import_images"),

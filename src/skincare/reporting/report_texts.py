@@ -16,8 +16,40 @@ STATUS_NOTE: Final = (
 SALIENCY_METHODS: Final = {
     "gradient": "gradient times activation of the visual tokens",
     "lens": "language head applied to the visual tokens' last hidden states",
+    "early": "attention of the early third of the language layers",
+    "middle": "attention of the middle third of the language layers",
+    "late": "attention of the late third of the language layers",
+    "rollout": "attention rollout through all language layers",
     "shuffled": "control: gradient times activation, shuffled",
     "area": "control: share of the image's area inside the box",
+}
+ATTENTION_MAPS: Final = {
+    "gradient": "Saliency: gradient",
+    "lens": "Saliency: language head",
+    "early": "Early layers",
+    "middle": "Middle layers",
+    "late": "Late layers",
+    "rollout": "Rollout",
+}
+ATTENTION_NOTES: Final = {
+    "what": (
+        "Attention weights on the visual tokens from the position that generates the deciding token (with a "
+        "classification head, from the last token of the prompt), mean over the heads and over a third of the "
+        "language layers. Rollout follows the weights through all layers, where each keeps half of its input."
+    ),
+    "columns": (
+        "Saliency enters by its magnitude. IoU: of the fifth of the visual tokens with the largest values. Another "
+        "product: the same with the saliency of an image of another product, which holds what all images share, such "
+        "as a preference for the centre; the difference is to this control. Rank correlation: Spearman's, over all "
+        "visual tokens. On the image: the share of the attention that the visual tokens receive; the rest goes to the "
+        "text."
+    ),
+    "panels": "Above, saliency; below, attention: early and middle layers, late layers and rollout.",
+    "limits": (
+        "Attention is not attribution: it shows from which tokens a layer reads, not whether what it reads changes the "
+        "prediction, nor for which category it speaks. What earlier layers have copied into the tokens of the text is "
+        "read there, and some visual tokens attract attention whatever they show."
+    ),
 }
 
 
