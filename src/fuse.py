@@ -3,7 +3,8 @@
 In: a run of finetune.py (log/finetune/<run>/{val_ranked,test_ranked,test_predictions}.jsonl), the dataset, the
 catalogue, clean_dataset/annotations/pack_text.jsonl.
 Out: models/finetuned/<run>/{fusion.json,reader/}, used by `predict.py --by fused`;
-log/finetune/<run>/{test_reader.jsonl,test_fused.jsonl,fusion.json}, which the report shows.
+log/finetune/<run>/{test_reader.jsonl,test_fused.jsonl,fusion.json}, which the report shows. Of structured answers:
+product_fusion.json in both folders, the reader, and test_fused.jsonl, which score_products.py scores.
 Command: python src/fuse.py [--run NAME]
 Time: some seconds; no model is loaded.
 
@@ -20,12 +21,12 @@ from typing import Any, Final
 
 from skincare import stage
 from skincare.catalogue import read_products
-from skincare.dataset.chat import Example, read_dataset
+from skincare.dataset.chat import Example, read_dataset, target_of_examples
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, comparison, fusion, metrics
 from skincare.evaluation.calibration import LogProbabilities, Mask
 from skincare.files import write_json
-from skincare.inference import predictions
+from skincare.inference import fused_products, predictions, split_products
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels, labels_of
 from skincare.paths import SPLITS, Layout
@@ -77,6 +78,10 @@ def run(config: Config, layout: Layout) -> Summary:
     parts = {split: read_dataset(layout, split) for split in SPLITS}
     texts, labels = read_pack_text(layout.pack_text), labels_of(layout)
     products = read_products(config.catalogue or layout.catalogue, labels).products
+    if target_of_examples(one for part in parts.values() for one in part) == "product":
+        packs = split_products.fit_on_train(parts, products, texts, labels)
+        results = fused_products.fuse_run(layout, name, parts, packs, texts)
+        return _products_summary(results, len(parts["val"]), len(parts["test"]))
     reader = split_reader.fit_on_train(parts, products, texts, labels)
     val, test = (_split_tables(log / f"{split}_ranked.jsonl", parts[split], reader, texts) for split in ("val", "test"))
     weights = fusion.fit(val.model, val.reader, val.is_read, val.truths)
@@ -106,6 +111,20 @@ def run(config: Config, layout: Layout) -> Summary:
         f"of the model where nothing is read {weights.model_alone:.2f}",
         counts={"test images read": int(test.is_read.sum()), "test images not read": int((~test.is_read).sum())},
         results={"run": name, "weights": vars(weights)},
+    )
+
+
+def _products_summary(results: Mapping[str, Any], n_val: int, n_test: int) -> Summary:
+    """Return the summary of a fusion of structured answers."""
+    for name in ("model", "reader"):
+        found = results[f"fused_minus_{name}"]
+        ends = (found[key] for key in ("difference", "low", "high", "products_p"))
+        logger.info("document ANLS*, fused minus %s: %+.3f (%+.3f to %+.3f), p %.2g", name, *ends)
+    documents = ", ".join(f"{name} {value:.3f}" for name, value in results["document"].items())
+    return Summary(
+        headline=f"document ANLS* on test: {documents}",
+        counts={"val images": n_val, "test images": n_test},
+        results=results,
     )
 
 

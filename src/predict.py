@@ -62,7 +62,7 @@ class Config(stage.StageConfig):
     allow_private: bool = False
     """Fetch URLs from private and local addresses, too."""
     target: Target = "category"
-    """category: the label; product: a structured answer, read off the pack by rules, or --by model."""
+    """category: the label; product: a structured answer, read off the pack by rules, --by model or --by fused."""
     by: Annotated[PredictorName | Literal["text"], tyro.conf.arg(aliases=("--predictor",))] = "auto"
     """reader (or text): the pack's text; model: a fine-tuned model; fused: both, with the weights of fuse.py; auto: the
     model if there is one, or is named, fused where that was fitted, else the reader."""
@@ -117,8 +117,8 @@ class Config(stage.StageConfig):
             raise StageError("--resume needs the file to continue: --out FILE")
         # Raises StageError for another suffix.
         form = self.output_format
-        if self.target == "product" and form != "jsonl":
-            raise StageError("--target product needs JSON lines: --out FILE.jsonl, or standard output without --format")
+        if self.target == "product" and form == "table":
+            raise StageError("--target product has too many fields for a table: --format jsonl or csv, or --out FILE")
 
     def resume_hint(self, layout: Layout) -> str:
         """Return how to continue; rows on standard output cannot be continued."""
@@ -138,7 +138,7 @@ def run(config: Config, layout: Layout) -> Summary:
     if config.file:
         check_writable(config.file)
         if config.resume:
-            finished = prediction_files.finished_rows(config.file, config.output_format)
+            finished = prediction_files.finished_rows(config.file, config.output_format, config.target)
     predictor = load_predictor(settings, layout)
     counts: Counter[str] = Counter()
     n_kept = len(finished)
@@ -179,10 +179,10 @@ def _unfinished(sources: Iterator[str], finished: FinishedRows, counts: Counter[
 @contextmanager
 def _writer(config: Config, name_width: int) -> Iterator[PredictionWriter]:
     if not config.file:
-        yield PredictionWriter(None, config.output_format, name_width)
+        yield PredictionWriter(None, config.output_format, name_width, target=config.target)
         return
     with config.file.open("ab" if config.resume else "wb") as file:
-        yield PredictionWriter(file, config.output_format, is_new=not file.tell())
+        yield PredictionWriter(file, config.output_format, is_new=not file.tell(), target=config.target)
 
 
 def _summary(counts: Counter[str], n_kept: int, predictor: str) -> Summary:

@@ -3,12 +3,14 @@
 - In: clean_dataset/{train,val,test}.json, clean_dataset/annotations/products.jsonl (product_facts.py) and the answers
   of each system that has any: `reader`, the rules over clean_dataset/annotations/pack_text.jsonl (read_text.py);
   `zero_shot` and `finetuned`, log/zero_shot/predictions.jsonl and log/finetune/<run>/<split>_predictions.jsonl of a
-  dataset of build_dataset.py --target product; `model`, with --answers a JSON Lines file of any system's texts,
-  `{"image_id": "11396687_1", "answer": "{\\"brand\\": ..."}`. `majority` gives the commonest values of train.
+  dataset of build_dataset.py --target product; `fused`, log/finetune/<run>/<split>_fused.jsonl (fuse.py); `model`,
+  with --answers a JSON Lines file of any system's texts, `{"image_id": "11396687_1", "answer": "{\\"brand\\": ..."}`.
+  `majority` gives the commonest values of train.
 - Out: log/products/<system>.jsonl (one parsed answer per image, with `confidences` where the system has them) and
   log/score_products.json. Its results hold, per system, precision, recall and F1 of each field with intervals over
   products, by kind of error (`fields`), and per field the calibration of the confidences (`calibration`);
-  `<later>_minus_<earlier>`: per field the paired difference of two systems' shares of correct values.
+  `<later>_minus_<earlier>`: per field the paired difference of two systems' shares of correct values, and `document`,
+  that of their mean ANLS* of whole answers.
 - Command: python src/score_products.py [--answers answers.jsonl] [--run NAME]
 - Time: seconds; no model, no images.
 """
@@ -26,10 +28,10 @@ from skincare.catalogue import read_products
 from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import StageError
 from skincare.evaluation import field_calibration, product_metrics
-from skincare.evaluation.product_metrics import FieldScores, ScoredProduct
+from skincare.evaluation.product_metrics import DOCUMENT, FieldScores, ScoredProduct
 from skincare.files import write_text
+from skincare.inference import split_products
 from skincare.inference.product_answers import ProductAnswer, holds_structured_answers, read_answers
-from skincare.inference.product_predictor import known_brands_reader
 from skincare.labels import labels_of
 from skincare.paths import SPLITS, Layout
 from skincare.product import store
@@ -37,9 +39,7 @@ from skincare.product.facts import ProductFacts
 from skincare.product.json_answers import ParsedProduct
 from skincare.product.majority import majority_product
 from skincare.product.schema import Product
-from skincare.product.sizes import name_family
 from skincare.runlog import Summary
-from skincare.text_reading import split_reader
 from skincare.text_reading.pack_text import read_pack_text
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def run(config: Config, layout: Layout) -> Summary:
     facts = store.read_products(layout.product_facts)
     answers = _systems(config, layout, parts, facts)
     runlog.remove_summary("score_products", layout)
-    scored = {name: scored_products(examples, facts, found) for name, found in answers.items()}
+    scored = {name: split_products.scored_products(examples, facts, found) for name, found in answers.items()}
     for name, found in scored.items():
         write_text(layout.product_answers(name), "".join(_line(one) for one in found))
     scores = {name: product_metrics.score(found) for name, found in scored.items()}
@@ -78,6 +78,7 @@ def run(config: Config, layout: Layout) -> Summary:
             results[name]["calibration"] = [asdict(one) for one in field_calibration.calibrate(found)]
     for earlier, later in combinations(scored, 2):
         paired = product_metrics.compare(scored[earlier], scored[later])
+        paired[DOCUMENT] = product_metrics.compare_documents(scored[earlier], scored[later])
         results[f"{later}_minus_{earlier}"] = {field: asdict(one) for field, one in paired.items()}
     documents = ", ".join(f"{name} {one.document:.3f}" for name, one in scores.items())
     return Summary(
@@ -97,6 +98,7 @@ def _systems(
     files = {
         "zero_shot": layout.zero_shot / "predictions.jsonl",
         "finetuned": layout.finetune_log(run_name) / f"{config.split}_predictions.jsonl",
+        "fused": layout.finetune_log(run_name) / f"{config.split}_fused.jsonl",
     }
     files = {name: path for name, path in files.items() if holds_structured_answers(path, config.split)}
     if config.run and "finetuned" not in files:
@@ -111,7 +113,6 @@ def _systems(
     else:
         logger.info("No %s: the reader is not scored. read_text.py writes it.", layout.pack_text)
     systems |= {name: read_answers(path, image_ids) for name, path in files.items()}
-    _check_facts(examples, facts)
     return systems
 
 
@@ -121,25 +122,6 @@ def _last_run(layout: Layout) -> str:
         return str(json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return "none"
-
-
-def scored_products(
-    examples: Sequence[Example], facts: Mapping[str, ProductFacts], answers: Mapping[str, ProductAnswer]
-) -> list[ScoredProduct]:
-    """Return the answers with their truths."""
-    return [
-        ScoredProduct(
-            one.image_id, one.product_id, facts[one.product_id].product, answers[one.image_id].parsed.product,
-            answers[one.image_id].parsed.status, confidences=answers[one.image_id].confidences,
-        )
-        for one in examples
-    ]  # fmt: skip
-
-
-def _check_facts(examples: Sequence[Example], facts: Mapping[str, ProductFacts]) -> None:
-    absent = sorted({one.product_id for one in examples} - set(facts))
-    if absent:
-        raise StageError(f"No facts of {len(absent)} products, such as {absent[0]}\nRun `python src/product_facts.py`.")
 
 
 def table(fields: Sequence[FieldScores]) -> str:
@@ -159,18 +141,7 @@ def _read_packs(
     """Return the reader's answers; it is fitted without the products of val and test."""
     labels, texts = labels_of(layout), read_pack_text(layout.pack_text)
     products = read_products(layout.catalogue, labels).products
-    reader = split_reader.fit_on_train(parts, products, texts, labels)
-    split_reader.read_packs(reader, examples, texts)  # raises where a pack was not read
-    held_out = {one.product_id for split, part in parts.items() if split != "train" for one in part}
-    families = {name_family(one.name) for one in products if one.product_id in held_out}
-    rules = known_brands_reader([one.name for one in products if name_family(one.name) not in families])
-    found = {}
-    for one in examples:
-        pack = texts[one.image_id]
-        read = reader.predict(pack.lines, pack.other_script)
-        category = read.label if read.status == "read" else None
-        found[one.image_id] = ProductAnswer(ParsedProduct(rules.read(pack.lines, category), "valid", {}))
-    return found
+    return split_products.answers(split_products.fit_on_train(parts, products, texts, labels), examples, texts)
 
 
 def _line(one: ScoredProduct) -> str:

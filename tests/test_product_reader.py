@@ -9,10 +9,10 @@ import pytest
 
 import predict
 from skincare.errors import StageError
-from skincare.inference.product_predictor import product_reader
 from skincare.labels import labels_of
 from skincare.paths import Layout
 from skincare.text_reading import extraction
+from skincare.text_reading.pack_products import product_reader
 from skincare.text_reading.pack_text import PackText, TextLine
 from skincare.text_reading.product_reader import ProductReader, known_brand, printed_size
 from tests.dataset_helpers import write_catalogue

@@ -1,15 +1,23 @@
 """Structured answers of the reader and of a model are scored on the same images, against facts with sources."""
 
+import dataclasses
 import json
 
 import pytest
 
+import fuse
 import product_facts
 import score_products
-from skincare.dataset.chat import read_dataset
+from skincare.dataset.chat import read_dataset, write_dataset
 from skincare.errors import MissingInputError, StageError
+from skincare.evaluation import fusion, product_fusion
 from skincare.files import write_json
+from skincare.inference import split_products
+from skincare.labels import labels_of
 from skincare.paths import SPLITS, Layout
+from skincare.product.schema import Product
+from skincare.prompts import PRODUCT_QUESTION
+from skincare.text_reading import pack_products
 from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from tests.dataset_helpers import write_catalogue, write_dataset_files
 
@@ -57,8 +65,8 @@ def test_the_reader_is_scored_where_the_truth_is_known(layout):
 def test_brands_of_held_out_products_are_not_known(layout, monkeypatch):
     product_facts.run(product_facts.Config(root=layout.root), layout)
     seen = []
-    real = score_products.known_brands_reader
-    monkeypatch.setattr(score_products, "known_brands_reader", lambda names: seen.extend(names) or real(names))
+    real = split_products.known_brands_reader
+    monkeypatch.setattr(split_products, "known_brands_reader", lambda names: seen.extend(names) or real(names))
     run(layout)
     assert len(seen) == len({one.product_id for one in read_dataset(layout, "train")})
 
@@ -130,6 +138,58 @@ def test_predictions_of_the_stages_are_scored_compared_and_calibrated(layout):
     assert row["confidences"] == {"category": pytest.approx(0.606531)}
     layout.pack_text.unlink()
     assert run(layout).results["systems"] == ["majority", "zero_shot", "finetuned"]
+
+
+def write_run(layout):
+    """Write a run whose model knows the category of every image but the first of each split, and no size."""
+    for split in ("val", "test"):
+        examples = read_dataset(layout, split)
+        file = layout.finetune_log("r") / f"{split}_predictions.jsonl"
+        write_predictions(file, examples, split=split)
+        lines = file.read_text().splitlines()
+        wrong = json.loads(lines[0]) | {"text": '{"category":"Peel","size":"9 ml"}'}
+        wrong["field_log_probabilities"] = {"category": -3.0, "size": -0.1}
+        file.write_text("\n".join([json.dumps(wrong), *lines[1:], ""]))
+    write_json(layout.summary("finetune"), {"results": {"run": "r"}})
+
+
+def test_a_model_and_the_reader_are_fused_field_by_field(layout):
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    with pytest.raises(MissingInputError, match=r"fine-tuned|finished run"):
+        fuse.run(fuse.Config(root=layout.root), layout)
+    write_json(layout.summary("finetune"), {"results": {"run": "r"}})
+    with pytest.raises(StageError, match=r"never read|ranked"):
+        fuse.run(fuse.Config(root=layout.root), layout)
+    parts = {split: [structured(one) for one in read_dataset(layout, split)] for split in SPLITS}
+    for split, part in parts.items():
+        write_dataset(layout, split, part)
+    with pytest.raises(MissingInputError, match=r"structured answers of the run(.|\n)*finetune\.py"):
+        fuse.run(fuse.Config(root=layout.root), layout)
+    write_run(layout)
+    summary = fuse.run(fuse.Config(root=layout.root), layout)
+    document = summary.results["document"]
+    assert document["fused"] > max(document["model"], document["reader"] - 0.01)
+    assert summary.results["fused_minus_model"]["low"] > 0
+    scored = run(layout)
+    assert scored.results["systems"] == ["majority", "reader", "finetuned", "fused"]
+    fields = fields_of(scored, "fused")
+    assert [fields[name]["f1"] for name in ("brand", "category")] == [1, 1]
+    assert fields["size"]["correct"] == 13, "the reader knows all sizes that are printed"
+    assert scored.results["fused_minus_finetuned"]["document"]["low"] > 0
+    assert document["fused"] == pytest.approx(scored.results["fused"]["document"])
+    _, notes = product_fusion.read(layout.finetuned_model("r"))
+    assert notes == {"n_val": 14, "ocr": "fake"}
+    # A second fit gives the same bytes.
+    before = (layout.finetuned_model("r") / product_fusion.FILE).read_bytes()
+    fuse.run(fuse.Config(root=layout.root), layout)
+    assert (layout.finetuned_model("r") / product_fusion.FILE).read_bytes() == before
+    packs = pack_products.load(layout.finetuned_model("r") / fusion.READER_FOLDER, labels_of(layout))
+    assert "Noor" in packs.rules.brands
+
+
+def structured(one):
+    product = Product(category=one.category).to_json()
+    return dataclasses.replace(one, question=PRODUCT_QUESTION, product=product)
 
 
 def test_predictions_of_categories_and_of_other_splits_are_left_out(layout):

@@ -31,6 +31,8 @@ OUTCOMES: Final[tuple[Outcome, ...]] = ("correct", "substituted", "omitted", "in
 # Minimum similarity of a correct text or list; ANLS has the same threshold.
 # Source: A. F. Biten et al., "Scene Text Visual Question Answering", ICCV 2019.
 MIN_SIMILARITY: Final = 0.5
+# Name of the whole answer among the fields of a comparison; no field of the schema has it.
+DOCUMENT: Final = "document"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class ScoredProduct:
     status: JsonStatus
     absent: frozenset[str] = frozenset()
     confidences: Mapping[str, float] = field(default_factory=dict)
+
+
+Pair = tuple[ScoredProduct, ScoredProduct]
 
 
 @dataclass(frozen=True)
@@ -99,23 +104,50 @@ def compare(
 ) -> dict[str, PairedField]:
     """Return, per field, the difference of two systems' shares of correct values on the same images.
 
-    Raises ValueError if the images or truths of the systems differ.
+    Fields whose truth is known for no image are left out. Raises ValueError for other images or other truths.
     """
     pairs = _paired(first, second)
-    products = sorted({one.product_id for one, _ in pairs})
-    draws = intervals.draw_products(len(products), seed, n_resamples)
-    row_of = {product: row for row, product in enumerate(products)}
+    draw = _draws(pairs, seed, n_resamples)
     found = {}
     for name in FIELDS:
-        changes, n_known = np.zeros(len(products)), np.zeros(len(products))
-        for one, other in pairs:
-            if getattr(one.truth, name) is not None:
-                row = row_of[one.product_id]
-                changes[row] += (outcome(other, name) == "correct") - (outcome(one, name) == "correct")
-                n_known[row] += 1
-        if n_known.any():
-            found[name] = _paired_field(changes, n_known, draws, seed)
+        known = [(one, other) for one, other in pairs if getattr(one.truth, name) is not None]
+        if known:
+            hits = [tuple(float(outcome(answer, name) == "correct") for answer in pair) for pair in known]
+            found[name] = _paired_difference(draw, known, hits)
     return found
+
+
+def compare_documents(
+    first: Sequence[ScoredProduct], second: Sequence[ScoredProduct], seed: int = 0, n_resamples: int = 2000
+) -> PairedField:
+    """Return the difference of two systems' mean ANLS* of whole answers on the same images; raises as `compare`."""
+    pairs = _paired(first, second)
+    scores = [(document_score(one), document_score(other)) for one, other in pairs]
+    return _paired_difference(_draws(pairs, seed, n_resamples), pairs, scores)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Products drawn with replacement. row_of: product id -> column of `counts`, (n_resamples, n_products)."""
+
+    row_of: Mapping[str, int]
+    counts: intervals.Floats
+    seed: int
+
+
+def _draws(pairs: Sequence[Pair], seed: int, n_resamples: int) -> _Draws:
+    products = sorted({one.product_id for one, _ in pairs})
+    rows = {product: row for row, product in enumerate(products)}
+    return _Draws(rows, intervals.draw_products(len(products), seed, n_resamples), seed)
+
+
+def _paired_difference(draws: _Draws, pairs: Sequence[Pair], values: Sequence[Sequence[float]]) -> PairedField:
+    """Return the mean difference of the values of pairs."""
+    changes, n_known = np.zeros(len(draws.row_of)), np.zeros(len(draws.row_of))
+    for (one, _), (before, after) in zip(pairs, values, strict=True):
+        changes[draws.row_of[one.product_id]] += after - before
+        n_known[draws.row_of[one.product_id]] += 1
+    return _paired_field(changes, n_known, draws.counts, draws.seed)
 
 
 def _paired_field(
@@ -128,9 +160,7 @@ def _paired_field(
     return PairedField(int(n_known.sum()), float(changes.sum() / n_known.sum()), low, high, p_value)
 
 
-def _paired(
-    first: Sequence[ScoredProduct], second: Sequence[ScoredProduct]
-) -> list[tuple[ScoredProduct, ScoredProduct]]:
+def _paired(first: Sequence[ScoredProduct], second: Sequence[ScoredProduct]) -> list[Pair]:
     one, other = ({answer.image_id: answer for answer in answers} for answers in (first, second))
     truths = [{key: (answer.product_id, answer.truth) for key, answer in by_id.items()} for by_id in (one, other)]
     if not one or truths[0] != truths[1] or (len(one), len(other)) != (len(first), len(second)):

@@ -6,8 +6,8 @@ row.outcome                                     # "answered", "abstained" or "fa
 row.to_json()                                   # the object of one JSON line
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -57,7 +57,8 @@ class ImagePrediction:
     `failed`. answer: the text that a model generated, or the phrases that the reader found. reason: of a failure.
     parent: the label's parent in the hierarchy; empty without one. top: the likeliest labels, best first.
     text: lines on the pack in reading order, if they were read. product: the structured answer, if that is the target,
-    empty for a failure.
+    empty for a failure. confidences: field -> probability of its value, also of a value below its threshold, for which
+    the product has null.
     """
 
     file: str
@@ -70,6 +71,7 @@ class ImagePrediction:
     top: tuple[RankedLabel, ...] = ()
     text: tuple[str, ...] = ()
     product: dict[str, Any] | None = None
+    confidences: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
@@ -80,7 +82,7 @@ class ImagePrediction:
         return "answered" if has_answer else "abstained"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object of a JSON line; `product` only if that is the target."""
+        """Return the object of a JSON line; `product` and `confidences` only if that is the target."""
         row: dict[str, Any] = {
             "file": self.file,
             "outcome": self.outcome,
@@ -93,7 +95,10 @@ class ImagePrediction:
             "top": [{"label": one.label, "probability": round(one.probability, 4)} for one in self.top],
             "text": list(self.text),
         }
-        return row if self.product is None else {**row, "product": self.product or None}
+        if self.product is None:
+            return row
+        rounded = {name: round(one, 4) for name, one in self.confidences.items()}
+        return {**row, "product": self.product or None, "confidences": rounded}
 
 
 def input_image(file: str, content: bytes) -> InputImage:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from skincare.errors import MissingInputError, StageError
 from skincare.inference.image_predictions import ImagePrediction, InputImage
@@ -28,8 +28,13 @@ from skincare.prompts import Target, labels_for, target_of
 from skincare.text_reading import extraction
 from skincare.text_reading.ocr import EngineName
 
+if TYPE_CHECKING:
+    from skincare.inference.classifier import Classifier
+
 logger = logging.getLogger(__name__)
 
+# In the folder of a model of products that fuse.py has fused with the reader; product_fusion.py imports scipy.
+PRODUCT_FUSION: Final = "product_fusion.json"
 PredictorName = Literal["auto", "reader", "model", "fused"]
 # The decoders that give probabilities.
 _WITH_PROBABILITIES: Final[tuple[DecoderName, ...]] = ("rank", "head")
@@ -91,11 +96,6 @@ class PredictorSettings:
 
     def _contradictions(self) -> Iterator[tuple[bool, str]]:
         uses_model = bool(self.model or self.decoder)
-        is_product = self.target == "product"
-        yield (
-            is_product and self.by == "fused",
-            ("--target product is answered --by reader or --by model: there is no fusion of products"),
-        )
         yield self.by == "reader" and uses_model, "--by reader uses no model: leave --model and --decoder out"
         yield (
             self.by == "fused" and (self.decoder is not None or self.temperature not in (None, 1)),
@@ -103,7 +103,11 @@ class PredictorSettings:
         )
         has_confidence = self.min_confidence is not None
         yield (
-            has_confidence and self.decoder not in (None, *_WITH_PROBABILITIES),
+            self.target == "product" and self.temperature is not None,
+            "--temperature is for the probabilities of labels: leave it out with --target product",
+        )
+        yield (
+            has_confidence and self.target == "category" and self.decoder not in (None, *_WITH_PROBABILITIES),
             (
                 f"--min-confidence: the decoder {self.decoder} gives no probabilities; "
                 f"name {' or '.join(_WITH_PROBABILITIES)}"
@@ -122,7 +126,7 @@ def load_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredicto
     Raises MissingInputError without a model or an OCR engine that is needed, StageError for contradicting settings.
     """
     settings.check()
-    if settings.target == "product" and not (settings.by == "model" or settings.model or settings.decoder):
+    if settings.target == "product":
         return _load_product_predictor(settings, layout)
     if is_by_reader(settings, layout):
         from skincare.inference.text_predictor import TextPredictor
@@ -134,28 +138,65 @@ def load_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredicto
 
 
 def _load_product_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredictor:
-    from skincare.inference.product_predictor import ProductPredictor, product_reader
+    """Return what predicts products: the reader, unless a model is chosen or the newest run has a fusion of them."""
+    source = _source_of_products(settings, layout)
+    if source:
+        return _load_product_model(settings, layout, source)
+    from skincare.evaluation.field_policy import FieldPolicy
+    from skincare.inference.product_predictor import ProductPredictor
+    from skincare.product.schema import FIELDS
+    from skincare.text_reading.pack_products import PackProducts, product_reader
     from skincare.text_reading.reader_store import stored_reader
 
     reader = stored_reader(layout, threshold=settings.min_confidence)
     packs = extraction.PackReader(settings.ocr, layout.ocr_cache)
-    return ProductPredictor(reader, product_reader(layout, labels_of(layout)), packs, settings.top_k)
+    products = PackProducts(reader, product_reader(layout, labels_of(layout)))
+    if settings.min_confidence is None:
+        return ProductPredictor(products, packs, settings.top_k)
+    policy = FieldPolicy(thresholds=dict.fromkeys(FIELDS, settings.min_confidence))
+    return ProductPredictor(products, packs, settings.top_k, policy)
+
+
+def _source_of_products(settings: PredictorSettings, layout: Layout) -> str:
+    """Return the model that answers with products, alone or fused; empty for the reader alone."""
+    if settings.by == "reader":
+        return ""
+    if settings.by in ("model", "fused") or settings.model or settings.decoder:
+        return settings.model or str(newest_model(layout))
+    found = newest_model(layout, is_needed=False)
+    return str(found) if found and (found / PRODUCT_FUSION).is_file() and not is_drawings_only(found) else ""
+
+
+def _load_product_model(settings: PredictorSettings, layout: Layout, source: str) -> ImagePredictor:
+    from skincare.inference import run_confidence
+    from skincare.inference.fused_product_predictor import FusedProductPredictor
+    from skincare.inference.model_predictor import ModelPredictor
+
+    is_fused = settings.by == "fused" or (
+        settings.by == "auto" and settings.decoder is None and (Path(source) / PRODUCT_FUSION).is_file()
+    )
+    classifier = _load_classifier(settings, layout, source)
+    needs_text = is_fused or classifier.hint_settings.kind == "text"
+    packs = extraction.PackReader(settings.ocr, layout.ocr_cache) if needs_text else None
+    limits = (settings.min_confidence, settings.max_error)
+    if is_fused and packs is not None:
+        return FusedProductPredictor(
+            classifier, packs, min_confidence=limits[0], max_error=limits[1], top_k=settings.top_k
+        )  # fmt: skip
+    policy = run_confidence.field_policy_of(layout, Path(source), settings.decoder, *limits)
+    return ModelPredictor(
+        classifier, settings.decoder, packs=packs, top_k=settings.top_k, gives_product=True, policy=policy
+    )  # fmt: skip
 
 
 def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredictor:
     from skincare.inference import run_confidence
-    from skincare.inference.classifier import Classifier
     from skincare.inference.fused_predictor import FusedPredictor
     from skincare.inference.model_predictor import ModelPredictor
 
     source = settings.model or str(newest_model(layout))
-    labels = _labels_of_source(settings, Path(source), layout)
-    if is_drawings_only(Path(source)):
-        logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
     is_fused = _is_fused(settings, Path(source))
-    classifier = Classifier.load(
-        source, labels, layout.root, dtype=settings.dtype, n_uncached_blocks=0, batch_size=settings.batch_size
-    )  # fmt: skip
+    classifier = _load_classifier(settings, layout, source)
     needs_text = is_fused or classifier.hint_settings.kind == "text"
     packs = extraction.PackReader(settings.ocr, layout.ocr_cache) if needs_text else None
     if is_fused and packs is not None:
@@ -166,7 +207,18 @@ def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImageP
     )
     return ModelPredictor(
         classifier, settings.decoder, chosen.temperature, needs_probabilities=chosen.needs_probabilities,
-        packs=packs, threshold=chosen.threshold, top_k=settings.top_k, gives_product=settings.target == "product",
+        packs=packs, threshold=chosen.threshold, top_k=settings.top_k,
+    )  # fmt: skip
+
+
+def _load_classifier(settings: PredictorSettings, layout: Layout, source: str) -> "Classifier":
+    from skincare.inference.classifier import Classifier
+
+    labels = _labels_of_source(settings, Path(source), layout)
+    if is_drawings_only(Path(source)):
+        logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
+    return Classifier.load(
+        source, labels, layout.root, dtype=settings.dtype, n_uncached_blocks=0, batch_size=settings.batch_size
     )  # fmt: skip
 
 

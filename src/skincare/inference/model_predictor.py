@@ -7,7 +7,7 @@ model that was trained with the metadata of product pages is given no hint, and 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from PIL import Image
 from skincare.dataset import hints
 from skincare.errors import StageError
 from skincare.evaluation.calibration import apply_temperature
+from skincare.evaluation.field_policy import FieldPolicy
 from skincare.inference.classifier import Classifier, DecodedImage
 from skincare.inference.decoder_output import DecoderOutput
 from skincare.inference.image_predictions import (
@@ -25,10 +26,10 @@ from skincare.inference.image_predictions import (
     pack_of,
     with_ranking,
 )
+from skincare.inference.product_answers import answer_of_text
 from skincare.inference.structured_answers import parse_answer
 from skincare.labels import UNKNOWN
 from skincare.modeling.settings import DecoderName
-from skincare.product.json_answers import parse_product
 from skincare.prompts import target_of
 from skincare.text_reading.extraction import PackReader
 
@@ -42,7 +43,8 @@ class ModelPredictor:
     """Predicts with a model; the answer holds the text that it generated.
 
     `decoder`: by default the classification head if there is one, else rank if `needs_probabilities`, else generate.
-    `gives_product`: rows of a model of structured answers hold the product, not only its category.
+    `gives_product`: rows of a model of structured answers hold the product, not only its category; `policy` calibrates
+    its confidences and leaves fields null.
     `packs`: reads the text of packs for a model that was trained with it as a hint; StageError for such a model
     without `packs`.
     """
@@ -52,7 +54,7 @@ class ModelPredictor:
     def __init__(
         self, classifier: Classifier, decoder: DecoderName | None = None, temperature: float = 1.0, *,
         needs_probabilities: bool = False, packs: PackReader | None = None, threshold: float | None = None,
-        top_k: int = 3, gives_product: bool = False,
+        top_k: int = 3, gives_product: bool = False, policy: FieldPolicy = FieldPolicy(),  # noqa: B008
     ) -> None:  # fmt: skip
         self.classifier = classifier
         self._temperature = temperature
@@ -67,6 +69,7 @@ class ModelPredictor:
         self.packs = packs
         self._top_k = top_k
         self._gives_product = gives_product
+        self._policy = policy
         kind = classifier.hint_settings.kind
         self.reads_text = kind == "text"
         if self.reads_text and packs is None:
@@ -111,16 +114,27 @@ class ModelPredictor:
     def _prediction(self, image: InputImage, output: DecoderOutput) -> ImagePrediction:
         parsed = parse_answer(output.text, self.labels, target_of(self.labels), is_finished=output.is_finished)
         text = image.pack.texts if image.pack else ()
-        row = ImagePrediction(
-            image.file, parsed.category or UNKNOWN, None, parsed.status, output.text, text=text,
-            product=_product_of(output.text) if self._gives_product else None,
-        )  # fmt: skip
+        row = ImagePrediction(image.file, parsed.category or UNKNOWN, None, parsed.status, output.text, text=text)
+        if self._gives_product:
+            return with_ranking(self._with_product(row, output), (), self.labels, 0)
         if not output.log_probabilities:
             return with_ranking(row, (), self.labels, 0)
         (scaled,) = apply_temperature(np.array([output.log_probabilities]), self._temperature)
         if parsed.category is not None:
             row = replace(row, probability=float(np.exp(scaled[self.labels.index(parsed.category)])))
         return abstain_below(with_ranking(row, scaled, self.labels, self._top_k), self.threshold)
+
+    def _with_product(self, row: ImagePrediction, output: DecoderOutput) -> ImagePrediction:
+        """Return a row with the product of the output, empty where the text has none, and its confidences."""
+        answer = answer_of_text(output.text, dict(output.field_log_probabilities))
+        if answer.parsed.product is None:
+            return replace(row, product={})
+        calibrated = self._policy.calibrated(answer.parsed.product, answer.confidences)
+        product = self._policy.kept(answer.parsed.product, calibrated)
+        row = replace(
+            row, product=product.model_dump(mode="json"), confidences=calibrated, probability=calibrated.get("category")
+        )  # fmt: skip
+        return row if product.category is not None else replace(row, category=UNKNOWN)
 
 
 def _unusable(image: InputImage) -> ImagePrediction | None:
@@ -131,9 +145,3 @@ def _unusable(image: InputImage) -> ImagePrediction | None:
     if max(sides) >= MAX_ASPECT_RATIO * min(sides):
         return failed(image.file, f"aspect_ratio: {sides[1]} x {sides[0]}")
     return None
-
-
-def _product_of(text: str) -> dict[str, Any]:
-    """Return the fields of a structured answer; empty where the text has none."""
-    product = parse_product(text).product
-    return product.model_dump(mode="json") if product else {}

@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
@@ -17,12 +18,24 @@ from typing import BinaryIO, Final, Literal
 from skincare.errors import StageError
 from skincare.files import check_writable
 from skincare.inference.image_predictions import OUTCOMES, ImagePrediction, Outcome
+from skincare.prompts import Target
 from skincare.tables import for_spreadsheet, from_spreadsheet
 
 Format = Literal["table", "csv", "jsonl"]
 COLUMNS: Final = ("file", "category", "probability", "status", "answer", "outcome", "reason", "parent", "top", "text")
 _SHOWN: Final = COLUMNS[:5]
 _FORMATS: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+
+
+@cache
+def columns_of(target: Target) -> tuple[str, ...]:
+    """Return the columns of CSV; of structured answers each field with the confidence of its value."""
+    if target == "category":
+        return COLUMNS
+    from skincare.product.schema import FIELDS  # pydantic would slow the start of predict.py
+
+    fields = [column for name in FIELDS for column in (name, f"{name}_confidence")]
+    return ("file", "outcome", "status", "reason", *fields, "answer", "text")
 
 
 def format_of(path: Path) -> Format:
@@ -32,35 +45,42 @@ def format_of(path: Path) -> Format:
     return _FORMATS[path.suffix.lower()]
 
 
-def format_rows(rows: Sequence[ImagePrediction], form: Format, name_width: int = 0) -> str:
+def format_rows(
+    rows: Sequence[ImagePrediction], form: Format, name_width: int = 0, target: Target = "category"
+) -> str:  # fmt: skip
     """Return the lines of rows, without a header. name_width: of the table's first column."""
     if form == "jsonl":
         return "".join(f"{json.dumps(row.to_json(), ensure_ascii=False)}\n" for row in rows)
     if form == "csv":
-        return "".join(_csv_line(_cells(row)) for row in rows)
+        cells = _cells if target == "category" else _product_cells
+        return "".join(_csv_line(cells(row)) for row in rows)
     return "".join(_table_line(_cells(row)[: len(_SHOWN)], name_width) for row in rows)
 
 
-def header(form: Format, name_width: int = 0) -> str:
+def header(form: Format, name_width: int = 0, target: Target = "category") -> str:
     """Return the line above the rows; empty for JSON lines."""
     if form == "jsonl":
         return ""
-    return _csv_line(COLUMNS) if form == "csv" else _table_line(_SHOWN, name_width)
+    return _csv_line(columns_of(target)) if form == "csv" else _table_line(_SHOWN, name_width)
 
 
 class PredictionWriter:
     """Writes rows as they come, to an open file or to standard output, and flushes each batch."""
 
-    def __init__(self, file: BinaryIO | None, form: Format, name_width: int = 0, *, is_new: bool = True) -> None:
+    def __init__(
+        self, file: BinaryIO | None, form: Format, name_width: int = 0, *, is_new: bool = True,
+        target: Target = "category",
+    ) -> None:  # fmt: skip
         self._file = file
         self._form: Format = form
         self._name_width = name_width
+        self._target: Target = target
         if is_new:
-            self._write(header(form, name_width))
+            self._write(header(form, name_width, target))
 
     def write(self, rows: Sequence[ImagePrediction]) -> None:
         """Write and flush a batch of rows."""
-        self._write(format_rows(rows, self._form, self._name_width))
+        self._write(format_rows(rows, self._form, self._name_width, self._target))
 
     def _write(self, text: str) -> None:
         # A file name that is not UTF-8 holds lone surrogates.
@@ -98,21 +118,21 @@ class FinishedRows:
         return None
 
 
-def finished_rows(path: Path, form: Format) -> FinishedRows:
+def finished_rows(path: Path, form: Format, target: Target = "category") -> FinishedRows:
     """Return the rows of an interrupted file, from which a torn last row is cut off; none if there is no file.
 
     Raises StageError if the file is not one of these predictions.
     """
-    found = FinishedRows()
+    found, columns = FinishedRows(), columns_of(target)
     check_writable(path)
     if not path.is_file():
         return found
     with path.open("rb+") as file:
         end = 0
         for number, record in enumerate(_records(file, form), start=1):
-            row = _parsed(record, form) if record.endswith(b"\n") else None
+            row = _parsed(record, form, target) if record.endswith(b"\n") else None
             if row is None:
-                is_own = number > 1 or record.startswith(b'{"file": ') or ",".join(COLUMNS).encode().startswith(record)
+                is_own = number > 1 or record.startswith(b'{"file": ') or ",".join(columns).encode().startswith(record)
                 if file.read(1) or not is_own:
                     raise StageError(f"{path}, row {number}: not a prediction; leave out --resume to replace the file")
                 break
@@ -136,17 +156,20 @@ def _records(file: BinaryIO, form: Format) -> Iterator[bytes]:
         yield record
 
 
-def _parsed(record: bytes, form: Format) -> tuple[str, str] | None:
-    """Return file and outcome of a row; two empty strings for the header, None for anything else."""
+def _parsed(record: bytes, form: Format, target: Target) -> tuple[str, str] | None:
+    """Return file and outcome of a row of the target; two empty strings for the header, None for anything else."""
+    columns = columns_of(target)
     try:
         if form == "jsonl":
             row = json.loads(record)
+            if ("product" in row) != (target == "product"):
+                return None
             file, outcome = row["file"], row["outcome"]
         else:
             (cells,) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
-            if tuple(cells) == COLUMNS:
+            if tuple(cells) == columns:
                 return "", ""
-            row = dict(zip(COLUMNS, cells, strict=True))
+            row = dict(zip(columns, cells, strict=True))
             file, outcome = from_spreadsheet(row["file"]), row["outcome"]
     except (ValueError, KeyError, TypeError, csv.Error):
         return None
@@ -166,6 +189,17 @@ def _cells(row: ImagePrediction) -> list[str]:
     return [
         row.file, row.category, probability, row.status, row.answer, row.outcome, row.reason, row.parent, top, text,
     ]  # fmt: skip
+
+
+def _product_cells(row: ImagePrediction) -> list[str]:
+    """Return the cells of a structured answer in the order of `columns_of`; ingredients are joined by semicolons."""
+    product = row.product or {}
+    cells = [row.file, row.outcome, row.status, row.reason]
+    for name in columns_of("product")[4:-2:2]:
+        value, confidence = product.get(name), row.confidences.get(name)
+        cells.append("" if value is None else "; ".join(value) if isinstance(value, list) else str(value))
+        cells.append("" if confidence is None else f"{confidence:.4f}")
+    return [*cells, row.answer, " | ".join(row.text)]
 
 
 def _csv_line(cells: Sequence[str]) -> str:

@@ -47,6 +47,11 @@ def _scored(example: Example, prediction: Prediction) -> ScoredProduct:
     )  # fmt: skip
 
 
+def answer_of_text(text: str, field_log_probabilities: Mapping[str, float]) -> ProductAnswer:
+    """Return the answer of a generated text."""
+    return ProductAnswer(parse_product(text), confidences(field_log_probabilities))
+
+
 def read_answers(path: Path, image_ids: Collection[str]) -> dict[str, ProductAnswer]:
     """Return image id -> answer; raises StageError for a malformed line, or an image without an answer."""
     found: dict[str, ProductAnswer] = {}
@@ -54,7 +59,7 @@ def read_answers(path: Path, image_ids: Collection[str]) -> dict[str, ProductAns
         try:
             text = str(values["answer"] if "answer" in values else values["text"])
             scores = dict(checked(values.get("field_log_probabilities", {})))
-            found[str(values["image_id"])] = ProductAnswer(parse_product(text), confidences(scores))
+            found[str(values["image_id"])] = answer_of_text(text, scores)
         except (ValueError, KeyError, TypeError) as error:
             raise StageError(f"{path}, line {number}: no image_id with an answer ({error})") from error
     absent = sorted(set(image_ids) - set(found))

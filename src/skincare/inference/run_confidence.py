@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from skincare.errors import StageError
+from skincare.evaluation import field_policy
+from skincare.evaluation.field_policy import FieldPolicy
 from skincare.modeling.settings import DecoderName
 from skincare.paths import Layout
 
@@ -84,6 +86,26 @@ def threshold_for(wanted: Sequence[Mapping[str, Any]], max_error: float | None, 
         return None
     logger.info("%s abstains below %.3f: at most %.0f %% errors, as chosen on val", source, known[rate], 100 * rate)
     return known[rate]
+
+
+def field_policy_of(
+    layout: Layout, source: Path, decoder: DecoderName | None, min_confidence: float | None, max_error: float | None
+) -> FieldPolicy:
+    """Return the calibrators and thresholds of a model of products, for the decoder that they were fitted with.
+
+    Raises StageError if `max_error` is given and the run has no field_confidence.json.
+    """
+    paths = [source / field_policy.FILE]
+    if _is_run(layout, source):
+        paths.append(layout.finetune_log(source.name) / field_policy.FILE)
+    path = next((one for one in paths if one.is_file()), None)
+    if path and decoder in (None, "generate"):
+        return field_policy.read(path, min_confidence, max_error, DEFAULT_MAX_ERROR)
+    if max_error is not None:
+        raise StageError(
+            f"--max-error needs a {field_policy.FILE} of {source}, for the decoder generate; name --min-confidence"
+        )
+    return field_policy.policy({}, min_confidence, None, DEFAULT_MAX_ERROR)
 
 
 def _read(layout: Layout, source: Path) -> dict[str, Any]:

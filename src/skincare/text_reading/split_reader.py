@@ -47,15 +47,20 @@ def read_packs(
 
     Raises StageError if pack_text.jsonl lacks an image.
     """
+    check_read(examples, texts)
+    packs = [texts[one.image_id] for one in examples]
+    found = [reader.predict(pack.lines, pack.other_script) for pack in packs]
+    table = np.array([one.log_probabilities for one in found])
+    return table, np.array([is_read(one.status) for one in found])
+
+
+def check_read(examples: Sequence[Example], texts: Mapping[str, PackText]) -> None:
+    """Raise StageError if the text of an example's pack was not read."""
     absent = [one.image_id for one in examples if one.image_id not in texts]
     if absent:
         raise StageError(
             f"The packs of {len(absent)} images were never read, such as {absent[0]}\nRun `python src/read_text.py`."
         )
-    packs = [texts[one.image_id] for one in examples]
-    found = [reader.predict(pack.lines, pack.other_script) for pack in packs]
-    table = np.array([one.log_probabilities for one in found])
-    return table, np.array([is_read(one.status) for one in found])
 
 
 def is_read(status: str) -> bool:

@@ -1,16 +1,27 @@
 """The files that a run leaves in its log folder: history, curves, predictions and metrics of val and test."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Final
 
 from skincare import tables
-from skincare.evaluation import comparison, confidence, confidence_plot, confusion_plot, metrics, rescoring
+from skincare.evaluation import (
+    comparison,
+    confidence,
+    confidence_plot,
+    confusion_plot,
+    field_calibrators,
+    field_policy,
+    metrics,
+    rescoring,
+)
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.inference import predictions
 from skincare.inference.classifier import Classifier
 from skincare.inference.manifest import write_manifest
 from skincare.inference.predictions import Prediction
+from skincare.inference.product_answers import scored_predictions
 from skincare.paths import Layout
 from skincare.prompts import target_of
 from skincare.tables import HistoryRow, ProductHistoryRow
@@ -73,9 +84,11 @@ class RunOutputs:
         exported.source = self.layout.finetuned_model(self.run.name)  # the manifest names the final folder
         tested = exported.predict(data.test, "test", exported.decoder(trainer.decoder_name))
         written = {"test_predictions.jsonl": tested}
-        # Structured answers have no ranking of labels; score_products.py has the confidence of their fields.
+        # Structured answers have no ranking of labels.
         if target_of(data.labels) == "category":
             written["test_ranked.jsonl"] = self._rank(trainer, exported)["test"]
+        else:
+            self._summarise_fields(trainer, exported, tested)
         write_manifest(self.log, exported, settings, written)
         scores = metrics.score(tested, data.labels)
         predictions.write_jsonl(self.log / "test_predictions.jsonl", tested)
@@ -99,6 +112,15 @@ class RunOutputs:
         write_json(self.log / "confidence.json", summary)
         confidence_plot.draw_confidence(summary, self.plots / "confidence.png")
         return ranked
+
+    def _summarise_fields(self, trainer: Trainer, exported: Classifier, tested: Sequence[Prediction]) -> None:
+        """Write the calibrators and thresholds of the fields of structured answers, chosen on val."""
+        data = trainer.spec.data
+        on_val = exported.predict(data.val, "val", exported.decoder(trainer.decoder_name))
+        summary = field_calibrators.summarise(
+            scored_predictions(data.val, on_val), scored_predictions(data.test, tested)
+        )  # fmt: skip
+        write_json(self.log / field_policy.FILE, summary)
 
     def _selected_predictions(self, trainer: Trainer) -> list[Prediction]:
         """Return the selected epoch's predictions on val; none if the run was interrupted before they were written."""
