@@ -1,5 +1,6 @@
 """What a pack states is read by rules; what it does not state stays unknown."""
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -8,9 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 import predict
-from skincare.errors import StageError
+from skincare.errors import MissingInputError, StageError
+from skincare.inference.image_predictions import ImagePrediction
+from skincare.inference.prediction_files import PredictionWriter, columns_of, finished_rows, format_rows
 from skincare.labels import labels_of
 from skincare.paths import Layout
+from skincare.product.schema import Product
 from skincare.text_reading import extraction
 from skincare.text_reading.pack_products import product_reader
 from skincare.text_reading.pack_text import PackText, TextLine
@@ -127,8 +131,36 @@ def test_predict_gives_a_json_line_per_image(tmp_path, monkeypatch, capsys):
     assert set(rows[1]["product"].values()) == {None}
     assert (rows[2]["product"], rows[2]["reason"]) == (None, "not_an_image")
     assert summary.counts == {"answered": 1, "abstained": 1, "failed": 1}
-    with pytest.raises(StageError, match="no fusion of products"):
+    assert rows[0]["confidences"].keys() == {"brand", "category", "name", "size"}
+    assert rows[1]["confidences"] == {}
+    with pytest.raises(MissingInputError, match="fine-tuned model"):
         predict.run(dataclasses.replace(config, by="fused"), Layout(tmp_path / "root"))
+    with pytest.raises(StageError, match="too many fields for a table"):
+        predict.run(dataclasses.replace(config, form="table"), Layout(tmp_path / "root"))
+
+
+def test_products_as_csv_have_a_column_per_field_and_can_be_resumed(tmp_path):
+    values = Product(brand="=1+1", ingredients=("Aqua", "-2"), size="50 ml").model_dump(mode="json")
+    row = ImagePrediction("=a.jpg", "Unknown", None, "read", answer="@x", text=("+49",), product=values,
+                          confidences={"brand": 0.75})  # fmt: skip
+    failed = ImagePrediction("b.jpg", "Unknown", None, "failed", reason="-", product={})
+    path = tmp_path / "rows.csv"
+    with path.open("wb") as file:
+        PredictionWriter(file, "csv", target="product").write([row, failed])
+    found = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+    assert tuple(found[0]) == columns_of("product")
+    assert (found[0]["brand"], found[0]["brand_confidence"], found[0]["size_confidence"]) == ("'=1+1", "0.7500", "")
+    assert (found[0]["ingredients"], found[0]["answer"], found[0]["text"]) == ("Aqua; -2", "'@x", "'+49")
+    assert (found[1]["outcome"], found[1]["brand"]) == ("failed", "")
+    finished = finished_rows(path, "csv", "product")
+    assert [finished.take(name) for name in ("=a.jpg", "b.jpg", "c.jpg")] == ["answered", "failed", None]
+    with pytest.raises(StageError, match="not a prediction"):
+        finished_rows(path, "csv", "category")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(format_rows([row], "jsonl"))
+    assert len(finished_rows(path, "jsonl", "product")) == 1
+    with pytest.raises(StageError, match="another --target"):
+        finished_rows(path, "jsonl", "category")
 
 
 def test_the_catalogue_teaches_brands(tmp_path):

@@ -163,7 +163,7 @@ def _parsed(record: bytes, form: Format, target: Target) -> tuple[str, str] | No
         if form == "jsonl":
             row = json.loads(record)
             if ("product" in row) != (target == "product"):
-                return None
+                raise StageError("--resume: the file has rows of another --target; leave out --resume to replace it")
             file, outcome = row["file"], row["outcome"]
         else:
             (cells,) = csv.reader(io.StringIO(record.decode(), newline=""), strict=True)
