@@ -141,7 +141,7 @@ def test_predict_gives_a_json_line_per_image(tmp_path, monkeypatch, capsys):
 
 def test_products_as_csv_have_a_column_per_field_and_can_be_resumed(tmp_path):
     values = Product(brand="=1+1", ingredients=("Aqua", "-2"), size="50 ml").model_dump(mode="json")
-    row = ImagePrediction("=a.jpg", "Unknown", None, "read", answer="@x", text=("+49",), product=values,
+    row = ImagePrediction("=a.jpg", "Unknown", None, "read", answer="@x", text=("+cmd",), product=values,
                           confidences={"brand": 0.75})  # fmt: skip
     failed = ImagePrediction("b.jpg", "Unknown", None, "failed", reason="-", product={})
     path = tmp_path / "rows.csv"
@@ -150,7 +150,7 @@ def test_products_as_csv_have_a_column_per_field_and_can_be_resumed(tmp_path):
     found = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
     assert tuple(found[0]) == columns_of("product")
     assert (found[0]["brand"], found[0]["brand_confidence"], found[0]["size_confidence"]) == ("'=1+1", "0.7500", "")
-    assert (found[0]["ingredients"], found[0]["answer"], found[0]["text"]) == ("Aqua; -2", "'@x", "'+49")
+    assert (found[0]["ingredients"], found[0]["answer"], found[0]["text"]) == ("Aqua; -2", "'@x", "'+cmd")
     assert (found[1]["outcome"], found[1]["brand"]) == ("failed", "")
     finished = finished_rows(path, "csv", "product")
     assert [finished.take(name) for name in ("=a.jpg", "b.jpg", "c.jpg")] == ["answered", "failed", None]
