@@ -43,7 +43,7 @@ class Config(stage.StageConfig):
     split: Literal["train", "val", "test"] = "val"
     """Split of the dataset to evaluate on."""
     min_tokens: int = 64
-    """Minimum number of visual tokens of an image (28 x 28 pixels each)."""
+    """Minimum number of visual tokens of an image (28 x 28 pixels each; Qwen3-VL: 32 x 32)."""
     max_tokens: int = 128
     """Maximum number of visual tokens of an image."""
     n_orders: int = 3

@@ -58,7 +58,7 @@ class Config(stage.StageConfig):
     model: str = DEFAULT_MODEL
     """Model whose visual tokens are probed, without training it."""
     min_tokens: int = 64
-    """Minimum number of visual tokens of an image (28 x 28 pixels each)."""
+    """Minimum number of visual tokens of an image (28 x 28 pixels each; Qwen3-VL: 32 x 32)."""
     max_tokens: int = 128
     """Maximum number of visual tokens of an image."""
     catalogue: Path | None = None

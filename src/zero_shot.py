@@ -32,7 +32,7 @@ class Config(stage.StageConfig):
     split: Literal["train", "val", "test"] = "test"
     """Split of the dataset to evaluate on."""
     min_tokens: int = 64
-    """Minimum number of visual tokens of an image (28 x 28 pixels each)."""
+    """Minimum number of visual tokens of an image (28 x 28 pixels each; Qwen3-VL: 32 x 32)."""
     max_tokens: int = 128
     """Maximum number of visual tokens of an image."""
     decoder: DecoderName = "generate"
@@ -79,6 +79,7 @@ def run(config: Config, layout: Layout) -> Summary:
             "n_parameters": count(classifier.network.model.parameters()),
             "device": str(classifier.device),
             "prompt": classifier.encoder.prompt_text,
+            "token_side_px": classifier.encoder.token_side_px,
         },
     )
 

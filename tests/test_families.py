@@ -159,6 +159,7 @@ def test_the_pixel_limits_count_the_familys_tokens(family):
     found = encoder.patches(noise_image(8 * side, 10 * side))
     assert 20 <= encoder.n_visual_tokens(found.grid) <= 60
     assert encoder.processor.image_processor.size["longest_edge"] == 60 * side**2
+    assert encoder.token_side_px == side == (32 if model.config.model_type == "qwen3_vl" else 28)
 
 
 def test_preflight_checks_pass_and_see_a_wrong_gradient(family, tmp_path):

@@ -73,6 +73,39 @@ def test_a_model_of_another_kind_is_refused(copy):
         loading.load_model(copy, CPU)
 
 
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "llava", "unknown_to_transformers", ["qwen2_vl"], None])
+@pytest.mark.parametrize("load", [loading.load_processor, loading.load_config])
+def test_an_unsupported_architecture_is_refused_with_the_supported_ones(copy, model_type, load):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
+    supported = r"supported are Qwen2-VL \(qwen2_vl\), Qwen2\.5-VL \(qwen2_5_vl\), Qwen3-VL \(qwen3_vl\)"
+    with pytest.raises(StageError, match=supported):
+        load(copy)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", ""])
+def test_a_configuration_without_a_model_type_is_an_error(copy, content):
+    (copy / "config.json").write_text(content)
+    with pytest.raises(StageError, match="its configuration cannot be loaded"):
+        loading.load_config(copy)
+
+
+def test_an_unsupported_model_of_the_hub_is_refused_before_its_weights_are_downloaded(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl_moe"}))
+    downloads = []
+
+    def snapshot(*_, **settings):
+        downloads.append(settings)
+        raise loading.LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr(loading, "http_head", lambda *_, **__: None)
+    monkeypatch.setattr(loading, "hf_hub_download", lambda *_: str(tmp_path / "config.json"))
+    monkeypatch.setattr(loading, "snapshot_download", snapshot)
+    with pytest.raises(StageError, match="a model of type qwen3_vl_moe"):
+        loading.load_config("Qwen/Qwen3-VL-30B-A3B-Instruct")
+    assert [one["local_files_only"] for one in downloads] == [True], "only the cache was read"
+
+
 def test_weights_that_are_incomplete_are_refused(copy):
     tensors = load_file(copy / "model.safetensors")
     tensors.pop(next(name for name in tensors if "merger" in name))

@@ -11,7 +11,7 @@ from skincare import stage
 from skincare.errors import MissingInputError, StageError
 from skincare.labels import skincare_labels
 from skincare.modeling import freezing, loading, qwen_tokens
-from skincare.modeling.families.registry import FAMILIES
+from skincare.modeling.families.registry import FAMILIES, published_model
 from skincare.modeling.freezing import freeze
 from skincare.modeling.loading import load_processor
 from skincare.modeling.prompt_encoder import PromptEncoder
@@ -47,44 +47,71 @@ def planned(layout, **changes):
 
 # Parameters, those of last vision block, merger and last language layer, and the number of their tensors.
 SHAPES = {
-    "qwen2_vl": (2_208_985_600, 19_677_440 + 34_087_936 + 46_797_824, 30),
-    "qwen2_5_vl": (3_754_622_976, 19_702_200 + 36_708_608 + 77_076_992, 29),
-    "qwen3_vl": (2_127_532_032, 12_596_224 + 25_174_016 + 50_336_000, 29),
+    "Qwen/Qwen2-VL-2B": (2_208_985_600, 19_677_440 + 34_087_936 + 46_797_824, 30),
+    "Qwen/Qwen2.5-VL-3B-Instruct": (3_754_622_976, 19_702_200 + 36_708_608 + 77_076_992, 29),
+    "Qwen/Qwen3-VL-2B-Instruct": (2_127_532_032, 12_596_224 + 25_174_016 + 50_336_000, 29),
 }
-PUBLISHED = [(min(one.published.names), model_type) for model_type, one in FAMILIES.items()]
+LARGER_SHAPES = {
+    "Qwen/Qwen2-VL-7B-Instruct": (8_291_375_616, 19_677_440 + 44_575_744 + 233_057_792, 30),
+    "Qwen/Qwen2.5-VL-7B-Instruct": (8_292_166_656, 19_702_200 + 44_574_464 + 233_057_792, 29),
+    "Qwen/Qwen3-VL-4B-Instruct": (4_437_815_808, 12_596_224 + 27_271_680 + 100_930_816, 29),
+    "Qwen/Qwen3-VL-8B-Instruct": (8_767_123_696, 15_239_504 + 40_119_040 + 192_946_432, 29),
+}
 
 
-@pytest.mark.parametrize("model_type", SHAPES)
-def test_the_shipped_shape_is_that_of_the_published_model(model_type):
+def built_from(name):
+    """Build a published model on the meta device."""
+    family, published = published_model(name)
+    config = AutoConfig.for_model(family.model_type, **published.config)
+    assert config.dtype == torch.bfloat16
+    return activation_memory.meta_model(config), published
+
+
+@pytest.mark.parametrize("name", SHAPES | LARGER_SHAPES)
+def test_the_shipped_shape_is_that_of_the_published_model(name):
     """Compare the numbers of parameters, in total and trained by the reference recipe."""
-    published = FAMILIES[model_type].published
-    config = AutoConfig.for_model(model_type, **published.config)
-    built = activation_memory.meta_model(config)
+    built, published = built_from(name)
     trained = freeze(built, Trainable())
     found = sum(p.numel() for p in built.parameters()), sum(p.numel() for p in trained.values()), len(trained)
-    assert found == SHAPES[model_type]
+    assert found == (SHAPES | LARGER_SHAPES)[name]
     assert (published.n_parameters, published.n_reference_trainable) == found[:2]
-    assert config.dtype == torch.bfloat16
+    is_tied = built.lm_head.weight is built.get_input_embeddings().weight
+    assert is_tied == (found[0] < 5e9), "models of 7B and more have an output layer of their own"
+    everything = freeze(built, Trainable(everything=True))
+    assert ("lm_head.weight" in everything) != is_tied
 
 
-@pytest.mark.parametrize("model_type", SHAPES)
-def test_a_wrong_selection_for_a_published_shape_is_refused(model_type, monkeypatch):
-    config = AutoConfig.for_model(model_type, **FAMILIES[model_type].published.config)
-    built = activation_memory.meta_model(config)
+def test_every_published_model_has_a_tested_shape():
+    names = [model.names for family in FAMILIES.values() for model in family.models]
+    assert len(names) == len(SHAPES | LARGER_SHAPES)
+    assert all(sum(name in one for one in names) == 1 for name in SHAPES | LARGER_SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES | LARGER_SHAPES)
+def test_a_wrong_selection_for_a_published_shape_is_refused(name, monkeypatch):
+    built, published = built_from(name)
     monkeypatch.setattr(freezing, "trainable_modules", lambda model, _: {"one": model.model.visual.blocks[0]})
-    with pytest.raises(StageError, match=f"parameters would be trained, not {SHAPES[model_type][1]:,}"):
+    with pytest.raises(StageError, match=f"parameters would be trained, not {published.n_reference_trainable:,}"):
         freeze(built, Trainable())
 
 
-@pytest.mark.parametrize(("name", "model_type"), PUBLISHED)
-def test_a_published_model_is_planned_without_a_hub(layout, no_hub, name, model_type):
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_published_model_is_planned_without_a_hub(layout, no_hub, name):
     plan = planned(layout, model=name, vram_gb=16)
-    n_parameters, n_trainable, _ = SHAPES[model_type]
+    n_parameters, n_trainable, _ = SHAPES[name]
     assert (plan["n_parameters"], plan["n_trainable"]) == (n_parameters, n_trainable)
     assert plan["gradient_bytes"] == 4 * n_trainable
     # More than bf16 weights, gradients and AdamW states, and within 16 GB, on which the model is known to train.
     assert 2 * n_parameters + 12 * n_trainable < plan["total_bytes"] < 16 * GIB
     assert (plan["micro_batch_size"], plan["gradient_checkpointing"]) == (4, False)
+
+
+def test_a_larger_published_model_is_planned_without_a_hub(layout, no_hub):
+    name = "Qwen/Qwen2.5-VL-7B-Instruct"
+    plan = planned(layout, model=name, vram_gb=24)
+    n_parameters, n_trainable, _ = LARGER_SHAPES[name]
+    assert (plan["n_parameters"], plan["n_trainable"]) == (n_parameters, n_trainable)
+    assert 2 * n_parameters + 12 * n_trainable < plan["total_bytes"] < 24 * GIB
 
 
 def test_another_model_needs_its_checkpoint(layout, monkeypatch):

@@ -63,7 +63,7 @@ def layout(tmp_path):
     summary(
         found, "finetune",
         results={"run": "sample", "model": "some/model", "decoder": "generate", "recipe": "sample", "n_parameters": 9,
-                 "n_trainable": 3,
+                 "n_trainable": 3, "token_side_px": 32,
                  "trainable_modules": ["model.visual.merger"], "best_epoch": 2, "n_epochs": 2,
                  "stop_reason": "patience",
                  "recipe_settings": {"learning_rate": 1e-3, "trainable": {"n_vision_blocks": 1, "heads": []}}},
@@ -170,6 +170,12 @@ def test_both_formats_name_the_detectable_difference_of_products(layout):
     write_json(path, {**found, "smallest_detectable_difference": 0.26, "smallest_detectable_difference_products": 0.44})
     for text in written(layout):
         assert "differences of 44 points or more" in text
+
+
+def test_both_formats_give_the_token_size_of_the_models_family(layout):
+    page, markdown = written(layout)
+    assert "visual tokens of 32 × 32 pixels" in page
+    assert "visual tokens of 32 x 32 pixels" in markdown
 
 
 def test_page_is_self_contained(layout):

@@ -14,7 +14,7 @@ NOT_RECORDED: Final = "not recorded"
 
 _TRL: Final = """\
 from datasets import load_dataset
-from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 model = "Qwen/Qwen2-VL-2B-Instruct"
@@ -22,7 +22,7 @@ dataset = load_dataset("imagefolder", data_dir=".")  # this folder
 processor = AutoProcessor.from_pretrained(model)
 processor.image_processor.size = {"shortest_edge": 64 * 28 * 28, "longest_edge": 128 * 28 * 28}
 trainer = SFTTrainer(
-    model=Qwen2VLForConditionalGeneration.from_pretrained(model),
+    model=AutoModelForImageTextToText.from_pretrained(model),
     args=SFTConfig("trl-output", max_length=None, per_device_train_batch_size=4),  # no cut through the image's tokens
     train_dataset=dataset["train"],
     eval_dataset=dataset["validation"],

@@ -38,22 +38,22 @@ def freeze(model: Any, trainable: Trainable) -> dict[str, nn.Parameter]:
     """Make only the selected modules trainable, in fp32, and return their parameters by name.
 
     Frozen weights keep the checkpoint's dtype; steps of 5e-7 are rounded away in bf16. Raises StageError if the count
-    is wrong for the published model of its family, or if `everything` leaves parameters out.
+    is wrong for a published model of its family, or if `everything` leaves parameters out.
     """
     model.requires_grad_(False)
     for module in trainable_modules(model, trainable).values():
         module.requires_grad_(True)
         module.to(torch.float32)
-    family = family_of(model.config)
     chosen = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     n_trainable, n_parameters = count(chosen.values()), count(model.parameters())
     if trainable.everything and n_trainable != n_parameters:
         raise StageError(f"{n_trainable:,} of {n_parameters:,} parameters would be trained, not everything")
-    published, n_expected = family.published, family.published.n_reference_trainable
-    if n_parameters == published.n_parameters and trainable == Trainable() and n_trainable != n_expected:
-        raise StageError(
-            f"{n_trainable:,} parameters would be trained, not {n_expected:,}: is this {min(published.names)}?"
-        )
+    for published in family_of(model.config).models:
+        n_expected = published.n_reference_trainable
+        if n_parameters == published.n_parameters and trainable == Trainable() and n_trainable != n_expected:
+            raise StageError(
+                f"{n_trainable:,} parameters would be trained, not {n_expected:,}: is this {min(published.names)}?"
+            )
     return chosen
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from requests import RequestException
 from requests import head as http_head
@@ -40,7 +40,7 @@ def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any
 
     Raises MissingInputError if the source is not available, StageError if it is no processor of a supported family.
     """
-    folder = _local_folder(source)
+    folder = _folder_of_family(source)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -61,11 +61,9 @@ def load_config(source: str | Path, attention: str = "sdpa", *, accepts_quantise
     trained; inference accepts one that bitsandbytes made.
     """
     try:
-        config = AutoConfig.from_pretrained(_local_folder(source), local_files_only=True)
+        config = AutoConfig.from_pretrained(_folder_of_family(source), local_files_only=True)
     except (OSError, ValueError) as error:
         raise StageError(f"{source}: its configuration cannot be loaded ({_first_line(error)})") from error
-    if config.model_type not in FAMILIES:
-        raise StageError(f"{source}: a model of type {config.model_type}; supported are {_supported()}")
     quantised = getattr(config, "quantization_config", None)
     if quantised and not (accepts_quantised and quantised.get("quant_method") == "bitsandbytes"):
         raise StageError(
@@ -217,6 +215,23 @@ def _local_folder(source: str | Path) -> Path:
         raise _not_found(source, "no folder here, and no name that a model hub could have") from error
 
 
+def _folder_of_family(source: str | Path) -> Path:
+    """Return the folder of a checkpoint, whose architecture is one that is supported."""
+    folder = _local_folder(source)
+    _check_family(source, folder / "config.json")
+    return folder
+
+
+def _check_family(source: str | Path, config_file: Path) -> None:
+    """Raise StageError if a config.json names an architecture that is not supported, known to transformers or not."""
+    try:
+        model_type = json.loads(config_file.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(f"{source}: its configuration cannot be loaded (no model_type in {config_file})") from error
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise StageError(f"{source}: a model of type {model_type}; supported are {_supported()}")
+
+
 def _download(name: str) -> Path:
     # huggingface_hub retries an unreachable host for minutes, file by file; this request fails quickly.
     try:
@@ -225,6 +240,8 @@ def _download(name: str) -> Path:
         raise _not_found(name, f"{constants.ENDPOINT} cannot be reached from here") from error
     logger.info("fetching %s from %s", name, constants.ENDPOINT)
     try:
+        # Before gigabytes of weights that could not be used.
+        _check_family(name, Path(hf_hub_download(name, "config.json")))
         return Path(snapshot_download(name, allow_patterns=_CHECKPOINT_FILES))
     except (HfHubHTTPError, OSError) as error:
         raise _not_found(name, _first_line(error)) from error

@@ -113,6 +113,11 @@ class PromptEncoder:
         # Answers are labels, the same few in every batch.
         self._name_tokens = lru_cache(maxsize=2 * len(labels))(self._tokens)
 
+    @property
+    def token_side_px(self) -> int:
+        """Return the width and height in pixels of what one visual token covers."""
+        return self.processor.image_processor.patch_size * self.merge_size
+
     def patches(self, image: Image.Image) -> Patches:
         """Resize and normalise an image and cut it into patches."""
         features = self.processor.image_processor(images=[image], return_tensors="pt")
@@ -125,9 +130,8 @@ class PromptEncoder:
         The processor scales an image down if it has too many pixels after each side is rounded to whole tokens; half a
         token is added so that this is still the case.
         """
-        processor = self.processor.image_processor
-        scale = math.sqrt(processor.size["longest_edge"] / (size[0] * size[1]))
-        half = processor.patch_size * self.merge_size / 2 + 1
+        scale = math.sqrt(self.processor.image_processor.size["longest_edge"] / (size[0] * size[1]))
+        half = self.token_side_px / 2 + 1
         return scale * size[0] + half, scale * size[1] + half
 
     def answer_tokens(self, answer: str) -> list[int]:

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from skincare.files import write_json
 from skincare.labels import Labels
 from skincare.modeling import qwen_tokens
-from skincare.modeling.families.registry import published_family
+from skincare.modeling.families.registry import published_model
 from skincare.modeling.loading import default_device, load_config, load_processor, memory_capacity
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
@@ -42,9 +42,10 @@ class PromptLengths:
 def plan_run(spec: RunSpec, layout: Layout) -> Summary:
     """Log the plan of a run and write it to log/finetune_plan.json; its dataset may be empty."""
     settings, hints, answers = spec.settings, hints_of(spec), answers_of(spec)
-    family = published_family(settings.model)
-    if family and not Path(settings.model).is_dir():
-        config = AutoConfig.for_model(family.model_type, **family.published.config)
+    known = published_model(settings.model)
+    if known and not Path(settings.model).is_dir():
+        family, published = known
+        config = AutoConfig.for_model(family.model_type, **published.config)
         lengths = _known_prompt_lengths(hints, spec.data.labels, answers)
     else:
         encoder = PromptEncoder(load_processor(settings.model, settings.limits), spec.data.labels)

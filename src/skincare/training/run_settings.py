@@ -19,7 +19,7 @@ class RunSettings:
     learning_rate: float | None = None
     """Peak learning rate; the recipe's by default."""
     min_tokens: int = 64
-    """Minimum number of visual tokens per image (28 x 28 pixels each)."""
+    """Minimum number of visual tokens per image (28 x 28 pixels each; Qwen3-VL: 32 x 32)."""
     max_tokens: int = 128
     """Maximum number of visual tokens per image."""
     vram_gb: float | None = None

@@ -164,6 +164,7 @@ def results(trainer: Trainer, name: str, stop_reason: str) -> Mapping[str, Any]:
         "hint_kind": hints.kind_of(one.hint for one in spec.data.train),
         "recipe_settings": to_plain(spec.recipe),
         "device": str(trainer.classifier.network.device),
+        "token_side_px": trainer.classifier.encoder.token_side_px,
         **_criterion(trainer),
     }
 

@@ -1,4 +1,4 @@
-"""What a model family defines: the hooks of `skincare.modeling.vision_tower` and the shape of its published model.
+"""What a model family defines: the hooks of `skincare.modeling.vision_tower` and the shapes of its published models.
 
 The defaults are those of a vision transformer that attends over whole images, without learned positions and without
 outputs of intermediate blocks. Text positions, prompt and language layers are used through transformers and need no
@@ -28,15 +28,35 @@ class PublishedModel:
     n_parameters: int
     n_reference_trainable: int
 
+    def resized(
+        self, names: frozenset[str], n_parameters: int, n_reference_trainable: int, text_config: dict[str, Any],
+        vision_config: dict[str, Any], **fields: Any,
+    ) -> "PublishedModel":  # fmt: skip
+        """Return another size of the same family, whose configuration differs in these fields."""
+        config = {
+            **self.config,
+            "text_config": self.config["text_config"] | text_config,
+            "vision_config": self.config["vision_config"] | vision_config,
+            **fields,
+        }
+        return PublishedModel(names, config, n_parameters, n_reference_trainable)
+
 
 class Family:
     """A model family; `visual` is its vision tower in transformers."""
 
     model_type: str
     label: str
+    # The smallest published model, and larger ones.
     published: PublishedModel
+    larger: tuple[PublishedModel, ...] = ()
     # Fields of the vision configuration that change the features and are no weights.
     vision_settings: tuple[str, ...] = ("num_heads",)
+
+    @property
+    def models(self) -> tuple[PublishedModel, ...]:
+        """Return the published models."""
+        return (self.published, *self.larger)
 
     def vision_width(self, config: Any) -> int:
         """Return the width of the vision blocks."""

@@ -41,6 +41,14 @@ class Qwen25VL(Family):
         n_parameters=3_754_622_976,
         n_reference_trainable=133_487_800,
     )  # fmt: skip
+    larger = (
+        published.resized(
+            frozenset({"Qwen/Qwen2.5-VL-7B-Instruct"}), 8_292_166_656, 297_334_456,
+            {"vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+             "num_attention_heads": 28, "num_key_value_heads": 4},
+            {"out_hidden_size": 3584}, tie_word_embeddings=False,
+        ),
+    )  # fmt: skip
 
     def attention_lengths(self, visual: Any, grids: Sequence[Grid]) -> list[list[int]]:
         """Return the lengths of the windows, and of whole images for the few blocks that attend over them."""

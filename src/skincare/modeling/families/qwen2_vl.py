@@ -32,6 +32,14 @@ class Qwen2VL(Family):
         n_parameters=2_208_985_600,
         n_reference_trainable=100_563_200,
     )  # fmt: skip
+    larger = (
+        published.resized(
+            frozenset({"Qwen/Qwen2-VL-7B", "Qwen/Qwen2-VL-7B-Instruct"}), 8_291_375_616, 297_310_976,
+            {"vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28,
+             "num_key_value_heads": 4},
+            {"hidden_size": 3584}, tie_word_embeddings=False,
+        ),
+    )  # fmt: skip
 
     def vision_width(self, config: Any) -> int:
         """Return the width of the vision blocks; `hidden_size` is that of the language model here."""

@@ -50,6 +50,20 @@ class Qwen3VL(Family):
         n_parameters=2_127_532_032,
         n_reference_trainable=88_106_240,
     )  # fmt: skip
+    larger = (
+        published.resized(
+            frozenset({"Qwen/Qwen3-VL-4B-Instruct"}), 4_437_815_808, 140_798_720,
+            {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
+            {"out_hidden_size": 2560},
+        ),
+        published.resized(
+            frozenset({"Qwen/Qwen3-VL-8B-Instruct"}), 8_767_123_696, 248_304_976,
+            {"hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36, "num_attention_heads": 32},
+            {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": 4096,
+             "deepstack_visual_indexes": [8, 16, 24]},
+            tie_word_embeddings=False,
+        ),
+    )  # fmt: skip
 
     def patch_positions(self, visual: Any, grids: Sequence[Grid]) -> torch.Tensor:
         """Return the learned positions, interpolated from their square grid to the images' grids."""

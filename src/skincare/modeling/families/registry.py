@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from skincare.modeling.families.base import Family
+from skincare.modeling.families.base import Family, PublishedModel
 from skincare.modeling.families.qwen2_5_vl import Qwen25VL
 from skincare.modeling.families.qwen2_vl import Qwen2VL
 from skincare.modeling.families.qwen3_vl import Qwen3VL
@@ -15,6 +15,6 @@ def family_of(config: Any) -> Family:
     return FAMILIES[config.model_type.removesuffix("_vision")]
 
 
-def published_family(name: str) -> Family | None:
-    """Return the family of a published model's name, None for any other name."""
-    return next((one for one in FAMILIES.values() if name in one.published.names), None)
+def published_model(name: str) -> tuple[Family, PublishedModel] | None:
+    """Return a published model by its name on the hub, with its family; None for any other name."""
+    return next(((family, one) for family in FAMILIES.values() for one in family.models if name in one.names), None)
