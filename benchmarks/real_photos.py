@@ -100,9 +100,9 @@ def run(config: Config) -> dict[str, Any]:
     """Return the contents of the JSON."""
     table = find_table(config.photos)
     photos = read_photos(table)
-    packs = _read_all(photos, config.ocr)
+    packs = read_all(photos, config.ocr)
     readers: dict[str, Reader] = {"table": Reader(skincare_labels())}
-    catalogue = _catalogue(config.catalogue, table)
+    catalogue = catalogue_of(config.catalogue, table)
     if catalogue:
         readers["table and names"] = Reader.fit(skincare_labels(), *read_catalogue_names(catalogue, skincare_labels()))
     answers = {name: _answers(photos, packs, reader) for name, reader in readers.items()}
@@ -156,7 +156,7 @@ def read_photos(table: Path) -> list[Photo]:
     return photos
 
 
-def _read_all(photos: Sequence[Photo], ocr: EngineName) -> list[PackText]:
+def read_all(photos: Sequence[Photo], ocr: EngineName) -> list[PackText]:
     """Return the text of each photo, from the cache where possible."""
     files = [ImageFile(str(number), photo.path.name, photo.path) for number, photo in enumerate(photos)]
     with OcrCache(Layout(REPOSITORY).ocr_cache) as cache:
@@ -219,7 +219,7 @@ def _failures(photos: Sequence[Photo], packs: Sequence[PackText], reader: Reader
     return buffer.getvalue()
 
 
-def _catalogue(named: Path | None, table: Path) -> Path | None:
+def catalogue_of(named: Path | None, table: Path) -> Path | None:
     if named is not None:
         if not named.is_file():
             raise MissingInputError("catalogue", named, "Name another --catalogue, or omit it.")
