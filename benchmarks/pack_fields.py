@@ -39,11 +39,11 @@ from skincare.evaluation import product_metrics
 from skincare.evaluation.field_similarity import similarity
 from skincare.evaluation.product_metrics import ScoredProduct
 from skincare.files import write_json, write_text
-from skincare.inference.product_predictor import known_brands_reader
 from skincare.labels import skincare_labels
 from skincare.product.schema import Product
 from skincare.runlog import environment
 from skincare.text_reading.ocr import EngineName, engine_label
+from skincare.text_reading.pack_products import known_brands_reader
 from skincare.text_reading.pack_text import PackText
 from skincare.text_reading.product_reader import ProductReader
 from skincare.text_reading.reader import Reader
@@ -135,9 +135,7 @@ def read_marks(path: Path) -> dict[str, Mark]:
             if row["part"] not in PARTS or row["sha256"] in found:
                 raise StageError(f"{path}, row {number}: an unknown part or an image that is marked twice")
             cells = {field: row[field].strip() for field in FIELDS}
-            values = {
-                field: () if cell == ABSENT else tuple(cell.split("|")) for field, cell in cells.items() if cell
-            }
+            values = {field: () if cell == ABSENT else tuple(cell.split("|")) for field, cell in cells.items() if cell}
             found[row["sha256"]] = Mark(row["part"], values)
     return found
 

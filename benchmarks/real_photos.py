@@ -220,6 +220,7 @@ def _failures(photos: Sequence[Photo], packs: Sequence[PackText], reader: Reader
 
 
 def catalogue_of(named: Path | None, table: Path) -> Path | None:
+    """Return the catalogue: the named one, else that of the project, else the one next to the photos."""
     if named is not None:
         if not named.is_file():
             raise MissingInputError("catalogue", named, "Name another --catalogue, or omit it.")

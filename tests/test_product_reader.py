@@ -17,89 +17,50 @@ from skincare.paths import Layout
 from skincare.product.schema import Product
 from skincare.text_reading import extraction
 from skincare.text_reading.pack_products import product_reader
-from skincare.text_reading.pack_text import PackText, TextLine
-from skincare.text_reading.product_reader import ProductReader, known_brand, printed_size
+from skincare.text_reading.pack_text import PackText
+from skincare.text_reading.product_reader import ProductReader
 from tests.dataset_helpers import write_catalogue
+from tests.pack_lines import pack_lines
 
-BOX = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.1), (0.0, 0.1))
-READER = ProductReader(
-    ("Estée Lauder", "The Ordinary", "MAC", "La Roche-Posay"), frozenset(["gentle", "face", "cream"])
-)
-
-
-def lines(*texts, height=0.1):
-    return [
-        TextLine(*((text, 0.9, BOX, height) if isinstance(text, str) else (text[0], 0.9, BOX, text[1])))
-        for text in texts
-    ]
+READER = ProductReader(["Estée Lauder", "Zorbi"], frozenset(["gentle"]))
 
 
 def read(*texts, category=None):
-    return READER.read(lines(*texts), category).model_dump(exclude_none=True)
+    return READER.read(pack_lines(*texts), category).model_dump(exclude_none=True)
 
 
 def test_a_whole_pack():
     found = read(
-        ("ESTÊE LAUDER", 0.06), ("Nutritious", 0.1), ("Night Cleansing Foam", 0.06),
-        ("cleans gently and is pleasant", 0.02),
-        ("4.2 FL. OZ. LIQ./125ml e", 0.03), ("Made in France", 0.02), category="Cleanser",
+        ("ESTÊE LAUDER", 1), ("Nutritious", 1.6), ("Night Cleansing Foam", 1),
+        ("cleans gently and is pleasant", 0.3),
+        ("4.2 FL. OZ. LIQ./125ml e", 0.5), ("Made in France", 0.3), category="Cleanser",
     )  # fmt: skip
     assert found == {
-        "brand": "Estée Lauder", "category": "Cleanser", "name": "Estée Lauder Nutritious Night Cleansing Foam",
+        "brand": "Estée Lauder", "category": "Cleanser", "country": "France",
+        "name": "Estée Lauder Nutritious Night Cleansing Foam",
         "origin": "France", "size": "125 ml", "forNightOrMorning": "night",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("texts", "brand"),
-    [
-        (["The", "Ordinary.", "Niacinamide 10%"], "The Ordinary"),
-        (["LAROCHE-POSAY", "EFFACLAR"], "La Roche-Posay"),
-        (["an extraordinary cream for the face"], ""),
-        (["MACADAMIA"], ""),
-        (["MAC"], "MAC"),
-        ([], ""),
-    ],
-)
-def test_a_known_brand_fills_its_lines(texts, brand):
-    assert known_brand(texts, READER.brands) == brand
+def test_a_known_brand_wins_over_larger_unknown_words():
+    assert read(("EXOWHITE", 3), ("Zorbi", 0.6), "Serum")["brand"] == "Zorbi"
 
 
-@pytest.mark.parametrize(
-    ("texts", "brand"),
-    [
-        (["GENTLE", "Neutriderm", "Face Cream"], "Neutriderm"),
-        (["125ml", "50 %", "BABOR"], "BABOR"),
-        (["Gentle Face Cream"], None),
-        ([("small print words", 0.02), ("BIG", 0.1)], "BIG"),
-    ],
-)
-def test_an_unknown_brand_is_the_first_large_line_of_uncommon_words(texts, brand):
-    assert read(*texts).get("brand") == brand
-
-
-@pytest.mark.parametrize(
-    ("texts", "size"),
-    [
-        (["200mle"], "200 ml"),
-        (["e75 ml"], "75 ml"),
-        (["5Oml"], "50 ml"),
-        ([("30 ml", 0.03), ("50 ml", 0.05)], "50 ml"),
-        ([("30 ml", 0.03), ("30ML / 1 FL OZ", 0.02), ("50 ml", 0.05)], "30 ml"),
-        (["50 g", "12 pads"], "50 g"),
-        (["no size"], None),
-    ],
-)
-def test_the_size_is_what_most_lines_say(texts, size):
-    found = printed_size(lines(*texts))
-    assert (str(found) if found else None) == size
-
-
-def test_ingredients_follow_their_heading():
-    assert read("Serum X", "INGREDIENTS: Aqua, Glycerin,", "Parfum (Fragrance, Linalool)")["ingredients"] == (
-        "Aqua", "Glycerin", "Parfum (Fragrance, Linalool)",
+def test_the_back_of_a_pack():
+    found = read(
+        "How to use: Apply to clean skin", "in the morning and evening.", "INGREDIENTS: Aqua, Glycerin,",
+        "Parfum (Fragrance, Linalool)", "Caution: avoid the eyes", "Manufactured by: Acme Ltd, London",
     )  # fmt: skip
-    assert "ingredients" not in read("natural ingredients inside, gentle")
+    assert found["howToUse"] == "Apply to clean skin in the morning and evening."
+    assert found["forNightOrMorning"] == "morning and night"
+    assert found["ingredients"] == ("Aqua", "Glycerin", "Parfum (Fragrance, Linalool)")
+    assert found["manufacturer"] == "Acme Ltd"
+
+
+def test_claims_are_no_list_of_ingredients_and_no_time_of_use():
+    found = read("natural ingredients inside, gentle", "Ingredients of the sea", "24H All Day Moisture Cream",
+                 "with evening primrose oil", "7 Day Mask")  # fmt: skip
+    assert not {"ingredients", "forNightOrMorning"} & set(found)
 
 
 def test_a_pack_without_text_states_nothing():
@@ -110,7 +71,7 @@ def test_a_pack_without_text_states_nothing():
 
 def test_predict_gives_a_json_line_per_image(tmp_path, monkeypatch, capsys):
     packs = [
-        PackText("0", "a.jpg", "", "fake", "read", lines=tuple(lines("Elemis", "Night Cream", "50ml"))),
+        PackText("0", "a.jpg", "", "fake", "read", lines=tuple(pack_lines("Elemis", "Night Cream", "50ml"))),
         PackText("1", "b.jpg", "", "fake", "no_text"),
         PackText("2", "c.jpg", "", "fake", "unreadable", "not_an_image"),
     ]
@@ -165,7 +126,7 @@ def test_products_as_csv_have_a_column_per_field_and_can_be_resumed(tmp_path):
 
 def test_the_catalogue_teaches_brands(tmp_path):
     layout = Layout(tmp_path)
-    assert product_reader(layout, labels_of(layout)) == ProductReader()
+    assert product_reader(layout, labels_of(layout)).brands == ()
     write_catalogue(
         layout, {"10000001": "Oil", "10000002": "Serum"}, {"10000001": "Noor Oil", "10000002": "Noor Serum"}
     )

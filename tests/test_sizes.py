@@ -31,6 +31,12 @@ from skincare.tables import CATALOGUE
         ("Sheet Mask (Pack of 3)", "3 pieces"),
         ("SPF 50+ Cream 200ml", "200 ml"),
         ("3x15ml (45ml)", "3 x 15 ml"),
+        ("容量20mL入り", "20 ml"),
+        ("100克x2", "2 x 100 g"),
+        ("１００ｍｌ", "100 ml"),
+        ("50ml® Serum", "50 ml"),
+        ("1½ oz", "42.52 g"),
+        ("1.014 fl oz", "29.99 ml"),
     ],
 )
 def test_a_stated_size_is_read(text, size):
@@ -54,7 +60,7 @@ def test_equal_quantities_are_equal_in_any_unit_and_count():
 
 
 def test_the_canonical_text_is_read_as_the_same_size():
-    for size in (Size(30, "ml"), Size(1.5, "g", 2), Size(90, "pieces"), Size(1000, "ml", 12)):
+    for size in (Size(30, "ml"), Size(99.96, "ml"), Size(1.5, "g", 2), Size(90, "pieces"), Size(1000, "ml", 12)):
         assert parse_size(str(size)) == size
 
 

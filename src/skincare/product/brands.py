@@ -9,10 +9,13 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 from skincare.product.sizes import parse_size
 
+_WELL_KNOWN: Final = Path(__file__).with_name("known_brands.txt")
 MAX_WORDS: Final = 4
 MAX_NAME_WORDS: Final = 30
 MIN_PRODUCTS: Final = 2
@@ -59,6 +62,12 @@ def common_words(brands: Mapping[str, str], n_brands: int = 3) -> frozenset[str]
         for word in _words(name, MAX_NAME_WORDS)[len(brand.split()) :]:
             brands_with[_plain(word)].add(brand)
     return frozenset(word for word, found in brands_with.items() if len(found) >= n_brands)
+
+
+@cache
+def well_known_brands() -> tuple[str, ...]:
+    """Return brands of skincare in their usual spelling: `known_brands.txt`, one per line, written by hand."""
+    return tuple(_WELL_KNOWN.read_text(encoding="utf-8").split("\n"))[:-1]
 
 
 def _brand_key(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from skincare.product.origin import stated_origin
 from skincare.product.schema import MAX_INGREDIENTS, Product
 from skincare.product.sizes import parse_size
 from skincare.product.use_time import use_time_in_directions, use_time_in_name
@@ -21,9 +22,6 @@ MAX_TEXT_CHARACTERS: Final = 200
 # INCI lists are in the order of quantity down to 1 %: the first ones are what tells products apart.
 N_INGREDIENTS: Final = 10
 
-_ORIGIN: Final = re.compile(
-    r"\b(?i:made|produced|manufactured)\s+in\s+(?:the\s+)?((?:[A-Z][\w'’-]+|UK|USA|EU)(?:\s+(?:[A-Z][\w'’-]+|of))*)"
-)
 _MAX_LIST_CHARACTERS: Final = 20_000
 
 
@@ -126,9 +124,3 @@ def split_ingredients(text: str) -> tuple[str, ...] | None:
 def _first_ingredients(parts: list[str]) -> tuple[str, ...] | None:
     cleaned = [_line(part).strip(" .*") for part in parts]
     return tuple([one[:200] for one in dict.fromkeys(cleaned) if one][: min(N_INGREDIENTS, MAX_INGREDIENTS)]) or None
-
-
-def stated_origin(description: str) -> str:
-    """Return the country after "made in" and the like; empty where there is none."""
-    found = _ORIGIN.search(description)
-    return found[1].strip() if found else ""

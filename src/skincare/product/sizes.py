@@ -24,6 +24,8 @@ _UNITS: Final[dict[str, tuple[Dimension, float]]] = {
     **dict.fromkeys(("dl",), ("volume", 100.0)),
     **dict.fromkeys(("l", "lt", "ltr", "litre", "litres", "liter", "liters", "л"), ("volume", 1000.0)),
     **dict.fromkeys(("floz", "fluidounce", "fluidounces", "fl"), ("volume", 29.5735)),
+    **dict.fromkeys(("毫升", "ミリリットル", "밀리리터", "มล", "มิลลิลิตร", "مل"), ("volume", 1.0)),
+    **dict.fromkeys(("克", "グラム", "그램", "กรัม", "غم"), ("mass", 1.0)),
     **dict.fromkeys(("g", "gr", "gm", "gms", "gram", "grams", "gramme", "grammes", "г"), ("mass", 1.0)),
     **dict.fromkeys(("kg", "kgs", "kilo", "kilos", "kilogram", "kilograms", "кг"), ("mass", 1000.0)),
     **dict.fromkeys(("mg",), ("mass", 0.001)),
@@ -39,7 +41,8 @@ _METRIC: Final = frozenset({"ml", "cl", "dl", "l", "g", "kg", "mg"})
 _NUMBER: Final = r"\d{1,5}(?:[.,]\d{1,4})*"
 _MEASURE: Final = (
     r"(?:fl\.?\s?oz\.?|fluid\s?ounces?|milli-?lit(?:re|er)s?|centi-?lit(?:re|er)s?|lit(?:re|er)s?|kilo(?:gram)?s?|"
-    r"gram(?:me)?s?|pounds?|ounces?|gms?|gr|ml|cl|dl|ltr?|kgs?|mg|oz\.?|lbs?|fl|мл|кг|г|л|l|g)"
+    r"gram(?:me)?s?|pounds?|ounces?|gms?|gr|ml|cl|dl|ltr?|kgs?|mg|oz\.?|lbs?|fl|мл|кг|г|л|l|g|"
+    r"毫升|ミリリットル|밀리리터|มล|มิลลิลิตร|مل|克|グラム|그램|กรัม|غم)"
 )
 # A letter, an apostrophe or a digit behind the unit makes it another word: "No.7 L'Oréal", "C+ 15 Glow".
 _END: Final = r"(?![\w'’%])"
@@ -59,6 +62,10 @@ _PACKS: Final = re.compile(
     re.IGNORECASE,
 )
 _SIZES: Final = (_QUANTITY, _COUNT, _PACKS)
+# Between a letter of a script without blanks and an ASCII letter or digit: 容量20mL入り.
+_ASIAN: Final = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]"
+_UNSPACED: Final = re.compile(rf"(?<={_ASIAN})(?=[0-9A-Za-z])|(?<=[0-9A-Za-z])(?={_ASIAN})")
+_FRACTION: Final = re.compile(r"(\d*)\s?([¼½¾⅓⅔⅛])")
 
 # What is taken for one quantity in two units: packs round "3.4 fl oz" of 100 ml and "1.7 oz" of 50 ml.
 _SAME: Final = 0.06
@@ -75,7 +82,8 @@ class Size:
 
     def __str__(self) -> str:
         """Return the canonical text, such as `2 x 50 ml`."""
-        text = f"{self.amount:.6g} {self.unit}"
+        # Not three decimals, which would be read as thousands.
+        text = f"{round(self.amount, 2):.6g} {self.unit}"
         return text if self.n == 1 else f"{self.n} x {text}"
 
     @property
@@ -91,7 +99,9 @@ class Size:
 
 
 @dataclass(frozen=True)
-class _Quantity:
+class Quantity:
+    """One quantity in a text. has_own_count: written as "2 x 50 ml"."""
+
     size: Size
     is_metric: bool
     has_own_count: bool
@@ -99,8 +109,8 @@ class _Quantity:
 
 def parse_size(text: str) -> Size | None:
     """Return the size that a text states; None where it states none, or several that differ."""
-    text = text[:_MAX_CHARACTERS]
-    found = list(_quantities(text))
+    text = _spaced(text)
+    found = list(quantities(text))
     if not found:
         return _counted(text)
     metric = [one for one in found if one.is_metric] or found
@@ -141,27 +151,36 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text))
 
 
-def _quantities(text: str) -> Iterator[_Quantity]:
-    for match in _QUANTITY.finditer(text):
-        number, unit = _number(match["number"], match["unit"]), re.sub(r"[\s.-]", "", match["unit"].lower())
+def quantities(text: str) -> Iterator[Quantity]:
+    """Yield the quantities with a unit of volume or mass, in order."""
+    for match in _QUANTITY.finditer(_spaced(text)):
+        unit = re.sub(r"[\s.-]", "", match["unit"].lower())
+        number = _number(match["number"], unit)
         dimension, factor = _UNITS[unit]
         n = int(match["before"] or match["after"] or 1)
         if not number or not 0 < n <= 200:
             continue
         amount = round(number * factor, 3)
-        yield _Quantity(
+        yield Quantity(
             Size(amount, "ml" if dimension == "volume" else "g", n),
             unit in _METRIC or factor in (1.0, 10.0, 100.0, 1000.0),
             n > 1,
         )
 
 
+def _spaced(text: str) -> str:
+    """Return the text with half-width characters, and blanks between letters of scripts without them and numbers."""
+    text = re.sub("[®™©]", " ", text[:_MAX_CHARACTERS])
+    text = _FRACTION.sub(lambda match: f"{int(match[1] or 0) + unicodedata.numeric(match[2]):.4g}", text)
+    return _UNSPACED.sub(" ", unicodedata.normalize("NFKC", text))
+
+
 def _number(text: str, unit: str) -> float:
-    """Return a number as packs write it: "1,5" and "1.5" are decimals, "1,000" ml is a thousand."""
+    """Return a number as packs write it: "1,5" and "1.5" are decimals, "1,000" ml is a thousand, "1.014" oz is not."""
     parts = re.split("[.,]", text)
     if len(parts) == 1:
         return float(text)
-    is_small_unit = unit.lower() not in ("l", "kg", "litre", "liter", "litres", "liters")
+    is_small_unit = unit not in ("l", "kg", "litre", "liter", "litres", "liters", "oz", "floz", "lb", "lbs")
     if all(len(part) == 3 for part in parts[1:]) and parts[0] != "0" and is_small_unit:
         return float("".join(parts))
     return float(f"{parts[0]}.{parts[1]}") if len(parts) == 2 else 0.0

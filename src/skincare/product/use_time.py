@@ -18,21 +18,35 @@ _PRODUCT_WORDS: Final = (
     r"veil|defen[cs]e|essence|milk|mask|mist|wash|cleanser|eye"
 )
 _BOTH_IN_NAME: Final = re.compile(
-    r"\b(?:day\s*(?:&|and|\+|/|to)\s*night|night\s*(?:&|and|\+|/)\s*day|am\s*(?:&|and|\+|/)\s*pm|jour\s*(?:&|et)\s*nuit)\b",
+    r"\b(?:day\s*(?:&|and|\+|/|to)\s*night|night\s*(?:&|and|\+|/)\s*day|am\s*(?:&|and|\+|/)\s*pm|"
+    r"jour\s*(?:&|et|/|\+)\s*nuit|tag\s*(?:&|und|/|\+)\s*nacht|d[ií]a\s*(?:&|y|/|\+)\s*noche|"
+    r"giorno\s*(?:&|e|/|\+)\s*notte|dia\s*(?:&|e|/|\+)\s*noite|дневной\s+и\s+ночной|день\s*(?:и|/|-)\s*ночь|"
+    r"ng[àa]y\s*(?:&|và|/|\+)\s*đ[êe]m)\b",
     re.IGNORECASE,
 )
 _MORNING_IN_NAME: Final = re.compile(
-    rf"(?<!\b\d )(?<!\b\d-)\b(?:day(?:time)?\s+(?:(?!off\b)\w+\s+)?(?:{_PRODUCT_WORDS})|morning|"
-    r"(?:soin|cr[eèé]me)\s+de\s+jour)\b",
+    rf"(?<!\b\d )(?<!\b\d-)(?<!all )(?<!every )(?<!each )\bday(?:time)?\s+(?:(?!off\b)\w+\s+)?(?:{_PRODUCT_WORDS})|"
+    r"\bmorning\b|\b(?:soin|cr[eèé]me|fluide|gel|lait)\s+(?:\w+\s+)?(?:de\s+)?jour\b|"
+    r"\b(?:tages(?:pflege|creme|cr[eè]me|fluid|serum)|dag(?:cr[eèé]me|creme|kräm|pleje)|da\s+giorno|(?:crema|viso|siero)\s+giorno)|"
+    r"\bcrem[ae]\s+(?:\w+\s+)?de\s+d[ií]a\b|\bna dzie[nń]\b|\bdenní\s+kr[ée]m|\bgündüz\b|\bkrim\s+siang\b|"
+    r"\bkem\s+(?:dưỡng\s+)?(?:(?:da|ẩm)\s+)?(?:ban\s+)?ngày\b|\bban\s+ngày\b|\bдневно(?:й|е|го)\b|\bдневная\b|"
+    r"日霜|日用|デイ(?:クリーム|ケア)|데이\s?크림|กลางวัน",
     re.IGNORECASE,
 )
+# Evening primrose and night-blooming flowers are ingredients.
 _NIGHT_IN_NAME: Final = re.compile(
-    r"\b(?:overnight|evening|night(?:time)?|pm|nuit|sleep(?:ing)?\s+(?:mask|pack|cream))\b", re.IGNORECASE
+    r"\b(?:overnight|evening(?!\s+pr)|night(?:time)?(?![\s-]+(?:bloom|scented|queen))|pm|"
+    r"sleep(?:ing)?\s+(?:mask|pack|cream|mist|spray|balm|serum))(?![^\W_])|"
+    r"\b(?:nuit|nacht(?:pflege|creme|cr[eè]me|serum|maske|fluid)?|notte|noche|noite|natcreme|nattkräm|gece|na\s+noc|"
+    r"noční|éjszakai|ban\s+đêm|kem\s+(?:dưỡng\s+)?(?:(?:da|ẩm)\s+)?đêm|(?:krim|pelembab)\s+malam|ночно(?:й|е|го)|ночная)\b|"
+    r"晚霜|夜用|夜間|ナイト(?:クリーム|ケア|マスク|パック)|나이트\s?(?:크림|케어|팩)|수면\s?팩|กลางคืน|โอเวอร์ไนท์",
+    re.IGNORECASE,
 )
 
 _MORNING: Final = re.compile(r"\b(?:mornings?|(?-i:AM)\b|a\.m\.|daytime|each day before|during the day)", re.IGNORECASE)
 _NIGHT: Final = re.compile(
-    r"\b(?:evenings?|nights?|nightly|night-?time|(?-i:PM)\b|p\.m\.|bed-?time|before (?:bed|sleep(?:ing)?)|overnight)\b",
+    r"\b(?:evenings?(?!\s+pr)|nights?|nightly|night-?time|(?-i:PM)\b|p\.m\.|bed-?time|"
+    r"before (?:bed|sleep(?:ing)?)|overnight)\b",
     re.IGNORECASE,
 )
 _NEGATED: Final = re.compile(r"\b(?:not|never|avoid)\b[^.;]{0,40}$", re.IGNORECASE)

@@ -1,0 +1,160 @@
+"""Finds the brand of a pack that no list knows: the line that is printed like one.
+
+Brands are printed large, at the top or bottom of a pack, in one or two words that are neither claims nor ingredients;
+often several times, with a trade mark, next to "laboratoires" or "official store", or as the domain of a web address.
+Each sign adds to a line's score, and without enough of them there is no brand.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from skincare.product.normalisation import normalised
+from skincare.product.sizes import parse_size
+from skincare.text_reading.line_groups import extent, joined_lines, line_below
+from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading.pack_vocabulary import category_words, unusual_words
+from skincare.text_reading.scripts import misread_script
+
+_MAX_WORDS: Final = 4
+_MAX_CHARACTERS: Final = 30
+_MIN_CONFIDENCE: Final = 0.92
+# In an image with text of a script that the OCR model lacks, most lines of lower confidence are misread.
+_MIN_CONFIDENCE_MISREAD: Final = 0.97
+_MIN_SCORE: Final = 1.0
+_MIN_JOINED_HEIGHT: Final = 0.75
+
+_TOP, _BOTTOM, _REPEATED, _TRADE_MARK, _COMPANY, _WEB, _DOCTOR = 0.45, 0.2, 0.3, 0.5, 0.35, 0.6, 0.5
+
+_COMPANY_WORDS: Final = frozenset(
+    (
+        *(
+            "laboratoire",
+            "laboratoires",
+            "laboratorio",
+            "laboratorios",
+            "labor",
+            "lab",
+            "labs",
+            "cosmetics",
+            "cosmetic",
+        ),
+        *("cosmetiques", "skincare", "naturkosmetik", "organics", "organic", "herbals", "botanicals", "naturals"),
+        *("beauty", "paris", "london", "milano", "york", "korea", "since", "est", "store", "official", "shop"),
+        *("company", "co", "apothecary", "professional", "dermatologique", "cosmeceuticals", "solutions"),
+    )
+)
+# Words that end a brand in the line below it: "LOTUS / HERBALS".
+_LAST_WORDS: Final = frozenset(
+    ("organics", "herbals", "botanicals", "naturals", "beauty", "cosmetics", "apothecary", "shop", "store", "co")
+)
+_NEVER_FIRST: Final = frozenset({"new", "neu", "nouveau", "vegan", "bio", "natural"})
+_DOCTORS: Final = re.compile(r"^(?:dr|doctor|doktor|prof)\b\.?\s*\w", re.IGNORECASE)
+_LABORATORY: Final = re.compile(r"^labora[a-z]{3,8}s?\s+(?:d[eu]s?\s+)?\w", re.IGNORECASE)
+_WEB_ADDRESS: Final = re.compile(
+    r"(?:www\.|@)([\w-]{3,30})|\b([\w-]{3,30})\.(?:com|net|org|in|ru|de|fr|co\b)", re.IGNORECASE
+)
+_SPACED: Final = re.compile(r"^(?:\w ){2,}\w$")
+_SENTENCE: Final = re.compile(r"[:;!?%+/|•*#\[\]=<>]|\d{2,}|[.,]\s+\w+\s+\w+\s")
+# Letters of Vietnamese, also as the OCR model writes those that it lacks; known brands with such letters are found
+# before.
+_VIETNAMESE: Final = re.compile(r"[ăâđêôơưĂÂĐÊÔƠƯÄÖÜÕÃÒÓÙÚÌÍ]")
+_EDGES: Final = " .,+®™°|*\"'-_·•»«"
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    text: str
+    lines: tuple[TextLine, ...]
+
+
+def unknown_brand(
+    lines: Sequence[TextLine], common_words: frozenset[str] = frozenset()
+) -> tuple[str, Sequence[TextLine]]:
+    """Return the line, or two lines, printed like a brand, with its lines; an empty text if there is none.
+
+    common_words: further words that are no brand, in lower case.
+    """
+    lettered = [line for line in lines if any(map(str.isalpha, line.text))]
+    candidates = _candidates(lettered, common_words)
+    if not candidates:
+        return "", ()
+    scored = [(_score(one, lettered), one) for one in candidates]
+    best = max(scored, key=lambda one: (one[0], len(one[1].text), -extent(one[1].lines[0])[1]))
+    return (best[1].text, best[1].lines) if best[0] >= _MIN_SCORE else ("", ())
+
+
+def _candidates(lines: Sequence[TextLine], common_words: frozenset[str]) -> list[_Candidate]:
+    least = _MIN_CONFIDENCE_MISREAD if misread_script(lines) else _MIN_CONFIDENCE
+    found = []
+    for group in joined_lines(lines):
+        if len(group) > 2 or min(line.confidence for line in group) < least:
+            continue
+        texts = [_unspaced(line.text) for line in group]
+        text = " ".join(texts).strip(_EDGES)
+        if len(group) == 2 and not _continues(group, texts, lines):
+            continue
+        if _is_brandlike(text, common_words):
+            found.append(_Candidate(text, group))
+    # A line is no brand by itself where it continues in the next one.
+    parts = {normalised(line.text) for one in found if len(one.lines) > 1 for line in one.lines}
+    return [one for one in found if len(one.lines) > 1 or normalised(one.text) not in parts]
+
+
+def _continues(group: tuple[TextLine, ...], texts: Sequence[str], lines: Sequence[TextLine]) -> bool:
+    """Return whether the second line continues the brand in the first one."""
+    first, second = group
+    if line_below(first, lines) is not second:
+        return False
+    if set(normalised(texts[1]).split()) <= _LAST_WORDS:
+        return True
+    heights = sorted(line.height for line in group)
+    is_alike = heights[0] >= _MIN_JOINED_HEIGHT * heights[1] and texts[0].isupper() == texts[1].isupper()
+    is_opened = normalised(texts[0]) not in _NEVER_FIRST
+    return is_alike and is_opened and all(len(text.split()) == 1 for text in texts) and bool(unusual_words(texts[1]))
+
+
+def _is_brandlike(text: str, common_words: frozenset[str]) -> bool:
+    words = normalised(text).split()
+    n_letters = sum(map(str.isalpha, text))
+    if not 1 <= len(words) <= _MAX_WORDS or not 2 < len(text) <= _MAX_CHARACTERS or n_letters < 0.6 * len(text):
+        return False
+    if _SENTENCE.search(text) or parse_size(text) or set(words) & category_words() or _VIETNAMESE.search(text):
+        return False
+    unusual = [word for word in unusual_words(text) if word not in common_words and len(word) > 2]
+    return bool(unusual) or bool(_DOCTORS.match(text))
+
+
+def _score(one: _Candidate, lines: Sequence[TextLine]) -> float:
+    """Return the sum of the signs that a candidate is the brand."""
+    tallest = max(line.height for line in lines)
+    words = normalised(one.text).split()
+    score = max(line.height for line in one.lines) / tallest
+    order = sorted(lines, key=lambda line: extent(line)[1])
+    score += _TOP * (1 - order.index(one.lines[0]) / len(order)) ** 2
+    score += _BOTTOM * any(line is order[-1] or line is order[-2] for line in one.lines if len(order) > 1)
+    key = "".join(words)
+    keys = ["".join(normalised(line.text).split()) for line in lines if line not in one.lines]
+    score += _REPEATED * any(key in other for other in keys)
+    score += _TRADE_MARK * any(mark in line.text for line in one.lines for mark in "®™")
+    score += _DOCTOR * bool(_DOCTORS.match(one.text) or _LABORATORY.match(one.text))
+    following = line_below(one.lines[-1], lines)
+    near = words + (normalised(_unspaced(following.text)).split() if following else [])
+    score += _COMPANY * bool(_COMPANY_WORDS & set(near))
+    score += _WEB * any(key == found for found in _domains(lines))
+    n_unusual = len(unusual_words(one.text)) + len(_LAST_WORDS & set(words[1:]))
+    return score - 0.3 * (1 - n_unusual / len(words)) - 0.5 * (1 - min(line.confidence for line in one.lines))
+
+
+def _domains(lines: Sequence[TextLine]) -> list[str]:
+    return [
+        normalised(match[1] or match[2]).replace(" ", "")
+        for line in lines
+        for match in _WEB_ADDRESS.finditer(line.text)
+    ]
+
+
+def _unspaced(text: str) -> str:
+    """Return the text without blanks if it consists of single letters: "H E R B A L S"."""
+    return text.replace(" ", "") if _SPACED.match(text.strip()) else text

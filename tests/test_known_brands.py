@@ -1,0 +1,77 @@
+"""Known brands are found in lines with OCR errors, and not in words that merely hold their letters."""
+
+import pytest
+
+from skincare.product.brands import well_known_brands
+from skincare.text_reading.known_brands import KnownBrands
+from tests.pack_lines import pack_lines
+
+BRANDS = KnownBrands(
+    ["The Ordinary", "La Roche-Posay", "MAC", "The Body Shop", "Babor", "Doctor Babor", "Simple", "Fresh", "Anua",
+     "Paula's Choice", "Origins", "Huxley", "Skin1004", "Organic Shop"]
+)  # fmt: skip
+
+
+def brand_of(*texts, confidence=0.99):
+    found = BRANDS.find(pack_lines(*texts, confidence=confidence))
+    return found.brand if found else ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "brand"),
+    [
+        (["The", "Ordinary.", "Niacinamide 10%"], "The Ordinary"),
+        (["LAROCHE-POSAY", "EFFACLAR"], "La Roche-Posay"),
+        (["PAULA'S", "CHOICE", "10%"], "Paula's Choice"),
+        (["THE BOOY SHOP", "Himalayan Charcoal"], "The Body Shop"),
+        (["SKINIO04", "Ampoule"], "Skin1004"),
+        (["DOCTOR", "BABOR", "Lifting"], "Doctor Babor"),
+        (["Heartleaf", "ANUA HEARTLEAF QUERCETINOL"], ""),
+        (["ORGANIC SHOP Organic Papaya..."], "Organic Shop"),
+        (["MAC"], "MAC"),
+        (["Simple", "Facial Wash"], "Simple"),
+        (["fresh®", "ROSE TONER"], "Fresh"),
+    ],
+)
+def test_a_brand_is_a_line_or_begins_one(texts, brand):
+    assert brand_of(*texts) == brand
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["an extraordinary cream for the face"],
+        ["MACADAMIA"],
+        ["MAC OIL"],
+        [("BODY WASH", 2), ("a fresh feeling", 0.4)],
+        [("ACME", 3), ("simple", 0.5)],
+        ["the body", "lotion"],
+        ["the origins of beauty"],
+        [],
+        ["", "   ", "®"],
+    ],
+)
+def test_ordinary_words_are_no_brand(texts):
+    assert brand_of(*texts) == ""
+
+
+def test_a_misread_letter_in_a_short_brand_counts_if_the_line_was_read_badly():
+    assert brand_of("Huxiey", confidence=0.9) == "Huxley"
+    assert brand_of("Huxiey", confidence=0.99) in ("", "Huxley")
+    assert brand_of("Hudley", confidence=0.99) == ""
+    assert brand_of("Hudley", confidence=0.9) == "Huxley"
+
+
+def test_the_larger_of_two_brands_wins():
+    assert brand_of(("Huxley", 3), ("Babor", 1)) == "Huxley"
+
+
+def test_the_list_of_brands_is_sorted_and_without_repetitions():
+    brands = well_known_brands()
+    assert len(brands) > 1000
+    assert len({"".join(filter(str.isalnum, one.casefold())) for one in brands}) == len(brands)
+    assert all(one == one.strip() and one for one in brands)
+
+
+def test_hostile_lines_end_in_time():
+    assert brand_of(*["a" * 5000] * 3, "9" * 500, "\ufeff\x00") == ""
