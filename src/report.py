@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from skincare import runlog, stage
-from skincare.evaluation import release_gate
-from skincare.evaluation.release_gate import Verdict
 from skincare.files import write_text
 from skincare.paths import Layout
 from skincare.reporting import model_card, report_data, report_pages, report_texts, report_views
-from skincare.reporting.report_data import ReportData
+from skincare.reporting.gate import Gate
 from skincare.runlog import Summary
 
 logger = logging.getLogger(__name__)
@@ -36,7 +34,8 @@ class Config(stage.StageConfig):
     gate: Path | None = None
     """Gate baseline to compare the predictions with; the report is written in any case."""
     gate_margin: float = 0.0
-    """The gate fails if the 95 % interval of the difference in accuracy is below this; -0.02 tolerates two points."""
+    """The gate fails if the 95 % interval of the difference in accuracy, or in a metric of structured answers, is below
+    this; -0.02 tolerates two points."""
     write_gate_baseline: Path | None = None
     """File to write the predictions to, as the baseline of later gates."""
 
@@ -44,7 +43,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Read the data, write report and model card, then check the gate."""
     data = report_data.gather(layout)
-    baseline = release_gate.read_baseline(config.gate, data.labels) if config.gate else None
+    gate = Gate(config, data)
     runlog.remove_summary("report", layout)
     pages = report_pages.render(data, layout.root)
     write_text(layout.report_markdown, pages.markdown)
@@ -57,7 +56,7 @@ def run(config: Config, layout: Layout) -> Summary:
         logger.info("%s", line)
     if notice := report_texts.notice(data):
         logger.info("%s %s", notice.claim, notice.detail)
-    verdict = _check_gate(config, data, baseline)
+    verdict = gate.check()
     n_bytes = len(pages.html.encode())
     return Summary(
         headline=f"{layout.report_html.name} ({n_bytes / 1e6:.1f} MB) and {layout.report_markdown.name}"
@@ -69,30 +68,6 @@ def run(config: Config, layout: Layout) -> Summary:
         },
         exit_code=1 if verdict and verdict.verdict == "failed" else 0,
     )
-
-
-def _check_gate(config: Config, data: ReportData, baseline: release_gate.Baseline | None) -> Verdict | None:
-    """Return the verdict on the gate's baseline, if there is one; write a new baseline unless the gate failed."""
-    predicted = [one.last for one in data.images]
-    verdict = release_gate.judge(baseline, predicted, config.gate_margin) if baseline else None
-    if verdict:
-        logger.info("%s", verdict)
-    if config.write_gate_baseline and verdict and verdict.verdict == "failed":
-        logger.error("%s: not written, because the gate failed", config.write_gate_baseline)
-    elif config.write_gate_baseline:
-        release_gate.write_baseline(config.write_gate_baseline, predicted, _source(data))
-    return verdict
-
-
-def _source(data: ReportData) -> dict[str, str]:
-    """Return model, run and commit of the predictions."""
-    name = "finetune" if data.after else "zero_shot"
-    stage_json = data.stages[name]
-    return {
-        "model": str(stage_json["results"]["model"]),
-        "run": str(stage_json["results"].get("run", name)),
-        "git_commit": str(stage_json["git_commit"]),
-    }
 
 
 def _table(scores: Sequence[report_views.Score]) -> list[str]:

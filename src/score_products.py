@@ -6,11 +6,11 @@
   dataset of build_dataset.py --target product; `fused`, log/finetune/<run>/<split>_fused.jsonl (fuse.py); `model`,
   with --answers a JSON Lines file of any system's texts, `{"image_id": "11396687_1", "answer": "{\\"brand\\": ..."}`.
   `majority` gives the commonest values of train.
-- Out: log/products/<system>.jsonl (one parsed answer per image, with `confidences` where the system has them) and
-  log/score_products.json. Its results hold, per system, precision, recall and F1 of each field with intervals over
-  products, by kind of error (`fields`), and per field the calibration of the confidences (`calibration`);
-  `<later>_minus_<earlier>`: per field the paired difference of two systems' shares of correct values, and `document`,
-  that of their mean ANLS* of whole answers.
+- Out: log/products/<system>.jsonl (one parsed answer per image, with `confidences` where the system has them),
+  plots/product_calibration.png and log/score_products.json. Its results hold, per system, precision, recall and F1 of
+  each field with intervals over products, by kind of error (`fields`), and per field the calibration of the confidences
+  (`calibration`); `<later>_minus_<earlier>`: per field the paired difference of two systems' shares of correct values,
+  and `document`, that of their mean ANLS* of whole answers.
 - Command: python src/score_products.py [--answers answers.jsonl] [--run NAME]
 - Time: seconds; no model, no images.
 """
@@ -27,7 +27,7 @@ from skincare import runlog, stage
 from skincare.catalogue import read_products
 from skincare.dataset.chat import Example, read_dataset
 from skincare.errors import StageError
-from skincare.evaluation import field_calibration, product_metrics
+from skincare.evaluation import field_calibration, field_calibration_plot, product_metrics
 from skincare.evaluation.product_metrics import DOCUMENT, FieldScores, ScoredProduct
 from skincare.files import write_text
 from skincare.inference import split_products
@@ -73,9 +73,14 @@ def run(config: Config, layout: Layout) -> Summary:
     for name, one in scores.items():
         logger.info("%s: document ANLS* %.3f\n%s", name, one.document, table(one.fields))
     results: dict[str, Any] = {name: asdict(one) for name, one in scores.items()}
-    for name, found in scored.items():
-        if any(one.confidences for one in found):
-            results[name]["calibration"] = [asdict(one) for one in field_calibration.calibrate(found)]
+    calibrations = {
+        name: field_calibration.calibrate(found)
+        for name, found in scored.items()
+        if any(one.confidences for one in found)
+    }
+    for name, calibration in calibrations.items():
+        results[name]["calibration"] = [asdict(field) for field in calibration]
+    field_calibration_plot.draw_field_calibration(calibrations, layout.plot("product_calibration"))
     for earlier, later in combinations(scored, 2):
         paired = product_metrics.compare(scored[earlier], scored[later])
         paired[DOCUMENT] = product_metrics.compare_documents(scored[earlier], scored[later])

@@ -3,6 +3,9 @@
 import dataclasses
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_fscore_support
 
 from skincare.evaluation import product_metrics
 from skincare.evaluation.field_similarity import document_similarity, similarity
@@ -58,6 +61,31 @@ def test_outcomes():
     assert outcome(answer(origin="France"), "origin") is None
     assert outcome(answer(origin="France", absent=["origin"]), "origin") == "invented"
     assert outcome(answer(absent=["origin"]), "origin") is None
+
+
+VALUES = st.sampled_from([None, "Elemis", "Noor", "Weleda"])
+
+
+@given(st.lists(st.tuples(VALUES, VALUES, st.booleans()), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_every_value_has_one_outcome_and_f1_is_that_of_scikit_learn(rows):
+    answers = [
+        ScoredProduct(f"{i}_1", str(i), Product(brand=truth), Product(brand=predicted), "valid",
+                      frozenset(["brand"] if is_absent and truth is None else []))
+        for i, (truth, predicted, is_absent) in enumerate(rows)
+    ]  # fmt: skip
+    brand = field_of(score(answers, n_resamples=2), "brand")
+    n_true = sum(truth is not None for truth, _, _ in rows)
+    assert brand.correct + brand.substituted + brand.omitted == n_true == brand.n_known
+    n_predicted = sum(predicted is not None for _, predicted, _ in rows)
+    assert brand.correct + brand.substituted + brand.invented + brand.n_unscored == n_predicted
+    scored = [one for one in rows if one[0] is not None or one[2]] or [(None, None, True)]
+    truths, predictions = ([one[side] or "none" for one in scored] for side in (0, 1))
+    expected = precision_recall_fscore_support(
+        truths, predictions, labels=["Elemis", "Noor", "Weleda"], average="micro", zero_division=0
+    )
+    for found, value in zip((brand.precision, brand.recall, brand.f1), expected, strict=False):
+        assert (found or 0.0) == pytest.approx(value)
 
 
 def test_counts_precision_recall_and_f1():

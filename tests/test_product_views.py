@@ -5,8 +5,17 @@ import json
 import pytest
 
 from skincare.errors import StageError
+from skincare.files import write_json
 from skincare.reporting import product_views, report_data
 from tests.test_report import HOSTILE, Page, layout, summary, written  # noqa: F401 - the fixture
+
+CALIBRATION = {"field": "size", "n": 37, "mean_confidence": 0.537, "accuracy": 0.211, "ece": 0.326, "bins": None}
+WANTED = {"wanted_risk": 0.1, "threshold": 0.8125, "test_coverage": 0.433, "test_risk": 0.071}
+FIELD_CONFIDENCE = {"version": 1, "fields": {
+    "size": {"n_val": 88, "ece_before": 0.329, "ece": 0.139, "wanted": [WANTED]},
+    "brand": {"n_val": 88, "ece_before": 0.2, "ece": 0.1, "wanted": [{**WANTED, "threshold": None, "test_risk": None}]},
+    "origin": {"n_val": 0, "ece_before": None, "ece": None, "wanted": []},
+}}  # fmt: skip
 
 
 def test_section_on_structured_answers_shows_the_worst_fields_first_in_both_formats(layout):  # noqa: F811
@@ -21,9 +30,13 @@ def test_section_on_structured_answers_shows_the_worst_fields_first_in_both_form
               {"field": "origin", **field, "n_known": 0}]  # fmt: skip
     paired = {"n_known": 40, "difference": 0.127, "low": -0.011, "high": 0.243, "products_p": 0.062}
     summary(layout, "score_products", counts={"images": 42}, results={
-        "split": "test", "reader": {**system, "fields": fields}, HOSTILE: {**system, "fields": fields},
-        f"{HOSTILE}_minus_reader": {"brand": paired}, "systems": ["reader", HOSTILE],
+        "split": "test", "reader": {**system, "fields": fields, "calibration": [CALIBRATION]},
+        HOSTILE: {**system, "fields": fields}, "systems": ["reader", HOSTILE],
+        f"{HOSTILE}_minus_reader": {"brand": paired, "document": {**paired, "difference": 0.0625}},
     })  # fmt: skip
+    coverage = {"size": {"name": 191, HOSTILE: 11}}
+    summary(layout, "product_facts", counts={"products": 202}, results={"coverage": coverage})
+    write_json(layout.finetune_log("sample") / "field_confidence.json", FIELD_CONFIDENCE)
     layout.product_answers("reader").parent.mkdir(parents=True)
     line = {"image_id": "0_1", "status": "valid", "product": {"brand": HOSTILE, "size": None, "origin": None},
             "truth": {"brand": "Weleda", "size": "50 ml", "origin": None}}  # fmt: skip
@@ -32,12 +45,15 @@ def test_section_on_structured_answers_shows_the_worst_fields_first_in_both_form
     assert Page(page).tags.count("script") == 1
     for text in (page, markdown):
         section = text[text.rindex("A product as JSON fields") :]
-        for number in ("0.185 (0.167 to 0.202)", "96.0%", "91.0%", "+12.7 (-1.1 to +24.3)", "0.062", "19", "17", "23"):
+        for number in ("0.185 (0.167 to 0.202)", "96.0%", "91.0%", "+12.7 (-1.1 to +24.3)", "0.062", "19", "17", "23",
+                       "+0.062 (-0.011 to +0.243)", "53.7%", "21.1%", "32.6%", "0.812", "43.3%", "7.1%", "13.9%",
+                       "40 of 42", "name 191"):  # fmt: skip
             assert number in section
         assert section.index("size") < section.index("brand")
-        assert "origin" not in section
+        assert section.index("Unverified") < section.index("ECE calibrated") < section.index("Products by source")
+        assert "origin" not in section[: section.index("Products by source")]
     assert "(21.0% to 43.0%)" in markdown
-    assert "| size | Rules on the text of the pack | 40 | – | 0.0% | 7.0% | 19 | 17 | 23 |" in markdown
+    assert "| size | Rules on the text of the pack | 40 | – | 0.0% | 7.0% | 19 | 17 | 23 | 3 |" in markdown
 
 
 def test_examples_show_true_and_predicted_values_with_their_image(layout):  # noqa: F811
@@ -57,6 +73,11 @@ def test_examples_show_true_and_predicted_values_with_their_image(layout):  # no
     assert found[0].thumbnail.startswith("data:image/jpeg")
     assert found[0].values[:2] == [("brand", "Weleda", "Veleda"), ("ingredients", "aqua, parfum", "")]
     assert [value.field for value in found[0].values] == ["brand", "ingredients", "details"]
+    scores = {"field": "brand", "n_known": 9, "n_unscored": 0, "precision": 1, "recall": 1, "f1": 1, "f1_low": 1,
+              "f1_high": 1, "omitted": 0, "substituted": 0, "invented": 0}  # fmt: skip
+    summary(layout, "score_products", results={"split": "test", "reader": {**system, "fields": [scores]}})
+    first = product_views.view(report_data.gather(layout))["examples"][0]
+    assert [value.field for value in first.values] == ["ingredients", "details", "brand"], "the worst first"
     assert len(found[0].values[2].truth) < 170
     written(layout)
     layout.product_answers("reader").write_text("{")

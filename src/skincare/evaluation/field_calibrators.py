@@ -125,11 +125,13 @@ def _calibration_error(confidences: Confidences, right: Mask) -> float | None:
 def best_f1_threshold(confidences: Confidences, right: Mask, n_true: int) -> float | None:
     """Return the lowest threshold with the highest F1, `n_true` the number of known values; None without a correct one.
 
-    F1 = 2 correct / (kept + known).
+    F1 = 2 correct / (kept + known). As for an accepted error rate, ten coverages are tried (10 %, 20 % ...), since the
+    best of all values of a small val would be found by chance.
     """
     if not right.any():
         return None
-    levels = np.unique(confidences)
+    ordered = np.sort(confidences)[::-1]
+    levels = np.unique([ordered[max(0, round(len(ordered) * tenths / 10) - 1)] for tenths in range(1, 11)])
     kept = [confidences >= level for level in levels]
     f1 = [2 * int(right[one].sum()) / (int(one.sum()) + n_true) for one in kept]
     return float(levels[int(np.argmax(f1))])

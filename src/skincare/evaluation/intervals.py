@@ -29,13 +29,13 @@ def draw_products(n_products: int, seed: int, n_resamples: int) -> Floats:
     return drawn.astype(np.float64)
 
 
-def percentile_interval(drawn: Floats, n_products: int) -> Interval:
-    """Return the 95 % interval of a statistic from its bootstrap samples (NaN: undefined in that sample).
+def percentile_interval(drawn: Floats, n_products: int, level: float = 0.95) -> Interval:
+    """Return the interval of a statistic from its bootstrap samples (NaN: undefined in that sample).
 
     It is wider than the plain percentile interval, which is too narrow for few products.
     Source: T. Hesterberg, "What teachers should know about the bootstrap", 2015 (expanded percentile).
     """
-    tail = stats.norm.cdf(-math.sqrt(n_products / (n_products - 1)) * stats.t.ppf(0.975, n_products - 1))
+    tail = stats.norm.cdf(-math.sqrt(n_products / (n_products - 1)) * stats.t.ppf((1 + level) / 2, n_products - 1))
     low, high = np.quantile(drawn[~np.isnan(drawn)], (tail, 1 - tail))
     return float(low), float(high)
 

@@ -21,10 +21,10 @@ from skincare.files import write_json
 from skincare.labels import Labels
 
 _KIND: Final = "skincare gate baseline"
-_VERSION: Final = 1
+VERSION: Final = 1
 # 100,000 predictions take 12 MB.
 _MAX_BYTES: Final = 64_000_000
-_REMEDY: Final = "Write it with `python src/report.py --write-gate-baseline FILE` after a finished run."
+REMEDY: Final = "Write it with `python src/report.py --write-gate-baseline FILE` after a finished run."
 
 
 class GateBaselineError(StageError):
@@ -81,8 +81,7 @@ class Verdict:
 
 def judge(baseline: Baseline, candidate: Sequence[LabelledPrediction], margin: float) -> Verdict:
     """Compare a candidate with the baseline; raises GateBaselineError if the images differ."""
-    if not (math.isfinite(margin) and -1 <= margin <= 1):
-        raise StageError(f"--gate-margin is a difference of shares, -1 to 1 (0.02 is two points), not {margin}")
+    check_margin(margin)
     try:
         found = compare(baseline.predictions, candidate)
     except StageError as error:
@@ -102,37 +101,55 @@ def judge(baseline: Baseline, candidate: Sequence[LabelledPrediction], margin: f
     )
 
 
+def check_margin(margin: float) -> None:
+    """Raise StageError for a margin that is no difference of shares."""
+    if not (math.isfinite(margin) and -1 <= margin <= 1):
+        raise StageError(f"--gate-margin is a difference of shares, -1 to 1 (0.02 is two points), not {margin}")
+
+
 def write_baseline(path: Path, predictions: Sequence[LabelledPrediction], source: Mapping[str, str]) -> None:
     """Write predictions, sorted by image id, as a baseline."""
     rows = [asdict(GatePrediction(one.image_id, one.product_id, one.truth, one.category)) for one in predictions]
     rows.sort(key=lambda row: row["image_id"])
-    write_json(path, {"kind": _KIND, "version": _VERSION, **source, "answers": rows})
+    write_json(path, {"kind": _KIND, "version": VERSION, **source, "answers": rows})
 
 
 def read_baseline(path: Path, labels: Labels) -> Baseline:
     """Read what `write_baseline` wrote; raises MissingInputError or GateBaselineError."""
+    source, answers = read_answers(path, _KIND)
+    try:
+        return Baseline(source, tuple(_answer(i, one, labels) for i, one in enumerate(answers, start=1)))
+    except ValueError as error:
+        raise GateBaselineError(f"{path} is no gate baseline: {error}\n{REMEDY}") from error
+
+
+def read_answers(path: Path, kind: str) -> tuple[dict[str, str], list[Any]]:
+    """Return the source and the answers of a baseline of a kind, whose image ids differ.
+
+    Raises MissingInputError or GateBaselineError.
+    """
     if not path.is_file():
-        raise MissingInputError("gate baseline", path, _REMEDY)
+        raise MissingInputError("gate baseline", path, REMEDY)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"larger than {_MAX_BYTES // 10**6} MB")
-        return _parse(json.loads(path.read_text(encoding="utf-8")), labels)
+        return _parse(json.loads(path.read_text(encoding="utf-8")), kind)
     except (OSError, ValueError, RecursionError) as error:
-        raise GateBaselineError(f"{path} is no gate baseline: {error}\n{_REMEDY}") from error
+        raise GateBaselineError(f"{path} is no gate baseline: {error}\n{REMEDY}") from error
 
 
-def _parse(value: Any, labels: Labels) -> Baseline:
-    if not isinstance(value, dict) or value.get("kind") != _KIND or value.get("version") != _VERSION:
-        raise ValueError(f"not an object with kind {_KIND!r} and version {_VERSION}")
+def _parse(value: Any, kind: str) -> tuple[dict[str, str], list[Any]]:
+    if not isinstance(value, dict) or value.get("kind") != kind or value.get("version") != VERSION:
+        raise ValueError(f"not an object with kind {kind!r} and version {VERSION}")
     answers = value.pop("answers", None)
     if not isinstance(answers, list) or not answers:
         raise ValueError("no list of answers")
-    parsed = tuple(_answer(i, one, labels) for i, one in enumerate(answers, start=1))
-    if len({one.image_id for one in parsed}) < len(parsed):
+    ids = [str(one.get("image_id")) for one in answers if isinstance(one, dict)]
+    if len(set(ids)) < len(ids):
         raise ValueError("an image is answered twice")
     # One line of it is shown; a file from elsewhere may hold anything.
-    source = {key: ascii(value[key])[1:-1][:100] for key in ("model", "run", "git_commit") if key in value}
-    return Baseline(source, parsed)
+    names = ("model", "run", "system", "git_commit")
+    return {key: ascii(value[key])[1:-1][:100] for key in names if key in value}, answers
 
 
 def _answer(number: int, value: Any, labels: Labels) -> GatePrediction:
@@ -157,4 +174,4 @@ def _difference(baseline: Sequence[GatePrediction], candidate: Sequence[Labelled
                           (other, "with another truth or product"))
         if ids
     ]  # fmt: skip
-    return f"The gate's baseline is of other images: {'; '.join(parts)}. One test set for both!\n{_REMEDY}"
+    return f"The gate's baseline is of other images: {'; '.join(parts)}. One test set for both!\n{REMEDY}"

@@ -7,7 +7,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from skincare.evaluation.metrics import Scores
 from skincare.labels import Labels
-from skincare.reporting import export_views, report_texts, report_views
+from skincare.prompts import labels_for
+from skincare.reporting import export_views, product_views, report_texts, report_views
 from skincare.reporting.report_data import ReportData
 from skincare.reporting.report_pages import environment
 
@@ -26,13 +27,14 @@ def card(data: ReportData) -> str:
         "scores": data.after,
         "table": report_views.headline_table(data),
         "categories": data.labels.names,
-        "question": data.labels.question,
+        "question": labels_for(data.target, data.labels).question,
         "finetune": finetune,
         "export_rows": export_views.rows(data),
         "export_note": export_views.note(data),
         "has_adapter": bool(finetune["results"]["recipe_settings"].get("adapter")),
         "dataset": data.stages.get("build_dataset"),
         "hint_sources": report_texts.HINT_SOURCES,
+        "products": product_views.card_view(data),
         "is_apache": licence_of(finetune["results"]["model"]) == "apache-2.0",
     }
     text = environment(autoescape=False).get_template("model_card.md.j2").render(context)
@@ -65,8 +67,31 @@ def _metadata(data: ReportData, scores: Scores) -> ModelCardData:
             *(["test-model"] if data.is_embedded_model else []),
         ],
         model_name="-".join([*data.labels.domain.split(), data.stages["finetune"]["results"]["run"]]),
-        eval_results=[_result(scores, data.labels, key, kind, name) for key, kind, name in _RESULTS],
+        eval_results=[
+            *(_result(scores, data.labels, key, kind, name) for key, kind, name in _RESULTS),
+            *_document_result(data),
+        ],
     )
+
+
+def _document_result(data: ReportData) -> list[EvalResult]:
+    """Return the ANLS* of whole structured answers, where the model was scored."""
+    found = product_views.card_view(data).get("document")
+    if not found:
+        return []
+    low, high = found["document_low"], found["document_high"]
+    return [
+        EvalResult(
+            task_type="image-to-text",
+            task_name=f"Structured description of a {data.labels.product}",
+            dataset_type=f"{data.labels.product}s".replace(" ", "-"),
+            dataset_name=f"Test split: {found['n']} images of {found['n_products']} products",
+            dataset_split="test",
+            metric_type="anls",
+            metric_name=f"ANLS* of whole answers (95 % interval {low:.3f} to {high:.3f})",
+            metric_value=round(found["document"], 4),
+        )
+    ]
 
 
 _RESULTS: Final = (

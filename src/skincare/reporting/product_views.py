@@ -1,8 +1,9 @@
-"""The section on structured answers: what score_products.py wrote, as rows of the report."""
+"""The section on structured answers: what score_products.py and finetune.py wrote, as rows of the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from skincare.evaluation.product_metrics import DOCUMENT
 from skincare.reporting.report_data import ReportData
 
 _LABELS: Final = {
@@ -10,10 +11,15 @@ _LABELS: Final = {
     "majority": "Most frequent values of train",
     "zero_shot": "The model before training",
     "finetuned": "The model after training",
+    "fused": "Model and rules fused",
     "model": "Answers of --answers",
 }
 _N_EXAMPLES: Final = 6
 _MAX_CHARACTERS: Final = 160
+# Paired differences are shown of this many systems, the last ones, with all earlier ones.
+_N_COMPARED: Final = 2
+# Accepted error rate of the thresholds shown: that of predict.py by default.
+_ERROR_RATE: Final = 0.1
 
 
 class FieldRow(NamedTuple):
@@ -30,10 +36,11 @@ class FieldRow(NamedTuple):
     omitted: int
     substituted: int
     invented: int
+    n_unscored: int
 
 
 class DifferenceRow(NamedTuple):
-    """The paired difference of two systems' shares of correct values of a field."""
+    """The paired difference of two systems' shares of correct values of a field, or of their ANLS* of whole answers."""
 
     field: str
     systems: str
@@ -42,6 +49,38 @@ class DifferenceRow(NamedTuple):
     low: float
     high: float
     products_p: float
+
+
+class CoverageRow(NamedTuple):
+    """Known true values of a field: images of the split, and products of the catalogue by source."""
+
+    field: str
+    n_known: int
+    n: int
+    sources: str
+
+
+class CalibrationRow(NamedTuple):
+    """The confidence of one system's values of a field; ece is None for too few values."""
+
+    field: str
+    system: str
+    n: int
+    mean_confidence: float
+    accuracy: float
+    ece: float | None
+
+
+class ThresholdRow(NamedTuple):
+    """The model's calibrated confidence of a field, and the threshold chosen on val; None if none qualifies."""
+
+    field: str
+    n_val: int
+    ece_before: float | None
+    ece: float | None
+    threshold: float | None
+    coverage: float
+    risk: float | None
 
 
 class Value(NamedTuple):
@@ -73,43 +112,120 @@ def view(data: ReportData) -> dict[str, Any]:
     results = data.stages["score_products"]["results"]
     found = systems(results)
     last = list(found)[-1] if found else ""
+    f1 = {one["field"]: one["f1"] or 0.0 for one in found[last]["fields"]} if last else {}
+    differences = _difference_rows(results, list(found), f1)
     return {
         "split": results["split"],
-        "documents": [{**one, "label": _label(name)} for name, one in found.items()],
-        "fields": _field_rows(found, last),
-        "differences": _difference_rows(results, list(found)),
-        "example_system": _label(last),
-        "examples": _examples(data, data.product_answers.get(last, ())),
+        "documents": [{**one, "label": label(name)} for name, one in found.items()],
+        "fields": field_rows(found, f1),
+        "differences": [one for one in differences if one.field == DOCUMENT],
+        "field_differences": [one for one in differences if one.field != DOCUMENT],
+        "coverage": _coverage_rows(data, found[last]) if last else [],
+        "calibration": _calibration_rows(found, f1),
+        "thresholds": _threshold_rows(data.field_confidence),
+        "error_rate": _ERROR_RATE,
+        "example_system": label(last),
+        "examples": _examples(data, data.product_answers.get(last, ()), f1),
     }
 
 
-def _label(system: str) -> str:
+def card_view(data: ReportData) -> dict[str, Any]:
+    """Return the results of the trained model on structured answers for its card; empty for a model of categories.
+
+    unread: fields with a known truth that it does not answer better than the most frequent values of train.
+    """
+    if data.target != "product":
+        return {}
+    results = data.stages.get("score_products", {}).get("results", {})
+    scores = systems(results).get("finetuned")
+    if scores is None or results["split"] != "test":
+        return {"fields": []}
+    f1 = {one["field"]: one["f1"] or 0.0 for one in scores["fields"]}
+    fields = field_rows({"finetuned": scores}, {name: -value for name, value in f1.items()})
+    compared = results.get("finetuned_minus_majority", {})
+    unread = [one.field for one in fields if compared.get(one.field, {}).get("low", 0.0) <= 0]
+    keys = ("correct", "substituted", "invented", "n_unscored")
+    n_values = sum(one[key] for one in scores["fields"] for key in keys)
+    return {
+        "document": scores,
+        "fields": fields,
+        "unread": unread,
+        "n_values": n_values,
+        "n_wrong": sum(one["substituted"] for one in scores["fields"]),
+        "n_invented": sum(one["invented"] for one in scores["fields"]),
+        "n_unverified": sum(one["n_unscored"] for one in scores["fields"]),
+        "thresholds": _threshold_rows(data.field_confidence),
+        "error_rate": _ERROR_RATE,
+    }
+
+
+def label(system: str) -> str:
+    """Return how the report names a system."""
     return _LABELS.get(system, system)
 
 
-def _field_rows(found: Mapping[str, Mapping[str, Any]], last: str) -> list[FieldRow]:
-    """Return a row per field and system, fields by rising F1 of the last system."""
-    f1 = {one["field"]: one["f1"] for one in found[last]["fields"]} if last else {}
+def field_rows(found: Mapping[str, Mapping[str, Any]], f1: Mapping[str, float]) -> list[FieldRow]:
+    """Return a row per field with a known truth and system, fields by rising `f1`."""
     rows = [
-        FieldRow(system=_label(name), **{key: one[key] for key in FieldRow._fields if key != "system"})
+        FieldRow(system=label(name), **{key: one[key] for key in FieldRow._fields if key != "system"})
         for name, scores in found.items()
         for one in scores["fields"]
         if one["n_known"]
     ]
-    return sorted(rows, key=lambda row: (f1.get(row.field) or 0.0, row.field))
+    return sorted(rows, key=lambda row: (f1.get(row.field, 0.0), row.field))
 
 
-def _difference_rows(results: Mapping[str, Any], names: Sequence[str]) -> list[DifferenceRow]:
-    return [
-        DifferenceRow(field, f"{_label(later)} minus {_label(earlier)}", **one)
+def _difference_rows(
+    results: Mapping[str, Any], names: Sequence[str], f1: Mapping[str, float]
+) -> list[DifferenceRow]:  # fmt: skip
+    rows = [
+        DifferenceRow(field, f"{label(later)} minus {label(earlier)}", **one)
+        for later in names[-_N_COMPARED:]
         for earlier in names
-        for later in names
         for field, one in results.get(f"{later}_minus_{earlier}", {}).items()
     ]
+    return sorted(rows, key=lambda row: (f1.get(row.field, 0.0), row.field))
 
 
-def _examples(data: ReportData, answers: Sequence[Mapping[str, Any]]) -> list[Example]:
-    """Return the first images of the first products, with the fields that have a value."""
+def _coverage_rows(data: ReportData, scores: Mapping[str, Any]) -> list[CoverageRow]:
+    facts = data.stages.get("product_facts", {}).get("results", {}).get("coverage", {})
+    return [
+        CoverageRow(
+            one["field"], one["n_known"], scores["n"],
+            ", ".join(f"{source} {n}" for source, n in facts.get(one["field"], {}).items()),
+        )
+        for one in scores["fields"]
+    ]  # fmt: skip
+
+
+def _calibration_rows(found: Mapping[str, Mapping[str, Any]], f1: Mapping[str, float]) -> list[CalibrationRow]:
+    rows = [
+        CalibrationRow(system=label(name), **{key: one[key] for key in CalibrationRow._fields if key != "system"})
+        for name, scores in found.items()
+        for one in scores.get("calibration", ())
+        if one["n"]
+    ]
+    return sorted(rows, key=lambda row: (f1.get(row.field, 0.0), row.field))
+
+
+def _threshold_rows(confidence: Mapping[str, Any]) -> list[ThresholdRow]:
+    rows = []
+    for name, one in confidence.get("fields", {}).items():
+        chosen = next((row for row in one["wanted"] if row["wanted_risk"] == _ERROR_RATE), None)
+        if one["n_val"] and chosen:
+            rows.append(
+                ThresholdRow(
+                    name, one["n_val"], one["ece_before"], one["ece"], chosen["threshold"], chosen["test_coverage"],
+                    chosen["test_risk"],
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _examples(
+    data: ReportData, answers: Sequence[Mapping[str, Any]], f1: Mapping[str, float]
+) -> list[Example]:  # fmt: skip
+    """Return the first images of the first products, with the fields that have a value, the worst fields first."""
     thumbnails = {one.image_id: one.thumbnail for one in data.images}
     first: dict[str, Mapping[str, Any]] = {}
     for one in answers:
@@ -117,14 +233,19 @@ def _examples(data: ReportData, answers: Sequence[Mapping[str, Any]]) -> list[Ex
     return [
         Example(
             one["image_id"], thumbnails.get(one["image_id"], ""), one["status"],
-            [
-                Value(name, _text(truth), _text(one["product"].get(name)))
-                for name, truth in one["truth"].items()
-                if truth is not None or one["product"].get(name) is not None
-            ],
+            sorted(_values(one), key=lambda value: f1.get(value.field, 0.0)),
         )
         for one in list(first.values())[:_N_EXAMPLES]
     ]  # fmt: skip
+
+
+def _values(answer: Mapping[str, Any]) -> list[Value]:
+    product = answer["product"] or {}
+    return [
+        Value(name, _text(truth), _text(product.get(name)))
+        for name, truth in answer["truth"].items()
+        if truth is not None or product.get(name) is not None
+    ]
 
 
 def _text(value: Any) -> str:

@@ -11,12 +11,14 @@ import numpy as np
 from skincare import images, tables
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, metrics
+from skincare.evaluation.field_policy import FILE as FIELD_CONFIDENCE
 from skincare.evaluation.metrics import Scores
 from skincare.html_pages import jpeg_data_uri
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels, labels_of
 from skincare.paths import TINY_MODEL, Layout
+from skincare.prompts import Target
 from skincare.tables import HistoryRow
 
 STAGES: Final = (
@@ -88,6 +90,8 @@ class ReportData:
     fusion: Mapping[str, Any] = field(default_factory=dict)
     # System -> the lines of log/products/<system>.jsonl, which score_products.py wrote.
     product_answers: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    # field_confidence.json of the run: calibrators and thresholds of the fields of structured answers.
+    field_confidence: Mapping[str, Any] = field(default_factory=dict)
     # Whether the images are those that the sample shop renders.
     is_sample_shop: bool = False
 
@@ -97,6 +101,11 @@ class ReportData:
         scores = self.after or self.before
         assert scores is not None
         return scores
+
+    @property
+    def target(self) -> Target:
+        """Return what the model answers with."""
+        return self.images[0].last.target if self.images else "category"
 
     @property
     def is_embedded_model(self) -> bool:
@@ -123,7 +132,8 @@ def gather(layout: Layout) -> ReportData:
         after, second = _answers(stages, "finetune", log / "test_metrics.json", log, labels, "test_predictions.jsonl")
         comparison = _read_json(log / "comparison.json") if (log / "comparison.json").is_file() else {}
         confidence = _read_json(log / "confidence.json") if (log / "confidence.json").is_file() else {}
-        history = tables.HISTORY.read(log / "history.csv")
+        table: tables.Table[Any] = tables.PRODUCT_HISTORY if _is_product(second) else tables.HISTORY
+        history = table.read(log / "history.csv")
     if after is not None and second.keys() != first.keys():
         # Predictions on another split, for example, cannot be compared.
         before, first, comparison = None, {}, {}
@@ -136,6 +146,7 @@ def gather(layout: Layout) -> ReportData:
         labels,
         _read_json(log / "fusion.json") if log and (log / "fusion.json").is_file() else {},
         product_answers=_product_answers(stages, layout),
+        field_confidence=_read_json(log / FIELD_CONFIDENCE) if log and (log / FIELD_CONFIDENCE).is_file() else {},
         is_sample_shop=layout.shop_truth.is_file() and "import_images" not in stages,
     )  # fmt: skip
 
@@ -147,6 +158,10 @@ def _answers(
         return None, {}
     answers = {one.image_id: one for one in predictions.read_jsonl(folder / name, labels)}
     return metrics.scores_from_json(_read_json(scores)), answers
+
+
+def _is_product(found: Mapping[str, Prediction]) -> bool:
+    return any(one.target == "product" for one in found.values())
 
 
 def _probabilities(
@@ -200,7 +215,8 @@ def _thumbnail(layout: Layout, file: str) -> str:
 
 def _plots(layout: Layout) -> dict[str, Path]:
     names = ("blur_histogram", "dataset_split", "lr", "val_loss", "val_accuracy", "val_f1", "val_precision",
-             "val_recall", "cm_before_training", "cm_after_training", "confidence", "product_coverage")  # fmt: skip
+             "val_recall", "cm_before_training", "cm_after_training", "confidence", "product_coverage",
+             "product_calibration", "val_document_anls")  # fmt: skip
     return {name: layout.plot(name) for name in names if layout.plot(name).is_file()}
 
 

@@ -1,0 +1,110 @@
+"""The gate of structured answers fails a model that is significantly worse in one metric, and rejects damaged files."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from skincare.errors import MissingInputError, StageError
+from skincare.evaluation import product_gate, product_metrics, release_gate
+from skincare.evaluation.product_metrics import ScoredProduct
+from skincare.labels import skincare_labels
+from skincare.product.schema import Product
+from skincare.reporting.gate import Gate
+from tests.helpers import prediction
+
+TRUTH = Product(brand="Noor", size="30 ml", category="Oil")
+
+
+def answers(n_sizes, n=60, **changes):
+    """Two images per product; the first `n_sizes` have the true size, the others none."""
+    return [
+        ScoredProduct(
+            f"{i // 2}_{i % 2 + 1}", str(i // 2), TRUTH,
+            Product(brand="Noor", category="Oil", size="30 ml" if i < n_sizes else None, **changes), "valid",
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def baseline(found):
+    return product_gate.ProductBaseline({"model": "m"}, tuple(found))
+
+
+@pytest.mark.parametrize(
+    ("n_sizes", "margin", "verdict"),
+    [(40, 0.0, "passed"), (60, 0.0, "passed"), (38, 0.0, "inconclusive"), (5, 0.0, "failed"), (5, -0.99, "passed")],
+)
+def test_verdict_is_that_of_the_worst_criterion(n_sizes, margin, verdict):
+    found = product_gate.judge(baseline(answers(40)), answers(n_sizes), margin)
+    assert found.verdict == verdict
+    assert [one.name for one in found.criteria] == [
+        "document ANLS*", "valid JSON", "F1 of brand", "F1 of category", "F1 of size",
+    ]  # fmt: skip
+    by_name = {one.name: one for one in found.criteria}
+    for part, value in ((40, by_name["F1 of size"].baseline), (n_sizes, by_name["F1 of size"].candidate)):
+        scores = {one.field: one for one in product_metrics.score(answers(part)).fields}
+        assert value == pytest.approx(scores["size"].f1)
+    assert by_name["F1 of brand"].verdict == "passed"
+    assert f"gate {verdict}" in str(found)
+
+
+def test_answers_that_are_no_json_fail():
+    broken = [dataclasses.replace(one, predicted=None, status="invalid") for one in answers(40)]
+    words = {one.name: one.verdict for one in product_gate.judge(baseline(answers(40)), broken, 0.0).criteria}
+    assert set(words.values()) == {"failed"}
+    with pytest.raises(StageError, match="gate-margin"):
+        product_gate.judge(baseline(broken), broken, float("nan"))
+
+
+def test_a_baseline_round_trips_and_other_images_are_refused(tmp_path):
+    path, found = tmp_path / "baseline.json", answers(40, details="a\u2028b")
+    product_gate.write_baseline(path, found[::-1], {"model": "m", "run": "r", "system": "finetuned"})
+    read = product_gate.read_baseline(path)
+    assert read.source == {"model": "m", "run": "r", "system": "finetuned"}
+    assert sorted(read.answers, key=lambda one: one.image_id) == sorted(found, key=lambda one: one.image_id)
+    other = [dataclasses.replace(one, truth=Product(brand="Other")) for one in found]
+    for candidate in (found[1:], other, []):
+        with pytest.raises(StageError, match="other images or other truths"):
+            product_gate.judge(read, candidate, 0.0)
+    with pytest.raises(release_gate.GateBaselineError, match="not an object with kind"):
+        release_gate.read_baseline(path, skincare_labels())
+    good = json.loads(path.read_text())
+    one = good["answers"][0]
+    for bad in (
+        [one, one], [], [{}], [one | {"status": "fine"}], [one | {"truth": None}], [one | {"truth": {"x": 1}}],
+        [one | {"product": {"size": 5}}], [one | {"image_id": 5}], [one | {"extra": 1}], ["text"],
+    ):  # fmt: skip
+        path.write_text(json.dumps(good | {"answers": bad}))
+        with pytest.raises(release_gate.GateBaselineError, match="is no gate baseline"):
+            product_gate.read_baseline(path)
+    with pytest.raises(MissingInputError, match="gate baseline"):
+        product_gate.read_baseline(tmp_path / "none.json")
+
+
+def test_the_report_compares_the_models_answers(tmp_path):
+    path = tmp_path / "baseline.json"
+    lines = [
+        {"image_id": one.image_id, "status": one.status, "product": one.predicted.model_dump(mode="json"),
+         "truth": one.truth.model_dump(mode="json")}
+        for one in answers(40)
+    ]  # fmt: skip
+    stage_json = {"results": {"model": "m", "run": "r"}, "git_commit": "c"}
+    data = SimpleNamespace(target="product", after=object(), stages={"finetune": stage_json}, labels=skincare_labels(),
+                           product_answers={"finetuned": lines}, images=[])  # fmt: skip
+    write = SimpleNamespace(gate=None, gate_margin=0.0, write_gate_baseline=path)
+    assert Gate(write, data).check() is None
+    check = SimpleNamespace(gate=path, gate_margin=0.0, write_gate_baseline=None)
+    assert Gate(check, data).check().verdict == "passed"
+    data.product_answers = {"finetuned": [{**one, "product": None, "status": "empty"} for one in lines]}
+    before = path.read_bytes()
+    both = SimpleNamespace(gate=path, gate_margin=0.0, write_gate_baseline=path)
+    assert Gate(both, data).check().verdict == "failed"
+    assert path.read_bytes() == before, "a failed gate replaces no baseline"
+    data.product_answers = {}
+    with pytest.raises(MissingInputError, match=r"score_products\.py"):
+        Gate(check, data)
+    data.target, data.images = "category", [SimpleNamespace(last=prediction("1_1", "Oil", "Oil"))]
+    with pytest.raises(release_gate.GateBaselineError, match="kind"):
+        Gate(check, data)
