@@ -107,3 +107,43 @@ def test_an_overlay_is_blue_for_the_truth_and_orange_against_it():
     assert shown.shape == (100, 200, 3)
     assert shown[5, 5, 2] > shown[5, 5, 0]
     assert shown[95, 195, 0] > shown[95, 195, 2]
+
+
+def test_a_place_in_the_pixels_is_that_place_in_the_panels(tiny_encoder):
+    """From the pixels of a large photo of any aspect, through patches and visual tokens, to the panels."""
+    side = 112
+    for width, height in ((6 * side, 4 * side), (4 * side, 7 * side)):
+        row, column = height // side - 2, width // side - 2
+        plain = Image.new("RGB", (width, height), "white")
+        marked = plain.copy()
+        marked.paste("black", (column * side, row * side, (column + 1) * side, (row + 1) * side))
+        one, other = (tiny_encoder.patches(image) for image in (plain, marked))
+        differs = (one.patches - other.patches).abs().sum(dim=1).reshape(-1, tiny_encoder.merge_size**2).sum(dim=1)
+        found = saliency._to_map(differs.double(), one.grid, tiny_encoder)
+        sheet = saliency_maps.attention_panels(plain, {"early": np.zeros_like(found), "late": found})
+        panel = np.asarray(sheet.crop((sheet.width // 2 + 3, 20, sheet.width, sheet.height))).astype(int)
+        green = panel[..., 1] - panel[..., 0]
+        places = [
+            np.average((np.arange(n) + 0.5) / n, weights=green.sum(axis=1 - i)) for i, n in enumerate(green.shape)
+        ]
+        np.testing.assert_allclose(places, [(row + 0.5) * side / height, (column + 0.5) * side / width], atol=0.02)
+        left = np.asarray(sheet.crop((0, 20, sheet.width // 2 - 3, sheet.height))).astype(int)
+        assert np.ptp(left, axis=2).max() <= 1
+
+
+def test_panels_of_any_number_and_shape_are_laid_out_in_pairs():
+    image = Image.new("RGB", (300, 100), "white")
+    for n, rows in ((1, 1), (2, 1), (3, 2), (4, 2)):
+        sheet = saliency_maps.attention_panels(image, {str(i): np.full((2, 6), float(i == n - 1)) for i in range(n)})
+        height = 53 + 20
+        assert sheet.height == rows * height
+        last = (80 + (n - 1) % 2 * 166, (rows - 1) * height + 40)
+        assert sheet.getpixel(last)[1] > sheet.getpixel(last)[0] + 90
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(1, [1]), (2, [1, 1]), (4, [2, 1, 1]), (28, [10, 9, 9]), (36, [12, 12, 12])])
+def test_groups_of_layers_are_thirds_in_order(n, sizes):
+    groups = saliency.layer_groups(n)
+    assert [len(layers) for layers in groups.values()] == sizes
+    assert [layer for layers in groups.values() for layer in layers] == list(range(n))
+    assert list(groups) == list(saliency_maps.LAYER_GROUPS)[: len(sizes)]
