@@ -45,18 +45,25 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEncoder) -> Any:
-    """Return Qwen2-VL-2B's shape with random weights; the special tokens are those of the embedded processor."""
+def full_size_model(
+    dtype: torch.dtype, device: torch.device, encoder: PromptEncoder, n_layers: int = 28, n_vision_blocks: int = 32
+) -> Any:
+    """Return Qwen2-VL-2B's shape with random weights; the special tokens are those of the encoder's processor.
+
+    With fewer language layers or vision blocks the width stays that of the published model.
+    """
     token_id = encoder.tokenizer.convert_tokens_to_ids
     shape = FAMILIES["qwen2_vl"].published.config
-    text_config = shape["text_config"] | {"pad_token_id": encoder.pad_token_id}
+    text_config = shape["text_config"] | {"pad_token_id": encoder.pad_token_id, "num_hidden_layers": n_layers}
+    vision_config = shape["vision_config"] | {"depth": n_vision_blocks}
     special_tokens = {
         "image_token_id": encoder.image_token_id,
         "video_token_id": token_id("<|video_pad|>"),
         "vision_start_token_id": token_id("<|vision_start|>"),
         "vision_end_token_id": token_id("<|vision_end|>"),
     }
-    config = AutoConfig.for_model("qwen2_vl", **(shape | special_tokens | {"text_config": text_config}))
+    parts = {"text_config": text_config, "vision_config": vision_config}
+    config = AutoConfig.for_model("qwen2_vl", **(shape | special_tokens | parts))
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     # One block of random numbers is repeated: generating 2.2 billion takes minutes. It is filled on the device.
@@ -72,5 +79,5 @@ def full_size_model(dtype: torch.dtype, device: torch.device, encoder: PromptEnc
                     flat[start : start + block.numel()] = block[: flat.numel() - start]
             module.register_parameter(name, nn.Parameter(values))
     model.tie_weights()
-    assert count(model.parameters()) == 2_208_985_600
+    assert (n_layers, n_vision_blocks) != (28, 32) or count(model.parameters()) == 2_208_985_600
     return model.to(device)

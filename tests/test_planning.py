@@ -9,6 +9,7 @@ from transformers import AutoConfig
 import finetune
 from skincare import stage
 from skincare.errors import MissingInputError, StageError
+from skincare.inference.structured_decoder import MAX_ANSWER_TOKENS
 from skincare.labels import skincare_labels
 from skincare.modeling import freezing, loading, qwen_tokens
 from skincare.modeling.families.registry import FAMILIES, published_model
@@ -17,6 +18,8 @@ from skincare.modeling.loading import load_processor
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import DEFAULT_MODEL, Trainable
 from skincare.paths import TINY_MODEL, Layout
+from skincare.product.schema import Product
+from skincare.prompts import labels_for
 from skincare.training import activation_memory, planning
 from tests.dataset_helpers import write_dataset_files
 
@@ -148,6 +151,14 @@ def test_token_counts_apply_only_to_an_unchanged_prompt():
     lengths = planning._known_prompt_lengths(["a", "hint"], skincare_labels())
     # Five bytes of line end and hint, four tokens of Moisturiser, the end token.
     assert (lengths.n_prefix, lengths.n_suffix) == (72, 17 + 5 + 4 + 1)
+
+
+def test_the_bound_of_a_structured_answer_is_at_most_what_is_allowed():
+    """A text of more bytes than tokens are allowed may still have fewer tokens; with more, training is refused."""
+    labels = labels_for("product", skincare_labels())
+    answers = [Product(category="Peel", details="ж" * n).to_json() for n in (40, 600)]
+    found = [planning._known_prompt_lengths([], labels, answers[:n]).n_answer for n in (1, 2)]
+    assert found == [len(answers[0].encode()) + 1, MAX_ANSWER_TOKENS]
 
 
 def test_known_lengths_agree_with_an_encoder_of_the_same_counts(tiny_encoder, monkeypatch):

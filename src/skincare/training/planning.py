@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from skincare.files import write_json
+from skincare.inference.decoders import max_new_tokens
 from skincare.labels import Labels
 from skincare.modeling import qwen_tokens
 from skincare.modeling.families.registry import published_model
@@ -110,6 +111,8 @@ def _known_prompt_lengths(hints: Sequence[str], labels: Labels, answers: Sequenc
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
     n_hint = max((len(f"\n{hint}".encode()) for hint in hints), default=0)
     n_answer = max(map(qwen_tokens.count_tokens, answers or [max(labels.names, key=len)])) + 1
+    if answers:
+        n_answer = min(n_answer, max_new_tokens(labels))  # a longer one is an error before the first step
     n_suffix = qwen_tokens.count_tokens(after) + n_hint + n_answer
     return PromptLengths(qwen_tokens.count_tokens(before), n_suffix, n_answer)
 

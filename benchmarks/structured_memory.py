@@ -1,0 +1,223 @@
+"""Memory of structured answers at the true shape of Qwen2-VL-2B: the plan of finetune.py against real training passes.
+
+The weights are random, in bf16, the trained ones in fp32; the tokenizer is Qwen's (`qwen_vocabulary`). Each row is the
+second pass of an optimizer step, with gradients and optimizer states in memory: forward, loss, backward. Its peak is
+that of all live tensors (`LiveBytes`), as the caching allocator of a GPU would count them, without fragmentation and
+context, which the plan adds as constants. The answers have the mean and the longest number of tokens. The peak of the
+process (resident set) is listed too; it holds the code of torch as well.
+
+Out: benchmarks/results/structured_memory_<device>.json and a table.
+Command: python benchmarks/structured_memory.py --vocabulary qwen.tiktoken
+         python benchmarks/structured_memory.py --vocabulary qwen.tiktoken --recipes reference --answers 131
+Time: 15 minutes on two CPU cores with bf16; needs 12 GB of memory.
+"""
+
+import gc
+import json
+import logging
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import tyro
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from full_size import REPOSITORY, device_name, full_size_model
+from qwen_vocabulary import processor
+from skincare.labels import skincare_labels
+from skincare.modeling import device_memory
+from skincare.modeling.cached_vlm import CachedVLM
+from skincare.modeling.freezing import freeze
+from skincare.modeling.loading import default_device
+from skincare.modeling.losses import example_losses
+from skincare.modeling.prompt_encoder import Patches, PromptEncoder
+from skincare.prompts import labels_for
+from skincare.runlog import environment
+from skincare.training import adapters, memory_plan
+from skincare.training.gradient_checkpointing import enable_checkpointing
+from skincare.training.recipes import RECIPES, Recipe
+
+logger = logging.getLogger("structured_memory")
+
+_GRID: Final = (1, 16, 32)  # 128 visual tokens
+_MIB: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    vocabulary: Path
+    """Qwen's vocabulary, see qwen_vocabulary.py."""
+    recipes: tuple[str, ...] = ("reference", "tuned-lora")
+    """Recipes to train with."""
+    answers: tuple[int, ...] = (131, 768)
+    """Tokens of the answers: the mean of a catalogue of 1,126 products, and the most that is allowed."""
+    batch_sizes: tuple[int, ...] = (1, 2)
+    """Images per pass."""
+    limit_gib: float = 11.0
+    """Leave out passes whose plan, without constants, is above this."""
+    out: Path | None = None
+    """Where to write the JSON; below benchmarks/results/ if left out."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that were made in this mode and are alive; `peak` is the most at one time.
+
+    Raises torch.OutOfMemoryError, as a device of that size, where they would be more than `limit`.
+    """
+
+    def __init__(self, limit: float = float("inf")) -> None:
+        super().__init__()
+        self.limit = limit
+        self.now = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
+        found = func(*args, **(kwargs or {}))
+        for one in tree_leaves(found):
+            if isinstance(one, torch.Tensor) and one.device.type != "meta":
+                self._add(one.untyped_storage(), known)
+        return found
+
+    def _add(self, storage: Any, known: set[int]) -> None:
+        # A result may be a view of an argument, made in this mode or before.
+        if storage._cdata in known or storage._cdata in self._seen:
+            return
+        self._seen.add(storage._cdata)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
+        if self.now > self.limit:
+            raise torch.OutOfMemoryError(f"{self.now} bytes of {self.limit}")
+
+    def _remove(self, address: int, n_bytes: int) -> None:
+        self._seen.discard(address)
+        self.now -= n_bytes
+
+
+class Training:
+    """The model with a recipe's trainable part, and passes over images with answers of a given length."""
+
+    def __init__(self, encoder: PromptEncoder, recipe: Recipe, device: torch.device) -> None:
+        self.encoder = encoder
+        self.recipe = recipe
+        self.model = full_size_model(torch.bfloat16, device, encoder)
+        if recipe.adapter:
+            adapters.add_lora(self.model, recipe.adapter, seed=0)
+        parameters = freeze(self.model, recipe.trainable) | adapters.enable_lora_training(self.model)
+        self.network = CachedVLM(self.model).train()
+        self.optimizer = torch.optim.AdamW(parameters.values(), lr=0.0)
+        patches = torch.randn(_GRID[1] * _GRID[2], 1176, generator=torch.Generator().manual_seed(0)).to(device)
+        self.features = self.network.vision_features([Patches(patches, _GRID)])
+        self._backward(8, 1)
+        self.optimizer.step()
+
+    def measure(self, n_answer: int, n_images: int) -> dict[str, Any]:
+        """Return the peak of the live tensors of a pass that adds to the gradients, its time and the process's peak."""
+        gc.collect()
+        device_memory.reset_peak(self.network.device)
+        with LiveBytes() as live:
+            started = time.perf_counter()
+            self._backward(n_answer, n_images)
+            seconds = time.perf_counter() - started
+        return {
+            "pass_mib": live.peak / _MIB,
+            "total_mib": (live.peak + self.persistent_bytes()) / _MIB,
+            "process_mib": device_memory.peak_bytes(self.network.device) / _MIB,
+            "seconds": round(seconds, 1),
+        }
+
+    def persistent_bytes(self) -> int:
+        """Return the bytes of weights, gradients, optimizer states, cached features and prompt prefix."""
+        states = [one for state in self.optimizer.state.values() for one in state.values()]
+        tensors = [*self.model.parameters(), *(one.grad for one in self.model.parameters() if one.grad is not None)]
+        return sum(
+            {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in (*tensors, *states)}.values()
+        )
+
+    def plan(self, n_answer: int) -> memory_plan.MemoryPlan:
+        """Return the plan for answers of this length."""
+        n_prefix = len(self.encoder.prompt_prefix)
+        n_tokens = len(self.encoder.prompt_tokens) + self.encoder.n_visual_tokens(_GRID) + n_answer
+        return memory_plan.plan(
+            self.model.config, self.recipe.trainable, n_tokens, _GRID, 1, 16 * memory_plan.GIB,
+            adapter=self.recipe.adapter, n_prefix=n_prefix, n_answer=n_answer, with_alternatives=False,
+        )  # fmt: skip
+
+    def _backward(self, n_answer: int, n_images: int) -> None:
+        answers = [answer_of(self.encoder, n_answer)] * n_images
+        grids, features = [_GRID] * n_images, self.features * n_images
+        categories = [self.encoder.labels.names[0]] * n_images
+        example_losses(
+            self.network, self.encoder, "none", grids, features, categories, answers=answers
+        ).mean().backward()
+
+
+def answer_of(encoder: PromptEncoder, n_tokens: int) -> str:
+    """Return a text of this many tokens, with the end token."""
+    text = " cream" * (n_tokens - 1)
+    assert len(encoder.answer_tokens(text)) == n_tokens
+    return text
+
+
+def rows_of(config: Config, encoder: PromptEncoder, name: str, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield planned and measured memory of a recipe for each length, batch size and setting of checkpointing."""
+    training = Training(encoder, RECIPES[name], device)
+    plans = {n_answer: training.plan(n_answer) for n_answer in config.answers}
+    for checkpointing in (False, True):
+        if checkpointing:
+            enable_checkpointing(training.model)
+        for n_answer, plan in plans.items():
+            per_image = plan.activation_bytes_per_image
+            if checkpointing:
+                per_image = plan.checkpointed_bytes_per_image + plan.recomputed_bytes_per_image
+            for n_images in config.batch_sizes:
+                planned = plan.fixed_bytes + n_images * per_image
+                row = {"recipe": name, "checkpointing": checkpointing, "answer_tokens": n_answer, "images": n_images}
+                row |= {"planned_mib": planned / _MIB, "planned_per_image_mib": per_image / _MIB}
+                if planned > config.limit_gib * memory_plan.GIB:
+                    yield row
+                    continue
+                row |= training.measure(n_answer, n_images)
+                yield row | {"planned_to_measured": row["planned_mib"] / row["total_mib"]}
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Return a row as a line of a Markdown table."""
+    measured = ["", "", ""] if "total_mib" not in row else [
+        f"{row['total_mib']:,.0f}", f"{row['planned_to_measured']:.2f}", f"{row['seconds']:.0f}"]  # fmt: skip
+    cells = [
+        row["recipe"], "on" if row["checkpointing"] else "off", row["answer_tokens"], row["images"],
+        f"{row['planned_mib']:,.0f}", *measured,
+    ]  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def main() -> None:
+    """Measure every recipe and write the results."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config, device = tyro.cli(Config, description=__doc__), default_device()
+    encoder = PromptEncoder(processor(config.vocabulary), labels_for("product", skincare_labels()))
+    rows = []
+    logger.info("| recipe | checkpointing | answer | images | planned MiB | measured MiB | ratio | seconds |")
+    for name in config.recipes:
+        for row in rows_of(config, encoder, name, device):
+            rows.append(row)
+            logger.info("%s", describe(row))
+        gc.collect()
+    out = config.out or REPOSITORY / "benchmarks" / "results" / f"structured_memory_{device.type}.json"
+    plain = {key: value for key, value in asdict(config).items() if key not in ("vocabulary", "out")}
+    found = {"device": device_name(device), **plain, "rows": rows, **environment()}
+    out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
