@@ -1,4 +1,4 @@
-"""Constrained decoding of structured answers over the true vocabulary: 151,936 logits, 151,657 entries of the tokenizer.
+"""Constrained decoding of structured answers over the true vocabulary: 151,936 logits, a tokenizer of 151,657.
 
 All parts go through the decoders of zero_shot.py, with random weights and Qwen's tokenizer (`qwen_vocabulary`). The
 parts `answers`, `positions` and `halving` have the width of Qwen2-VL-2B with two language layers and one vision block.
@@ -7,7 +7,7 @@ parts `answers`, `positions` and `halving` have the width of Qwen2-VL-2B with tw
     answers    validity of answers from random logits, in left-padded batches; what the longest allowed answers give; no
                token beyond the tokenizer and no special token is chosen, even where its logit is the highest
     positions  log-probabilities of a longest answer against a plain forward pass of transformers over the whole text
-    halving    a batch that does not fit into a limit of live tensors: the answers after halving against those without it
+    halving    a batch that does not fit into a limit of live tensors: the answers against those without a limit
 
 Out: benchmarks/results/structured_decoding_<device>.json.
 Command: python benchmarks/structured_decoding.py --vocabulary qwen.tiktoken
@@ -264,7 +264,7 @@ def _difference(decoding: Decoding, i: int, grid: Grid, generated: Any) -> float
 
 def halving(config: Config) -> dict[str, Any]:
     """Return the batch size that is left in a process of limited memory, and whether its answers are the same."""
-    decoding, n_images, n_tokens = Decoding(config, 2, 1), 16, 24
+    decoding, n_images, n_tokens = Decoding(config, 2, 1, torch.float32), 16, 24
     grids, features = decoding.images(n_images)
 
     def texts(passes: Passes) -> list[str]:

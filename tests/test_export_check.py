@@ -64,13 +64,17 @@ def test_updates_below_bf16_resolution_are_exported(layout):
     assert {one.dtype for one in frozen} == {torch.bfloat16}
 
 
-def test_the_plan_counts_the_cache_of_an_fp32_export(layout):
+def test_the_plan_counts_the_disk_space_of_cache_checkpoints_and_model(layout):
     run(layout, "sample", plan=True)
     planned = json.loads(layout.finetune_plan.read_text())
     run(layout, "sample", max_epochs=2)
     assert planned["n_cached_images"] == len(list(layout.vision_cache.rglob("*.safetensors")))
     # 16 of the training, and 12 of val and test in fp32.
     assert planned["cache_bytes"] == (16 + 2 * 12) * planned["cache_bytes_per_image"]
+    model = layout.finetuned_model("r")
+    assert 0.95 < (model / "model.safetensors").stat().st_size / planned["model_bytes"] < 1.01
+    kept = [path.stat().st_size for path in layout.training_state("r").rglob("*.safetensors")]
+    assert 1.4 < planned["checkpoint_bytes"] / sum(kept) < 1.51, "two of at most three checkpoints"
 
 
 def test_val_is_evaluated_on_the_export_and_on_its_rounded_weights(layout):

@@ -52,13 +52,19 @@ def plan_run(spec: RunSpec, layout: Layout) -> Summary:
         encoder = PromptEncoder(load_processor(settings.model, settings.limits), spec.data.labels)
         config, lengths = load_config(settings.model), prompt_lengths(encoder, hints, answers)
     plan = plan_memory(settings, spec.recipe, config, lengths)
-    disk = _plan_disk(spec, plan.cache_bytes_per_image, is_fp32=config.dtype == torch.float32)
+    is_fp32 = config.dtype == torch.float32
+    cache = _plan_cache(spec, plan.cache_bytes_per_image, is_fp32=is_fp32)
+    disk = cache | _plan_checkpoints(spec.recipe, plan, is_fp32=is_fp32)
     write_json(layout.finetune_plan, dataclasses.asdict(plan) | disk)
     for line in memory_plan.describe(plan):
         logger.info("%s", line)
-    if disk:
-        n_images, size_gb = disk["n_cached_images"], disk["cache_bytes"] / 1e9
+    if cache:
+        n_images, size_gb = cache["n_cached_images"], cache["cache_bytes"] / 1e9
         logger.info("image cache of this dataset: %d images, at most %.2f GB", n_images, size_gb)
+    logger.info(
+        "checkpoints: at most %.2f GB; trained model: at most %.2f GB",
+        disk["checkpoint_bytes"] / 1e9, disk["model_bytes"] / 1e9,
+    )  # fmt: skip
     fits = "fits" if plan.fits else "DOES NOT FIT"
     total, capacity = plan.total_bytes / memory_plan.GIB, plan.capacity_bytes / memory_plan.GIB
     return Summary(headline=f"{total:.1f} of {capacity:.1f} GiB: {fits}, written to {layout.finetune_plan}")
@@ -117,7 +123,20 @@ def _known_prompt_lengths(hints: Sequence[str], labels: Labels, answers: Sequenc
     return PromptLengths(qwen_tokens.count_tokens(before), n_suffix, n_answer)
 
 
-def _plan_disk(spec: RunSpec, bytes_per_image: int, *, is_fp32: bool) -> dict[str, int]:
+def _plan_checkpoints(recipe: Recipe, plan: MemoryPlan, *, is_fp32: bool) -> dict[str, int]:
+    """Return upper bounds of the disk space of a run's checkpoints and of its trained model.
+
+    The best and the last checkpoint are kept while the next one is written; each has trained tensors and optimizer
+    states. In the model, tensors that training changes are in fp32; LoRA changes those of all language layers.
+    """
+    n_bytes = 4 if is_fp32 or recipe.adapter else 2
+    return {
+        "checkpoint_bytes": 3 * (4 * plan.n_trainable + plan.optimizer_bytes),
+        "model_bytes": n_bytes * plan.n_parameters + (4 - n_bytes) * plan.n_trainable,
+    }
+
+
+def _plan_cache(spec: RunSpec, bytes_per_image: int, *, is_fp32: bool) -> dict[str, int]:
     """Return the size of the image cache; empty without a dataset."""
     if not any((spec.data.train, spec.data.val, spec.data.test)):
         return {}
