@@ -72,7 +72,7 @@ def test_the_plan_knows_the_longest_answer(layout, encoder):
     assert per_image[0] < per_image[1] < per_image[2]
     without_logits = dataclasses.replace(lengths[2], n_answer=0)
     other = planning.plan_memory(config(layout), recipe, model_config, without_logits)
-    logits = 10 * lengths[2].n_answer * model_config.text_config.vocab_size
+    logits = 12 * lengths[2].n_answer * model_config.text_config.vocab_size
     assert per_image[2] - other.activation_bytes_per_image == logits
 
 

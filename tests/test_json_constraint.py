@@ -1,5 +1,6 @@
 """Constrained decoding gives the schema's JSON for any logits, also where these are wider than the tokenizer."""
 
+import json
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from skincare.inference.structured_decoder import product_schema
 from skincare.labels import skincare_labels
 from skincare.modeling import json_constraint
 from skincare.modeling.json_constraint import JsonConstraint
+from skincare.product.facts import MAX_TEXT_CHARACTERS, N_INGREDIENTS
 from skincare.product.json_answers import parse_product
 
 pytest.importorskip("llguidance")
@@ -48,6 +50,21 @@ def test_random_logits_give_valid_answers_in_every_row_of_a_batch(constraint, ti
         assert parsed.status == "valid"
         assert parsed.product.to_json() == tiny_encoder.decode(tokens)
         assert parsed.product.category in (None, *skincare_labels().names)
+
+
+def test_a_text_that_repeats_itself_ends(constraint, tiny_encoder):
+    """The same logits in every step make a greedy text endless; it ends at the length of datasets' texts."""
+    rows, tokens = constraint.start(1), []
+    logits = torch.randn(1, N_LOGITS, generator=torch.Generator().manual_seed(3))
+    for text in ("n", '"'):
+        logits[:, tiny_encoder.tokenizer.encode(text)] = -20  # neither null nor the end of a text
+    while not (text := tiny_encoder.decode(tokens)).endswith(',"category"'):
+        tokens.append(int(rows.mask(logits).argmax()))
+        rows.accept(tokens[-1:])
+    brand = json.loads(text.removesuffix(',"category"') + "}")["brand"]
+    assert len(brand) == MAX_TEXT_CHARACTERS
+    (ingredients, _) = SCHEMA["properties"]["ingredients"]["anyOf"]
+    assert (ingredients["maxItems"], ingredients["items"]["maxLength"]) == (N_INGREDIENTS, MAX_TEXT_CHARACTERS)
 
 
 def test_a_finished_row_does_not_stop_the_others(constraint, tiny_encoder):

@@ -28,7 +28,7 @@ NAMES: Final[tuple[DecoderName, ...]] = get_args(DecoderName)
 MAX_NEW_TOKENS: Final = 30
 
 # Increase it with every change of a decoder's outputs: cached predictions of other versions are not used.
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class Decoder(Protocol):

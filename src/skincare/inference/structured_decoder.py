@@ -15,11 +15,15 @@ from skincare.labels import Labels
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.json_constraint import JsonConstraint
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
+from skincare.product.facts import MAX_TEXT_CHARACTERS, N_INGREDIENTS
 from skincare.product.schema import FIELDS, json_schema
 
 # Tokens of an answer with its end token. product_facts.py shortens texts to 200 characters and lists to ten
 # ingredients: the longest such answers have 1,700 characters, about 500 of Qwen's tokens.
 MAX_ANSWER_TOKENS: Final = 768
+
+# Of a text and of the list of ingredients, as product_facts.py shortens them.
+_LENGTHS: Final = {"maxLength": MAX_TEXT_CHARACTERS, "maxItems": N_INGREDIENTS}
 
 
 class StructuredDecoder:
@@ -64,7 +68,20 @@ def product_constraint(network: CachedVLM, encoder: PromptEncoder) -> JsonConstr
 
 
 def product_schema(labels: Labels) -> dict[str, Any]:
-    """Return the JSON schema of answers: that of products, in which the category is one of the labels or null."""
-    schema = json_schema()
+    """Return the JSON schema of answers: that of products, in which the category is one of the labels or null.
+
+    Texts and lists are at most as long as those of datasets, so that a text that repeats itself ends, and the fields
+    after it have a value.
+    """
+    schema = _bounded(json_schema())
     category = {"anyOf": [{"enum": list(labels.names)}, {"type": "null"}]}
     return {**schema, "properties": {**schema["properties"], "category": category}}
+
+
+def _bounded(schema: Any) -> Any:
+    """Return a JSON schema with the lengths of `_LENGTHS`."""
+    if isinstance(schema, list):
+        return [_bounded(one) for one in schema]
+    if isinstance(schema, dict):
+        return {key: _LENGTHS.get(key, _bounded(value)) for key, value in schema.items()}
+    return schema

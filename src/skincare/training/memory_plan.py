@@ -26,8 +26,8 @@ GIB: Final = 2**30
 _CONTEXT_BYTES: Final = int(0.8 * GIB)
 _FRAGMENTATION: Final = 1.10
 
-# Per logit of the answer: in bf16, in fp32, and its log-probability or gradient in fp32.
-_LOGIT_BYTES: Final = 10
+# Per logit of the answer, in fp32: its log-probability, the gradient of that, and its own gradient.
+_LOGIT_BYTES: Final = 12
 
 _EIGHT_BIT_STATES: Final = 2.0  # bytes per weight
 
