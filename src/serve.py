@@ -25,6 +25,7 @@ from skincare.inference.image_predictor import PredictorName, PredictorSettings,
 from skincare.labels import labels_of
 from skincare.modeling.settings import DecoderName, Dtype
 from skincare.paths import Layout
+from skincare.prompts import Target
 from skincare.runlog import Summary
 from skincare.serving.limits import Limits
 from skincare.text_reading.ocr import EngineName
@@ -39,6 +40,8 @@ KEY_VARIABLE: Final = "SKINCARE_API_KEY"
 # Images per batch: the reader takes them one by one, so a batch would only delay the first answer.
 _READER_BATCH: Final = 1
 _BACKEND_BATCH: Final = 32
+# Details of an answer that its row in --answers does not have.
+_NOT_RECORDED: Final = frozenset(["lines", "overlay", "rival"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class Config(stage.StageConfig):
     """Address to listen on; 0.0.0.0 for all interfaces."""
     port: int = 8000
     """Port to listen on; 0 for a free one, which the log names."""
+    target: Target = "category"
+    """category, or product: also the structured answer, as predict.py --target product."""
     by: PredictorName = "auto"
     """reader: the pack's text; model: a fine-tuned model; fused: both; auto: as predict.py chooses."""
     model: str = ""
@@ -101,7 +106,8 @@ def run(config: Config, layout: Layout) -> Summary:
         parts = service.Service(
             queue, config.limits, measured,
             urls=image_urls.ImageUrls(config.limits.max_body_bytes) if config.allow_urls else None,
-            api_key=os.environ.get(KEY_VARIABLE, ""), on_answers=_recorder(config.answers, counts),
+            api_key=os.environ.get(KEY_VARIABLE, ""), on_answers=_recorder(config.answers, counts, config.target),
+            target=config.target,
         )  # fmt: skip
         server = http_server.Server(
             app.create_app(parts), config.host, config.port, config.limits,
@@ -133,7 +139,7 @@ def _predictor(config: Config, layout: Layout) -> "tuple[LoadPredictor, int, int
 
     settings = PredictorSettings(
         by=config.by, model=config.model, decoder=config.decoder, dtype=config.dtype, ocr=config.ocr,
-        min_confidence=config.min_confidence, batch_size=config.max_batch,
+        min_confidence=config.min_confidence, batch_size=config.max_batch, target=config.target,
     )  # fmt: skip
     settings.check()
     labels_of(layout)
@@ -148,14 +154,18 @@ def _predictor(config: Config, layout: Layout) -> "tuple[LoadPredictor, int, int
     )
 
 
-def _recorder(path: Path | None, counts: Counter[str]) -> "Callable[[Sequence[ImageAnswer]], None]":
+def _recorder(
+    path: Path | None, counts: Counter[str], target: Target
+) -> "Callable[[Sequence[ImageAnswer]], None]":  # fmt: skip
     """Return what counts answers by status and appends them to a file, which is opened each time, so it can rotate."""
 
     def record(answers: "Sequence[ImageAnswer]") -> None:
         counts.update(one.status for one in answers)
         if path is None:
             return
-        rows = [one.model_dump(mode="json", exclude={"lines", "overlay", "rival"}) for one in answers]
+        from skincare.serving.answers import plain_answer
+
+        rows = [plain_answer(one, target, _NOT_RECORDED) for one in answers]
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
@@ -177,6 +187,8 @@ def _check(config: Config) -> None:
         raise StageError("--backend openai and --base-url belong together")
     if config.backend == "openai" and (config.by != "auto" or config.decoder):
         raise StageError("--backend openai: leave --by and --decoder out; the server answers")
+    if config.backend == "openai" and config.target == "product":
+        raise StageError("--backend openai answers with categories: leave --target product out")
 
 
 def main() -> None:

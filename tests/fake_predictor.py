@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skincare.inference.image_predictions import ImagePrediction, RankedLabel
+from skincare.product.schema import Product
 from skincare.serving.answers import TextLine, image_answer
 
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -52,4 +53,7 @@ class FakePredictor:
             row = replace(row, text=(HOSTILE,), parent="Leave-on care")
         if "unknown" in job.name:
             row = replace(row, category="Unknown", status="abstained")
+        if "product" in job.name:
+            product = Product(brand=HOSTILE, ingredients=("aqua", "parfum")).model_dump(mode="json")
+            row = replace(row, product=product, confidences={"brand": 0.75, "size": 0.25})
         return image_answer(row, **details)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from skincare.product.schema import FIELDS
 from skincare.serving.image_urls import ImageUrls
 from skincare.serving.limits import Limits
 from tests.fake_predictor import FakeLoader
@@ -44,6 +45,29 @@ def test_uploads_are_answered_in_order(running):
     assert [one["label"] for one in first["top"]] == ["Serum", "Mask", "Oil"]
     assert body["predictor"] == "fake"
     assert running.recorded[-1].file == "c.jpg"
+
+
+def test_products_are_served_where_the_service_has_them(running):
+    reply = post(running, "product.jpg")
+    assert "product" not in reply.json()["predictions"][0], "a service of categories answers as before"
+    refused = post(running, "product.jpg", path="/predict?target=product")
+    assert (refused.status_code, refused.json()["error"]) == (400, "target_not_served")
+    assert post(running, "a.jpg", path="/predict?target=x").json()["error"] == "bad_parameter"
+    running.service.target = "product"
+    try:
+        one = post(running, "product.jpg").json()["predictions"][0]
+        by_category = post(running, "product.jpg", path="/predict?target=category").json()["predictions"][0]
+        none = post(running, "a.jpg").json()["predictions"][0]
+    finally:
+        running.service.target = "category"
+    assert set(one["product"]) == set(FIELDS)
+    assert (one["product"]["ingredients"], one["product"]["size"]) == (["aqua", "parfum"], None)
+    assert one["confidences"] == {"brand": 0.75, "size": 0.25}
+    assert "product" not in by_category
+    assert (none["product"], none["confidences"]) == (None, None)
+    schemas = requests.get(f"{running.url}/openapi.json").json()["components"]["schemas"]
+    assert set(schemas["Product"]["properties"]) == set(FIELDS)
+    assert "Product" in str(schemas["ImageAnswer"]["properties"]["product"])
 
 
 @pytest.mark.parametrize("encoded", [base64.b64encode(b"abcd").decode(), "data:image/png;base64,YWJjZA=="])

@@ -22,7 +22,7 @@ def until(page, holds):
 
 @pytest.fixture(scope="module")
 def running():
-    with serving() as started:
+    with serving(target="product") as started:
         yield started
 
 
@@ -50,6 +50,17 @@ def choose(page, *names):
 def test_it_asks_only_the_service_and_reports_no_error(page, running):
     choose(page, "a.png")
     assert all(one.startswith((running.url, "blob:", "data:")) for one in page.trouble), page.trouble
+
+
+def test_the_fields_of_a_product_are_shown_as_text(page):
+    choose(page, "product.png")
+    fields = page.locator("#answers > li").first.locator(".fields")
+    rows = [row.split("\t") for row in fields.locator("tbody tr").all_inner_texts()]
+    assert rows == [["brand", HOSTILE, "75.0 %"], ["ingredients", "aqua, parfum", ""], ["size", "uncertain", "25.0 %"]]
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    choose(page, "a.png")
+    assert page.locator("#answers > li").first.locator(".fields").is_hidden()
 
 
 def test_a_chosen_photo_is_answered_with_its_evidence(page):

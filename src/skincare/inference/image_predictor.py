@@ -249,6 +249,8 @@ def _is_fused(settings: PredictorSettings, source: Path) -> bool:
 
 def is_by_reader(settings: PredictorSettings, layout: Layout) -> bool:
     """Return whether the reader alone predicts: chosen, or by default where no model knows photos."""
+    if settings.target == "product":
+        return not _source_of_products(settings, layout)
     if settings.by != "auto":
         return settings.by == "reader"
     if settings.model or settings.decoder:

@@ -3,11 +3,15 @@
 The row of an image has the fields of a JSON line of predict.py, and with `detail` also `lines` and `overlay`.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
 from skincare.inference.image_predictions import ImagePrediction, Outcome, failed
+from skincare.product.schema import Product
+from skincare.prompts import Target
+
+_PRODUCT_KEYS: Final = frozenset(["product", "confidences"])
 
 
 class RankedLabel(BaseModel):
@@ -41,6 +45,11 @@ class ImageAnswer(BaseModel):
     lines: list[TextLine] = Field(default_factory=list, description="detail=true: the text with its place")
     overlay: str = Field("", description="detail=true: where the model found evidence, a JPEG as data URI")
     rival: str = Field("", description="The label against which the overlay contrasts the answer")
+    product: Product | None = Field(None, description="target=product: the structured answer; null where there is none")
+    confidences: dict[str, float] | None = Field(
+        None,
+        description="target=product: field -> probability of its value, also of one that is null below its threshold",
+    )
 
 
 class PredictResponse(BaseModel):
@@ -65,6 +74,13 @@ class ReadyResponse(BaseModel):
     predictor: str = ""
     workers: int = 0
     queue: int = 0
+
+
+def plain_answer(answer: ImageAnswer, target: Target, leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return an answer as JSON types; without the structured answer for the target `category`."""
+    of_products = frozenset() if target == "product" else _PRODUCT_KEYS
+    found: dict[str, Any] = answer.model_dump(mode="json", exclude=set(leave_out | of_products))
+    return found
 
 
 def image_answer(row: ImagePrediction, **details: Any) -> ImageAnswer:

@@ -15,8 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from skincare.prompts import Target
 from skincare.serving import page
-from skincare.serving.answers import ErrorResponse, PredictResponse, ReadyResponse
+from skincare.serving.answers import ErrorResponse, PredictResponse, ReadyResponse, plain_answer
 from skincare.serving.service import MAX_TOP, Service
 from skincare.serving.service_errors import ServiceError
 
@@ -71,7 +72,8 @@ def create_app(service: Service) -> FastAPI:
     """Return the application of a service."""
     app = FastAPI(
         title="Skincare product recognition", version="1", docs_url=None, redoc_url=None,
-        description="The category of a product on a photo, with probabilities, by the text on the pack or a model.",
+        description="The category or the fields of a product on a photo, with probabilities, by the text on the pack or "
+        "a model.",
     )  # fmt: skip
     app.add_middleware(SecurityHeaders)
     _handle_errors(app)
@@ -90,14 +92,19 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         request: Request,
         detail: Annotated[bool, Query(description="Also return the text with its place and the overlay")] = False,
         top: Annotated[int, Query(ge=0, le=MAX_TOP, description="Number of labels in `top`")] = 3,
+        target: Annotated[
+            Target | None, Query(description="category, or product: also the structured answer; that of the service")
+        ] = None,
     ) -> Response:
         started = time.perf_counter()
         status = 500
         try:
             check_key(request, service.api_key)
+            chosen = service.check_target(target)
             answers = await service.predict(request, detail=detail, top=top)
             status = _status(answers)
-            return JSONResponse(answers.model_dump(mode="json"), status)
+            found = [plain_answer(one, chosen) for one in answers.predictions]
+            return JSONResponse({**answers.model_dump(mode="json"), "predictions": found}, status)
         except ServiceError as error:
             status = error.status
             service.metrics.rejected.labels(error.reason).inc()

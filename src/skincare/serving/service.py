@@ -9,6 +9,7 @@ from typing import Final
 from starlette.requests import Request
 
 from skincare.inference.image_predictions import failed
+from skincare.prompts import Target
 from skincare.serving import request_body
 from skincare.serving.answers import ImageAnswer, PredictResponse, ReadyResponse, image_answer
 from skincare.serving.batcher import Batcher, OverloadedError
@@ -33,6 +34,8 @@ class Service:
     urls: ImageUrls | None = None
     api_key: str = field(default="", repr=False)
     on_answers: Callable[[Sequence[ImageAnswer]], None] | None = None
+    # A service of products answers with categories, too.
+    target: Target = "category"
     is_draining: bool = False
 
     def __post_init__(self) -> None:
@@ -57,6 +60,12 @@ class Service:
         return ReadyResponse(
             status=status, predictor=self.batcher.name, workers=self.batcher.n_live, queue=self.batcher.n_waiting
         )
+
+    def check_target(self, target: Target | None) -> Target:
+        """Return the target of a request, by default that of the service; ServiceError 400 for one that it lacks."""
+        if target == "product" and self.target != "product":
+            raise ServiceError(400, "target_not_served", "start the service with --target product")
+        return target or self.target
 
     async def predict(self, request: Request, *, detail: bool, top: int) -> PredictResponse:
         """Return the answers to a request; raises ServiceError."""

@@ -109,9 +109,10 @@ function rendered(photo, answer) {
   part(".category").id = `category-${number}`;
   part("article").setAttribute("aria-labelledby", `category-${number}`);
   if (answer.outcome === "failed") item.classList.add("failed");
-  const facts = [answer.parent, answer.answer && `decided by: ${answer.answer}`, STATUSES[answer.status], answer.reason];
+  const facts = [answer.parent, answer.answer && !answer.product && `decided by: ${answer.answer}`, STATUSES[answer.status], answer.reason];
   part(".summary").textContent = facts.filter(Boolean).join(" · ");
   showPhoto(part, photo, answer);
+  showFields(part, answer);
   showRanking(part, answer.top);
   showText(part, answer);
   return item;
@@ -164,6 +165,22 @@ function showRanking(part, top) {
     bar.value = one.probability;
     bar.setAttribute("aria-label", `${one.label}: ${percent(one.probability)}`);
     row.append(names, bar);
+    return row;
+  }));
+}
+
+/** Show the fields of a structured answer that have a value, or one below its threshold. */
+function showFields(part, answer) {
+  const confidences = answer.confidences || {};
+  const names = Object.keys(answer.product || {}).filter((name) => answer.product[name] !== null || name in confidences);
+  part(".fields").hidden = !names.length;
+  part(".fields tbody").replaceChildren(...names.map((name) => {
+    const value = answer.product[name];
+    const row = element("tr");
+    const heading = element("th", name);
+    heading.scope = "row";
+    const text = value === null ? "uncertain" : Array.isArray(value) ? value.join(", ") : value;
+    row.append(heading, element("td", text), element("td", name in confidences ? percent(confidences[name]) : ""));
     return row;
   }));
 }
