@@ -72,8 +72,8 @@ def create_app(service: Service) -> FastAPI:
     """Return the application of a service."""
     app = FastAPI(
         title="Skincare product recognition", version="1", docs_url=None, redoc_url=None,
-        description="The category or the fields of a product on a photo, with probabilities, by the text on the pack or "
-        "a model.",
+        description="The category or the fields of a product on a photo, by the text on the pack or "
+        "a model, with probabilities.",
     )  # fmt: skip
     app.add_middleware(SecurityHeaders)
     _handle_errors(app)
