@@ -8,7 +8,8 @@ mark is `-` counts as invented. `part` is `development` (the rules were written 
 seed 17 and none is in both parts. Categories are those of the photos' table.
 
 `--photos` is the table of `benchmarks/real_photos.py`, or its folder; photos without a mark are left out. The reader
-is that of `predict.py --target product`: without a catalogue, as in a fresh clone, and with the brands of one.
+is that of `predict.py --target product`: without a catalogue, as in a fresh clone, and with the brands of one. Brands
+are also scored apart: `listed` in the reader's lists of known brands, and `unlisted`.
 
 Intervals are 95 % bootstrap intervals over products. The JSON contains counts and shares, no file names.
 
@@ -37,9 +38,11 @@ from benchmarks.real_photos import Photo, catalogue_of, find_table, read_all, re
 from skincare.errors import StageError
 from skincare.evaluation import product_metrics
 from skincare.evaluation.field_similarity import similarity
-from skincare.evaluation.product_metrics import ScoredProduct
+from skincare.evaluation.product_metrics import FieldScores, ScoredProduct
 from skincare.files import write_json, write_text
 from skincare.labels import skincare_labels
+from skincare.product.brands import well_known_brands
+from skincare.product.normalisation import normalised
 from skincare.product.schema import Product
 from skincare.runlog import environment
 from skincare.text_reading.ocr import EngineName, engine_label
@@ -117,7 +120,13 @@ def run(config: Config) -> dict[str, Any]:
         "photos": {part: len(found) for part, found in next(iter(scored.values())).items()},
         "catalogue": catalogue.name if catalogue else None,
         "engine": engine_label(config.ocr),
-        "readers": {name: {part: _scores(found[part]) for part in found} for name, found in scored.items()},
+        "readers": {
+            name: {
+                part: {**_scores(found[part]), "brand_by_list": _by_list(found[part], marks, readers[name][1])}
+                for part in found
+            }
+            for name, found in scored.items()
+        },
         **environment(),
         # Without the user's paths.
         "command": "python benchmarks/pack_fields.py --photos FOLDER",
@@ -174,10 +183,25 @@ def _answers(
 
 def _scores(answers: Sequence[ScoredProduct]) -> dict[str, Any]:
     """Return field -> scores, for the fields that are marked."""
-    fields = {one.field: asdict(one) for one in product_metrics.score(answers).fields if one.field in _SCORED}
-    for one in fields.values():
-        del one["field"], one["n_unscored"]
+    fields = {one.field: _plain(one) for one in product_metrics.score(answers).fields if one.field in _SCORED}
     return {"n": len(answers), "n_products": len({one.product_id for one in answers}), "fields": fields}
+
+
+def _by_list(
+    answers: Sequence[ScoredProduct], marks: Mapping[str, Mark], products: ProductReader
+) -> dict[str, dict[str, Any]]:
+    """Return the scores of brands that the reader's lists hold, and of brands that none holds."""
+    known = {normalised(brand) for brand in (*products.brands, *well_known_brands())}
+    groups: dict[str, list[ScoredProduct]] = {"listed": [], "unlisted": []}
+    for one in answers:
+        if brands := marks[one.image_id].values.get("brand"):
+            groups["listed" if known & set(map(normalised, brands)) else "unlisted"].append(one)
+    scores = {name: product_metrics.score(group).fields for name, group in groups.items() if group}
+    return {name: _plain(next(one for one in fields if one.field == "brand")) for name, fields in scores.items()}
+
+
+def _plain(scores: FieldScores) -> dict[str, Any]:
+    return {key: value for key, value in asdict(scores).items() if key not in ("field", "n_unscored")}
 
 
 def _failures(photos: Mapping[str, Photo], packs: Sequence[PackText], answers: Sequence[ScoredProduct]) -> str:
@@ -204,7 +228,8 @@ def _table(result: Mapping[str, Any]) -> str:
     for name, parts in result["readers"].items():
         for part, scores in parts.items():
             lines.append(f"{name}, {part}: {scores['n']} photos of {scores['n_products']} products")
-            for field, one in scores["fields"].items():
+            rows = {**scores["fields"], **{f"brand, {name}": one for name, one in scores["brand_by_list"].items()}}
+            for field, one in rows.items():
                 counts = ", ".join(f"{one[key]} {key}" for key in product_metrics.OUTCOMES)
                 f1 = "-" if one["f1"] is None else f"{one['f1']:.2f}"
                 interval = "" if one["f1_low"] is None else f" ({one['f1_low']:.2f} to {one['f1_high']:.2f})"

@@ -23,7 +23,7 @@ _MIN_MISREAD, _MAX_MISREAD = 5, 40
 _MISREAD_CONFIDENCE: Final = 0.96
 # A brand of ordinary words ("Simple", "Fresh") counts only in print of at least this share of the largest one.
 _MIN_ORDINARY_HEIGHT: Final = 0.45
-_CONFUSED: Final = str.maketrans("0135689|!", "olesbbgll")
+_CONFUSED: Final = str.maketrans("0135689|!i", "olesbbglll")
 # Weights of the ways to match; print size and position add up to 1.
 _SIZE_SHARE: Final = 0.7
 _WHOLE, _MISREAD, _AT_START, _INSIDE = 3.0, 2.2, 2.2, 1.4
@@ -90,7 +90,7 @@ def _prominence(group: Sequence[TextLine], tallest: float) -> float:
 
 def _is_ordinary(brand: str) -> bool:
     """Return whether a brand is a single word that packs use otherwise, too."""
-    return len(brand.split()) == 1 and not unusual_words(brand)
+    return brand.isalpha() and not unusual_words(brand)
 
 
 def _key(text: str) -> str:

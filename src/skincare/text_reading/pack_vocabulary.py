@@ -16,6 +16,7 @@ from skincare.text_reading.misreadings import Misreadings, edit_distance
 from skincare.text_reading.phrases import fold, phrases_of, tokenise
 
 _MIN_MISREAD, _MAX_MISREAD = 7, 30
+_MIN_COMPOUND, _MIN_PART = 8, 3
 _TABLE: Final = Path(__file__).with_name("pack_words.csv")
 
 
@@ -47,11 +48,20 @@ def unusual_words(text: str) -> list[str]:
 
 @lru_cache(maxsize=20_000)
 def _is_usual(word: str) -> bool:
-    """Return whether a word is in the vocabulary, or a long one with a misread letter."""
-    if word in pack_words():
+    """Return whether a word is in the vocabulary, a compound of its words, or a long one with a misread letter."""
+    if word in pack_words() or (_MIN_COMPOUND <= len(word) <= _MAX_MISREAD and _is_compound(word)):
         return True
     near = _misreadings().without_context(word) if _MIN_MISREAD <= len(word) <= _MAX_MISREAD else []
     return any(edit_distance(one, word) == 1 for one in near)
+
+
+def _is_compound(word: str) -> bool:
+    """Return whether a word consists of words of the vocabulary: "allskintypes", "reinigungsgel"."""
+    ends = {0}
+    for end in range(_MIN_PART, len(word) + 1):
+        if any(word[start:end] in pack_words() for start in ends if end - start >= _MIN_PART):
+            ends.add(end)
+    return len(word) in ends
 
 
 @cache

@@ -22,7 +22,7 @@ _MAX_CHARACTERS: Final = 30
 _MIN_CONFIDENCE: Final = 0.92
 # In an image with text of a script that the OCR model lacks, most lines of lower confidence are misread.
 _MIN_CONFIDENCE_MISREAD: Final = 0.97
-_MIN_SCORE: Final = 1.0
+_MIN_SCORE: Final = 0.8
 _MIN_JOINED_HEIGHT: Final = 0.75
 
 _TOP, _BOTTOM, _REPEATED, _TRADE_MARK, _COMPANY, _WEB, _DOCTOR = 0.45, 0.2, 0.3, 0.5, 0.35, 0.6, 0.5
@@ -47,8 +47,22 @@ _COMPANY_WORDS: Final = frozenset(
 )
 # Words that end a brand in the line below it: "LOTUS / HERBALS".
 _LAST_WORDS: Final = frozenset(
-    ("organics", "herbals", "botanicals", "naturals", "beauty", "cosmetics", "apothecary", "shop", "store", "co")
+    (
+        "company",
+        "labs",
+        "organics",
+        "herbals",
+        "botanicals",
+        "naturals",
+        "beauty",
+        "cosmetics",
+        "apothecary",
+        "shop",
+        "store",
+        "co",
+    )
 )
+_NO_COMPANY: Final = frozenset({"official", "online", "all", "your", "of", "in", "with", "from"})
 _NEVER_FIRST: Final = frozenset({"new", "neu", "nouveau", "vegan", "bio", "natural"})
 _DOCTORS: Final = re.compile(r"^(?:dr|doctor|doktor|prof)\b\.?\s*\w", re.IGNORECASE)
 _LABORATORY: Final = re.compile(r"^labora[a-z]{3,8}s?\s+(?:d[eu]s?\s+)?\w", re.IGNORECASE)
@@ -56,7 +70,7 @@ _WEB_ADDRESS: Final = re.compile(
     r"(?:www\.|@)([\w-]{3,30})|\b([\w-]{3,30})\.(?:com|net|org|in|ru|de|fr|co\b)", re.IGNORECASE
 )
 _SPACED: Final = re.compile(r"^(?:\w ){2,}\w$")
-_SENTENCE: Final = re.compile(r"[:;!?%+/|•*#\[\]=<>]|\d{2,}|[.,]\s+\w+\s+\w+\s")
+_SENTENCE: Final = re.compile(r"[,:;!?%+/|•*#\[\]=<>]|\d{2,}|[.,]\s+\w+\s+\w+\s")
 # Letters of Vietnamese, also as the OCR model writes those that it lacks; known brands with such letters are found
 # before.
 _VIETNAMESE: Final = re.compile(r"[ăâđêôơưĂÂĐÊÔƠƯÄÖÜÕÃÒÓÙÚÌÍ]")
@@ -81,8 +95,14 @@ def unknown_brand(
     if not candidates:
         return "", ()
     scored = [(_score(one, lettered), one) for one in candidates]
-    best = max(scored, key=lambda one: (one[0], len(one[1].text), -extent(one[1].lines[0])[1]))
-    return (best[1].text, best[1].lines) if best[0] >= _MIN_SCORE else ("", ())
+    score, best = max(scored, key=lambda one: (one[0], len(one[1].text), -extent(one[1].lines[0])[1]))
+    if score < _MIN_SCORE:
+        return "", ()
+    # The line may be cut off where the pack's edge hides it.
+    whole = [one for one in candidates if one.text.casefold().startswith(best.text.casefold())]
+    whole = [one for one in whole if len(one.text.split()) == len(best.text.split())]
+    best = max(whole, key=lambda one: len(one.text))
+    return best.text, best.lines
 
 
 def _candidates(lines: Sequence[TextLine], common_words: frozenset[str]) -> list[_Candidate]:
@@ -123,7 +143,8 @@ def _is_brandlike(text: str, common_words: frozenset[str]) -> bool:
     if _SENTENCE.search(text) or parse_size(text) or set(words) & category_words() or _VIETNAMESE.search(text):
         return False
     unusual = [word for word in unusual_words(text) if word not in common_words and len(word) > 2]
-    return bool(unusual) or bool(_DOCTORS.match(text))
+    is_company = len(words) > 1 and (words[-1] in _LAST_WORDS or words[0] == "the") and not _NO_COMPANY & set(words)
+    return bool(unusual) or is_company or bool(_DOCTORS.match(text))
 
 
 def _score(one: _Candidate, lines: Sequence[TextLine]) -> float:
