@@ -25,7 +25,8 @@ _BOTH_IN_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _MORNING_IN_NAME: Final = re.compile(
-    rf"(?<!\b\d )(?<!\b\d-)(?<!all )(?<!every )(?<!each )\bday(?:time)?\s+(?:(?!off\b)\w+\s+)?(?:{_PRODUCT_WORDS})|"
+    rf"(?<!\b\d )(?<!\b\d-)(?<!all )(?<!every )(?<!each )\b"
+    rf"day(?:time)?(?:\s+(?!off\b)\w+)?\s+(?:{_PRODUCT_WORDS})|\bday(?:cream|cr[eè]me|lotion|serum|care)\b|"
     r"\bmorning\b|\b(?:soin|cr[eèé]me|fluide|gel|lait)\s+(?:\w+\s+)?(?:de\s+)?jour\b|"
     r"\b(?:tages(?:pflege|creme|cr[eè]me|fluid|serum)|dag(?:cr[eèé]me|creme|kräm|pleje)|da\s+giorno|(?:crema|viso|siero)\s+giorno)|"
     r"\bcrem[ae]\s+(?:\w+\s+)?de\s+d[ií]a\b|\bna dzie[nń]\b|\bdenní\s+kr[ée]m|\bgündüz\b|\bkrim\s+siang\b|"
@@ -35,7 +36,8 @@ _MORNING_IN_NAME: Final = re.compile(
 )
 # Evening primrose and night-blooming flowers are ingredients.
 _NIGHT_IN_NAME: Final = re.compile(
-    r"\b(?:overnight|evening(?!\s+pr)|night(?:time)?(?![\s-]+(?:bloom|scented|queen))|pm|"
+    r"\b(?:overnight|evening(?!\s+pr)|"
+    r"night(?:time)?(?:cream|creme|crème|care|serum|lotion|mask|repair|gel|balm|oil)?(?![\s-]+(?:bloom|scented|queen))|pm|"
     r"sleep(?:ing)?\s+(?:mask|pack|cream|mist|spray|balm|serum))(?![^\W_])|"
     r"\b(?:nuit|nacht(?:pflege|creme|cr[eè]me|serum|maske|fluid)?|notte|noche|noite|natcreme|nattkräm|gece|na\s+noc|"
     r"noční|éjszakai|ban\s+đêm|kem\s+(?:dưỡng\s+)?(?:(?:da|ẩm)\s+)?đêm|(?:krim|pelembab)\s+malam|ночно(?:й|е|го)|ночная)\b|"

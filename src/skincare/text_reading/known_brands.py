@@ -13,17 +13,21 @@ from skincare.product.normalisation import normalised
 from skincare.text_reading.line_groups import extent, joined_lines
 from skincare.text_reading.misreadings import Misreadings, edit_distance
 from skincare.text_reading.pack_text import TextLine
-from skincare.text_reading.pack_vocabulary import unusual_words
+from skincare.text_reading.pack_vocabulary import pack_words
+from skincare.text_reading.phrases import fold, tokenise
 
 _MAX_WORDS: Final = 4
 # Shorter brands match only a whole line: "MAC" is in many words.
 _MIN_INSIDE: Final = 5
 _MIN_MISREAD, _MAX_MISREAD = 5, 40
+_MIN_CUT_OFF: Final = 6
 # The OCR model reports lower confidences of lines with a misread letter.
 _MISREAD_CONFIDENCE: Final = 0.96
 # A brand of ordinary words ("Simple", "Fresh") counts only in print of at least this share of the largest one.
 _MIN_ORDINARY_HEIGHT: Final = 0.45
 _CONFUSED: Final = str.maketrans("0135689|!i", "olesbbglll")
+# The longer a match, the less it is one by chance.
+_PER_LETTER: Final = 0.04
 # Weights of the ways to match; print size and position add up to 1.
 _SIZE_SHARE: Final = 0.7
 _WHOLE, _MISREAD, _AT_START, _INSIDE = 3.0, 2.2, 2.2, 1.4
@@ -46,13 +50,17 @@ class KnownBrands:
         for brand in brands:
             self._spelled.setdefault(_key(brand), brand)
         self._spelled.pop("", None)
+        # An ornate first letter is often not read: "malaya".
+        self._cut_off = {
+            key[n:]: [key] for key in self._spelled for n in (1, 2) if len(key) - n >= max(_MIN_CUT_OFF, 0.7 * len(key))
+        }
         self._misread = Misreadings([key for key in self._spelled if len(key) >= _MIN_MISREAD], n_deletions=1)
 
     def find(self, lines: Sequence[TextLine]) -> BrandMatch | None:
         """Return the most prominent brand; None if there is none."""
         tallest = max((line.height for line in lines), default=0.0)
         found = [
-            BrandMatch(brand, group, weight + _prominence(group, tallest))
+            BrandMatch(brand, group, weight + _prominence(group, tallest) + _PER_LETTER * min(len(_key(brand)), 10))
             for group in joined_lines(lines)
             for brand, weight in self._matches(group)
             if not _is_ordinary(brand) or (weight == _WHOLE and group[0].height >= _MIN_ORDINARY_HEIGHT * tallest)
@@ -66,8 +74,8 @@ class KnownBrands:
         key = _key(text)
         if key in self._spelled:
             yield self._spelled[key], _WHOLE
-        elif len(key) <= _MAX_MISREAD and unusual_words(text):
-            near = self._misread.without_context(key)
+        elif len(key) <= _MAX_MISREAD and not set(tokenise(text)) <= pack_words():
+            near = self._misread.without_context(key) or self._cut_off.get(key, [])
             if not near and len(key) >= _MIN_MISREAD and min(line.confidence for line in group) < _MISREAD_CONFIDENCE:
                 near = [one for one in self._misread.in_context(key) if edit_distance(one, key) == 1]
             yield from ((self._spelled[one], _MISREAD) for one in near[:1])
@@ -90,7 +98,7 @@ def _prominence(group: Sequence[TextLine], tallest: float) -> float:
 
 def _is_ordinary(brand: str) -> bool:
     """Return whether a brand is a single word that packs use otherwise, too."""
-    return brand.isalpha() and not unusual_words(brand)
+    return fold(brand) in pack_words()
 
 
 def _key(text: str) -> str:

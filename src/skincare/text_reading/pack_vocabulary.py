@@ -48,11 +48,21 @@ def unusual_words(text: str) -> list[str]:
 
 @lru_cache(maxsize=20_000)
 def _is_usual(word: str) -> bool:
-    """Return whether a word is in the vocabulary, a compound of its words, or a long one with a misread letter."""
-    if word in pack_words() or (_MIN_COMPOUND <= len(word) <= _MAX_MISREAD and _is_compound(word)):
+    """Return whether a word is in the vocabulary, cut off, a compound of its words, or has a misread letter."""
+    if (
+        word in pack_words()
+        or word in _cut_off_words()
+        or (_MIN_COMPOUND <= len(word) <= _MAX_MISREAD and _is_compound(word))
+    ):
         return True
     near = _misreadings().without_context(word) if _MIN_MISREAD <= len(word) <= _MAX_MISREAD else []
     return any(edit_distance(one, word) == 1 for one in near)
+
+
+@cache
+def _cut_off_words() -> frozenset[str]:
+    """Return the beginnings of words that the edge of a pack hides the end of."""
+    return frozenset(word[:-n] for word in pack_words() for n in (1, 2, 3) if len(word) - n >= max(5, 0.6 * len(word)))
 
 
 def _is_compound(word: str) -> bool:

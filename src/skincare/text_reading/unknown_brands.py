@@ -70,7 +70,7 @@ _WEB_ADDRESS: Final = re.compile(
     r"(?:www\.|@)([\w-]{3,30})|\b([\w-]{3,30})\.(?:com|net|org|in|ru|de|fr|co\b)", re.IGNORECASE
 )
 _SPACED: Final = re.compile(r"^(?:\w ){2,}\w$")
-_SENTENCE: Final = re.compile(r"[,:;!?%+/|•*#\[\]=<>]|\d{2,}|[.,]\s+\w+\s+\w+\s")
+_SENTENCE: Final = re.compile(r"^[wW]{3}|[,:;!?%+/|•*#\[\]=<>]|\d{2,}|[.,]\s+\w+\s+\w+\s")
 # Letters of Vietnamese, also as the OCR model writes those that it lacks; known brands with such letters are found
 # before.
 _VIETNAMESE: Final = re.compile(r"[ăâđêôơưĂÂĐÊÔƠƯÄÖÜÕÃÒÓÙÚÌÍ]")
