@@ -20,7 +20,7 @@ from skincare.catalogue import Product as CatalogueProduct
 from skincare.catalogue import read_products
 from skincare.labels import labels_of
 from skincare.paths import Layout
-from skincare.product.brands import brands_of
+from skincare.product.brands import brands_of, common_words, well_known_brand_of
 from skincare.product.coverage_plot import draw_coverage
 from skincare.product.facts import product_facts
 from skincare.product.schema import FIELDS
@@ -60,10 +60,17 @@ def known_products(
 ) -> list[KnownProduct]:
     """Return the known facts of each product; rows: catalogue rows by product name, metadata: by product id."""
     brands = brands_of(one.name for one in products)
+    common = common_words(brands)
     return [
         KnownProduct(
             one.product_id,
-            product_facts(one.category, rows.get(one.name), metadata.get(one.product_id), brands.get(one.name, "")),
+            product_facts(
+                one.category,
+                rows.get(one.name),
+                metadata.get(one.product_id),
+                brands.get(one.name, ""),
+                well_known_brand_of(one.name, common),
+            ),
         )
         for one in products
     ]

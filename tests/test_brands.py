@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from skincare.product.brands import brands_of
+from skincare.product.brands import begins_with, brands_of, well_known_brand_of
 from skincare.tables import CATALOGUE
 
 NAMES = {
@@ -56,3 +56,13 @@ def test_brands_of_the_real_catalogue(real_data):
     found = set(brands.values())
     assert {"La Roche-Posay", "Estée Lauder", "The Ordinary", "Sol de Janeiro", "Dr Dennis Gross", "yes to"} <= found
     assert not {"The", "Dr", "La", "Molton", "Rituals The Ritual"} & found
+
+
+def test_the_well_known_brand_of_a_name():
+    assert well_known_brand_of("NARS Cosmetics Aqua Gel") == "Nars"
+    assert well_known_brand_of("The Body Shop Shea Butter") == "The Body Shop"
+    assert well_known_brand_of("Fresh Orange Shower Gel") == "Fresh"
+    assert well_known_brand_of("Fresh Orange Shower Gel", {"fresh"}) == ""
+    assert [well_known_brand_of(name) for name in ("", "Narsilion Gel", "50ml")] == ["", "", ""]
+    assert begins_with("Lumene Nordic", "Lumene")
+    assert not begins_with("Lumene", "Lumene") and not begins_with("Lumene", "")

@@ -8,7 +8,7 @@ no other product shares has no brand here; nothing is guessed.
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -68,6 +68,30 @@ def common_words(brands: Mapping[str, str], n_brands: int = 3) -> frozenset[str]
 def well_known_brands() -> tuple[str, ...]:
     """Return brands of skincare in their usual spelling: `known_brands.txt`, one per line, written by hand."""
     return tuple(_WELL_KNOWN.read_text(encoding="utf-8").split("\n"))[:-1]
+
+
+def well_known_brand_of(name: str, common: Collection[str] = ()) -> str:
+    """Return the longest well-known brand that a product's name begins with; empty if there is none.
+
+    common: words, as compared, that are no brand by themselves (`common_words`): "Fresh Orange Shower Gel".
+    """
+    words = _words(name)
+    for n in range(len(words), 0, -1):
+        key = _key(words[:n])
+        if key in _by_key() and not (len(key) == 1 and key[0] in common):
+            return _by_key()[key]
+    return ""
+
+
+def begins_with(brand: str, shorter: str) -> bool:
+    """Return whether a brand is a shorter one with more words: "Lumene Nordic" and "Lumene"."""
+    one, other = _key(brand.split()), _key(shorter.split())
+    return 0 < len(other) < len(one) and one[: len(other)] == other
+
+
+@cache
+def _by_key() -> dict[tuple[str, ...], str]:
+    return {_key(brand.split()): brand for brand in well_known_brands()}
 
 
 def _brand_key(

@@ -1,8 +1,8 @@
 """What is known of a product, field by field, and where it is from: page metadata and catalogue in, a `Product` out.
 
-Sources, in the order in which they are believed: what the shop's page states (`json_ld`, `page`, ...: the collector
-recorded which), the catalogue, what the words of name, directions and description state, and
-brands that names share (`name_prefix`). A field without a source stays None and is not scored; nothing is guessed.
+Sources, in order of precedence: what the shop's page states (`json_ld`, `page`, ...: the collector recorded which),
+the catalogue, what the words of name, directions and description state, and brands that names share (`name_prefix`) or
+that are well known (`known_brand`). A field without a source stays None and is not scored; nothing is guessed.
 """
 
 import ast
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from skincare.product.brands import begins_with
 from skincare.product.origin import stated_origin
 from skincare.product.schema import MAX_INGREDIENTS, Product
 from skincare.product.sizes import parse_size
@@ -38,10 +39,12 @@ def product_facts(
     catalogue: CatalogueRow | None = None,
     metadata: MetadataRow | None = None,
     brand_in_names: str = "",
+    known_brand: str = "",
 ) -> ProductFacts:
     """Return what is known of a product.
 
-    category: the label that the dataset has for it. brand_in_names: its brand by `skincare.product.brands`, if any.
+    category: the label that the dataset has for it. brand_in_names: its brand by the names of the catalogue
+    (`skincare.product.brands.brands_of`), known_brand: the well-known brand that its name begins with, if any.
     """
     candidates: list[tuple[str, Any, str]] = [("category", category, "catalogue")]
     if metadata:
@@ -55,7 +58,9 @@ def product_facts(
     candidates += [
         ("size", str(parse_size(name) or ""), "name"),
         ("forNightOrMorning", use_time_in_name(name), "name"),
-        ("brand", brand_in_names, "name_prefix"),
+        # Of a brand and one of its lines ("Lumene Nordic") the brand.
+        ("brand", "" if begins_with(brand_in_names, known_brand) else brand_in_names, "name_prefix"),
+        ("brand", known_brand, "known_brand"),
     ]
     if metadata:
         candidates += [

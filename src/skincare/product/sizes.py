@@ -33,7 +33,7 @@ _UNITS: Final[dict[str, tuple[Dimension, float]]] = {
     **dict.fromkeys(("lb", "lbs", "pound", "pounds"), ("mass", 453.592)),
 }
 _PIECES: Final = (
-    r"capsules?|pads?|sheets?|patche?s?|wipes?|cloths?|sachets?|ampoules?|masks?|pieces?|pcs|pairs?|strips?|tablets?|"
+    r"capsules?|pads?|sheets?|patche?s?|wipes?|cloths?|sachets?|ampoules?|masks?|pieces?|pcs|pairs?|strips?|tablets?|ea|"
     r"applications?|discs?|swabs?|count|ct|packs?"
 )
 _METRIC: Final = frozenset({"ml", "cl", "dl", "l", "g", "kg", "mg"})
@@ -53,7 +53,8 @@ _QUANTITY: Final = re.compile(
     re.IGNORECASE,
 )
 _COUNT: Final = re.compile(
-    rf"{_START}(?P<number>\d{{1,4}})\s?-?\s?(?:{_PIECES}){_END}|\b(?:pack|box|set)\s+of\s+(?P<of>\d{{1,3}})\b",
+    rf"{_START}(?P<number>\d{{1,4}})\s?-?\s?(?:{_PIECES}){_END}|\b(?:pack|box|set)\s+of\s+(?P<of>\d{{1,3}})\b|"
+    rf"\b(?:{_PIECES})\s?[x×]\s?(?P<times>\d{{1,3}})(?![\w.,])",
     re.IGNORECASE,
 )
 # "70ml 2 Pack", "Pack of 3 x 15 g" and "(pack of 2)" multiply the quantity that stands with them.
@@ -187,7 +188,7 @@ def _number(text: str, unit: str) -> float:
 
 
 def _counted(text: str) -> Size | None:
-    counts = {int(match["number"] or match["of"]) for match in _COUNT.finditer(text)}
+    counts = {int(match["number"] or match["of"] or match["times"]) for match in _COUNT.finditer(text)}
     if len(counts) != 1 or not (n := counts.pop()):
         return None
     return Size(float(n), "pieces")
