@@ -15,6 +15,7 @@ from skincare.inference import predictions
 from skincare.inference.saliency_maps import Saliency
 from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL, Layout
+from skincare.runs.artifacts import artifacts_of
 from skincare.sample import boxes, rendering
 from skincare.sample.products import sample_products
 from tests.helpers import prediction
@@ -86,8 +87,11 @@ def test_structured_answers_are_explained_where_their_category_begins(layout):
         )
 
     found = rewritten(layout, structured)
-    predictions.write_jsonl(layout.finetune_log("sample") / "test_predictions.jsonl", found)
-    summary = explain.run(explain.Config(root=layout.root), layout)
+    path = layout.finetune_log("sample") / "test_predictions.jsonl"
+    predictions.write_jsonl(path, found)
+    config = explain.Config(root=layout.root)
+    summary = explain.run(config, layout)
+    assert path in artifacts_of("explain", layout, config, summary.results).inputs
     assert summary.counts == {"images": 2, "overlays": 2, "without_category_in_answer": 1}
     rows = {one["image_id"]: one for one in summary.results["images"]}
     right, wrong = (rows[one.image_id] for one in found[:2])

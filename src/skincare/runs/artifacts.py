@@ -61,7 +61,11 @@ def _finetune(layout: Layout, run: str) -> Artifacts:
 
 
 def _explain(layout: Layout, run: str) -> Artifacts:
-    inputs = (layout.dataset("test"), layout.finetuned_model(run), layout.finetune_log(run) / "test_ranked.jsonl")
+    log = layout.finetune_log(run)
+    # Structured answers have no ranking of labels.
+    ranked = log / "test_ranked.jsonl"
+    predictions = ranked if ranked.is_file() else log / "test_predictions.jsonl"
+    inputs = (layout.dataset("test"), layout.finetuned_model(run), predictions)
     return Artifacts(inputs, (layout.root / "plots" / "explain",))
 
 
