@@ -27,6 +27,7 @@ from skincare.inference.prediction_cache import CachedOutput, PredictionCache
 from skincare.inference.predictions import Prediction, parsed
 from skincare.labels import Labels, check_same_labels
 from skincare.modeling.cached_vlm import CachedVLM
+from skincare.modeling.label_smoothing import LabelSmoothing
 from skincare.modeling.loading import default_device, load_model, load_processor
 from skincare.modeling.losses import example_losses
 from skincare.modeling.out_of_memory import Passes
@@ -213,10 +214,12 @@ class Classifier:
 
     def losses(
         self, head_use: HeadUse, grids: Sequence[Grid], features: Sequence[torch.Tensor], categories: Sequence[str],
-        hints: Sequence[str] = (), answers: Sequence[str] = (),
+        hints: Sequence[str] = (), answers: Sequence[str] = (), smoothing: LabelSmoothing | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Return the (B,) losses of images in nats, given by their vision features."""
-        return example_losses(self.network, self.encoder, head_use, grids, features, categories, hints, answers)
+        return example_losses(
+            self.network, self.encoder, head_use, grids, features, categories, hints, answers, smoothing
+        )  # fmt: skip
 
     @torch.no_grad()
     def total_loss(self, head_use: HeadUse, examples: Sequence[Example]) -> float:

@@ -21,6 +21,7 @@ from skincare.errors import StageError
 from skincare.modeling import vision_tower
 from skincare.modeling.heads import ClassificationHead, load_head
 from skincare.modeling.json_constraint import JsonConstraint
+from skincare.modeling.label_smoothing import SmoothedTargets
 from skincare.modeling.language_layers import DeepStack, causal_mask, copy_at, run_layers, tree_mask
 from skincare.modeling.prompt_encoder import IGNORED, Batch, Grid, Patches, PromptEncoder
 from skincare.modeling.prompt_prefix import PromptPrefixCache
@@ -116,32 +117,34 @@ class CachedVLM(nn.Module):
         with self.autocast():
             return vision_tower.visual_embeddings(self.model.model.visual, features, grids, self.n_cached_blocks)
 
-    def forward(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, batch: Batch, features: Sequence[torch.Tensor], smoothed: SmoothedTargets | None = None
+    ) -> torch.Tensor:
         """Return the (B,) losses of the answers, each the mean over its tokens, so that long labels weigh the same."""
-        return self._answer_losses(batch, self._hidden_states(batch, features))
+        return self._answer_losses(batch, self._hidden_states(batch, features), smoothed)
 
     def answer_losses_and_head_scores(
-        self, batch: Batch, features: Sequence[torch.Tensor]
+        self, batch: Batch, features: Sequence[torch.Tensor], smoothed: SmoothedTargets | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the (B,) losses of `forward` and the head's (B, n_labels) scores from before the answer."""
         assert self.head is not None
         hidden = self._hidden_states(batch, features)
         before_answer = (batch.labels[:, 1:] != IGNORED).int().argmax(dim=1)
         rows = torch.arange(len(hidden), device=hidden.device)
-        return self._answer_losses(batch, hidden), self.head(hidden[rows, before_answer])
+        return self._answer_losses(batch, hidden, smoothed), self.head(hidden[rows, before_answer])
 
     def head_scores(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the head's (B, n_labels) scores of a left-padded batch without answers."""
         assert self.head is not None
         return self.head(self._hidden_states(batch, features)[:, -1])
 
-    def _answer_losses(self, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    def _answer_losses(self, batch: Batch, hidden: torch.Tensor, smoothed: SmoothedTargets | None) -> torch.Tensor:
         places = batch.answer_positions
         with self.autocast():
             # A token is predicted at the position before it.
             logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places - 1))
         targets = batch.labels.flatten().index_select(0, places)
-        token_losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+        token_losses = (smoothed or SmoothedTargets(0.0)).token_losses(logits.float(), targets)
         rows = places // hidden.shape[1]
         sums = torch.zeros(len(batch.grids), device=token_losses.device).index_add(0, rows, token_losses)
         return sums / (batch.labels != IGNORED).sum(dim=1)

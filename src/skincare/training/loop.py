@@ -21,7 +21,7 @@ from skincare.errors import StageError
 from skincare.inference.classifier import Classifier
 from skincare.modeling.out_of_memory import explained, halving
 from skincare.modeling.settings import DecoderName
-from skincare.training import checkpoints, optimizers, preflight, sampling
+from skincare.training import checkpoints, optimizers, preflight, sampling, weight_average
 from skincare.training.checkpoints import Progress
 from skincare.training.distributed import World, full_tensor
 from skincare.training.epoch_results import EpochResult, Evaluation, evaluate, history_row
@@ -65,7 +65,7 @@ class Trainer:
         self.progress = Progress(micro_batch_size=execution.micro_batch_size)
         self.optimizer = optimizers.make(
             recipe.optimizer, parameters, recipe.learning_rate, recipe.rate_by_part, recipe.weight_decay,
-            decays_everything=recipe.decays_everything,
+            decays_everything=recipe.decays_everything, average_decay=recipe.average_decay,
         )  # fmt: skip
         self.loss = TrainingLoss(classifier, recipe, spec.seed, self.train)
         self.stepper = OptimizerStepper(self.optimizer, parameters, folders.state, identity)
@@ -266,9 +266,10 @@ class Trainer:
         """Evaluate on val, count `n_completed` epochs, append to the history and write the checkpoints."""
         self.classifier.network.eval()
         self.optimizer.zero_grad(set_to_none=True)
-        evaluation = evaluate(
-            self.classifier, self.recipe.head, self.val, self.decoder, self.world, self.non_finite_report
-        )  # fmt: skip
+        with weight_average.applied(self.optimizer, self.parameters, self.stop):
+            evaluation = evaluate(
+                self.classifier, self.recipe.head, self.val, self.decoder, self.world, self.non_finite_report
+            )  # fmt: skip
         with self.stop.deferred():
             return self._record_epoch(evaluation, n_completed)
 
@@ -284,7 +285,8 @@ class Trainer:
         progress.history.append(asdict(row))
         progress.step_in_epoch, progress.loss_sum, progress.grad_norm_sum, progress.epoch_seconds = 0, 0.0, 0.0, 0.0
         if is_best:
-            self._save("best")
+            with weight_average.applied(self.optimizer, self.parameters, self.stop):
+                self._save("best")
         self._save("last")
         return EpochResult(row, scores, evaluation.predictions, is_best)
 

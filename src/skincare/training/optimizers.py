@@ -1,36 +1,76 @@
 """The optimizers of the recipes, with a learning rate per part of the model and optional weight decay of norms."""
 
 import importlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from lion_pytorch import Lion
 from torch import nn
 
 from skincare.errors import StageError
+from skincare.training import weight_average
 from skincare.training.recipes import OptimizerName
+
+# Bytes of state per weight; Muon's depend on the parameter.
+_STATE_BYTES: Final[dict[OptimizerName, float]] = {"adamw": 8.0, "adafactor": 0.1, "lion": 4.0, "adamw_8bit": 2.0}
 
 
 def make(
     name: OptimizerName, parameters: Mapping[str, nn.Parameter], learning_rate: float,
-    rate_by_part: Mapping[str, float], weight_decay: float, *, decays_everything: bool,
+    rate_by_part: Mapping[str, float], weight_decay: float, *, decays_everything: bool, average_decay: float = 0.0,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """Return an optimizer; the `scale` of a parameter group is its learning rate divided by `learning_rate`.
 
-    Parts are "vision", "merger", "language" and "head"; parts missing from `rate_by_part` have a scale of 1. Without
-    `decays_everything`, norms and biases have no weight decay. Raises StageError if a library is not installed.
+    Parts are "vision", "merger", "language", "lora" and "head"; parts missing from `rate_by_part` have a scale of 1.
+    Without `decays_everything`, norms and biases have no weight decay. With `average_decay` the optimizer keeps a
+    moving average of the weights. Raises StageError if a library is not installed.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for parameter_name, parameter in parameters.items():
         scale = rate_by_part.get(part_of(parameter_name), 1.0)
         decay = weight_decay if decays_everything or parameter.ndim > 1 else 0.0
-        groups.setdefault((scale, decay), []).append(parameter)
+        uses_muon = name == "muon" and is_hidden_matrix(parameter_name, parameter)
+        groups.setdefault((scale, decay, uses_muon), []).append(parameter)
     settings = [
-        {"params": members, "lr": learning_rate * scale, "weight_decay": decay, "scale": scale}
-        for (scale, decay), members in groups.items()
+        {"params": members, "lr": learning_rate * scale, "weight_decay": decay, "scale": scale, "uses_muon": uses_muon}
+        for (scale, decay, uses_muon), members in groups.items()
     ]
-    return _build(name, settings, learning_rate)
+    optimizer = _build(name, settings, learning_rate)
+    if average_decay:
+        weight_average.track(optimizer, average_decay)
+    return optimizer
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """torch's Muon for the groups with `uses_muon`, and torch's AdamW for the others, as one optimizer.
+
+    Muon's update has the root mean square of AdamW's, so that learning rates and decays are those of AdamW.
+    Source: Liu et al. 2025, "Muon is scalable for LLM training" (arXiv 2502.16982).
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], lr: float) -> None:
+        super().__init__(groups, {"lr": lr})
+        matrices, others = ([one for one in self.param_groups if one["uses_muon"] is flag] for flag in (True, False))
+        self._members: list[torch.optim.Optimizer] = []
+        if matrices:
+            self._members.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            self._members.append(torch.optim.AdamW(others, lr=lr))
+        for member in self._members:
+            member.state = self.state  # they share the group dictionaries too
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take a step with the gradients of the parameters."""
+        del closure
+        for member in self._members:
+            member.step()
+
+
+def is_hidden_matrix(parameter_name: str, parameter: torch.Tensor) -> bool:
+    """Return whether Muon may train a parameter: a matrix between hidden layers, not of embeddings or outputs."""
+    is_outer = any(part in parameter_name for part in ("embed", "lm_head", "classification_head"))
+    return parameter.ndim == 2 and not is_outer
 
 
 def step(optimizer: torch.optim.Optimizer, n_tensors: int) -> None:
@@ -53,7 +93,9 @@ def step(optimizer: torch.optim.Optimizer, n_tensors: int) -> None:
 
 
 def part_of(parameter_name: str) -> str:
-    """Return the part of the model that a parameter belongs to: vision, merger, language or head."""
+    """Return the part of the model that a parameter belongs to: vision, merger, language, lora or head."""
+    if ".lora_" in parameter_name:
+        return "lora"
     if "visual.merger" in parameter_name:
         return "merger"
     if ".visual." in parameter_name:
@@ -61,9 +103,13 @@ def part_of(parameter_name: str) -> str:
     return "head" if parameter_name.startswith("classification_head") else "language"
 
 
-def state_bytes_per_weight(name: OptimizerName) -> float:
-    """Return the bytes of optimizer state per trained weight; Adafactor stores row and column means only."""
-    return {"adamw": 8.0, "adafactor": 0.1, "lion": 4.0, "adamw_8bit": 2.0}[name]
+def state_bytes(name: OptimizerName, parameters: Mapping[str, torch.Tensor]) -> int:
+    """Return the bytes of optimizer state of parameters; Adafactor stores row and column means only."""
+    n_weights = sum(one.numel() for one in parameters.values())
+    if name == "muon":
+        n_hidden = sum(one.numel() for key, one in parameters.items() if is_hidden_matrix(key, one))
+        return 4 * n_hidden + 8 * (n_weights - n_hidden)
+    return int(_STATE_BYTES[name] * n_weights)
 
 
 def require_library(name: OptimizerName) -> Any:
@@ -78,7 +124,9 @@ def require_library(name: OptimizerName) -> Any:
         ) from error
 
 
-def _build(name: OptimizerName, settings: Iterable[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+def _build(name: OptimizerName, settings: Sequence[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+    if name == "muon":
+        return MuonWithAdamW(settings, learning_rate)
     if name == "adamw":
         return torch.optim.AdamW(settings, lr=learning_rate)
     if name == "adafactor":

@@ -14,7 +14,7 @@ from skincare.modeling.settings import HeadUse, Trainable
 from skincare.training import schedules
 from skincare.training.schedules import Schedule
 
-OptimizerName = Literal["adamw", "adafactor", "lion", "adamw_8bit"]
+OptimizerName = Literal["adamw", "adafactor", "lion", "muon", "adamw_8bit"]
 Imbalance = Literal["none", "balanced_sampler", "class_balanced", "focal"]
 Augmentation = Literal["none", "light", "colour", "geometric", "randaugment", "augmix"]
 
@@ -24,11 +24,16 @@ REFERENCE_PARTS: Final = Trainable()
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA on every projection of the language layers; `n_bits` below 16 quantises the weights under it."""
+    """LoRA on every projection of the language layers; `n_bits` below 16 quantises the weights under it.
+
+    use_rslora: scale by alpha / sqrt(rank) instead of alpha / rank; use_dora: train the length of each row separately.
+    """
 
     rank: int = 16
     alpha: int = 32
     n_bits: Literal[4, 8, 16] = 16
+    use_rslora: bool = False
+    use_dora: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Recipe:
     trainable: Trainable = REFERENCE_PARTS
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 5e-7
-    # Multiples of `learning_rate` for "vision", "merger", "language" and "head"; 1 for parts that are not listed.
+    # Multiples of `learning_rate` for "vision", "merger", "language", "lora" and "head"; 1 for parts that are not
+    # listed.
     rate_by_part: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 0.01
     # Whether norms and biases decay too, as in the reference experiment.
@@ -62,7 +68,13 @@ class Recipe:
     adapter: Adapter | None = None
     # A classification head on the last prompt token: trained alone, or jointly with the answer tokens.
     head: HeadUse = "none"
-    # Share of the training images of every category, drawn with the run's seed; the reference experiment's
+    # Share of the probability that a training target gives to the other continuations, see
+    # `modeling.label_smoothing`; 0 for none. Losses on val are never smoothed.
+    label_smoothing: float = 0.0
+    # Decay per step of the exponential moving average of the trained weights, which is evaluated and exported in
+    # place of the weights; 0 for none.
+    average_decay: float = 0.0
+    # Share of the training images of every category, drawn once with the run's seed; the reference experiment's
     # reduction_factor 4 is 0.25.
     data_share: float = 1.0
     # Probability that a training image is shown without its hint, drawn per epoch. A model that always sees a hint
@@ -121,14 +133,19 @@ _VARIATIONS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "lora": ("LoRA of rank 16 on all language layers, nothing else", {
         "trainable": Trainable(0, False, 0), "adapter": Adapter()}),
     "lora-parts": ("with LoRA of rank 16 on all language layers", {"adapter": Adapter()}),
+    "dora": ("DoRA of rank 16 on all language layers, nothing else", {
+        "trainable": Trainable(0, False, 0), "adapter": Adapter(use_dora=True)}),
+    "rslora": ("rank-stabilised LoRA of rank 64 on all language layers, nothing else", {
+        "trainable": Trainable(0, False, 0), "adapter": Adapter(rank=64, use_rslora=True)}),
     "qlora8": ("LoRA over 8-bit weights", {"trainable": Trainable(0, False, 0), "adapter": Adapter(n_bits=8)}),
     "qlora4": ("LoRA over 4-bit weights", {"trainable": Trainable(0, False, 0), "adapter": Adapter(n_bits=4)}),
     "probe": ("classification head only, model frozen", {
         "trainable": Trainable(0, False, 0), "head": "alone", "rate_by_part": {"head": 5.0}}),
     "head": ("with a classification head, trained jointly", {"head": "joint"}),
     "lion": ("Lion at a fifth of the learning rate", {"optimizer": "lion", "rate_by_part": dict.fromkeys(
-        ("vision", "merger", "language", "head"), 0.2)}),
+        ("vision", "merger", "language", "lora", "head"), 0.2)}),
     "adafactor": ("Adafactor", {"optimizer": "adafactor"}),
+    "muon": ("Muon for hidden matrices, AdamW for the rest", {"optimizer": "muon"}),
     "adamw8bit": ("AdamW with 8-bit states", {"optimizer": "adamw_8bit"}),
     "constant": ("constant learning rate", {"schedule": "constant"}),
     "onecycle": ("one-cycle learning rate", {"schedule": "one_cycle", "warmup_share": 0.3}),
@@ -138,6 +155,8 @@ _VARIATIONS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "balanced": ("balanced sampling: every category drawn equally often", {"imbalance": "balanced_sampler"}),
     "weighted": ("class-balanced loss weights", {"imbalance": "class_balanced"}),
     "focal": ("focal loss", {"imbalance": "focal"}),
+    "smooth": ("label smoothing of 0.1", {"label_smoothing": 0.1}),
+    "ema": ("moving average of the weights over about 100 steps", {"average_decay": 0.99}),
     "light": ("augmentation: brightness and contrast", {"augmentation": "light"}),
     "colour": ("augmentation: colour jitter", {"augmentation": "colour"}),
     "geometric": ("augmentation: small rotations and crops", {"augmentation": "geometric"}),

@@ -7,6 +7,7 @@ import torch
 
 from skincare.dataset.chat import Example
 from skincare.inference.classifier import Classifier
+from skincare.modeling.label_smoothing import LabelSmoothing
 from skincare.modeling.prompt_encoder import Grid
 from skincare.modeling.staging import on_device
 from skincare.training import sampling
@@ -21,6 +22,8 @@ class TrainingLoss:
         self.classifier = classifier
         self.recipe = recipe
         self.seed = seed
+        amount = recipe.label_smoothing
+        self.smoothing = LabelSmoothing(amount, classifier.encoder) if amount else None
         is_weighted = recipe.imbalance == "class_balanced"
         weights = sampling.category_weights([one.category for one in train]) if is_weighted else {}
         self.weight_of = {one.image_id: weights.get(one.category, 1.0) for one in train}
@@ -30,7 +33,9 @@ class TrainingLoss:
         grids, features = self._features(examples, epoch)
         categories, hints = [one.category for one in examples], [self._hint(one, epoch) for one in examples]
         answers = [one.answer for one in examples]
-        losses = self.classifier.losses(self.recipe.head, grids, features, categories, hints, answers)
+        losses = self.classifier.losses(
+            self.recipe.head, grids, features, categories, hints, answers, self.smoothing
+        )  # fmt: skip
         if self.recipe.imbalance == "focal":
             losses = sampling.focal_losses(losses)
         return losses * on_device(torch.tensor([self.weight_of[one.image_id] for one in examples]), losses.device)

@@ -52,9 +52,11 @@ def prepare(
     With `resumes`, raises StageError before any weight is loaded if the last checkpoint is of another run.
     """
     settings, recipe, data = spec.settings, spec.recipe, spec.data
-    if world.is_sharded and (recipe.adapter or recipe.optimizer not in _SHARDED_OPTIMIZERS):
+    is_elementwise = recipe.optimizer in _SHARDED_OPTIMIZERS
+    if world.is_sharded and (recipe.adapter or recipe.average_decay or not is_elementwise):
         raise StageError(
-            f"--use_fsdp supports recipes without LoRA and with {' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
+            f"--use_fsdp supports recipes without LoRA, without a moving average of the weights, and with "
+            f"{' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
         )
     check_same_labels(Path(settings.model), data.labels)
     encoder = PromptEncoder(load_processor(settings.model, settings.limits), data.labels)
