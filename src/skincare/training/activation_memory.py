@@ -8,6 +8,7 @@ the plan errs on the safe side.
 
 import copy
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -47,13 +48,13 @@ def activation_bytes(model: Any, n_tokens: int, n_cached: int, grid: Grid, n_ima
     The first `n_cached` of the `n_tokens` of each prompt are given as cached keys and values.
     """
     weights = dict.fromkeys(parameter.untyped_storage()._cdata for parameter in model.parameters())
-    stored: dict[int, torch.Tensor] = {}
+    # Only what the graph still holds at the end: DoRA drops the graph of its row lengths.
+    stored: WeakSet[_Stored] = WeakSet()
 
-    def store(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            stored[storage._cdata] = tensor  # a reference keeps the storage's address from being reused
-        return tensor
+    def store(tensor: torch.Tensor) -> _Stored:
+        found = _Stored(tensor)
+        stored.add(found)
+        return found
 
     visual, n_prefix = model.model.visual, vision_tower.count_frozen_blocks(model.model.visual)
     width = vision_tower.feature_width(visual, n_prefix)
@@ -69,19 +70,28 @@ def activation_bytes(model: Any, n_tokens: int, n_cached: int, grid: Grid, n_ima
         features = [torch.empty(grid[1] * grid[2], width, dtype=torch.bfloat16) for _ in range(n_images)]
         words = torch.empty(n_images, n_new, text.hidden_size, dtype=torch.bfloat16)
         positions = torch.empty(3, n_images, n_new, dtype=torch.int64)
-    hooks = torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks(store, lambda found: found.tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16), _FusedAttention():
         images = vision_tower.visual_embeddings(visual, features, [grid] * n_images, n_prefix)
         # One number for all levels of DeepStack too: adding them to a layer's output stores nothing more.
         embeddings = words + images.sum()
-        model.model.language_model(
+        output = model.model.language_model(
             inputs_embeds=embeddings,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache if n_cached else None,
             use_cache=False,
         )
-    return sum(tensor.untyped_storage().nbytes() for tensor in stored.values())
+    storages = {one.tensor.untyped_storage()._cdata: one.tensor.untyped_storage().nbytes() for one in stored}
+    del output  # it holds the graph until here
+    return sum(n_bytes for storage, n_bytes in storages.items() if storage not in weights)
+
+
+class _Stored:
+    """A tensor that autograd stores, for as long as the graph holds it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
 
 
 class _FusedAttention(TorchFunctionMode):

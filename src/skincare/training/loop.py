@@ -63,10 +63,7 @@ class Trainer:
         self.decoder_name: DecoderName = "generate" if recipe.head == "none" else "head"
         self.decoder = classifier.decoder(self.decoder_name)
         self.progress = Progress(micro_batch_size=execution.micro_batch_size)
-        self.optimizer = optimizers.make(
-            recipe.optimizer, parameters, recipe.learning_rate, recipe.rate_by_part, recipe.weight_decay,
-            decays_everything=recipe.decays_everything, average_decay=recipe.average_decay,
-        )  # fmt: skip
+        self.optimizer = optimizers.make(recipe, parameters)
         self.loss = TrainingLoss(classifier, recipe, spec.seed, self.train)
         self.stepper = OptimizerStepper(self.optimizer, parameters, folders.state, identity)
         self.non_finite_report = folders.log / "non_finite.json"

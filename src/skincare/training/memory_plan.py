@@ -15,9 +15,9 @@ from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import count, freeze, trainable_modules
 from skincare.modeling.prompt_encoder import Grid
 from skincare.modeling.settings import Trainable
-from skincare.training import adapters
+from skincare.training import adapters, optimizers, weight_average
 from skincare.training.activation_memory import activation_bytes, checkpointed_bytes_per_image, meta_model
-from skincare.training.recipes import Adapter
+from skincare.training.recipes import Adapter, OptimizerName
 
 GIB: Final = 2**30
 
@@ -29,16 +29,15 @@ _FRAGMENTATION: Final = 1.10
 # Per logit of the answer, in fp32: its log-probability, the gradient of that, and its own gradient.
 _LOGIT_BYTES: Final = 12
 
-_EIGHT_BIT_STATES: Final = 2.0  # bytes per weight
-
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """Memory by kind in bytes, and the chosen micro-batch; activations are those stored for the backward pass.
 
-    cast_bytes: the copy of the trained weights in the checkpoint's dtype during a pass; recomputed_bytes_per_image:
-    with checkpointing, one language layer's activations in addition to the stored ones; alternatives: if not even one
-    image fits, the total with one image per kind of change.
+    average_bytes: the moving average of the trained weights; cast_bytes: the copy of the trained weights in the
+    checkpoint's dtype during a pass; dora_bytes: what DoRA needs for one layer during a pass;
+    recomputed_bytes_per_image: with checkpointing, one language layer's activations in addition to the stored ones;
+    alternatives: if not even one image fits, the total with one image per kind of change.
     """
 
     n_parameters: int
@@ -47,8 +46,10 @@ class MemoryPlan:
     weight_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
+    average_bytes: int
     gathered_bytes: int
     cast_bytes: int
+    dora_bytes: int
     activation_bytes_per_step: int
     activation_bytes_per_image: int
     checkpointed_bytes_per_image: int
@@ -68,16 +69,16 @@ class MemoryPlan:
     @property
     def fixed_bytes(self) -> int:
         """Return the memory that does not depend on the batch size."""
-        persistent = self.weight_bytes + self.gradient_bytes + self.optimizer_bytes + self.gathered_bytes
-        return persistent + self.cast_bytes + self.activation_bytes_per_step
+        persistent = self.weight_bytes + self.gradient_bytes + self.optimizer_bytes + self.average_bytes
+        return persistent + self.gathered_bytes + self.cast_bytes + self.dora_bytes + self.activation_bytes_per_step
 
 
 def plan(
     config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
-    optimizer_bytes_per_weight: float = 8.0, n_shards: int = 1, adapter: Adapter | None = None, n_prefix: int = 0,
-    *, n_answer: int = 0, with_alternatives: bool = True,
+    optimizer: OptimizerName = "adamw", n_shards: int = 1, adapter: Adapter | None = None, n_prefix: int = 0,
+    *, n_answer: int = 0, has_average: bool = False, with_alternatives: bool = True,
 ) -> MemoryPlan:  # fmt: skip
-    """Plan for a model of this `config`, prompts of `n_tokens` and images of `grid`; AdamW stores 8 bytes per weight.
+    """Plan for a model of this `config`, prompts of `n_tokens` and images of `grid`.
 
     The first `n_prefix` tokens are the same for all images and are cached where training allows it. The last `n_answer`
     tokens are the answer, whose logits are stored. Each of `n_shards` processes stores its shard, and gathers the whole
@@ -100,10 +101,12 @@ def plan(
     sizes = {
         "weight_bytes": _weight_bytes(model, adapter) // n_shards,
         "gradient_bytes": 4 * n_trainable // n_shards,
-        "optimizer_bytes": int(optimizer_bytes_per_weight * n_trainable) // n_shards,
+        "optimizer_bytes": optimizers.state_bytes(optimizer, parameters) // n_shards,
+        "average_bytes": weight_average.BYTES_PER_WEIGHT * n_trainable * has_average // n_shards,
         "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
         # Gathered shards have that dtype already.
         "cast_bytes": 2 * n_trainable if n_shards == 1 else 0,
+        "dora_bytes": adapters.dora_bytes_per_pass(model),
         "activation_bytes_per_step": 2 * one - two,
     }
     fixed = sum(sizes.values())
@@ -128,9 +131,9 @@ def plan(
         return found
     fixed_settings = {
         "n_tokens": n_tokens, "grid": grid, "batch_size": 1, "capacity_bytes": capacity_bytes, "n_shards": n_shards,
-        "n_prefix": n_prefix, "n_answer": n_answer, "with_alternatives": False,
+        "n_prefix": n_prefix, "n_answer": n_answer, "has_average": has_average, "with_alternatives": False,
     }  # fmt: skip
-    others = _alternatives(config, fixed_settings, trainable, adapter, optimizer_bytes_per_weight)
+    others = _alternatives(config, fixed_settings, trainable, adapter, optimizer)
     return replace(found, alternatives=dict(others))
 
 
@@ -160,22 +163,22 @@ def _choose_pass(fixed: int, bytes_per_image: dict[bool, int], batch_size: int, 
 
 
 def _alternatives(
-    config: Any, fixed_settings: dict[str, Any], trainable: Trainable, adapter: Adapter | None, bytes_per_weight: float
+    config: Any, fixed_settings: dict[str, Any], trainable: Trainable, adapter: Adapter | None, optimizer: OptimizerName
 ) -> Iterator[tuple[str, int]]:
     """Yield changes that save memory, with the total at one image per pass."""
     nothing = Trainable(0, False, 0)
-    changes: dict[str, tuple[Trainable, Adapter | None, float]] = {}
-    if bytes_per_weight > _EIGHT_BIT_STATES:
-        changes["AdamW with 8-bit states (-adamw8bit)"] = (trainable, adapter, _EIGHT_BIT_STATES)
+    changes: dict[str, tuple[Trainable, Adapter | None, OptimizerName]] = {}
+    if optimizer not in ("adamw_8bit", "adafactor"):
+        changes["AdamW with 8-bit states (-adamw8bit)"] = (trainable, adapter, "adamw_8bit")
     if trainable.everything or trainable.n_language_layers > 4:
-        changes["fewer layers: the last four blocks and layers (-k4)"] = (Trainable(4, True, 4), None, bytes_per_weight)
+        changes["fewer layers: the last four blocks and layers (-k4)"] = (Trainable(4, True, 4), None, optimizer)
     if trainable.everything or trainable.n_language_layers > 1:
-        changes["fewer layers: the last block and layer"] = (Trainable(), None, bytes_per_weight)
+        changes["fewer layers: the last block and layer"] = (Trainable(), None, optimizer)
     if trainable != nothing:
-        changes["LoRA (-lora)"] = (nothing, Adapter(), bytes_per_weight)
-    changes["LoRA over 4-bit weights (-qlora4)"] = (nothing, Adapter(n_bits=4), bytes_per_weight)
-    for name, (parts, lora, n_bytes) in changes.items():
-        other = plan(config, parts, optimizer_bytes_per_weight=n_bytes, adapter=lora, **fixed_settings)
+        changes["LoRA (-lora)"] = (nothing, Adapter(), optimizer)
+    changes["LoRA over 4-bit weights (-qlora4)"] = (nothing, Adapter(n_bits=4), optimizer)
+    for name, (parts, lora, smaller) in changes.items():
+        other = plan(config, parts, optimizer=smaller, adapter=lora, **fixed_settings)
         yield name, other.total_bytes
 
 
@@ -189,8 +192,10 @@ def describe(plan: MemoryPlan) -> Iterator[str]:
         ("weights", plan.weight_bytes),
         ("gradients", plan.gradient_bytes),
         ("optimizer", plan.optimizer_bytes),
+        ("average of the weights", plan.average_bytes),
         ("gathered from all processes", plan.gathered_bytes),
         ("trained weights in bf16", plan.cast_bytes),
+        ("DoRA, per pass", plan.dora_bytes),
         ("activations, per step", plan.activation_bytes_per_step),
         ("activations, per image", plan.activation_bytes_per_image),
         ("stored with checkpointing", plan.checkpointed_bytes_per_image),

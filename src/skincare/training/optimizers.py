@@ -10,35 +10,32 @@ from torch import nn
 
 from skincare.errors import StageError
 from skincare.training import weight_average
-from skincare.training.recipes import OptimizerName
+from skincare.training.recipes import OptimizerName, Recipe
 
 # Bytes of state per weight; Muon's depend on the parameter.
 _STATE_BYTES: Final[dict[OptimizerName, float]] = {"adamw": 8.0, "adafactor": 0.1, "lion": 4.0, "adamw_8bit": 2.0}
 
 
-def make(
-    name: OptimizerName, parameters: Mapping[str, nn.Parameter], learning_rate: float,
-    rate_by_part: Mapping[str, float], weight_decay: float, *, decays_everything: bool, average_decay: float = 0.0,
-) -> torch.optim.Optimizer:  # fmt: skip
-    """Return an optimizer; the `scale` of a parameter group is its learning rate divided by `learning_rate`.
+def make(recipe: Recipe, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe; the `scale` of a parameter group is its learning rate divided by the recipe's.
 
-    Parts are "vision", "merger", "language", "lora" and "head"; parts missing from `rate_by_part` have a scale of 1.
     Without `decays_everything`, norms and biases have no weight decay. With `average_decay` the optimizer keeps a
     moving average of the weights. Raises StageError if a library is not installed.
     """
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for parameter_name, parameter in parameters.items():
-        scale = rate_by_part.get(part_of(parameter_name), 1.0)
-        decay = weight_decay if decays_everything or parameter.ndim > 1 else 0.0
-        uses_muon = name == "muon" and is_hidden_matrix(parameter_name, parameter)
+        scale = recipe.rate_by_part.get(part_of(parameter_name), 1.0)
+        decay = recipe.weight_decay if recipe.decays_everything or parameter.ndim > 1 else 0.0
+        uses_muon = recipe.optimizer == "muon" and is_hidden_matrix(parameter_name, parameter)
         groups.setdefault((scale, decay, uses_muon), []).append(parameter)
+    rate = recipe.learning_rate
     settings = [
-        {"params": members, "lr": learning_rate * scale, "weight_decay": decay, "scale": scale, "uses_muon": uses_muon}
+        {"params": members, "lr": rate * scale, "weight_decay": decay, "scale": scale, "uses_muon": uses_muon}
         for (scale, decay, uses_muon), members in groups.items()
     ]
-    optimizer = _build(name, settings, learning_rate)
-    if average_decay:
-        weight_average.track(optimizer, average_decay)
+    optimizer = _build(recipe.optimizer, settings, rate)
+    if recipe.average_decay:
+        weight_average.track(optimizer, recipe.average_decay)
     return optimizer
 
 

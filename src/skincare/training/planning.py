@@ -19,7 +19,7 @@ from skincare.modeling.loading import default_device, load_config, load_processo
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
-from skincare.training import answer_lengths, memory_plan, optimizers
+from skincare.training import answer_lengths, memory_plan
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.recipes import Recipe
 from skincare.training.run_settings import RunSettings
@@ -80,8 +80,8 @@ def plan_memory(
     capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
     return memory_plan.plan(
         config, recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
-        optimizers.state_bytes_per_weight(recipe.optimizer), n_shards, recipe.adapter, lengths.n_prefix,
-        n_answer=lengths.n_answer,
+        recipe.optimizer, n_shards, recipe.adapter, lengths.n_prefix, n_answer=lengths.n_answer,
+        has_average=recipe.average_decay > 0,
     )  # fmt: skip
 
 
