@@ -11,7 +11,7 @@ from tests.helpers import mixed_pixels
 ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
 
 
-def plain_losses(model, batch, pixels):
+def plain_losses(model, batch, pixels, **smoothing):
     """Each answer's mean token loss by transformers' own forward pass over all logits."""
     logits = model(
         input_ids=batch.input_ids,
@@ -20,7 +20,8 @@ def plain_losses(model, batch, pixels):
         pixel_values=torch.cat([one.patches for one in pixels]),
         image_grid_thw=torch.tensor([one.grid for one in pixels]),
     ).logits
-    losses = functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch.labels[:, 1:], reduction="none")
+    targets = batch.labels[:, 1:]
+    losses = functional.cross_entropy(logits[:, :-1].transpose(1, 2), targets, reduction="none", **smoothing)
     return losses.sum(1) / (batch.labels[:, 1:] >= 0).sum(1)
 
 

@@ -69,8 +69,7 @@ class _Fp32DoraLayer(DoraLinearLayer):
 
     def get_weight_norm(self, weight: Any, lora_weight: Any, scaling: float, adapter_name: Any = None) -> torch.Tensor:
         del adapter_name
-        with torch.autocast(weight.device.type, enabled=False):
-            return torch.linalg.norm(weight.float() + scaling * lora_weight.float(), dim=1)
+        return torch.linalg.norm(weight.float() + scaling * lora_weight.float(), dim=1)
 
 
 def _use_fp32_norms(model: Any) -> None:

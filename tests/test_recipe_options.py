@@ -1,0 +1,195 @@
+"""DoRA, rsLoRA, Muon and the moving average in whole runs: resuming, export, memory plan, sharding."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+
+import finetune
+from skincare.errors import StageError
+from skincare.modeling.cached_vlm import CachedVLM
+from skincare.modeling.loading import load_config, load_model
+from skincare.modeling.settings import Trainable
+from skincare.paths import TINY_MODEL, Layout
+from skincare.training import adapters, checkpoints, memory_plan, run_spec, training_run
+from skincare.training.distributed import ShardedWorld
+from skincare.training.loop import Trainer
+from skincare.training.recipes import RECIPES, Adapter, Recipe
+from skincare.training.run_settings import RunSettings
+from tests.dataset_helpers import write_dataset_files
+from tests.helpers import noise_image
+from tests.plots import replace_training_plots
+
+CPU = torch.device("cpu")
+NOTHING = Trainable(0, False, 0)
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    replace_training_plots(monkeypatch)
+    found = Layout(tmp_path)
+    write_dataset_files(found, {"train": 8, "val": 4, "test": 2})
+    return found
+
+
+@pytest.fixture
+def with_everything(monkeypatch):
+    """A recipe with all options at once."""
+    recipe = dataclasses.replace(
+        RECIPES["sample-head"], optimizer="muon", adapter=Adapter(rank=4, use_dora=True), label_smoothing=0.1,
+        average_decay=0.8, max_epochs=2, effective_batch_size=4,
+    )  # fmt: skip
+    monkeypatch.setitem(RECIPES, "everything", recipe)
+    return recipe
+
+
+def config(layout, **changes):
+    settings = {"model": str(TINY_MODEL), "recipe": "everything", "run": "r", "min_tokens": 36, "max_tokens": 36,
+                "micro_batch_size": 2}  # fmt: skip
+    return finetune.Config(root=layout.root, **{**settings, **changes})
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one_and_exports_its_averages(
+    layout, monkeypatch, with_everything
+):  # fmt: skip
+    summary = finetune.run(config(layout), layout)
+    original, n_taken = Trainer._step, 0
+
+    def step(self, examples):
+        nonlocal n_taken
+        n_taken += 1
+        if n_taken == 4:
+            raise KeyboardInterrupt
+        return original(self, examples)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "_step", step)
+        finetune.run(config(layout, run="resumed"), layout)
+    finetune.run(config(layout, run="resumed", resume=True), layout)
+    last, other = (checkpoints.latest_state(layout.training_state(run), "last") for run in ("r", "resumed"))
+    for file in ("trained", "optimizer"):
+        tensors, others = (load_file(state / f"{file}.safetensors") for state in (last, other))
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert {name.rpartition("|")[2] for name in tensors} == {
+        "average",
+        "momentum_buffer",
+        "exp_avg",
+        "exp_avg_sq",
+        "step",
+    }
+    averages = {name.removesuffix("|average"): one for name, one in tensors.items() if name.endswith("|average")}
+
+    # The best checkpoint, which is exported, holds the averages; the last one the weights.
+    best = dict(checkpoints.trained_tensors(checkpoints.latest_state(layout.training_state("r"), "best")))
+    weights = load_file(last / "trained.safetensors")
+    assert best.keys() == weights.keys() == averages.keys()
+    if summary.results["best_epoch"] == 2:
+        assert all(torch.equal(best[name], average) for name, average in averages.items())
+        assert not any(torch.equal(weights[name], average) for name, average in averages.items() if "lora_A" in name)
+    val = summary.results["export"]["val"]
+    assert val["exported"]["loss"] == pytest.approx(val["in training"]["loss"], rel=1e-4)
+    assert val["exported"]["n_other_answers"] == 0
+
+    # The manifest, the report and the model card show these settings.
+    shown = summary.results["recipe_settings"]
+    assert (shown["optimizer"], shown["label_smoothing"], shown["average_decay"]) == ("muon", 0.1, 0.8)
+    assert (shown["adapter"]["use_dora"], shown["adapter"]["use_rslora"]) == (True, False)
+
+
+def adapted(adapter, dtype=torch.float32):
+    """The tiny model with an adapter whose matrices and magnitudes are not at their initial values."""
+    model = load_model(TINY_MODEL, CPU).to(dtype)
+    model.config.dtype = dtype
+    adapters.add_lora(model.requires_grad_(False), adapter, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapters.enable_lora_training(model).items():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.mul_(1 + 0.1 * noise) if "magnitude" in name else parameter.add_(0.05 * noise)
+    return model
+
+
+def loss(model, encoder):
+    network, pixels = CachedVLM(model), [encoder.patches(noise_image(168, 168, 0))]
+    batch = encoder.batch([one.grid for one in pixels], ["Bath Oil"])
+    with torch.no_grad():
+        return network(batch, network.vision_features(pixels)).item()
+
+
+@pytest.mark.parametrize("adapter", [Adapter(use_dora=True), Adapter(rank=4, use_rslora=True)], ids=["dora", "rslora"])
+def test_merging_keeps_the_loss_and_peft_loads_the_saved_adapter(tmp_path, tiny_encoder, adapter):
+    model = adapted(adapter)
+    plain = loss(load_model(TINY_MODEL, CPU), tiny_encoder)
+    expected = loss(model, tiny_encoder)
+    assert abs(expected - plain) > 0.01
+    adapters.save_adapter(tmp_path, adapter, adapters.enable_lora_training(model), {}, str(TINY_MODEL))
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (saved["use_dora"], saved["use_rslora"]) == (adapter.use_dora, adapter.use_rslora)
+    adapters.merge_lora(model, lambda *_: None)
+    assert not [name for name, _ in model.named_parameters() if "lora" in name]
+    assert loss(model, tiny_encoder) == pytest.approx(expected, rel=1e-4)
+    by_peft = PeftModel.from_pretrained(load_model(TINY_MODEL, CPU), tmp_path).merge_and_unload()
+    for name, tensor in by_peft.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_dora_over_bf16_weights_trains_what_is_exported(tiny_encoder):
+    """The initial magnitudes change no row by more than fp32 rounding, in training and merged."""
+    model = load_model(TINY_MODEL, CPU).to(torch.bfloat16)
+    before = {name: one.clone() for name, one in model.named_parameters()}
+    adapters.add_lora(model.requires_grad_(False), Adapter(use_dora=True), seed=0)
+    adapters.enable_lora_training(model)
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            magnitude = module.lora_magnitude_vector["default"]
+            norms = magnitude.get_weight_norm(module.get_base_layer().weight, torch.zeros(1), 1.0)
+            torch.testing.assert_close(magnitude.weight / norms, torch.ones_like(norms), rtol=1e-6, atol=0), name
+    adapters.merge_lora(model, lambda *_: None)
+    for name, one in model.named_parameters():
+        torch.testing.assert_close(one.float(), before[name].float(), rtol=1e-6, atol=0), name
+
+
+def test_rank_stabilised_lora_is_scaled_by_the_root_of_the_rank():
+    for adapter, scale in ((Adapter(), 2.0), (Adapter(use_rslora=True), 8.0), (RECIPES["sample-rslora"].adapter, 4.0)):
+        model = load_model(TINY_MODEL, CPU)
+        adapters.add_lora(model, adapter, seed=0)
+        assert {one.scaling["default"] for one in model.modules() if isinstance(one, LoraLayer)} == {scale}
+
+
+def planned(recipe: Recipe):
+    return memory_plan.plan(
+        load_config(TINY_MODEL), recipe.trainable, 150, (1, 12, 12), 8, 16 * memory_plan.GIB, recipe.optimizer,
+        adapter=recipe.adapter, has_average=recipe.average_decay > 0,
+    )  # fmt: skip
+
+
+def test_the_plan_counts_averages_muons_state_and_magnitudes():
+    plain, averaged, muon = (planned(RECIPES[f"sample{name}"]) for name in ("", "-ema", "-muon"))
+    assert averaged.fixed_bytes - plain.fixed_bytes == averaged.average_bytes == 4 * plain.n_trainable
+    assert plain.average_bytes == 0
+    # Norms and biases keep AdamW's two numbers.
+    assert 4 * plain.n_trainable < muon.optimizer_bytes < 4.1 * plain.n_trainable
+    lora, dora = planned(RECIPES["sample-lora"]), planned(RECIPES["sample-dora"])
+    layers = load_model(TINY_MODEL, CPU).model.language_model.layers
+    rows = sum(
+        one.out_features for layer in layers for one in layer.modules() if isinstance(one, torch.nn.Linear)
+    )  # fmt: skip
+    assert dora.n_trainable - lora.n_trainable == rows
+    assert lora.dora_bytes == 0
+    widest = max(one.in_features for one in layers[0].modules() if isinstance(one, torch.nn.Linear))
+    assert dora.dora_bytes >= 6 * widest**2
+    # What peft computes for the row lengths is not kept for the backward pass.
+    assert dora.activation_bytes_per_step < dora.dora_bytes
+
+
+@pytest.mark.parametrize("variation", ["ema", "muon", "dora", "rslora"])
+def test_sharding_is_refused_before_any_weight_is_loaded(layout, monkeypatch, variation):
+    monkeypatch.setattr(training_run, "load_model", lambda *_: pytest.fail("loaded"))
+    spec = run_spec.make_spec(RunSettings(), f"tuned-{variation}", 0, run_spec.no_data(layout))
+    with pytest.raises(StageError, match="--use_fsdp supports"):
+        training_run.prepare(spec, layout, "r", ShardedWorld(0, 2))
