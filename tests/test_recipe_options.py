@@ -9,17 +9,16 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
-import finetune
 from skincare.errors import StageError
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import load_config, load_model
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL, Layout
-from skincare.training import adapters, checkpoints, memory_plan, run_spec, training_run
+from skincare.training import adapters, checkpoints, memory_plan, run_spec, training_run, weight_average
 from skincare.training.distributed import ShardedWorld
-from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES, Adapter, Recipe
 from skincare.training.run_settings import RunSettings
+from skincare.training.stopping import StopRequest
 from tests.dataset_helpers import write_dataset_files
 from tests.helpers import noise_image
 from tests.plots import replace_training_plots
@@ -32,73 +31,67 @@ NOTHING = Trainable(0, False, 0)
 def layout(tmp_path, monkeypatch):
     replace_training_plots(monkeypatch)
     found = Layout(tmp_path)
-    write_dataset_files(found, {"train": 8, "val": 4, "test": 2})
+    write_dataset_files(found, {"train": 12, "val": 4, "test": 2})
     return found
 
 
 @pytest.fixture
-def with_everything(monkeypatch):
-    """A recipe with all options at once."""
+def combined(monkeypatch):
+    """A recipe with several options at once."""
     recipe = dataclasses.replace(
-        RECIPES["sample-head"], optimizer="muon", adapter=Adapter(rank=4, use_dora=True), label_smoothing=0.1,
-        average_decay=0.8, max_epochs=2, effective_batch_size=4,
+        RECIPES["sample-head"], optimizer="muon", label_smoothing=0.1, average_decay=0.8, learning_rate=1e-4,
+        max_epochs=1, effective_batch_size=4,
     )  # fmt: skip
-    monkeypatch.setitem(RECIPES, "everything", recipe)
+    monkeypatch.setitem(RECIPES, "combined", recipe)
     return recipe
 
 
-def config(layout, **changes):
-    settings = {"model": str(TINY_MODEL), "recipe": "everything", "run": "r", "min_tokens": 36, "max_tokens": 36,
-                "micro_batch_size": 2}  # fmt: skip
-    return finetune.Config(root=layout.root, **{**settings, **changes})
+def make_trainer(layout, run):
+    settings = RunSettings(model=str(TINY_MODEL), min_tokens=36, max_tokens=36, micro_batch_size=4)
+    spec = run_spec.make_spec(settings, "combined", 0, run_spec.read_data(settings, layout))
+    return training_run.prepare(spec, layout, run)
+
+
+def interrupt():
+    raise KeyboardInterrupt
 
 
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one_and_exports_its_averages(
-    layout, monkeypatch, with_everything
+    layout, monkeypatch, combined
 ):  # fmt: skip
-    summary = finetune.run(config(layout), layout)
-    original, n_taken = Trainer._step, 0
-
-    def step(self, examples):
-        nonlocal n_taken
-        n_taken += 1
-        if n_taken == 4:
-            raise KeyboardInterrupt
-        return original(self, examples)
-
+    trainer = make_trainer(layout, "r")
+    trainer.run(lambda _: None)
+    stopped = make_trainer(layout, "resumed")
+    original = stopped._step
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Trainer, "_step", step)
-        finetune.run(config(layout, run="resumed"), layout)
-    finetune.run(config(layout, run="resumed", resume=True), layout)
+        patched.setattr(stopped, "_step", lambda given: original(given) if stopped.progress.step < 2 else interrupt())
+        stopped.run(lambda _: None)
+    resumed = make_trainer(layout, "resumed")
+    assert resumed.resume()
+    assert resumed.progress.step == 2
+    resumed.run(lambda _: None)
     last, other = (checkpoints.latest_state(layout.training_state(run), "last") for run in ("r", "resumed"))
     for file in ("trained", "optimizer"):
         tensors, others = (load_file(state / f"{file}.safetensors") for state in (last, other))
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
-    assert {name.rpartition("|")[2] for name in tensors} == {
-        "average",
-        "momentum_buffer",
-        "exp_avg",
-        "exp_avg_sq",
-        "step",
-    }
+    kinds = {name.rpartition("|")[2] for name in tensors}
+    assert kinds == {"average", "momentum_buffer", "exp_avg", "exp_avg_sq", "step"}
     averages = {name.removesuffix("|average"): one for name, one in tensors.items() if name.endswith("|average")}
 
-    # The best checkpoint, which is exported, holds the averages; the last one the weights.
-    best = dict(checkpoints.trained_tensors(checkpoints.latest_state(layout.training_state("r"), "best")))
-    weights = load_file(last / "trained.safetensors")
-    assert best.keys() == weights.keys() == averages.keys()
-    if summary.results["best_epoch"] == 2:
-        assert all(torch.equal(best[name], average) for name, average in averages.items())
-        assert not any(torch.equal(weights[name], average) for name, average in averages.items() if "lora_A" in name)
-    val = summary.results["export"]["val"]
-    assert val["exported"]["loss"] == pytest.approx(val["in training"]["loss"], rel=1e-4)
-    assert val["exported"]["n_other_answers"] == 0
-
-    # The manifest, the report and the model card show these settings.
-    shown = summary.results["recipe_settings"]
-    assert (shown["optimizer"], shown["label_smoothing"], shown["average_decay"]) == ("muon", 0.1, 0.8)
-    assert (shown["adapter"]["use_dora"], shown["adapter"]["use_rslora"]) == (True, False)
+    # The averages were evaluated, and are exported; the last checkpoint holds the weights.
+    assert trainer.progress.best_epoch == 1
+    total = trainer.classifier.total_loss("joint", trainer.val)
+    with weight_average.applied(trainer.optimizer, trainer.parameters, StopRequest()):
+        of_averages = trainer.classifier.total_loss("joint", trainer.val)
+    assert trainer.progress.best_loss == of_averages / len(trainer.val) != total / len(trainer.val)
+    best = dict(checkpoints.trained_tensors(trainer.best_state()))
+    assert best.keys() == averages.keys() == load_file(last / "trained.safetensors").keys()
+    assert all(torch.equal(best[name], average) for name, average in averages.items())
+    training_run.export(trainer, layout.finetuned_model("r"))
+    exported = load_file(layout.finetuned_model("r") / "model.safetensors")
+    name = "visual.merger.mlp.0.weight"
+    assert torch.equal(exported[name], averages[f"model.{name}"])
 
 
 def adapted(adapter, dtype=torch.float32):
@@ -169,22 +162,20 @@ def planned(recipe: Recipe):
 
 
 def test_the_plan_counts_averages_muons_state_and_magnitudes():
-    plain, averaged, muon = (planned(RECIPES[f"sample{name}"]) for name in ("", "-ema", "-muon"))
-    assert averaged.fixed_bytes - plain.fixed_bytes == averaged.average_bytes == 4 * plain.n_trainable
-    assert plain.average_bytes == 0
-    # Norms and biases keep AdamW's two numbers.
-    assert 4 * plain.n_trainable < muon.optimizer_bytes < 4.1 * plain.n_trainable
-    lora, dora = planned(RECIPES["sample-lora"]), planned(RECIPES["sample-dora"])
+    recipe = dataclasses.replace(RECIPES["sample-dora"], optimizer="muon", average_decay=0.9)
+    lora, dora = planned(RECIPES["sample-lora"]), planned(recipe)
     layers = load_model(TINY_MODEL, CPU).model.language_model.layers
-    rows = sum(
-        one.out_features for layer in layers for one in layer.modules() if isinstance(one, torch.nn.Linear)
-    )  # fmt: skip
-    assert dora.n_trainable - lora.n_trainable == rows
+    linear = [one for layer in layers for one in layer.modules() if isinstance(one, torch.nn.Linear)]
+    n_rows = sum(one.out_features for one in linear)
+    assert dora.n_trainable - lora.n_trainable == n_rows
+    assert (lora.average_bytes, dora.average_bytes) == (0, 4 * dora.n_trainable)
+    # Magnitudes are vectors and keep AdamW's two numbers.
+    assert (lora.optimizer_bytes, dora.optimizer_bytes) == (8 * lora.n_trainable, 4 * lora.n_trainable + 8 * n_rows)
     assert lora.dora_bytes == 0
-    widest = max(one.in_features for one in layers[0].modules() if isinstance(one, torch.nn.Linear))
-    assert dora.dora_bytes >= 6 * widest**2
+    assert dora.dora_bytes >= 6 * max(one.in_features for one in linear) ** 2
     # What peft computes for the row lengths is not kept for the backward pass.
     assert dora.activation_bytes_per_step < dora.dora_bytes
+    assert dora.fixed_bytes - lora.fixed_bytes > dora.average_bytes
 
 
 @pytest.mark.parametrize("variation", ["ema", "muon", "dora", "rslora"])

@@ -24,6 +24,8 @@ from tests.dataset_helpers import write_dataset_files
 from tests.plots import replace_training_plots
 
 VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
+# What a base recipe has already.
+UNCHANGED = {"reference-quarter", "sample-full", "tuned-full", "tuned-nodecay", "tuned-warmup"}
 # Not available on every platform.
 NEED_BITSANDBYTES = {"adamw8bit", "qlora4", "qlora8"}
 
@@ -41,6 +43,15 @@ def test_the_default_recipe_is_the_reference_experiment():
     assert (reference.learning_rate, reference.weight_decay, reference.max_grad_norm) == (5e-7, 0.01, 0.5)
     assert (reference.schedule, reference.effective_batch_size, reference.max_epochs) == ("cosine_restarts", 4, 20)
     assert (reference.imbalance, reference.augmentation, reference.optimizer) == ("none", "none", "adamw")
+    assert (reference.data_share, reference.label_smoothing, reference.average_decay) == (0.25, 0.0, 0.0)
+
+
+def test_the_best_recipe_has_the_learning_rates_of_its_published_neighbours():
+    best = RECIPES["best"]
+    rates = {part: best.learning_rate * scale for part, scale in best.rate_by_part.items()}
+    assert rates == pytest.approx({"vision": 6e-6, "merger": 2e-5, "lora": 1e-4, "head": 1e-4})
+    assert (best.head, best.adapter, best.effective_batch_size) == ("joint", Adapter(rank=16, alpha=32), 16)
+    assert best.data_share == 1.0
 
 
 @pytest.mark.parametrize("variation", VARIATIONS)
@@ -49,7 +60,7 @@ def test_a_variation_changes_at_most_three_fields_and_extends_the_description(va
         one, other = dataclasses.asdict(RECIPES[base]), dataclasses.asdict(RECIPES[f"{base}-{variation}"])
         changed = {key for key in one if one[key] != other[key]} - {"description"}
         assert len(changed) <= 3
-        assert changed or base == "tuned"  # the tuned recipe has some of the changes already
+        assert bool(changed) == (f"{base}-{variation}" not in UNCHANGED)
         assert other["description"].startswith(one["description"])
 
 
