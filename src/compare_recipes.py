@@ -3,12 +3,13 @@
 In: clean_dataset/{train,val,test}.json, a model of the hub or a folder.
 Out: log/recipe_comparison.csv (one row per recipe and seed), log/compare_recipes.json (means and standard deviations),
 plots/recipe_comparison.png. Models are not kept.
-Command: python src/compare_recipes.py --recipes reference,reference-k2,reference-merger --seeds 0,1,2
+Command: python src/compare_recipes.py --recipes reference,tuned,tuned-head,best --seeds 0,1,2
 Time: that of a finetune.py run per recipe and seed. After an interruption the same command continues.
 
 A stored result is reused only for the same data, model and settings; otherwise the run is trained again.
 
-Recipes are selected on val; the accuracy on test shows what the selection is worth and must not be used to select.
+Recipes are selected on val; the accuracy on test shows what the selection is worth and must not be used to select. A
+recipe differs from the first one if the interval of its difference on val, paired by seed, does not contain 0.
 """
 
 import logging
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 class Config(RunSettings, stage.StageConfig):
     """Options of the stage."""
 
-    recipes: str = "reference,reference-k2,reference-merger"
-    """Recipes to compare, separated by commas; finetune.py --list-recipes shows them."""
+    recipes: str = "reference,tuned,tuned-head,best"
+    """Recipes to compare with the first one, separated by commas; finetune.py --list-recipes shows them."""
     seeds: str = "0,1,2"
     """Seeds to train each recipe with, separated by commas."""
     restart: bool = False
@@ -63,14 +64,15 @@ def run(config: Config, layout: Layout) -> Summary:
     COMPARISON.write(layout.comparison_table, rows)
     table = recipe_comparison.summarise(rows)
     training_plots.draw_recipe_comparison(table, len(data.test), layout.plot("recipe_comparison"))
-    for line in recipe_comparison.describe(table):
+    differences = recipe_comparison.differences(rows)
+    for line in (*recipe_comparison.describe(table), *recipe_comparison.describe_differences(differences)):
         logger.info("%s", line)
     best = max(table, key=lambda one: one["val_mean"])
     return Summary(
         headline=f"{len(names)} recipes x {len(seeds)} seeds; best on val: {best['recipe']}, "
         f"{best['val_mean']:.1%} on val, {best['test_mean']:.1%} on test (n = {len(data.test)})",
         counts={"runs": len(rows)},
-        results={"recipes": table, "n_val": len(data.val), "n_test": len(data.test)},
+        results={"recipes": table, "differences": differences, "n_val": len(data.val), "n_test": len(data.test)},
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 
 import pytest
+import scipy.stats
 
 import compare_recipes
 from skincare.errors import StageError
@@ -150,6 +151,28 @@ def test_means_and_standard_deviations_are_over_seeds():
     assert table[0]["val_spread"] == pytest.approx(0.1 * 2**0.5)
     assert table[0]["peak_bytes"] == 300
     assert table[1]["test_spread"] == 0
+
+
+def test_differences_are_paired_by_seed_and_have_t_intervals():
+    row = ComparisonRow("a", 0, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
+    values = {"a": (0.5, 0.7, 0.6), "b": (0.6, 0.8, 0.72), "c": (0.4, 0.8)}
+    rows = [
+        dataclasses.replace(row, recipe=name, seed=seed, val_accuracy=value)
+        for name, accuracies in values.items()
+        for seed, value in enumerate(accuracies)
+    ]
+    b, c = recipe_comparison.differences(rows)
+    expected = scipy.stats.ttest_rel(values["b"], values["a"]).confidence_interval(0.95)
+    assert (b["val_low"], b["val_high"]) == pytest.approx((expected.low, expected.high))
+    assert (b["recipe"], b["minus"], b["n_seeds"], b["is_decided"]) == ("b", "a", 3, True)
+    assert (c["n_seeds"], c["val_difference"], c["is_decided"]) == (2, pytest.approx(0.0), False)
+    assert b["test_difference"] == b["test_low"] == 0
+    first, second = recipe_comparison.describe_differences([b, c])
+    assert first.endswith(": decided")
+    assert second.endswith("not decided")
+    (single,) = recipe_comparison.differences([rows[0], rows[3]])
+    assert (single["val_difference"], single["val_low"], single["is_decided"]) == (pytest.approx(0.1), None, False)
+    assert recipe_comparison.describe_differences([single]) == []
 
 
 @pytest.mark.parametrize("changes", [{"recipes": "sample,nonsense"}, {"recipes": " ,"}, {"seeds": "0,x"}])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 import statistics
 from collections import defaultdict
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from scipy import stats
 
 from skincare.evaluation import metrics
 from skincare.files import write_json
@@ -172,6 +175,49 @@ def summarise(rows: Sequence[ComparisonRow]) -> list[dict[str, Any]]:
 def _standard_deviation(values: Sequence[float]) -> float:
     """Return the sample standard deviation; 0 for one value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def differences(rows: Sequence[ComparisonRow]) -> list[dict[str, Any]]:
+    """Return each recipe's accuracy minus that of the first recipe, paired by seed, with 95 % t-intervals.
+
+    The intervals cover the seed of the training, not the choice of the images; without two common seeds they are None.
+    `is_decided`: the interval of the difference on val does not contain 0.
+    """
+    by_recipe: dict[str, dict[int, ComparisonRow]] = defaultdict(dict)
+    for row in rows:
+        by_recipe[row.recipe][row.seed] = row
+    (first, of_first), *others = by_recipe.items()
+    found = []
+    for name, members in others:
+        seeds = sorted(members.keys() & of_first.keys())
+        difference: dict[str, Any] = {"recipe": name, "minus": first, "n_seeds": len(seeds)}
+        for split in ("val", "test"):
+            field = f"{split}_accuracy"
+            pairs = [getattr(members[seed], field) - getattr(of_first[seed], field) for seed in seeds]
+            mean, low, high = _mean_with_interval(pairs)
+            difference |= {f"{split}_difference": mean, f"{split}_low": low, f"{split}_high": high}
+        low, high = difference["val_low"], difference["val_high"]
+        found.append(difference | {"is_decided": low is not None and (low > 0 or high < 0)})
+    return found
+
+
+def _mean_with_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Return the mean of values and its 95 % t-interval, which takes at least two of them."""
+    if len(values) < 2:
+        return (values[0] if values else None), None, None
+    mean = statistics.fmean(values)
+    margin = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - margin, mean + margin
+
+
+def describe_differences(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the differences on val as lines of text."""
+    return [
+        f"{one['recipe']} minus {one['minus']}, {one['n_seeds']} seeds: {one['val_difference']:+.1%} on val "
+        f"({one['val_low']:+.1%} to {one['val_high']:+.1%}): {'decided' if one['is_decided'] else 'not decided'}"
+        for one in found
+        if one["val_low"] is not None
+    ]
 
 
 def describe(table: Sequence[dict[str, Any]]) -> list[str]:
