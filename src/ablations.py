@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from skincare import runlog, stage
-from skincare.dataset.chat import Example, read_dataset
+from skincare.dataset.chat import Example, read_dataset, target_of_examples
+from skincare.errors import StageError
 from skincare.inference import predictions
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels, labels_of
@@ -61,6 +62,11 @@ def run(config: Config, layout: Layout) -> Summary:
     from skincare.inference.manifest import write_manifest
 
     examples, labels = read_dataset(layout, config.split), labels_of(layout)
+    if target_of_examples(examples) == "product":
+        raise StageError(
+            "The ablations vary decoders and orders of labels, which structured answers do not have. Build the dataset "
+            "with `python src/build_dataset.py --target category`, or compare systems: `python src/score_products.py`"
+        )
     classifier = Classifier.load(
         config.model, labels, layout.root, limits=PixelLimits(config.min_tokens, config.max_tokens),
         vision_cache=layout.vision_cache, prediction_cache=layout.answer_cache, batch_size=config.batch_size,

@@ -10,6 +10,7 @@ On the test images, fitted on the training images, with strengths and weights se
 On other test sets, and marked as such:
     product_lookup  the category of the same product's other images, on a split by image: the effect of that leak
     name_folds      the name alone for every product of the catalogue, in five folds that split no product line
+With structured answers the baselines predict their category; score_products.py has baselines of all fields.
 
 In: clean_dataset/{train,val,test}.json, the catalogue (for names), a model of the hub or a folder.
 Out: log/baselines/<name>.jsonl, log/baselines.json, log/finetune/<run>/baselines.json (the comparison of each trained

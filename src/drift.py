@@ -1,7 +1,8 @@
 """Compare a batch of production predictions with the run's predictions on val.
 
 In: JSON lines of predict.py; the reference is log/finetune/<run>/val_ranked.jsonl, or other JSON lines of predict.py
-(--reference), which must be used for predictions of the reader or the fusion.
+(--reference), which must be used for predictions of the reader or the fusion. Of structured answers
+(val_predictions.jsonl, predict.py --target product) the category and its calibrated confidence are compared.
 Out: log/drift.json (values, intervals and tests), drift.html.
 Command: python src/drift.py answers.jsonl [--reference earlier.jsonl]
 Time: a second per 10,000 predictions, and 0.05 s per image whose quality is measured.

@@ -5,12 +5,14 @@ import json
 import pytest
 
 import ablations
+from skincare.errors import StageError
 from skincare.inference import predictions
 from skincare.inference.classifier import Classifier
 from skincare.labels import skincare_labels
 from skincare.paths import TINY_MODEL, Layout
 from tests.dataset_helpers import write_dataset_files
 from tests.helpers import prediction
+from tests.structured_examples import write_structured_dataset
 
 CATEGORIES = skincare_labels().names
 SYSTEM_PROMPT = skincare_labels().system_prompt()
@@ -59,3 +61,10 @@ def test_agreement_counts_images():
     other = [prediction("2_1", "Oil", None), prediction("1_1", "Oil", "Balm")]
     assert ablations._share_alike([one, other]) == 0.5
     assert ablations._share_alike([one, one]) == 1
+
+
+def test_structured_answers_are_refused_before_a_model_is_loaded(tmp_path):
+    layout = Layout(tmp_path)
+    write_structured_dataset(layout, {"train": 1, "val": 1, "test": 1})
+    with pytest.raises(StageError, match=r"score_products\.py"):
+        ablations.run(ablations.Config(root=layout.root, model="none/such"), layout)

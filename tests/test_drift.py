@@ -8,12 +8,13 @@ from PIL import Image
 
 import drift as stage
 from skincare.errors import MissingInputError
-from skincare.evaluation import drift
+from skincare.evaluation import drift, drift_inputs
 from skincare.evaluation.drift import Batch
 from skincare.inference import run_confidence
 from skincare.inference.predictions import write_jsonl
 from skincare.labels import skincare_labels
 from skincare.paths import Layout
+from skincare.prompts import labels_for
 from tests.helpers import prediction
 
 NAMES = np.array(skincare_labels().names)
@@ -160,6 +161,21 @@ def test_val_of_the_run_is_the_reference(tmp_path):
 
 
 @pytest.mark.slow
+def test_val_of_a_run_of_structured_answers_is_a_reference(tmp_path):
+    layout = Layout(tmp_path)
+    folder = layout.finetuned_model("r")
+    labels_for("product", skincare_labels()).write(folder)
+    rows = [
+        prediction(f"{10 + i}_1", "Oil", "Oil" if i < 8 else None, split="val", target="product",
+                   text='{"category":"Oil"}' if i < 8 else "{}", field_log_probabilities={"category": -0.5})
+        for i in range(10)
+    ]  # fmt: skip
+    write_jsonl(layout.finetune_log("r") / "val_predictions.jsonl", rows)
+    found = drift_inputs.read_val(layout.finetune_log("r") / "val_ranked.jsonl", folder, layout, 0)
+    assert (found.n, found.n_abstained, found.labels) == (10, 2, ["Oil"] * 8)
+    assert found.confidence == pytest.approx([np.exp(-0.5)] * 8)
+
+
 def test_the_page_fits_phone_and_desktop(tmp_path, tab):
     before = write_rows(tmp_path / "before.jsonl", 300)
     run(tmp_path, write_rows(tmp_path / "now.jsonl", 200, label="Mask"), reference=before)

@@ -13,14 +13,20 @@ import export
 from skincare import stage
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
-from skincare.exporting import evaluation, export_job, hub, source_run
+from skincare.evaluation import fusion, product_fusion
+from skincare.exporting import checkpoints, evaluation, export_job, hub, source_run
 from skincare.exporting.labels_toml import write_labels
 from skincare.files import write_json
 from skincare.inference.classifier import Classifier
 from skincare.labels import labels_of_model, read_labels, skincare_labels
 from skincare.modeling.loading import load_model, load_processor
 from skincare.paths import TINY_MODEL, Layout
+from skincare.product.schema import FIELDS
+from skincare.prompts import labels_for
 from skincare.runs.content import sha256_of
+from skincare.text_reading import pack_products
+from skincare.text_reading.product_reader import ProductReader
+from skincare.text_reading.reader import Reader
 from skincare.training.model_export import write_model
 from tests.dataset_helpers import write_dataset_files
 from tests.helpers import prediction
@@ -213,6 +219,21 @@ def test_a_model_that_cannot_rank_labels_is_exported_without_thresholds(layout, 
     monkeypatch.setattr(evaluation, "_ranked", lambda *_: [])
     run(layout, output=layout.root / "structured", max_val_images=2)
     assert not (layout.root / "structured" / "confidence.json").exists()
+
+
+def test_the_fusion_of_products_and_its_reader_are_copied(tmp_path):
+    labels = labels_for("product", skincare_labels())
+    source = source_run.SourceRun("r", tmp_path / "run", labels, "", "", {})
+    fitted = dict.fromkeys(FIELDS, product_fusion.FieldFusion(threshold=0.25))
+    product_fusion.write(source.folder, fitted, ocr="fake")
+    packs = pack_products.PackProducts(Reader(skincare_labels()), ProductReader(("Noor",), frozenset(["cream"])))
+    packs.save(source.folder / fusion.READER_FOLDER)
+    checkpoints._copy_companions(source, tmp_path / "export")
+    assert product_fusion.read(tmp_path / "export") == product_fusion.read(source.folder)
+    copy = tmp_path / "export" / fusion.READER_FOLDER
+    rules = pack_products.load(copy, labels_of_model(copy, labels)).rules
+    assert (rules.brands, rules.common_words) == (("Noor",), {"cream"})
+    assert str(tmp_path) not in (copy / "labels.json").read_text()
 
 
 def test_an_existing_export_is_kept_without_overwrite_and_replaced_with_it(small):

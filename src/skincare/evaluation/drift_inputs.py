@@ -16,8 +16,10 @@ from skincare.evaluation.drift import Batch, Floats
 from skincare.inference import run_confidence
 from skincare.inference.image_predictions import OUTCOMES
 from skincare.inference.predictions import read_jsonl
+from skincare.inference.product_answers import answer_of_text
 from skincare.labels import labels_of, labels_of_model
 from skincare.paths import Layout
+from skincare.prompts import target_of
 
 _REMEDY = "Make it with `python src/predict.py IMAGES --out FILE.jsonl`."
 
@@ -50,6 +52,8 @@ def read_batch(path: Path, root: Path, n_images: int) -> Batch:
 def read_val(path: Path, model: Path, layout: Layout, n_images: int) -> Batch:
     """Return the batch of a run's ranked predictions on val, with the run's temperature and threshold."""
     labels = labels_of_model(model, labels_of(layout))
+    if target_of(labels) == "product":
+        return _read_structured_val(path.with_name("val_predictions.jsonl"), model, layout, n_images)
     ranked = sorted(read_jsonl(path, labels), key=lambda one: one.image_id)
     chosen = run_confidence.choose(layout, model, None, None, None, None)
     table = apply_temperature(as_arrays(ranked, labels)[0], chosen.temperature)
@@ -59,6 +63,21 @@ def read_val(path: Path, model: Path, layout: Layout, n_images: int) -> Batch:
         labels=[labels.names[int(i)] for i in table.argmax(axis=1)], confidence=confidence,
         metrics=quality_metrics([layout.root / one.file for one in ranked], n_images),
         weight=len({one.product_id for one in ranked}) / len(ranked),
+    )  # fmt: skip
+
+
+def _read_structured_val(path: Path, model: Path, layout: Layout, n_images: int) -> Batch:
+    """Return the batch of a run of structured answers: their categories, with the calibrated confidence of these."""
+    found = sorted(read_jsonl(path, labels_of_model(model, labels_of(layout))), key=lambda one: one.image_id)
+    policy = run_confidence.field_policy_of(layout, model, None, None, None)
+    answered = [answer_of_text(one.text, one.field_log_probabilities) for one in found]
+    confidences = [policy.calibrated(one.parsed.product, one.confidences) for one in answered]
+    return Batch(
+        n=len(found), n_abstained=sum(one.category is None for one in found), n_unreadable=0,
+        labels=[one.category for one in found if one.category],
+        confidence=np.array([one["category"] for one in confidences if "category" in one], np.float64),
+        metrics=quality_metrics([layout.root / one.file for one in found], n_images),
+        weight=len({one.product_id for one in found}) / len(found),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCardData
 from skincare.exporting import evaluation
 from skincare.exporting.source_run import SourceRun
 from skincare.paths import REPOSITORY
+from skincare.prompts import target_of
 from skincare.reporting.model_card import is_hub_name, licence_of
 from skincare.reporting.report_pages import environment
 from skincare.runs.content import sha256_of
@@ -23,6 +24,7 @@ def card(run: SourceRun, record: dict[str, Any]) -> str:
         "verdict": evaluation.describe(record["evaluation"]["comparison"]),
         "files": _files(record),
         "is_drawings_only": record["n_parameters"] < 10_000_000,
+        "is_product": target_of(run.labels) == "product",
         "is_apache": licence_of(run.base_model) == "apache-2.0",
     }
     text = environment(autoescape=False).get_template("export_card.md.j2").render(context)
@@ -50,9 +52,11 @@ def _files(record: dict[str, Any]) -> list[tuple[str, str]]:
         "labels.toml": "the labels with aliases, families, question and instruction, for `--labels`",
         "labels.json": "the same, as `predict.py` reads it",
         "confidence.json": "temperature and abstention thresholds, chosen on val with these weights",
+        "field_confidence.json": "calibrators and thresholds of the fields, chosen on val with these weights",
         "classification_head.safetensors": "the classification head, which `predict.py` uses",
         "hints.json": "the hints that the model was trained with",
         "fusion.json": "weights of the fusion with the reader, fitted with the weights of the training run",
+        "product_fusion.json": "fusion of the fields with the reader's, fitted with the weights of the training run",
         "reader/reader.json": "the reader of packs that the fusion needs",
         "export.json": "how this folder was made, its evaluation, and the SHA-256 of every file",
     }

@@ -11,7 +11,7 @@ import torch
 
 from skincare.dataset import hints
 from skincare.errors import StageError
-from skincare.evaluation import fusion
+from skincare.evaluation import fusion, product_fusion
 from skincare.exporting.labels_toml import FILE, write_labels
 from skincare.exporting.layer_pruning import drop_layers
 from skincare.exporting.source_run import SourceRun
@@ -20,6 +20,7 @@ from skincare.modeling.freezing import count
 from skincare.modeling.heads import load_head
 from skincare.modeling.loading import default_device, load_model, load_processor
 from skincare.modeling.quantisation import bitsandbytes_config
+from skincare.text_reading import pack_products
 from skincare.text_reading.reader import Reader
 from skincare.training.model_export import write_model
 
@@ -81,15 +82,19 @@ def _copy_companions(run: SourceRun, folder: Path) -> None:
     if (run.folder / hints.SETTINGS_FILE).is_file():
         hints.read_settings(run.folder)
         shutil.copyfile(run.folder / hints.SETTINGS_FILE, folder / hints.SETTINGS_FILE)
-    if not (run.folder / fusion.FILE).is_file():
-        return
-    fusion.read(run.folder)
-    source = run.folder / fusion.READER_FOLDER
-    reader_labels = labels_of_model(source, run.labels)
-    reader = Reader.load(source, reader_labels)
-    reader.save(folder / fusion.READER_FOLDER)
-    replace(reader_labels, source=FILE).write(folder / fusion.READER_FOLDER)
-    shutil.copyfile(run.folder / fusion.FILE, folder / fusion.FILE)
+    source, copy = run.folder / fusion.READER_FOLDER, folder / fusion.READER_FOLDER
+    if (run.folder / product_fusion.FILE).is_file():
+        product_fusion.read(run.folder)
+        labels = labels_of_model(source, run.labels)
+        pack_products.load(source, labels).save(copy)
+        replace(labels, source=FILE).write(copy)
+        shutil.copyfile(run.folder / product_fusion.FILE, folder / product_fusion.FILE)
+    if (run.folder / fusion.FILE).is_file():
+        fusion.read(run.folder)
+        labels = labels_of_model(source, run.labels)
+        Reader.load(source, labels).save(copy)
+        replace(labels, source=FILE).write(copy)
+        shutil.copyfile(run.folder / fusion.FILE, folder / fusion.FILE)
 
 
 def check_disk(run: SourceRun, parent: Path, dtype: WeightDtype, quantisation: Quantisation) -> None:

@@ -10,6 +10,7 @@ from skincare import runlog
 from skincare.dataset.chat import Example
 from skincare.dataset.image_files import ImageFiles
 from skincare.errors import StageError
+from skincare.evaluation import field_calibrators, field_policy
 from skincare.exporting import card, checkpoints, evaluation
 from skincare.exporting.checkpoints import Quantisation, WeightDtype
 from skincare.exporting.evaluation import Evaluation
@@ -18,8 +19,10 @@ from skincare.exporting.pruning_experiment import PruningExperiment, prune_stepw
 from skincare.exporting.source_run import SourceRun
 from skincare.files import write_json, write_text
 from skincare.inference.classifier import Classifier
+from skincare.inference.product_answers import scored_predictions
 from skincare.modeling.loading import checkpoint_hashes, default_device, load_config
 from skincare.modeling.quantisation import bitsandbytes_config
+from skincare.prompts import target_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +93,9 @@ class ExportJob:
         compared = evaluation.compare(before, after) if before and after else None
         if after and after.ranked:
             write_json(folder / "confidence.json", evaluation.thresholds(after, self.run.labels))
+        elif after and target_of(self.run.labels) == "product":
+            on_val = scored_predictions(self.val, after.predictions)
+            write_json(folder / field_policy.FILE, field_calibrators.summarise(on_val, ()))
         report = logger.warning if compared and compared["verdict"] == "worse" else logger.info
         report("%s: %s", name, evaluation.describe(compared))
         record = {
