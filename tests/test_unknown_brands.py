@@ -1,5 +1,9 @@
 """A brand that no list knows is the line printed like one; claims, ingredients and other scripts are none."""
 
+import random
+import string
+import time
+
 import pytest
 
 from skincare.text_reading.pack_vocabulary import unusual_words
@@ -58,3 +62,12 @@ def test_common_words_of_a_catalogue_are_no_brand():
 def test_unusual_words():
     assert unusual_words("Zorbiderm Moisturising Lotion 50 ml") == ["zorbiderm"]
     assert unusual_words("MOISTUR1SINC purifiying creme") == ["moistur1sinc"]
+
+
+def test_a_crowded_image_takes_little_time():
+    rng = random.Random(0)
+    words = ["".join(rng.choices(string.ascii_lowercase, k=9)) for _ in range(300)]
+    lines = pack_lines(*[(word, 0.05) for word in words])
+    started = time.process_time()
+    unknown_brand(lines)
+    assert time.process_time() - started < 2

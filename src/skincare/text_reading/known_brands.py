@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skincare.product.normalisation import normalised
-from skincare.text_reading.line_groups import extent, joined_lines
+from skincare.text_reading.line_groups import LineGroups, extent
 from skincare.text_reading.misreadings import Misreadings, edit_distance
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.pack_vocabulary import pack_words
@@ -19,7 +19,7 @@ from skincare.text_reading.phrases import fold, tokenise
 _MAX_WORDS: Final = 4
 # Shorter brands match only a whole line: "MAC" is in many words.
 _MIN_INSIDE: Final = 5
-_MIN_MISREAD, _MAX_MISREAD = 5, 40
+_MIN_MISREAD, _MAX_MISREAD = 5, 26
 _MIN_CUT_OFF: Final = 6
 # The OCR model reports lower confidences of lines with a misread letter.
 _MISREAD_CONFIDENCE: Final = 0.96
@@ -61,7 +61,7 @@ class KnownBrands:
         tallest = max((line.height for line in lines), default=0.0)
         found = [
             BrandMatch(brand, group, weight + _prominence(group, tallest) + _PER_LETTER * min(len(_key(brand)), 10))
-            for group in joined_lines(lines)
+            for group in LineGroups(lines)
             for brand, weight in self._matches(group)
             if not _is_ordinary(brand) or (weight == _WHOLE and group[0].height >= _MIN_ORDINARY_HEIGHT * tallest)
         ]

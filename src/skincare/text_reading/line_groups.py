@@ -7,6 +7,8 @@ CHOICE         BRIGHT
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import numpy as np
+
 from skincare.text_reading.pack_text import TextLine
 
 _MAX_LINES: Final = 3
@@ -16,35 +18,49 @@ _MAX_GAP: Final = 1.2
 _MIN_OVERLAP: Final = 0.5
 
 
-def joined_lines(lines: Sequence[TextLine]) -> Iterator[tuple[TextLine, ...]]:
-    """Yield each line, and each run of two or three lines that follow each other in reading order or downwards."""
-    below = {id(line): one for line in lines if (one := line_below(line, lines))}
-    for i, line in enumerate(lines):
-        yield (line,)
-        for n in range(2, _MAX_LINES + 1):
-            if i + n <= len(lines):
-                yield tuple(lines[i : i + n])
-        chain = [line]
-        while len(chain) < _MAX_LINES and (following := below.get(id(chain[-1]))):
-            chain.append(following)
-            yield tuple(chain)
+class LineGroups:
+    """The lines of a pack with their neighbours."""
 
+    def __init__(self, lines: Sequence[TextLine]) -> None:
+        self.lines = tuple(lines)
+        self._below = _below(self.lines)
+        self._place = {id(line): i for i, line in enumerate(self.lines)}
 
-def line_below(line: TextLine, lines: Sequence[TextLine]) -> TextLine | None:
-    """Return the next line under a line, without much space between; None if there is none."""
-    left, top, right, bottom = extent(line)
-    found = []
-    for other in lines:
-        its_left, its_top, its_right, its_bottom = extent(other)
-        overlap = min(right, its_right) - max(left, its_left)
-        is_near = (its_top + its_bottom - top - bottom) / 2 >= 0 and its_top - bottom <= _MAX_GAP * (bottom - top)
-        is_aligned = overlap >= _MIN_OVERLAP * min(right - left, its_right - its_left)
-        if other is not line and its_top > (top + bottom) / 2 and is_near and is_aligned:
-            found.append(other)
-    return min(found, key=lambda one: extent(one)[1], default=None)
+    def below(self, line: TextLine) -> TextLine | None:
+        """Return the next line under a line, without much space between; None if there is none."""
+        at = self._below[self._place[id(line)]]
+        return None if at < 0 else self.lines[at]
+
+    def __iter__(self) -> Iterator[tuple[TextLine, ...]]:
+        """Yield each line, and each run of two or three that follow each other in reading order or downwards."""
+        for i, line in enumerate(self.lines):
+            yield (line,)
+            for n in range(2, _MAX_LINES + 1):
+                if i + n <= len(self.lines):
+                    yield self.lines[i : i + n]
+            chain = [line]
+            while len(chain) < _MAX_LINES and (following := self.below(chain[-1])):
+                chain.append(following)
+                yield tuple(chain)
 
 
 def extent(line: TextLine) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of a line's box."""
     across, down = zip(*line.box, strict=True)
     return min(across), min(down), max(across), max(down)
+
+
+def _below(lines: Sequence[TextLine]) -> list[int]:
+    """Return the number of the line below each line, -1 where there is none."""
+    if not lines:
+        return []
+    left, top, right, bottom = np.array([extent(line) for line in lines]).T
+    middle, height, width = (top + bottom) / 2, bottom - top, right - left
+    overlap = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
+    is_below = (top > middle[:, None]) & (middle >= middle[:, None])
+    is_near = top - bottom[:, None] <= _MAX_GAP * height[:, None]
+    is_aligned = overlap >= _MIN_OVERLAP * np.minimum(width[:, None], width)
+    candidates = is_below & is_near & is_aligned
+    np.fill_diagonal(candidates, False)
+    nearest = np.where(candidates, top, np.inf).argmin(axis=1)
+    return [int(one) if found else -1 for one, found in zip(nearest, candidates.any(axis=1), strict=True)]

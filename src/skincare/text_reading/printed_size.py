@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skincare.product.sizes import Size, parse_size, quantities
-from skincare.text_reading.line_groups import joined_lines
+from skincare.text_reading.line_groups import LineGroups
 from skincare.text_reading.misreadings import edit_distance
 from skincare.text_reading.pack_text import TextLine
 
@@ -67,7 +67,7 @@ def printed_size(lines: Sequence[TextLine]) -> Size | None:
 
 
 def _printed(lines: Sequence[TextLine]) -> Iterator[_Printed]:
-    for group in joined_lines(lines):
+    for group in LineGroups(lines):
         # A number and its unit may be two lines.
         if len(group) > 2 or (len(group) == 2 and not group[0].text.strip(" eE℮").isdecimal()):
             continue

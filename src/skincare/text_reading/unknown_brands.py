@@ -12,7 +12,7 @@ from typing import Final
 
 from skincare.product.normalisation import normalised
 from skincare.product.sizes import parse_size
-from skincare.text_reading.line_groups import extent, joined_lines, line_below
+from skincare.text_reading.line_groups import LineGroups, extent
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.pack_vocabulary import category_words, unusual_words
 from skincare.text_reading.scripts import misread_script
@@ -26,6 +26,10 @@ _MIN_SCORE: Final = 0.8
 _MIN_JOINED_HEIGHT: Final = 0.75
 
 _TOP, _BOTTOM, _REPEATED, _TRADE_MARK, _COMPANY, _WEB, _DOCTOR = 0.45, 0.2, 0.3, 0.5, 0.35, 0.6, 0.5
+
+_ORDINARY_LOSS, _MISREAD_LOSS = 0.3, 0.5
+# Longer lines are cut, so that hostile text takes no time.
+_MAX_LENGTH: Final = 200
 
 _COMPANY_WORDS: Final = frozenset(
     (
@@ -83,6 +87,33 @@ class _Candidate:
     lines: tuple[TextLine, ...]
 
 
+class _Pack:
+    """The lines of a pack with what the scores of all candidates need."""
+
+    def __init__(self, lines: Sequence[TextLine]) -> None:
+        self.groups = LineGroups(lines)
+        self.tallest = max(line.height for line in lines)
+        downwards = sorted(lines, key=lambda line: extent(line)[1])
+        self._rank = {id(line): rank for rank, line in enumerate(downwards)}
+        self._keys = [(line, _key(line.text)) for line in lines]
+        self.domains = {
+            _key(match[1] or match[2]) for line in lines for match in _WEB_ADDRESS.finditer(line.text[:_MAX_LENGTH])
+        }
+
+    def depth(self, line: TextLine) -> float:
+        """Return 0 for the topmost line, up to nearly 1 for the lowest one."""
+        return self._rank[id(line)] / len(self._rank)
+
+    def is_last(self, line: TextLine) -> bool:
+        """Return whether a line is one of the two lowest ones."""
+        return len(self._rank) > 1 and self._rank[id(line)] >= len(self._rank) - 2
+
+    def repeats(self, one: _Candidate) -> bool:
+        """Return whether other lines hold the candidate, too."""
+        key = _key(one.text)
+        return any(key in other for line, other in self._keys if line not in one.lines)
+
+
 def unknown_brand(
     lines: Sequence[TextLine], common_words: frozenset[str] = frozenset()
 ) -> tuple[str, Sequence[TextLine]]:
@@ -91,29 +122,29 @@ def unknown_brand(
     common_words: further words that are no brand, in lower case.
     """
     lettered = [line for line in lines if any(map(str.isalpha, line.text))]
-    candidates = _candidates(lettered, common_words)
-    if not candidates:
+    if not lettered:
         return "", ()
-    scored = [(_score(one, lettered), one) for one in candidates]
-    score, best = max(scored, key=lambda one: (one[0], len(one[1].text), -extent(one[1].lines[0])[1]))
-    if score < _MIN_SCORE:
+    pack = _Pack(lettered)
+    candidates = _candidates(pack, common_words)
+    scored = [(_score(one, pack), len(one.text), one) for one in candidates]
+    score, _, best = max(scored, key=lambda one: one[:2], default=(0.0, 0, None))
+    if best is None or score < _MIN_SCORE:
         return "", ()
     # The line may be cut off where the pack's edge hides it.
     whole = [one for one in candidates if one.text.casefold().startswith(best.text.casefold())]
-    whole = [one for one in whole if len(one.text.split()) == len(best.text.split())]
-    best = max(whole, key=lambda one: len(one.text))
+    best = max((one for one in whole if len(one.text.split()) == len(best.text.split())), key=lambda one: len(one.text))
     return best.text, best.lines
 
 
-def _candidates(lines: Sequence[TextLine], common_words: frozenset[str]) -> list[_Candidate]:
-    least = _MIN_CONFIDENCE_MISREAD if misread_script(lines) else _MIN_CONFIDENCE
+def _candidates(pack: _Pack, common_words: frozenset[str]) -> list[_Candidate]:
+    least = _MIN_CONFIDENCE_MISREAD if misread_script(pack.groups.lines) else _MIN_CONFIDENCE
     found = []
-    for group in joined_lines(lines):
+    for group in pack.groups:
         if len(group) > 2 or min(line.confidence for line in group) < least:
             continue
-        texts = [_unspaced(line.text) for line in group]
+        texts = [_unspaced(line.text[:_MAX_LENGTH]) for line in group]
         text = " ".join(texts).strip(_EDGES)
-        if len(group) == 2 and not _continues(group, texts, lines):
+        if len(group) == 2 and not (pack.groups.below(group[0]) is group[1] and _continues(group, texts)):
             continue
         if _is_brandlike(text, common_words):
             found.append(_Candidate(text, group))
@@ -122,11 +153,8 @@ def _candidates(lines: Sequence[TextLine], common_words: frozenset[str]) -> list
     return [one for one in found if len(one.lines) > 1 or normalised(one.text) not in parts]
 
 
-def _continues(group: tuple[TextLine, ...], texts: Sequence[str], lines: Sequence[TextLine]) -> bool:
-    """Return whether the second line continues the brand in the first one."""
-    first, second = group
-    if line_below(first, lines) is not second:
-        return False
+def _continues(group: tuple[TextLine, ...], texts: Sequence[str]) -> bool:
+    """Return whether the second of two lines continues the brand in the first one."""
     if set(normalised(texts[1]).split()) <= _LAST_WORDS:
         return True
     heights = sorted(line.height for line in group)
@@ -147,33 +175,28 @@ def _is_brandlike(text: str, common_words: frozenset[str]) -> bool:
     return bool(unusual) or is_company or bool(_DOCTORS.match(text))
 
 
-def _score(one: _Candidate, lines: Sequence[TextLine]) -> float:
+def _score(one: _Candidate, pack: _Pack) -> float:
     """Return the sum of the signs that a candidate is the brand."""
-    tallest = max(line.height for line in lines)
     words = normalised(one.text).split()
-    score = max(line.height for line in one.lines) / tallest
-    order = sorted(lines, key=lambda line: extent(line)[1])
-    score += _TOP * (1 - order.index(one.lines[0]) / len(order)) ** 2
-    score += _BOTTOM * any(line is order[-1] or line is order[-2] for line in one.lines if len(order) > 1)
-    key = "".join(words)
-    keys = ["".join(normalised(line.text).split()) for line in lines if line not in one.lines]
-    score += _REPEATED * any(key in other for other in keys)
-    score += _TRADE_MARK * any(mark in line.text for line in one.lines for mark in "®™")
-    score += _DOCTOR * bool(_DOCTORS.match(one.text) or _LABORATORY.match(one.text))
-    following = line_below(one.lines[-1], lines)
-    near = words + (normalised(_unspaced(following.text)).split() if following else [])
-    score += _COMPANY * bool(_COMPANY_WORDS & set(near))
-    score += _WEB * any(key == found for found in _domains(lines))
+    following = pack.groups.below(one.lines[-1])
+    near = {*words, *(normalised(_unspaced(following.text)).split() if following else ())}
+    signs = (
+        max(line.height for line in one.lines) / pack.tallest,
+        _TOP * (1 - pack.depth(one.lines[0])) ** 2,
+        _BOTTOM * any(map(pack.is_last, one.lines)),
+        _REPEATED * pack.repeats(one),
+        _TRADE_MARK * any(mark in line.text for line in one.lines for mark in "®™"),
+        _DOCTOR * bool(_DOCTORS.match(one.text) or _LABORATORY.match(one.text)),
+        _COMPANY * bool(_COMPANY_WORDS & near),
+        _WEB * (_key(one.text) in pack.domains),
+    )
     n_unusual = len(unusual_words(one.text)) + len(_LAST_WORDS & set(words[1:]))
-    return score - 0.3 * (1 - n_unusual / len(words)) - 0.5 * (1 - min(line.confidence for line in one.lines))
+    least = min(line.confidence for line in one.lines)
+    return sum(signs) - _ORDINARY_LOSS * (1 - n_unusual / len(words)) - _MISREAD_LOSS * (1 - least)
 
 
-def _domains(lines: Sequence[TextLine]) -> list[str]:
-    return [
-        normalised(match[1] or match[2]).replace(" ", "")
-        for line in lines
-        for match in _WEB_ADDRESS.finditer(line.text)
-    ]
+def _key(text: str) -> str:
+    return normalised(text[:_MAX_LENGTH]).replace(" ", "")
 
 
 def _unspaced(text: str) -> str:
