@@ -54,6 +54,7 @@ MODULES: Final = {
     "evaluation/fusion.py": "fusion",
     "evaluation/hierarchy.py": "hierarchy",
     "evaluation/intervals.py": "intervals metrics comparison",
+    "evaluation/map_overlap.py": "map_overlap",
     "evaluation/merging.py": "merging comparison",
     "evaluation/metrics.py": "metrics",
     "evaluation/name_baseline.py": "name_baseline",
