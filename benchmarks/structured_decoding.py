@@ -31,6 +31,7 @@ import torch
 import tyro
 
 from full_size import REPOSITORY, device_name, full_size_model
+from live_bytes import LiveBytes
 from qwen_vocabulary import processor
 from skincare.inference import structured_decoder
 from skincare.inference.decoder_output import DecoderOutput
@@ -45,7 +46,6 @@ from skincare.modeling.prompt_encoder import Grid, Patches, PromptEncoder
 from skincare.product.json_answers import parse_product
 from skincare.prompts import labels_for
 from skincare.runlog import environment
-from structured_memory import LiveBytes
 
 logger = logging.getLogger("structured_decoding")
 

@@ -16,7 +16,6 @@ import gc
 import json
 import logging
 import time
-import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +23,9 @@ from typing import Any, Final
 
 import torch
 import tyro
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from full_size import REPOSITORY, device_name, full_size_model
+from live_bytes import LiveBytes
 from qwen_vocabulary import processor
 from skincare.labels import skincare_labels
 from skincare.modeling import device_memory
@@ -60,55 +58,23 @@ class Config:
     """Tokens of the answers: the mean of a catalogue of 1,126 products, and the most that is allowed."""
     batch_sizes: tuple[int, ...] = (1, 2)
     """Images per pass."""
+    n_layers: int = 28
+    """Language layers of the model; with fewer it keeps its width."""
+    n_vision_blocks: int = 32
+    """Vision blocks of the model."""
     limit_gib: float = 11.0
     """Leave out passes whose plan, without constants, is above this."""
     out: Path | None = None
     """Where to write the JSON; below benchmarks/results/ if left out."""
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that were made in this mode and are alive; `peak` is the most at one time.
-
-    Raises torch.OutOfMemoryError, as a device of that size, where they would be more than `limit`.
-    """
-
-    def __init__(self, limit: float = float("inf")) -> None:
-        super().__init__()
-        self.limit = limit
-        self.now = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
-        found = func(*args, **(kwargs or {}))
-        for one in tree_leaves(found):
-            if isinstance(one, torch.Tensor) and one.device.type != "meta":
-                self._add(one.untyped_storage(), known)
-        return found
-
-    def _add(self, storage: Any, known: set[int]) -> None:
-        # A result may be a view of an argument, made in this mode or before.
-        if storage._cdata in known or storage._cdata in self._seen:
-            return
-        self._seen.add(storage._cdata)
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
-        if self.now > self.limit:
-            raise torch.OutOfMemoryError(f"{self.now} bytes of {self.limit}")
-
-    def _remove(self, address: int, n_bytes: int) -> None:
-        self._seen.discard(address)
-        self.now -= n_bytes
-
-
 class Training:
     """The model with a recipe's trainable part, and passes over images with answers of a given length."""
 
-    def __init__(self, encoder: PromptEncoder, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, config: Config, encoder: PromptEncoder, recipe: Recipe, device: torch.device) -> None:
         self.encoder = encoder
         self.recipe = recipe
-        self.model = full_size_model(torch.bfloat16, device, encoder)
+        self.model = full_size_model(torch.bfloat16, device, encoder, config.n_layers, config.n_vision_blocks)
         if recipe.adapter:
             adapters.add_lora(self.model, recipe.adapter, seed=0)
         parameters = freeze(self.model, recipe.trainable) | adapters.enable_lora_training(self.model)
@@ -169,7 +135,7 @@ def answer_of(encoder: PromptEncoder, n_tokens: int) -> str:
 
 def rows_of(config: Config, encoder: PromptEncoder, name: str, device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield planned and measured memory of a recipe for each length, batch size and setting of checkpointing."""
-    training = Training(encoder, RECIPES[name], device)
+    training = Training(config, encoder, RECIPES[name], device)
     plans = {n_answer: training.plan(n_answer) for n_answer in config.answers}
     for checkpointing in (False, True):
         if checkpointing:
@@ -205,17 +171,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config, device = tyro.cli(Config, description=__doc__), default_device()
     encoder = PromptEncoder(processor(config.vocabulary), labels_for("product", skincare_labels()))
-    rows = []
+    out = config.out or REPOSITORY / "benchmarks" / "results" / f"structured_memory_{device.type}.json"
+    plain = {key: value for key, value in asdict(config).items() if key not in ("vocabulary", "out")}
+    settings, rows = {"device": device_name(device), **plain}, []
     logger.info("| recipe | checkpointing | answer | images | planned MiB | measured MiB | ratio | seconds |")
     for name in config.recipes:
         for row in rows_of(config, encoder, name, device):
             rows.append(row)
             logger.info("%s", describe(row))
+            out.write_text(json.dumps({**settings, "rows": rows, **environment()}, indent=2) + "\n")
         gc.collect()
-    out = config.out or REPOSITORY / "benchmarks" / "results" / f"structured_memory_{device.type}.json"
-    plain = {key: value for key, value in asdict(config).items() if key not in ("vocabulary", "out")}
-    found = {"device": device_name(device), **plain, "rows": rows, **environment()}
-    out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import AutoConfig
+from benchmarks.live_bytes import LiveBytes
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
@@ -83,6 +84,27 @@ def test_checkpointed_activations_match_a_real_pass(tiny_model, tiny_encoder, tr
     found = planned(n_tokens=batch.input_ids.shape[1], trainable=trainable)
     assert 1 < found.checkpointed_bytes_per_image / ((eight - four) / 4) < 1.7
     assert found.checkpointed_bytes_per_image < 0.9 * found.activation_bytes_per_image
+
+
+def test_the_plan_of_long_answers_holds_all_live_tensors_of_a_pass(tiny_encoder):
+    """With many logits, forward and backward pass of the loss included."""
+    config = load_config(TINY_MODEL)
+    config.text_config.vocab_size = 20_000
+    network = in_bf16(AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16), Trainable())
+    pixels = [tiny_encoder.patches(noise_image(168, 168))] * 2
+    features = network.vision_features(pixels)
+    answer = "Peel, Serum and Toner. " * 12
+    batch = tiny_encoder.batch([one.grid for one in pixels], [answer] * 2, without_prefix=True)
+    network(batch, features)  # computes the prompt prefix
+    with LiveBytes() as live:
+        network(batch, features).mean().backward()
+    n_prefix, n_answer = len(batch.prompt_prefix), len(tiny_encoder.answer_tokens(answer))
+    found = memory_plan.plan(
+        config, Trainable(), n_prefix + batch.input_ids.shape[1], GRID, 2, 16 * GIB, n_prefix=n_prefix,
+        n_answer=n_answer,
+    )  # fmt: skip
+    per_step = found.activation_bytes_per_step + found.cast_bytes
+    assert 1 < (per_step + 2 * found.activation_bytes_per_image) / live.peak < 1.1
 
 
 @pytest.mark.slow
