@@ -13,11 +13,13 @@ Time: 30 minutes on two CPU cores with bf16; needs 12 GB of memory and 20 GB of 
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,7 +55,8 @@ COMMANDS: Final[dict[str, str]] = {
     "zero-shot-generate": "zero_shot --model {model} --decoder generate --no-cache-predictions",
     "zero-shot-constrained": "zero_shot --model {model} --decoder constrained --no-cache-predictions",
     "predict": "predict {image} --target product --by model --model {model} --decoder constrained",
-    "export-bf16": "export --run full --overwrite",
+    "export-bf16": "export --run full --no-evaluate --overwrite",
+    "export-evaluated": "export --run full --overwrite",
     "export-8bit": "export --run full --quantize 8bit --no-evaluate --overwrite",
     "export-4bit": "export --run full --quantize 4bit --no-evaluate --overwrite",
     "export-drop2": "export --run full --drop-layers 2 --overwrite",
@@ -64,7 +67,8 @@ COMMANDS: Final[dict[str, str]] = {
 # Folders whose files a command writes.
 _WRITTEN: Final = {
     "finetune": "models/finetuned/steps", "finetune-resumed": "models/finetuned/steps",
-    "export-bf16": "models/exported/full-bf16", "export-8bit": "models/exported/full-8bit",
+    "export-bf16": "models/exported/full-bf16", "export-evaluated": "models/exported/full-bf16",
+    "export-8bit": "models/exported/full-8bit",
     "export-4bit": "models/exported/full-4bit", "export-drop2": "models/exported/full-drop2-bf16",
 }  # fmt: skip
 
@@ -145,7 +149,11 @@ def measure(name: str, layout: Layout) -> dict[str, Any]:
         "last_line": (lines[-1] if lines else "").replace(f"{layout.root}/", ""),
         **(size_of(layout.root / _WRITTEN[name]) if name in _WRITTEN else {}),
         **(plan_of(layout) if name.startswith("plan") else {}),
-        **(comparison_of(layout.root / _WRITTEN[name]) if name in ("export-bf16", "export-drop2") else {}),
+        **(
+            comparison_of(layout.root / _WRITTEN[name])
+            if name in ("export-evaluated", "export-drop2") and code == 0
+            else {}
+        ),
     }
 
 
@@ -181,7 +189,9 @@ def main() -> None:
     rows: dict[str, Any] = found.get("rows", {})
     if not (layout.finetuned_model(_RUN) / "config.json").is_file():
         build_dataset(config, layout)
-        rows = {"checkpoint": write_checkpoint(config, layout)}
+        # In its own process, which returns the memory of the weights.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            rows = {"checkpoint": pool.submit(write_checkpoint, config, layout).result()}
     for name in config.commands:
         rows[name] = measure(name, layout)
         logger.info("%s: %s", name, rows[name])
