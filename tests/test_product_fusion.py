@@ -89,6 +89,8 @@ def test_the_right_system_is_followed_and_unreliable_values_are_null():
     never = product_fusion.fit(wrong, answers(200, lambda _: None, lambda _: 0.0))
     assert never["size"].threshold is None
     assert product_fusion.fuse(never, FieldAnswer(Product(size="9 ml")), FieldAnswer(None)).product.size is None
+    silent = answers(200, lambda _: None, lambda _: 0.0)
+    assert product_fusion.fit(silent, silent)["size"].threshold == 0.5, "nothing is known against the field"
     with pytest.raises(ValueError, match="same images"):
         product_fusion.fit(model, reader[1:])
 

@@ -27,7 +27,7 @@ from skincare.product.schema import FIELDS, Product
 FILE: Final = "product_fusion.json"
 _VERSION: Final = 1
 _REMEDY: Final = "Make it with `python src/fuse.py`."
-# Threshold of a field whose truth is not known for any image of val.
+# Threshold of a field of which no value on val has a known truth.
 _UNKNOWN_THRESHOLD: Final = 0.5
 _UNCHANGED: Final = Calibrator()
 
@@ -87,7 +87,8 @@ def _fit_field(name: str, model: Sequence[ScoredProduct], reader: Sequence[Score
     found = replace(found, agreed=agreed, disagreed=disagreed)
     fused = _confidences_and_hits(name, _fused_values(name, found, model, reader))
     n_true = sum(getattr(one.truth, name) is not None for one in model)
-    threshold = field_calibrators.best_f1_threshold(*fused, n_true) if n_true else _UNKNOWN_THRESHOLD
+    has_values = n_true and len(fused[0])
+    threshold = field_calibrators.best_f1_threshold(*fused, n_true) if has_values else _UNKNOWN_THRESHOLD
     return replace(found, threshold=threshold, wanted=field_calibrators.thresholds(fused))
 
 
