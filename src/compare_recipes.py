@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.paths import Layout
+from skincare.prompts import target_of
 from skincare.runlog import Summary
 from skincare.training.recipes import get_recipe
 from skincare.training.run_settings import RunSettings
@@ -54,6 +55,8 @@ def run(config: Config, layout: Layout) -> Summary:
     for name in names:
         training_run.check_requirements(config, run_spec.recipe_with_overrides(name, config))
     data = run_spec.read_data(config, layout)
+    if target_of(data.labels) == "product":
+        logger.warning("structured answers: epochs are selected by ANLS*, the table shows the accuracy of the category")
     specs = [run_spec.make_spec(config, name, seed, data) for name in names for seed in seeds]
     runs = recipe_comparison.identify(specs)
     if config.restart:

@@ -51,6 +51,8 @@ def test_structured_answers_go_through_the_stages(layout):
     found = predictions.read_jsonl(log / "test_predictions.jsonl", skincare_labels())
     assert {one.target for one in found} == {"product"}
     assert not (log / "test_ranked.jsonl").exists(), "there is no ranking of labels"
+    fields = json.loads((log / "field_confidence.json").read_text())["fields"]
+    assert list(fields) == list(FIELDS)
     folder = layout.finetuned_model("r")
     assert target_of(labels_of_model(folder, skincare_labels())) == "product"
     assert json.loads((folder / "generation_config.json").read_text())["max_new_tokens"] == 200
@@ -65,6 +67,7 @@ def test_structured_answers_go_through_the_stages(layout):
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["outcome"] in ("answered", "abstained") for row in rows] == [True, False]
     assert [set(row["product"] or FIELDS) for row in rows] == [set(FIELDS)] * 2
+    assert all(set(row["confidences"]) <= set(FIELDS) for row in rows)
     zero_shot.run(zero_shot.Config(root=layout.root, model=str(TINY_MODEL), min_tokens=36, max_tokens=36), layout)
     summary = score_products.run(score_products.Config(root=layout.root, run="r"), layout)
     assert summary.results["systems"] == ["majority", "zero_shot", "finetuned"]
