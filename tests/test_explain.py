@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +12,18 @@ import torch
 import explain
 from skincare.errors import MissingInputError
 from skincare.files import write_json
-from skincare.inference import predictions
+from skincare.inference import predictions, saliency
+from skincare.inference.classifier import Classifier
+from skincare.inference.image_predictions import input_image
 from skincare.inference.saliency_maps import Saliency
 from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runs.artifacts import artifacts_of
 from skincare.sample import boxes, rendering
 from skincare.sample.products import sample_products
+from skincare.serving import predictor
+from tests.dataset_helpers import jpeg, pack
 from tests.helpers import prediction
 
 CATEGORIES = skincare_labels().names
@@ -113,6 +119,23 @@ def test_answers_of_a_classification_head_are_explained_by_its_scores(layout):
         assert row["contrast"] == CATEGORIES.index(row["rival"]) - CATEGORIES.index(row["truth"])
 
 
+def test_the_service_draws_the_overlay_of_a_classification_head(tiny_model, tiny_encoder, tmp_path, monkeypatch):
+    network = CachedVLM(tiny_model.requires_grad_(False))
+    classifier = Classifier(network, tiny_encoder, tmp_path)
+    image, calls = input_image("a.jpg", jpeg(pack(1, 120))), []
+    explained = saliency.explain
+    monkeypatch.setattr(
+        saliency, "explain", lambda *_, by_head: calls.append(by_head) or explained(*_, by_head=by_head)
+    )
+    row = SimpleNamespace(top=[SimpleNamespace(label=name) for name in ("Mask", "Oil")])
+    without_head = predictor._overlay(classifier, image, row)
+    network.add_head(14)["classification_head.linear.weight"].data.normal_()
+    with_head = predictor._overlay(classifier, image, row)
+    assert calls == [False, True]
+    assert with_head["rival"] == without_head["rival"] == "Oil"
+    assert with_head["overlay"] != without_head["overlay"]
+
+
 def test_missing_ranking_error_names_the_command(layout):
     rewritten(layout, lambda _, one: one)
     with pytest.raises(MissingInputError, match=r"finetune\.py"):
@@ -131,10 +154,10 @@ def test_maps_are_compared_over_images_drawn_from_all():
 def test_boxes_are_not_those_of_product_crops(layout):
     one = predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl", skincare_labels())[0]
     maps = {name: np.ones((2, 2)) for name in ("gradient", "lens", "early", "middle", "late", "rollout")}
-    saliency = Saliency(1.0, {"gradient": maps["gradient"], "lens": maps["lens"]}, {"late": maps["late"]})
+    found = Saliency(1.0, {"gradient": maps["gradient"], "lens": maps["lens"]}, {"late": maps["late"]})
     cropped = dataclasses.replace(one, file=f"{layout.relative(layout.cropped_images)}/a_{one.image_id}.jpg")
-    assert explain._inside_boxes(layout, [explain.Explained(one, "Balm", saliency)], seed=0)
-    assert explain._inside_boxes(layout, [explain.Explained(cropped, "Balm", saliency)], seed=0) == {}
+    assert explain._inside_boxes(layout, [explain.Explained(one, "Balm", found)], seed=0)
+    assert explain._inside_boxes(layout, [explain.Explained(cropped, "Balm", found)], seed=0) == {}
 
 
 def test_missing_run_error_names_the_command(tmp_path):
