@@ -1,5 +1,7 @@
 """Known brands are found in lines with OCR errors, and not in words that merely hold their letters."""
 
+from dataclasses import replace
+
 import pytest
 
 from skincare.product.brands import well_known_brands
@@ -60,6 +62,12 @@ def test_a_misread_letter_in_a_short_brand_counts_if_the_line_was_read_badly():
     assert brand_of("Huxiey", confidence=0.99) in ("", "Huxley")
     assert brand_of("Hudley", confidence=0.99) == ""
     assert brand_of("Hudley", confidence=0.9) == "Huxley"
+
+
+def test_a_sign_next_to_an_unknown_brand_does_not_make_it_a_misread_known_one():
+    assert brand_of("*", "Huxle", confidence=0.99) == ""
+    sign, brand = pack_lines("*", "Huxle")
+    assert BRANDS.find([replace(sign, confidence=0.8), brand]) is None
 
 
 def test_the_larger_of_two_brands_wins():

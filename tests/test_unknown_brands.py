@@ -26,6 +26,8 @@ def brand_of(*texts, confidence=0.99, common=frozenset()):
         ([("Laboratoire Zorbi", 0.6), "Huile de", "massage"], "Laboratoire Zorbi"),
         (["BOTANICAL BASED", "INTENSIVE SKIN REPAIR", "TREATMENT MASK", "ZORBISU"], "ZORBISU"),
         ([("ARABICA", 1.2), "COFFEE SCRUB", ("ZORBI®", 0.9)], "ZORBI"),
+        ([("O", 4), "Zorbis", "Eye Gel"], "Zorbis"),
+        ([("木", 4), "Zorbis Row"], "Zorbis Row"),
         (["Rose Water", ("zorbis", 0.8), ("www.zorbis.com", 0.3)], "zorbis"),
     ],
 )

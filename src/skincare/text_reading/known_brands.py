@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skincare.product.normalisation import normalised
-from skincare.text_reading.line_groups import LineGroups, extent
+from skincare.text_reading.line_groups import LineGroups, extent, is_lettered
 from skincare.text_reading.misreadings import Misreadings, edit_distance
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.pack_vocabulary import pack_words
@@ -58,10 +58,10 @@ class KnownBrands:
 
     def find(self, lines: Sequence[TextLine]) -> BrandMatch | None:
         """Return the most prominent brand; None if there is none."""
-        tallest = max((line.height for line in lines), default=0.0)
+        tallest = max((line.height for line in lines if is_lettered(line)), default=0.0)
         found = [
             BrandMatch(brand, group, weight + _prominence(group, tallest) + _PER_LETTER * min(len(_key(brand)), 10))
-            for group in LineGroups(lines)
+            for group in LineGroups([line for line in lines if len(_key(line.text)) > 1])
             for brand, weight in self._matches(group)
             if not _is_ordinary(brand) or (weight == _WHOLE and group[0].height >= _MIN_ORDINARY_HEIGHT * tallest)
         ]
@@ -92,7 +92,7 @@ class KnownBrands:
 
 def _prominence(group: Sequence[TextLine], tallest: float) -> float:
     """Return 0 to 1 by print size and height on the image: a brand is large, or at the top."""
-    size = max(line.height for line in group) / max(tallest, 1e-9)
+    size = min(max(line.height for line in group) / max(tallest, 1e-9), 1.0)
     return _SIZE_SHARE * size + (1 - _SIZE_SHARE) * (1 - min(extent(group[0])[1], 1.0))
 
 

@@ -16,6 +16,9 @@ _MAX_LINES: Final = 3
 # width that is above or below the wider one.
 _MAX_GAP: Final = 1.2
 _MIN_OVERLAP: Final = 0.5
+_MIN_LETTERS: Final = 2
+# Longer lines are cut, so that hostile text takes no time.
+_MAX_LENGTH: Final = 200
 
 
 class LineGroups:
@@ -42,6 +45,11 @@ class LineGroups:
             while len(chain) < _MAX_LINES and (following := self.below(chain[-1])):
                 chain.append(following)
                 yield tuple(chain)
+
+
+def is_lettered(line: TextLine) -> bool:
+    """Return whether a line has two letters at least; a single one is mostly a logo, in larger print than any text."""
+    return sum(map(str.isalpha, line.text[:_MAX_LENGTH])) >= _MIN_LETTERS
 
 
 def extent(line: TextLine) -> tuple[float, float, float, float]:

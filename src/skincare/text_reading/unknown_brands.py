@@ -12,7 +12,7 @@ from typing import Final
 
 from skincare.product.normalisation import normalised
 from skincare.product.sizes import parse_size
-from skincare.text_reading.line_groups import LineGroups, extent
+from skincare.text_reading.line_groups import LineGroups, extent, is_lettered
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.pack_vocabulary import category_words, unusual_words
 from skincare.text_reading.scripts import misread_script
@@ -121,7 +121,7 @@ def unknown_brand(
 
     common_words: further words that are no brand, in lower case.
     """
-    lettered = [line for line in lines if any(map(str.isalpha, line.text))]
+    lettered = [line for line in lines if is_lettered(line)]
     if not lettered:
         return "", ()
     pack = _Pack(lettered)
