@@ -93,3 +93,17 @@ def test_shares_in_boxes_are_those_of_each_image():
     assert found["area"]["inside"] == found["area"]["pointing"] == 0.5
     assert set(found) == {"gradient", "shuffled", "area"}
     assert found["gradient"]["n"] == found["gradient"]["n_products"] == 2
+
+
+def test_the_seed_decides_controls_and_intervals(maps):
+    boxes = [(0.0, 0.0, 0.5, 0.5)] * len(maps)
+
+    def results(seed):
+        return (
+            map_overlap.inside_boxes({"gradient": maps}, boxes, PRODUCTS, seed),
+            map_overlap.agreement({"late": maps[::-1]}, maps[::-1], PRODUCTS, seed),
+        )
+
+    assert results(0) == results(0)
+    for one, other in zip(results(0), results(1), strict=True):
+        assert one != other
