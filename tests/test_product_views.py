@@ -7,6 +7,7 @@ import pytest
 from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.reporting import product_views, report_data
+from skincare.tables import HISTORY, PRODUCT_HISTORY, ProductHistoryRow
 from tests.test_report import HOSTILE, Page, layout, summary, written  # noqa: F401 - the fixture
 
 CALIBRATION = {"field": "size", "n": 37, "mean_confidence": 0.537, "accuracy": 0.211, "ece": 0.326, "bins": None}
@@ -83,3 +84,16 @@ def test_examples_show_true_and_predicted_values_with_their_image(layout):  # no
     layout.product_answers("reader").write_text("{")
     with pytest.raises(StageError, match=r"reader\.jsonl.*score_products"):
         report_data.gather(layout)
+
+
+def test_report_on_structured_answers_names_what_selected_the_epoch(layout):  # noqa: F811
+    log = layout.finetune_log("sample")
+    predicted = [json.loads(line) | {"target": "product"} for line in (log / "test_predictions.jsonl").open()]
+    (log / "test_predictions.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in predicted))
+    rows = [ProductHistoryRow(**vars(one), val_document_anls=0.4371) for one in HISTORY.read(log / "history.csv")]
+    PRODUCT_HISTORY.write(log / "history.csv", rows)
+    (log / "confidence.json").unlink(missing_ok=True)
+    for text in written(layout):
+        for part in ("0.437", "selected on val by the ANLS* of whole answers", "by the category of structured answers",
+                     "at most 768 new tokens", "Structured answers have no probabilities of labels"):  # fmt: skip
+            assert part in text
