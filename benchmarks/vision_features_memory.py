@@ -26,7 +26,7 @@ import torch
 import tyro
 
 from skincare.modeling import device_memory
-from skincare.modeling.vision_features import FeatureMemory
+from skincare.modeling.feature_memory import FeatureMemory
 from skincare.runlog import environment
 
 logger = logging.getLogger("vision_features_memory")

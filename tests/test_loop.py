@@ -13,6 +13,7 @@ from skincare.tables import ProductHistoryRow
 from skincare.training import epoch_results, loop, run_outputs
 from skincare.training.loop import Trainer
 from skincare.training.step_records import StepRecord
+from skincare.training.training_loss import TrainingLoss
 from tests.dataset_helpers import write_dataset_files
 from tests.test_accumulation import make_training
 
@@ -82,10 +83,24 @@ def test_gradients_of_an_earlier_step_do_not_add_up(trainer):
     assert total_norm(trainer) == pytest.approx(first, rel=1e-5)
 
 
+def test_loading_ahead_changes_no_bit_of_a_gradient(trainer, monkeypatch):
+    """Neither the next passes of a step, nor the first one of the next step."""
+    found = []
+    for upcoming in ([], trainer.train[4:10]):
+        monkeypatch.setattr(trainer, "upcoming", upcoming)
+        monkeypatch.setattr(trainer.progress, "micro_batch_size", 2)
+        parts = [trainer._compute_gradients(trainer.train[start : start + 4]).loss_parts for start in (0, 4)]
+        found.append((parts, {name: one.grad.clone() for name, one in trainer.parameters.items()}))
+    assert all(map(torch.equal, found[0][0], found[1][0]))
+    assert all(torch.equal(gradient, found[1][1][name]) for name, gradient in found[0][1].items())
+
+
 def test_steps_run_in_training_mode_and_evaluation_in_evaluation_mode(trainer, monkeypatch):
     modes = []
-    network, original_loss = trainer.classifier.network, trainer.loss
-    monkeypatch.setattr(trainer, "loss", lambda *given: modes.append(network.training) or original_loss(*given))
+    network, original_loss = trainer.classifier.network, TrainingLoss.__call__
+    monkeypatch.setattr(
+        TrainingLoss, "__call__", lambda *given: modes.append(network.training) or original_loss(*given)
+    )
     network.eval()
     trainer._compute_gradients(trainer.train[:4])
     original = trainer.classifier.predict

@@ -1,11 +1,14 @@
 """The loss of training examples: augmentation and hint dropout of the epoch, focal loss and category weights."""
 
+import dataclasses
+import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from skincare.dataset import chat
+from skincare.errors import StageError
 from skincare.labels import skincare_labels
 from skincare.training import sampling
 from skincare.training.recipes import RECIPES
@@ -19,29 +22,36 @@ TRAIN = [
 
 
 class FakeFeatures:
-    """Records the transforms of augmented images."""
+    """Records the names and transforms of loaded images, and what is loaded and computed in which thread."""
 
     def __init__(self):
-        self.transforms = []
+        self.transforms, self.calls = [], []
 
-    def get(self, names):
-        return [(1, 2, 2)] * len(names), [torch.zeros(4, 3)] * len(names)
-
-    def transformed(self, names, transforms):
+    def load(self, names, transforms):
         self.transforms = [one.keywords for one in transforms]
-        return self.get(names)
+        self.calls.append(("load", names, threading.current_thread().name.startswith("prefetch")))
+        if "broken.jpg" in names:
+            raise StageError("broken.jpg: corrupt")
+        return SimpleNamespace(grids=[(1, 2, 2)] * len(names), names=names)
+
+    def compute(self, loaded):
+        self.calls.append(("compute", loaded.names, threading.current_thread().name.startswith("prefetch")))
+        return [torch.zeros(4, 3)] * len(loaded.names)
 
 
 class FakeClassifier:
-    """Records the arguments of the last call of `losses`, which are 0.1, 0.2, ..."""
+    """Records the arguments of the last call of `loss_inputs`; the losses are 0.1, 0.2, ..."""
 
     def __init__(self):
         self.encoder, self.features = SimpleNamespace(enough_size=lambda size: size), FakeFeatures()
         self.passed = {}
 
-    def losses(self, *given):
-        self.passed.update(zip(("head", "grids", "features", "categories", "hints"), given, strict=False))
-        return torch.arange(1, 1 + len(self.passed["categories"])) / 10
+    def loss_inputs(self, *given):
+        self.passed.update(zip(("head", "grids", "categories", "hints"), given, strict=False))
+        return len(given[1])
+
+    def input_losses(self, head, inputs, features):
+        return torch.arange(1, 1 + inputs) / 10
 
 
 @pytest.fixture
@@ -84,3 +94,35 @@ def test_hints_are_dropped_as_drawn_for_the_epoch(classifier):
         assert classifier.passed["hints"] == [HINT if is_kept else "" for is_kept in kept]
         shown.add(tuple(classifier.passed["hints"]))
     assert len(shown) > 1
+
+
+def test_the_next_images_are_loaded_in_the_background_after_the_features_of_these(classifier):
+    loss, names = loss_of("", classifier), [one.image for one in TRAIN]
+    loss(TRAIN[:2], 0, TRAIN[2:])
+    found = loss(TRAIN[2:], 0)
+    assert classifier.features.calls == [
+        ("load", names[:2], False), ("compute", names[:2], False),
+        ("load", names[2:], True), ("compute", names[2:], False),
+    ]  # fmt: skip
+    assert found.tolist() == pytest.approx([0.1, 0.2])
+
+
+def test_images_that_were_loaded_ahead_for_nothing_are_dropped(classifier):
+    """As after running out of memory, when the passes become smaller."""
+    loss = loss_of("", classifier)
+    loss(TRAIN[:1], 0, TRAIN[1:])
+    loss(TRAIN[1:2], 0)
+    loss(TRAIN[1:2], 1)
+    loaded = [(names, ahead) for what, names, ahead in classifier.features.calls if what == "load"]
+    assert loaded == [
+        ([TRAIN[0].image], False), ([one.image for one in TRAIN[1:]], True), ([TRAIN[1].image], False),
+        ([TRAIN[1].image], False),
+    ]  # fmt: skip
+
+
+def test_an_image_that_cannot_be_loaded_ahead_is_named_when_it_is_needed(classifier):
+    loss, broken = loss_of("", classifier), dataclasses.replace(TRAIN[1], image="broken.jpg")
+    assert len(loss(TRAIN[:1], 0, [broken])) == 1
+    with pytest.raises(StageError, match=r"broken\.jpg: corrupt"):
+        loss([broken], 0)
+    assert len(loss(TRAIN[:1], 0)) == 1

@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from skincare.errors import StageError
 from skincare.modeling.cached_vlm import CachedVLM
+from skincare.modeling.feature_memory import FeatureMemory
 from skincare.modeling.freezing import freeze
 from skincare.modeling.settings import Trainable
-from skincare.modeling.vision_features import FeatureMemory, VisionFeatures, features_key
+from skincare.modeling.vision_features import VisionFeatures, features_key
 from skincare.paths import Layout
 from tests.dataset_helpers import jpeg, pack, write_dataset_files
 
@@ -150,3 +152,20 @@ def test_a_view_does_not_keep_its_whole_batch_in_memory():
     _, features = cache.get("a")
     assert features.tolist() == [2.0, 3.0]
     assert features.untyped_storage().nbytes() == 8
+
+
+@pytest.mark.parametrize("size", [(600, 600), (300, 900), (1200, 500), (40, 90), (28, 5600)])
+def test_the_number_of_visual_tokens_is_known_from_the_header(tmp_path, frozen, tiny_encoder, size):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    features = VisionFeatures(frozen, tiny_encoder, tmp_path)
+    (grid,), _ = features.get(["a.png"])
+    assert features.n_visual_tokens("a.png") == tiny_encoder.n_visual_tokens(grid)
+
+
+def test_a_broken_image_has_no_visual_tokens_until_it_is_decoded(tmp_path, frozen, tiny_encoder):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    Image.new("RGB", (1, 300)).save(tmp_path / "thin.png")
+    features = VisionFeatures(frozen, tiny_encoder, tmp_path)
+    assert [features.n_visual_tokens(name) for name in ("a.png", "thin.png")] == [0, 0]
+    with pytest.raises(StageError, match=r"a\.png: not_an_image"):
+        features.load(["a.png"])

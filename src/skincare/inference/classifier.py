@@ -26,10 +26,11 @@ from skincare.inference.model_identity import model_identity
 from skincare.inference.prediction_cache import CachedOutput, PredictionCache
 from skincare.inference.predictions import Prediction, parsed
 from skincare.labels import Labels, check_same_labels
+from skincare.modeling import losses
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.label_smoothing import LabelSmoothing
 from skincare.modeling.loading import default_device, load_model, load_processor
-from skincare.modeling.losses import example_losses
+from skincare.modeling.losses import LossInputs
 from skincare.modeling.out_of_memory import Passes
 from skincare.modeling.prompt_encoder import Grid, PromptEncoder
 from skincare.modeling.settings import DecoderName, Dtype, HeadUse, PixelLimits
@@ -130,10 +131,11 @@ class Classifier:
     ) -> list[Prediction]:
         """Return a prediction for each example, sorted by image id.
 
-        Outputs of a loaded model are appended to the prediction cache batch by batch. A batch is taken from the cache
+        Batches hold prompts of similar length, so that few are padded. Outputs of a loaded model are appended to the
+        prediction cache batch by batch. A batch is taken from the cache
         as a whole or computed as a whole, so that an interrupted evaluation ends with the bits of an uninterrupted one.
         """
-        cache = self._cache_of(decoder)
+        cache, examples = self._cache_of(decoder), self._by_length(examples)
         outputs = self.outputs(
             examples, decoder, cache=cache, n_queries=len(examples), title=split if show_progress else None
         )  # fmt: skip
@@ -217,9 +219,20 @@ class Classifier:
         hints: Sequence[str] = (), answers: Sequence[str] = (), smoothing: LabelSmoothing | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Return the (B,) losses of images in nats, given by their vision features."""
-        return example_losses(
+        return losses.example_losses(
             self.network, self.encoder, head_use, grids, features, categories, hints, answers, smoothing
         )  # fmt: skip
+
+    def loss_inputs(
+        self, head_use: HeadUse, grids: Sequence[Grid], categories: Sequence[str], hints: Sequence[str],
+        answers: Sequence[str], smoothing: LabelSmoothing | None = None,
+    ) -> LossInputs:  # fmt: skip
+        """Return the prompts and targets of images on the CPU."""
+        return losses.loss_inputs(self.network, self.encoder, head_use, grids, categories, hints, answers, smoothing)
+
+    def input_losses(self, head_use: HeadUse, inputs: LossInputs, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the (B,) losses of prompts in nats, for the vision features of their images."""
+        return losses.input_losses(self.network, head_use, inputs, features)
 
     @torch.no_grad()
     def total_loss(self, head_use: HeadUse, examples: Sequence[Example]) -> float:
@@ -231,4 +244,13 @@ class Classifier:
             answers = [example.answer for example in batch]
             return self.losses(head_use, grids, features, categories, hints, answers).sum().item()
 
-        return sum(self._passes.over(examples, loss), 0.0)
+        return sum(self._passes.over(self._by_length(examples), loss), 0.0)
+
+    def _by_length(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the examples sorted by the number of tokens of their prompts, the longest first."""
+
+        def length(example: Example) -> int:
+            n_hint = len(self.encoder.question_tokens(example.hint)) if example.hint else 0
+            return self.features.n_visual_tokens(example.image) + n_hint
+
+        return sorted(examples, key=length, reverse=True)

@@ -134,6 +134,11 @@ class PromptEncoder:
         half = self.token_side_px / 2 + 1
         return scale * size[0] + half, scale * size[1] + half
 
+    def n_tokens_of_size(self, size: tuple[int, int]) -> int:
+        """Return the number of image tokens of an image of this width and height; ValueError if it is too narrow."""
+        width, height = size
+        return self.processor.image_processor.get_number_of_image_patches(height, width) // self.merge_size**2
+
     def answer_tokens(self, answer: str) -> list[int]:
         """Return the tokens of an answer and the end token that stops generation."""
         return [*self._name_tokens(answer), self.end_token_id]

@@ -9,9 +9,9 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,17 +28,47 @@ from skincare.files import replacing
 from skincare.modeling import vision_tower
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.families.registry import family_of
+from skincare.modeling.feature_memory import FeatureMemory, Features
 from skincare.modeling.out_of_memory import Passes
 from skincare.modeling.prompt_encoder import Grid, Patches, PromptEncoder
-from skincare.modeling.staging import to_device
+from skincare.modeling.staging import pinned, to_device
 
 logger = logging.getLogger(__name__)
 
 # Features of about 1,500 images of Qwen2-VL-2B with 128 visual tokens in bfloat16.
 MEMORY_BUDGET_BYTES: Final = 2 * 2**30
 
-# The grid of an image and its (n_patches, feature width) features on the CPU.
-Features = tuple[Grid, torch.Tensor]
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """Images in the memory of the host: cached features by path, and the patches of the other paths, then of images.
+
+    Without `images`, the patches are those of transformed images, whose features are not cached.
+    """
+
+    images: tuple[str | Image, ...]
+    found: Mapping[str, Features]
+    patches: list[Patches]
+
+    @property
+    def paths(self) -> list[str]:
+        """Return the images that are given by path, each once."""
+        return list(dict.fromkeys(one for one in self.images if isinstance(one, str)))
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Return the grid of each image, in order."""
+        if not self.images:
+            return [one.grid for one in self.patches]
+        missing = [path for path in self.paths if path not in self.found]
+        rows = [(one.grid, one.patches) for one in self.patches]
+        of_paths = dict(zip(missing, rows, strict=False))
+        return [grid for grid, _ in self.in_order(of_paths, rows[len(missing) :])]
+
+    def in_order(self, of_paths: Mapping[str, Features], of_images: Sequence[Features]) -> list[Features]:
+        """Return grids and features in the order of the images, given those of the missing paths and of the rest."""
+        found, rest = {**self.found, **of_paths}, iter(of_images)
+        return [found[one] if isinstance(one, str) else next(rest) for one in self.images]
 
 
 class VisionFeatures:
@@ -60,6 +90,7 @@ class VisionFeatures:
         self._in_memory = FeatureMemory(max_bytes)
         self._readers = ThreadPoolExecutor(thread_name_prefix="images")
         self._sha256: dict[str, str] = {}
+        self._n_tokens: dict[str, int] = {}
         # All images of a call in one pass, until memory runs out.
         self._passes = Passes(sys.maxsize, "the frozen vision blocks", "allow fewer visual tokens (--max-tokens)")
 
@@ -74,7 +105,7 @@ class VisionFeatures:
         with tqdm(total=len(missing), unit="image", desc="vision features", disable=None) as bar:
             for start in range(0, len(missing), batch_size):
                 batch = missing[start : start + batch_size]
-                self._compute_and_store(batch)
+                self._store(dict(zip(batch, self._compute(self._read(batch)), strict=True)))
                 bar.update(len(batch))
                 if not self.cache_folder and self._in_memory.has_evicted:
                     logger.warning("not all vision features fit into memory; the others are computed when needed")
@@ -85,12 +116,47 @@ class VisionFeatures:
 
         Features of decoded images are not cached.
         """
-        paths = dict.fromkeys(image for image in images if isinstance(image, str))
+        loaded = self.load(images)
+        return loaded.grids, self.compute(loaded)
+
+    def transformed(
+        self, images: Sequence[str], transforms: Sequence[Callable[[Image], Image]]
+    ) -> tuple[list[Grid], list[torch.Tensor]]:
+        """Return what `get` returns, for images transformed after decoding; nothing is cached."""
+        loaded = self.load(images, transforms)
+        return loaded.grids, self.compute(loaded)
+
+    def load(
+        self, images: Sequence[str | Image], transforms: Sequence[Callable[[Image], Image]] = ()
+    ) -> LoadedImages:  # fmt: skip
+        """Read what `compute` needs: cached features, or else the patches of images; all patches with transforms.
+
+        Makes no pass of the model, so that a thread may load images between two calls of `compute`.
+        """
+        if transforms:
+            patches = list(self._readers.map(self._read_patches, images, transforms))
+            tensors = pinned([one.patches for one in patches], self._network.device)
+            return LoadedImages(
+                (), {}, [Patches(tensor, one.grid) for tensor, one in zip(tensors, patches, strict=True)]
+            )
+        paths = list(dict.fromkeys(image for image in images if isinstance(image, str)))
         found = {path: features for path in paths if (features := self._recall(path)) is not None}
-        found |= self._compute_and_store([path for path in paths if path not in found])
-        decoded = iter(self._compute([image for image in images if not isinstance(image, str)]))
-        rows = [found[image] if isinstance(image, str) else next(decoded) for image in images]
-        return [grid for grid, _ in rows], to_device([features for _, features in rows], self._network.device)
+        tensors = pinned([tensor for _, tensor in found.values()], self._network.device)
+        found = {path: (found[path][0], tensor) for path, tensor in zip(found, tensors, strict=True)}
+        missing = [path for path in paths if path not in found]
+        decoded = [image for image in images if not isinstance(image, str)]
+        return LoadedImages(tuple(images), found, self._read([*missing, *decoded]))
+
+    def compute(self, loaded: LoadedImages) -> list[torch.Tensor]:
+        """Return the features of loaded images on the model's device, in order; those of paths are cached."""
+        if not loaded.images:
+            return self._network.vision_features(loaded.patches)
+        computed = self._compute(loaded.patches)
+        missing = [path for path in loaded.paths if path not in loaded.found]
+        of_paths = dict(zip(missing, computed, strict=False))
+        self._store(of_paths)
+        rows = loaded.in_order(of_paths, computed[len(missing) :])
+        return to_device([tensor for _, tensor in rows], self._network.device)
 
     def sha256(self, image: str) -> str:
         """Return the hash of an image's bytes."""
@@ -98,30 +164,33 @@ class VisionFeatures:
             self._sha256[image] = hashlib.sha256(self.files.bytes_of(image)).hexdigest()
         return self._sha256[image]
 
-    def transformed(
-        self, images: Sequence[str], transforms: Sequence[Callable[[Image], Image]]
-    ) -> tuple[list[Grid], list[torch.Tensor]]:
-        """Return what `get` returns, for images transformed after decoding; nothing is cached."""
-        patches = list(self._readers.map(self._read_patches, images, transforms))
-        return [one.grid for one in patches], self._network.vision_features(patches)
-
-    def _compute_and_store(self, images: Sequence[str]) -> dict[str, Features]:
-        found = dict(zip(images, self._compute(images), strict=True))
+    def _store(self, found: Mapping[str, Features]) -> None:
+        """Cache features in memory and on disk."""
         for image, features in found.items():
             self._in_memory.put(image, features)
             if self.cache_folder:
                 grid, tensor = features
                 with replacing(self._file(image)) as temporary:
                     save_file({"states": tensor.contiguous(), "grid": torch.tensor(grid)}, temporary)
-        return found
 
-    def _compute(self, images: Sequence[str | Image]) -> list[Features]:
-        if not images:
-            return []
-        patches = list(self._readers.map(self._read_patches, images))
+    def _read(self, images: Sequence[str | Image]) -> list[Patches]:
+        return list(self._readers.map(self._read_patches, images))
+
+    def _compute(self, patches: Sequence[Patches]) -> list[Features]:
+        """Return features on the CPU."""
         parts = self._passes.over(patches, self._network.vision_features)
         features = [one.cpu() for part in parts for one in part]
         return [(one.grid, tensor) for one, tensor in zip(patches, features, strict=True)]
+
+    def n_visual_tokens(self, image: str) -> int:
+        """Return the number of visual tokens of an image in the dataset, from its header; 0 for a broken one."""
+        if image not in self._n_tokens:
+            try:
+                size = images.displayed_size(self.files.bytes_of(image))
+                self._n_tokens[image] = self._encoder.n_tokens_of_size(size)
+            except (images.BrokenImageError, ValueError):
+                self._n_tokens[image] = 0
+        return self._n_tokens[image]
 
     def _read_patches(
         self, image: str | Image, transform: Callable[[Image], Image] = lambda image: image
@@ -174,41 +243,6 @@ class VisionFeatures:
         )
         if n_bytes > free:
             raise StageError(f"{folder}: only {free / 1e6:.1f} MB are free; use --no-cache-images")
-
-
-class FeatureMemory:
-    """The most recently used features, of at most `max_bytes` in all."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.n_bytes = 0
-        self.has_evicted = False
-        self._features: OrderedDict[str, Features] = OrderedDict()
-
-    def __contains__(self, image: str) -> bool:
-        return image in self._features
-
-    def get(self, image: str) -> Features | None:
-        """Return the features of an image, which become the most recently used."""
-        if image not in self._features:
-            return None
-        self._features.move_to_end(image)
-        return self._features[image]
-
-    def put(self, image: str, features: Features) -> None:
-        """Add the features of an image; the least recently used ones make room."""
-        self._remove(image)
-        # A row of a batch's result is a view that would keep the whole batch in memory.
-        tensor = features[1].clone() if features[1].untyped_storage().nbytes() > features[1].nbytes else features[1]
-        self._features[image] = (features[0], tensor)
-        self.n_bytes += tensor.nbytes
-        while self.n_bytes > self.max_bytes:
-            self._remove(next(iter(self._features)))
-            self.has_evicted = True
-
-    def _remove(self, image: str) -> None:
-        if image in self._features:
-            self.n_bytes -= self._features.pop(image)[1].nbytes
 
 
 def features_key(network: CachedVLM, encoder: PromptEncoder) -> str:

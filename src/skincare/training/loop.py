@@ -22,6 +22,7 @@ from skincare.inference.classifier import Classifier
 from skincare.modeling.out_of_memory import explained, halving
 from skincare.modeling.settings import DecoderName
 from skincare.training import checkpoints, optimizers, preflight, sampling, weight_average
+from skincare.training.accumulation import accumulate_gradients, micro_batches
 from skincare.training.checkpoints import Progress
 from skincare.training.distributed import World, full_tensor
 from skincare.training.epoch_results import EpochResult, Evaluation, evaluate, history_row
@@ -68,6 +69,8 @@ class Trainer:
         self.stepper = OptimizerStepper(self.optimizer, parameters, folders.state, identity)
         self.non_finite_report = folders.log / "non_finite.json"
         self.records = StepRecords(world, classifier.network.device, self.non_finite_report)
+        # The images of the next optimizer step of the epoch, which are loaded ahead.
+        self.upcoming: Sequence[Example] = ()
         self.categories = [one.category for one in self.train]
         self.n_steps_per_epoch = -(-len(self.train) // recipe.effective_batch_size)
 
@@ -176,7 +179,10 @@ class Trainer:
         order = sampling.epoch_order(self.categories, self.recipe.imbalance, self.spec.seed, progress.epoch)
         while progress.step_in_epoch < self.n_steps_per_epoch:
             first = progress.step_in_epoch * size
-            self._step([self.train[i] for i in order[first : first + size]])
+            examples, self.upcoming = (
+                [self.train[i] for i in order[start : start + size]] for start in (first, first + size)
+            )
+            self._step(examples)
             bar.update()
             if progress.step % self.execution.save_every_steps == 0:
                 self._save("last")
@@ -243,20 +249,14 @@ class Trainer:
     def _accumulate_gradients(self, examples: Sequence[Example], micro_batch_size: int) -> StepRecord:
         self.classifier.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        progress, parts = self.progress, []
+        progress = self.progress
         record = StepRecord(progress.step, progress.epoch, self.learning_rate(progress.step))
-        local = self.world.local_items(examples)
-        for start in range(0, self.world.largest_local_count(examples), micro_batch_size):
-            # With sharded weights all processes take part in every pass: one without images left adds a loss of zero.
-            has_images = start < len(local)
-            batch = local[start : start + micro_batch_size] if has_images else examples[:1]
-            losses = self.loss(batch, progress.epoch)
-            # Divided by the images of the whole step, over all passes and processes.
-            loss = losses.sum() * has_images / len(examples)
-            loss.backward()
-            parts.append(loss.detach())
-            record.add_losses(batch if has_images else (), losses)
-        record.loss_parts = torch.stack(parts)
+        passes, following = (
+            micro_batches(self.loss, one, progress.epoch, micro_batch_size, self.world)
+            for one in (examples, self.upcoming)
+        )
+        upcoming = following[0].examples if following else ()
+        accumulate_gradients(self.loss, passes, len(examples), record, upcoming)
         return record
 
     def _finish_epoch(self, n_completed: int = 0) -> EpochResult:

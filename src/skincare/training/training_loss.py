@@ -1,6 +1,7 @@
 """The loss of training examples: their augmented images and hints of an epoch, and the weights of their categories."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -8,11 +9,21 @@ import torch
 from skincare.dataset.chat import Example
 from skincare.inference.classifier import Classifier
 from skincare.modeling.label_smoothing import LabelSmoothing
-from skincare.modeling.prompt_encoder import Grid
+from skincare.modeling.losses import LossInputs
 from skincare.modeling.staging import on_device
+from skincare.modeling.vision_features import LoadedImages
 from skincare.training import sampling
 from skincare.training.augmentation import augment
+from skincare.training.prefetch import Prefetcher
 from skincare.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class LoadedExamples:
+    """What a pass over examples needs, in the memory of the host."""
+
+    images: LoadedImages
+    inputs: LossInputs
 
 
 class TrainingLoss:
@@ -25,31 +36,48 @@ class TrainingLoss:
         amount = recipe.label_smoothing
         self.smoothing = LabelSmoothing(amount, classifier.encoder) if amount else None
         is_weighted = recipe.imbalance == "class_balanced"
-        weights = sampling.category_weights([one.category for one in train]) if is_weighted else {}
-        self.weight_of = {one.image_id: weights.get(one.category, 1.0) for one in train}
+        self.weights = sampling.category_weights([one.category for one in train]) if is_weighted else {}
+        self._loader: Prefetcher[tuple[tuple[Example, ...], int], LoadedExamples] = Prefetcher(self._load)
 
-    def __call__(self, examples: Sequence[Example], epoch: int) -> torch.Tensor:
-        """Return the (B,) weighted losses of examples in an epoch."""
-        grids, features = self._features(examples, epoch)
-        categories, hints = [one.category for one in examples], [self._hint(one, epoch) for one in examples]
-        answers = [one.answer for one in examples]
-        losses = self.classifier.losses(
-            self.recipe.head, grids, features, categories, hints, answers, self.smoothing
-        )  # fmt: skip
+    def __call__(self, examples: Sequence[Example], epoch: int, upcoming: Sequence[Example] = ()) -> torch.Tensor:
+        """Return the (B,) weighted losses of examples in an epoch; load the examples of the next call meanwhile."""
+        loaded = self._loader.take((tuple(examples), epoch))
+        features = self.classifier.features.compute(loaded.images)
+        # Not earlier: both use the cache of vision features, and what is cached must not depend on their timing.
+        if upcoming:
+            self._loader.start((tuple(upcoming), epoch))
+        losses = self.classifier.input_losses(self.recipe.head, loaded.inputs, features)
         if self.recipe.imbalance == "focal":
             losses = sampling.focal_losses(losses)
-        return losses * on_device(torch.tensor([self.weight_of[one.image_id] for one in examples]), losses.device)
+        if not self.weights:
+            return losses
+        return losses * on_device(torch.tensor([self.weights[one.category] for one in examples]), losses.device)
 
-    def _features(self, examples: Sequence[Example], epoch: int) -> tuple[list[Grid], list[torch.Tensor]]:
-        """Return grids and vision features of the images, augmented for this epoch."""
+    def prompt_length(self, example: Example, epoch: int) -> int:
+        """Return the number of tokens of an example in an epoch that differ between examples: image, hint, answer.
+
+        Those of an augmented image are counted as without augmentation, which may change its shape.
+        """
+        encoder, hint = self.classifier.encoder, self._hint(example, epoch)
+        n_text = len(encoder.answer_tokens(example.answer)) + (len(encoder.question_tokens(hint)) if hint else 0)
+        return n_text + self.classifier.features.n_visual_tokens(example.image)
+
+    def _load(self, key: tuple[tuple[Example, ...], int]) -> LoadedExamples:
+        """Read the images of examples, augmented for an epoch, and encode the prompts; runs in a background thread."""
+        examples, epoch = key
         kind, names = self.recipe.augmentation, [one.image for one in examples]
-        if kind == "none":
-            return self.classifier.features.get(names)
-        enough_size = self.classifier.encoder.enough_size
-        transform = partial(augment, kind=kind, seed=self.seed, epoch=epoch, enough_size=enough_size)
-        return self.classifier.features.transformed(
-            names, [partial(transform, image_id=one.image_id) for one in examples]
-        )
+        transforms = []
+        if kind != "none":
+            enough_size = self.classifier.encoder.enough_size
+            transform = partial(augment, kind=kind, seed=self.seed, epoch=epoch, enough_size=enough_size)
+            transforms = [partial(transform, image_id=one.image_id) for one in examples]
+        images = self.classifier.features.load(names, transforms)
+        categories, hints = [one.category for one in examples], [self._hint(one, epoch) for one in examples]
+        answers = [one.answer for one in examples]
+        inputs = self.classifier.loss_inputs(
+            self.recipe.head, images.grids, categories, hints, answers, self.smoothing
+        )  # fmt: skip
+        return LoadedExamples(images, inputs)
 
     def _hint(self, example: Example, epoch: int) -> str:
         """Return the hint of an example; empty where this epoch drops it."""
