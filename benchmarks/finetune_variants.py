@@ -18,14 +18,16 @@ from skincare.labels import skincare_labels
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze, trainable_modules
 from skincare.modeling.loading import load_model, load_processor
-from skincare.modeling.losses import example_losses
+from skincare.modeling.losses import LossInputs, input_losses, loss_inputs
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import PixelLimits, Trainable
-from skincare.modeling.vision_features import VisionFeatures
+from skincare.modeling.vision_features import LoadedImages, VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.prompts import user_messages
 from skincare.sample import drawing
 from skincare.training import gradient_checkpointing
+from skincare.training.compilation import compile_layers
+from skincare.training.prefetch import Prefetcher
 
 ANSWER: Final = "Moisturiser"
 
@@ -157,20 +159,32 @@ def _processed(encoder: PromptEncoder, images: list[Image.Image]) -> Any:
     return inputs
 
 
-def ours(setting: Setting, *, cached: bool) -> Callable[[], None]:
-    """Return a step of finetune.py, with vision features from the cache or computed in the step."""
+def ours(setting: Setting, *, cached: bool, ahead: bool = False, compiled: bool = False) -> Callable[[], None]:
+    """Return a step of finetune.py, with vision features from the cache or computed in the step.
+
+    ahead: the images of the next step are loaded in a background thread; compiled: as with `finetune.py --compile`.
+    """
     encoder, model = build(setting, setting.dtype)
     parameters = freeze(model, Trainable())
     network = CachedVLM(model)
     network.train()
     vision_features = VisionFeatures(network, encoder, setting.folder, setting.folder / "cache" if cached else None)
+    if compiled and not compile_layers(network, PixelLimits().max_tokens):
+        raise RuntimeError("torch.compile does not work here; the warning says why")
     optimizer = torch.optim.AdamW(parameters.values(), lr=5e-7, weight_decay=0.01)
 
+    def load(names: tuple[str, ...]) -> tuple[LoadedImages, LossInputs]:
+        images = vision_features.load(names, [] if cached else [lambda image: image] * len(names))
+        return images, loss_inputs(network, encoder, "none", images.grids, [ANSWER] * len(names))
+
+    loader, names = Prefetcher(load), tuple(setting.names)
+
     def step() -> None:
-        names = setting.names
-        unchanged = [lambda image: image] * len(names)
-        grids, features = vision_features.get(names) if cached else vision_features.transformed(names, unchanged)
-        example_losses(network, encoder, "none", grids, features, [ANSWER] * len(names)).mean().backward()
+        images, inputs = loader.take(names)
+        features = vision_features.compute(images)
+        if ahead:
+            loader.start(names)
+        input_losses(network, "none", inputs, features).mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
         optimizer.step()
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ import pytest
 from skincare.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "benchmarks" / "gpu"
-STEPS = ["environment", "tests", "finetune_speed", "evaluation_speed", "profile"]
+STEPS = ["environment", "tests", "finetune_speed", "evaluation_speed", "profile", "profile_compiled"]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_every_step_runs_on_a_cpu_and_its_result_is_in_the_tables(tmp_path):
     shown = ("ours_cached", "batched", "head_cached", "aten::", "no GPU", "11 passed")
     assert not [word for word in shown if word not in found.stdout]
     # What comes back from a lent machine: few files, none of them large.
-    assert len(list(tmp_path.iterdir())) <= 8
+    assert len(list(tmp_path.iterdir())) <= 9
 
 
 @pytest.mark.slow
@@ -76,12 +76,15 @@ def test_trace_shares_count_overlaps_once_and_ignore_annotations(load):
     trace = [
         event("kernel", 0, 300_000), event("kernel", 200_000, 200_000, "vectorized_elementwise_kernel"),
         event("gpu_memcpy", 500_000, 100_000), event("gpu_user_annotation", 0, 1_000_000), event("cpu_op", 0, 900_000),
+        *[event("cuda_runtime", 0, 5, "cudaStreamSynchronize")] * 6, event("cuda_runtime", 0, 5, "cudaLaunchKernel"),
     ]  # fmt: skip
-    found = load("profile_steps").summarise(trace, seconds=1.0)
+    found = load("profile_steps").summarise(trace, seconds=1.0, n_steps=2)
     assert found["shares_of_wall_time"] == {"kernels": 0.4, "copies": 0.1, "idle": 0.5}
     assert found["shares_of_kernel_time"] == {"everything else": 0.4, "matrix products": 0.6}
     assert found["longest_kernels"][0] == {"name": "sm90_xmma_gemm_bf16", "n_calls": 1, "share": 0.3}
     assert "idle 50%" in found["verdict"]
+    # Without the two of the measurement itself.
+    assert found["waits_per_step"] == 2
 
 
 def test_a_variant_keeps_the_rows_measured_before_a_failure(load):

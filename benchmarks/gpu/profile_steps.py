@@ -1,14 +1,23 @@
 """Profile of ten training steps on the device: shares of kernels, copies and idle time, and what to optimise.
 
-The steps are those of finetune.py with cached vision features, at the full size of Qwen2-VL-2B with random weights. The
-wall time is measured without the profiler, which adds overhead; kernels and copies are profiled in ten more steps.
-Overlapping kernels count once.
+The steps are those of finetune.py at the full size of Qwen2-VL-2B with random weights. The wall time is measured
+without the profiler, which adds overhead; kernels and copies are profiled in ten more steps. Overlapping kernels count
+once. Waits are calls in which the host waits for the device; a step should have none.
 
-Out: profile.json in the given folder.
-Command: python benchmarks/gpu/profile_steps.py FOLDER [--tiny] [--batch-sizes 4 16]
-Time: half a minute on a GPU.
+Variants:
+
+    cached           vision features from the cache
+    cached_ahead     and the images of the next step loaded in a background thread, as finetune.py runs
+    computed         images decoded and passed through the frozen vision blocks in every step, as with augmentation
+    computed_ahead   and decoded one step ahead
+    compiled         as cached_ahead, with finetune.py --compile
+
+Out: profile.json in the given folder, or profile_NAME.json with `--name`.
+Command: python benchmarks/gpu/profile_steps.py FOLDER [--tiny] [--batch-sizes 4 16] [--variants cached_ahead compiled]
+Time: a minute on a GPU; `compiled` one or two more.
 """
 
+import itertools
 import json
 import logging
 import sys
@@ -33,6 +42,18 @@ from skincare.runlog import environment
 
 logger = logging.getLogger("profile_steps")
 
+VARIANTS: Final[dict[str, dict[str, bool]]] = {
+    "cached": {"cached": True},
+    "cached_ahead": {"cached": True, "ahead": True},
+    "computed": {"cached": False},
+    "computed_ahead": {"cached": False, "ahead": True},
+    "compiled": {"cached": True, "ahead": True, "compiled": True},
+}
+# Calls of the CUDA runtime; on a CPU the operators that lead to them.
+_WAITS: Final = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"}
+_WAITING_OPERATORS: Final = {
+    "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::masked_scatter_backward",
+}  # fmt: skip
 _COPIES: Final = ("gpu_memcpy", "gpu_memset")
 # Parts of kernel names of cuBLAS, CUTLASS, flash attention and the optimizers.
 _KINDS: Final = {
@@ -50,6 +71,10 @@ class Config:
     """Folder for profile.json."""
     batch_sizes: tuple[int, ...] = (4, 16)
     """Images per step; one profile for each."""
+    variants: tuple[str, ...] = ("cached", "cached_ahead", "computed", "computed_ahead")
+    """Variants of the step, see above; each is profiled with every number of images."""
+    name: str = "profile"
+    """Name of the results file."""
     n_steps: int = 10
     """Steps per profile."""
     tiny: bool = False
@@ -62,18 +87,19 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = default_device()
     rows: list[dict[str, Any]] = []
-    for batch_size in config.batch_sizes:
-        rows.append({"batch_size": batch_size, "n_steps": config.n_steps, **_profiled(config, batch_size, device)})
-        logger.info("%d images per step: %s", batch_size, rows[-1]["verdict"])
-        write_json(config.out / "profile.json", {"device": device_name(device), "rows": rows, **environment()})
+    for variant, batch_size in itertools.product(config.variants, config.batch_sizes):
+        found = _profiled(config, variant, batch_size, device)
+        rows.append({"variant": variant, "batch_size": batch_size, "n_steps": config.n_steps, **found})
+        logger.info("%s, %d images per step: %s", variant, batch_size, rows[-1]["verdict"])
+        write_json(config.out / f"{config.name}.json", {"device": device_name(device), "rows": rows, **environment()})
 
 
-def _profiled(config: Config, batch_size: int, device: torch.device) -> dict[str, Any]:
+def _profiled(config: Config, variant: str, batch_size: int, device: torch.device) -> dict[str, Any]:
     dtype = getattr(torch, native_dtype(device))
     with tempfile.TemporaryDirectory() as name:
         names = variants.images(Path(name), batch_size)
         step = variants.ours(
-            variants.Setting(Path(name), names, device, dtype, config.n_steps, config.tiny), cached=True
+            variants.Setting(Path(name), names, device, dtype, config.n_steps, config.tiny), **VARIANTS[variant]
         )
         for _ in range(3):
             step()
@@ -84,7 +110,7 @@ def _profiled(config: Config, batch_size: int, device: torch.device) -> dict[str
         trace = Path(name) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
-    return summarise(events, seconds)
+    return {"images_per_second": config.n_steps * batch_size / seconds, **summarise(events, seconds, config.n_steps)}
 
 
 def _repeat(work: Callable[[], object], n: int) -> None:
@@ -92,7 +118,7 @@ def _repeat(work: Callable[[], object], n: int) -> None:
         work()
 
 
-def summarise(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+def summarise(events: Iterable[Mapping[str, Any]], seconds: float, n_steps: int) -> dict[str, Any]:
     """Return shares of the wall time, the ten longest kernels and a verdict, from the events of a Chrome trace.
 
     Without device events, as on a CPU, the operators of the host are listed instead of kernels.
@@ -109,7 +135,12 @@ def summarise(events: Iterable[Mapping[str, Any]], seconds: float) -> dict[str, 
     total = sum(event["dur"] for event in kernels)
     for event in kernels:
         kinds[_kind(event["name"])] += event["dur"] / total
-    found: dict[str, Any] = {"wall_seconds": seconds, "n_kernels": len(kernels)}
+    names = _WAITS if kernels else _WAITING_OPERATORS
+    n_waits = sum(event["name"] in names for event in timed_events)
+    # `timed` itself waits before and after the steps.
+    found: dict[str, Any] = {
+        "wall_seconds": seconds, "n_kernels": len(kernels), "waits_per_step": (n_waits - 2 * bool(kernels)) / n_steps,
+    }  # fmt: skip
     if not kernels:
         operators = [event for event in timed_events if event.get("cat") == "cpu_op"]
         verdict = "no device events were recorded"

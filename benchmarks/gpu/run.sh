@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# All measurements that need a GPU: under 8 minutes on an H100, without a network or a download.
+# All measurements that need a GPU: under 10 minutes on an H100, without a network or a download.
 #
 #     benchmarks/gpu/wheels.sh        first, on a machine with a package index, if the GPU machine has none
 #     benchmarks/gpu/run.sh           into $OUT, else benchmarks/results/gpu/
 #     benchmarks/gpu/run.sh --tiny    the embedded model, also on a CPU: tests the script only
 #
 # Steps are ordered by importance. Each has a time limit and writes its result at once; a failing step stops no other.
-# Output: environment, tests, finetune_speed, evaluation_speed and profile.json, steps.jsonl (how each step
-# ended), run.log. Then table.py prints them as Markdown. Exit code: 0, or 1 if a step failed, or 2 without a GPU.
+# Output: environment, tests, finetune_speed, evaluation_speed, profile and profile_compiled.json, steps.jsonl (how
+# each step ended), run.log. Then table.py prints them as Markdown. Exit code: 0, or 1 if a step failed, or 2 without a GPU.
 # Needs Python 3.11 or newer with torch, transformers, accelerate and pytest ($PYTHON, .venv's, or python3).
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -45,11 +45,13 @@ if [ -n "$tiny" ]; then
   training=(--tiny --batch-size 1 --max-batch-size 2 --n-steps 1)
   evaluation=(--shape tiny --n-images 2 --n-reference 1 --batch-size 2)
   profiling=(--tiny --batch-sizes 2 --n-steps 2)
+  compiling=("${profiling[@]}")
 elif "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   # The memory of a desktop card, in which the largest batch is searched.
   training=(--cap-gb 16 --batch-size 4 --max-batch-size 64 --n-steps 3 --timeout-s 45)
   evaluation=(--n-images 64 --n-reference 16 --batch-size 16)
   profiling=()
+  compiling=(--batch-sizes 16)
 else
   echo "no CUDA device is visible to $python; --tiny tests the script without one" >&2
   exit 2
@@ -69,7 +71,9 @@ step tests 120 "$python" benchmarks/gpu/checks.py "$out"
 step finetune_speed 165 "$python" benchmarks/finetune_speed.py "${training[@]}" --largest-batch \
   --variants ours_cached,reference,trainer,ours,sft_trainer --out "$out/finetune_speed.json"
 step evaluation_speed 75 "$python" benchmarks/evaluation_speed.py "${evaluation[@]}" --out "$out/evaluation_speed.json"
-step profile 50 "$python" benchmarks/gpu/profile_steps.py "$out" "${profiling[@]}"
+step profile 75 "$python" benchmarks/gpu/profile_steps.py "$out" "${profiling[@]}"
+step profile_compiled 110 "$python" benchmarks/gpu/profile_steps.py "$out" "${compiling[@]}" \
+  --variants compiled --name profile_compiled
 
 "$python" benchmarks/gpu/table.py "$out"
 [ "$n_failed" = 0 ]

@@ -105,8 +105,21 @@ def _evaluation(content: Row) -> Iterator[str]:
 
 
 def _profile(content: Row) -> Iterator[str]:
+    yield from _table(
+        ["Step", "Images", "Images/s", "Kernels' share of the wall time", "Waits per step"],
+        [row["variant"] for row in content["rows"]],
+        [
+            [
+                str(row["batch_size"]), f"{row['images_per_second']:.2f}",
+                f"{row['shares_of_wall_time']['kernels']:.1%}" if "shares_of_wall_time" in row else "no device",
+                f"{row['waits_per_step']:g}",
+            ]
+            for row in content["rows"]
+        ],
+    )  # fmt: skip
+    yield ""
     for row in content["rows"]:
-        yield f"{row['n_steps']} training steps of {row['batch_size']} images: {row['verdict']}"
+        yield f"{row['n_steps']} training steps of {row['batch_size']} images ({row['variant']}): {row['verdict']}"
         yield ""
         for name in ("shares_of_wall_time", "shares_of_kernel_time"):
             if name in row:
@@ -137,6 +150,7 @@ _RATES: Final = {
 }  # fmt: skip
 _TABLES: Final = {
     "tests": _tests, "finetune_speed": _training, "evaluation_speed": _evaluation, "profile": _profile,
+    "profile_compiled": _profile,
 }  # fmt: skip
 
 

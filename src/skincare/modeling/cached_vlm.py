@@ -7,7 +7,7 @@ the language head is applied only at the positions that predict the answer.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,16 @@ from transformers import DynamicCache
 
 from skincare.errors import StageError
 from skincare.modeling import vision_tower
+from skincare.modeling.generation import Generated, generated_rows, keep_only, until_end
 from skincare.modeling.heads import ClassificationHead, load_head
 from skincare.modeling.json_constraint import JsonConstraint
 from skincare.modeling.label_smoothing import SmoothedTargets
 from skincare.modeling.language_layers import DeepStack, causal_mask, copy_at, run_layers, tree_mask
+from skincare.modeling.pass_functions import PassFunctions, vision_mlp
 from skincare.modeling.prompt_encoder import IGNORED, Batch, Grid, Patches, PromptEncoder
 from skincare.modeling.prompt_prefix import PromptPrefixCache
 from skincare.modeling.staging import to_device
 from skincare.modeling.token_trie import TokenTrie
-
-
-@dataclass(frozen=True)
-class Generated:
-    """The generated tokens of one prompt, without the end token; not finished if the limit cut them off.
-
-    log_probabilities: of the tokens, where they were requested.
-    """
-
-    tokens: tuple[int, ...]
-    is_finished: bool
-    log_probabilities: tuple[float, ...] = ()
 
 
 class CachedVLM(nn.Module):
@@ -55,6 +45,7 @@ class CachedVLM(nn.Module):
         self.n_cached_blocks = min(
             vision_tower.count_frozen_blocks(model.model.visual), len(model.model.visual.blocks) - n_uncached_blocks
         )
+        self.functions = PassFunctions()
         self._prompt_prefixes = PromptPrefixCache(model.model.language_model)
 
     def add_head(self, n_labels: int) -> dict[str, nn.Parameter]:
@@ -85,7 +76,12 @@ class CachedVLM(nn.Module):
         Gradient checkpointing discards the layers' caches, and sharded layers exist only during a pass of the module.
         """
         is_sharded = isinstance(self, FSDPModule)
-        return self._prompt_prefixes.n_frozen_layers > 0 and not _is_checkpointing(self.model) and not is_sharded
+        return self._prompt_prefixes.n_frozen_layers > 0 and not self.is_checkpointing and not is_sharded
+
+    @property
+    def is_checkpointing(self) -> bool:
+        """Return whether the layers recompute their activations in the backward pass."""
+        return _is_checkpointing(self.model)
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """Return the model's parameters and those of the head."""
@@ -172,7 +168,7 @@ class CachedVLM(nn.Module):
             while True:
                 logits = self.model.lm_head(hidden[:, -1])
                 if next_tokens is not None:
-                    logits = _keep_only(logits, [next_tokens(row) for row in _generated(steps, len(logits))])
+                    logits = keep_only(logits, [next_tokens(row) for row in generated_rows(steps, len(logits))])
                 token = (rows.mask(logits) if rows else logits).argmax(dim=-1)
                 if rows:
                     rows.accept(token.tolist())
@@ -190,7 +186,7 @@ class CachedVLM(nn.Module):
                     run_layers(self._text_model, words, position.expand(3, -1, -1), mask, cache)
                 )
                 position = position + 1
-        found = [_until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
+        found = [until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
         if not with_log_probabilities:
             return found
         rows_of_scores = torch.stack(scores, dim=1).tolist()
@@ -240,7 +236,10 @@ class CachedVLM(nn.Module):
         """Return the embeddings of the batch's images, as `visual_tokens`."""
         if len(features) != len(batch.grids):
             raise ValueError(f"features of {len(features)} images for {len(batch.grids)} prompts")
-        return vision_tower.visual_embeddings(self.model.model.visual, features, batch.grids, self.n_cached_blocks)
+        return vision_tower.visual_embeddings(
+            self.model.model.visual, features, batch.grids, self.n_cached_blocks,
+            self.functions.vision_mlp if self.training else vision_mlp,
+        )  # fmt: skip
 
     def _language_model(self, batch: Batch, visual: torch.Tensor, *, use_cache: bool) -> tuple[torch.Tensor, Any]:
         """Return the (B, T, width) output of the language model, and its keys and values.
@@ -258,8 +257,11 @@ class CachedVLM(nn.Module):
         if cache is None and use_cache:
             cache = DynamicCache()
         mask = causal_mask(text, hidden, cache, batch.padding_mask)
-        deepstack = DeepStack(levels, places)
-        return text.norm(run_layers(text, hidden, batch.position_ids, mask, cache, deepstack=deepstack)), cache
+        hidden = run_layers(
+            text, hidden, batch.position_ids, mask, cache, deepstack=DeepStack(levels, places),
+            function=self.functions.language_layer if self.training and not use_cache else None,
+        )  # fmt: skip
+        return text.norm(hidden), cache
 
     @property
     def _text_model(self) -> Any:
@@ -270,23 +272,3 @@ def _is_checkpointing(model: Any) -> bool:
     """Return whether gradient checkpointing is on; the attribute's name depends on the version of transformers."""
     is_new = hasattr(type(model), "is_activation_checkpointing")
     return model.is_activation_checkpointing if is_new else model.is_gradient_checkpointing
-
-
-def _generated(steps: Sequence[torch.Tensor], n_rows: int) -> list[list[int]]:
-    """Return the tokens of each row, from one (B,) tensor of tokens per step."""
-    return torch.stack(list(steps), dim=1).tolist() if steps else [[] for _ in range(n_rows)]
-
-
-def _keep_only(logits: torch.Tensor, allowed: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return (B, vocabulary) logits with -inf for all but the allowed tokens of each row."""
-    kept = torch.full_like(logits, float("-inf"))
-    for row, tokens in enumerate(allowed):
-        kept[row, list(tokens)] = logits[row, list(tokens)]
-    return kept
-
-
-def _until_end(tokens: list[int], end_tokens: list[int]) -> Generated:
-    for i, token in enumerate(tokens):
-        if token in end_tokens:
-            return Generated(tuple(tokens[:i]), is_finished=True)
-    return Generated(tuple(tokens), is_finished=False)

@@ -4,7 +4,7 @@ The loop is that of transformers, without what makes the host wait for a GPU: it
 positions instead of under a mask of bools, and reads no value of an attention mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,25 +30,32 @@ class DeepStack:
 def run_layers(
     text_model: Any, hidden: torch.Tensor, position_ids: torch.Tensor, mask: Any, cache: Any = None,
     layers: slice = slice(None), deepstack: DeepStack = DeepStack(),
+    function: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Return the (B, T, width) output of language layers, which append their keys and values to the cache.
+
+    With a `function` (`skincare.modeling.pass_functions`) for a layer, they only read the cache.
 
     hidden: (B, T, width); position_ids: (3, B, T) int64; mask: what `causal_mask` returns, or a (B, 1, T, n_keys) bool
     tensor. The first layer adds the first level of `deepstack`, so `layers` must then start at the first.
     """
     rotary = text_model.rotary_emb(hidden, position_ids)
     for i, layer in enumerate(text_model.layers[layers]):
-        hidden = layer(
-            hidden,
-            attention_mask=mask,
-            position_embeddings=rotary,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
+        if function is not None:
+            hidden = function(layer, hidden, mask, rotary, _keys_values(cache, i))
+        else:
+            hidden = layer(
+                hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache,
+                use_cache=cache is not None,
+            )  # fmt: skip
         if i < len(deepstack.levels):
             assert deepstack.positions is not None
             hidden = add_at(hidden, deepstack.positions, deepstack.levels[i])
     return hidden
+
+
+def _keys_values(cache: Any, i: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    return None if cache is None else (cache.layers[i].keys, cache.layers[i].values)
 
 
 def causal_mask(text_model: Any, hidden: torch.Tensor, cache: Any, padding_mask: torch.Tensor | None) -> Any:

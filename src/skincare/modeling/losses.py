@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -28,13 +29,13 @@ def loss_inputs(
     hints: Sequence[str] = (), answers: Sequence[str] = (), smoothing: LabelSmoothing | None = None,
 ) -> LossInputs:  # fmt: skip
     """Return the inputs of `input_losses` on the CPU; `answers`: one per image where they are not the categories."""
-    without_prefix = network.caches_prompt_prefix
+    batch = partial(
+        encoder.batch, grids, hints=hints, without_prefix=network.caches_prompt_prefix,
+        length_multiple=network.functions.length_multiple,
+    )  # fmt: skip
     targets = torch.tensor([encoder.labels.index(category) for category in categories])
-    if head_use == "alone":
-        batch = encoder.batch(grids, padding_side="left", hints=hints, without_prefix=without_prefix)
-    else:
-        batch = encoder.batch(grids, answers or categories, hints=hints, without_prefix=without_prefix)
-    return LossInputs(batch, answers or categories, targets, smoothing)
+    encoded = batch(padding_side="left") if head_use == "alone" else batch(answers or categories)
+    return LossInputs(encoded, answers or categories, targets, smoothing)
 
 
 def input_losses(

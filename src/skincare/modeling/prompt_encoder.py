@@ -145,12 +145,12 @@ class PromptEncoder:
 
     def batch(
         self, grids: Sequence[Grid], answers: Sequence[str] | None = None, padding_side: PaddingSide = "right",
-        *, hints: Sequence[str] = (), without_prefix: bool = False,
+        *, hints: Sequence[str] = (), without_prefix: bool = False, length_multiple: int = 1,
     ) -> Batch:  # fmt: skip
         """Return the prompts of images with these grids; with `answers` also the targets of training.
 
         `hints`: one per image, or none. With `without_prefix` the rows start at the image, and the tokens before it
-        are the batch's `prompt_prefix`.
+        are the batch's `prompt_prefix`. T is a multiple of `length_multiple`.
         """
         n_prefix = len(self.prompt_prefix) if without_prefix else 0
         hints = hints or [""] * len(grids)
@@ -158,14 +158,16 @@ class PromptEncoder:
             raise ValueError(f"{len(hints)} hints for {len(grids)} images")
         rows = [self._row(grid, hints[i], answers[i] if answers else None) for i, grid in enumerate(grids)]
         rows = [(ids[n_prefix:], n_answer, positions[:, n_prefix:]) for ids, n_answer, positions in rows]
-        return replace(self._pad(rows, grids, padding_side), prompt_prefix=self.prompt_prefix[:n_prefix])
+        return replace(
+            self._pad(rows, grids, padding_side, length_multiple), prompt_prefix=self.prompt_prefix[:n_prefix]
+        )
 
     def inference_batch(self, grids: Sequence[Grid], hints: Sequence[str] = ()) -> Batch:
         """Return left-padded prompts without the prefix."""
         return self.batch(grids, padding_side="left", hints=hints, without_prefix=True)
 
-    def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide) -> Batch:
-        length = max(len(ids) for ids, _, _ in rows)
+    def _pad(self, rows: Sequence[Row], grids: Sequence[Grid], padding_side: PaddingSide, multiple: int) -> Batch:
+        length = -(-max(len(ids) for ids, _, _ in rows) // multiple) * multiple
         shape = (len(rows), length)
         input_ids = torch.full(shape, self.pad_token_id)
         attention_mask = torch.zeros(shape, dtype=torch.int64)

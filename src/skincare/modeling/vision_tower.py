@@ -9,7 +9,7 @@ An image's features are one (n_patches, feature width) tensor: the output of the
 with DeepStack, the merged output of the frozen intermediate blocks, a quarter of a visual token in each of its rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from transformers.vision_utils import get_vision_position_ids
 
 from skincare.modeling.families.base import image_lengths
 from skincare.modeling.families.registry import family_of
+from skincare.modeling.pass_functions import vision_mlp
 from skincare.modeling.prompt_encoder import Grid
 from skincare.modeling.staging import on_device
 
@@ -65,12 +66,14 @@ def frozen_features(visual: Any, patches: Sequence[torch.Tensor], grids: Sequenc
 
 
 def visual_embeddings(
-    visual: Any, features: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int
-) -> torch.Tensor:
+    visual: Any, features: Sequence[torch.Tensor], grids: Sequence[Grid], n_blocks: int,
+    mlp: Callable[..., torch.Tensor] = vision_mlp,
+) -> torch.Tensor:  # fmt: skip
     """Return the (n_visual_tokens, n_levels * width of the language model) embeddings of images, in order.
 
     The first level is the input of the language model; the others, of families with DeepStack, are added to the output
-    of its first layers, one each. `features` are those after `n_blocks` blocks, or the patches if `n_blocks` is -1.
+    of its first layers, one each. `features` are those after `n_blocks` blocks, or the patches if `n_blocks` is -1;
+    `mlp` computes the second half of a block.
     """
     together, cached = torch.cat(list(features)), []
     if n_blocks < 0:
@@ -79,7 +82,7 @@ def visual_embeddings(
         rows = together[:, width:].split(_deepstack_row_width(visual), dim=1)
         cached = [one.reshape(-1, visual.config.out_hidden_size) for one in rows]
         together = together[:, :width]
-    together, computed = _blocks(visual, together, grids, max(n_blocks, 0), len(visual.blocks))
+    together, computed = _blocks(visual, together, grids, max(n_blocks, 0), len(visual.blocks), mlp)
     merged = visual.merger(together)
     order = family_of(visual.config).block_order(visual, grids)
     if order is not None:
@@ -108,8 +111,9 @@ def _embed(visual: Any, patches: torch.Tensor, grids: Sequence[Grid]) -> torch.T
 
 
 def _blocks(
-    visual: Any, features: torch.Tensor, grids: Sequence[Grid], first: int, last: int
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    visual: Any, features: torch.Tensor, grids: Sequence[Grid], first: int, last: int,
+    mlp: Callable[..., torch.Tensor] = vision_mlp,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:  # fmt: skip
     """Pass all images' (n_patches of all, width) features through the blocks `first` to `last`.
 
     Return also the (n_visual_tokens, width of the language model) DeepStack output of these blocks.
@@ -124,7 +128,7 @@ def _blocks(
     cos, sin = visual.rotary_pos_emb(features, on_device(_in_block_order(position_ids, visual, order), features.device))
     for i, block in enumerate(visual.blocks[first:last], start=first):
         features = features + _attention(block.attn, block.norm1(features), lengths[i], cos, sin)
-        features = features + block.mlp(block.norm2(features))
+        features = mlp(block, features)
         if i in deepstack_mergers:
             deepstack.append(deepstack_mergers[i](features))
     return features, deepstack

@@ -30,6 +30,8 @@ class RunSettings:
     """Recompute activations instead of storing them; chosen by the memory plan by default."""
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
     """Attention kernel of the language layers; flash_attention_2 requires flash-attn."""
+    compile: bool = False
+    """Compile the layers with torch.compile: pays off on a GPU in long runs; needs triton, on a CPU a C++ compiler."""
     dataset: str = ""
     """Folder or URL of shards written by export_dataset.py, to train on instead of clean_dataset/."""
     cache_images: Annotated[bool, tyro.conf.arg(aliases=("--no-cache-pictures",))] = True

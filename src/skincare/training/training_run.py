@@ -19,6 +19,7 @@ from skincare.paths import Layout
 from skincare.runlog import to_plain
 from skincare.training import adapters, answer_lengths, memory_plan, model_export, optimizers, planning, run_identity
 from skincare.training.checkpoints import check_resumable, trained_tensors
+from skincare.training.compilation import compile_layers
 from skincare.training.distributed import World, copy_full_tensor
 from skincare.training.execution import ExecutionSettings, TrainerFolders
 from skincare.training.gradient_checkpointing import enable_checkpointing
@@ -58,6 +59,8 @@ def prepare(
             f"--use_fsdp supports recipes without LoRA, without a moving average of the weights, and with "
             f"{' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
         )
+    if world.is_sharded and settings.compile:
+        raise StageError("--use_fsdp does not support --compile; launch without it")
     check_same_labels(Path(settings.model), data.labels)
     encoder = PromptEncoder(load_processor(settings.model, settings.limits), data.labels)
     identity, state_folder = run_identity.compute(spec, encoder), layout.training_state(name)
@@ -89,6 +92,8 @@ def prepare(
     # After the cache is filled, which needs the whole model.
     parameters = dict(world.shard(network, parameters))
     folders = TrainerFolders(state_folder, layout.finetune_log(name))
+    if settings.compile:
+        compile_layers(network, settings.max_tokens)
     trainer = Trainer(classifier, parameters, spec, execution, folders, identity, world, stop)
     # What is too long fails before training.
     trainer.check(answer_lengths.longest_first(encoder, data.train))

@@ -1,0 +1,108 @@
+"""Compiled layers give the step of plain ones, for few shapes; without a compiler the run stays plain."""
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from skincare.errors import StageError
+from skincare.labels import skincare_labels
+from skincare.modeling.cached_vlm import CachedVLM
+from skincare.modeling.freezing import freeze
+from skincare.modeling.loading import load_processor
+from skincare.modeling.losses import example_losses
+from skincare.modeling.pass_functions import PassFunctions
+from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.settings import PixelLimits, Trainable
+from skincare.paths import TINY_MODEL
+from skincare.training import compilation, gradient_checkpointing
+from tests.helpers import noise_image
+
+ANSWERS = ["Peel", "Bath Salts"]
+SHAPES = ((140, 168), (168, 168))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return PromptEncoder(load_processor(TINY_MODEL, PixelLimits(20, 60)), skincare_labels())
+
+
+@pytest.fixture
+def network(tiny_model):
+    language_model = tiny_model.model.language_model
+    language_model.layers = language_model.layers[-3:]  # two are frozen: one graph serves both
+    for i, layer in enumerate(language_model.layers):
+        layer.self_attn.layer_idx = i
+    tiny_model.model.visual.blocks = tiny_model.model.visual.blocks[-2:]
+    freeze(tiny_model, Trainable())
+    yield CachedVLM(tiny_model).train()
+    torch._dynamo.reset()
+
+
+def step(network, encoder, grids, features):
+    """The losses and gradients of a pass over two images."""
+    network.zero_grad()
+    losses = example_losses(network, encoder, "none", grids, features, ANSWERS)
+    losses.mean().backward()
+    return losses.detach(), {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+
+
+def test_compiled_layers_give_the_plain_step_with_a_graph_per_length_and_kind(network, encoder):
+    pixels = [[encoder.patches(noise_image(*shape, seed=i)) for i in range(2)] for shape in SHAPES]
+    inputs = [([one.grid for one in pair], network.vision_features(pair)) for pair in pixels]
+    steps = [step(network, encoder, *one) for one in inputs]
+    counters.clear()
+    assert compilation.compile_layers(network, 60, backend="eager")
+    lengths, padded_lengths = set(), set()
+    for one, (losses, gradients) in zip(inputs, steps, strict=True):
+        found_losses, found_gradients = step(network, encoder, *one)
+        torch.testing.assert_close(found_losses, losses, rtol=1e-5, atol=1e-6)
+        assert found_gradients.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(found_gradients[name], gradient, rtol=1e-3, atol=1e-6)
+        for found, multiple in ((lengths, 1), (padded_lengths, 16)):
+            batch = encoder.batch(one[0], ANSWERS, without_prefix=True, length_multiple=multiple)
+            found.add(batch.input_ids.shape[1])
+    assert (len(lengths), len(padded_lengths)) == (2, 1)
+    # The probe, the vision blocks' MLPs, and frozen and trained language layers for each length.
+    assert counters["stats"]["unique_graphs"] == 2 + 2 * len(padded_lengths)
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(36, 36), (64, 128), (64, 256), (256, 512), (256, 1280), (4, 1280)])
+def test_prompts_of_a_run_have_few_lengths(shortest, longest):
+    """With 25 tokens of text and up to 12 of the answer."""
+    multiple = compilation.length_multiple(longest)
+    lengths = {-(-n // multiple) for n in range(shortest + 26, longest + 38)}
+    assert len(lengths) <= compilation.MOST_LENGTHS
+    assert multiple <= max(16, longest / 8)
+
+
+def test_without_a_compiler_the_run_stays_plain_with_one_warning(network, caplog):
+    def backend(graph, inputs):
+        raise RuntimeError("\nno C++ compiler\nand more")
+
+    assert not compilation.compile_layers(network, 60, backend=backend)
+    assert network.functions == PassFunctions()
+    own = [record for record in caplog.records if record.name.startswith("skincare")]
+    assert [record.levelname for record in own] == ["WARNING"]
+    assert "no C++ compiler" in own[0].getMessage()
+
+
+def test_checkpointed_layers_are_refused(network):
+    gradient_checkpointing.enable_checkpointing(network.model)
+    with pytest.raises(StageError, match="add --gradient-checkpointing False"):
+        compilation.compile_layers(network, 60)
+
+
+def test_evaluation_uses_the_plain_layers(network, encoder):
+    def fails(*_):
+        raise AssertionError("compiled")
+
+    network.functions = PassFunctions(fails, fails)
+    pixels = [encoder.patches(noise_image(168, 168))]
+    grids, features = [one.grid for one in pixels], network.vision_features(pixels)
+    with pytest.raises(AssertionError, match="compiled"):
+        example_losses(network, encoder, "none", grids, features, ["Peel"])
+    network.eval()
+    example_losses(network, encoder, "none", grids, features, ["Peel"])
+    network.generate(encoder, encoder.inference_batch(grids), features, 2)
