@@ -17,6 +17,7 @@ from skincare.modeling.settings import Trainable
 from skincare.modeling.staging import to_device
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
+from skincare.training.compilation import compile_layers
 from tests.helpers import mixed_pixels, noise_image
 
 CATEGORIES = skincare_labels().names
@@ -149,6 +150,40 @@ def test_other_attention_kernels_agree_with_sdpa(device, tiny_encoder, attention
         losses.mean().backward()
         found.append((losses.detach(), gradients(parameters)))
     assert_close(*found, dtype)
+
+
+def test_a_training_pass_makes_the_host_wait_for_nothing(cuda, tiny_encoder):
+    """Only on CUDA does torch report calls that wait."""
+    model = loaded(cuda, torch.bfloat16)
+    freeze(model, Trainable())
+    network, pixels = CachedVLM(model).train(), mixed_pixels(tiny_encoder)
+    grids = [one.grid for one in pixels]
+    features = [one.cpu() for one in network.vision_features(pixels)]
+    for mode in ("default", "error"):  # the first pass computes the prompt prefix
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            losses = example_losses(network, tiny_encoder, "none", grids, to_device(features, cuda), ANSWERS)
+            losses.mean().backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert losses.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=["fp32", "bf16"])
+def test_compiled_layers_give_the_plain_step(cuda, tiny_encoder, dtype):
+    """The compiler of a GPU is triton."""
+    pixels, found = mixed_pixels(tiny_encoder), []
+    for is_compiled in (False, True):
+        model = loaded(cuda, dtype)
+        parameters = freeze(model, Trainable())
+        network = CachedVLM(model).train()
+        if is_compiled:
+            assert compile_layers(network, 60)
+        grids, features = [one.grid for one in pixels], network.vision_features(pixels)
+        losses = example_losses(network, tiny_encoder, "none", grids, features, ANSWERS)
+        losses.mean().backward()
+        found.append((losses.detach(), gradients(parameters)))
+    assert_close(found[1], found[0], dtype)
 
 
 def test_images_that_are_copied_together_keep_their_values(device):
