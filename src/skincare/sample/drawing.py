@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from skincare.sample.containers import CONTAINERS, Part
+from skincare.sample.full_labels import PAPER, FullPrint, LabelStyle, paint_full_label
 from skincare.sample.marks import INK, MARKS, Box, Colour, mark_mask
 
 BODY_COLOURS: Final[dict[str, Colour]] = {
@@ -37,7 +38,6 @@ CAP_COLOURS: Final[dict[str, Colour]] = {
 LABELS: Final = ("band", "oval", "bare")
 BACKGROUNDS: Final = ("white", "pale", "colour", "gradient", "table")
 
-_PAPER: Final[Colour] = (252, 251, 246)
 _PALE: Final[tuple[Colour, ...]] = ((246, 240, 230), (232, 240, 244), (244, 232, 236), (236, 242, 232))
 _STRONG: Final[tuple[Colour, ...]] = (
     (214, 186, 160),
@@ -125,9 +125,16 @@ def _a(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def draw(packaging: Packaging, view: View, side_px: int, *printed: str) -> Drawing:
-    """Draw a photo of a pack, `side_px` x `side_px`; `printed`: lines on the label, the brand first."""
-    pack = _draw_pack(packaging, round(side_px * view.size), printed if view.has_text else ())
+def draw(
+    packaging: Packaging, view: View, side_px: int, *printed: str, full: FullPrint | None = None
+) -> Drawing:  # fmt: skip
+    """Draw a photo of a pack, `side_px` x `side_px`.
+
+    printed: lines on the label, the brand first; full: the print of a full label, instead of these lines.
+    """
+    if not view.has_text:
+        printed, full = (), FullPrint() if full else None
+    pack = _draw_pack(packaging, round(side_px * view.size), printed, full)
     pack = pack.rotate(view.angle_degrees, Image.Resampling.BICUBIC, expand=True)
     left = round((side_px - pack.width) / 2 + view.shift_x * side_px)
     top = round((side_px - pack.height) / 2 + view.shift_y * side_px)
@@ -141,7 +148,9 @@ def draw(packaging: Packaging, view: View, side_px: int, *printed: str) -> Drawi
     return Drawing(canvas, mask)
 
 
-def _draw_pack(packaging: Packaging, extent_px: int, printed: Sequence[str]) -> Image.Image:
+def _draw_pack(
+    packaging: Packaging, extent_px: int, printed: Sequence[str], full: FullPrint | None
+) -> Image.Image:  # fmt: skip
     """Draw the upright pack on a transparent background; its longer side is `extent_px`."""
     container = CONTAINERS[packaging.container]
     width = round(extent_px * min(1.0, container.aspect))
@@ -153,7 +162,10 @@ def _draw_pack(packaging: Packaging, extent_px: int, printed: Sequence[str]) -> 
         x0, x1 = round(part.box[0] * width), round(part.box[2] * width)
         pack.paste(_shaded(colours[part.role], width, height, x0, x1), (0, 0), mask)
     body = pack.getchannel("A")
-    _draw_label(pack, packaging, container.label, printed)
+    if full:
+        paint_full_label(pack, container.label, _label_style(packaging), full)
+    else:
+        _draw_label(pack, packaging, container.label, printed)
     pack.putalpha(body)
     return pack
 
@@ -203,20 +215,25 @@ def _draw_label(pack: Image.Image, packaging: Packaging, area: Box, printed: Seq
     x0, y0, x1, y1 = area[0] * width, area[1] * height, area[2] * width, area[3] * height
     pen = ImageDraw.Draw(pack)
     if packaging.label == "band":
-        pen.rectangle((0, y0, width, y1), fill=_PAPER)
+        pen.rectangle((0, y0, width, y1), fill=PAPER)
         for y in (y0 + (y1 - y0) * 0.04, y1 - (y1 - y0) * 0.04):
             pen.line((0, y, width, y), fill=INK, width=max(1, round(height * 0.008)))
     elif packaging.label == "oval":
-        pen.ellipse((x0, y0, x1, y1), fill=_PAPER, outline=INK, width=max(1, round(height * 0.008)))
-    is_bare = packaging.label == "bare"
-    text_ink = _PAPER if is_bare and sum(BODY_COLOURS[packaging.body_colour]) < 3 * 150 else INK
-    mark_ink = text_ink if is_bare else MARKS[packaging.mark].ink
+        pen.ellipse((x0, y0, x1, y1), fill=PAPER, outline=INK, width=max(1, round(height * 0.008)))
+    style = _label_style(packaging)
     # A single line leaves more room for the mark.
     mark_share, text_top = (0.64, 0.76) if len(printed) < 2 else (0.52, 0.66)
     side = min((x1 - x0) * 0.84, (y1 - y0) * mark_share)
     mark = mark_mask(packaging.mark, max(8, round(side)))
-    pack.paste(mark_ink, (round((x0 + x1 - mark.width) / 2), round(y0 + (y1 - y0) * 0.1)), mark)
-    _print_lines(pen, (x0, y0, x1, y1), text_top, printed, text_ink, is_oval=packaging.label == "oval")
+    pack.paste(style.mark_ink, (round((x0 + x1 - mark.width) / 2), round(y0 + (y1 - y0) * 0.1)), mark)
+    _print_lines(pen, (x0, y0, x1, y1), text_top, printed, style.text_ink, is_oval=packaging.label == "oval")
+
+
+def _label_style(packaging: Packaging) -> LabelStyle:
+    is_bare = packaging.label == "bare"
+    text_ink = PAPER if is_bare and sum(BODY_COLOURS[packaging.body_colour]) < 3 * 150 else INK
+    mark_ink = text_ink if is_bare else MARKS[packaging.mark].ink
+    return LabelStyle(packaging.label, packaging.mark, text_ink, mark_ink)
 
 
 def _print_lines(

@@ -14,6 +14,7 @@ from skincare.labels import skincare_labels
 from skincare.sample import drawing
 from skincare.sample.containers import CONTAINERS
 from skincare.sample.drawing import Packaging, View
+from skincare.sample.full_labels import FullPrint
 from skincare.sample.marks import MARKS
 from skincare.sample.printing import lines_of_name, printed_lines
 
@@ -134,6 +135,8 @@ class Product:
     behaviour: PageBehaviour = "fine"
     printed: tuple[str, ...] = ()
     """Lines on the pack, the brand first."""
+    full_print: FullPrint | None = None
+    """Print of a full label, instead of these lines."""
 
 
 def sample_products(seed: int) -> list[Product]:
@@ -152,6 +155,11 @@ def sample_products(seed: int) -> list[Product]:
             products.append(_product(product_id, category, used, rng))
     products = _plant_page_defects(products, rng)
     return _plant_image_defects(products, rng)
+
+
+def product_types(category: str) -> tuple[str, ...]:
+    """Return the product types that names of a category contain."""
+    return _STYLES[category].nouns
 
 
 def catalogue_product(product_id: str, name: str, category: str, path: str) -> Product:

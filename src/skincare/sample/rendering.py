@@ -60,7 +60,7 @@ def image_bytes(product: Product, one: ShopImage, products: Mapping[str, Product
         return _copied(original, one)
     if one.kind == "html":
         return ERROR_PAGE
-    image = drawing.draw(product.packaging, one.view, one.side_px, *product.printed).image
+    image = drawing.draw(product.packaging, one.view, one.side_px, *product.printed, full=product.full_print).image
     if one.kind == "blurred":
         image = image.filter(ImageFilter.GaussianBlur(one.side_px / 40))
     elif one.kind == "small":

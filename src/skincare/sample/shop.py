@@ -19,6 +19,7 @@ from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.paths import Layout
 from skincare.sample import rendering
+from skincare.sample.full_packs import with_full_labels
 from skincare.sample.products import (
     ORIGIN,
     PAGE_DEFECTS,
@@ -154,9 +155,10 @@ def serve(products: Sequence[Product], port: int = 0) -> Iterator[str]:
         server.server_close()
 
 
-def stock(layout: Layout, seed: int) -> list[Product]:
+def stock(layout: Layout, seed: int, *, has_full_labels: bool = False) -> list[Product]:
     """Return the shop's products; write their catalogue and the ground truth to the layout's paths.
 
+    has_full_labels: whether the packs print what `full_packs` gives them; catalogue and ground truth are the same.
     Raises StageError if there is a catalogue of another shop, which may be the user's only copy.
     """
     if layout.catalogue.is_file() and not _is_ours(layout):
@@ -167,7 +169,7 @@ def stock(layout: Layout, seed: int) -> list[Product]:
     # Written first: a catalogue without the ground truth counts as the user's.
     write_json(layout.shop_truth, {"seed": seed, "origin": ORIGIN, **truth(products)})
     CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
-    return products
+    return with_full_labels(products) if has_full_labels else products
 
 
 def _is_ours(layout: Layout) -> bool:
