@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 help:
 	@echo "make reader     install only what \`python src/predict.py IMAGE\` needs to read packs: no torch"
 	@echo "make sample     install, then run every stage on the embedded shop and model (sample_run/)"
-	@echo "make sample-product  after make sample: train the embedded model on structured answers (sample_product/)"
+	@echo "make sample-product  the same for structured answers (sample_product/)"
 	@echo "make test       install, then run all tests"
 	@echo "make test-fast  the tests without those marked slow"
 	@echo "make check      ruff, mypy and all tests: what CI runs"
@@ -24,15 +24,8 @@ reader: $(VENV)/installed-reader
 sample: $(VENV)/installed
 	$(BIN)/python src/run_all.py --sample
 
-# Works on a copy: the sample's own dataset keeps its target.
 sample-product: $(VENV)/installed
-	test -f sample_run/clean_dataset/train.json || { echo "Run make sample first."; exit 2; }
-	mkdir -p sample_product && cp -R sample_run/csv_data sample_run/clean_dataset sample_product/
-	$(BIN)/python src/product_facts.py --root sample_product
-	$(BIN)/python src/build_dataset.py --root sample_product --target product --fields category size
-	$(BIN)/python src/finetune.py --root sample_product --model models/tiny-qwen2-vl --recipe sample \
-		--min-tokens 36 --max-tokens 36 --max-epochs 8 --run product --overwrite
-	$(BIN)/python src/score_products.py --root sample_product
+	$(BIN)/python src/run_all.py --sample --target product
 
 test: $(VENV)/installed-dev
 	$(PYTEST)

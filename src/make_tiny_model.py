@@ -3,10 +3,12 @@
 It is trained on drawings of other seeds than the sample shop's, with descriptions as answers. No answer is a category,
 so the model predicts no category before fine-tuning.
 
-In: nothing.
+In: nothing; with --target product the embedded model.
 Out: models/tiny-qwen2-vl/ (weights, processor, README.md with its accuracy).
 Command: python src/make_tiny_model.py
-Time: 18 minutes on two cores.
+         python src/make_tiny_model.py --target product --root sample_product
+                  (trains nothing: the embedded model with tokens for the keys of structured answers)
+Time: 18 minutes on two cores; with --target product two seconds.
 """
 
 import logging
@@ -26,9 +28,11 @@ from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.files import replacing_folder, write_text
 from skincare.labels import skincare_labels
+from skincare.modeling import loading
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.prompt_encoder import Patches, PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
+from skincare.prompts import Target
 from skincare.runlog import Summary
 from skincare.sample import drawing, tiny
 
@@ -45,8 +49,10 @@ class Config(stage.StageConfig):
 
     resumes: ClassVar[bool] = False
 
-    out: Path = TINY_MODEL
-    """Output folder of the model."""
+    target: Target = "category"
+    """`product` writes the embedded model with tokens for the keys of structured answers, and trains nothing."""
+    out: Path | None = None
+    """Output folder; models/tiny-qwen2-vl by default, with --target product models/tiny-product below the root."""
     seed: int = 1_000_000
     """Seed of weights and drawings; the sample shop's seeds are small numbers."""
     n_drawings: int = 44_000
@@ -82,8 +88,11 @@ class Drawings(Dataset):
 
 def run(config: Config, layout: Layout) -> Summary:
     """Train, evaluate on held-out drawings and save; an existing model is replaced at the end."""
-    if config.out.is_dir() and any(config.out.iterdir()) and not (config.out / "config.json").is_file():
-        raise StageError(f"--out {config.out} contains other files than a model; choose another folder")
+    out = config.out or (layout.tiny_product_model if config.target == "product" else TINY_MODEL)
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
+        raise StageError(f"--out {out} contains other files than a model; choose another folder")
+    if config.target == "product":
+        return _extend(config, layout, out)
     rng = random.Random(config.seed)
     descriptions = [drawing.describe(drawing.random_packaging(rng)) for _ in range(2000)]
     # The prompt occurs only a few times, so that category names remain several tokens long, as in Qwen2-VL.
@@ -95,7 +104,7 @@ def run(config: Config, layout: Layout) -> Summary:
     exact = _share_exact(network.eval(), encoder, Drawings(encoder, config.seed + 1, _N_TEST))
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     runlog.remove_summary("make_tiny_model", layout)
-    with replacing_folder(config.out) as building:
+    with replacing_folder(out) as building:
         network.model.save_pretrained(building)
         processor.save_pretrained(building)
         write_text(building / "README.md", _card(config, n_parameters, exact))
@@ -103,6 +112,27 @@ def run(config: Config, layout: Layout) -> Summary:
         headline=f"{exact:.1%} of {_N_TEST} new drawings described exactly",
         counts={"drawings": config.n_drawings},
         results={"n_parameters": n_parameters, "share_exact": exact, "n_test": _N_TEST, "final_loss": final_loss},
+    )
+
+
+def _extend(config: Config, layout: Layout, out: Path) -> Summary:
+    """Write the embedded model with tokens for structured answers."""
+    processor = loading.load_processor(TINY_MODEL)
+    model = loading.load_model(TINY_MODEL, torch.device("cpu"))
+    n_added = tiny.add_structure_tokens(model, processor, config.seed)
+    runlog.remove_summary("make_tiny_model", layout)
+    with replacing_folder(out) as building:
+        model.save_pretrained(building)
+        processor.save_pretrained(building)
+        write_text(
+            building / "README.md",
+            f"# tiny-product\n\nmodels/tiny-qwen2-vl with {n_added} tokens for the keys of structured answers, whose "
+            f"embeddings are random (seed {config.seed}). No other weight differs, and no structured answer was "
+            "trained.\n",
+        )
+    return Summary(
+        headline=f"the embedded model with {n_added} tokens for structured answers, in {out}",
+        results={"n_added_tokens": n_added},
     )
 
 

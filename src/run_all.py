@@ -3,6 +3,7 @@
 In: the catalogue.
 Out: everything that the stages write; the report's headline is printed last.
 Command: python src/run_all.py --sample   (the embedded shop and model, under sample_run/)
+         python src/run_all.py --sample --target product   (packs with full labels, under sample_product/)
          python src/run_all.py            (the real shop and Qwen/Qwen2-VL-2B, in the repository's own folders)
 Time: about 5 minutes for the sample on two cores.
 
@@ -15,11 +16,12 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from skincare import runlog, stage
 from skincare.errors import MissingInputError, StageError
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.prompts import Target
 from skincare.runlog import Summary
 from skincare.sample.shop import serve, stock
 from skincare.training import run_folders
@@ -30,16 +32,30 @@ StageName = Literal[
     "scrape",
     "clean",
     "read_text",
+    "product_facts",
     "build_dataset",
     "baselines",
+    "make_tiny_model",
     "zero_shot",
     "finetune",
+    "score_products",
     "fuse",
     "explain",
     "ablations",
     "report",
 ]
-STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
+STAGES: Final[dict[Target, tuple[StageName, ...]]] = {
+    "category": (
+        "scrape", "clean", "read_text", "build_dataset", "baselines", "zero_shot", "finetune", "fuse", "explain",
+        "ablations", "report",
+    ),
+    "product": (
+        "scrape", "clean", "read_text", "product_facts", "build_dataset", "zero_shot", "finetune", "score_products",
+        "report",
+    ),
+}  # fmt: skip
+# What the names of the sample's products state, without the brand: the embedded model cannot read it.
+_SAMPLE_FIELDS: Final = ("category", "size", "forNightOrMorning")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +63,9 @@ class Config(stage.StageConfig):
     """Options of the stage."""
 
     sample: bool = False
-    """Use the embedded shop and tiny model; the root is sample_run/ unless --root is given."""
+    """Use the embedded shop and tiny model; the root is sample_run/ or sample_product/ unless --root is given."""
+    target: Target = "category"
+    """What the model answers with: the category, or the product as JSON."""
     model: str | None = None
     """Model of the Hugging Face hub, or a local folder; the stages' default if left out, the embedded with --sample."""
     recipe: str = "reference"
@@ -59,7 +77,7 @@ class Config(stage.StageConfig):
     def layout(self) -> Layout:
         """Return the layout below the root; the sample never mixes with real data by default."""
         if self.sample and self.root == REPOSITORY:
-            return Layout(REPOSITORY / "sample_run")
+            return Layout(REPOSITORY / ("sample_product" if self.target == "product" else "sample_run"))
         return super().layout
 
 
@@ -67,13 +85,25 @@ def run(config: Config, layout: Layout) -> Summary:
     """Run the stages one after another, each in its own process."""
     if config.sample and config.labels:
         raise StageError("--sample sells skincare products, which other --labels do not name: leave one of the two out")
-    stages = STAGES[STAGES.index(config.first) :]
+    stages = stages_of(config)
     runlog.remove_summary("run_all", layout)
-    shop = serve(stock(layout, seed=0)) if config.sample and "scrape" in stages else nullcontext("")
+    has_shop = config.sample and "scrape" in stages
+    shop = serve(stock(layout, 0, has_full_labels=config.target == "product")) if has_shop else nullcontext("")
     with shop as shop_url:
         for name in stages:
             _run_stage(name, [*stage_options(name, config, layout, shop_url), *shared_options(layout)])
     return Summary(headline=f"{len(stages)} stages; open {layout.report_html}", counts={"stages": len(stages)})
+
+
+def stages_of(config: Config) -> tuple[StageName, ...]:
+    """Return the stages to run; StageError if the target does not have the first one."""
+    stages = STAGES[config.target]
+    if config.sample and config.target == "product":
+        i = stages.index("zero_shot")
+        stages = (*stages[:i], "make_tiny_model", *stages[i:])
+    if config.first not in stages:
+        raise StageError(f"--first {config.first} is none of the stages of this run: {', '.join(stages)}")
+    return stages[stages.index(config.first) :]
 
 
 def shared_options(layout: Layout) -> list[str]:
@@ -83,16 +113,20 @@ def shared_options(layout: Layout) -> list[str]:
 
 def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str) -> list[str]:
     """Return the command-line options of a stage."""
-    name_of_model = str(TINY_MODEL) if config.sample else config.model
+    is_product = config.target == "product"
+    name_of_model = str(layout.tiny_product_model if is_product else TINY_MODEL) if config.sample else config.model
     model = ["--model", name_of_model] if name_of_model else []
     recipe = "sample" if config.sample else config.recipe
     # 36 tokens: the image size that the tiny model was trained with.
     pixels = ["--min-tokens", "36", "--max-tokens", "36"] if config.sample else []
+    dataset = ["--target", "product", *(["--fields", *_SAMPLE_FIELDS] if config.sample else [])]
     options: dict[StageName, list[str]] = {
         "scrape": ["--shop-url", shop_url, "--delay-s", "0"] if config.sample else [],
         # Drawn packs have no small print, and fewer pixels take a third of the time.
         "read_text": ["--detection-px", "100000"] if config.sample else [],
+        "build_dataset": dataset if is_product else [],
         "baselines": [*model, *pixels],
+        "make_tiny_model": ["--target", "product"],
         "zero_shot": [*model, *pixels],
         "finetune": [*model, "--recipe", recipe, *pixels],
     }

@@ -47,3 +47,30 @@ def test_labels_for_the_sample_are_an_error(layout, tmp_path):
     config = run_all.Config(sample=True, labels=tmp_path / "labels.toml")
     with pytest.raises(StageError, match="leave one of the two out"):
         run_all.run(config, layout)
+
+
+def test_the_product_sample_extends_the_model_before_it_is_used(layout):
+    config = run_all.Config(root=layout.root, sample=True, target="product")
+    stages = run_all.stages_of(config)
+    assert stages.index("make_tiny_model") < stages.index("zero_shot")
+    assert stages.index("product_facts") < stages.index("build_dataset")
+    model = str(layout.tiny_product_model)
+    assert model in run_all.stage_options("zero_shot", config, layout, "")
+    assert model in run_all.stage_options("finetune", config, layout, "")
+    assert run_all.stage_options("build_dataset", config, layout, "")[:3] == ["--target", "product", "--fields"]
+
+
+def test_real_products_are_trained_without_the_embedded_model():
+    stages = run_all.stages_of(run_all.Config(target="product"))
+    assert "make_tiny_model" not in stages
+    assert "score_products" in stages
+
+
+def test_a_first_stage_of_the_other_target_is_an_error():
+    with pytest.raises(StageError, match="--first score_products is none of the stages"):
+        run_all.stages_of(run_all.Config(first="score_products"))
+
+
+def test_the_samples_of_both_targets_have_their_own_folders():
+    roots = [run_all.Config(sample=True, target=target).layout.root.name for target in ("category", "product")]
+    assert roots == ["sample_run", "sample_product"]

@@ -162,6 +162,11 @@ class Layout:
         """Return the lock file of a run in training; outside the run's folders, which may be renamed."""
         return self.root / "log" / "finetune" / ".locks" / f"{run}.json"
 
+    @property
+    def tiny_product_model(self) -> Path:
+        """Return the folder of the embedded model with tokens for structured answers."""
+        return self.root / "models" / "tiny-product"
+
     def finetuned_model(self, run: str) -> Path:
         """Return the folder of one run's exported model."""
         return self.root / "models" / "finetuned" / run
