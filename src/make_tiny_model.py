@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 # Larger than the model's input, like photos; the processor resizes it.
 _DRAWING_SIDE_PX = 224
 _N_TEST = 500
+_STRUCTURE_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def run(config: Config, layout: Layout) -> Summary:
     if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
         raise StageError(f"--out {out} contains other files than a model; choose another folder")
     if config.target == "product":
-        return _extend(config, layout, out)
+        return _extend(layout, out)
     rng = random.Random(config.seed)
     descriptions = [drawing.describe(drawing.random_packaging(rng)) for _ in range(2000)]
     # The prompt occurs only a few times, so that category names remain several tokens long, as in Qwen2-VL.
@@ -115,11 +116,11 @@ def run(config: Config, layout: Layout) -> Summary:
     )
 
 
-def _extend(config: Config, layout: Layout, out: Path) -> Summary:
+def _extend(layout: Layout, out: Path) -> Summary:
     """Write the embedded model with tokens for structured answers."""
     processor = loading.load_processor(TINY_MODEL)
     model = loading.load_model(TINY_MODEL, torch.device("cpu"))
-    n_added = tiny.add_structure_tokens(model, processor, config.seed)
+    n_added = tiny.add_structure_tokens(model, processor, _STRUCTURE_SEED)
     runlog.remove_summary("make_tiny_model", layout)
     with replacing_folder(out) as building:
         model.save_pretrained(building)
@@ -127,7 +128,7 @@ def _extend(config: Config, layout: Layout, out: Path) -> Summary:
         write_text(
             building / "README.md",
             f"# tiny-product\n\nmodels/tiny-qwen2-vl with {n_added} tokens for the keys of structured answers, whose "
-            f"embeddings are random (seed {config.seed}). No other weight differs, and no structured answer was "
+            f"embeddings are random (seed {_STRUCTURE_SEED}). No other weight differs, and no structured answer was "
             "trained.\n",
         )
     return Summary(

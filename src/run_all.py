@@ -38,8 +38,8 @@ StageName = Literal[
     "make_tiny_model",
     "zero_shot",
     "finetune",
-    "score_products",
     "fuse",
+    "score_products",
     "explain",
     "ablations",
     "report",
@@ -50,8 +50,8 @@ STAGES: Final[dict[Target, tuple[StageName, ...]]] = {
         "ablations", "report",
     ),
     "product": (
-        "scrape", "clean", "read_text", "product_facts", "build_dataset", "zero_shot", "finetune", "score_products",
-        "report",
+        "scrape", "clean", "read_text", "product_facts", "build_dataset", "zero_shot", "finetune", "fuse",
+        "score_products", "report",
     ),
 }  # fmt: skip
 # What the names of the sample's products state, without the brand: the embedded model cannot read it.
