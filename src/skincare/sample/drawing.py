@@ -125,9 +125,7 @@ def _a(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def draw(
-    packaging: Packaging, view: View, side_px: int, *printed: str, full: FullPrint | None = None
-) -> Drawing:  # fmt: skip
+def draw(packaging: Packaging, view: View, side_px: int, *printed: str, full: FullPrint | None = None) -> Drawing:
     """Draw a photo of a pack, `side_px` x `side_px`.
 
     printed: lines on the label, the brand first; full: the print of a full label, instead of these lines.
@@ -148,9 +146,7 @@ def draw(
     return Drawing(canvas, mask)
 
 
-def _draw_pack(
-    packaging: Packaging, extent_px: int, printed: Sequence[str], full: FullPrint | None
-) -> Image.Image:  # fmt: skip
+def _draw_pack(packaging: Packaging, extent_px: int, printed: Sequence[str], full: FullPrint | None) -> Image.Image:
     """Draw the upright pack on a transparent background; its longer side is `extent_px`."""
     container = CONTAINERS[packaging.container]
     width = round(extent_px * min(1.0, container.aspect))

@@ -166,9 +166,8 @@ def catalogue_product(product_id: str, name: str, category: str, path: str) -> P
     """Return a product without defects for a row of another catalogue."""
     rng = random.Random(product_id)
     packaging, photos = _packaging(category, rng), _photos(rng)
-    return Product(
-        product_id, name, name.split()[0][:12], category, path, packaging, photos, printed=lines_of_name(name)
-    )
+    brand, printed = name.split()[0][:12], lines_of_name(name)
+    return Product(product_id, name, brand, category, path, packaging, photos, printed=printed)
 
 
 def expected_outcomes(products: Sequence[Product]) -> dict[str, str]:
@@ -194,9 +193,7 @@ def _product(product_id: str, category: str, used: set[Packaging], rng: random.R
     words = " ".join(rng.sample(_WORDS, 2))
     name = f"{brand} {words} {rng.choice(_STYLES[category].nouns)} {rng.choice((30, 50, 75, 100, 200))}ml"
     printed = printed_lines(brand, category, {key: style.nouns for key, style in _STYLES.items()}, product_id)
-    return Product(
-        product_id, name, brand, category, _path(name, product_id), packaging, _photos(rng), printed=printed
-    )  # fmt: skip
+    return Product(product_id, name, brand, category, _path(name, product_id), packaging, _photos(rng), printed=printed)
 
 
 def _is_first_size(product: Product, products: Sequence[Product]) -> bool:
