@@ -128,7 +128,14 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
         "baselines": [*model, *pixels],
         "make_tiny_model": ["--target", "product"],
         "zero_shot": [*model, *pixels],
-        "finetune": [*model, "--recipe", recipe, *pixels],
+        # Longer answers: the epochs of the recipe would take more than the sample's five minutes.
+        "finetune": [
+            *model,
+            "--recipe",
+            recipe,
+            *pixels,
+            *(["--max-epochs", "8"] if config.sample and is_product else []),
+        ],
     }
     if name == "ablations":
         # Evaluated after finetune.py, which chooses the name of its run.
