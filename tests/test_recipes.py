@@ -23,7 +23,7 @@ from skincare.training.recipes import RECIPES, Adapter, get_recipe
 from tests.dataset_helpers import write_dataset_files
 from tests.plots import replace_training_plots
 
-VARIATIONS = sorted({name.partition("-")[2] for name in RECIPES} - {""})
+VARIATIONS = sorted(name.removeprefix("sample-") for name in RECIPES if name.startswith("sample-"))
 # What a base recipe has already.
 UNCHANGED = {"reference-quarter", "sample-full", "tuned-full", "tuned-nodecay", "tuned-warmup"}
 # Not available on every platform.

@@ -186,7 +186,10 @@ def _vary(base: Recipe, description: str, changes: dict[str, object]) -> Recipe:
     return dataclasses.replace(base, description=f"{base.description}; {description}", **changes)  # type: ignore[arg-type]
 
 
-RECIPES: Final[dict[str, Recipe]] = {"best": _BEST} | {
+RECIPES: Final[dict[str, Recipe]] = {
+    "best": _BEST,
+    "best-product": _vary(_BEST, "without the head, for structured answers", {"head": "none"}),
+} | {
     name: recipe
     for base_name, base in (("reference", _REFERENCE), ("tuned", _TUNED), ("sample", _SAMPLE))
     for name, recipe in (
