@@ -22,49 +22,26 @@ _MAX_CHARACTERS: Final = 30
 _MIN_CONFIDENCE: Final = 0.92
 # In an image with text of a script that the OCR model lacks, most lines of lower confidence are misread.
 _MIN_CONFIDENCE_MISREAD: Final = 0.97
-_MIN_SCORE: Final = 0.8
 _MIN_JOINED_HEIGHT: Final = 0.75
 
+# Weights of the signs next to the print size (0 to 1) and the minimum score, chosen by hand on the development photos
+# of `benchmarks/pack_marks.csv` with all known brands withheld.
 _TOP, _BOTTOM, _REPEATED, _TRADE_MARK, _COMPANY, _WEB, _DOCTOR = 0.45, 0.2, 0.3, 0.5, 0.35, 0.6, 0.5
-
 _ORDINARY_LOSS, _MISREAD_LOSS = 0.3, 0.5
+_MIN_SCORE: Final = 0.8
 # Longer lines are cut, so that hostile text takes no time.
 _MAX_LENGTH: Final = 200
 
-_COMPANY_WORDS: Final = frozenset(
-    (
-        *(
-            "laboratoire",
-            "laboratoires",
-            "laboratorio",
-            "laboratorios",
-            "labor",
-            "lab",
-            "labs",
-            "cosmetics",
-            "cosmetic",
-        ),
-        *("cosmetiques", "skincare", "naturkosmetik", "organics", "organic", "herbals", "botanicals", "naturals"),
-        *("beauty", "paris", "london", "milano", "york", "korea", "since", "est", "store", "official", "shop"),
-        *("company", "co", "apothecary", "professional", "dermatologique", "cosmeceuticals", "solutions"),
-    )
-)
 # Words that end a brand in the line below it: "LOTUS / HERBALS".
 _LAST_WORDS: Final = frozenset(
-    (
-        "company",
-        "labs",
-        "organics",
-        "herbals",
-        "botanicals",
-        "naturals",
-        "beauty",
-        "cosmetics",
-        "apothecary",
-        "shop",
-        "store",
-        "co",
-    )
+    ("company", "labs", "organics", "herbals", "botanicals", "naturals", "beauty", "cosmetics", "apothecary", "shop")
+    + ("store", "co")
+)
+# Words in a brand's line or the one below.
+_COMPANY_WORDS: Final = _LAST_WORDS | frozenset(
+    ("laboratoire", "laboratoires", "laboratorio", "laboratorios", "labor", "lab", "cosmetic", "cosmetiques")
+    + ("skincare", "naturkosmetik", "organic", "paris", "london", "milano", "york", "korea", "since", "est", "official")
+    + ("professional", "dermatologique", "cosmeceuticals", "solutions")
 )
 _NO_COMPANY: Final = frozenset({"official", "online", "all", "your", "of", "in", "with", "from"})
 _NEVER_FIRST: Final = frozenset({"new", "neu", "nouveau", "vegan", "bio", "natural"})
