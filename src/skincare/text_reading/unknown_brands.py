@@ -34,14 +34,16 @@ _MAX_LENGTH: Final = 200
 
 # Words that end a brand in the line below it: "LOTUS / HERBALS".
 _LAST_WORDS: Final = frozenset(
-    ("company", "labs", "organics", "herbals", "botanicals", "naturals", "beauty", "cosmetics", "apothecary", "shop")
-    + ("store", "co")
+    (
+        *("company", "co", "labs", "organics", "herbals", "botanicals", "naturals", "beauty", "cosmetics"),
+        *("apothecary", "shop", "store"),
+    )
 )
 # Words in a brand's line or the one below.
-_COMPANY_WORDS: Final = _LAST_WORDS | frozenset(
-    ("laboratoire", "laboratoires", "laboratorio", "laboratorios", "labor", "lab", "cosmetic", "cosmetiques")
-    + ("skincare", "naturkosmetik", "organic", "paris", "london", "milano", "york", "korea", "since", "est", "official")
-    + ("professional", "dermatologique", "cosmeceuticals", "solutions")
+_COMPANY_WORDS: Final = _LAST_WORDS.union(
+    ("laboratoire", "laboratoires", "laboratorio", "laboratorios", "labor", "lab", "cosmetic", "cosmetiques"),
+    ("skincare", "naturkosmetik", "organic", "paris", "london", "milano", "york", "korea", "since", "est", "official"),
+    ("professional", "dermatologique", "cosmeceuticals", "solutions"),
 )
 _NO_COMPANY: Final = frozenset({"official", "online", "all", "your", "of", "in", "with", "from"})
 _NEVER_FIRST: Final = frozenset({"new", "neu", "nouveau", "vegan", "bio", "natural"})
