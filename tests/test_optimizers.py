@@ -41,6 +41,13 @@ def test_norms_and_biases_decay_only_with_decays_everything(tiny_model):
             assert decays[id(parameter)] == (0.01 if decays_everything or matrix else 0.0), name
 
 
+def test_the_magnitudes_of_dora_never_decay():
+    parameters = {f"a.lora_{kind}.default.weight": nn.Parameter(torch.ones(2)) for kind in ("B", "magnitude_vector")}
+    optimizer = make(parameters, decays_everything=True)
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert [decays[id(p)] for p in parameters.values()] == [0.01, 0.0]
+
+
 def test_lion_takes_the_published_update():
     weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
     lion = optimizers.Lion([weight], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)

@@ -25,7 +25,9 @@ def make(recipe: Recipe, parameters: Mapping[str, nn.Parameter]) -> torch.optim.
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for parameter_name, parameter in parameters.items():
         scale = recipe.rate_by_part.get(part_of(parameter_name), 1.0)
-        decay = recipe.weight_decay if recipe.decays_everything or parameter.ndim > 1 else 0.0
+        # The magnitudes of DoRA are lengths of pretrained rows: decay would shrink the frozen weights.
+        decays = (recipe.decays_everything or parameter.ndim > 1) and "lora_magnitude" not in parameter_name
+        decay = recipe.weight_decay if decays else 0.0
         uses_muon = recipe.optimizer == "muon" and is_hidden_matrix(parameter_name, parameter)
         groups.setdefault((scale, decay, uses_muon), []).append(parameter)
     rate = recipe.learning_rate
