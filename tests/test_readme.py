@@ -98,3 +98,25 @@ def test_the_result_table_is_one_that_the_pipeline_wrote():
     for row in scores:
         if row["label"] in ("Accuracy", "Macro F1", "Test images (products)"):
             assert f"| {row['label']} | {row['before']} | {row['after']} | {row['difference']} |" in table
+
+
+def test_the_table_of_the_product_sample_is_one_that_its_run_scored():
+    """docs/sample_products.json holds the results of log/score_products.json of that run."""
+    results = json.loads((REPOSITORY / "docs" / "sample_products.json").read_text(encoding="utf-8"))["results"]
+    text = (REPOSITORY / "docs" / "products.md").read_text(encoding="utf-8")
+    table = text.split("<!-- sample-products -->")[1].split("<!-- /sample-products -->")[0]
+    for system in results["systems"]:
+        fields = {one["field"]: one for one in results[system]["fields"]}
+        cells = [field_cell(fields[name]) for name in ("category", "size", "forNightOrMorning")]
+        assert f"| {' | '.join(cells)} |" in table, (system, cells)
+    paired = results["finetuned_minus_majority"]
+    for name in ("category", "size"):
+        one = paired[name]
+        values = [round(100 * one[key]) for key in ("difference", "low", "high")]
+        assert f"{values[0]:+} points ({values[1]:+} to {values[2]:+}" in table.replace("\n", " ")
+
+
+def field_cell(scores):
+    """Return a field's F1 with its interval, in percent."""
+    low, high = (round(100 * scores[key]) for key in ("f1_low", "f1_high"))
+    return f"{round(100 * scores['f1'])} % ({low} to {high} %)"
