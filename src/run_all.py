@@ -16,7 +16,9 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+import tyro
 
 from skincare import runlog, stage
 from skincare.errors import MissingInputError, StageError
@@ -72,6 +74,13 @@ class Config(stage.StageConfig):
     """Recipe for finetune.py; --sample uses its own."""
     first: StageName = "scrape"
     """Stage to begin with; the outputs of earlier stages are used unchanged."""
+    plan: Annotated[bool, tyro.conf.arg(aliases=("--list",))] = False
+    """Show the stages in order, and exit."""
+
+    @property
+    def writes_summary(self) -> bool:
+        """Return whether stages are run."""
+        return not self.plan
 
     @property
     def layout(self) -> Layout:
@@ -86,6 +95,10 @@ def run(config: Config, layout: Layout) -> Summary:
     if config.sample and config.labels:
         raise StageError("--sample sells skincare products, which other --labels do not name: leave one of the two out")
     stages = stages_of(config)
+    if config.plan:
+        for name in stages:
+            logger.info("python src/%s.py", name)
+        return Summary(headline=f"{len(stages)} stages, none was run", counts={"stages": len(stages)})
     runlog.remove_summary("run_all", layout)
     has_shop = config.sample and "scrape" in stages
     shop = serve(stock(layout, 0, has_full_labels=config.target == "product")) if has_shop else nullcontext("")

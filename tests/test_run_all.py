@@ -74,3 +74,14 @@ def test_a_first_stage_of_the_other_target_is_an_error():
 def test_the_samples_of_both_targets_have_their_own_folders():
     roots = [run_all.Config(sample=True, target=target).layout.root.name for target in ("category", "product")]
     assert roots == ["sample_run", "sample_product"]
+
+
+def test_the_plan_runs_no_stage(layout, monkeypatch, caplog):
+    monkeypatch.setattr(run_all, "_run_stage", lambda *_: pytest.fail("ran a stage"))
+    config = run_all.Config(root=layout.root, target="product", first="finetune", plan=True)
+    with caplog.at_level("INFO"):
+        assert run_all.run(config, layout).counts == {"stages": 4}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"python src/{name}.py" for name in ("finetune", "fuse", "score_products", "report")
+    ]  # fmt: skip
+    assert not config.writes_summary
