@@ -57,7 +57,7 @@ def test_help_of_the_model_stages_does_not_import_torch(stage):
         (("finetune", "--seed", "one"), "--seed"),
         (("finetune", "--recipe", "nonsense"), "Unknown recipe 'nonsense'"),
         (("finetune", "--resume", "--overwrite"), "mutually exclusive"),
-        (("finetune", "--list-recipes"), "90 recipes"),
+        (("finetune", "--list-recipes"), "110 recipes"),
         (("compare_recipes", "--recipes", "sample,nonsense"), "Unknown recipe 'nonsense'"),
         (("compare_recipes", "--seeds", "0,x"), "--seeds must be whole numbers"),
     ],
