@@ -182,3 +182,11 @@ def test_labelled_pairs_of_real_photos_are_classified_correctly(real_data):
     for row in csv.DictReader((real_data / "pairs.csv").read_text(encoding="utf-8").splitlines()):
         pair = [decode((real_data / row[key]).read_bytes()) for key in ("file_a", "file_b")]
         assert bool(_same_images(pair)) == row["verdict"].startswith("same:"), row
+
+
+def test_cells_are_restored_from_the_digits_that_inspection_stores():
+    rng = np.random.default_rng(0)
+    _, metrics, fingerprint = _inspected(Image.fromarray(rng.integers(0, 256, (90, 60, 3), dtype=np.uint8)))
+    found = near_duplicates.cells_from_hex(metrics.cells)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, near_duplicates.cells(fingerprint.thumbnails))
