@@ -22,6 +22,7 @@ from skincare.files import replacing_folder
 from skincare.inference import predictions
 from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
+from skincare.reporting import gate
 from skincare.sample import shop
 from skincare.tables import CATALOGUE, CatalogueRow
 from tests.dataset_helpers import jpeg, pack, url, write_catalogue, write_dataset_files, write_images
@@ -117,17 +118,17 @@ def test_an_interrupted_export_can_be_repeated(layout, monkeypatch, kind):
 
 def test_a_failed_release_gate_keeps_its_baseline(layout, tmp_path, monkeypatch):
     file, written = tmp_path / "baseline.json", []
-    monkeypatch.setattr(report.release_gate, "read_baseline", lambda *_: "baseline")
-    monkeypatch.setattr(report.release_gate, "write_baseline", lambda *args: written.append(args))
-    for module, name in ((report, "_table"), (report, "_source"), (report.report_views, "headline_table")):
+    monkeypatch.setattr(gate.release_gate, "read_baseline", lambda *_: "baseline")
+    monkeypatch.setattr(gate.release_gate, "write_baseline", lambda *args: written.append(args))
+    for module, name in ((report, "_table"), (gate.Gate, "_source"), (report.report_views, "headline_table")):
         monkeypatch.setattr(module, name, lambda *_: "")
     monkeypatch.setattr(report.report_texts, "notice", lambda _: None)
     monkeypatch.setattr(report.report_pages, "render", lambda *_: SimpleNamespace(markdown="", html=""))
-    data = SimpleNamespace(after=None, images=[], stages={}, labels=CATEGORIES)
+    data = SimpleNamespace(after=None, images=[], stages={}, labels=CATEGORIES, target="category")
     monkeypatch.setattr(report.report_data, "gather", lambda _: data)
     for verdict in ("failed", "passed"):
-        judged = report.release_gate.Verdict(verdict, 0.0, 1, 1, *[0.5] * 5, {})
-        monkeypatch.setattr(report.release_gate, "judge", lambda *_, judged=judged: judged)
+        judged = gate.release_gate.Verdict(verdict, 0.0, 1, 1, *[0.5] * 5, {})
+        monkeypatch.setattr(gate.release_gate, "judge", lambda *_, judged=judged: judged)
         report.run(report.Config(root=layout.root, gate=file, write_gate_baseline=file), layout)
         assert len(written) == (verdict == "passed")
 
