@@ -15,7 +15,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
@@ -30,12 +30,6 @@ from skincare.training.run_settings import RunSettings
 
 logger = logging.getLogger("recipe_options")
 
-# The recipe that is changed, and its changes.
-_GROUPS: Final = (
-    ("sample", "sample-smooth", "sample-ema", "sample-muon"),
-    ("sample-lora", "sample-dora", "sample-rslora"),
-)
-
 
 @dataclass(frozen=True)
 class Config:
@@ -43,6 +37,8 @@ class Config:
 
     root: Path = REPOSITORY / "sample_run"
     """Root of a finished sample run."""
+    groups: tuple[str, ...] = ("sample,sample-smooth,sample-ema,sample-muon", "sample-lora,sample-dora,sample-rslora")
+    """Recipes to compare, separated by commas: the one that is changed, then its changes."""
     n_seeds: int = 3
     """Number of seeds per recipe."""
     max_epochs: int = 4
@@ -56,13 +52,14 @@ def run(config: Config) -> dict[str, Any]:
     layout = Layout(config.root.resolve())
     settings = RunSettings(model=str(TINY_MODEL), min_tokens=36, max_tokens=36, max_epochs=config.max_epochs)
     data = run_spec.read_data(settings, layout)
-    rows: dict[str, list[ComparisonRow]] = {name: [] for group in _GROUPS for name in group}
+    names = [group.split(",") for group in config.groups]
+    rows: dict[str, list[ComparisonRow]] = {name: [] for group in names for name in group}
     results: dict[str, Any] = {}
     for seed in range(config.n_seeds):
         specs = [run_spec.make_spec(settings, name, seed, data) for name in rows]
         for one in recipe_comparison.identify(specs):
             rows[one.spec.recipe_name].append(recipe_comparison.result(one, layout))
-        groups = [[row for name in group for row in rows[name]] for group in _GROUPS]
+        groups = [[row for name in group for row in rows[name]] for group in names]
         results = {
             "max_epochs": config.max_epochs,
             "n_seeds": seed + 1,
