@@ -93,10 +93,9 @@ def plan(
     parameters = freeze(model, trainable) | adapters.enable_lora_training(model)
     n_trainable = count(parameters.values())
     n_cached = n_prefix if n_shards == 1 and CachedVLM(model).caches_prompt_prefix else 0
-    one, two = (activation_bytes(model, n_tokens, n_cached, grid, n) for n in (1, 2))
+    one, two, checkpointed, recomputed = _measure(model, trainable, adapter, n_tokens, n_cached, grid)
     logits = _LOGIT_BYTES * n_answer * model.config.text_config.vocab_size
     per_image = two - one + logits
-    checkpointed, recomputed = checkpointed_bytes_per_image(model, n_tokens, grid)
     checkpointed += logits
     sizes = {
         "weight_bytes": _weight_bytes(model, adapter) // n_shards,
@@ -135,6 +134,24 @@ def plan(
     }  # fmt: skip
     others = _alternatives(config, fixed_settings, trainable, adapter, optimizer)
     return replace(found, alternatives=dict(others))
+
+
+def _measure(
+    model: Any, trainable: Trainable, adapter: Adapter | None, n_tokens: int, n_cached: int, grid: Grid
+) -> tuple[int, int, int, int]:
+    """Return the activation bytes of one and two images, and those of `checkpointed_bytes_per_image`.
+
+    They take seconds, and a comparison of recipes or seeds plans equal runs: the results are kept per shape.
+    """
+    config = model.config
+    key = config.to_json_string(), config._attn_implementation, trainable, adapter, n_tokens, n_cached, grid
+    if key not in _measured:
+        one, two = (activation_bytes(model, n_tokens, n_cached, grid, n) for n in (1, 2))
+        _measured[key] = one, two, *checkpointed_bytes_per_image(model, n_tokens, grid)
+    return _measured[key]
+
+
+_measured: dict[tuple[Any, ...], tuple[int, int, int, int]] = {}
 
 
 def _parameters_by_module(model: Any, trainable: Trainable, n_trainable: int, *, has_lora: bool) -> dict[str, int]:
