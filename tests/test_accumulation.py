@@ -3,14 +3,11 @@
 Comparing weights after a step would prove nothing: AdamW and clipping hide a constant factor of the gradient.
 """
 
-import subprocess
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import finetune
-from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import HISTORY
 from skincare.training import run_spec, sampling, training_run
 from skincare.training.distributed import World
@@ -18,7 +15,6 @@ from skincare.training.loop import Trainer
 from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import write_dataset_files
 from tests.plots import replace_training_plots
-from tests.test_distributed import ENVIRONMENT, LAUNCHER
 
 SIZES = {"train": 18, "val": 2, "test": 2}
 
@@ -105,17 +101,3 @@ def test_gradients_of_two_ranks_add_up_to_those_of_one_process(layout, n_images)
         parts.append(gradients(training))
     assert sum(losses) == pytest.approx(loss, rel=1e-5)
     assert_gradients_equal({name: parts[0][name] + parts[1][name] for name in parts[0]}, expected)
-
-
-@pytest.mark.slow
-def test_two_processes_compute_the_gradients_of_one(layout, tmp_path):
-    worker = str(REPOSITORY / "tests" / "gradient_worker.py")
-    command = [*LAUNCHER, worker, str(layout.root), str(tmp_path / "gradients.safetensors"), "5"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    found = load_file(tmp_path / "gradients.safetensors")
-    assert found.pop("processes").item() == 2
-    training = make_training(layout, 8)
-    loss, expected = of_the_mean(training, training.train[:5])
-    assert found.pop("loss").item() == pytest.approx(loss, rel=1e-5)
-    assert_gradients_equal(found, expected)
