@@ -34,7 +34,7 @@ _VISION_OF = {
 }  # fmt: skip
 
 
-def write_family_model(model_type: str, folder: Path) -> Path:
+def write_family_model(model_type: str, folder: Path, *, is_tied: bool = True) -> Path:
     """Write a tiny random model with its processor; every weight is random, biases and gains too."""
     tokenizer = load_processor(TINY_MODEL).tokenizer
     token_id = tokenizer.convert_tokens_to_ids
@@ -51,7 +51,7 @@ def write_family_model(model_type: str, folder: Path) -> Path:
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),
         vision_end_token_id=token_id("<|vision_end|>"),
-        tie_word_embeddings=True,
+        tie_word_embeddings=is_tied,
     )
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)

@@ -3,12 +3,15 @@
 The models are tiny and random: what holds is that the passes are equal, not that any answer is right.
 """
 
+import json
+
 import pytest
 import torch
 from torch.nn import functional
 
 from skincare.errors import StageError
 from skincare.inference import saliency
+from skincare.inference.decoders import make_decoder
 from skincare.labels import skincare_labels
 from skincare.modeling import loading, vision_tower
 from skincare.modeling.cached_vlm import CachedVLM
@@ -19,7 +22,7 @@ from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.token_trie import build_trie
 from skincare.modeling.vision_features import features_key
 from skincare.training import gradient_checkpointing, preflight
-from tests.family_models import MODEL_TYPES
+from tests.family_models import MODEL_TYPES, write_family_model
 from tests.helpers import noise_image
 
 ANSWERS = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
@@ -100,6 +103,60 @@ def test_losses_and_gradients_equal_the_plain_pass(family, trainable):
         found.mean().backward()
         torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-5)
         assert_same_gradients(gradients(model), expected_gradients)
+
+
+def test_long_answers_to_prompts_with_hints_equal_the_plain_pass(family):
+    """Rows differ in length before and after the image."""
+    model, encoder, pixels = family
+    freeze(model, Trainable())
+    network, grids = CachedVLM(model), [one.grid for one in pixels]
+    hints = ["", "Text on the pack: NOOR", "", "Text on the pack: NOOR BATH SALTS 500 g, with lavender"]
+    answers = [json.dumps({"category": name, "details": n * "rich cream, "}) for n, name in enumerate(ANSWERS)]
+    batch = encoder.batch(grids, answers, hints=hints)
+    logits = plain_logits(model, batch, pixels, encoder.image_token_id)
+    losses = functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch.labels[:, 1:], reduction="none")
+    expected = losses.sum(1) / (batch.labels[:, 1:] >= 0).sum(1)
+    shortened = encoder.batch(grids, answers, hints=hints, without_prefix=True)
+    found = network(shortened, network.vision_features(pixels))
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_an_untied_output_layer_is_trained_with_everything(tmp_path, encoders, model_type):
+    """Larger models of each family have one."""
+    folder = write_family_model(model_type, tmp_path, is_tied=False)
+    model, encoder = loading.load_model(folder, torch.device("cpu")), encoders[model_type]
+    assert model.lm_head.weight is not model.get_input_embeddings().weight
+    assert "lm_head.weight" not in freeze(model, Trainable())
+    parameters = freeze(model, Trainable(everything=True))
+    pixels = [encoder.patches(noise_image(168, 168))]
+    network, batch = CachedVLM(model), encoder.batch([pixels[0].grid], ANSWERS[:1])
+    logits = plain_logits(model, batch, pixels, encoder.image_token_id)
+    functional.cross_entropy(logits[:, :-1].transpose(1, 2), batch.labels[:, 1:]).backward()
+    expected = gradients(model)
+    assert expected.keys() == parameters.keys()
+    model.zero_grad()
+    network(batch, network.vision_features(pixels)).mean().backward()
+    assert_same_gradients(gradients(model), expected)
+    assert expected["lm_head.weight"].abs().sum() > 0
+
+
+def test_constrained_decoding_takes_the_best_allowed_token(family):
+    """The allowed tokens are those of the labels; each is the likeliest of them in a full pass."""
+    model, encoder, pixels = family
+    network, one = CachedVLM(model.requires_grad_(False)), pixels[1]
+    decoder = make_decoder("constrained", network, encoder)
+    (found,) = decoder([one.grid], network.vision_features([one]))
+    assert found.text in encoder.labels.names
+    answers = [encoder.answer_tokens(name) for name in encoder.labels.names]
+    for n, token in enumerate(encoder.answer_tokens(found.text)):
+        given = encoder.answer_tokens(found.text)[:n]
+        allowed = {tokens[n] for tokens in answers if tokens[:n] == given and len(tokens) > n}
+        batch = encoder.batch([one.grid], [found.text])
+        first = int((batch.labels[0] >= 0).int().argmax())
+        with torch.no_grad():
+            logits = plain_logits(model, batch, [one], encoder.image_token_id)[0, first - 1 + n]
+        assert token == max(allowed, key=lambda other: logits[other].item())
 
 
 def test_checkpointed_gradients_equal_the_plain_pass(family):
