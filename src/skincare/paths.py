@@ -132,7 +132,6 @@ class Layout:
 
     @property
     def image_cache(self) -> Path:
-        """Return the folder of images fetched from shards."""
         return self.root / ".cache" / "images"
 
     @property
@@ -142,7 +141,6 @@ class Layout:
     # -- what the model stages write
     @property
     def baselines(self) -> Path:
-        """Return the folder of the baselines' predictions."""
         return self.root / "log" / "baselines"
 
     @property
@@ -230,7 +228,6 @@ class Layout:
 
     @property
     def content_cache(self) -> Path:
-        """Return the cache of content hashes of unchanged files."""
         return self.root / ".cache" / "content.sqlite"
 
     @property

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, Final, Generic, TypeVar, get_type_hints
 
 from skincare.errors import MissingInputError, StageError
 from skincare.files import replacing
+from skincare.table_cells import for_spreadsheet, from_cell, from_spreadsheet, to_cell
 
 Row = TypeVar("Row")
 
@@ -229,7 +230,7 @@ class Table(Generic[Row]):
         return tuple(natural_key(str(getattr(row, name))) for name in self.sort_by)
 
     def _to_cell(self, value: object) -> str:
-        return for_spreadsheet(value) if self.is_ours and isinstance(value, str) else _to_cell(value)
+        return for_spreadsheet(value) if self.is_ours and isinstance(value, str) else to_cell(value)
 
     def _parse(self, path: Path, lines: Iterable[str]) -> Iterator[Row]:
         reader = csv.DictReader(lines, strict=True)
@@ -248,51 +249,14 @@ class Table(Generic[Row]):
             yield row
 
     def _from_cell(self, cell: str | None, kind: Any) -> Any:
-        value = _from_cell(cell, kind)
+        value = from_cell(cell, kind)
         return from_spreadsheet(value) if self.is_ours and isinstance(value, str) else value
-
-
-# Characters that spreadsheets interpret as the start of a formula, or as blanks before one.
-# Source: OWASP, "CSV Injection".
-_FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-_NUMBER: Final = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.IGNORECASE)
-
-
-def for_spreadsheet(text: str) -> str:
-    """Return a cell that displays `text` and is never evaluated: "=1+1" -> "'=1+1"; numbers stay numbers."""
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
-
-
-def from_spreadsheet(cell: str) -> str:
-    """Return the text of a cell that `for_spreadsheet` returned."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Return a sort key that orders digit runs by value, so that `12_2` comes before `12_10`."""
     parts = re.findall(r"[0-9]+|[^0-9]+", text)
     return tuple((0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts)
-
-
-def _to_cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def _from_cell(cell: str | None, kind: Any) -> Any:
-    if cell is None:
-        raise ValueError("too few cells")
-    if cell == "" and type(None) in get_args(kind):
-        return None
-    for plain in get_args(kind) or (kind,):
-        if plain is bool and cell in ("true", "false"):
-            return cell == "true"
-        if plain in (int, float, str):
-            return plain(cell)
-    raise ValueError(f"{cell!r} is no {getattr(kind, '__name__', kind)}")
 
 
 CATALOGUE_REMEDY: Final = (

@@ -5,7 +5,8 @@ from typing import Any
 
 from skincare.importing.import_state import ImportState
 from skincare.paths import Layout
-from skincare.tables import CatalogueRow, FailureRow, ImageRow, for_spreadsheet
+from skincare.table_cells import for_spreadsheet
+from skincare.tables import CatalogueRow, FailureRow, ImageRow
 
 
 def catalogue_rows(state: ImportState) -> Iterator[CatalogueRow]:

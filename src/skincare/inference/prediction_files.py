@@ -19,7 +19,7 @@ from skincare.errors import StageError
 from skincare.files import check_writable
 from skincare.inference.image_predictions import OUTCOMES, ImagePrediction, Outcome
 from skincare.prompts import Target
-from skincare.tables import for_spreadsheet, from_spreadsheet
+from skincare.table_cells import for_spreadsheet, from_spreadsheet
 
 Format = Literal["table", "csv", "jsonl"]
 COLUMNS: Final = ("file", "category", "probability", "status", "answer", "outcome", "reason", "parent", "top", "text")
