@@ -49,11 +49,8 @@ VARIANTS: Final[dict[str, dict[str, bool]]] = {
     "computed_ahead": {"cached": False, "ahead": True},
     "compiled": {"cached": True, "ahead": True, "compiled": True},
 }
-# Calls of the CUDA runtime; on a CPU the operators that lead to them.
+# Calls of the CUDA runtime.
 _WAITS: Final = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"}
-_WAITING_OPERATORS: Final = {
-    "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::masked_scatter_backward",
-}  # fmt: skip
 _COPIES: Final = ("gpu_memcpy", "gpu_memset")
 # Parts of kernel names of cuBLAS, CUTLASS, flash attention and the optimizers.
 _KINDS: Final = {
@@ -135,18 +132,16 @@ def summarise(events: Iterable[Mapping[str, Any]], seconds: float, n_steps: int)
     total = sum(event["dur"] for event in kernels)
     for event in kernels:
         kinds[_kind(event["name"])] += event["dur"] / total
-    names = _WAITS if kernels else _WAITING_OPERATORS
-    n_waits = sum(event["name"] in names for event in timed_events)
-    # `timed` itself waits before and after the steps.
-    found: dict[str, Any] = {
-        "wall_seconds": seconds, "n_kernels": len(kernels), "waits_per_step": (n_waits - 2 * bool(kernels)) / n_steps,
-    }  # fmt: skip
+    found: dict[str, Any] = {"wall_seconds": seconds, "n_kernels": len(kernels)}
     if not kernels:
         operators = [event for event in timed_events if event.get("cat") == "cpu_op"]
         verdict = "no device events were recorded"
         return {**found, "longest_operators": _longest(operators, seconds), "verdict": verdict}
+    # `timed` itself waits before and after the steps.
+    n_waits = sum(event["name"] in _WAITS for event in timed_events) - 2
     return {
         **found,
+        "waits_per_step": n_waits / n_steps,
         "shares_of_wall_time": {name: round(share, 4) for name, share in shares.items()},
         "shares_of_kernel_time": {name: round(share, 4) for name, share in sorted(kinds.items())},
         "longest_kernels": _longest(kernels, seconds),

@@ -112,7 +112,7 @@ def _profile(content: Row) -> Iterator[str]:
             [
                 str(row["batch_size"]), f"{row['images_per_second']:.2f}",
                 f"{row['shares_of_wall_time']['kernels']:.1%}" if "shares_of_wall_time" in row else "no device",
-                f"{row['waits_per_step']:g}",
+                f"{row['waits_per_step']:g}" if "waits_per_step" in row else "",
             ]
             for row in content["rows"]
         ],
