@@ -180,7 +180,8 @@ def _standard_deviation(values: Sequence[float]) -> float:
 def differences(rows: Sequence[ComparisonRow]) -> list[dict[str, Any]]:
     """Return each recipe's accuracy minus that of the first recipe, paired by seed, with 95 % t-intervals.
 
-    The intervals cover the seed of the training, not the choice of the images; without two common seeds they are None.
+    The intervals cover the seed of the training, not the choice of the images; without a spread over the seeds they
+    are None.
     `is_decided`: the interval of the difference on val does not contain 0.
     """
     by_recipe: dict[str, dict[int, ComparisonRow]] = defaultdict(dict)
@@ -202,10 +203,12 @@ def differences(rows: Sequence[ComparisonRow]) -> list[dict[str, Any]]:
 
 
 def _mean_with_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Return the mean of values and its 95 % t-interval, which takes at least two of them."""
-    if len(values) < 2:
-        return (values[0] if values else None), None, None
+    """Return the mean of values and its 95 % t-interval; None for values that do not differ, which show no spread."""
+    if not values:
+        return None, None, None
     mean = statistics.fmean(values)
+    if max(values) - min(values) < 1e-9:
+        return mean, None, None
     margin = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - margin, mean + margin
 
