@@ -248,7 +248,6 @@ def test_the_threshold_of_the_run_is_the_default(tmp_path):
         ({"out": Path("a.txt")}, r"\.jsonl"),
         ({"out": Path("a.csv"), "csv": Path("b.csv")}, "mutually exclusive"),
         ({"out": Path("a.csv"), "form": "csv"}, "--format"),
-        ({"out": Path("a.csv"), "target": "product"}, "JSON lines"),
         ({"max_error": 2.0}, "--max-error 2"),
         ({"max_error": 0.1, "min_confidence": 0.5}, "excludes"),
         ({"top_k": -1}, "--top-k"),
