@@ -6,7 +6,7 @@ default checks; imagededup encodes with its DHash and finds duplicates. Both use
 in an environment of their own:
 
     python -m venv peers && peers/bin/pip install cleanvision imagededup
-    python benchmarks/cleaning_speed.py --peers peers/bin/python
+    python benchmarks/cleaning_speed.py
 
 Each is timed `--n-rounds` times in turn, and the best time counts, since other load only adds time. "ours, cold" starts
 without cached metrics and without output. "Decoding" is PIL's, without any use of the pixels. Also timed: the search
@@ -86,7 +86,7 @@ class Config:
     """Synthetic cell means to search for near-duplicates."""
     n_rounds: int = 2
     """Number of measurements of each method."""
-    peers: Path = Path("/tmp/peers/bin/python")  # noqa: S108
+    peers: Path = Path("peers/bin/python")
     """Python of the environment with cleanvision and imagededup."""
 
 
