@@ -43,7 +43,7 @@ def interrupt(command, at_line):
 
 @pytest.mark.parametrize(
     ("stage", "at_line"),
-    [("finetune", "^run mine"), ("finetune", "^epoch 1: val"), ("compare_recipes", "epoch 1: val")],
+    [("finetune", "^epoch 1: val"), ("compare_recipes", "epoch 1: val")],
 )
 def test_the_printed_command_completes_the_run(layout, stage, at_line):
     script = f"src/{stage}.py"
@@ -52,7 +52,7 @@ def test_the_printed_command_completes_the_run(layout, stage, at_line):
     assert code == 130
     printed = re.search(r"`python (.*)`$", last)
     assert printed, last
-    assert (stage == "finetune" and at_line == "^epoch 1: val") == ("--resume" in printed[1])
+    assert (stage == "finetune") == ("--resume" in printed[1])
     done = subprocess.run(
         [sys.executable, *shlex.split(printed[1])], capture_output=True, text=True, cwd=REPOSITORY, env=ENVIRONMENT
     )
