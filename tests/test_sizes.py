@@ -6,6 +6,12 @@ from skincare.product.sizes import Size, name_family, parse_size, size_in_name
 from skincare.tables import CATALOGUE
 
 
+@pytest.fixture(scope="module")
+def pint_units():
+    pint = pytest.importorskip("pint", reason="pint is in requirements-dev.txt")
+    return pint.UnitRegistry()
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
@@ -59,6 +65,18 @@ def test_equal_quantities_are_equal_in_any_unit_and_count():
     assert parse_size("2 x 50 ml").equals(parse_size("100ml"))
     assert not parse_size("100 ml").equals(parse_size("103 ml"))
     assert not parse_size("100 ml").equals(parse_size("100 g"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "in_pint"),
+    [("ml", "milliliter"), ("cl", "centiliter"), ("l", "liter"), ("fl oz", "US_fluid_ounce"), ("g", "gram"),
+     ("kg", "kilogram"), ("oz", "ounce"), ("lb", "pound")],
+)  # fmt: skip
+@pytest.mark.parametrize("amount", [0.5, 1, 3.4, 12])
+def test_units_are_converted_as_by_pint(amount, unit, in_pint, pint_units):
+    size = parse_size(f"{amount} {unit}")
+    expected = pint_units.Quantity(amount, in_pint).to("milliliter" if size.unit == "ml" else "gram").magnitude
+    assert size.amount == pytest.approx(expected, rel=1e-5, abs=6e-4), "amounts have three decimals"
 
 
 def test_the_canonical_text_is_read_as_the_same_size():
