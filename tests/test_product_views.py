@@ -57,6 +57,17 @@ def test_section_on_structured_answers_shows_the_worst_fields_first_in_both_form
     assert "| size | Rules on the text of the pack | 40 | – | 0.0% | 7.0% | 19 | 17 | 23 | 3 |" in markdown
 
 
+def test_fields_fused_by_fuse_are_not_reported_as_not_run(layout):  # noqa: F811
+    (layout.finetune_log("sample") / "fusion.json").unlink(missing_ok=True)
+    assert all("python src/fuse.py" in text for text in written(layout))
+    system = {"n": 4, "n_products": 2, "json_valid": 1.0, "schema_valid": 1.0, "statuses": {}, "document": 0.5,
+              "document_low": 0.4, "document_high": 0.6, "fields": []}  # fmt: skip
+    summary(layout, "score_products", counts={}, results={"split": "test", "systems": ["fused"], "fused": system})
+    for text in written(layout):
+        assert "Fused by field" in text
+        assert "python src/fuse.py" not in text
+
+
 def test_examples_show_true_and_predicted_values_with_their_image(layout):  # noqa: F811
     system = {"n": 1, "n_products": 1, "json_valid": 1.0, "schema_valid": 1.0, "document": 0.5, "document_low": 0.4,
               "document_high": 0.6, "fields": []}  # fmt: skip
