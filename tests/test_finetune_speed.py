@@ -30,4 +30,3 @@ def test_each_variant_needs_fewer_operations_and_earlier_rows_are_kept(tmp_path)
     work = [row["gflop_per_image"] for row in rows.values()]
     assert all(more > 1.01 * less for more, less in itertools.pairwise(work))
     assert rows["no_hooks"]["operations_allow"] == pytest.approx(work[0] / work[-1])
-    assert set(measured(out, "ours_cached", "--batch-size", "1")) == {"ours_cached"}, "other settings, other results"
