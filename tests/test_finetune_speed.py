@@ -12,9 +12,9 @@ from skincare.paths import REPOSITORY
 SCRIPT = REPOSITORY / "benchmarks" / "finetune_speed.py"
 
 
-def measured(out, variants, *options):
+def measured(out, variants):
     command = [sys.executable, str(SCRIPT), "--tiny", "--n-steps", "1", "--variants", variants, "--out", str(out)]
-    found = subprocess.run([*command, *options], capture_output=True, text=True)
+    found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     return {row["variant"]: row for row in json.loads(out.read_text())["rows"]}
 
