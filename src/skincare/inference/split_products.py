@@ -10,7 +10,6 @@ from skincare.inference.product_answers import ProductAnswer
 from skincare.labels import Labels
 from skincare.product.facts import ProductFacts
 from skincare.product.json_answers import ParsedProduct
-from skincare.product.sizes import name_family
 from skincare.text_reading import split_reader
 from skincare.text_reading.pack_products import PackProducts, known_brands_reader
 from skincare.text_reading.pack_text import PackText
@@ -24,11 +23,8 @@ def fit_on_train(
 ) -> PackProducts:
     """Return reader and rules that know no product of val and test, by name, text or brand."""
     reader = split_reader.fit_on_train(parts, products, texts, labels)
-    held_out = {one.product_id for split, part in parts.items() if split != "train" for one in part}
-    families = {name_family(one.name) for one in products if one.product_id in held_out}
-    return PackProducts(
-        reader, known_brands_reader([one.name for one in products if name_family(one.name) not in families])
-    )  # fmt: skip
+    names = [one.name for one in split_reader.without_held_out(parts, products)]
+    return PackProducts(reader, known_brands_reader(names))
 
 
 def answers(

@@ -20,6 +20,13 @@ from skincare.text_reading.reader import Reader
 FloatArray = npt.NDArray[np.float64]
 
 
+def without_held_out(parts: Mapping[str, Sequence[Example]], products: Sequence[Product]) -> list[Product]:
+    """Return the products without those of val and test and without their other sizes."""
+    held_out = {one.product_id for split, part in parts.items() if split != "train" for one in part}
+    families = {name_family(one.name) for one in products if one.product_id in held_out}
+    return [one for one in products if name_family(one.name) not in families]
+
+
 def fit_on_train(
     parts: Mapping[str, Sequence[Example]],
     products: Sequence[Product],
@@ -31,9 +38,7 @@ def fit_on_train(
     Names that differ from a held-out product only in size are excluded, too. With texts of fewer than two categories
     the reader is the phrase table alone.
     """
-    held_out = {one.product_id for split, part in parts.items() if split != "train" for one in part}
-    families = {name_family(one.name) for one in products if one.product_id in held_out}
-    seen = [one for one in products if name_family(one.name) not in families]
+    seen = without_held_out(parts, products)
     read = [(one, texts[one.image_id]) for one in parts["train"] if one.image_id in texts]
     learnt = [one.name for one in seen] + [" ".join(text.texts) for _, text in read if text.lines]
     truths = [one.category for one in seen] + [one.category for one, text in read if text.lines]

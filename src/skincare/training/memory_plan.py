@@ -95,8 +95,7 @@ def plan(
     n_cached = n_prefix if n_shards == 1 and CachedVLM(model).caches_prompt_prefix else 0
     one, two, checkpointed, recomputed = _measure(model, trainable, adapter, n_tokens, n_cached, grid)
     logits = _LOGIT_BYTES * n_answer * model.config.text_config.vocab_size
-    per_image = two - one + logits
-    checkpointed += logits
+    per_image, checkpointed = two - one + logits, checkpointed + logits
     sizes = {
         "weight_bytes": _weight_bytes(model, adapter) // n_shards,
         "gradient_bytes": 4 * n_trainable // n_shards,
