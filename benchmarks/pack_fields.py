@@ -230,7 +230,7 @@ def _table(result: Mapping[str, Any]) -> str:
             lines.append(f"{name}, {part}: {scores['n']} photos of {scores['n_products']} products")
             rows = {**scores["fields"], **{f"brand, {name}": one for name, one in scores["brand_by_list"].items()}}
             for field, one in rows.items():
-                counts = ", ".join(f"{one[key]} {key}" for key in product_metrics.OUTCOMES)
+                counts = ", ".join(f"{one[key]} {key}" for key in product_metrics.OUTCOMES) + f" of {one['n_absent']}"
                 f1 = "-" if one["f1"] is None else f"{one['f1']:.2f}"
                 interval = "" if one["f1_low"] is None else f" ({one['f1_low']:.2f} to {one['f1_high']:.2f})"
                 lines.append(f"  {field:18} F1 {f1}{interval:16} {counts}")

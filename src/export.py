@@ -66,6 +66,8 @@ def run(config: Config, layout: Layout) -> Summary:
     # Importing torch and transformers takes seconds, which --help must not wait for.
     from skincare.exporting import hub, source_run
     from skincare.exporting.export_job import ExportJob, ExportOptions
+    from skincare.product import store
+    from skincare.prompts import target_of
 
     if config.push_to_hub:
         hub.check_upload(config.push_to_hub)
@@ -73,7 +75,8 @@ def run(config: Config, layout: Layout) -> Summary:
     options = ExportOptions(config.dtype, config.quantize, config.drop_layers, config.batch_size)
     target = config.output.resolve() if config.output else layout.exported_model(options.name(source.name))
     _check_target(config, source.folder.resolve(), target)
-    job = ExportJob(source, options, *_val(config, layout, source.labels), layout.answer_cache)
+    absent = store.read_absent_fields(layout.product_facts) if target_of(source.labels) == "product" else {}
+    job = ExportJob(source, options, *_val(config, layout, source.labels), layout.answer_cache, absent)
     job.check(target.parent)
     with replacing_folder(target) as building:
         record = job.write(building, target.name)

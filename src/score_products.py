@@ -9,8 +9,9 @@
 - Out: log/products/<system>.jsonl (one parsed answer per image, with `confidences` where the system has them),
   plots/product_calibration.png and log/score_products.json. Its results hold, per system, precision, recall and F1 of
   each field with intervals over products, by kind of error (`fields`), and per field the calibration of the confidences
-  (`calibration`); `<later>_minus_<earlier>`: per field the paired difference of two systems' shares of correct values,
-  and `document`, that of their mean ANLS* of whole answers.
+  (`calibration`); `<later>_minus_<earlier>`: per field the paired difference of two systems' shares of right answers,
+  and `document`, that of their mean ANLS* of whole answers. A value of a field that the facts state to be absent counts
+  as invented; a field of which they state nothing is not scored.
 - Command: python src/score_products.py [--answers answers.jsonl] [--run NAME]
 - Time: seconds; no model, no images.
 """
@@ -111,7 +112,7 @@ def _systems(
     if config.answers:
         files["model"] = config.answers
     train = sorted({one.product_id for one in parts["train"]} & set(facts))
-    majority = ProductAnswer(ParsedProduct(majority_product([facts[one].product for one in train]), "valid", {}))
+    majority = ProductAnswer(ParsedProduct(majority_product([facts[one] for one in train]), "valid", {}))
     systems = {"majority": dict.fromkeys(image_ids, majority)}
     if not files or layout.pack_text.is_file():
         systems["reader"] = _read_packs(layout, parts, examples)
@@ -130,13 +131,14 @@ def _last_run(layout: Layout) -> str:
 
 
 def table(fields: Sequence[FieldScores]) -> str:
-    """Return the scores of the fields whose truth is known, one line each."""
-    lines = [f"{'field':18} known  precision  recall  F1 (95 % interval)"]
+    """Return the scores of the fields whose truth is known, one line each; invented: of the images without a value."""
+    lines = [f"{'field':18} known  precision  recall  {'F1 (95 % interval)':19}  invented"]
     for one in fields:
-        if one.n_known:
+        if one.n_known or one.n_absent:
             interval = "" if one.f1_low is None else f" ({one.f1_low:.2f} to {one.f1_high:.2f})"
             cells = [f"{value:.2f}" if value is not None else "-" for value in (one.precision, one.recall, one.f1)]
-            lines.append(f"{one.field:18} {one.n_known:5}  {cells[0]:>9}  {cells[1]:>6}  {cells[2]:>4}{interval}")
+            f1, invented = f"{cells[2]:>4}{interval}", f"{one.invented} of {one.n_absent}" if one.n_absent else "-"
+            lines.append(f"{one.field:18} {one.n_known:5}  {cells[0]:>9}  {cells[1]:>6}  {f1:19}  {invented}")
     return "\n".join(lines)
 
 
@@ -155,6 +157,7 @@ def _line(one: ScoredProduct) -> str:
         "status": one.status,
         "product": (one.predicted or Product()).model_dump(mode="json"),
         "truth": one.truth.model_dump(mode="json"),
+        **({"absent": sorted(one.absent)} if one.absent else {}),
         **({"confidences": {name: round(p, 6) for name, p in one.confidences.items()}} if one.confidences else {}),
     }
     return json.dumps(values, ensure_ascii=False) + "\n"

@@ -81,7 +81,7 @@ def catalogue_facts(real_data):
     products = read_products(real_data / "skincare_products_clean.csv", skincare_labels()).products
     rows = {row.product_name: row for row in CATALOGUE.read(real_data / "skincare_products_clean.csv")}
     by_name = {" ".join(name.split()): row for name, row in reversed(rows.items())}
-    return {one.product_id: one.facts for one in known_products(products, by_name, {})}
+    return {one.product_id: one.facts for one in known_products(products, by_name, {}, {})}
 
 
 def test_coverage_of_the_real_catalogue(catalogue_facts):

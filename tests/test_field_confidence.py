@@ -76,6 +76,16 @@ def test_calibration_compares_confidence_and_correctness_of_known_fields():
     assert (found["size"].n, found["size"].ece) == (0, None), "it has no confidence"
 
 
+def test_an_invented_value_is_an_error_of_its_confidence():
+    answers = [
+        ScoredProduct(str(i), str(i), Product(category="Oil"), Product(brand="Noor"), "valid", frozenset(["brand"]),
+                      {"brand": 0.9})
+        for i in range(2)
+    ]  # fmt: skip
+    (brand,) = [one for one in calibrate(answers) if one.field == "brand"]
+    assert (brand.n, brand.accuracy) == (2, 0)
+
+
 def test_calibration_of_few_values_is_null():
     (few,) = [one for one in calibrate(scored(MIN_VALUES - 1, 3, 0.5)) if one.field == "category"]
     (enough,) = [one for one in calibrate(scored(MIN_VALUES, 3, 0.5)) if one.field == "category"]

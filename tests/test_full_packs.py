@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from skincare.errors import StageError
 from skincare.labels import skincare_labels
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import Layout
 from skincare.product.facts import product_facts
 from skincare.product.schema import Product
 from skincare.product.sizes import parse_size
+from skincare.product.stated_facts import read_stated_facts
 from skincare.prompts import labels_for
 from skincare.sample import drawing, full_packs, tiny
 from skincare.sample.drawing import Packaging, View
@@ -62,6 +64,29 @@ def test_the_shop_prints_full_labels_only_for_the_product_sample(tmp_path):
     files = [layout.catalogue.read_bytes(), layout.shop_truth.read_bytes()]
     assert stock(layout, 0, has_full_labels=True) == FULL
     assert [layout.catalogue.read_bytes(), layout.shop_truth.read_bytes()] == files
+
+
+def test_the_shop_states_what_the_packs_do_not_print(tmp_path):
+    layout = Layout(tmp_path)
+    stock(layout, 0)
+    assert not layout.stated_facts.exists(), "only the product sample states absent fields"
+    stock(layout, 0, has_full_labels=True)
+    stated = read_stated_facts(layout.stated_facts)
+    assert list(stated) == [one.product_id for one in FULL]
+    for product in FULL:
+        assert all(one.value is None for one in stated[product.product_id])
+        lacked = {one.field for one in stated[product.product_id]}
+        assert ("forNightOrMorning" in lacked) == (facts_of(product).forNightOrMorning is None)
+        assert lacked - {"forNightOrMorning"} == {"country", "details", "manufacturer", "origin"}
+
+
+def test_the_user_s_table_of_facts_is_kept(tmp_path):
+    layout = Layout(tmp_path)
+    layout.stated_facts.parent.mkdir(parents=True)
+    layout.stated_facts.write_text("product_id,field,value,source\n")
+    with pytest.raises(StageError, match=r"stated_facts\.csv is not the sample shop's"):
+        stock(layout, 0, has_full_labels=True)
+    stock(layout, 0)
 
 
 def test_the_drawings_of_the_first_sample_are_unchanged():

@@ -108,11 +108,12 @@ def test_example_of_the_card_runs(tmp_path, monkeypatch):
 
 
 def test_card_of_a_product_model_says_what_it_cannot_read():
-    field = {"n_known": 40, "n_unscored": 3, "correct": 10, "omitted": 19, "substituted": 11, "invented": 4,
-             "precision": 0.4, "recall": 0.25, "f1": 0.31, "f1_low": 0.21, "f1_high": 0.43}  # fmt: skip
+    field = {"n_known": 40, "n_absent": 25, "n_unscored": 3, "correct": 10, "omitted": 19, "substituted": 11,
+             "invented": 4, "precision": 0.4, "recall": 0.25, "f1": 0.31, "f1_low": 0.21, "f1_high": 0.43}  # fmt: skip
     scores = {"n": 42, "n_products": 21, "json_valid": 0.96, "schema_valid": 0.91, "document": 0.185,
               "document_low": 0.167, "document_high": 0.202,
-              "fields": [{"field": "size", **field}, {"field": "brand", **field, "f1": 0.9}]}  # fmt: skip
+              "fields": [{"field": "size", **field}, {"field": "brand", **field, "f1": 0.9},
+                         {**dict.fromkeys(field, 0), "field": "origin", "n_absent": 40}]}  # fmt: skip
     compared = {"size": {"low": -0.1}, "brand": {"low": 0.2}}
     results = {"split": "test", "finetuned": scores, "finetuned_minus_majority": compared}
     data = data_of("Qwen/Qwen2-VL-2B")
@@ -128,12 +129,16 @@ def test_card_of_a_product_model_says_what_it_cannot_read():
     assert "ANLS* of whole answers 0.185 (0.167 to 0.202); 96.0% of the answers are JSON" in text
     assert text.index("| brand | 40 |") < text.index("| size | 40 | 40.0% | 25.0% | 31.0% (21.0% to 43.0%) | 19 | 11 |")
     assert "Of 56 values that it gave, 22 are wrong (39.3%), 8 were invented" in text
+    assert "known to have none (8.9% of 90 such fields)" in text
+    assert "(21.0% to 43.0%) | 19 | 11 | 4 of 25 |" in text
     assert "and 6 cannot be checked" in text
     assert "**Not shown to be read from the image:** size. For this field" in text
     assert "| brand | 88 | 13.9% | 0.625 | 40.0% | 7.0% |" in text
     assert "Describe the product in this image as JSON." in text
     (anls,) = [one for one in ModelCard(text).data.eval_results if one.metric_type == "anls"]
     assert anls.metric_value == 0.185
+    scores["fields"] = [{**one, "n_absent": 0} for one in scores["fields"]]
+    assert "inventions could not be counted" in model_card.card(data)
     assert "Not scored: `python src/score_products.py`" in model_card.card(
         dataclasses.replace(data, stages={"finetune": data.stages["finetune"]})
     )

@@ -1,5 +1,6 @@
 """Confidences of fields are calibrated and fused on val; a field is null where neither system is confident."""
 
+import dataclasses
 import json
 import math
 
@@ -91,6 +92,11 @@ def test_the_right_system_is_followed_and_unreliable_values_are_null():
     assert product_fusion.fuse(never, FieldAnswer(Product(size="9 ml")), FieldAnswer(None)).product.size is None
     silent = answers(200, lambda _: None, lambda _: 0.0)
     assert product_fusion.fit(silent, silent)["size"].threshold == 0.5, "nothing is known against the field"
+    invented = [
+        dataclasses.replace(one, truth=Product(), absent=frozenset(["size"]))
+        for one in answers(9, lambda _: "5 g", float)
+    ]
+    assert product_fusion.fit(invented, invented)["size"].threshold is None, "all values on val are inventions"
     with pytest.raises(ValueError, match="same images"):
         product_fusion.fit(model, reader[1:])
 

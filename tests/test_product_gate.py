@@ -83,6 +83,29 @@ def test_a_baseline_round_trips_and_other_images_are_refused(tmp_path):
         product_gate.read_baseline(tmp_path / "none.json")
 
 
+def test_absent_fields_are_part_of_the_truth(tmp_path):
+    path, plain = tmp_path / "baseline.json", answers(40)
+    product_gate.write_baseline(path, plain, {"model": "m"})
+    assert '"absent"' not in path.read_text()
+    lacking = [dataclasses.replace(one, absent=frozenset(["origin"])) for one in plain]
+    with pytest.raises(StageError, match="other truths"):
+        product_gate.judge(product_gate.read_baseline(path), lacking, 0.0)
+    product_gate.write_baseline(path, lacking, {"model": "m"})
+    read = product_gate.read_baseline(path)
+    assert {one.absent for one in read.answers} == {frozenset(["origin"])}
+    inventing = [
+        dataclasses.replace(one, predicted=one.predicted.model_copy(update={"origin": "x"})) for one in lacking
+    ]
+    verdicts = {one.name: one.verdict for one in product_gate.judge(read, inventing, 0.0).criteria}
+    assert verdicts["document ANLS*"] == "failed"
+    assert "F1 of origin" not in verdicts
+    good = json.loads(path.read_text())
+    for bad in ("origin", ["brand"], ["price"], [3]):
+        path.write_text(json.dumps(good | {"answers": [good["answers"][0] | {"absent": bad}]}))
+        with pytest.raises(release_gate.GateBaselineError, match="absent fields"):
+            product_gate.read_baseline(path)
+
+
 def test_the_report_compares_the_models_answers(tmp_path):
     path = tmp_path / "baseline.json"
     lines = [

@@ -99,11 +99,49 @@ def test_counts_precision_recall_and_f1():
     ]
     brand = field_of(score(answers), "brand")
     assert (brand.correct, brand.substituted, brand.omitted, brand.invented) == (2, 1, 1, 1)
-    assert (brand.n_known, brand.n_unscored) == (4, 1)
+    assert (brand.n_known, brand.n_absent, brand.n_unscored) == (4, 1, 1)
     assert (brand.precision, brand.recall) == (2 / 4, 2 / 4)
     assert brand.f1 == 4 / 8
     assert brand.f1_low < brand.f1 < brand.f1_high
     assert brand.mean_similarity == 2 / 4
+
+
+def test_inventions_are_a_share_of_the_images_without_a_value():
+    answers = [
+        *(answer(f"{i}_1", str(i), absent=["origin"], origin="France" if i < 3 else None) for i in range(12)),
+        answer("20_1", "20", origin="France"),
+        answer("21_1", "21", truth=Product(origin="France"), origin="Spain"),
+    ]
+    origin = field_of(score(answers), "origin")
+    assert (origin.invented, origin.n_absent, origin.n_known, origin.n_unscored) == (3, 12, 1, 1)
+    assert origin.invention_rate == 3 / 12
+    assert 0 < origin.invention_low < 0.25 < origin.invention_high < 0.7
+    assert (origin.precision, origin.substituted) == (0, 1)
+    size = field_of(score(answers), "size")
+    assert (size.n_absent, size.invention_rate, size.invention_low, size.invention_high) == (0, None, None, None)
+
+
+def test_an_invented_value_lowers_the_document_score_and_null_does_not():
+    anls_star = pytest.importorskip("anls_star")
+    truth = Product(brand="Noor", size="5 ml")
+    plain, invented = (answer(truth=truth, absent=["origin", "name"], origin=value) for value in (None, "France"))
+    assert product_metrics.document_score(plain) == 1
+    expected = anls_star.anls_score(
+        {"brand": "noor", "size": "5 ml"}, {"brand": "noor", "size": "5 ml", "origin": "france"}
+    )  # fmt: skip
+    assert product_metrics.document_score(invented) == pytest.approx(expected) == pytest.approx(2 / 3)
+
+
+def test_null_is_right_where_the_product_has_no_value():
+    first = [answer(f"{i}_1", str(i), absent=["origin"], origin="France") for i in range(9)]
+    second = [dataclasses.replace(one, predicted=TRUTH) for one in first]
+    found = compare(first, second)
+    assert (found["origin"].n_known, found["origin"].difference) == (9, 1)
+    assert found["brand"].difference == 0
+    unparsed = [dataclasses.replace(one, predicted=None, status="invalid") for one in first]
+    assert compare(first, unparsed)["origin"].difference == 0, "no answer is not a null"
+    with pytest.raises(ValueError, match="same truths"):
+        compare(first, [dataclasses.replace(one, absent=frozenset()) for one in second])
 
 
 def test_a_field_that_nobody_knows_has_no_scores():

@@ -55,6 +55,37 @@ def test_section_on_structured_answers_shows_the_worst_fields_first_in_both_form
         assert "origin" not in section[: section.index("Products by source")]
     assert "(21.0% to 43.0%)" in markdown
     assert "| size | Rules on the text of the pack | 40 | – | 0.0% | 7.0% | 19 | 17 | 23 | 3 |" in markdown
+    assert "inventions cannot be counted" in markdown
+    assert "inventions cannot be counted" in page
+
+
+def test_inventions_are_shown_as_a_share_of_the_images_without_a_value(layout):  # noqa: F811
+    field = {"n_known": 40, "n_absent": 25, "n_unscored": 0, "omitted": 0, "substituted": 0, "invented": 3, "f1": 0.9,
+             "precision": 0.9, "recall": 0.9, "f1_low": 0.8, "f1_high": 0.95, "invention_rate": 0.12,
+             "invention_low": 0.031, "invention_high": 0.29}  # fmt: skip
+    never = {"n_known": 0, "precision": 0.0, "recall": None, "f1": 0.0, "f1_low": None, "f1_high": None}
+    system = {"n": 65, "n_products": 21, "json_valid": 1, "schema_valid": 1, "document": 0.5, "document_low": 0.4,
+              "document_high": 0.6,
+              "fields": [{"field": "origin", **field, **never}, {"field": "size", **field}]}  # fmt: skip
+    summary(layout, "score_products", counts={}, results={"split": "test", "systems": ["reader"], "reader": system})
+    facts = {"coverage": {"size": {"name": 191}}, "absent": {"size": {HOSTILE: 72}}}
+    summary(layout, "product_facts", counts={"products": 202}, results=facts)
+    layout.product_answers("reader").parent.mkdir(parents=True)
+    line = {"image_id": "0_1", "status": "valid", "product": {"brand": "Noor", "origin": "France"},
+            "truth": {"brand": "Noor", "origin": None}, "absent": ["origin"]}  # fmt: skip
+    layout.product_answers("reader").write_text(f"{json.dumps(line)}\n")
+    page, markdown = written(layout)
+    assert Page(page).tags.count("script") == 1
+    assert "| 3 of 25 (12.0%, 3.1% to 29.0%) | 0 |\n" in markdown
+    assert "| size | 40 of 65 | name 191 | 25 of 65 |" in markdown
+    assert "| Field | Images | Products by source | Images without a value | Products by source |\n|---|" in markdown
+    assert '3 of 25 <span class="soft">(12.0%, 3.1% to 29.0%)</span>' in page
+    for text in (page, markdown):
+        section = text[text.rindex("A product as JSON fields") :]
+        assert section.index("size") < section.index("origin"), "a field without values comes last"
+        assert "cannot be counted" not in section
+    values = product_views.view(report_data.gather(layout))["examples"][0].values
+    assert ("origin", "none", "France") in values
 
 
 def test_fields_fused_by_fuse_are_not_reported_as_not_run(layout):  # noqa: F811

@@ -11,15 +11,19 @@ import score_products
 from skincare.dataset.chat import read_dataset, write_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import fusion, product_fusion
+from skincare.evaluation.product_metrics import FieldScores, outcome
 from skincare.files import write_json
 from skincare.inference import split_products
+from skincare.inference.product_answers import scored_predictions
 from skincare.labels import labels_of
 from skincare.paths import SPLITS, Layout
 from skincare.product.schema import Product
 from skincare.prompts import PRODUCT_QUESTION
+from skincare.tables import STATED_FACTS, StatedFactRow
 from skincare.text_reading import pack_products
 from skincare.text_reading.pack_text import PackText, TextLine, write_pack_text
 from tests.dataset_helpers import write_catalogue, write_dataset_files
+from tests.helpers import prediction
 
 BOX = ((0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.0, 0.1))
 
@@ -60,6 +64,22 @@ def test_the_reader_is_scored_where_the_truth_is_known(layout):
     rows = [json.loads(line) for line in layout.product_answers("reader").read_text().splitlines()]
     assert [row["image_id"] for row in rows] == [one.image_id for one in read_dataset(layout, "test")]
     assert rows[1]["product"]["size"] == rows[1]["truth"]["size"]
+
+
+def test_a_value_where_the_facts_state_none_is_an_invention(layout):
+    examples = read_dataset(layout, "test")
+    stated = [StatedFactRow(one.product_id, "size", "-", "pack") for one in examples[:3]]
+    STATED_FACTS.write(layout.stated_facts, stated)
+    product_facts.run(product_facts.Config(root=layout.root), layout)
+    summary = run(layout)
+    size = fields_of(summary)["size"]
+    # The first image prints no size; the facts of the others contradict their print.
+    assert (size["invented"], size["n_absent"], size["n_known"], size["correct"]) == (2, 3, 11, 11)
+    assert (size["invention_rate"], size["precision"]) == (2 / 3, 11 / 13)
+    rows = [json.loads(line) for line in layout.product_answers("reader").read_text().splitlines()]
+    assert [row.get("absent") for row in rows] == [["size"]] * 3 + [None] * 11
+    assert "2 of 3" in score_products.table([FieldScores(**size)])
+    assert summary.results["reader_minus_majority"]["size"]["n_known"] == 14
 
 
 def test_brands_of_held_out_products_are_not_known(layout, monkeypatch):
@@ -190,6 +210,16 @@ def test_a_model_and_the_reader_are_fused_field_by_field(layout):
 def structured(one):
     product = Product(category=one.category).to_json()
     return dataclasses.replace(one, question=PRODUCT_QUESTION, product=product)
+
+
+def test_a_run_s_predictions_are_scored_with_the_absent_fields_of_the_facts(layout):
+    example = structured(read_dataset(layout, "test")[0])
+    text = Product(category=example.category, origin="France").to_json()
+    predicted = [prediction(example.image_id, example.category, example.category, text=text, target="product")]
+    (plain,) = scored_predictions([example], predicted)
+    (lacking,) = scored_predictions([example], predicted, {example.product_id: frozenset(["origin"])})
+    assert [outcome(one, "origin") for one in (plain, lacking)] == [None, "invented"]
+    assert [outcome(one, "category") for one in (plain, lacking)] == ["correct", "correct"]
 
 
 def test_predictions_of_categories_and_of_other_splits_are_left_out(layout):

@@ -41,6 +41,10 @@ class Layout:
         return self.root / "csv_data" / f"products_{source}.csv"
 
     @property
+    def stated_facts(self) -> Path:
+        return self.root / "csv_data" / "stated_facts.csv"
+
+    @property
     def metadata_table(self) -> Path:
         return self.root / "csv_data" / "products_metadata.csv"
 
@@ -127,7 +131,6 @@ class Layout:
         return self.root / "clean_dataset" / f"{split}.json"
 
     def export(self, kind: str) -> Path:
-        """Return the folder of an export."""
         return self.root / "exports" / kind
 
     @property
@@ -149,7 +152,6 @@ class Layout:
 
     @property
     def ablations(self) -> Path:
-        """Return the folder of the predictions of inference variants."""
         return self.root / "log" / "ablations"
 
     def finetune_log(self, run: str) -> Path:
@@ -259,7 +261,6 @@ class Layout:
         return self.root / "log" / "runs"
 
     def run_manifest(self, run_id: str) -> Path:
-        """Return the manifest of one run."""
         return self.runs / f"{run_id}.json"
 
     def run_listing(self, digest: str) -> Path:
@@ -267,7 +268,6 @@ class Layout:
         return self.runs / "listings" / f"{digest}.txt"
 
     def plot(self, name: str) -> Path:
-        """Return the PNG file of a plot."""
         return self.root / "plots" / f"{name}.png"
 
     def overlay(self, image_id: str) -> Path:

@@ -73,6 +73,16 @@ class MetadataRow:
 
 
 @dataclass(frozen=True)
+class StatedFactRow:
+    """One value that the user knows of a product; `-` states that the product has none. See skincare.product."""
+
+    product_id: str
+    field: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
 class FailureRow:
     """One product (image_url empty) or one of its images that could not be scraped."""
 
@@ -266,6 +276,9 @@ CATALOGUE_REMEDY: Final = (
 CATALOGUE: Final = Table(CatalogueRow, CATALOGUE_REMEDY, ("product_url",), is_ours=False)
 IMAGES: Final = Table(ImageRow, "Make it with `python src/scrape.py`.", ("image_id",))
 METADATA: Final = Table(MetadataRow, "Make it with `python src/scrape.py`.", ("product_id",))
+STATED_FACTS: Final = Table(
+    StatedFactRow, "docs/products.md describes this table.", ("product_id", "field"), is_ours=False
+)
 FAILURES: Final = Table(FailureRow, "Make it with `python src/scrape.py`.", ("product_id", "product_url", "image_url"))
 CLEAN: Final = Table(CleanRow, "Make it with `python src/clean.py`.", ("image_id",))
 REJECTED: Final = Table(RejectedRow, "Make it with `python src/clean.py`.", ("image_id",))

@@ -46,7 +46,7 @@ def _calibrate_field(name: str, answers: Sequence[ScoredProduct]) -> FieldCalibr
     pairs = [
         (one.confidences[name], found == "correct")
         for one in answers
-        if name in one.confidences and (found := outcome(one, name)) in ("correct", "substituted")
+        if name in one.confidences and (found := outcome(one, name)) in ("correct", "substituted", "invented")
     ]
     if not pairs:
         return FieldCalibration(name, 0, None, None, None, None)

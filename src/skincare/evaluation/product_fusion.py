@@ -87,8 +87,7 @@ def _fit_field(name: str, model: Sequence[ScoredProduct], reader: Sequence[Score
     found = replace(found, agreed=agreed, disagreed=disagreed)
     fused = _confidences_and_hits(name, _fused_values(name, found, model, reader))
     n_true = sum(getattr(one.truth, name) is not None for one in model)
-    has_values = n_true and len(fused[0])
-    threshold = field_calibrators.best_f1_threshold(*fused, n_true) if has_values else _UNKNOWN_THRESHOLD
+    threshold = field_calibrators.best_f1_threshold(*fused, n_true) if len(fused[0]) else _UNKNOWN_THRESHOLD
     return replace(found, threshold=threshold, wanted=field_calibrators.thresholds(fused))
 
 

@@ -3,7 +3,8 @@
 The criteria are the mean ANLS* of whole answers, the share of answers that are JSON, and the F1 of each field with a
 known truth. Their intervals jointly cover 95 % (Bonferroni), so that more fields do not fail an equal model more often.
 `skincare.evaluation.release_gate` has the commands; a baseline of products is a file of the same form, whose `answers`
-are {"image_id", "product_id", "status", "product", "truth"}; product is null where the text held none.
+are {"image_id", "product_id", "status", "product", "truth"}, with "absent", the fields that the product is known to
+lack, where there are any; product is null where the text held none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -133,7 +134,10 @@ def _paired(
     first: Sequence[ScoredProduct], second: Sequence[ScoredProduct]
 ) -> list[tuple[ScoredProduct, ScoredProduct]]:
     one, other = ({answer.image_id: answer for answer in part} for part in (first, second))
-    same = {key for key in one.keys() & other.keys() if one[key].truth == other[key].truth}
+    same = {
+        key for key in one.keys() & other.keys()
+        if (one[key].truth, one[key].absent) == (other[key].truth, other[key].absent)
+    }  # fmt: skip
     if not one or not same == one.keys() == other.keys():
         n = len((one.keys() | other.keys()) - same)
         raise GateBaselineError(
@@ -155,6 +159,7 @@ def write_baseline(path: Path, answers: Sequence[ScoredProduct], source: Mapping
             "image_id": one.image_id, "product_id": one.product_id, "status": one.status,
             "product": one.predicted.model_dump(mode="json", exclude_none=True) if one.predicted else None,
             "truth": one.truth.model_dump(mode="json", exclude_none=True),
+            **({"absent": sorted(one.absent)} if one.absent else {}),
         }
         for one in sorted(answers, key=lambda one: one.image_id)
     ]  # fmt: skip
@@ -166,7 +171,7 @@ def read_baseline(path: Path) -> ProductBaseline:
     source, rows = release_gate.read_answers(path, KIND)
     try:
         for number, one in enumerate(rows, start=1):
-            if not isinstance(one, dict) or sorted(one) != sorted(_KEYS):
+            if not isinstance(one, dict) or set(one) - {"absent"} != set(_KEYS):
                 raise ValueError(f"answer {number} is not an object with {', '.join(_KEYS)}")
         return ProductBaseline(source, tuple(_scored(one) for one in rows))
     except (ValueError, ValidationError, TypeError) as error:
@@ -183,4 +188,7 @@ def _scored(one: Mapping[str, Any]) -> ScoredProduct:
     )
     if truth is None:
         raise ValueError(f"{one['image_id']} has no truth")
-    return ScoredProduct(one["image_id"], one["product_id"], truth, predicted, one["status"])
+    absent = one.get("absent", [])
+    if not isinstance(absent, list) or any(name not in FIELDS or getattr(truth, name) is not None for name in absent):
+        raise ValueError(f"{one['image_id']} has no list of absent fields")
+    return ScoredProduct(one["image_id"], one["product_id"], truth, predicted, one["status"], frozenset(absent))

@@ -1,14 +1,16 @@
 """Metrics of structured answers: true and predicted products in, scores per field with intervals out; pure functions.
 
-A field is scored if its truth is known; a predicted value without a known truth is counted in `n_unscored`, not as an
-error. The outcome of a scored field is one of
+A field is scored if its truth is known: as a value, or because the product is known to have none (`absent`). A
+predicted value without a known truth is counted in `n_unscored`, not as an error. The outcome of a scored field is one
+of
 
     correct       the values agree by the field's comparison
     substituted   the predicted value differs from the true one
     omitted       no value is predicted, but the product has one
     invented      a value is predicted, but the product is known to have none
 
-Precision = correct / (correct + substituted + invented), recall = correct / (correct + substituted + omitted).
+Precision = correct / (correct + substituted + invented), recall = correct / (correct + substituted + omitted),
+invention rate = invented / images of products known to have none. Null for such an image is right and has no outcome.
 Intervals resample products (`skincare.evaluation.intervals`).
 """
 
@@ -56,10 +58,14 @@ Pair = tuple[ScoredProduct, ScoredProduct]
 
 @dataclass(frozen=True)
 class FieldScores:
-    """Scores of one field over the images with a known truth; None where the denominator is zero."""
+    """Scores of one field; None where the denominator is zero.
+
+    n_known: images with a known value; n_absent: images of products known to have none.
+    """
 
     field: str
     n_known: int
+    n_absent: int
     n_unscored: int
     correct: int
     substituted: int
@@ -70,6 +76,9 @@ class FieldScores:
     f1: float | None
     f1_low: float | None
     f1_high: float | None
+    invention_rate: float | None
+    invention_low: float | None
+    invention_high: float | None
     mean_similarity: float | None
 
 
@@ -90,7 +99,10 @@ class ProductScores:
 
 @dataclass(frozen=True)
 class PairedField:
-    """The second system's share of correct values minus the first's, over the images with a known truth."""
+    """The second system's share of right answers minus the first's, over the images whose truth is known.
+
+    n_known: these images, with those of products known to have no value.
+    """
 
     n_known: int
     difference: float
@@ -102,7 +114,7 @@ class PairedField:
 def compare(
     first: Sequence[ScoredProduct], second: Sequence[ScoredProduct], seed: int = 0, n_resamples: int = 2000
 ) -> dict[str, PairedField]:
-    """Return, per field, the difference of two systems' shares of correct values on the same images.
+    """Return, per field, the difference of two systems' shares of right answers (`is_right`) on the same images.
 
     Fields whose truth is known for no image are left out. Raises ValueError for other images or other truths.
     """
@@ -110,9 +122,9 @@ def compare(
     draw = _draws(pairs, seed, n_resamples)
     found = {}
     for name in FIELDS:
-        known = [(one, other) for one, other in pairs if getattr(one.truth, name) is not None]
+        known = [pair for pair in pairs if is_right(pair[0], name) is not None]
         if known:
-            hits = [tuple(float(outcome(answer, name) == "correct") for answer in pair) for pair in known]
+            hits = [tuple(float(bool(is_right(answer, name))) for answer in pair) for pair in known]
             found[name] = _paired_difference(draw, known, hits)
     return found
 
@@ -162,14 +174,17 @@ def _paired_field(
 
 def _paired(first: Sequence[ScoredProduct], second: Sequence[ScoredProduct]) -> list[Pair]:
     one, other = ({answer.image_id: answer for answer in answers} for answers in (first, second))
-    truths = [{key: (answer.product_id, answer.truth) for key, answer in by_id.items()} for by_id in (one, other)]
+    truths = [
+        {key: (answer.product_id, answer.truth, answer.absent) for key, answer in by_id.items()}
+        for by_id in (one, other)
+    ]
     if not one or truths[0] != truths[1] or (len(one), len(other)) != (len(first), len(second)):
         raise ValueError("only systems with one answer for each of the same images and the same truths can be compared")
     return [(one[key], other[key]) for key in sorted(one)]
 
 
 def outcome(one: ScoredProduct, name: str) -> Outcome | None:
-    """Return the outcome of a field of an answer; None if its truth is unknown."""
+    """Return the outcome of a field of an answer; None if its truth is unknown, or null for an absent field."""
     truth, predicted = getattr(one.truth, name), getattr(one.predicted, name) if one.predicted else None
     if truth is None:
         return "invented" if predicted is not None and name in one.absent else None
@@ -178,11 +193,25 @@ def outcome(one: ScoredProduct, name: str) -> Outcome | None:
     return "correct" if similarity(name, truth, predicted) >= MIN_SIMILARITY else "substituted"
 
 
+def is_right(one: ScoredProduct, name: str) -> bool | None:
+    """Return whether a field has its true value, or null where the product has none; None if the truth is unknown.
+
+    An answer that could not be parsed is wrong in every field.
+    """
+    if getattr(one.truth, name) is None and name not in one.absent:
+        return None
+    return one.predicted is not None and outcome(one, name) in ("correct", None)
+
+
 def document_score(one: ScoredProduct) -> float:
-    """Return the ANLS* of an answer over the fields with a known truth."""
+    """Return the ANLS* of an answer over the fields with a known truth.
+
+    An invented value counts as a key that the truth does not have; null for an absent field counts nothing.
+    """
     known = {name: value for name in FIELDS if (value := getattr(one.truth, name)) is not None}
     answered = {name: getattr(one.predicted, name) if one.predicted else None for name in known}
-    return document_similarity(known, answered)
+    invented = {name: getattr(one.predicted, name) for name in FIELDS if outcome(one, name) == "invented"}
+    return document_similarity(known, answered | invented)
 
 
 def score(answers: Sequence[ScoredProduct], seed: int = 0, n_resamples: int = 2000) -> ProductScores:
@@ -215,19 +244,23 @@ def _field_scores(
 ) -> FieldScores:
     outcomes = [outcome(one, name) for one in answers]
     counts = Counter(one for one in outcomes if one)
-    hits, n_predicted, n_true = (
+    hits, n_predicted, n_true, n_invented = (
         _per_product(rows, np.array([one in counted for one in outcomes]), draws.shape[1])
-        for counted in (("correct",), ("correct", "substituted", "invented"), ("correct", "substituted", "omitted"))
-    )
+        for counted in (
+            ("correct",), ("correct", "substituted", "invented"), ("correct", "substituted", "omitted"), ("invented",),
+        )
+    )  # fmt: skip
     # F1 = 2 hits / (predicted + true) is a share too.
-    interval = intervals.share_interval(2 * hits, n_predicted + n_true, draws)
-    known = [
-        one for one, result in zip(answers, outcomes, strict=True) if result and getattr(one.truth, name) is not None
-    ]
+    f1_interval = intervals.share_interval(2 * hits, n_predicted + n_true, draws) or (None, None)
+    known = [one for one in answers if getattr(one.truth, name) is not None]
+    is_absent = np.array([getattr(one.truth, name) is None and name in one.absent for one in answers])
+    n_absent = _per_product(rows, is_absent, draws.shape[1])
+    invention_interval = intervals.share_interval(n_invented, n_absent, draws) or (None, None)
     similarities = [_similarity_of(one, name) for one in known]
     return FieldScores(
         field=name,
         n_known=len(known),
+        n_absent=int(is_absent.sum()),
         n_unscored=sum(
             one is None and answer.predicted is not None and getattr(answer.predicted, name) is not None
             for one, answer in zip(outcomes, answers, strict=True)
@@ -236,8 +269,11 @@ def _field_scores(
         precision=_share(hits.sum(), n_predicted.sum()),
         recall=_share(hits.sum(), n_true.sum()),
         f1=_share(2 * hits.sum(), n_predicted.sum() + n_true.sum()),
-        f1_low=interval[0] if interval else None,
-        f1_high=interval[1] if interval else None,
+        f1_low=f1_interval[0],
+        f1_high=f1_interval[1],
+        invention_rate=_share(n_invented.sum(), n_absent.sum()),
+        invention_low=invention_interval[0],
+        invention_high=invention_interval[1],
         mean_similarity=float(np.mean(similarities)) if similarities else None,
     )
 

@@ -1,7 +1,7 @@
 """One export: a training run and options in, a complete folder with its model card and export.json out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,12 +54,13 @@ class ExportOptions:
 class ExportJob:
     """Writes and evaluates one export; without `val` nothing is evaluated.
 
+    absent: product id -> fields of structured answers that the product is known to lack.
     `experiment` holds the pruning experiment after `write`, if layers are dropped.
     """
 
     def __init__(
         self, run: SourceRun, options: ExportOptions, val: Sequence[Example], files: ImageFiles,
-        prediction_cache: Path | None = None,
+        prediction_cache: Path | None = None, absent: Mapping[str, frozenset[str]] | None = None,
     ) -> None:  # fmt: skip
         self.run = run
         self.options = options
@@ -67,6 +68,7 @@ class ExportJob:
         self.experiment: PruningExperiment | None = None
         self._files = files
         self._prediction_cache = prediction_cache
+        self._absent = absent
 
     def check(self, parent: Path) -> None:
         """Raise StageError before anything is loaded if the export cannot succeed."""
@@ -94,7 +96,7 @@ class ExportJob:
         if after and after.ranked:
             write_json(folder / "confidence.json", evaluation.thresholds(after, self.run.labels))
         elif after and target_of(self.run.labels) == "product":
-            on_val = scored_predictions(self.val, after.predictions)
+            on_val = scored_predictions(self.val, after.predictions, self._absent)
             write_json(folder / field_policy.FILE, field_calibrators.summarise(on_val, ()))
         report = logger.warning if compared and compared["verdict"] == "worse" else logger.info
         report("%s: %s", name, evaluation.describe(compared))

@@ -28,22 +28,26 @@ class ProductAnswer:
     confidences: Mapping[str, float] = field(default_factory=dict)
 
 
-def scored_predictions(examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[ScoredProduct]:
+def scored_predictions(
+    examples: Sequence[Example], predictions: Sequence[Prediction], absent: Mapping[str, frozenset[str]] | None = None
+) -> list[ScoredProduct]:
     """Return the structured answers about examples, scored against the answers of the dataset.
 
+    absent: product id -> fields that the product is known to lack; the null of a dataset can also mean unknown.
     Raises StageError where an example has no prediction.
     """
     found = {one.image_id: one for one in predictions}
-    if absent := [one.image_id for one in examples if one.image_id not in found]:
-        raise StageError(f"no prediction of {len(absent)} of {len(examples)} images, such as {absent[0]}")
-    return [_scored(one, found[one.image_id]) for one in examples]
+    if missing := [one.image_id for one in examples if one.image_id not in found]:
+        raise StageError(f"no prediction of {len(missing)} of {len(examples)} images, such as {missing[0]}")
+    none: frozenset[str] = frozenset()
+    return [_scored(one, found[one.image_id], (absent or {}).get(one.product_id, none)) for one in examples]
 
 
-def _scored(example: Example, prediction: Prediction) -> ScoredProduct:
+def _scored(example: Example, prediction: Prediction, absent: frozenset[str]) -> ScoredProduct:
     parsed = parse_product(prediction.text)
     return ScoredProduct(
         example.image_id, example.product_id, canonical_product(example.product), parsed.product, parsed.status,
-        confidences=confidences(prediction.field_log_probabilities),
+        absent, confidences(prediction.field_log_probabilities),
     )  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def scored_products(
     return [
         ScoredProduct(
             one.image_id, one.product_id, facts[one.product_id].product, found[one.image_id].parsed.product,
-            found[one.image_id].parsed.status, confidences=found[one.image_id].confidences,
+            found[one.image_id].parsed.status, frozenset(facts[one.product_id].absent),
+            found[one.image_id].confidences,
         )
         for one in examples
     ]  # fmt: skip

@@ -1,15 +1,19 @@
-"""What is known of a product, field by field, and where it is from: page metadata and catalogue in, a `Product` out.
+"""What is known of a product, field by field, and where it is from: statements of sources in, a `Product` out.
 
-Sources, in order of precedence: what the shop's page states (`json_ld`, `page`, ...: the collector recorded which),
-the catalogue, what the words of name, directions and description state, and brands that names share (`name_prefix`) or
-that are well known (`known_brand`). A field without a source stays None and is not scored; nothing is guessed.
+Sources, in order of precedence: what the user states (`skincare.product.stated_facts`), what the shop's page states
+(`json_ld`, `page`, ...: the collector recorded which), the catalogue, what the words of name, directions and
+description state, and brands that names share (`name_prefix`) or that are well known (`known_brand`).
+
+A field is None for one of two reasons. Either a source states that the product has no such value: the field is absent,
+and a predicted value is an invention. Or no source states anything: the field is not scored. Nothing is guessed.
 """
 
 import ast
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from skincare.product.brands import begins_with
 from skincare.product.origin import stated_origin
@@ -26,12 +30,24 @@ N_INGREDIENTS: Final = 10
 _MAX_LIST_CHARACTERS: Final = 20_000
 
 
+class Statement(NamedTuple):
+    """The value of a field by a source; None states that the product has no such value."""
+
+    field: str
+    value: Any | None
+    source: str
+
+
 @dataclass(frozen=True)
 class ProductFacts:
-    """A product and, for each field that is not None, where its value is from."""
+    """A product with the source of each value.
+
+    absent: field -> source of the statement that the product has no such value; these fields are None.
+    """
 
     product: Product
     sources: Mapping[str, str]
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def product_facts(
@@ -40,13 +56,16 @@ def product_facts(
     metadata: MetadataRow | None = None,
     brand_in_names: str = "",
     known_brand: str = "",
+    stated: Sequence[Statement] = (),
 ) -> ProductFacts:
     """Return what is known of a product.
 
     category: the label that the dataset has for it. brand_in_names: its brand by the names of the catalogue
     (`skincare.product.brands.brands_of`), known_brand: the well-known brand that its name begins with, if any.
+    stated: what the user states, at most one value per field and none for the category.
     """
-    candidates: list[tuple[str, Any, str]] = [("category", category, "catalogue")]
+    absent = {one.field: one.source for one in stated if one.value is None}
+    candidates: list[tuple[str, Any, str]] = [("category", category, "catalogue"), *stated]
     if metadata:
         candidates += _stated(metadata)
     if catalogue:
@@ -67,12 +86,18 @@ def product_facts(
             ("forNightOrMorning", use_time_in_directions(metadata.how_to_use), "directions"),
             ("origin", stated_origin(metadata.description), "description"),
         ]
+    values, sources = _first_values(one for one in candidates if one[0] not in absent)
+    return ProductFacts(Product.model_validate(values), sources, absent)
+
+
+def _first_values(candidates: Iterable[tuple[str, Any, str]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return field -> value and field -> source of the first candidate with a value."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for field, value, source in candidates:
         if value and field not in values:
             values[field], sources[field] = value, source
-    return ProductFacts(Product.model_validate(values), sources)
+    return values, sources
 
 
 def _stated(row: MetadataRow) -> list[tuple[str, Any, str]]:

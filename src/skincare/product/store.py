@@ -1,4 +1,11 @@
-"""The table of products' facts: one JSON line per product, with the source of each value, in the order of their ids."""
+"""The table of products' facts: one JSON line per product, in the order of their ids.
+
+    {"product_id": "11396687", "product": {"category": "Oil", "size": "50 ml"},
+     "sources": {"category": "catalogue", "size": "name"}, "absent": {"origin": "pack"}}
+
+`sources` has the source of each value, `absent` that of each statement that the product has no such value; without such
+statements a line has no `absent`.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +38,8 @@ def write_products(path: Path, rows: Iterable[KnownProduct]) -> None:
         for row in sorted(rows, key=lambda row: natural_key(row.product_id)):
             values = row.facts.product.model_dump(mode="json", exclude_none=True)
             line = {"product_id": row.product_id, "product": values, "sources": dict(sorted(row.facts.sources.items()))}
+            if row.facts.absent:
+                line["absent"] = dict(sorted(row.facts.absent.items()))
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -56,6 +65,11 @@ def read_products(path: Path) -> dict[str, ProductFacts]:
     return found
 
 
+def read_absent_fields(path: Path) -> dict[str, frozenset[str]]:
+    """Return product id -> fields that the product is known to lack; empty without the table."""
+    return {one: frozenset(facts.absent) for one, facts in read_products(path).items()} if path.is_file() else {}
+
+
 def structured_answers(path: Path, categories: Mapping[str, str], fields: Sequence[str] = FIELDS) -> dict[str, str]:
     """Return product id -> answer as JSON for products given with their categories; other fields than these are null.
 
@@ -76,7 +90,10 @@ def structured_answers(path: Path, categories: Mapping[str, str], fields: Sequen
 
 def _parse(line: Mapping[str, Mapping[str, str]]) -> tuple[str, ProductFacts]:
     product, sources = Product.model_validate(line["product"]), dict(line["sources"])
-    stated = {field for field, value in product.model_dump().items() if value is not None}
-    if stated != set(sources):
-        raise ValueError(f"values and sources differ in {', '.join(sorted(stated ^ set(sources)))}")
-    return str(line["product_id"]), ProductFacts(product, sources)
+    absent = dict(line.get("absent", {}))
+    known = {field for field, value in product.model_dump().items() if value is not None}
+    if known != set(sources):
+        raise ValueError(f"values and sources differ in {', '.join(sorted(known ^ set(sources)))}")
+    if wrong := sorted(set(absent) - (set(FIELDS) - known)):
+        raise ValueError(f"absent are fields that have a value or do not exist: {', '.join(wrong)}")
+    return str(line["product_id"]), ProductFacts(product, sources, absent)

@@ -23,7 +23,10 @@ _ERROR_RATE: Final = 0.1
 
 
 class FieldRow(NamedTuple):
-    """The scores of one system on one field; None where a denominator is zero."""
+    """The scores of one system on one field; None where a denominator is zero.
+
+    n_absent: images of products known to have no value, of which the invention rate is a share.
+    """
 
     field: str
     system: str
@@ -37,10 +40,14 @@ class FieldRow(NamedTuple):
     substituted: int
     invented: int
     n_unscored: int
+    n_absent: int = 0
+    invention_rate: float | None = None
+    invention_low: float | None = None
+    invention_high: float | None = None
 
 
 class DifferenceRow(NamedTuple):
-    """The paired difference of two systems' shares of correct values of a field, or of their ANLS* of whole answers."""
+    """The paired difference of two systems' shares of right answers of a field, or of their ANLS* of whole answers."""
 
     field: str
     systems: str
@@ -52,12 +59,14 @@ class DifferenceRow(NamedTuple):
 
 
 class CoverageRow(NamedTuple):
-    """Known true values of a field: images of the split, and products of the catalogue by source."""
+    """What is known of a field: images of the split with and known without a value, and products by source."""
 
     field: str
     n_known: int
+    n_absent: int
     n: int
     sources: str
+    absent_sources: str
 
 
 class CalibrationRow(NamedTuple):
@@ -113,11 +122,12 @@ def view(data: ReportData) -> dict[str, Any]:
     found = systems(results)
     last = list(found)[-1] if found else ""
     f1 = {one["field"]: one["f1"] or 0.0 for one in found[last]["fields"]} if last else {}
-    differences = _difference_rows(results, list(found), f1)
+    fields, differences = field_rows(found, f1), _difference_rows(results, list(found), f1)
     return {
         "split": results["split"],
         "documents": [{**one, "label": label(name)} for name, one in found.items()],
-        "fields": field_rows(found, f1),
+        "fields": fields,
+        "knows_absence": any(one.n_absent for one in fields),
         "differences": [one for one in differences if one.field == DOCUMENT],
         "field_differences": [one for one in differences if one.field != DOCUMENT],
         "coverage": _coverage_rows(data, found[last]) if last else [],
@@ -143,7 +153,7 @@ def card_view(data: ReportData) -> dict[str, Any]:
     f1 = {one["field"]: one["f1"] or 0.0 for one in scores["fields"]}
     fields = field_rows({"finetuned": scores}, {name: -value for name, value in f1.items()})
     compared = results.get("finetuned_minus_majority", {})
-    unread = [one.field for one in fields if compared.get(one.field, {}).get("low", 0.0) <= 0]
+    unread = [one.field for one in fields if one.n_known and compared.get(one.field, {}).get("low", 0.0) <= 0]
     keys = ("correct", "substituted", "invented", "n_unscored")
     n_values = sum(one[key] for one in scores["fields"] for key in keys)
     return {
@@ -153,6 +163,7 @@ def card_view(data: ReportData) -> dict[str, Any]:
         "n_values": n_values,
         "n_wrong": sum(one["substituted"] for one in scores["fields"]),
         "n_invented": sum(one["invented"] for one in scores["fields"]),
+        "n_absent": sum(one.get("n_absent", 0) for one in scores["fields"]),
         "n_unverified": sum(one["n_unscored"] for one in scores["fields"]),
         "thresholds": _threshold_rows(data.field_confidence),
         "error_rate": _ERROR_RATE,
@@ -165,14 +176,14 @@ def label(system: str) -> str:
 
 
 def field_rows(found: Mapping[str, Mapping[str, Any]], f1: Mapping[str, float]) -> list[FieldRow]:
-    """Return a row per field with a known truth and system, fields by rising `f1`."""
+    """Return a row per field with a known truth and system, fields by rising `f1`; those without values come last."""
     rows = [
-        FieldRow(system=label(name), **{key: one[key] for key in FieldRow._fields if key != "system"})
+        FieldRow(system=label(name), **{key: one[key] for key in FieldRow._fields if key in one})
         for name, scores in found.items()
         for one in scores["fields"]
-        if one["n_known"]
+        if one["n_known"] or one.get("n_absent")
     ]
-    return sorted(rows, key=lambda row: (f1.get(row.field, 0.0), row.field))
+    return sorted(rows, key=lambda row: (not row.n_known, f1.get(row.field, 0.0), row.field))
 
 
 def _difference_rows(
@@ -188,11 +199,17 @@ def _difference_rows(
 
 
 def _coverage_rows(data: ReportData, scores: Mapping[str, Any]) -> list[CoverageRow]:
-    facts = data.stages.get("product_facts", {}).get("results", {}).get("coverage", {})
+    facts = data.stages.get("product_facts", {}).get("results", {})
+    by_source = [
+        {field: ", ".join(f"{source} {n}" for source, n in counts.items()) for field, counts in facts[key].items()}
+        if key in facts
+        else {}
+        for key in ("coverage", "absent")
+    ]
     return [
         CoverageRow(
-            one["field"], one["n_known"], scores["n"],
-            ", ".join(f"{source} {n}" for source, n in facts.get(one["field"], {}).items()),
+            one["field"], one["n_known"], one.get("n_absent", 0), scores["n"],
+            *(sources.get(one["field"], "") for sources in by_source),
         )
         for one in scores["fields"]
     ]  # fmt: skip
@@ -240,9 +257,9 @@ def _examples(
 
 
 def _values(answer: Mapping[str, Any]) -> list[Value]:
-    product = answer["product"] or {}
+    product, absent = answer["product"] or {}, answer.get("absent", ())
     return [
-        Value(name, _text(truth), _text(product.get(name)))
+        Value(name, "none" if name in absent else _text(truth), _text(product.get(name)))
         for name, truth in answer["truth"].items()
         if truth is not None or product.get(name) is not None
     ]

@@ -57,7 +57,13 @@ def _build_dataset(layout: Layout, _: str) -> Artifacts:
 def _finetune(layout: Layout, run: str) -> Artifacts:
     log = layout.finetune_log(run)
     files = sorted(path for path in log.glob("*") if path.suffix in (".csv", ".jsonl"))
-    return Artifacts(_dataset(layout), (layout.finetuned_model(run), *files, log / "manifest.json"))
+    inputs = (*_dataset(layout), *_facts(layout, run))
+    return Artifacts(inputs, (layout.finetuned_model(run), *files, log / "manifest.json"))
+
+
+def _facts(layout: Layout, run: str) -> tuple[Path, ...]:
+    """Return the facts of the products, if the run's answers are structured."""
+    return (layout.product_facts,) if (layout.finetune_log(run) / "field_confidence.json").is_file() else ()
 
 
 def _explain(layout: Layout, run: str) -> Artifacts:
@@ -73,7 +79,7 @@ def _fuse(layout: Layout, run: str) -> Artifacts:
     log = layout.finetune_log(run)
     predictions = (log / "val_ranked.jsonl", log / "test_ranked.jsonl", log / "test_predictions.jsonl")
     outputs = (layout.finetuned_model(run), log / "test_reader.jsonl", log / "test_fused.jsonl", log / "fusion.json")
-    return Artifacts((*_dataset(layout), layout.pack_text, *predictions), outputs)
+    return Artifacts((*_dataset(layout), *_facts(layout, run), layout.pack_text, *predictions), outputs)
 
 
 def _report(layout: Layout, _: str) -> Artifacts:
@@ -93,7 +99,9 @@ _STAGES: Final[dict[str, Callable[[Layout, str], Artifacts]]] = {
         (layout.clean_table, layout.clean_images), (layout.crop_table, layout.cropped_images)
     ),
     "read_text": lambda layout, _: Artifacts((layout.clean_table, layout.clean_images), (layout.pack_text,)),
-    "product_facts": lambda layout, _: Artifacts((layout.catalogue, layout.metadata_table), (layout.product_facts,)),
+    "product_facts": lambda layout, _: Artifacts(
+        (layout.catalogue, layout.metadata_table, layout.stated_facts), (layout.product_facts,)
+    ),
     "build_dataset": _build_dataset,
     "export_dataset": lambda layout, _: Artifacts(_dataset(layout), (layout.root / "exports",)),
     "baselines": lambda layout, _: Artifacts((*_dataset(layout), layout.pack_text), (layout.baselines,)),
@@ -105,7 +113,7 @@ _STAGES: Final[dict[str, Callable[[Layout, str], Artifacts]]] = {
     ),
     "fuse": _fuse,
     "explain": _explain,
-    "export": lambda layout, run: Artifacts((*_dataset(layout), layout.finetuned_model(run)), ()),
+    "export": lambda layout, run: Artifacts((*_dataset(layout), *_facts(layout, run), layout.finetuned_model(run)), ()),
     "drift": lambda layout, run: Artifacts((layout.finetune_log(run) / "val_predictions.jsonl",), ()),
     "score_products": lambda layout, _: Artifacts(
         (layout.product_facts, layout.pack_text), (layout.root / "log" / "products",)

@@ -2,16 +2,18 @@
 
 Two things differ from `sample_products`: the print, and the colour of the cap, which is the one of the size. The
 embedded model cannot read print, but it recognises the caps; the reader reads the size. Photos, names, categories and
-defects are the same.
+defects are the same. The shop also states which fields a product lacks, so that invented values are counted.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from skincare.product.stated_facts import ABSENT
 from skincare.product.use_time import UseTime, use_time_in_name
 from skincare.sample.full_labels import FullPrint
 from skincare.sample.products import Product, product_types
+from skincare.tables import StatedFactRow
 
 USE_TIME_PRINT: Final[dict[UseTime, str]] = {
     "morning": "DAY CARE",
@@ -20,6 +22,8 @@ USE_TIME_PRINT: Final[dict[UseTime, str]] = {
 }
 # Upper limits in millilitres of the sizes with a cap of this colour.
 _CAPS: Final = ((30, "white"), (50, "black"), (75, "wooden"), (100, "gold"), (250, "silver"))
+# Neither a pack nor a page of the shop has these.
+_ABSENT_FIELDS: Final = ("country", "details", "manufacturer", "origin")
 
 
 def with_full_labels(products: Sequence[Product]) -> list[Product]:
@@ -55,3 +59,13 @@ def full_print(product: Product) -> FullPrint:
         use_time=USE_TIME_PRINT[use_time] if use_time else "",
         size=size,
     )
+
+
+def stated_absences(products: Sequence[Product]) -> list[StatedFactRow]:
+    """Return the fields that products with full labels lack: time of use where the pack prints none, and others."""
+    return [
+        StatedFactRow(one.product_id, field, ABSENT, "pack")
+        for one in products
+        if one.full_print
+        for field in (*_ABSENT_FIELDS, *(() if one.full_print.use_time else ("forNightOrMorning",)))
+    ]

@@ -19,7 +19,7 @@ from skincare.errors import StageError
 from skincare.files import write_json
 from skincare.paths import Layout
 from skincare.sample import rendering
-from skincare.sample.full_packs import with_full_labels
+from skincare.sample.full_packs import stated_absences, with_full_labels
 from skincare.sample.products import (
     ORIGIN,
     PAGE_DEFECTS,
@@ -29,7 +29,7 @@ from skincare.sample.products import (
     expected_outcomes,
     sample_products,
 )
-from skincare.tables import CATALOGUE, CatalogueRow
+from skincare.tables import CATALOGUE, STATED_FACTS, CatalogueRow
 
 logger = logging.getLogger(__name__)
 
@@ -158,23 +158,29 @@ def serve(products: Sequence[Product], port: int = 0) -> Iterator[str]:
 def stock(layout: Layout, seed: int, *, has_full_labels: bool = False) -> list[Product]:
     """Return the shop's products; write their catalogue and the ground truth to the layout's paths.
 
-    has_full_labels: whether the packs print what `full_packs` gives them; catalogue and ground truth are the same.
-    Raises StageError if there is a catalogue of another shop, which may be the user's only copy.
+    has_full_labels: whether the packs print what `full_packs` gives them; catalogue and ground truth are the same, and
+    the fields that these products lack are stated too.
+    Raises StageError if there is a table of another shop, which may be the user's only copy.
     """
-    if layout.catalogue.is_file() and not _is_ours(layout):
-        raise StageError(
-            f"{layout.catalogue} is not the sample shop's: take another --root, or move it away if you do not need it"
-        )
+    if not _is_ours(layout):
+        for table in (layout.catalogue, *((layout.stated_facts,) if has_full_labels else ())):
+            if table.is_file():
+                raise StageError(
+                    f"{table} is not the sample shop's: take another --root, or move it away if you do not need it"
+                )
     products = sample_products(seed)
     # Written first: a catalogue without the ground truth counts as the user's.
     write_json(layout.shop_truth, {"seed": seed, "origin": ORIGIN, **truth(products)})
     CATALOGUE.write(layout.catalogue, [CatalogueRow(**row) for row in catalogue_rows(products, seed)])
-    return with_full_labels(products) if has_full_labels else products
+    if has_full_labels:
+        products = with_full_labels(products)
+        STATED_FACTS.write(layout.stated_facts, stated_absences(products))
+    return products
 
 
 def _is_ours(layout: Layout) -> bool:
     """Return whether `stock` wrote the catalogue: all its products are on the shop's host."""
-    if not layout.shop_truth.is_file():
+    if not layout.shop_truth.is_file() or not layout.catalogue.is_file():
         return False
     lines = layout.catalogue.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
     return all(ORIGIN in line for line in lines)

@@ -23,6 +23,7 @@ from skincare.inference.manifest import write_manifest
 from skincare.inference.predictions import Prediction
 from skincare.inference.product_answers import scored_predictions
 from skincare.paths import Layout
+from skincare.product import store
 from skincare.prompts import target_of
 from skincare.tables import HistoryRow, ProductHistoryRow
 from skincare.training import export_check, training_plots
@@ -117,9 +118,10 @@ class RunOutputs:
         """Write the calibrators and thresholds of the fields of structured answers, chosen on val."""
         data = trainer.spec.data
         on_val = exported.predict(data.val, "val", exported.decoder(trainer.decoder_name))
+        absent = store.read_absent_fields(self.layout.product_facts)
         summary = field_calibrators.summarise(
-            scored_predictions(data.val, on_val), scored_predictions(data.test, tested)
-        )  # fmt: skip
+            scored_predictions(data.val, on_val, absent), scored_predictions(data.test, tested, absent)
+        )
         write_json(self.log / field_policy.FILE, summary)
 
     def _selected_predictions(self, trainer: Trainer) -> list[Prediction]:
