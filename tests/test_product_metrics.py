@@ -115,7 +115,7 @@ def test_inventions_are_a_share_of_the_images_without_a_value():
     origin = field_of(score(answers), "origin")
     assert (origin.invented, origin.n_absent, origin.n_known, origin.n_unscored) == (3, 12, 1, 1)
     assert origin.invention_rate == 3 / 12
-    assert 0 < origin.invention_low < 0.25 < origin.invention_high < 0.7
+    assert 0 <= origin.invention_low < 0.25 < origin.invention_high < 0.7
     assert (origin.precision, origin.substituted) == (0, 1)
     size = field_of(score(answers), "size")
     assert (size.n_absent, size.invention_rate, size.invention_low, size.invention_high) == (0, None, None, None)
