@@ -60,18 +60,18 @@ def test_loss_and_gradients_equal_the_plain_pass(tiny_model, tiny_encoder, train
     [Trainable(), Trainable(2, True, 2), Trainable(0, True, 0), Trainable(1, True, 3)],
     ids=["reference", "two", "merger", "three"],
 )
-def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_encoder, trainable, padding_side):
-    """In the first pass, and in one after a step, when what the frozen layers make of it is at hand."""
+def test_a_cached_prompt_prefix_changes_no_loss_and_no_gradient(tiny_model, tiny_encoder, trainable, padding_side):
+    """In the first pass, which fills the cache, and in the second one, which reads it."""
     parameters = freeze(tiny_model, trainable)
     network = CachedVLM(tiny_model)
     assert network.caches_prompt_prefix
     pixels = mixed_pixels(tiny_encoder)
-    grids, states = [one.grid for one in pixels], network.vision_features(pixels)
+    grids, features = [one.grid for one in pixels], network.vision_features(pixels)
     for _ in range(2):
         losses, found = [], []
         for apart in (False, True):
             batch = tiny_encoder.batch(grids, ANSWERS, padding_side, without_prefix=apart)
-            losses.append(network(batch, states))
+            losses.append(network(batch, features))
             losses[-1].mean().backward()
             found.append(gradients(tiny_model))
             tiny_model.zero_grad()
@@ -84,7 +84,7 @@ def test_an_opening_read_once_changes_no_loss_and_no_gradient(tiny_model, tiny_e
                 parameter -= 0.1 * found[0][name]
 
 
-def test_an_opening_is_not_read_once_where_that_would_be_wrong(tiny_model):
+def test_the_prompt_prefix_is_not_cached_where_that_would_be_wrong(tiny_model):
     network = CachedVLM(tiny_model)
     freeze(tiny_model, Trainable(everything=True))
     assert not network.caches_prompt_prefix, "words learn"
@@ -95,7 +95,7 @@ def test_an_opening_is_not_read_once_where_that_would_be_wrong(tiny_model):
 
 
 @pytest.mark.parametrize("name", ["is_activation_checkpointing", "is_gradient_checkpointing"])
-def test_newer_and_older_transformers_tell_of_checkpointing(name):
+def test_checkpointing_is_detected_with_newer_and_older_transformers(name):
     for value in (True, False):
         assert _is_checkpointing(type("Model", (), {name: value})()) is value
 
@@ -138,7 +138,7 @@ def test_the_batch_size_does_not_change_answers(tiny_model, tiny_encoder, batch_
     assert answers(batch_size) == answers(len(pixels))
 
 
-def test_an_unfinished_answer_says_so(tiny_model, tiny_encoder):
+def test_an_answer_without_an_end_token_is_not_finished(tiny_model, tiny_encoder):
     network = CachedVLM(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     batch = tiny_encoder.batch([one.grid for one in pixels], padding_side="left")

@@ -1,4 +1,4 @@
-"""An export answers as the training run's model does, says what it lost, and replaces nothing by mistake."""
+"""An export predicts as the training run's model, records its loss of accuracy, and replaces nothing by mistake."""
 
 import dataclasses
 import json
@@ -195,7 +195,7 @@ def test_dropped_layers_are_recorded_for_each_number_of_them(layout):
     assert "| none | 1,929,728 |" in (folder / "README.md").read_text()
 
 
-def test_an_export_without_evaluation_says_so(small):
+def test_an_export_without_evaluation_is_marked_as_such(small):
     run(small, evaluate=False)
     folder = small.exported_model("r-bf16")
     assert "nothing is known about the accuracy" in (folder / "README.md").read_text()

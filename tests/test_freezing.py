@@ -38,7 +38,7 @@ def test_the_default_trains_exactly_100_563_200_parameters_of_the_2b(full_size_m
     assert len(parameters) == 30
 
 
-def test_what_learns_is_fp32_and_the_rest_keeps_its_dtype(full_size_model):
+def test_trainable_parameters_are_fp32_and_frozen_ones_keep_their_dtype(full_size_model):
     parameters = freeze(full_size_model, Trainable())
     for name, parameter in full_size_model.named_parameters():
         assert parameter.requires_grad == (name in parameters)
@@ -47,7 +47,7 @@ def test_what_learns_is_fp32_and_the_rest_keeps_its_dtype(full_size_model):
     assert full_size_model.lm_head.weight.dtype == torch.bfloat16
 
 
-def test_the_tied_embedding_never_learns_by_accident(tiny_model):
+def test_the_tied_embedding_is_not_trained_by_accident(tiny_model):
     freeze(tiny_model, Trainable(n_vision_blocks=4, n_language_layers=4))
     assert not tiny_model.lm_head.weight.requires_grad
     assert not tiny_model.get_input_embeddings().weight.requires_grad
@@ -74,7 +74,7 @@ def test_everything_includes_an_output_layer_of_its_own(untied_model):
     assert freeze(untied_model, Trainable()).keys().isdisjoint({"lm_head.weight"})
 
 
-def test_less_than_everything_is_noticed(untied_model, monkeypatch):
+def test_parameters_that_everything_leaves_out_are_an_error(untied_model, monkeypatch):
     monkeypatch.setattr(freezing, "trainable_modules", lambda model, _: {"model": model.model})
     with pytest.raises(StageError, match="not everything"):
         freeze(untied_model, Trainable(everything=True))
@@ -86,7 +86,7 @@ def test_more_blocks_than_there_are_is_an_error(tiny_model, trainable):
         trainable_modules(tiny_model, trainable)
 
 
-def test_nothing_may_be_chosen(tiny_model):
+def test_a_selection_of_nothing_is_allowed(tiny_model):
     assert freeze(tiny_model, Trainable(0, False, 0)) == {}
     assert not any(parameter.requires_grad for parameter in tiny_model.parameters())
 

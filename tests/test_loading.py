@@ -1,4 +1,4 @@
-"""Loading says what is missing and where to get it; nothing unsafe or incomplete is loaded."""
+"""An error of loading names what is missing and its remedy; nothing unsafe or incomplete is loaded."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_the_pixel_limits_decide_the_number_of_visual_tokens(tiny_encoder):
     assert encoder.patches(noise_image(1000, 1000)).grid == (1, 22, 22)
 
 
-def test_a_name_that_the_hub_does_not_tell_is_explained(monkeypatch):
+def test_a_model_of_an_unreachable_hub_is_an_error_with_remedies(monkeypatch):
     def unreachable(*_, **__):
         raise loading.RequestException
 
@@ -55,13 +55,13 @@ def test_a_name_that_the_hub_does_not_tell_is_explained(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["no/such/folder/here", "models/", ""])
-def test_a_folder_that_is_none_is_explained(name, tmp_path, monkeypatch):
+def test_a_folder_that_does_not_exist_is_an_error(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingInputError):
         loading.load_model(name, CPU)
 
 
-def test_a_folder_without_a_model_is_explained(tmp_path):
+def test_a_folder_without_a_model_is_an_error(tmp_path):
     with pytest.raises(MissingInputError, match=r"config\.json"):
         loading.load_processor(tmp_path)
 
@@ -134,14 +134,14 @@ def test_pickled_weights_are_never_unpickled(copy):
         loading.load_model(copy, CPU)
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-def test_a_float16_checkpoint_is_converted_and_says_so(copy, caplog, is_told):
+@pytest.mark.parametrize("is_in_config", [True, False])
+def test_a_float16_checkpoint_is_converted_with_a_warning(copy, caplog, is_in_config):
     tensors = {name: tensor.half() for name, tensor in load_file(copy / "model.safetensors").items()}
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((copy / "config.json").read_text())
     for part in (config, config["text_config"], config["vision_config"]):
         part["dtype"] = "float16"
-        if not is_told:
+        if not is_in_config:
             del part["dtype"]
     (copy / "config.json").write_text(json.dumps(config))
     loaded = loading.load_model(copy, CPU)
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_is_quantised_already_is_refused(copy):
         loading.load_config(copy)
 
 
-def test_flash_attention_that_is_absent_says_how_to_get_it(monkeypatch):
+def test_flash_attention_that_is_not_available_is_an_error_with_a_remedy(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StageError, match="pip install flash-attn --no-build-isolation"):
         loading.load_model(TINY_MODEL, CPU, "flash_attention_2")
@@ -176,7 +176,7 @@ def test_a_broken_processor_is_an_error(copy):
         loading.load_processor(copy)
 
 
-def test_the_weight_hash_sees_one_changed_weight(tiny_model):
+def test_one_changed_weight_changes_the_weight_hash(tiny_model):
     before = loading.weight_hash(tiny_model)
     assert loading.weight_hash(tiny_model) == before
     with torch.no_grad():

@@ -46,7 +46,7 @@ def refusing(function, largest, size_of, error=ERRORS[0]):
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_half_is_tried_until_it_fits(error):
+def test_the_size_is_halved_until_it_fits(error):
     tried = []
 
     def work(size):
@@ -59,19 +59,19 @@ def test_half_is_tried_until_it_fits(error):
     assert tried == [9, 5, 3, 2]
 
 
-def test_where_one_is_too_many_the_error_says_what_to_change():
+def test_an_error_with_a_remedy_is_raised_if_one_does_not_fit():
     with pytest.raises(StageError, match=r"Out of memory in testing with a single image at a time: buy more"):
         halving(refusing(int, 0, int), 4, "testing", "buy more")
 
 
-def test_another_error_is_no_reason_to_try_again():
+def test_other_errors_are_not_retried():
     with pytest.raises(RuntimeError, match="shapes"):
         halving(refusing(int, 0, int, RuntimeError("shapes differ")), 4, "testing", "advice")
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory.explained("testing", "advice"):
         raise RuntimeError("shapes differ")
 
 
-def test_what_earlier_passes_gave_is_kept_and_later_ones_stay_small(caplog):
+def test_results_of_earlier_passes_are_kept_and_later_passes_stay_small(caplog):
     done = []
 
     def work(some):
@@ -87,7 +87,7 @@ def test_what_earlier_passes_gave_is_kept_and_later_ones_stay_small(caplog):
     assert caplog.text.count("going on with 2 image(s) at a time") == 1
 
 
-def test_a_last_short_pass_does_not_make_all_passes_short():
+def test_a_short_last_pass_does_not_shorten_all_passes():
     passes = Passes(4, "testing", "advice")
     assert [len(part) for part in passes.over(range(5), list)] == [4, 1]
     assert passes.size == 4
@@ -195,8 +195,8 @@ def test_the_preflight_halves_the_pass_and_training_starts_with_it(layout, monke
 @pytest.mark.parametrize(
     "recipe", ["sample", *(pytest.param(f"sample-{kind}", marks=pytest.mark.slow) for kind in ("lion", "adafactor"))]
 )
-def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(layout, monkeypatch, caplog, recipe):
-    """Torn after weights have moved and states were made, three times; in all the run nothing is different."""
+def test_a_partial_first_optimizer_step_is_undone_and_taken_in_parts(layout, monkeypatch, caplog, recipe):
+    """Memory runs out three times, after weights and optimizer states have changed; the run ends with equal results."""
     finetune.run(config(layout, run="whole", recipe=recipe), layout)
     kind = {"sample": torch.optim.AdamW, "sample-adafactor": torch.optim.Adafactor}.get(recipe)
     kind = kind or Lion
@@ -219,21 +219,21 @@ def test_a_first_optimizer_step_that_memory_tears_is_undone_and_taken_in_parts(l
         (decoders.GreedyDecoder, "__call__", "inference with a single image.*--max-tokens"),
     ],
 )
-def test_not_even_one_is_an_error_that_says_what_to_change(layout, monkeypatch, place, name, says):
+def test_a_single_image_that_does_not_fit_is_an_error_with_a_remedy(layout, monkeypatch, place, name, says):
     monkeypatch.setattr(place, name, refusing(lambda *_, **__: None, 0, lambda *_, **__: 1))
     with pytest.raises(StageError, match=f"(?s){says}"):
         finetune.run(config(layout), layout)
 
 
-def test_optimizer_states_that_never_fit_name_other_recipes(layout, monkeypatch):
+def test_optimizer_states_that_do_not_fit_are_an_error_with_other_recipes(layout, monkeypatch):
     monkeypatch.setattr(preflight, "check", lambda *_: None)
     monkeypatch.setattr(torch.optim.AdamW, "step", refusing(torch.optim.AdamW.step, 0, lambda *_: 1))
     with pytest.raises(StageError, match=r"optimizer's step with a single tensor.*-adamw8bit.*-lora"):
         finetune.run(config(layout), layout)
 
 
-def test_a_later_step_that_memory_tears_names_resume(layout, monkeypatch):
-    """Between two saved states there is none to take the step back to."""
+def test_a_partial_later_step_is_an_error_that_names_resume(layout, monkeypatch):
+    """Between two checkpoints there is no state from which to undo the step."""
     original, n_steps = torch.optim.AdamW.step, []
 
     def step(optimizer):

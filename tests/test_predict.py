@@ -1,4 +1,4 @@
-"""Any image or folder gets one row each, whatever is wrong with it."""
+"""Every image gets one row, whatever is wrong with it."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ def test_a_folder_gives_a_row_per_image(tmp_path, folder, capsys):
     assert summary.counts == {"answered": 0, "abstained": 2, "failed": 1}
 
 
-def test_a_csv_says_the_same(tmp_path, folder):
+def test_csv_holds_the_same_rows(tmp_path, folder):
     run(tmp_path, folder, csv=tmp_path / "out.csv")
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert [row["status"] for row in rows] == ["offlist", "unreadable", "offlist"]
@@ -71,24 +71,24 @@ def answered(tmp_path, folder, **config):
     return summary, list(csv.DictReader((tmp_path / "out.csv").open()))
 
 
-def test_a_ranking_gives_the_probability_of_the_named_category(tmp_path, folder, tiny_model):
+def test_a_ranking_gives_the_probability_of_the_predicted_category(tmp_path, folder, tiny_model):
     network, encoder = (
         CachedVLM(tiny_model.requires_grad_(False)),
         PromptEncoder(load_processor(TINY_MODEL), skincare_labels()),
     )
     image = encoder.patches(images.decode((folder / "a.jpg").read_bytes()))
-    said = make_decoder("rank", network, encoder)([image.grid], network.vision_features([image]))[0]
+    decoded = make_decoder("rank", network, encoder)([image.grid], network.vision_features([image]))[0]
 
     _, rows = answered(tmp_path, folder, decoder="rank")
-    assert (rows[0]["category"], rows[0]["answer"]) == (said.text, said.text)
-    assert float(rows[0]["probability"]) == pytest.approx(math.exp(max(said.log_probabilities)), abs=1e-3)
+    assert (rows[0]["category"], rows[0]["answer"]) == (decoded.text, decoded.text)
+    assert float(rows[0]["probability"]) == pytest.approx(math.exp(max(decoded.log_probabilities)), abs=1e-3)
     assert rows[1]["probability"] == "", "an unreadable image"
     _, softened = answered(tmp_path, folder, decoder="rank", temperature=1e6)
     assert float(softened[0]["probability"]) == pytest.approx(1 / len(CATEGORIES), abs=1e-3)
     assert softened[0]["category"] == rows[0]["category"]
 
 
-def test_below_the_wanted_confidence_nothing_is_named(tmp_path, folder):
+def test_no_category_is_given_below_the_confidence_threshold(tmp_path, folder):
     _, rows = answered(tmp_path, folder, min_confidence=0.0)
     assert [row["status"] for row in rows] == ["exact", "unreadable", "exact"], "ranked, though no decoder was named"
     lower, higher = sorted((rows[0], rows[2]), key=lambda row: float(row["probability"]))
@@ -102,7 +102,7 @@ def test_below_the_wanted_confidence_nothing_is_named(tmp_path, folder):
     assert rows[1]["status"] == "unreadable"
 
 
-def test_a_models_head_says_how_sure_it_is(tmp_path, folder):
+def test_the_head_of_a_model_gives_probabilities(tmp_path, folder):
     model = tmp_path / "model"
     shutil.copytree(TINY_MODEL, model)
     save_head(model, ClassificationHead(128, 14), skincare_labels())
@@ -123,18 +123,18 @@ def test_a_models_head_says_how_sure_it_is(tmp_path, folder):
         ({"temperature": float("inf")}, "--temperature inf"),
     ],
 )
-def test_a_confidence_that_cannot_be_had_is_refused(tmp_path, folder, options, message):
+def test_a_threshold_without_probabilities_is_refused(tmp_path, folder, options, message):
     with pytest.raises(StageError, match=message):
         run(tmp_path, folder, **options)
 
 
-def test_an_answer_that_cannot_be_written_is_told_before_anything_is_predicted(tmp_path, folder, monkeypatch):
+def test_an_output_that_cannot_be_written_is_an_error_before_the_first_prediction(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(predict, "load_predictor", None)
     with pytest.raises(OSError, match="no file that can be replaced"):
         predict.run(predict.Config(images=(str(folder),), csv=folder), Layout(tmp_path))
 
 
-def test_one_image_is_enough_and_batches_change_nothing(tmp_path, folder, capsys):
+def test_one_image_is_enough_and_the_batch_size_changes_nothing(tmp_path, folder, capsys):
     run(tmp_path, folder / "a.jpg")
     alone = capsys.readouterr().out.splitlines()[1].split()[1:]
     run(tmp_path, folder, batch_size=1)
@@ -142,25 +142,25 @@ def test_one_image_is_enough_and_batches_change_nothing(tmp_path, folder, capsys
 
 
 @pytest.mark.parametrize("name", ["absent.jpg", "empty"])
-def test_nothing_to_look_at_is_explained(tmp_path, name):
+def test_a_folder_without_images_is_an_error(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingInputError, match="image"):
         run(tmp_path, tmp_path / name)
 
 
-def test_without_a_fine_tuned_model_the_stage_is_named(tmp_path, folder):
+def test_a_missing_fine_tuned_model_is_an_error_with_the_stage_to_run(tmp_path, folder):
     with pytest.raises(MissingInputError, match=r"finetune\.py"):
         run(tmp_path, folder, model="", by="model")
 
 
-def test_words_of_a_model_cannot_control_the_terminal():
+def test_generated_text_cannot_control_the_terminal():
     rows = [ImagePrediction("a\n.jpg", "Unknown", None, "offlist", "two\nlines \x1b[31mred")]
     table = format_rows(rows, "table")
     assert len(table.splitlines()) == 1
     assert "\x1b" not in table
 
 
-def test_words_of_a_model_are_no_formula_in_a_spreadsheet():
+def test_generated_text_is_no_formula_in_a_spreadsheet():
     text = format_rows([ImagePrediction("a.jpg", "Unknown", None, "offlist", "=HYPERLINK(0)")], "csv")
     assert text.startswith("a.jpg,Unknown,,offlist,'=HYPERLINK(0),")
 
@@ -190,7 +190,7 @@ def packs(tmp_path, monkeypatch):
     return found
 
 
-def test_before_anything_is_trained_the_reader_answers(tmp_path, packs):
+def test_the_reader_predicts_without_a_trained_model(tmp_path, packs):
     summary, rows = answered(tmp_path, packs, model="")
     assert [row["status"] for row in rows] == ["read", "abstained", "unreadable", "no_text"]
     assert [row["category"] for row in rows] == ["Cleanser", "Unknown", "Unknown", "Unknown"]
@@ -200,7 +200,7 @@ def test_before_anything_is_trained_the_reader_answers(tmp_path, packs):
     assert summary.results["predictor"] == "reader, fake engine"
 
 
-def test_a_named_confidence_replaces_the_readers_own(tmp_path, packs):
+def test_min_confidence_replaces_the_threshold_of_the_reader(tmp_path, packs):
     _, rows = answered(tmp_path, packs, model="", min_confidence=0.1)
     assert [row["status"] for row in rows] == ["read", "read", "unreadable", "no_text"], "no text is never an answer"
     _, rows = answered(tmp_path, packs, model="", min_confidence=1.0)
@@ -208,14 +208,14 @@ def test_a_named_confidence_replaces_the_readers_own(tmp_path, packs):
 
 
 def trained(tmp_path):
-    """Put what looks like a model that was trained from the embedded one where the newest is looked for."""
+    """Write a folder that passes for a model trained from the embedded one, as the newest run."""
     folder = Layout(tmp_path).finetuned_model("run")
     folder.mkdir(parents=True)
     shutil.copy(TINY_MODEL / "config.json", folder)
     return folder
 
 
-def test_a_model_that_knows_drawings_only_answers_when_it_is_named_and_says_so(tmp_path, packs, caplog):
+def test_a_model_of_drawings_predicts_only_on_request_with_a_warning(tmp_path, packs, caplog):
     folder = trained(tmp_path)
     summary, _ = answered(tmp_path, packs, model="")
     assert summary.results["predictor"] == "reader, fake engine"
@@ -225,7 +225,7 @@ def test_a_model_that_knows_drawings_only_answers_when_it_is_named_and_says_so(t
     assert "knows drawings of packs, not photos" in caplog.text
 
 
-def test_a_real_fine_tuned_model_answers_by_itself(tmp_path, packs):
+def test_a_real_fine_tuned_model_is_the_default(tmp_path, packs):
     folder = trained(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["hidden_size"] = 1536
@@ -234,7 +234,7 @@ def test_a_real_fine_tuned_model_answers_by_itself(tmp_path, packs):
     assert image_predictor.is_by_reader(PredictorSettings(by="reader"), Layout(tmp_path))
 
 
-def test_the_reader_asks_no_model(tmp_path, packs):
+def test_the_reader_loads_no_model(tmp_path, packs):
     with pytest.raises(StageError, match="uses no model"):
         run(tmp_path, packs, by="reader")
 
@@ -243,7 +243,7 @@ def absent(library):
     raise metadata.PackageNotFoundError(library)
 
 
-def test_an_absent_ocr_library_is_explained(tmp_path, packs, monkeypatch):
+def test_a_missing_ocr_library_is_an_error_with_a_remedy(tmp_path, packs, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr("importlib.metadata.version", absent)
     with pytest.raises(MissingInputError, match="make reader"):
@@ -256,10 +256,10 @@ def test_the_reader_starts_without_torch_and_without_scikit_learn():
         "store.Reader(store.labels_of(store.Layout(store.Path('.')))).predict(['Face Wash'])\n"
         "print(sorted({'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)))"
     )
-    said = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
     )
-    assert said.stdout.strip() == "[]", said.stderr
+    assert finished.stdout.strip() == "[]", finished.stderr
 
 
 def test_the_decoders_are_those_of_the_model():

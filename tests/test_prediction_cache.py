@@ -1,4 +1,4 @@
-"""What was answered is kept through any crash; what a crash tore is asked again."""
+"""Cached predictions survive any crash; an entry that a crash cut off is computed again."""
 
 import os
 
@@ -14,7 +14,7 @@ def entry(i: int) -> CachedOutput:
     return CachedOutput(DecoderOutput(f"Oil\n\u2028 {i} 🧴", i, True, tuple(-float(n) for n in range(14))), 0.5)
 
 
-def test_answers_survive_their_file(tmp_path):
+def test_predictions_are_read_back_unchanged(tmp_path):
     cache = PredictionCache(IDENTITY, tmp_path)
     cache.add((cache.key(str(i)), entry(i)) for i in range(3))
     cache.add([(cache.key("3"), entry(3))])
@@ -23,7 +23,7 @@ def test_answers_survive_their_file(tmp_path):
 
 
 @pytest.mark.parametrize("n_cut", [1, 2, 40, 10_000])
-def test_a_torn_end_loses_no_more_than_itself(tmp_path, n_cut):
+def test_a_truncated_file_loses_only_its_last_entry(tmp_path, n_cut):
     cache = PredictionCache(IDENTITY, tmp_path)
     cache.add((cache.key(str(i)), entry(i)) for i in range(3))
     content = cache.path.read_bytes()
@@ -39,7 +39,7 @@ def test_a_torn_end_loses_no_more_than_itself(tmp_path, n_cut):
 
 
 @pytest.mark.parametrize("line", [b"[]", b"null", b"{}", b'{"key": 1, "answer": []}', b"\xff\x00", b'"text"'])
-def test_a_strange_line_is_as_good_as_absent(tmp_path, line):
+def test_a_malformed_line_is_ignored(tmp_path, line):
     cache = PredictionCache(IDENTITY, tmp_path)
     cache.add([(cache.key("0"), entry(0))])
     cache.path.write_bytes(line + b"\n" + cache.path.read_bytes())

@@ -1,3 +1,6 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -42,7 +45,7 @@ def reference(tiny_encoder, tiny_model):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_batch_is_what_the_processor_makes(tiny_encoder, reference, side):
+def test_a_batch_equals_that_of_the_processor(tiny_encoder, reference, side):
     inputs, positions = reference(side)
     batch = tiny_encoder.batch([one.grid for one in mixed_pixels(tiny_encoder)], padding_side=side)
     assert torch.equal(batch.input_ids, inputs["input_ids"])
@@ -50,12 +53,12 @@ def test_a_batch_is_what_the_processor_makes(tiny_encoder, reference, side):
     assert torch.equal(batch.position_ids, positions * inputs["attention_mask"])
 
 
-def test_pixels_are_what_the_processor_makes(tiny_encoder, reference):
+def test_patches_equal_those_of_the_processor(tiny_encoder, reference):
     inputs, _ = reference("right")
     assert torch.equal(torch.cat([one.patches for one in mixed_pixels(tiny_encoder)]), inputs["pixel_values"])
 
 
-def test_labels_are_the_answer_and_its_end(tiny_encoder):
+def test_labels_are_the_tokens_of_the_answer_and_its_end(tiny_encoder):
     answers = ["Peel", "Bath Salts", "Eye Care", "Moisturiser"]
     batch = tiny_encoder.batch([one.grid for one in mixed_pixels(tiny_encoder)], answers)
     for labels, ids, answer in zip(batch.labels, batch.input_ids, answers, strict=True):
@@ -71,11 +74,11 @@ def test_an_answer_is_tokenised_once(tiny_encoder, monkeypatch):
     assert torch.equal(encoder.batch([(1, 12, 12)] * 2, ["Peel", "Mask"]).labels, first.labels)
 
 
-def test_a_prompt_without_answer_teaches_nothing(tiny_encoder):
+def test_a_prompt_without_an_answer_has_no_labels(tiny_encoder):
     assert (tiny_encoder.batch([(1, 12, 12)]).labels == IGNORED).all()
 
 
-def test_positions_after_a_wide_image_go_on_behind_its_columns():
+def test_positions_after_a_wide_image_continue_after_its_columns():
     positions = multimodal_positions(n_before=2, grid=(1, 2, 6), n_after=2, merge_size=2)
     assert positions.tolist() == [[0, 1, 2, 2, 2, 5, 6], [0, 1, 2, 2, 2, 5, 6], [0, 1, 2, 3, 4, 5, 6]]
 
@@ -92,6 +95,25 @@ def test_a_template_that_loses_image_or_question_is_refused(tiny_encoder, templa
         processor.chat_template = old
 
 
-def test_the_prompt_asks_the_question_once(tiny_encoder):
+def test_the_prompt_holds_the_question_once(tiny_encoder):
     assert tiny_encoder.prompt_text.count(QUESTION) == 1
     assert tiny_encoder.prompt_text.endswith("<|im_start|>assistant\n")
+
+
+def test_threads_share_an_encoder(tiny_encoder):
+    """Text of a hint never becomes a special token, while another thread encodes text in which it does."""
+    special = "<|im_start|>" * 40
+    with_special, without = tiny_encoder._tokens(special), tiny_encoder.question_tokens(special)
+    assert len(without) > len(with_special) == 40
+
+    def encode(kind):
+        found = [tiny_encoder._tokens(special) if kind else tiny_encoder.question_tokens(special) for _ in range(200)]
+        return all(one == (with_special if kind else without) for one in found)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(encode, [True, False] * 2))
+    finally:
+        sys.setswitchinterval(before)

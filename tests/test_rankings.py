@@ -1,4 +1,4 @@
-"""Every ranking is what its name says, held to plain full-sequence scores."""
+"""Every variant of label ranking equals its definition over plain full-sequence scores."""
 
 import pytest
 import torch
@@ -15,51 +15,51 @@ ALIASES = {one.phrase: one.label for one in skincare_labels().aliases}
 
 
 @pytest.fixture
-def asked(tiny_model, tiny_encoder):
+def inputs(tiny_model, tiny_encoder):
     network = CachedVLM(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
     return network, tiny_encoder, [one.grid for one in pixels], network.vision_features(pixels)
 
 
-def raw(asked, names=CATEGORIES):
-    network, encoder, grids, states = asked
-    return network.score_labels(encoder.inference_batch(grids), states, build_trie(encoder, names))
+def raw(inputs, names=CATEGORIES):
+    network, encoder, grids, features = inputs
+    return network.score_labels(encoder.inference_batch(grids), features, build_trie(encoder, names))
 
 
-def found(decoder, asked):
-    return torch.tensor([one.log_probabilities for one in decoder(*asked[2:])])
+def found(decoder, inputs):
+    return torch.tensor([one.log_probabilities for one in decoder(*inputs[2:])])
 
 
 def assert_same(one, other):
     torch.testing.assert_close(one, torch.log_softmax(other, dim=1), rtol=0, atol=2e-3)
 
 
-def test_synonyms_are_scored_as_in_a_plain_pass_and_pooled_by_category(asked):
-    network, encoder, grids, states = asked
+def test_synonyms_are_scored_as_in_a_plain_pass_and_pooled_by_category(inputs):
+    network, encoder, grids, features = inputs
     decoder = rankings.synonyms(network, encoder)
     names = decoder.trie.names
-    scores = raw(asked, names)
-    some = range(0, len(names), 9)
-    for i, (grid, image) in enumerate(zip(grids, states, strict=True)):
-        expected = plain_scores(network, encoder, grid, image, [names[n] for n in some])
-        torch.testing.assert_close(scores[i, list(some)], expected, rtol=0, atol=1e-3)
+    scores = raw(inputs, names)
+    checked = range(0, len(names), 9)
+    for i, (grid, image) in enumerate(zip(grids, features, strict=True)):
+        expected = plain_scores(network, encoder, grid, image, [names[n] for n in checked])
+        torch.testing.assert_close(scores[i, list(checked)], expected, rtol=0, atol=1e-3)
     categories = [ALIASES.get(name.lower(), name) for name in names]
     pooled = [scores[:, [c == category for c in categories]].exp().sum(dim=1).log() for category in CATEGORIES]
     assert len(names) == len(CATEGORIES) + sum(category is not None for category in ALIASES.values())
-    assert_same(found(decoder, asked), torch.stack(pooled, dim=1))
+    assert_same(found(decoder, inputs), torch.stack(pooled, dim=1))
 
 
-def test_per_token_divides_by_the_tokens_of_each_name(asked):
-    network, encoder, _, _ = asked
+def test_per_token_divides_by_the_tokens_of_each_name(inputs):
+    network, encoder, _, _ = inputs
     lengths = torch.tensor([len(encoder.answer_tokens(name)) for name in CATEGORIES])
     assert len(set(lengths.tolist())) > 1
-    assert_same(found(rankings.per_token(network, encoder), asked), raw(asked) / lengths)
+    assert_same(found(rankings.per_token(network, encoder), inputs), raw(inputs) / lengths)
 
 
-def test_pmi_takes_off_what_a_white_image_gets(asked):
-    network, encoder, _, _ = asked
+def test_pmi_subtracts_the_scores_of_a_white_image(inputs):
+    network, encoder, _, _ = inputs
     decoder = rankings.pmi(network, encoder)
-    prior = raw(asked) - found(decoder, asked)
+    prior = raw(inputs) - found(decoder, inputs)
     # Up to a constant of each image it is the same for all.
     prior = prior - prior.mean(dim=1, keepdim=True)
     torch.testing.assert_close(prior, prior[:1].expand_as(prior), rtol=0, atol=2e-3)

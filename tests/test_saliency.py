@@ -1,4 +1,4 @@
-"""What speaks for a name lies where the image has it, turns its sign with the names, and adds up as it must."""
+"""Saliency maps have the sign, place and sum of the contrast between two labels; overlays show them in place."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CATEGORIES = skincare_labels().names
 
 
 @pytest.fixture
-def asked(tiny_model, tiny_encoder):
+def inputs(tiny_model, tiny_encoder):
     """A network with four images of three shapes."""
     network = CachedVLM(tiny_model.requires_grad_(False))
     pixels = mixed_pixels(tiny_encoder)
@@ -25,9 +25,11 @@ TRUTHS = ("Mask", "Balm", "Bath Oil", "Serum")
 RIVALS = ("Oil", "Peel", "Bath Salts", "Toner")
 
 
-def test_swapped_names_turn_the_sign(asked):
+def test_swapped_labels_change_the_sign(inputs):
     for one, other in zip(
-        saliency.explain(*asked, TRUTHS, RIVALS), saliency.explain(*asked, RIVALS, TRUTHS), strict=True
+        saliency.explain(*inputs, TRUTHS, RIVALS),
+        saliency.explain(*inputs, RIVALS, TRUTHS),
+        strict=True,
     ):
         assert one.contrast == pytest.approx(-other.contrast, abs=1e-4)
         for name in saliency_maps.METHODS:
@@ -35,44 +37,44 @@ def test_swapped_names_turn_the_sign(asked):
             assert np.abs(one.maps[name]).max() > 1e-3
 
 
-def test_maps_have_their_images_shape_whatever_the_batch(asked):
-    network, encoder, grids, states = asked
-    together = saliency.explain(*asked, TRUTHS, RIVALS)
+def test_maps_have_the_shape_of_the_image_and_do_not_depend_on_the_batch(inputs):
+    network, encoder, grids, features = inputs
+    together = saliency.explain(*inputs, TRUTHS, RIVALS)
     for i, one in enumerate(together):
         assert one.maps["gradient"].shape == (grids[i][1] // 2, grids[i][2] // 2)
-        (alone,) = saliency.explain(network, encoder, grids[i : i + 1], states[i : i + 1], TRUTHS[i : i + 1],
+        (alone,) = saliency.explain(network, encoder, grids[i : i + 1], features[i : i + 1], TRUTHS[i : i + 1],
                                     RIVALS[i : i + 1])  # fmt: skip
         for name in saliency_maps.METHODS:
             np.testing.assert_allclose(one.maps[name], alone.maps[name], atol=1e-4)
 
 
-def test_the_gradient_adds_up_to_the_slope_of_fading_the_image_in(asked, monkeypatch):
+def test_the_gradient_map_sums_to_the_derivative_for_scaling_all_visual_tokens(inputs, monkeypatch):
     """Sum of gradient times token = d contrast / d brightness of all tokens, here by finite differences."""
-    network, encoder, grids, states = asked
-    one = saliency.explain(network, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0]
-    visual = network.visual_tokens(grids[1:2], states[1:2])
+    network, encoder, grids, features = inputs
+    one = saliency.explain(network, encoder, grids[1:2], features[1:2], ["Mask"], ["Oil"])[0]
+    visual = network.visual_tokens(grids[1:2], features[1:2])
     step, ends = 1e-3, []
     for factor in (1 - step, 1 + step):
         monkeypatch.setattr(network, "visual_tokens", lambda *_, factor=factor: visual * factor)
-        ends.append(saliency.explain(network, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].contrast)
+        ends.append(saliency.explain(network, encoder, grids[1:2], features[1:2], ["Mask"], ["Oil"])[0].contrast)
     assert one.maps["gradient"].sum() == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=0.02, abs=0.02)
 
 
-def test_a_place_of_the_map_is_that_place_of_the_image(asked, monkeypatch):
-    """Where one visual token is blank, gradient times activation is nought there and nowhere else."""
-    network, encoder, grids, states = asked
-    visual = network.visual_tokens(grids[1:2], states[1:2])
+def test_a_cell_of_the_map_is_the_visual_token_at_that_place(inputs, monkeypatch):
+    """Where one visual token is blank, gradient times activation is zero there and nowhere else."""
+    network, encoder, grids, features = inputs
+    visual = network.visual_tokens(grids[1:2], features[1:2])
     rows, columns = grids[1][1] // 2, grids[1][2] // 2
     assert rows != columns
     blank = visual.clone()
     blank[2 * columns + 1] = 0
     monkeypatch.setattr(network, "visual_tokens", lambda *_: blank)
-    found = saliency.explain(network, encoder, grids[1:2], states[1:2], ["Mask"], ["Oil"])[0].maps["gradient"]
+    found = saliency.explain(network, encoder, grids[1:2], features[1:2], ["Mask"], ["Oil"])[0].maps["gradient"]
     assert np.argwhere(found == 0).tolist() == [[2, 1]]
 
 
-def test_names_that_begin_alike_are_told_apart_where_they_differ(asked):
-    encoder = asked[1]
+def test_labels_are_compared_at_the_first_token_that_differs(inputs):
+    encoder = inputs[1]
     for truth in CATEGORIES:
         for rival in CATEGORIES:
             if truth != rival:
@@ -81,14 +83,14 @@ def test_names_that_begin_alike_are_told_apart_where_they_differ(asked):
                 assert mine != other
 
 
-def test_the_contrast_is_that_of_the_models_own_logits(asked):
-    network, encoder, grids, states = asked
+def test_the_contrast_is_the_difference_of_the_models_logits(inputs):
+    network, encoder, grids, features = inputs
     batch = encoder.batch(grids[:1], padding_side="left")
     with torch.no_grad():
-        hidden = network.hidden_states(batch, network.visual_tokens(grids[:1], states[:1]))[:, -1]
+        hidden = network.hidden_states(batch, network.visual_tokens(grids[:1], features[:1]))[:, -1]
         logits = network.model.lm_head(hidden)[0]
     mine, other = (encoder.answer_tokens(name)[0] for name in ("Mask", "Oil"))
-    (found,) = saliency.explain(network, encoder, grids[:1], states[:1], ["Mask"], ["Oil"])
+    (found,) = saliency.explain(network, encoder, grids[:1], features[:1], ["Mask"], ["Oil"])
     assert found.contrast == pytest.approx(float(logits[mine] - logits[other]), abs=1e-4)
 
 
@@ -109,7 +111,7 @@ def test_an_overlay_is_blue_for_the_truth_and_orange_against_it():
     assert shown[95, 195, 0] > shown[95, 195, 2]
 
 
-def test_a_place_in_the_pixels_is_that_place_in_the_panels(tiny_encoder):
+def test_a_place_in_the_image_is_at_the_same_place_in_the_panels(tiny_encoder):
     """From the pixels of a large photo of any aspect, through patches and visual tokens, to the panels."""
     side = 112
     for width, height in ((6 * side, 4 * side), (4 * side, 7 * side)):

@@ -1,4 +1,4 @@
-"""Kept image states are those that are computed, whatever the folder holds, and never those of another model."""
+"""Cached vision features equal the computed ones, whatever the folder holds, and are never those of another model."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def test_features_on_disk_are_the_computed_ones(layout, names, frozen, tiny_enco
     assert all(torch.equal(one, other) for one, other in zip(found, fresh, strict=True))
 
 
-def test_the_order_asked_for_is_the_order_given(layout, names, frozen, tiny_encoder):
+def test_features_are_returned_in_the_requested_order(layout, names, frozen, tiny_encoder):
     images = VisionFeatures(frozen, tiny_encoder, layout.root)
     _, forwards = images.get(names)
     _, backwards = images.get([*reversed(names), names[0]])
@@ -53,7 +53,7 @@ def test_the_order_asked_for_is_the_order_given(layout, names, frozen, tiny_enco
     assert torch.equal(backwards[-1], forwards[0])
 
 
-def test_a_torn_entry_is_computed_again(layout, names, frozen, tiny_encoder):
+def test_a_truncated_file_is_computed_again(layout, names, frozen, tiny_encoder):
     VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
     entries = sorted(layout.vision_cache.rglob("*.safetensors"))
     assert len(entries) == len(names)
@@ -63,19 +63,19 @@ def test_a_torn_entry_is_computed_again(layout, names, frozen, tiny_encoder):
     assert entries[0].read_bytes() == content
 
 
-def test_another_image_under_the_same_name_is_not_taken_for_the_old_one(layout, names, frozen, tiny_encoder):
+def test_an_image_that_was_replaced_has_new_features(layout, names, frozen, tiny_encoder):
     _, old = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
     (layout.root / names[0]).write_bytes(jpeg(pack(99, 224)))
     _, new = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).get(names[:1])
     assert not torch.equal(old[0], new[0])
 
 
-def test_the_key_follows_prefix_weights_limits_and_depth_and_nothing_else(tiny_model, tiny_encoder):
+def test_the_key_depends_on_frozen_weights_pixel_limits_and_number_of_blocks_only(tiny_model, tiny_encoder):
     freeze(tiny_model, Trainable())
     key = features_key(CachedVLM(tiny_model), tiny_encoder)
     visual = tiny_model.model.visual
     with torch.no_grad():
-        visual.blocks[-1].mlp.fc1.weight += 1  # learns, so it is no part of the prefix
+        visual.blocks[-1].mlp.fc1.weight += 1  # trained, so not part of the cached blocks
     assert features_key(CachedVLM(tiny_model), tiny_encoder) == key
     processor = tiny_encoder.processor.image_processor
     old, processor.size = processor.size, {"shortest_edge": 49 * 784, "longest_edge": 49 * 784}
@@ -91,31 +91,31 @@ def test_the_key_follows_prefix_weights_limits_and_depth_and_nothing_else(tiny_m
 
 
 @pytest.mark.parametrize("broken", [b"", b"no image", jpeg(pack(1, 224))[:-800]])
-def test_a_broken_image_is_named(layout, names, frozen, tiny_encoder, broken):
+def test_a_broken_image_is_an_error_with_its_name(layout, names, frozen, tiny_encoder, broken):
     (layout.root / names[2]).write_bytes(broken)
     with pytest.raises(StageError, match=names[2]):
         VisionFeatures(frozen, tiny_encoder, layout.root).get(names)
 
 
-def test_an_absent_image_names_the_stage(layout, names, frozen, tiny_encoder):
+def test_an_absent_image_is_an_error_with_the_stage_to_run(layout, names, frozen, tiny_encoder):
     (layout.root / names[2]).unlink()
     with pytest.raises(StageError, match=r"build_dataset\.py"):
         VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
 
 
-def test_the_size_is_told_before_and_must_fit(layout, names, frozen, tiny_encoder, monkeypatch, caplog):
+def test_the_size_on_disk_is_logged_before_and_must_fit(layout, names, frozen, tiny_encoder, monkeypatch, caplog):
     images = VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache)
     with caplog.at_level("INFO"):
         images.fill(names)
-    told = float(re.search(r"at most ([0-9.]+) MB", caplog.text)[1]) * 1e6
+    announced = float(re.search(r"at most ([0-9.]+) MB", caplog.text)[1]) * 1e6
     written = sum(path.stat().st_size for path in layout.vision_cache.rglob("*.safetensors"))
-    assert 0.8 * written <= told + 50_000 <= 1.5 * written + 50_000
+    assert 0.8 * written <= announced + 50_000 <= 1.5 * written + 50_000
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
     with pytest.raises(StageError, match="--no-cache-images"):
         VisionFeatures(frozen, tiny_encoder, layout.root, layout.root / "elsewhere").fill(names)
 
 
-def test_nothing_is_written_without_a_frozen_prefix(layout, names, tiny_model, tiny_encoder):
+def test_nothing_is_written_without_frozen_blocks(layout, names, tiny_model, tiny_encoder):
     freeze(tiny_model, Trainable(everything=True))
     images = VisionFeatures(CachedVLM(tiny_model), tiny_encoder, layout.root, layout.vision_cache)
     images.fill(names)

@@ -18,16 +18,16 @@ def plain(tiny_model, tiny_encoder):
 
 
 @pytest.mark.parametrize("n_blocks", [0, 1, 3, 4])
-def test_prefix_and_rest_give_the_plain_pass(tiny_model, plain, n_blocks):
+def test_frozen_and_trainable_blocks_give_the_plain_pass(tiny_model, plain, n_blocks):
     pixels, expected = plain
     grids = [one.grid for one in pixels]
-    states = vision_tower.frozen_features(tiny_model.model.visual, [one.patches for one in pixels], grids, n_blocks)
+    features = vision_tower.frozen_features(tiny_model.model.visual, [one.patches for one in pixels], grids, n_blocks)
     with torch.no_grad():
-        found = vision_tower.visual_embeddings(tiny_model.model.visual, states, grids, n_blocks)
+        found = vision_tower.visual_embeddings(tiny_model.model.visual, features, grids, n_blocks)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_raw_patches_give_the_plain_pass(tiny_model, plain):
+def test_patches_without_cached_blocks_give_the_plain_pass(tiny_model, plain):
     pixels, expected = plain
     with torch.no_grad():
         found = vision_tower.visual_embeddings(
@@ -45,14 +45,14 @@ def test_raw_patches_give_the_plain_pass(tiny_model, plain):
         (Trainable(everything=True), -1),
     ],
 )
-def test_the_prefix_ends_where_training_begins(tiny_model, trainable, n_blocks):
+def test_the_cached_part_ends_before_the_first_trainable_block(tiny_model, trainable, n_blocks):
     freeze(tiny_model, trainable)
     assert vision_tower.count_frozen_blocks(tiny_model.model.visual) == n_blocks
 
 
-def test_prefix_states_have_no_graph(tiny_model, plain):
+def test_features_of_frozen_blocks_have_no_graph(tiny_model, plain):
     pixels, _ = plain
-    states = vision_tower.frozen_features(
+    features = vision_tower.frozen_features(
         tiny_model.model.visual, [one.patches for one in pixels], [one.grid for one in pixels], 3
     )
-    assert not any(one.requires_grad for one in states)
+    assert not any(one.requires_grad for one in features)

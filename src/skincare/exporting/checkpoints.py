@@ -2,10 +2,10 @@
 
 import gc
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -15,7 +15,7 @@ from skincare.evaluation import fusion, product_fusion
 from skincare.exporting.labels_toml import FILE, write_labels
 from skincare.exporting.layer_pruning import drop_layers
 from skincare.exporting.source_run import SourceRun
-from skincare.labels import labels_of_model
+from skincare.labels import Labels, labels_of_model
 from skincare.modeling.freezing import count
 from skincare.modeling.heads import load_head
 from skincare.modeling.loading import default_device, load_model, load_processor
@@ -29,6 +29,11 @@ Quantisation = Literal["none", "8bit", "4bit"]
 
 _N_BITS: Final = {"8bit": 8, "4bit": 4}
 _DTYPE_BYTES: Final = {"bfloat16": 2, "float32": 4}
+
+# The modules of a fusion of labels and of structured answers, each with the function that loads its reader.
+_FUSIONS: Final[tuple[tuple[Any, Callable[[Path, Labels], Any]], ...]] = (
+    (fusion, Reader.load), (product_fusion, pack_products.load)
+)  # fmt: skip
 
 
 def n_bits(quantisation: Quantisation) -> int | None:
@@ -83,18 +88,13 @@ def _copy_companions(run: SourceRun, folder: Path) -> None:
         hints.read_settings(run.folder)
         shutil.copyfile(run.folder / hints.SETTINGS_FILE, folder / hints.SETTINGS_FILE)
     source, copy = run.folder / fusion.READER_FOLDER, folder / fusion.READER_FOLDER
-    if (run.folder / product_fusion.FILE).is_file():
-        product_fusion.read(run.folder)
-        labels = labels_of_model(source, run.labels)
-        pack_products.load(source, labels).save(copy)
-        replace(labels, source=FILE).write(copy)
-        shutil.copyfile(run.folder / product_fusion.FILE, folder / product_fusion.FILE)
-    if (run.folder / fusion.FILE).is_file():
-        fusion.read(run.folder)
-        labels = labels_of_model(source, run.labels)
-        Reader.load(source, labels).save(copy)
-        replace(labels, source=FILE).write(copy)
-        shutil.copyfile(run.folder / fusion.FILE, folder / fusion.FILE)
+    for kind, load_reader in _FUSIONS:
+        if (run.folder / kind.FILE).is_file():
+            kind.read(run.folder)
+            labels = labels_of_model(source, run.labels)
+            load_reader(source, labels).save(copy)
+            replace(labels, source=FILE).write(copy)
+            shutil.copyfile(run.folder / kind.FILE, folder / kind.FILE)
 
 
 def check_disk(run: SourceRun, parent: Path, dtype: WeightDtype, quantisation: Quantisation) -> None:

@@ -132,8 +132,8 @@ class Classifier:
         """Return a prediction for each example, sorted by image id.
 
         Batches hold prompts of similar length, so that few are padded. Outputs of a loaded model are appended to the
-        prediction cache batch by batch. A batch is taken from the cache
-        as a whole or computed as a whole, so that an interrupted evaluation ends with the bits of an uninterrupted one.
+        prediction cache batch by batch. A batch is taken from the cache as a whole or computed as a whole, so that an
+        interrupted evaluation ends with the bits of an uninterrupted one.
         """
         cache, examples = self._cache_of(decoder), self._by_length(examples)
         outputs = self.outputs(

@@ -172,33 +172,24 @@ def _load_product_model(settings: PredictorSettings, layout: Layout, source: str
     from skincare.inference.fused_product_predictor import FusedProductPredictor
     from skincare.inference.model_predictor import ModelPredictor
 
-    is_fused = settings.by == "fused" or (
-        settings.by == "auto" and settings.decoder is None and (Path(source) / PRODUCT_FUSION).is_file()
-    )
-    classifier = _load_classifier(settings, layout, source)
-    needs_text = is_fused or classifier.hint_settings.kind == "text"
-    packs = extraction.PackReader(settings.ocr, layout.ocr_cache) if needs_text else None
-    limits = (settings.min_confidence, settings.max_error)
+    is_fused = _is_fused(settings, Path(source) / PRODUCT_FUSION)
+    classifier, packs = _load_classifier(settings, layout, source, needs_text=is_fused)
+    min_confidence, max_error = settings.min_confidence, settings.max_error
     if is_fused and packs is not None:
-        return FusedProductPredictor(
-            classifier, packs, min_confidence=limits[0], max_error=limits[1], top_k=settings.top_k
-        )  # fmt: skip
-    policy = run_confidence.field_policy_of(layout, Path(source), settings.decoder, *limits)
-    return ModelPredictor(
-        classifier, settings.decoder, packs=packs, top_k=settings.top_k, gives_product=True, policy=policy
-    )  # fmt: skip
+        return FusedProductPredictor(classifier, packs, min_confidence=min_confidence, max_error=max_error)
+    policy = run_confidence.field_policy_of(layout, Path(source), settings.decoder, min_confidence, max_error)
+    return ModelPredictor(classifier, settings.decoder, packs=packs, gives_product=True, policy=policy)
 
 
 def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImagePredictor:
+    from skincare.evaluation import fusion
     from skincare.inference import run_confidence
     from skincare.inference.fused_predictor import FusedPredictor
     from skincare.inference.model_predictor import ModelPredictor
 
     source = settings.model or str(newest_model(layout))
-    is_fused = _is_fused(settings, Path(source))
-    classifier = _load_classifier(settings, layout, source)
-    needs_text = is_fused or classifier.hint_settings.kind == "text"
-    packs = extraction.PackReader(settings.ocr, layout.ocr_cache) if needs_text else None
+    is_fused = _is_fused(settings, Path(source) / fusion.FILE)
+    classifier, packs = _load_classifier(settings, layout, source, needs_text=is_fused)
     if is_fused and packs is not None:
         threshold = run_confidence.fused_threshold(Path(source), settings.min_confidence, settings.max_error)
         return FusedPredictor(classifier, packs, threshold=threshold, top_k=settings.top_k)
@@ -211,15 +202,20 @@ def _load_model_predictor(settings: PredictorSettings, layout: Layout) -> ImageP
     )  # fmt: skip
 
 
-def _load_classifier(settings: PredictorSettings, layout: Layout, source: str) -> "Classifier":
+def _load_classifier(
+    settings: PredictorSettings, layout: Layout, source: str, *, needs_text: bool
+) -> "tuple[Classifier, extraction.PackReader | None]":
+    """Return the model, and what reads the text of packs if that is needed or if the model was trained with it."""
     from skincare.inference.classifier import Classifier
 
     labels = _labels_of_source(settings, Path(source), layout)
     if is_drawings_only(Path(source)):
         logger.warning("%s has the embedded stand-in's size: it knows drawings of packs, not photos", source)
-    return Classifier.load(
+    classifier = Classifier.load(
         source, labels, layout.root, dtype=settings.dtype, n_uncached_blocks=0, batch_size=settings.batch_size
     )  # fmt: skip
+    reads_text = needs_text or classifier.hint_settings.kind == "text"
+    return classifier, extraction.PackReader(settings.ocr, layout.ocr_cache) if reads_text else None
 
 
 def _labels_of_source(settings: PredictorSettings, source: Path, layout: Layout) -> Labels:
@@ -238,13 +234,11 @@ def _labels_of_source(settings: PredictorSettings, source: Path, layout: Layout)
     return labels
 
 
-def _is_fused(settings: PredictorSettings, source: Path) -> bool:
+def _is_fused(settings: PredictorSettings, fusion_file: Path) -> bool:
     """Return whether model and reader are fused; --decoder and --temperature are options of the model alone."""
     if settings.by != "auto":
         return settings.by == "fused"
-    from skincare.evaluation import fusion  # scipy's optimizers would slow the reader's start
-
-    return settings.decoder is None and settings.temperature in (None, 1) and (source / fusion.FILE).is_file()
+    return settings.decoder is None and settings.temperature in (None, 1) and fusion_file.is_file()
 
 
 def is_by_reader(settings: PredictorSettings, layout: Layout) -> bool:

@@ -87,22 +87,31 @@ class ModelPredictor:
         if self.packs and self.reads_text:
             images = [replace(image, pack=pack_of(image, self.packs)) for image in images]
         return [
-            self._failed(found) if isinstance(found, ImagePrediction) else self._prediction(image, found)
+            found if isinstance(found, ImagePrediction) else self._prediction(image, found)
             for image, found in zip(images, self.outputs(images), strict=True)
         ]
-
-    def _failed(self, row: ImagePrediction) -> ImagePrediction:
-        return replace(row, product={}) if self._gives_product else row
 
     def outputs(self, images: Sequence[InputImage]) -> list[DecoderOutput | ImagePrediction]:
         """Return the model's output for each image, in order; for an unusable image a prediction with the reason.
 
         A model that was trained with the pack's text as a hint gets `pack` of each image.
         """
-        unusable = {i: row for i, image in enumerate(images) if (row := _unusable(image)) is not None}
+        unusable = {i: row for i, image in enumerate(images) if (row := self._unusable(image)) is not None}
         queries = [self._query(image) for i, image in enumerate(images) if i not in unusable]
         found = iter([one.answer for one in self.classifier.outputs(queries, self._decoder)])
         return [unusable[i] if i in unusable else next(found) for i in range(len(images))]
+
+    def _unusable(self, image: InputImage) -> ImagePrediction | None:
+        """Return the prediction of an image that the model cannot take; None for all others."""
+        if image.pixels is None:
+            reason = image.reason
+        else:
+            height, width = image.pixels.shape[:2]
+            if max(height, width) < MAX_ASPECT_RATIO * min(height, width):
+                return None
+            reason = f"aspect_ratio: {width} x {height}"
+        row = failed(image.file, reason)
+        return replace(row, product={}) if self._gives_product else row
 
     def _query(self, image: InputImage) -> DecodedImage:
         assert image.pixels is not None
@@ -135,13 +144,3 @@ class ModelPredictor:
             row, product=product.model_dump(mode="json"), confidences=calibrated, probability=calibrated.get("category")
         )  # fmt: skip
         return row if product.category is not None else replace(row, category=UNKNOWN)
-
-
-def _unusable(image: InputImage) -> ImagePrediction | None:
-    """Return the prediction of an image that the model cannot take; None for all others."""
-    if image.pixels is None:
-        return failed(image.file, image.reason)
-    sides = image.pixels.shape[:2]
-    if max(sides) >= MAX_ASPECT_RATIO * min(sides):
-        return failed(image.file, f"aspect_ratio: {sides[1]} x {sides[0]}")
-    return None

@@ -33,7 +33,7 @@ def explain(
     classification head are compared.
     """
     batch = encoder.batch(grids, truths, hints=hints, without_prefix=True).to(network.device)
-    positions, contrast = _question(network, encoder, batch, truths, rivals, by_head=by_head)
+    positions, contrast = _position_and_contrast(network, encoder, batch, truths, rivals, by_head=by_head)
     visual = network.visual_tokens(grids, features).requires_grad_()
     is_image = batch.input_ids == encoder.image_token_id
     text_model, n_prefix = network.model.model.language_model, len(batch.prompt_prefix)
@@ -87,11 +87,11 @@ def layer_groups(n_layers: int) -> dict[str, range]:
     return {name: range(start, end) for name, start, end in groups if end > start}
 
 
-def _question(
+def _position_and_contrast(
     network: CachedVLM, encoder: PromptEncoder, batch: Batch, truths: Sequence[str], rivals: Sequence[str], *,
     by_head: bool,
 ) -> tuple[torch.Tensor, Contrast]:  # fmt: skip
-    """Return the (B,) positions from which the contrasts are read, and how."""
+    """Return the (B,) positions from which the contrasts are read, and the function that reads them."""
     if by_head:
         labels = torch.tensor(
             [[encoder.labels.index(name) for name in pair] for pair in zip(truths, rivals, strict=True)]

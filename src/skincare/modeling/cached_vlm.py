@@ -180,13 +180,9 @@ class CachedVLM(nn.Module):
                     break
                 if attention_mask is not None:
                     attention_mask = functional.pad(attention_mask, (0, 1), value=1)
-                words = self.model.get_input_embeddings()(token[:, None])
-                mask = causal_mask(self._text_model, words, cache, attention_mask)
-                hidden = self._text_model.norm(
-                    run_layers(self._text_model, words, position.expand(3, -1, -1), mask, cache)
-                )
+                hidden = self._next_hidden_states(token, position, cache, attention_mask)
                 position = position + 1
-        found = [until_end(row, end_tokens.tolist()) for row in torch.stack(steps, dim=1).tolist()]
+        found = [until_end(row, end_tokens.tolist()) for row in generated_rows(steps, len(batch.grids))]
         if not with_log_probabilities:
             return found
         rows_of_scores = torch.stack(scores, dim=1).tolist()
@@ -194,6 +190,14 @@ class CachedVLM(nn.Module):
             replace(one, log_probabilities=tuple(row[: len(one.tokens)]))
             for one, row in zip(found, rows_of_scores, strict=True)
         ]
+
+    def _next_hidden_states(
+        self, tokens: torch.Tensor, positions: torch.Tensor, cache: Any, padding_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the (B, 1, width) output of the language model for (B,) tokens that follow the cached ones."""
+        words = self.model.get_input_embeddings()(tokens[:, None])
+        mask = causal_mask(self._text_model, words, cache, padding_mask)
+        return self._text_model.norm(run_layers(self._text_model, words, positions.expand(3, -1, -1), mask, cache))
 
     @torch.no_grad()
     def score_labels(self, batch: Batch, features: Sequence[torch.Tensor], trie: TokenTrie) -> torch.Tensor:

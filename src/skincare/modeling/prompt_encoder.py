@@ -6,6 +6,7 @@ Prompts differ only in the number of visual tokens and in the hint, so the text 
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -86,13 +87,16 @@ class Batch:
 class PromptEncoder:
     """Encodes images and labels with the checkpoint's processor; the prompt lists the labels in `order`.
 
-    Raises StageError if the chat template gives a prompt without the image or the question.
+    Threads may share an encoder. Raises StageError if the chat template gives a prompt without the image or the
+    question.
     """
 
     def __init__(self, processor: Any, labels: Labels, order: Sequence[str] = ()) -> None:
         self.labels = labels
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        # Each call sets in the tokenizer whether text may become special tokens: calls of two threads must not overlap.
+        self._tokenizer_lock = threading.Lock()
         self.image_token_id: int = processor.image_token_id
         self.merge_size: int = processor.image_processor.merge_size
         self.end_token_id: int = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -204,9 +208,7 @@ class PromptEncoder:
 
     def question_tokens(self, hint: str) -> list[int]:
         """Return the tokens of question and hint, in which text never becomes a special token."""
-        return self.tokenizer.encode(
-            with_hint(self.labels.question, hint), add_special_tokens=False, split_special_tokens=True
-        )
+        return self._tokens(with_hint(self.labels.question, hint), split_special_tokens=True)
 
     def _row(self, grid: Grid, hint: str, answer: str | None) -> Row:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []
@@ -216,8 +218,12 @@ class PromptEncoder:
         positions = multimodal_positions(len(self.prompt_prefix), grid, len(tail), self.merge_size)
         return ids, len(answer_tokens), positions
 
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+    def _tokens(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
+        with self._tokenizer_lock:
+            tokens: list[int] = self.tokenizer.encode(
+                text, add_special_tokens=False, split_special_tokens=split_special_tokens
+            )
+        return tokens
 
 
 def multimodal_positions(n_before: int, grid: Grid, n_after: int, merge_size: int) -> torch.Tensor:

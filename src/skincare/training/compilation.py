@@ -25,7 +25,10 @@ _MOST_GRAPHS: Final = 64
 
 
 def compile_layers(network: CachedVLM, max_tokens: int, backend: str = "inductor") -> bool:
-    """Compile the layers of training passes; return False, after a warning, if the compiler does not work here."""
+    """Compile the layers of training passes; return False, after a warning, if the compiler does not work here.
+
+    max_tokens: as in `length_multiple`. Raises StageError with gradient checkpointing.
+    """
     if network.is_checkpointing:
         raise StageError("--compile does not support gradient checkpointing: add --gradient-checkpointing False")
     reason = why_unavailable(network.device, backend)
@@ -43,7 +46,7 @@ def compile_layers(network: CachedVLM, max_tokens: int, backend: str = "inductor
 
 
 def length_multiple(max_tokens: int) -> int:
-    """Return the multiple to which prompts are padded, for images of up to `max_tokens` visual tokens."""
+    """Return the multiple to which prompts are padded, if image, hint and structured answer have up to `max_tokens`."""
     return _TILE * max(1, -(-max_tokens // (_TILE * (MOST_LENGTHS - 2))))
 
 

@@ -4,7 +4,7 @@ Weights, gradients and optimizer states are counted, activations measured on the
 CUDA's context and the allocator's overhead are constants.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -97,14 +97,7 @@ def plan(
     logits = _LOGIT_BYTES * n_answer * model.config.text_config.vocab_size
     per_image, checkpointed = two - one + logits, checkpointed + logits
     sizes = {
-        "weight_bytes": _weight_bytes(model, adapter) // n_shards,
-        "gradient_bytes": 4 * n_trainable // n_shards,
-        "optimizer_bytes": optimizers.state_bytes(optimizer, parameters) // n_shards,
-        "average_bytes": weight_average.BYTES_PER_WEIGHT * n_trainable * has_average // n_shards,
-        "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
-        # Gathered shards have that dtype already.
-        "cast_bytes": 2 * n_trainable if n_shards == 1 else 0,
-        "dora_bytes": adapters.dora_bytes_per_pass(model),
+        **_weight_sizes(model, parameters, adapter, optimizer, n_shards, has_average=has_average),
         "activation_bytes_per_step": 2 * one - two,
     }
     fixed = sum(sizes.values())
@@ -133,6 +126,24 @@ def plan(
     }  # fmt: skip
     others = _alternatives(config, fixed_settings, trainable, adapter, optimizer)
     return replace(found, alternatives=dict(others))
+
+
+def _weight_sizes(
+    model: Any, parameters: Mapping[str, torch.Tensor], adapter: Adapter | None, optimizer: OptimizerName,
+    n_shards: int, *, has_average: bool,
+) -> dict[str, int]:  # fmt: skip
+    """Return the bytes per process of the weights and of what training keeps for each of them, by field of the plan."""
+    n_trainable = count(parameters.values())
+    return {
+        "weight_bytes": _weight_bytes(model, adapter) // n_shards,
+        "gradient_bytes": 4 * n_trainable // n_shards,
+        "optimizer_bytes": optimizers.state_bytes(optimizer, parameters) // n_shards,
+        "average_bytes": weight_average.BYTES_PER_WEIGHT * n_trainable * has_average // n_shards,
+        "gathered_bytes": 2 * count(model.parameters()) if n_shards > 1 else 0,
+        # Gathered shards have that dtype already.
+        "cast_bytes": 2 * n_trainable if n_shards == 1 else 0,
+        "dora_bytes": adapters.dora_bytes_per_pass(model),
+    }
 
 
 def _measure(

@@ -89,7 +89,7 @@ def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str], answers: Sequen
     """Return the token counts of the prompt with the longest hint and the longest answer; by default, label."""
     one_token_grid = (1, encoder.merge_size, encoder.merge_size)
     hint = longest_hint(encoder, hints)
-    answer = answer_lengths.longest(encoder, answers) if answers else max(encoder.labels.names, key=len)
+    answer = answer_lengths.longest(encoder, answers or encoder.labels.names)
     batch = encoder.batch([one_token_grid], [answer], hints=[hint])
     n_prefix = len(encoder.prompt_prefix)
     return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1, len(encoder.answer_tokens(answer)))

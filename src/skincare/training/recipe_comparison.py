@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 # Settings that affect time and memory of a run; those that affect what it learns are part of its identity.
 _EXECUTION_SETTINGS: Final = (
-    "vram_gb", "micro_batch_size", "gradient_checkpointing", "attention", "cache_images"
+    "vram_gb", "micro_batch_size", "gradient_checkpointing", "attention", "compile", "cache_images"
 )  # fmt: skip
 
 
@@ -180,9 +180,8 @@ def _standard_deviation(values: Sequence[float]) -> float:
 def differences(rows: Sequence[ComparisonRow]) -> list[dict[str, Any]]:
     """Return each recipe's accuracy minus that of the first recipe, paired by seed, with 95 % t-intervals.
 
-    The intervals cover the seed of the training, not the choice of the images; without a spread over the seeds they
-    are None.
-    `is_decided`: the interval of the difference on val does not contain 0.
+    The intervals cover the seed of the training, not the choice of the images; they are None without a spread over the
+    seeds. `is_decided`: the interval of the difference on val does not contain 0.
     """
     by_recipe: dict[str, dict[int, ComparisonRow]] = defaultdict(dict)
     for row in rows:

@@ -1,7 +1,7 @@
 """Preparation of a training run from its specification, and export of its best epoch."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from skincare.training.gradient_checkpointing import enable_checkpointing
 from skincare.training.loop import Trainer
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.model_export import ExportStatistics
+from skincare.training.planning import PromptLengths
 from skincare.training.recipes import Recipe
 from skincare.training.run_settings import RunSettings
 from skincare.training.run_spec import RunSpec
@@ -53,14 +54,8 @@ def prepare(
     With `resumes`, raises StageError before any weight is loaded if the last checkpoint is of another run.
     """
     settings, recipe, data = spec.settings, spec.recipe, spec.data
-    is_elementwise = recipe.optimizer in _SHARDED_OPTIMIZERS
-    if world.is_sharded and (recipe.adapter or recipe.average_decay or not is_elementwise):
-        raise StageError(
-            f"--use_fsdp supports recipes without LoRA, without a moving average of the weights, and with "
-            f"{' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
-        )
-    if world.is_sharded and settings.compile:
-        raise StageError("--use_fsdp does not support --compile; launch without it")
+    if world.is_sharded:
+        _check_sharding(settings, recipe)
     check_same_labels(Path(settings.model), data.labels)
     encoder = PromptEncoder(load_processor(settings.model, settings.limits), data.labels)
     identity, state_folder = run_identity.compute(spec, encoder), layout.training_state(name)
@@ -75,7 +70,8 @@ def prepare(
     )  # fmt: skip
     n_context = model.config.text_config.max_position_embeddings
     answer_lengths.check_fit(encoder, (*data.train, *data.val, *data.test), settings.max_tokens, n_context)
-    plan = _plan(spec, encoder, world)
+    lengths = planning.prompt_lengths(encoder, planning.hints_of(spec), planning.answers_of(spec))
+    plan = _plan(spec, lengths, world)
     if plan.gradient_checkpointing if settings.gradient_checkpointing is None else settings.gradient_checkpointing:
         enable_checkpointing(model)
     execution = ExecutionSettings(micro_batch_size=settings.micro_batch_size or plan.micro_batch_size)
@@ -83,26 +79,43 @@ def prepare(
         network, encoder, data.files, vision_cache=layout.vision_cache if settings.cache_images else None,
         batch_size=execution.eval_batch_size,
     )  # fmt: skip
-    if not world.is_writer:
-        world.barrier()  # the writer fills the cache folder first
     # Augmented training images differ in every epoch: their features are not cached.
-    classifier.features.fill([one.image for one in (*data.val, *(data.train if recipe.augmentation == "none" else ()))])
-    if world.is_writer:
-        world.barrier()
+    cached = (*data.val, *(data.train if recipe.augmentation == "none" else ()))
+    _fill_cache(classifier, [one.image for one in cached], world)
     # After the cache is filled, which needs the whole model.
     parameters = dict(world.shard(network, parameters))
     folders = TrainerFolders(state_folder, layout.finetune_log(name))
     if settings.compile:
-        compile_layers(network, settings.max_tokens)
+        n_longer = lengths.n_suffix - planning.prompt_lengths(encoder, ()).n_suffix
+        compile_layers(network, settings.max_tokens + n_longer)
     trainer = Trainer(classifier, parameters, spec, execution, folders, identity, world, stop)
     # What is too long fails before training.
     trainer.check(answer_lengths.longest_first(encoder, data.train))
     return trainer
 
 
-def _plan(spec: RunSpec, encoder: PromptEncoder, world: World) -> MemoryPlan:
+def _check_sharding(settings: RunSettings, recipe: Recipe) -> None:
+    """Raise StageError for what sharded weights do not support."""
+    if recipe.adapter or recipe.average_decay or recipe.optimizer not in _SHARDED_OPTIMIZERS:
+        raise StageError(
+            f"--use_fsdp supports recipes without LoRA, without a moving average of the weights, and with "
+            f"{' or '.join(_SHARDED_OPTIMIZERS)}; launch without it"
+        )
+    if settings.compile:
+        raise StageError("--use_fsdp does not support --compile; launch without it")
+
+
+def _fill_cache(classifier: Classifier, images: Sequence[str], world: World) -> None:
+    """Compute the vision features of images: the writer first, so that the others find its files."""
+    if not world.is_writer:
+        world.barrier()
+    classifier.features.fill(images)
+    if world.is_writer:
+        world.barrier()
+
+
+def _plan(spec: RunSpec, lengths: PromptLengths, world: World) -> MemoryPlan:
     """Return the memory plan of this process; log a warning if it does not fit."""
-    lengths = planning.prompt_lengths(encoder, planning.hints_of(spec), planning.answers_of(spec))
     config, n_shards = load_config(spec.settings.model), world.size if world.is_sharded else 1
     plan = planning.plan_memory(spec.settings, spec.recipe, config, lengths, n_shards)
     if not plan.fits:
