@@ -72,6 +72,8 @@ class Config(stage.StageConfig):
     """Model of the Hugging Face hub, or a local folder; the stages' default if left out, the embedded with --sample."""
     recipe: str = "reference"
     """Recipe for finetune.py; --sample uses its own."""
+    max_epochs: int | None = None
+    """Highest number of epochs of finetune.py; that of the recipe if left out, 8 with --sample --target product."""
     first: StageName = "scrape"
     """Stage to begin with; the outputs of earlier stages are used unchanged."""
     plan: Annotated[bool, tyro.conf.arg(aliases=("--list",))] = False
@@ -133,6 +135,8 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
     # 36 tokens: the image size that the tiny model was trained with.
     pixels = ["--min-tokens", "36", "--max-tokens", "36"] if config.sample else []
     dataset = ["--target", "product", *(["--fields", *_SAMPLE_FIELDS] if config.sample else [])]
+    # Longer answers: the epochs of the recipe would take more than the sample's five minutes.
+    max_epochs = config.max_epochs or (8 if config.sample and is_product else None)
     options: dict[StageName, list[str]] = {
         "scrape": ["--shop-url", shop_url, "--delay-s", "0"] if config.sample else [],
         # Drawn packs have no small print, and fewer pixels take a third of the time.
@@ -141,14 +145,7 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
         "baselines": [*model, *pixels],
         "make_tiny_model": ["--target", "product"],
         "zero_shot": [*model, *pixels],
-        # Longer answers: the epochs of the recipe would take more than the sample's five minutes.
-        "finetune": [
-            *model,
-            "--recipe",
-            recipe,
-            *pixels,
-            *(["--max-epochs", "8"] if config.sample and is_product else []),
-        ],
+        "finetune": [*model, "--recipe", recipe, *pixels, *(["--max-epochs", str(max_epochs)] if max_epochs else [])],
     }
     if name == "ablations":
         # Evaluated after finetune.py, which chooses the name of its run.

@@ -10,6 +10,7 @@ import build_dataset
 import clean
 import sample_shop
 import scrape
+from skincare.catalogue import read_products
 from skincare.labels import skincare_labels
 from skincare.paths import SPLITS, Layout
 from skincare.sample import shop
@@ -20,12 +21,24 @@ CATEGORIES = skincare_labels().names
 pytestmark = pytest.mark.slow
 
 
-def test_the_whole_real_catalogue_is_scraped_cleaned_and_split(real_data, tmp_path):
+def every_fourth(source, target):
+    """Write a quarter of each category of a catalogue; the shop needs two minutes for all 1,126 products."""
+    with source.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    with target.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *sorted(rows, key=lambda row: row[2])[::4]])
+    return target
+
+
+def test_the_real_catalogue_is_scraped_cleaned_and_split(real_data, tmp_path):
     layout = Layout(tmp_path)
-    catalogue = real_data / "skincare_products_clean.csv"
+    whole = real_data / "skincare_products_clean.csv"
+    assert len(read_products(whole, skincare_labels()).products) == 1126
+    catalogue = every_fourth(whole, tmp_path / "catalogue.csv")
     with shop.serve(sample_shop._catalogued(catalogue)) as url:
         summary = scrape.run(scrape.Config(root=tmp_path, catalogue=catalogue, shop_url=url, delay_s=0), layout)
-    assert summary.counts == {"scraped": 1126, "failed": 0, "not_tried": 0}
+    assert summary.counts["scraped"] > 280
+    assert (summary.counts["failed"], summary.counts["not_tried"]) == (0, 0)
     assert FAILURES.read(layout.failures_table) == []
     cleaned = clean.run(clean.Config(root=tmp_path, catalogue=catalogue), layout)
     assert sum(cleaned.counts.values()) == len(IMAGES.read(layout.images_table))

@@ -31,6 +31,20 @@ def test_the_sample_replaces_its_finished_run(layout):
     assert "--resume" not in options
 
 
+@pytest.mark.parametrize(
+    ("changes", "epochs"),
+    [
+        ({"max_epochs": 3}, "3"),
+        ({"sample": True, "target": "product"}, "8"),
+        ({"sample": True, "target": "product", "max_epochs": 3}, "3"),
+    ],
+)
+def test_epochs_are_limited(layout, changes, epochs):
+    options = finetune_options(layout, **changes)
+    assert options[options.index("--max-epochs") + 1] == epochs
+    assert "--max-epochs" not in finetune_options(layout, sample=True)
+
+
 def test_an_interrupted_run_is_resumed_and_not_replaced(layout):
     layout.training_state("sample").mkdir(parents=True)
     options = finetune_options(layout, sample=True)
