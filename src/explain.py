@@ -9,7 +9,6 @@ Time: 10 s for the embedded sample on two cores.
 """
 
 import io
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,9 +66,7 @@ class Explained:
 
 def run(config: Config, layout: Layout) -> Summary:
     """Compute saliency and attention maps, draw overlays, and compute how far the maps agree."""
-    if not layout.summary("finetune").is_file():
-        raise MissingInputError("finished run", layout.summary("finetune"), "Run `python src/finetune.py` first.")
-    name = json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"]
+    name = runlog.last_training_run(layout)
     found = _predictions(layout, name)
     usable = [one for one in found if _answer(one, one.truth) is not None]
     shown, measured = _choose(usable, config)

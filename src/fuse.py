@@ -12,14 +12,13 @@ The weights are fitted on val; test is read once. The reader is fitted without a
 and test. It differs from the reader of `predict.py --by reader`, which is fitted on the whole catalogue.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from skincare import stage
+from skincare import runlog, stage
 from skincare.catalogue import read_products
 from skincare.dataset.chat import Example, read_dataset, target_of_examples
 from skincare.errors import MissingInputError, StageError
@@ -73,7 +72,7 @@ class _SplitTables:
 
 def run(config: Config, layout: Layout) -> Summary:
     """Fit on val, score on test, write the weights into the model's folder."""
-    name = config.run or _last_run(layout)
+    name = config.run or runlog.last_training_run(layout)
     log, folder = layout.finetune_log(name), layout.finetuned_model(name)
     parts = {split: read_dataset(layout, split) for split in SPLITS}
     texts, labels = read_pack_text(layout.pack_text), labels_of(layout)
@@ -126,13 +125,6 @@ def _products_summary(results: Mapping[str, Any], n_val: int, n_test: int) -> Su
         counts={"val images": n_val, "test images": n_test},
         results=results,
     )
-
-
-def _last_run(layout: Layout) -> str:
-    summary = layout.summary("finetune")
-    if not summary.is_file():
-        raise MissingInputError("finished run", summary, "Run `python src/finetune.py` first.")
-    return str(json.loads(summary.read_text(encoding="utf-8"))["results"]["run"])
 
 
 def _split_tables(

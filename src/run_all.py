@@ -10,7 +10,6 @@ Time: about 5 minutes for the sample on two cores.
 After an interruption the same command continues: scrape.py fetches nothing twice, finetune.py resumes the training run.
 """
 
-import json
 import logging
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Annotated, Final, Literal
 import tyro
 
 from skincare import runlog, stage
-from skincare.errors import MissingInputError, StageError
+from skincare.errors import StageError
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
 from skincare.prompts import Target
 from skincare.runlog import Summary
@@ -149,20 +148,12 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
     }
     if name == "ablations":
         # Evaluated after finetune.py, which chooses the name of its run.
-        return ["--model", str(layout.finetuned_model(_last_run(layout))), *pixels]
+        return ["--model", str(layout.finetuned_model(runlog.last_training_run(layout))), *pixels]
     if run_folders.is_resumable(layout, "", recipe, seed=0):
         options["finetune"].append("--resume")
     elif config.sample:
         options["finetune"].append("--overwrite")
     return options.get(name, [])
-
-
-def _last_run(layout: Layout) -> str:
-    """Return the name of the last run that finetune.py finished."""
-    path = layout.summary("finetune")
-    if not path.is_file():
-        raise MissingInputError("finished run", path, "Run `python src/finetune.py` first, or begin with it: --first.")
-    return str(json.loads(path.read_text(encoding="utf-8"))["results"]["run"])
 
 
 def _run_stage(name: StageName, options: list[str]) -> None:

@@ -8,7 +8,6 @@ Command: python src/score.py [log/zero_shot/predictions.jsonl] [--merge Toner+Mi
 Time: a second per file.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ def _redraw(layout: Layout, file: Path, scores: "Scores") -> None:
 
     last_run = ""
     if layout.summary("finetune").is_file():
-        last_run = json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"]
+        last_run = runlog.last_training_run(layout)
     if file == layout.zero_shot / "predictions.jsonl":
         confusion_plot.draw_confusion_matrix(scores, "Before training", layout.plot("cm_before_training"))
     elif last_run and file == layout.finetune_log(last_run) / "test_predictions.jsonl":

@@ -100,7 +100,8 @@ def _systems(
     """Return system -> image id -> answer, the baselines first."""
     examples = parts[config.split]
     image_ids = [one.image_id for one in examples]
-    run_name = config.run or _last_run(layout)
+    # Before training there is no run, and no file of one.
+    run_name = config.run or (runlog.last_training_run(layout) if layout.summary("finetune").is_file() else "none")
     files = {
         "zero_shot": layout.zero_shot / "predictions.jsonl",
         "finetuned": layout.finetune_log(run_name) / f"{config.split}_predictions.jsonl",
@@ -120,14 +121,6 @@ def _systems(
         logger.info("No %s: the reader is not scored. read_text.py writes it.", layout.pack_text)
     systems |= {name: read_answers(path, image_ids) for name, path in files.items()}
     return systems
-
-
-def _last_run(layout: Layout) -> str:
-    """Return the name of the last run that finetune.py finished; a placeholder if there is none."""
-    try:
-        return str(json.loads(layout.summary("finetune").read_text(encoding="utf-8"))["results"]["run"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "none"
 
 
 def table(fields: Sequence[FieldScores]) -> str:

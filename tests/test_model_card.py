@@ -1,5 +1,6 @@
 """The model card has valid hub metadata and the measured results, and its example runs."""
 
+import ast
 import dataclasses
 import re
 import shutil
@@ -58,6 +59,14 @@ def test_hub_metadata_holds_the_results(tmp_path):
     assert found["f1"].metric_value == pytest.approx(data.after.f1_macro, abs=1e-4)
     assert f"{data.after.accuracy_low:.3f} to {data.after.accuracy_high:.3f}" in found["accuracy"].metric_name
     assert found["accuracy"].dataset_name == "Test split: 42 images of 42 products"
+
+
+def test_a_question_with_quotes_stays_one_text_in_the_example():
+    question = 'Is this a "mug"? It\'s \\ a kettle.'
+    labels = dataclasses.replace(skincare_labels(), question=question)
+    text = model_card.card(dataclasses.replace(data_of("Qwen/Qwen2-VL-2B"), labels=labels))
+    code = re.search(r"^content = (.*)$", text, re.MULTILINE)[1]
+    assert ast.literal_eval(code)[1]["text"] == question
 
 
 @pytest.mark.parametrize("model", ["models/tiny-qwen2-vl", "/home/me/model", "Qwen/Qwen2-VL-72B"])

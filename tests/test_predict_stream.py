@@ -118,7 +118,7 @@ def test_urls_are_fetched_behind_the_guards_of_the_collector(tmp_path):
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_a_file_cut_anywhere_is_resumed_to_the_same_bytes(tmp_path, fake, form):
     listed, out = write_list(tmp_path / "list.txt", 4), tmp_path / f"o.{form}"
-    listed.write_bytes(listed.read_bytes() + b"a1.jpg\n=1+1.jpg\n\xff.jpg\n")
+    listed.write_bytes(listed.read_bytes() + b"a1.jpg\n=1+1.jpg\na\rb.jpg\n\xff.jpg\n")
     whole_summary = run(tmp_path, from_list=(listed,), out=out)
     whole = out.read_bytes()
     for n_bytes in [*range(0, len(whole), 23), len(whole) - 1, len(whole)]:
@@ -128,7 +128,9 @@ def test_a_file_cut_anywhere_is_resumed_to_the_same_bytes(tmp_path, fake, form):
         assert summary.counts == whole_summary.counts
 
 
-@pytest.mark.parametrize("content", ["name,price\n", "{}\n", "[1]\n", '{"file": "a"}\n{"file": "b"}\n', "notes"])
+@pytest.mark.parametrize(
+    "content", ["name,price\n", "{}\n", "[1]\n", '{"file": "a"}\n{"file": "b"}\n', "notes", "[" * 100_000]
+)
 def test_resume_changes_no_file_that_holds_something_else(tmp_path, fake, content):
     for suffix in (".csv", ".jsonl"):
         out = tmp_path / f"o{suffix}"

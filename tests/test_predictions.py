@@ -61,8 +61,8 @@ def test_the_error_for_an_invalid_field_names_the_line(tmp_path, key, value):
         predictions.read_jsonl(path, skincare_labels())
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "null", '"text"', "{}"])
+@pytest.mark.parametrize("line", ["{", "[]", "null", '"text"', "{}", "[" * 100_000, b'{"text": "\xc3'])
 def test_the_error_for_a_malformed_line_names_the_line(tmp_path, line):
-    (tmp_path / "p.jsonl").write_text(line)
+    (tmp_path / "p.jsonl").write_bytes(line if isinstance(line, bytes) else line.encode())
     with pytest.raises(StageError, match="line 1"):
         predictions.read_jsonl(tmp_path / "p.jsonl", skincare_labels())

@@ -94,6 +94,7 @@ def test_the_bytes_of_one_image_are_answered(running):
         ({"data": b"[" * 50_000, "headers": {"Content-Type": "application/json"}}, 400, "malformed_json"),
         ({"json": {"images": [{"url": "http://127.0.0.1/"}]}}, 400, "urls_not_allowed"),
         ({"json": {"images": [{"data": "YQ=="}] * 5}}, 413, "too_many_images"),
+        ({"json": {"images": [3] * 5}}, 413, "too_many_images"),
         ({"files": [("images", ("a.jpg", b"a"))] * 5}, 400, "malformed_multipart"),
         ({"data": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, "malformed_multipart"),
         ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "malformed_multipart"),
@@ -223,6 +224,32 @@ def test_private_addresses_are_refused():
         assert reply.status_code == 422
         assert reply.json()["predictions"][0]["reason"] == "private_address"
         assert not source.count
+
+
+def test_slow_urls_end_with_503_and_take_no_place_for_ever():
+    limits = Limits(answer_timeout_s=0.3, max_queue=3)
+    answers = {"/slow.jpg": lambda request: (time.sleep(1), request.reply(b"a")), "/robots.txt": ok(b"")}
+    with shop(answers) as source, serving(urls=ImageUrls(1000, allow_private=True), limits=limits) as running:
+
+        def post_slow(n=2):
+            return requests.post(f"{running.url}/predict", json={"images": [{"url": f"{source.url}/slow.jpg"}] * n})
+
+        with ThreadPoolExecutor(2) as threads:
+            replies = list(threads.map(post_slow, [2, 2]))
+        assert sorted(one.json()["error"] for one in replies) == ["not_answered_in_time", "overloaded"]
+        assert {one.status_code for one in replies} == {503}
+        assert all(int(one.headers["Retry-After"]) for one in replies)
+        assert post_slow(3).json()["error"] == "not_answered_in_time", "the places are free again"
+
+
+def test_fetched_images_count_as_memory():
+    limits = Limits(max_buffered_mb=0.001)
+    answers, urls = {"/a.jpg": ok(b"a" * 800), "/robots.txt": ok(b"")}, ImageUrls(1000, allow_private=True)
+    with shop(answers) as source, serving(urls=urls, limits=limits) as running:
+        reply = requests.post(f"{running.url}/predict", json={"images": [{"url": f"{source.url}/a.jpg"}] * 2})
+        reasons = sorted(one["reason"] for one in reply.json()["predictions"])
+        assert reasons == ["", "overloaded: too many images in memory"]
+        assert running.service._budget.n_bytes == 0
 
 
 def test_bodies_beyond_the_memory_budget_get_503(running):

@@ -100,6 +100,28 @@ def test_an_abstention_and_a_failure_are_explained(page):
     assert "failed on this photo" in page.inner_text("#status")
 
 
+def test_the_answers_before_a_refused_photo_stay(page):
+    refusals = iter([None, (413, "body_too_large"), None, None, (503, "overloaded"), None])
+
+    def reply(route):
+        refusal = next(refusals)
+        if refusal is None:
+            route.continue_()
+        else:
+            route.fulfill(status=refusal[0], json={"error": refusal[1], "detail": ""})
+
+    page.route("**/predict?*", reply)
+    before = page.locator("#answers > li").count()
+    page.set_input_files("#files", [photo(name) for name in ("a.png", "b.png", "c.png")])
+    until(page, "document.getElementById('status').textContent.includes('2 of 3')")
+    assert page.inner_text("#status") == "2 of 3 photos recognised. b.png: The photo is too large."
+    page.set_input_files("#files", [photo(name) for name in ("a.png", "b.png", "c.png")])
+    until(page, "document.getElementById('status').textContent.includes('1 of 3')")
+    assert page.inner_text("#status") == "1 of 3 photos recognised. The service is busy."
+    assert page.locator("#answers > li").count() == before + 3
+    page.unroute("**/predict?*")
+
+
 def test_a_pasted_and_a_dropped_photo_are_answered(page):
     for event, field in (("paste", "clipboardData"), ("drop", "dataTransfer")):
         before = page.locator("#answers > li").count()

@@ -13,6 +13,7 @@ import pytest
 
 from skincare import runlog, stage
 from skincare.errors import MissingInputError, StageError
+from skincare.files import write_bytes, write_json
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
 
@@ -59,6 +60,21 @@ def test_a_failed_run_that_replaced_results_leaves_no_summary(tmp_path):
     layout.summary("s").write_text("{}")
     assert stage.execute("s", Config(root=tmp_path), layout, run) == 1
     assert not layout.summary("s").exists()
+
+
+def test_the_last_training_run_is_read_from_its_summary(tmp_path):
+    layout = Layout(tmp_path)
+    with pytest.raises(MissingInputError, match=r"finetune\.py"):
+        runlog.last_training_run(layout)
+    write_json(layout.summary("finetune"), {"results": {"run": "best-2"}})
+    assert runlog.last_training_run(layout) == "best-2"
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'{"results": {"run": "../x"}}', b"[" * 100_000, b"\xff"])
+def test_a_damaged_summary_of_training_is_an_error_that_names_it(tmp_path, content):
+    write_bytes(Layout(tmp_path).summary("finetune"), content)
+    with pytest.raises(StageError, match=r"finetune\.json: names no finished run"):
+        runlog.last_training_run(Layout(tmp_path))
 
 
 def test_logs_of_several_runs_are_appended(tmp_path):

@@ -105,6 +105,7 @@ def test_natural_order():
     assert sorted(names, key=natural_key) == ["a1", "a02", "a2", "a10", "b1"]
     # int() rejects some non-ASCII digits, such as superscripts.
     sorted(["²", "٣", "3"], key=natural_key)
+    assert sorted(["9" * 5000, "1" + "0" * 5000, "8", "008"], key=natural_key)[:2] == ["008", "8"]
 
 
 def test_a_failed_write_leaves_only_the_old_file(tmp_path):

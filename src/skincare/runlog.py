@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import os
 import platform
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from skincare.errors import MissingInputError, StageError
 from skincare.files import write_json
 from skincare.paths import REPOSITORY, Layout
 
@@ -102,6 +104,23 @@ def write_summary(stage: str, layout: Layout, config: Any, summary: Summary, sta
             **environment(),
         },
     )
+
+
+def last_training_run(layout: Layout) -> str:
+    """Return the name of the last run that finetune.py finished.
+
+    Raises MissingInputError if there is none, StageError for a damaged summary.
+    """
+    path, remedy = layout.summary("finetune"), "Run `python src/finetune.py` first, or name a finished run with --run."
+    if not path.is_file():
+        raise MissingInputError("finished run", path, remedy)
+    try:
+        name = str(json.loads(path.read_text(encoding="utf-8"))["results"]["run"])
+        if not name or Path(name).name != name:
+            raise ValueError(f"{name[:100]!r} is no name of a run")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StageError(f"{path}: names no finished run ({error!r})\n{remedy}") from error
+    return name
 
 
 def environment() -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""Cells of CSV tables: values to text and back, and texts that no spreadsheet evaluates."""
+"""Cells and lines of CSV tables: values to text and back, and texts that no spreadsheet evaluates."""
 
+import csv
+import io
 import re
+from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 # Characters that spreadsheets interpret as the start of a formula, or as blanks before one.
@@ -17,6 +20,16 @@ def for_spreadsheet(text: str) -> str:
 def from_spreadsheet(cell: str) -> str:
     """Return the text of a cell that `for_spreadsheet` returned."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    """Return a line of CSV, ending in `\\n`, that every reader takes for one row."""
+    # Python 3.12 and older do not quote a carriage return by themselves.
+    has_return = any("\r" in cell for cell in cells)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL)
+    writer.writerow(cells)
+    return buffer.getvalue()
 
 
 def to_cell(value: object) -> str:

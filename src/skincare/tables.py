@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar, get_type_hints
 
 from skincare.errors import MissingInputError, StageError
 from skincare.files import replacing
-from skincare.table_cells import for_spreadsheet, from_cell, from_spreadsheet, to_cell
+from skincare.table_cells import csv_line, for_spreadsheet, from_cell, from_spreadsheet, to_cell
 
 Row = TypeVar("Row")
 
@@ -220,13 +220,9 @@ class Table(Generic[Row]):
         names = [field.name for field in dataclasses.fields(self.row_type)]  # type: ignore[arg-type]
         in_order = self._checked(rows) if is_sorted else sorted(rows, key=self._sort_key)
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            plain = csv.writer(file, lineterminator="\n")
-            careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            plain.writerow(names)
+            file.write(csv_line(names))
             for row in in_order:
-                cells = [self._to_cell(getattr(row, name)) for name in names]
-                # Python 3.12 and older do not quote a carriage return.
-                (careful if any("\r" in cell for cell in cells) else plain).writerow(cells)
+                file.write(csv_line([self._to_cell(getattr(row, name)) for name in names]))
 
     def _checked(self, rows: Iterable[Row]) -> Iterator[Row]:
         last: tuple[Any, ...] = ()
@@ -263,10 +259,17 @@ class Table(Generic[Row]):
         return from_spreadsheet(value) if self.is_ours and isinstance(value, str) else value
 
 
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+def natural_key(text: str) -> tuple[tuple[int, int, str, str], ...]:
     """Return a sort key that orders digit runs by value, so that `12_2` comes before `12_10`."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", text)
-    return tuple((0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts)
+    return tuple(map(_part_key, re.findall(r"[0-9]+|[^0-9]+", text)))
+
+
+def _part_key(part: str) -> tuple[int, int, str, str]:
+    if not (part.isascii() and part.isdigit()):
+        return 1, 0, part, ""
+    # Length and digits order like the value; int() rejects more than 4,300 digits.
+    digits = part.lstrip("0")
+    return 0, len(digits), digits, part
 
 
 CATALOGUE_REMEDY: Final = (

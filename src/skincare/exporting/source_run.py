@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from skincare import runlog
 from skincare.errors import MissingInputError, StageError
 from skincare.exporting.labels_toml import FILE as LABELS_FILE
 from skincare.labels import Labels, labels_of, labels_of_model
@@ -37,7 +38,7 @@ def find_run(layout: Layout, name: str = "") -> SourceRun:
     Raises MissingInputError if there is none, StageError for an invalid name, an interrupted run, and a checkpoint that
     is not safe to load.
     """
-    name = name or _last_run(layout)
+    name = name or runlog.last_training_run(layout)
     run_folders.check_name(name)
     folder = layout.finetuned_model(name)
     if layout.is_interrupted(name):
@@ -80,15 +81,6 @@ def check_checkpoint(folder: Path) -> None:
     files = {*shards.values(), *(path.name for path in folder.glob("*.safetensors"))}
     if outside := [name for name in files if not (folder / str(name)).resolve().is_relative_to(root)]:
         raise StageError(f"{folder}: its file {sorted(outside)[0]} lies outside of the folder")
-
-
-def _last_run(layout: Layout) -> str:
-    found = _read(layout.summary("finetune")).get("results", {})
-    if "run" not in found:
-        raise MissingInputError(
-            "finished run", layout.summary("finetune"), "Run `python src/finetune.py` first, or name a --run."
-        )
-    return str(found["run"])
 
 
 def _read(path: Path) -> dict[str, Any]:

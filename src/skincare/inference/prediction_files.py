@@ -19,7 +19,7 @@ from skincare.errors import StageError
 from skincare.files import check_writable
 from skincare.inference.image_predictions import OUTCOMES, ImagePrediction, Outcome
 from skincare.prompts import Target
-from skincare.table_cells import for_spreadsheet, from_spreadsheet
+from skincare.table_cells import csv_line, for_spreadsheet, from_spreadsheet
 
 Format = Literal["table", "csv", "jsonl"]
 COLUMNS: Final = ("file", "category", "probability", "status", "answer", "outcome", "reason", "parent", "top", "text")
@@ -171,7 +171,7 @@ def _parsed(record: bytes, form: Format, target: Target) -> tuple[str, str] | No
                 return "", ""
             row = dict(zip(columns, cells, strict=True))
             file, outcome = from_spreadsheet(row["file"]), row["outcome"]
-    except (ValueError, KeyError, TypeError, csv.Error):
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error):
         return None
     return (file, outcome) if isinstance(file, str) and outcome in OUTCOMES else None
 
@@ -203,10 +203,8 @@ def _product_cells(row: ImagePrediction) -> list[str]:
 
 
 def _csv_line(cells: Sequence[str]) -> str:
-    buffer = io.StringIO()
     # A generated or printed text may be a spreadsheet formula.
-    csv.writer(buffer, lineterminator="\n").writerow([for_spreadsheet(cell) for cell in cells])
-    return buffer.getvalue()
+    return csv_line([for_spreadsheet(cell) for cell in cells])
 
 
 def _table_line(cells: Sequence[str], name_width: int) -> str:

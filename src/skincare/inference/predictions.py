@@ -83,11 +83,11 @@ def read_jsonl(path: Path, labels: Labels) -> list[Prediction]:
         raise MissingInputError("predictions", path, _REMEDY)
     found = []
     # Not splitlines: a model's text may hold characters that Python, but not JSON, treats as line ends.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line:
             try:
                 found.append(_from_json(json.loads(line), labels))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise StageError(f"{path}, line {number}: {error}\n{_REMEDY}") from error
     return found
 

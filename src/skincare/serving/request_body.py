@@ -8,7 +8,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -100,16 +100,20 @@ async def parse(request: Request, content: bytes, limits: Limits) -> list[ImageS
     if kind == "multipart/form-data":
         found = await _parse_multipart(request, content, limits)
     elif kind == "application/json":
-        found = _parse_json(content)
+        found = _parse_json(content, limits)
     elif kind.startswith("image/") or kind == "application/octet-stream":
         found = [ImageSource("image", content)] if content else []
     else:
         raise ServiceError(415, "unsupported_media_type", "send multipart/form-data, application/json or an image")
     if not found:
         raise ServiceError(400, "no_images", "the request has no image")
-    if len(found) > limits.max_images:
-        raise ServiceError(413, "too_many_images", f"a request may have {limits.max_images} images")
+    _check_count(found, limits)
     return found
+
+
+def _check_count(images: Sequence[object], limits: Limits) -> None:
+    if len(images) > limits.max_images:
+        raise ServiceError(413, "too_many_images", f"a request may have {limits.max_images} images")
 
 
 async def _parse_multipart(request: Request, content: bytes, limits: Limits) -> list[ImageSource]:
@@ -143,7 +147,7 @@ async def _close(form: FormData) -> None:
     await form.close()
 
 
-def _parse_json(content: bytes) -> list[ImageSource]:
+def _parse_json(content: bytes, limits: Limits) -> list[ImageSource]:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -151,6 +155,7 @@ def _parse_json(content: bytes) -> list[ImageSource]:
     items = body.get("images") if isinstance(body, dict) else None
     if not isinstance(items, list):
         raise ServiceError(400, "malformed_json", 'expected an object with a list in "images"')
+    _check_count(items, limits)  # before the images are decoded
     return [_json_item(item, number) for number, item in enumerate(items, start=1)]
 
 

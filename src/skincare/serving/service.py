@@ -41,6 +41,7 @@ class Service:
     def __post_init__(self) -> None:
         """Create the budget of all bodies in memory."""
         self._budget = BodyBudget(self.limits.max_buffered_bytes)
+        self._n_fetching = 0
 
     async def start(self) -> None:
         """Load the predictor; raises WorkerLoadError."""
@@ -74,7 +75,7 @@ class Service:
         try:
             content = await request_body.receive(request, self.limits, self._budget, counted)
             sources = await request_body.parse(request, content, self.limits)
-            answers = await self._answers(sources, detail=detail, top=top)
+            answers = await self._answers(sources, counted, detail=detail, top=top)
         finally:
             self._budget.give_back(counted[0])
         self.metrics.count(answers)
@@ -83,21 +84,24 @@ class Service:
         seconds = round(time.perf_counter() - started, 4)
         return PredictResponse(predictions=answers, predictor=self.batcher.name, seconds=seconds)
 
-    async def _answers(self, sources: Sequence[ImageSource], *, detail: bool, top: int) -> list[ImageAnswer]:
+    async def _answers(
+        self, sources: Sequence[ImageSource], counted: list[int], *, detail: bool, top: int
+    ) -> list[ImageAnswer]:
         if self.urls is None and any(one.url for one in sources):
             raise ServiceError(400, "urls_not_allowed", "this service fetches no URLs; upload the image")
         self._check_room(len(sources))
-        fetched = await asyncio.gather(*(self._fetch(one, detail, top) for one in sources))
+        contents = await self._contents(sources, counted)
+        fetched = [
+            image_answer(failed(one.name, content)) if isinstance(content, str) else Job(content, one.name, detail, top)
+            for one, content in zip(sources, contents, strict=True)
+        ]
         jobs = [one for one in fetched if isinstance(one, Job)]
         try:
             found = iter(await self.batcher.predict(jobs) if jobs else [])
         except OverloadedError as error:
             raise _overloaded(error.retry_after_s) from error
         except TimeoutError as error:
-            raise ServiceError(
-                503, "not_answered_in_time", "the workers are busy or restarting",
-                retry_after_s=self.batcher.retry_after_s,
-            ) from error  # fmt: skip
+            raise self._late("the workers are busy or restarting") from error
         return [next(found) if isinstance(one, Job) else one for one in fetched]
 
     def _check_room(self, n_images: int) -> None:
@@ -109,14 +113,37 @@ class Service:
         except OverloadedError as error:
             raise _overloaded(error.retry_after_s) from error
 
-    async def _fetch(self, source: ImageSource, detail: bool, top: int) -> Job | ImageAnswer:
-        content = source.content
-        if source.url and self.urls is not None:
-            try:
-                content = await self.urls.fetch(source.url)
-            except ImageUrlError as error:
-                return image_answer(failed(source.name, error.reason))
-        return Job(content, source.name, detail, top)
+    async def _contents(self, sources: Sequence[ImageSource], counted: list[int]) -> list[bytes | str]:
+        """Return the bytes of each image, or the reason why its URL gave none.
+
+        URLs of all requests together are limited like the queue, those of one request by the time for its answer.
+        """
+        n_urls = sum(bool(one.url) for one in sources)
+        if self._n_fetching + n_urls > self.limits.max_queue:
+            raise _overloaded(self.batcher.retry_after_s)
+        self._n_fetching += n_urls
+        try:
+            async with asyncio.timeout(self.limits.answer_timeout_s):
+                return await asyncio.gather(*(self._content(one, counted) for one in sources))
+        except TimeoutError as error:
+            raise self._late("the URLs are slow") from error
+        finally:
+            self._n_fetching -= n_urls
+
+    async def _content(self, source: ImageSource, counted: list[int]) -> bytes | str:
+        if not source.url or self.urls is None:
+            return source.content
+        try:
+            content = await self.urls.fetch(source.url)
+        except ImageUrlError as error:
+            return error.reason
+        if not self._budget.take(len(content)):
+            return "overloaded: too many images in memory"
+        counted[0] += len(content)
+        return content
+
+    def _late(self, why: str) -> ServiceError:
+        return ServiceError(503, "not_answered_in_time", why, retry_after_s=self.batcher.retry_after_s)
 
 
 def _overloaded(retry_after_s: int) -> ServiceError:

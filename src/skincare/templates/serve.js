@@ -53,16 +53,21 @@ async function predict(files) {
   if (!photos.length) return say("That is no image.");
   say(photos.length === 1 ? "Recognising the photo …" : `Recognising ${photos.length} photos …`);
   const answers = [];
+  const problems = [];
   for (const photo of photos) {
     try {
-      answers.push(...(await send(photo)).map((answer) => [photo, answer]));
+      for (const answer of await send(photo)) {
+        byId("answers").prepend(rendered(photo, answer));
+        answers.push(answer);
+      }
     } catch (error) {
-      return say(error.message);
+      problems.push(error.isOfPhoto ? `${photo.name}: ${error.message}` : error.message);
+      if (!error.isOfPhoto) break;
     }
   }
-  for (const [photo, answer] of answers) byId("answers").prepend(rendered(photo, answer));
-  const [, last] = answers[answers.length - 1];
-  say(answers.length === 1 ? sentence(last) : `${answers.length} photos recognised.`);
+  const one = photos.length === 1;
+  const result = one ? answers.map(sentence) : [`${answers.length} of ${photos.length} photos recognised.`];
+  say([...result, ...problems].join(" "));
 }
 
 async function send(photo) {
@@ -81,8 +86,9 @@ async function send(photo) {
   if (body.predictions) return body.predictions;
   const retry = reply.headers.get("Retry-After");
   if (body.error === "unauthorized") byId("key-box").open = true;
-  throw new Error((REASONS[body.error] || `The service answered with an error (${body.error || reply.status}).`)
-    + (retry ? ` Try again in ${retry} s.` : ""));
+  const message = (REASONS[body.error] || `The service answered with an error (${body.error || reply.status}).`)
+    + (retry ? ` Try again in ${retry} s.` : "");
+  throw Object.assign(new Error(message), { isOfPhoto: body.error === "body_too_large" });
 }
 
 function say(text) {
