@@ -6,10 +6,12 @@ once. Waits are calls in which the host waits for the device; a step should have
 
 Variants:
 
-    cached           vision features from the cache
-    cached_ahead     and the images of the next step loaded in a background thread, as finetune.py runs
-    computed         images decoded and passed through the frozen vision blocks in every step, as with augmentation
-    computed_ahead   and decoded one step ahead
+    cached_ahead     vision features from the cache, images of the next step loaded in a background thread: as
+                     finetune.py runs
+    cached           without the thread
+    computed_ahead   images passed through the frozen vision blocks in every step, as with augmentation, and decoded one
+                     step ahead
+    computed         without the thread
     compiled         as cached_ahead, with finetune.py --compile
 
 Out: profile.json in the given folder, or profile_NAME.json with `--name`.
@@ -32,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import tyro
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 import finetune_variants as variants
 from full_size import device_name, native_dtype, timed
@@ -43,12 +45,14 @@ from skincare.runlog import environment
 logger = logging.getLogger("profile_steps")
 
 VARIANTS: Final[dict[str, dict[str, bool]]] = {
-    "cached": {"cached": True},
     "cached_ahead": {"cached": True, "ahead": True},
-    "computed": {"cached": False},
+    "cached": {"cached": True},
     "computed_ahead": {"cached": False, "ahead": True},
+    "computed": {"cached": False},
     "compiled": {"cached": True, "ahead": True, "compiled": True},
 }
+# Name of the profiled steps in the trace; the profiler itself waits for the device outside of them.
+_STEPS: Final = "steps"
 # Calls of the CUDA runtime.
 _WAITS: Final = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"}
 _COPIES: Final = ("gpu_memcpy", "gpu_memset")
@@ -66,9 +70,9 @@ class Config:
 
     out: Annotated[Path, tyro.conf.Positional]
     """Folder for profile.json."""
-    batch_sizes: tuple[int, ...] = (4, 16)
+    batch_sizes: tuple[int, ...] = (16, 4)
     """Images per step; one profile for each."""
-    variants: tuple[str, ...] = ("cached", "cached_ahead", "computed", "computed_ahead")
+    variants: tuple[str, ...] = ("cached_ahead", "computed_ahead", "cached", "computed")
     """Variants of the step, see above; each is profiled with every number of images."""
     name: str = "profile"
     """Name of the results file."""
@@ -111,8 +115,9 @@ def _profiled(config: Config, variant: str, batch_size: int, device: torch.devic
 
 
 def _repeat(work: Callable[[], object], n: int) -> None:
-    for _ in range(n):
-        work()
+    with record_function(_STEPS):
+        for _ in range(n):
+            work()
 
 
 def summarise(events: Iterable[Mapping[str, Any]], seconds: float, n_steps: int) -> dict[str, Any]:
@@ -137,16 +142,21 @@ def summarise(events: Iterable[Mapping[str, Any]], seconds: float, n_steps: int)
         operators = [event for event in timed_events if event.get("cat") == "cpu_op"]
         verdict = "no device events were recorded"
         return {**found, "longest_operators": _longest(operators, seconds), "verdict": verdict}
-    # `timed` itself waits before and after the steps.
-    n_waits = sum(event["name"] in _WAITS for event in timed_events) - 2
     return {
         **found,
-        "waits_per_step": n_waits / n_steps,
+        "waits_per_step": _count_waits(timed_events) / n_steps,
         "shares_of_wall_time": {name: round(share, 4) for name, share in shares.items()},
         "shares_of_kernel_time": {name: round(share, 4) for name, share in sorted(kinds.items())},
         "longest_kernels": _longest(kernels, seconds),
         "verdict": _verdict(shares, kinds),
     }
+
+
+def _count_waits(events: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of calls within the steps in which the host waits for the device."""
+    steps = [event for event in events if event["name"] == _STEPS and event.get("cat") == "user_annotation"]
+    waits = [event["ts"] for event in events if event["name"] in _WAITS]
+    return sum(one["ts"] <= start < one["ts"] + one["dur"] for one in steps for start in waits)
 
 
 def _union_us(events: Sequence[Mapping[str, Any]]) -> float:

@@ -11,10 +11,12 @@ folder=benchmarks/gpu/wheels
 python=${PYTHON:-python3}
 [ -x .venv/bin/python ] && python=${PYTHON:-.venv/bin/python}
 
-packages=(
-  tyro docstring-parser typeguard                # the command lines
-  simplejpeg tenacity protego chompjs beautifulsoup4 soupsieve
-  peft bitsandbytes lion-pytorch pebble          # LoRA, 8-bit and 4-bit weights, 8-bit AdamW, Lion, worker pool
+# Pure Python or small, downloaded with what they need.
+small=(tyro pydantic json-repair anls-star)
+# Their needs come with torch and transformers.
+alone=(
+  simplejpeg peft lion-pytorch
+  bitsandbytes                                   # 8-bit and 4-bit weights, 8-bit AdamW
   trl datasets "dill<0.4.2" "multiprocess<0.70.20"   # SFTTrainer, for comparison; the limits are those of datasets
 )
 platforms=()
@@ -25,8 +27,12 @@ rm -rf "$folder" && mkdir -p "$folder"
 # Constraint files may hold neither extras nor nested files.
 pins=$(mktemp) && trap 'rm -f "$pins"' EXIT
 grep -hE '^[A-Za-z0-9_.-]+==' requirements.txt requirements-dev.txt >"$pins"
-"$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
-  --implementation cp --abi cp312 --abi abi3 --abi none "${platforms[@]}" --constraint "$pins" --dest "$folder" "${packages[@]}"
+download() {
+  "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --python-version 3.12 \
+    --implementation cp --abi cp312 --abi abi3 --abi none "${platforms[@]}" --constraint "$pins" --dest "$folder" "$@"
+}
+download "${small[@]}"
+download --no-deps "${alone[@]}"
 du -sh "$folder"
 if [ "$(du -sm "$folder" | cut -f1)" -gt 60 ]; then
   echo "more than 60 MB: too large to copy to the GPU machine" >&2
