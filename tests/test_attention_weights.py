@@ -55,19 +55,27 @@ def plain_rollout(weights, row):
     return found[row]
 
 
+def recorded(family, rows, padding_side, *, without_prefix):
+    """Record the attention of the last position of some of the three prompts in one batch; return also the batch."""
+    model, _, encoder, pixels = family
+    network, pixels, hints = CachedVLM(model), [pixels[i] for i in rows], [HINTS[i] for i in rows]
+    grids = [one.grid for one in pixels]
+    batch = encoder.batch(grids, padding_side=padding_side, hints=hints, without_prefix=without_prefix)
+    is_image, lengths = batch.input_ids == encoder.image_token_id, batch.attention_mask.sum(dim=1)
+    positions = lengths - 1 if padding_side == "right" else torch.full_like(lengths, is_image.shape[1] - 1)
+    with recorded_attention(model.model.language_model, positions, is_image, len(batch.prompt_prefix)) as recorder:
+        network.hidden_states(batch, network.visual_tokens(grids, network.vision_features(pixels)))
+    return recorder, batch, positions
+
+
 @pytest.mark.parametrize("without_prefix", [True, False], ids=["cached_prefix", "whole_prompt"])
 @pytest.mark.parametrize("padding_side", ["right", "left"])
 def test_weights_and_rollout_equal_those_of_eager_attention(family, without_prefix, padding_side):
-    model, eager, encoder, pixels = family
-    network, grids = CachedVLM(model), [one.grid for one in pixels]
-    whole = encoder.batch(grids, padding_side=padding_side, hints=HINTS)
+    _, eager, encoder, pixels = family
+    whole = encoder.batch([one.grid for one in pixels], padding_side=padding_side, hints=HINTS)
     expected = eager_weights(eager, whole, pixels, encoder.image_token_id)
-    batch = encoder.batch(grids, padding_side=padding_side, hints=HINTS, without_prefix=without_prefix)
-    n_prefix = len(batch.prompt_prefix)
-    is_image, lengths = batch.input_ids == encoder.image_token_id, batch.attention_mask.sum(dim=1)
-    positions = lengths - 1 if padding_side == "right" else torch.full_like(lengths, is_image.shape[1] - 1)
-    with recorded_attention(model.model.language_model, positions, is_image, n_prefix) as recorder:
-        network.hidden_states(batch, network.visual_tokens(grids, network.vision_features(pixels)))
+    recorder, batch, positions = recorded(family, range(3), padding_side, without_prefix=without_prefix)
+    n_prefix, lengths = len(batch.prompt_prefix), batch.attention_mask.sum(dim=1)
     for i, position in enumerate(positions.tolist()):
         if padding_side == "left" and without_prefix:
             # The prefix stands before the padding, not after it.
@@ -77,10 +85,29 @@ def test_weights_and_rollout_equal_those_of_eager_attention(family, without_pref
         torch.testing.assert_close(
             recorder.weights[:, i], expected[:, i, :, n_prefix + position], rtol=0, atol=1e-5
         )  # fmt: skip
-        rolled = plain_rollout(expected[:, i].nan_to_num(), n_prefix + position)[n_prefix:][is_image[i]]
+        is_image = batch.input_ids[i] == encoder.image_token_id
+        rolled = plain_rollout(expected[:, i].nan_to_num(), n_prefix + position)[n_prefix:][is_image]
         found = recorder.rollout[i]
         torch.testing.assert_close(found[: len(rolled)], rolled, rtol=0, atol=1e-5)
         assert not found[len(rolled) :].any()
+
+
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+def test_padding_after_the_cached_prefix_changes_no_map(family, padding_side):
+    together, batch, _ = recorded(family, range(3), padding_side, without_prefix=True)
+    assert (batch.attention_mask == 0).any()
+    n_prefix = len(batch.prompt_prefix)
+    assert n_prefix
+    for i, is_kept in enumerate(batch.attention_mask.bool()):
+        alone, single, _ = recorded(family, [i], padding_side, without_prefix=True)
+        assert single.attention_mask.all()
+        weights = together.weights[:, i]
+        kept = torch.cat([weights[..., :n_prefix], weights[..., n_prefix:][..., is_kept]], dim=-1)
+        torch.testing.assert_close(kept, alone.weights[:, 0], rtol=0, atol=1e-5)
+        assert not weights[..., n_prefix:][..., ~is_kept].any()
+        n_visual = alone.rollout.shape[1]
+        torch.testing.assert_close(together.rollout[i, :n_visual], alone.rollout[0], rtol=0, atol=1e-5)
+        assert not together.rollout[i, n_visual:].any()
 
 
 @pytest.mark.parametrize("kind", ["label", "head", "product"])
