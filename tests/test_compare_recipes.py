@@ -12,6 +12,7 @@ from skincare.paths import TINY_MODEL, Layout
 from skincare.tables import COMPARISON, ComparisonRow
 from skincare.training import recipe_comparison, training_plots, training_run
 from skincare.training.loop import Trainer
+from skincare.training.run_settings import RunSettings
 from tests.dataset_helpers import write_dataset_files
 
 
@@ -109,6 +110,12 @@ def test_a_copied_model_is_the_same_run(layout, trained, tmp_path):
     elsewhere = shutil.copytree(TINY_MODEL, tmp_path / "copy")
     compare_recipes.run(dataclasses.replace(settings, model=str(elsewhere)), layout)
     assert len(trained) == 1
+
+
+def test_every_setting_is_part_of_the_identity_of_a_compared_run():
+    learned = {"model", "max_epochs", "learning_rate", "min_tokens", "max_tokens", "dataset"}
+    settings = {field.name for field in dataclasses.fields(RunSettings)}
+    assert settings - learned == set(recipe_comparison._EXECUTION_SETTINGS)
 
 
 def test_an_interrupted_comparison_does_not_block_other_settings(layout, monkeypatch, caplog):
