@@ -6,6 +6,7 @@ Command: torchrun --nproc_per_node 2 tests/launched_runs.py <root of a dataset> 
 """
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -19,7 +20,9 @@ def main(root: str, cases: str) -> None:
     import pytest
 
     special = {"gradients": write_gradients, "out_of_memory": run_out_of_memory, "interrupted": run_until_signal}
-    leave_out_slow_parts(pytest.MonkeyPatch())
+    patch = pytest.MonkeyPatch()
+    leave_out_slow_parts(patch)
+    add_combined_recipe(patch)
     for case, arguments in json.loads(Path(cases).read_text()).items():
         with log_of(Path(root), case):
             special.get(case, run_finetune)(root, arguments)
@@ -32,6 +35,16 @@ def leave_out_slow_parts(patch):
 
     replace_training_plots(patch)
     patch.setattr(memory_plan, "_measure", lambda *_: (1, 2, 1, 1))
+
+
+def add_combined_recipe(patch):
+    """Add the recipe `combined`: DoRA, a head, Muon, label smoothing and the moving average; an epoch of 4 per step."""
+    from skincare.training.recipes import RECIPES, Adapter
+
+    patch.setitem(RECIPES, "combined", dataclasses.replace(
+        RECIPES["sample-head"], adapter=Adapter(use_dora=True), optimizer="muon", label_smoothing=0.1,
+        average_decay=0.8, learning_rate=1e-4, max_epochs=1, effective_batch_size=4,
+    ))  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from skincare.training.run_settings import RunSettings
 from skincare.training.stopping import StopRequest
 from tests.dataset_helpers import write_dataset_files
 from tests.helpers import noise_image
+from tests.launched_runs import add_combined_recipe
 from tests.plots import replace_training_plots
 
 CPU = torch.device("cpu")
@@ -35,17 +36,6 @@ def layout(tmp_path, monkeypatch):
     return found
 
 
-@pytest.fixture
-def combined(monkeypatch):
-    """A recipe with several options at once."""
-    recipe = dataclasses.replace(
-        RECIPES["sample-head"], optimizer="muon", label_smoothing=0.1, average_decay=0.8, learning_rate=1e-4,
-        max_epochs=1, effective_batch_size=4,
-    )  # fmt: skip
-    monkeypatch.setitem(RECIPES, "combined", recipe)
-    return recipe
-
-
 def make_trainer(layout, run):
     settings = RunSettings(model=str(TINY_MODEL), min_tokens=36, max_tokens=36, micro_batch_size=4)
     spec = run_spec.make_spec(settings, "combined", 0, run_spec.read_data(settings, layout))
@@ -56,9 +46,8 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one_and_exports_its_averages(
-    layout, monkeypatch, combined
-):  # fmt: skip
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one_and_exports_its_averages(layout, monkeypatch):
+    add_combined_recipe(monkeypatch)
     trainer = make_trainer(layout, "r")
     # Forgets the epoch before training, so that the trained one is selected.
     trainer.run(lambda _: setattr(trainer.progress, "best_accuracy", -1.0))
@@ -78,6 +67,7 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one_and_exports_its_aver
         assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
     kinds = {name.rpartition("|")[2] for name in tensors}
     assert kinds == {"average", "momentum_buffer", "exp_avg", "exp_avg_sq", "step"}
+    assert any(".lora_magnitude_vector." in name for name in tensors), "DoRA is trained"
     averages = {name.removesuffix("|average"): one for name, one in tensors.items() if name.endswith("|average")}
 
     # The averages were evaluated, and are exported; the last checkpoint holds the weights.
