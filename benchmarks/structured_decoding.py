@@ -3,13 +3,14 @@
 All parts go through the decoders of zero_shot.py, with random weights and Qwen's tokenizer (`qwen_vocabulary`). The
 parts `answers`, `positions` and `halving` have the width of Qwen2-VL-2B with two language layers and one vision block.
 
-    steps      seconds per token at the full shape, with and without the constraint, and the share of the mask
+    steps      seconds per token at the full shape, with and without the constraint, and the share of the mask in them:
+               of the processor time of all threads, which other work on the machine does not change
     answers    validity of answers from random logits, in left-padded batches; what the longest allowed answers give; no
                token beyond the tokenizer and no special token is chosen, even where its logit is the highest
     positions  log-probabilities of a longest answer against a plain forward pass of transformers over the whole text
     halving    a batch that does not fit into a limit of live tensors: the answers against those without a limit
 
-Out: benchmarks/results/structured_decoding_<device>.json.
+Out: benchmarks/results/structured_decoding_<device>.json; each part has the commit that it was measured at.
 Command: python benchmarks/structured_decoding.py --vocabulary qwen.tiktoken
          python benchmarks/structured_decoding.py --vocabulary qwen.tiktoken --parts answers positions
 Time: 15 minutes on two CPU cores with bf16; needs 7 GB of memory.
@@ -18,39 +19,32 @@ Time: 15 minutes on two CPU cores with bf16; needs 7 GB of memory.
 import json
 import logging
 import multiprocessing
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import tyro
 
-from full_size import REPOSITORY, device_name, full_size_model
+from full_size import REPOSITORY, device_name
+from full_size_decoding import Decoding, Times, timed_mask
 from live_bytes import LiveBytes
-from qwen_vocabulary import processor
-from skincare.inference import structured_decoder
+from skincare.files import write_json
 from skincare.inference.decoder_output import DecoderOutput
-from skincare.inference.decoders import make_decoder
 from skincare.inference.field_confidence import token_ends
-from skincare.labels import skincare_labels
-from skincare.modeling.cached_vlm import CachedVLM
-from skincare.modeling.json_constraint import ConstrainedRows
 from skincare.modeling.loading import default_device
 from skincare.modeling.out_of_memory import Passes
-from skincare.modeling.prompt_encoder import Grid, Patches, PromptEncoder
+from skincare.modeling.prompt_encoder import Grid
 from skincare.product.json_answers import parse_product
-from skincare.prompts import labels_for
-from skincare.runlog import environment
+from skincare.runlog import environment, git_commit
 
 logger = logging.getLogger("structured_decoding")
 
-# 128, 121, 96 and 64 visual tokens: rows of different lengths, which are padded on the left.
-_GRIDS: Final[tuple[Grid, ...]] = ((1, 16, 32), (1, 22, 22), (1, 16, 24), (1, 16, 16))
 _MIB: Final = 2**20
 PARTS: Final = ("steps", "answers", "positions", "halving")
 
@@ -73,114 +67,40 @@ class Config:
     """Where to write the JSON; below benchmarks/results/ if left out."""
 
 
-class Decoding:
-    """A model of the true width, a batch of images of different sizes, and the decoders."""
-
-    def __init__(
-        self, config: Config, n_layers: int, n_vision_blocks: int, dtype: torch.dtype = torch.bfloat16
-    ) -> None:
-        self.encoder = PromptEncoder(processor(config.vocabulary), labels_for("product", skincare_labels()))
-        model = full_size_model(dtype, default_device(), self.encoder, n_layers, n_vision_blocks)
-        self.network = CachedVLM(model.requires_grad_(False).eval(), n_uncached_blocks=1)
-        self.generator = torch.Generator(self.network.device).manual_seed(0)
-
-    def images(self, n: int) -> tuple[list[Grid], list[torch.Tensor]]:
-        """Return grids and vision features of `n` images of random patches."""
-        grids = [_GRIDS[i % len(_GRIDS)] for i in range(n)]
-        pixels = [
-            Patches(torch.randn(one[1] * one[2], 1176, generator=torch.Generator().manual_seed(i)), one)
-            for i, one in enumerate(grids)
-        ]
-        return grids, self.network.vision_features(pixels)
-
-    def answers(self, decoder: str, images: tuple[Any, Any], n_tokens: int = 768) -> list[DecoderOutput]:
-        """Return the outputs of a decoder that stops after `n_tokens`."""
-        kept, structured_decoder.MAX_ANSWER_TOKENS = structured_decoder.MAX_ANSWER_TOKENS, n_tokens  # type: ignore[misc]
-        try:
-            return make_decoder(decoder, self.network, self.encoder)(*images)  # type: ignore[arg-type]
-        finally:
-            structured_decoder.MAX_ANSWER_TOKENS = kept  # type: ignore[misc]
-
-    @contextmanager
-    def logits(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-        """Replace the logits of every step by `change` of them."""
-        handle = self.network.model.lm_head.register_forward_hook(lambda _module, _inputs, output: change(output))
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def noise(self, quote_gain: float) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a change to random logits, in which a quote has `quote_gain` more: it ends texts."""
-        (quote,) = self.encoder.tokenizer.encode('"')
-
-        def change(logits: torch.Tensor) -> torch.Tensor:
-            found = torch.randn(logits.shape, generator=self.generator, device=logits.device).to(logits.dtype)
-            found[..., quote] += quote_gain
-            return found
-
-        return change
-
-    def forbidden(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a change to random logits whose highest ones are those of special tokens and beyond the tokenizer."""
-        ids = [one for one in self.encoder.tokenizer.all_special_ids if one != self.encoder.end_token_id]
-        noise = self.noise(quote_gain=4.0)
-
-        def change(logits: torch.Tensor) -> torch.Tensor:
-            found = noise(logits)
-            found[..., ids] = 50.0
-            found[..., len(self.encoder.tokenizer) :] = 100.0
-            return found
-
-        return change
-
-
-@contextmanager
-def timed_mask() -> Iterator[list[float]]:
-    """Collect the seconds of every call of the mask and of the parsers."""
-    found: list[float] = []
-
-    def timed(method: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            started = time.perf_counter()
-            result = method(*arguments)
-            found.append(time.perf_counter() - started)
-            return result
-
-        return call
-
-    originals = {name: getattr(ConstrainedRows, name) for name in ("mask", "accept")}
-    for name, method in originals.items():
-        setattr(ConstrainedRows, name, timed(method))
-    try:
-        yield found
-    finally:
-        for name, method in originals.items():
-            setattr(ConstrainedRows, name, method)
-
-
 def steps(config: Config) -> dict[str, Any]:
     """Return seconds per token of both decoders at the full shape, and the memory of the cached keys and values."""
-    decoding, rows = Decoding(config, 28, 32), []
+    decoding, rows = Decoding(config.vocabulary, 28, 32), []
     for n_images in config.batch_sizes:
         images = decoding.images(n_images)
         decoding.answers("constrained", images, 1)  # the prompt prefix
         for decoder in ("generate", "constrained"):
-            seconds = []
-            for n_tokens in (1, 1 + config.n_steps):
-                with timed_mask() as masked, LiveBytes() as live:
-                    started = time.perf_counter()
-                    found = decoding.answers(decoder, images, n_tokens)
-                    seconds.append(time.perf_counter() - started)
-            per_token = (seconds[1] - seconds[0]) / config.n_steps
-            mask = sum(masked) / (1 + config.n_steps)
-            rows.append({
-                "decoder": decoder, "images": n_images, "prefill_seconds": seconds[0], "seconds_per_token": per_token,
-                "mask_seconds_per_token": mask, "mask_share": mask / per_token, "peak_mib": live.peak / _MIB,
-                "tokens": [one.n_new_tokens for one in found],
-            })  # fmt: skip
+            times = step_times(decoding, decoder, images, config.n_steps)
+            rows.append({"decoder": decoder, "images": n_images, **times})
             logger.info("%s", rows[-1])
-    return {"rows": rows, "cache_bytes_per_token": cache_bytes_per_token(decoding.network.model.config.text_config)}
+    text_config = decoding.network.model.config.text_config
+    return {"rows": rows, "n_steps": config.n_steps, "cache_bytes_per_token": cache_bytes_per_token(text_config)}
+
+
+def step_times(decoding: Decoding, decoder: str, images: tuple[Any, Any], n_steps: int) -> dict[str, Any]:
+    """Return the seconds of the pass over the prompt with the first token, and of each further one."""
+    first, whole = Times(), Times()
+    with first.taken():
+        decoding.answers(decoder, images, 1)
+    with timed_mask() as mask, whole.taken():
+        found = decoding.answers(decoder, images, 1 + n_steps)
+    step = Times((whole.wall - first.wall) / n_steps, (whole.processor - first.processor) / n_steps)
+    with LiveBytes() as live:
+        decoding.answers(decoder, images, 1)
+    return {
+        "first_token_seconds": first.wall,
+        "seconds_per_token": step.wall,
+        "processor_seconds_per_token": step.processor,
+        "mask_seconds_per_token": mask.wall / (1 + n_steps),
+        "mask_processor_seconds_per_token": mask.processor / (1 + n_steps),
+        "mask_share": mask.processor / (1 + n_steps) / step.processor,
+        "peak_mib": live.peak / _MIB,
+        "tokens": [one.n_new_tokens for one in found],
+    }
 
 
 def cache_bytes_per_token(text: Any) -> int:
@@ -191,7 +111,7 @@ def cache_bytes_per_token(text: Any) -> int:
 
 def answers(config: Config) -> dict[str, Any]:
     """Return what answers from random logits are: their JSON status, length, and forbidden tokens."""
-    decoding, found = Decoding(config, 2, 1), {}
+    decoding, found = Decoding(config.vocabulary, 2, 1), {}
     for kind, change in (
         ("ending", decoding.noise(4.0)), ("endless", decoding.noise(0.0)), ("forbidden", decoding.forbidden())
     ):  # fmt: skip
@@ -232,7 +152,7 @@ def summary(outputs: Sequence[DecoderOutput]) -> dict[str, Any]:
 
 def positions(config: Config) -> dict[str, Any]:
     """Return the largest difference of log-probabilities between a longest answer and a plain forward pass."""
-    decoding = Decoding(config, 2, 1, torch.float32)
+    decoding = Decoding(config.vocabulary, 2, 1, torch.float32)
     grids, features = images = decoding.images(2)
     with decoding.logits(lambda one: one.index_fill(-1, torch.tensor(decoding.encoder.end_token_id), -1e4)):
         batch = decoding.encoder.inference_batch(grids)
@@ -264,7 +184,7 @@ def _difference(decoding: Decoding, i: int, grid: Grid, generated: Any) -> float
 
 def halving(config: Config) -> dict[str, Any]:
     """Return the batch size that is left in a process of limited memory, and whether its answers are the same."""
-    decoding, n_images, n_tokens = Decoding(config, 2, 1, torch.float32), 16, 24
+    decoding, n_images, n_tokens = Decoding(config.vocabulary, 2, 1, torch.float32), 16, 24
     grids, features = decoding.images(n_images)
 
     def texts(passes: Passes) -> list[str]:
@@ -286,13 +206,15 @@ def main() -> None:
     config, device = tyro.cli(Config, description=__doc__), default_device()
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"structured_decoding_{device.type}.json"
     found = json.loads(out.read_text()) if out.is_file() else {}
+    parts = {name: found[name] for name in PARTS if name in found}
     for part in config.parts:
         work = {"steps": steps, "answers": answers, "positions": positions, "halving": halving}[part]
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            found[part] = pool.submit(work, config).result()
-        logger.info("%s: %s", part, json.dumps(found[part], indent=2))
-        plain = {key: value for key, value in asdict(config).items() if key not in ("vocabulary", "out", "parts")}
-        out.write_text(json.dumps({**found, "device": device_name(device), **plain, **environment()}, indent=2) + "\n")
+            result = pool.submit(work, config).result()
+        conditions = {"threads": torch.get_num_threads(), "load": os.getloadavg()[0], "git_commit": git_commit()}
+        parts[part] = result | conditions
+        logger.info("%s: %s", part, json.dumps(parts[part], indent=2))
+        write_json(out, {**parts, "device": device_name(device), **environment()})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ that of all live tensors (`LiveBytes`), as the caching allocator of a GPU would 
 context, which the plan adds as constants. The answers have the mean and the longest number of tokens. The peak of the
 process (resident set) is listed too; it holds the code of torch as well.
 
-Out: benchmarks/results/structured_memory_<device>.json and a table.
+Out: benchmarks/results/structured_memory_<device>.json and a table. A row replaces the earlier one of the same setting;
+rows of other settings stay, each with the commit that it was measured at.
 Command: python benchmarks/structured_memory.py --vocabulary qwen.tiktoken
          python benchmarks/structured_memory.py --vocabulary qwen.tiktoken --recipes reference --answers 131
 Time: 15 minutes on two CPU cores with bf16; needs 12 GB of memory.
@@ -15,11 +16,12 @@ Time: 15 minutes on two CPU cores with bf16; needs 12 GB of memory.
 import gc
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 import tyro
@@ -27,6 +29,7 @@ import tyro
 from full_size import REPOSITORY, device_name, full_size_model
 from live_bytes import LiveBytes
 from qwen_vocabulary import processor
+from skincare.files import write_json
 from skincare.labels import skincare_labels
 from skincare.modeling import device_memory
 from skincare.modeling.cached_vlm import CachedVLM
@@ -35,7 +38,7 @@ from skincare.modeling.loading import default_device
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import Patches, PromptEncoder
 from skincare.prompts import labels_for
-from skincare.runlog import environment
+from skincare.runlog import environment, git_commit
 from skincare.training import adapters, memory_plan
 from skincare.training.gradient_checkpointing import enable_checkpointing
 from skincare.training.recipes import RECIPES, Recipe
@@ -44,6 +47,8 @@ logger = logging.getLogger("structured_memory")
 
 _GRID: Final = (1, 16, 32)  # 128 visual tokens
 _MIB: Final = 2**20
+# What a row is about; there is one row of each setting.
+_SETTING: Final = ("recipe", "n_layers", "n_vision_blocks", "checkpointing", "answer_tokens", "images")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Config:
     """Tokens of the answers: the mean of a catalogue of 1,126 products, and the most that is allowed."""
     batch_sizes: tuple[int, ...] = (1, 2)
     """Images per pass."""
+    checkpointing: tuple[Literal["off", "on"], ...] = ("off", "on")
+    """Gradient checkpointing of the language layers."""
     n_layers: int = 28
     """Language layers of the model; with fewer it keeps its width."""
     n_vision_blocks: int = 32
@@ -137,16 +144,17 @@ def rows_of(config: Config, encoder: PromptEncoder, name: str, device: torch.dev
     """Yield planned and measured memory of a recipe for each length, batch size and setting of checkpointing."""
     training = Training(config, encoder, RECIPES[name], device)
     plans = {n_answer: training.plan(n_answer) for n_answer in config.answers}
-    for checkpointing in (False, True):
-        if checkpointing:
+    for checkpointing in sorted(config.checkpointing):
+        if checkpointing == "on":
             enable_checkpointing(training.model)
         for n_answer, plan in plans.items():
             per_image = plan.activation_bytes_per_image
-            if checkpointing:
+            if checkpointing == "on":
                 per_image = plan.checkpointed_bytes_per_image + plan.recomputed_bytes_per_image
             for n_images in config.batch_sizes:
                 planned = plan.fixed_bytes + n_images * per_image
-                row = {"recipe": name, "checkpointing": checkpointing, "answer_tokens": n_answer, "images": n_images}
+                shape = (config.n_layers, config.n_vision_blocks)
+                row = dict(zip(_SETTING, (name, *shape, checkpointing, n_answer, n_images), strict=True))
                 row |= {"planned_mib": planned / _MIB, "planned_per_image_mib": per_image / _MIB}
                 if planned > config.limit_gib * memory_plan.GIB:
                     yield row
@@ -160,10 +168,16 @@ def describe(row: dict[str, Any]) -> str:
     measured = ["", "", ""] if "total_mib" not in row else [
         f"{row['total_mib']:,.0f}", f"{row['planned_to_measured']:.2f}", f"{row['seconds']:.0f}"]  # fmt: skip
     cells = [
-        row["recipe"], "on" if row["checkpointing"] else "off", row["answer_tokens"], row["images"],
-        f"{row['planned_mib']:,.0f}", *measured,
+        row["recipe"], f"{row['n_layers']} + {row['n_vision_blocks']}", row["checkpointing"], row["answer_tokens"],
+        row["images"], f"{row['planned_mib']:,.0f}", *measured,
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def read_rows(out: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return the rows of an earlier run by their setting."""
+    rows = json.loads(out.read_text())["rows"] if out.is_file() else []
+    return {tuple(row[key] for key in _SETTING): row for row in rows}
 
 
 def main() -> None:
@@ -172,14 +186,16 @@ def main() -> None:
     config, device = tyro.cli(Config, description=__doc__), default_device()
     encoder = PromptEncoder(processor(config.vocabulary), labels_for("product", skincare_labels()))
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"structured_memory_{device.type}.json"
-    plain = {key: value for key, value in asdict(config).items() if key not in ("vocabulary", "out")}
-    settings, rows = {"device": device_name(device), **plain}, []
-    logger.info("| recipe | checkpointing | answer | images | planned MiB | measured MiB | ratio | seconds |")
+    rows = read_rows(out)
+    logger.info("| recipe | layers | checkpointing | answer | images | planned MiB | measured MiB | ratio | seconds |")
     for name in config.recipes:
         for row in rows_of(config, encoder, name, device):
-            rows.append(row)
             logger.info("%s", describe(row))
-            out.write_text(json.dumps({**settings, "rows": rows, **environment()}, indent=2) + "\n")
+            setting = tuple(row[key] for key in _SETTING)
+            rows[setting] = row | {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+            rows[setting]["git_commit"] = git_commit()
+            ordered = [rows[key] for key in sorted(rows)]
+            write_json(out, {"device": device_name(device), "rows": ordered, **environment()})
         gc.collect()
 
 
