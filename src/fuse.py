@@ -42,8 +42,6 @@ _LABELS: Final = {
     "fused": "Model and reader fused",
     "name": "The product's name in the catalogue alone",
 }
-# Accepted error rates, as in a run's confidence.json.
-_ERROR_RATES: Final = (0.05, 0.1, 0.2, 0.3)
 _INTERVAL: Final = ("accuracy", "accuracy_low", "accuracy_high")
 # Pairs (before, after), on the same images.
 _COMPARED: Final = (("reader", "model"), ("model", "fused"), ("reader", "fused"), ("reader", "name"))
@@ -199,7 +197,8 @@ def _results(
 def _thresholds(weights: fusion.Fusion, val: _SplitTables) -> list[dict[str, float | None]]:
     """Return the abstention threshold for each accepted error rate, selected on val; None if none qualifies."""
     fused = fusion.fuse(weights, val.model, val.reader, val.is_read)
-    chosen = {risk: calibration.threshold_for_risk(*calibration.top1(fused, val.truths), risk) for risk in _ERROR_RATES}
+    top1 = calibration.top1(fused, val.truths)
+    chosen = {risk: calibration.threshold_for_risk(*top1, risk) for risk in calibration.ERROR_RATES}
     return [{"wanted_risk": risk, "threshold": one.threshold if one else None} for risk, one in chosen.items()]
 
 

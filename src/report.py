@@ -43,7 +43,7 @@ class Config(stage.StageConfig):
 def run(config: Config, layout: Layout) -> Summary:
     """Read the data, write report and model card, then check the gate."""
     data = report_data.gather(layout)
-    gate = Gate(config, data)
+    gate = Gate(data, config.gate, config.gate_margin, config.write_gate_baseline)
     runlog.remove_summary("report", layout)
     pages = report_pages.render(data, layout.root)
     write_text(layout.report_markdown, pages.markdown)

@@ -100,16 +100,14 @@ def _systems(
     """Return system -> image id -> answer, the baselines first."""
     examples = parts[config.split]
     image_ids = [one.image_id for one in examples]
-    # Before training there is no run, and no file of one.
-    run_name = config.run or (runlog.last_training_run(layout) if layout.summary("finetune").is_file() else "none")
-    files = {
-        "zero_shot": layout.zero_shot / "predictions.jsonl",
-        "finetuned": layout.finetune_log(run_name) / f"{config.split}_predictions.jsonl",
-        "fused": layout.finetune_log(run_name) / f"{config.split}_fused.jsonl",
-    }
+    files = {"zero_shot": layout.zero_shot / "predictions.jsonl"}
+    if config.run or layout.summary("finetune").is_file():
+        log = layout.finetune_log(config.run or runlog.last_training_run(layout))
+        files["finetuned"] = log / f"{config.split}_predictions.jsonl"
+        files["fused"] = log / f"{config.split}_fused.jsonl"
     files = {name: path for name, path in files.items() if holds_structured_answers(path, config.split)}
     if config.run and "finetuned" not in files:
-        raise StageError(f"--run {config.run}: no structured answers in {layout.finetune_log(run_name)}")
+        raise StageError(f"--run {config.run}: no structured answers in {layout.finetune_log(config.run)}")
     if config.answers:
         files["model"] = config.answers
     train = sorted({one.product_id for one in parts["train"]} & set(facts))

@@ -10,10 +10,12 @@ import drift as stage
 from skincare.errors import MissingInputError
 from skincare.evaluation import drift, drift_inputs
 from skincare.evaluation.drift import Batch
+from skincare.files import write_json
 from skincare.inference import run_confidence
 from skincare.inference.predictions import write_jsonl
 from skincare.labels import skincare_labels
 from skincare.paths import Layout
+from skincare.product.schema import FIELDS
 from skincare.prompts import labels_for
 from tests.helpers import prediction
 
@@ -160,22 +162,32 @@ def test_val_of_the_run_is_the_reference(tmp_path):
     assert (abstained["reference"], abstained["value"]) == (0.0, 0.0)
 
 
-@pytest.mark.slow
 def test_val_of_a_run_of_structured_answers_is_a_reference(tmp_path):
     layout = Layout(tmp_path)
     folder = layout.finetuned_model("r")
     labels_for("product", skincare_labels()).write(folder)
     rows = [
         prediction(f"{10 + i}_1", "Oil", "Oil" if i < 8 else None, split="val", target="product",
-                   text='{"category":"Oil"}' if i < 8 else "{}", field_log_probabilities={"category": -0.5})
+                   text='{"category":"Oil","size":"9 ml"}' if i < 7 else '{"category":"Oil"}' if i < 8 else "{}",
+                   field_log_probabilities={"category": -0.5, "size": -0.1})
         for i in range(10)
     ]  # fmt: skip
     write_jsonl(layout.finetune_log("r") / "val_predictions.jsonl", rows)
     found = drift_inputs.read_val(layout.finetune_log("r") / "val_ranked.jsonl", folder, layout, 0)
     assert (found.n, found.n_abstained, found.labels) == (10, 2, ["Oil"] * 8)
     assert found.confidence == pytest.approx([np.exp(-0.5)] * 8)
+    # As in production, a category below the run's threshold is left out, and its confidence is not.
+    wanted = [{"wanted_risk": 0.1, "threshold": 0.7}]
+    fields = {name: {"slope": 1.0, "offset": 0.0, "wanted": wanted} for name in FIELDS}
+    write_json(layout.finetune_log("r") / "field_confidence.json", {"version": 1, "fields": fields})
+    found = drift_inputs.read_val(layout.finetune_log("r") / "val_ranked.jsonl", folder, layout, 0)
+    assert (found.n, found.n_abstained, found.labels, len(found.confidence)) == (10, 3, [], 8)
+    write_jsonl(layout.finetune_log("r") / "val_predictions.jsonl", [])
+    with pytest.raises(MissingInputError, match="structured answers on val"):
+        drift_inputs.read_val(layout.finetune_log("r") / "val_ranked.jsonl", folder, layout, 0)
 
 
+@pytest.mark.slow
 def test_the_page_fits_phone_and_desktop(tmp_path, tab):
     before = write_rows(tmp_path / "before.jsonl", 300)
     run(tmp_path, write_rows(tmp_path / "now.jsonl", 200, label="Mask"), reference=before)

@@ -116,18 +116,15 @@ def test_the_report_compares_the_models_answers(tmp_path):
     stage_json = {"results": {"model": "m", "run": "r"}, "git_commit": "c"}
     data = SimpleNamespace(target="product", after=object(), stages={"finetune": stage_json}, labels=skincare_labels(),
                            product_answers={"finetuned": lines}, images=[])  # fmt: skip
-    write = SimpleNamespace(gate=None, gate_margin=0.0, write_gate_baseline=path)
-    assert Gate(write, data).check() is None
-    check = SimpleNamespace(gate=path, gate_margin=0.0, write_gate_baseline=None)
-    assert Gate(check, data).check().verdict == "passed"
+    assert Gate(data, None, 0.0, path).check() is None
+    assert Gate(data, path, 0.0, None).check().verdict == "passed"
     data.product_answers = {"finetuned": [{**one, "product": None, "status": "empty"} for one in lines]}
     before = path.read_bytes()
-    both = SimpleNamespace(gate=path, gate_margin=0.0, write_gate_baseline=path)
-    assert Gate(both, data).check().verdict == "failed"
+    assert Gate(data, path, 0.0, path).check().verdict == "failed"
     assert path.read_bytes() == before, "a failed gate replaces no baseline"
     data.product_answers = {}
     with pytest.raises(MissingInputError, match=r"score_products\.py"):
-        Gate(check, data)
+        Gate(data, path, 0.0, None)
     data.target, data.images = "category", [SimpleNamespace(last=prediction("1_1", "Oil", "Oil"))]
     with pytest.raises(release_gate.GateBaselineError, match="kind"):
-        Gate(check, data)
+        Gate(data, path, 0.0, None)

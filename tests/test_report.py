@@ -1,5 +1,6 @@
 """The report shows the files of the stages, is self-contained, and escapes hostile text."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -75,6 +76,19 @@ def layout(tmp_path):
                  "image_failures_by_reason": {}},
     )  # fmt: skip
     return found
+
+
+def test_an_image_has_its_own_probabilities_whatever_the_order_of_the_ids(layout):
+    """The file of the run is in natural order ("2_1" before "10_1"), arrays of probabilities in that of texts."""
+    log = layout.finetune_log("sample")
+    answers = predictions.read_jsonl(log / "test_predictions.jsonl", skincare_labels())
+    ranked = [
+        dataclasses.replace(one, log_probabilities=tuple(-0.1 if name == one.category else -4.0 for name in CATEGORIES))
+        for one in answers
+    ]
+    predictions.write_jsonl(log / "test_ranked.jsonl", ranked)
+    images = report_data.gather(layout).images
+    assert [one.likeliest for one in images] == [one.last.category for one in images]
 
 
 def explained(image_id):

@@ -44,6 +44,12 @@ def pint_units():
         ("１００ｍｌ", "100 ml"),
         ("50ml® Serum", "50 ml"),
         ("1½ oz", "42.52 g"),
+        ("1⅓ ml", "1.33 ml"),
+        ("2⅖ fl oz", "70.98 ml"),
+        ("1/2 oz", "14.17 g"),
+        ("NET WT. 2 1/2 OZ", "70.87 g"),
+        ("15 ml / 1/2 fl oz", "15 ml"),
+        ("50ml/1 fl oz", "50 ml"),
         ("1.014 fl oz", "29.99 ml"),
     ],
 )
@@ -54,7 +60,7 @@ def test_a_stated_size_is_read(text, size):
 @pytest.mark.parametrize(
     "text",
     ["", "SPF 50", "No.7 L'Oréal", "Vitamin E 5,000iu", "72 Hour Hydrator", "24K Gold", "2% BHA", "C+ 15 Glow",
-     "30ml + 50ml", "Set 15 ml, 200 ml", "0ml", "B5 Gel", "10 Minute Mask"],
+     "30ml + 50ml", "Set 15 ml, 200 ml", "0ml", "0.001 ml", "99999 kg", "B5 Gel", "10 Minute Mask"],
 )  # fmt: skip
 def test_what_states_no_size_or_several_has_none(text):
     assert parse_size(text) is None
@@ -82,6 +88,8 @@ def test_units_are_converted_as_by_pint(amount, unit, in_pint, pint_units):
 def test_the_canonical_text_is_read_as_the_same_size():
     for size in (Size(30, "ml"), Size(99.96, "ml"), Size(1.5, "g", 2), Size(90, "pieces"), Size(1000, "ml", 12)):
         assert parse_size(str(size)) == size
+    for text in ("0.0123 g", "999999 ml", "1.014 fl oz"):
+        assert parse_size(str(parse_size(text))).equals(parse_size(text))
 
 
 def test_a_long_text_takes_no_time():

@@ -6,6 +6,7 @@ chosen on val and applied to test.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from skincare.labels import Labels
 LogProbabilities = npt.NDArray[np.float64]
 ClassIndices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+# Accepted error rates that thresholds are chosen for.
+ERROR_RATES: Final = (0.05, 0.1, 0.2, 0.3)
 
 
 @dataclass(frozen=True)

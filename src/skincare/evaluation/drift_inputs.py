@@ -19,6 +19,7 @@ from skincare.inference.predictions import read_jsonl
 from skincare.inference.product_answers import answer_of_text
 from skincare.labels import labels_of, labels_of_model
 from skincare.paths import Layout
+from skincare.product.schema import Product
 from skincare.prompts import target_of
 
 _REMEDY = "Make it with `python src/predict.py IMAGES --out FILE.jsonl`."
@@ -67,15 +68,28 @@ def read_val(path: Path, model: Path, layout: Layout, n_images: int) -> Batch:
 
 
 def _read_structured_val(path: Path, model: Path, layout: Layout, n_images: int) -> Batch:
-    """Return the batch of a run of structured answers: their categories, with the calibrated confidence of these."""
+    """Return the batch of a run of structured answers, by the rules of predict.py.
+
+    Categories below the run's threshold are left out, their calibrated confidences are not; an answer abstains if no
+    field is kept.
+    """
     found = sorted(read_jsonl(path, labels_of_model(model, labels_of(layout))), key=lambda one: one.image_id)
+    if not found:
+        raise MissingInputError("structured answers on val", path, "Train again with `python src/finetune.py`.")
     policy = run_confidence.field_policy_of(layout, model, None, None, None)
-    answered = [answer_of_text(one.text, one.field_log_probabilities) for one in found]
-    confidences = [policy.calibrated(one.parsed.product, one.confidences) for one in answered]
+    labels, confidence, n_abstained = [], [], 0
+    for one in found:
+        answer = answer_of_text(one.text, one.field_log_probabilities)
+        calibrated = policy.calibrated(answer.parsed.product, answer.confidences)
+        if "category" in calibrated:
+            confidence.append(calibrated["category"])
+        kept = policy.kept(answer.parsed.product or Product(), calibrated)
+        if one.category and kept.category:
+            labels.append(one.category)
+        n_abstained += kept == Product()
     return Batch(
-        n=len(found), n_abstained=sum(one.category is None for one in found), n_unreadable=0,
-        labels=[one.category for one in found if one.category],
-        confidence=np.array([one["category"] for one in confidences if "category" in one], np.float64),
+        n=len(found), n_abstained=n_abstained, n_unreadable=0, labels=labels,
+        confidence=np.array(confidence, np.float64),
         metrics=quality_metrics([layout.root / one.file for one in found], n_images),
         weight=len({one.product_id for one in found}) / len(found),
     )  # fmt: skip

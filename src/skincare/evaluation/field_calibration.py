@@ -1,7 +1,7 @@
 """Calibration of structured answers, field by field: scored answers with confidences in, reliability out; pure.
 
-The confidence of a value is the geometric mean of its tokens' probabilities. It is compared with whether the value is
-correct, over the images whose truth is known and whose answer has a value.
+It compares the confidence of each predicted value with whether the value is correct. Values whose correctness is not
+known, and values without a confidence, do not count.
 """
 
 import math

@@ -17,23 +17,24 @@ from scipy import optimize, special
 
 from skincare.evaluation import field_policy, intervals
 from skincare.evaluation.calibration import (
-    ChosenThreshold,
+    ERROR_RATES,
     Mask,
     expected_calibration_error,
     reliability_of,
     threshold_for_risk,
 )
 from skincare.evaluation.field_policy import NO_CONFIDENCE, Calibrator
-from skincare.evaluation.product_metrics import ScoredProduct, outcome
+from skincare.evaluation.product_metrics import Outcome, ScoredProduct, outcome
 from skincare.product.schema import FIELDS
 
 Confidences = npt.NDArray[np.float64]
 
-# Accepted error rates, as in a run's confidence.json.
-ERROR_RATES: Final = (0.05, 0.1, 0.2, 0.3)
 # Inverse variance of the prior of slope and offset: a standard normal one.
 _PRIOR: Final = 1.0
 _LEAST: Final = 1e-6
+_N_RESAMPLES: Final = 2000
+# Outcomes of a predicted value whose correctness is known.
+_PREDICTED: Final[tuple[Outcome, ...]] = ("correct", "substituted", "invented")
 
 
 def fit(confidences: Confidences, right: Mask) -> Calibrator:
@@ -59,15 +60,13 @@ def values_of(name: str, answers: Sequence[ScoredProduct]) -> tuple[Confidences,
     pairs = [
         (one.confidences.get(name, NO_CONFIDENCE), found == "correct")
         for one in answers
-        if (found := outcome(one, name)) in ("correct", "substituted", "invented")
+        if (found := outcome(one, name)) in _PREDICTED
     ]
     return np.array([one for one, _ in pairs], np.float64), np.array([one for _, one in pairs], np.bool_)
 
 
-def thresholds(
-    val: tuple[Confidences, Mask], test: tuple[Confidences, Mask] | None = None
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Return, per accepted error rate, the threshold chosen on val (None if none qualifies) and its effect on test.
+def thresholds(val: tuple[Confidences, Mask]) -> list[dict[str, Any]]:
+    """Return, per accepted error rate, the threshold chosen on val (None if none qualifies) and its effect there.
 
     Coverage is the share of the predicted values that are kept; see `calibration.threshold_for_risk` for the bound.
     """
@@ -79,19 +78,26 @@ def thresholds(
             "val_coverage": one.coverage if one else 0.0,
             "val_risk": one.risk if one else None,
             "val_bound": one.bound if one else None,
-            **(_on_test(one, *test) if test else {}),
         }
         for rate, one in chosen.items()
     ]
 
 
-def _on_test(chosen: ChosenThreshold | None, confidences: Confidences, right: Mask) -> dict[str, Any]:
-    kept = confidences >= chosen.threshold if chosen else np.zeros(len(right), np.bool_)
-    n, n_wrong = int(kept.sum()), int((~right[kept]).sum())
+def _on_test(
+    threshold: float | None, confidences: Confidences, right: Mask, product_ids: Sequence[str]
+) -> dict[str, Any]:  # fmt: skip
+    """Return coverage and risk of a threshold on test, with the 95 % interval of the risk over products."""
+    kept = np.zeros(len(right), np.bool_) if threshold is None else confidences >= threshold
+    if not kept.any():
+        return {"test_coverage": 0.0, "test_risk": None, "test_risk_interval": None}
+    _, rows = np.unique(np.array(product_ids)[kept], return_inverse=True)
+    n_wrong, n_kept = np.bincount(rows, ~right[kept]), np.bincount(rows).astype(np.float64)
     return {
-        "test_coverage": n / len(right) if len(right) else 0.0,
-        "test_risk": n_wrong / n if n else None,
-        "test_risk_interval": intervals.wilson_interval(n_wrong, n) if n else None,
+        "test_coverage": float(kept.mean()),
+        "test_risk": float(n_wrong.sum() / n_kept.sum()),
+        "test_risk_interval": intervals.share_interval(
+            n_wrong, n_kept, intervals.draw_products(len(n_kept), 0, _N_RESAMPLES)
+        ),
     }
 
 
@@ -100,13 +106,17 @@ def summarise(val: Sequence[ScoredProduct], test: Sequence[ScoredProduct]) -> di
 
     ece_before, ece: expected calibration error on test without and with the calibrator; None without values.
     """
-    fields = {name: _summarise_field(values_of(name, val), values_of(name, test)) for name in FIELDS}
+    fields = {name: _summarise_field(name, val, test) for name in FIELDS}
     return {"version": field_policy.VERSION, "n_val": len(val), "n_test": len(test), "fields": fields}
 
 
-def _summarise_field(val: tuple[Confidences, Mask], test: tuple[Confidences, Mask]) -> dict[str, Any]:
+def _summarise_field(
+    name: str, val_answers: Sequence[ScoredProduct], test_answers: Sequence[ScoredProduct]
+) -> dict[str, Any]:  # fmt: skip
+    val, test = values_of(name, val_answers), values_of(name, test_answers)
     calibrator = fit(*val)
     scaled = [(np.array([calibrator(one) for one in part[0]], np.float64), part[1]) for part in (val, test)]
+    product_ids = [one.product_id for one in test_answers if outcome(one, name) in _PREDICTED]
     return {
         "slope": calibrator.slope,
         "offset": calibrator.offset,
@@ -114,7 +124,7 @@ def _summarise_field(val: tuple[Confidences, Mask], test: tuple[Confidences, Mas
         "n_test": len(test[1]),
         "ece_before": _calibration_error(*test),
         "ece": _calibration_error(*scaled[1]),
-        "wanted": thresholds(*scaled),
+        "wanted": [{**one, **_on_test(one["threshold"], *scaled[1], product_ids)} for one in thresholds(scaled[0])],
     }
 
 

@@ -73,12 +73,22 @@ def policy(
 
     min_confidence: one threshold for all fields. max_error: accepted error rate; a field without a threshold for it is
     always null. Without both: the threshold of `default_error` or the next larger rate that has one, else none.
+    Raises StageError for a `max_error` that no field has a row of.
     """
+    check_error_rate([one["wanted"] for one in fields.values()], max_error)
     calibrators = {name: Calibrator(float(one["slope"]), float(one["offset"])) for name, one in fields.items()}
     if min_confidence is not None:
         return FieldPolicy(calibrators, dict.fromkeys(FIELDS, min_confidence))
     chosen = {name: threshold_for(one["wanted"], max_error, default_error) for name, one in fields.items()}
     return FieldPolicy(calibrators, {name: one for name, one in chosen.items() if one is not None})
+
+
+def check_error_rate(fields: Sequence[Sequence[Mapping[str, Any]]], max_error: float | None) -> None:
+    """Raise StageError for an error rate that thresholds were not chosen for; `fields`: the `wanted` of each field."""
+    rates = sorted({float(one["wanted_risk"]) for wanted in fields for one in wanted})
+    if max_error is not None and max_error not in rates:
+        known = ", ".join(f"{rate:g}" for rate in rates) or "none"
+        raise StageError(f"no threshold was chosen for --max-error {max_error:g}; there are thresholds for {known}")
 
 
 def threshold_for(wanted: Sequence[Mapping[str, Any]], max_error: float | None, default_error: float) -> float | None:
@@ -93,7 +103,7 @@ def threshold_for(wanted: Sequence[Mapping[str, Any]], max_error: float | None, 
 
 
 def read(path: Path, min_confidence: float | None, max_error: float | None, default_error: float) -> FieldPolicy:
-    """Return the policy of a run's file; raises StageError if it is damaged."""
+    """Return the policy of a run's file; raises StageError if it is damaged, or has no row for `max_error`."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["version"] != VERSION:

@@ -2,9 +2,9 @@
 
 The criteria are the mean ANLS* of whole answers, the share of answers that are JSON, and the F1 of each field with a
 known truth. Their intervals jointly cover 95 % (Bonferroni), so that more fields do not fail an equal model more often.
-`skincare.evaluation.release_gate` has the commands; a baseline of products is a file of the same form, whose `answers`
-are {"image_id", "product_id", "status", "product", "truth"}, with "absent", the fields that the product is known to
-lack, where there are any; product is null where the text held none.
+The commands are those of `skincare.evaluation.release_gate`. A baseline has the same form, with other `answers`:
+{"image_id", "product_id", "status", "product", "truth"}, and "absent", the fields that the product is known to lack,
+where there are any; product is null for a text without one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from skincare.evaluation import intervals, release_gate
@@ -26,7 +27,7 @@ KIND: Final = "skincare gate baseline of structured answers"
 _KEYS: Final = ("image_id", "product_id", "status", "product", "truth")
 _N_RESAMPLES: Final = 10_000
 
-Word = Literal["passed", "inconclusive", "failed"]
+Verdict = Literal["passed", "inconclusive", "failed"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class ProductBaseline:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One metric of both; difference is the candidate's minus the baseline's, with its joint interval.
+    """One metric of both systems over `n` images; difference: the candidate's minus the baseline's.
 
-    verdict: as in `release_gate.Verdict`.
+    difference_low, difference_high: the joint interval. verdict: as in `release_gate.Verdict`.
     """
 
     name: str
@@ -51,14 +52,14 @@ class Criterion:
     difference: float
     difference_low: float
     difference_high: float
-    verdict: Word
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class ProductVerdict:
     """The result of a gate: failed if a criterion failed, passed if all passed, else inconclusive."""
 
-    verdict: Word
+    verdict: Verdict
     margin: float
     n: int
     n_products: int
@@ -81,27 +82,41 @@ def judge(baseline: ProductBaseline, candidate: Sequence[ScoredProduct], margin:
     """Compare a candidate with the baseline; raises GateBaselineError if images or truths differ."""
     release_gate.check_margin(margin)
     pairs = _paired(baseline.answers, candidate)
-    products = sorted({one.product_id for one, _ in pairs})
-    rows = np.array([products.index(one.product_id) for one, _ in pairs])
-    draws = intervals.draw_products(len(products), 0, _N_RESAMPLES)
+    column_of = {product: i for i, product in enumerate(sorted({one.product_id for one, _ in pairs}))}
+    columns = np.array([column_of[one.product_id] for one, _ in pairs])
+    draws = intervals.draw_products(len(column_of), 0, _N_RESAMPLES)
     known = [name for name in FIELDS if any(getattr(one.truth, name) is not None for one, _ in pairs)]
-    counters: dict[str, Counter] = {
+    parts_of: dict[str, Parts] = {
         "document ANLS*": lambda one: (document_score(one), 1.0),
         "valid JSON": lambda one: (float(one.status in ("valid", "repaired")), 1.0),
         **{f"F1 of {name}": _f1_parts(name) for name in known},
     }
-    level = 1 - 0.05 / len(counters)
-    criteria = tuple(_criterion(name, parts, pairs, rows, draws, margin, level) for name, parts in counters.items())
-    words = {one.verdict for one in criteria}
-    verdict: Word = "failed" if "failed" in words else "passed" if words == {"passed"} else "inconclusive"
-    return ProductVerdict(verdict, margin, len(pairs), len(products), criteria, baseline.source)
+    comparison = _Comparison(pairs, columns, draws, margin, level=1 - 0.05 / len(parts_of))
+    criteria = tuple(_criterion(name, parts, comparison) for name, parts in parts_of.items())
+    verdicts = {one.verdict for one in criteria}
+    verdict: Verdict = "failed" if "failed" in verdicts else "passed" if verdicts == {"passed"} else "inconclusive"
+    return ProductVerdict(verdict, margin, len(pairs), len(column_of), criteria, baseline.source)
 
 
-# An answer's parts of a ratio of sums: (numerator, denominator).
-Counter = Callable[[ScoredProduct], tuple[float, float]]
+# Numerator and denominator that an answer adds to a ratio of sums.
+Parts = Callable[[ScoredProduct], tuple[float, float]]
 
 
-def _f1_parts(name: str) -> Counter:
+@dataclass(frozen=True)
+class _Comparison:
+    """Pairs of answers (baseline, candidate), and products drawn with replacement.
+
+    columns: (pairs,) column of each pair's product in `draws`, (n_resamples, n_products).
+    """
+
+    pairs: Sequence[tuple[ScoredProduct, ScoredProduct]]
+    columns: npt.NDArray[np.int_]
+    draws: intervals.Floats
+    margin: float
+    level: float
+
+
+def _f1_parts(name: str) -> Parts:
     """Return the parts of F1 = 2 correct / (predicted + known)."""
     weights = {"correct": (2.0, 2.0), "substituted": (0.0, 2.0), "omitted": (0.0, 1.0), "invented": (0.0, 1.0)}
 
@@ -112,39 +127,49 @@ def _f1_parts(name: str) -> Counter:
     return parts
 
 
-def _criterion(
-    name: str, parts: Counter, pairs: Sequence[tuple[ScoredProduct, ScoredProduct]], rows: Any,
-    draws: intervals.Floats, margin: float, level: float,
-) -> Criterion:  # fmt: skip
-    values, drawn = [], []
-    for side in (0, 1):
-        found = np.array([parts(pair[side]) for pair in pairs])
-        sums = np.stack([np.bincount(rows, column, draws.shape[1]) for column in found.T])
-        values.append(float(sums[0].sum() / sums[1].sum()))
-        below = draws @ sums[1]
-        drawn.append(np.divide(draws @ sums[0], below, out=np.full(len(draws), np.nan), where=below > 0))
-    n_products = len({one.product_id for one, _ in pairs if parts(one)[1]})
-    low, high = intervals.percentile_interval(drawn[1] - drawn[0], n_products, level) if n_products > 1 else (-1.0, 1.0)
-    word: Word = "failed" if high < margin else "passed" if low >= margin else "inconclusive"
-    n = sum(parts(one)[1] > 0 for one, _ in pairs)
-    return Criterion(name, n, values[0], values[1], values[1] - values[0], low, high, word)
+def _criterion(name: str, parts: Parts, comparison: _Comparison) -> Criterion:
+    """Return the difference of a ratio of sums over both systems' answers, with its interval over products."""
+    of_baseline, of_candidate = (
+        np.array([parts(pair[side]) for pair in comparison.pairs]) for side in (0, 1)
+    )  # fmt: skip
+    first, first_drawn = _ratio(of_baseline, comparison)
+    second, second_drawn = _ratio(of_candidate, comparison)
+    counts = of_baseline[:, 1] + of_candidate[:, 1] > 0
+    n_products = len(set(comparison.columns[counts].tolist()))
+    low, high = -1.0, 1.0
+    if n_products > 1:
+        low, high = intervals.percentile_interval(second_drawn - first_drawn, n_products, comparison.level)
+    margin = comparison.margin
+    verdict: Verdict = "failed" if high < margin else "passed" if low >= margin else "inconclusive"
+    return Criterion(name, int(counts.sum()), first, second, second - first, low, high, verdict)
+
+
+def _ratio(parts: intervals.Floats, comparison: _Comparison) -> tuple[float, intervals.Floats]:
+    """Return a ratio of sums and its value in each resample, NaN where its denominator is zero; parts: (pairs, 2)."""
+    draws = comparison.draws
+    above, below = (np.bincount(comparison.columns, column, draws.shape[1]) for column in parts.T)
+    n_drawn = draws @ below
+    drawn = np.divide(draws @ above, n_drawn, out=np.full(len(draws), np.nan), where=n_drawn > 0)
+    return float(above.sum() / below.sum()), drawn
 
 
 def _paired(
     first: Sequence[ScoredProduct], second: Sequence[ScoredProduct]
 ) -> list[tuple[ScoredProduct, ScoredProduct]]:
+    """Return both answers about each image, by image id; raises GateBaselineError if images or truths differ."""
     one, other = ({answer.image_id: answer for answer in part} for part in (first, second))
+    image_ids = one.keys() | other.keys()
     same = {
         key for key in one.keys() & other.keys()
         if (one[key].truth, one[key].absent) == (other[key].truth, other[key].absent)
     }  # fmt: skip
-    if not one or not same == one.keys() == other.keys():
-        n = len((one.keys() | other.keys()) - same)
+    differing = image_ids - same
+    if differing or not image_ids:
         raise GateBaselineError(
-            f"The gate's baseline is of other images or other truths: {n} of {len(one.keys() | other.keys())} differ. "
+            f"The gate's baseline is of other images or other truths: {len(differing)} of {len(image_ids)} differ. "
             f"One test set for both!\n{release_gate.REMEDY}"
         )
-    return [(one[key], other[key]) for key in sorted(one)]
+    return [(one[key], other[key]) for key in sorted(image_ids)]
 
 
 def scored(rows: Sequence[Mapping[str, Any]]) -> list[ScoredProduct]:

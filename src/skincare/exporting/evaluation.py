@@ -16,8 +16,6 @@ from skincare.inference.predictions import Prediction
 from skincare.labels import Labels
 from skincare.modeling.settings import DecoderName
 
-# Accepted error rates for which confidence.json lists a threshold, as finetune.py does.
-_TARGET_RISKS: Final = (0.05, 0.1, 0.2, 0.3)
 # Batches whose time is taken, after a warm-up.
 _N_TIMED_BATCHES: Final = 4
 
@@ -134,7 +132,7 @@ def thresholds(evaluation: Evaluation, labels: Labels) -> dict[str, Any]:
     temperature = calibration.fit_temperature(table, truths)
     confidence, is_right = calibration.top1(calibration.apply_temperature(table, temperature), truths)
     rows = []
-    for risk in _TARGET_RISKS:
+    for risk in calibration.ERROR_RATES:
         chosen = calibration.threshold_for_risk(confidence, is_right, risk)
         rows.append(
             {

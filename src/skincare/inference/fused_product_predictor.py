@@ -33,6 +33,7 @@ class FusedProductPredictor(BaseFusedPredictor):
         self._fusion, notes = product_fusion.read(source)
         folder = source / fusion.READER_FOLDER
         self._products = pack_products.load(folder, labels_of_model(folder, classifier.labels))
+        field_policy.check_error_rate([one.wanted for one in self._fusion.values()], max_error)
         chosen = {
             name: field_policy.threshold_for(one.wanted, max_error, DEFAULT_MAX_ERROR)
             if min_confidence is None

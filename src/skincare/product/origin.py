@@ -44,7 +44,8 @@ def stated_origin(text: str) -> str:
         if sign in text:
             return country
     countries, pattern = _countries()
-    found = pattern.search(_plain(text))
+    # Runs of blanks would take quadratic time.
+    found = pattern.search(_plain(" ".join(text.split())))
     return countries[found.lastindex - 1] if found and found.lastindex else ""
 
 

@@ -66,11 +66,17 @@ _SIZES: Final = (_QUANTITY, _COUNT, _PACKS)
 # Between a letter of a script without blanks and an ASCII letter or digit: 容量20mL入り.
 _ASIAN: Final = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]"
 _UNSPACED: Final = re.compile(rf"(?<={_ASIAN})(?=[0-9A-Za-z])|(?<=[0-9A-Za-z])(?={_ASIAN})")
-_FRACTION: Final = re.compile(r"(\d*)\s?([¼½¾⅓⅔⅛])")
+_FRACTION: Final = re.compile(r"(\d{0,4})\s?([¼-¾⅐-⅞])")
+# "2 1/2 oz"; with other units a slash stands between two quantities.
+_OUNCE_FRACTION: Final = re.compile(
+    r"(?<![\w.,/])(?:(\d{1,2})[\s-])?([1-7])/([2348])(?=\s?-?\s?(?:fl|oz|ounce))", re.IGNORECASE
+)
 
 # What is taken for one quantity in two units: packs round "3.4 fl oz" of 100 ml and "1.7 oz" of 50 ml.
 _SAME: Final = 0.06
 _MAX_CHARACTERS: Final = 500
+# Larger amounts in ml or g are misread, and have no short text.
+_MAX_AMOUNT: Final = 999_999.0
 
 
 @dataclass(frozen=True)
@@ -159,9 +165,9 @@ def quantities(text: str) -> Iterator[Quantity]:
         number = _number(match["number"], unit)
         dimension, factor = _UNITS[unit]
         n = int(match["before"] or match["after"] or 1)
-        if not number or not 0 < n <= 200:
-            continue
         amount = round(number * factor, 3)
+        if not 0.005 < amount <= _MAX_AMOUNT or not 0 < n <= 200:
+            continue
         yield Quantity(
             Size(amount, "ml" if dimension == "volume" else "g", n),
             unit in _METRIC or factor in (1.0, 10.0, 100.0, 1000.0),
@@ -172,7 +178,9 @@ def quantities(text: str) -> Iterator[Quantity]:
 def _spaced(text: str) -> str:
     """Return the text with half-width characters, and blanks between letters of scripts without them and numbers."""
     text = re.sub("[®™©]", " ", text[:_MAX_CHARACTERS])
-    text = _FRACTION.sub(lambda match: f"{int(match[1] or 0) + unicodedata.numeric(match[2]):.4g}", text)
+    # Not three decimals, which would be read as thousands.
+    text = _FRACTION.sub(lambda match: f"{int(match[1] or 0) + unicodedata.numeric(match[2]):.4f}", text)
+    text = _OUNCE_FRACTION.sub(lambda match: f"{int(match[1] or 0) + int(match[2]) / int(match[3]):.4f}", text)
     return _UNSPACED.sub(" ", unicodedata.normalize("NFKC", text))
 
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from skincare.errors import MissingInputError
 from skincare.evaluation import product_gate, release_gate
@@ -15,55 +14,36 @@ from skincare.reporting.report_data import ReportData
 logger = logging.getLogger(__name__)
 
 
-class GateSettings(Protocol):
-    """The options of report.py about the gate."""
-
-    @property
-    def gate(self) -> Path | None:
-        """Return the baseline to compare with."""
-        ...
-
-    @property
-    def gate_margin(self) -> float:
-        """Return the difference that is tolerated."""
-        ...
-
-    @property
-    def write_gate_baseline(self) -> Path | None:
-        """Return the file to write."""
-        ...
-
-
 class Gate:
-    """Compares the predictions of a report with a baseline, which is read first: the baseline of the report's target.
+    """Compares the predictions of a report with a baseline of the same target, and writes new baselines.
 
-    Raises MissingInputError or GateBaselineError for the file.
+    baseline: the file to compare with. margin: the tolerated difference. write_to: the file of a new baseline. The
+    baseline is read at once, so that a damaged one stops the stage before it writes; raises MissingInputError or
+    GateBaselineError.
     """
 
-    def __init__(self, settings: GateSettings, data: ReportData) -> None:
-        self._settings = settings
+    def __init__(self, data: ReportData, baseline: Path | None, margin: float, write_to: Path | None) -> None:
         self._data = data
+        self._margin = margin
+        self._write_to = write_to
         self._is_product = data.target == "product"
-        path = settings.gate
-        self._products = product_gate.read_baseline(path) if path and self._is_product else None
-        self._labels = release_gate.read_baseline(path, data.labels) if path and not self._is_product else None
-        self._answers = self._product_answers() if path or settings.write_gate_baseline else []
+        self._products = product_gate.read_baseline(baseline) if baseline and self._is_product else None
+        self._labels = release_gate.read_baseline(baseline, data.labels) if baseline and not self._is_product else None
+        self._answers = self._product_answers() if baseline or write_to else []
 
     def check(self) -> Verdict | ProductVerdict | None:
-        """Return the verdict, if there is a baseline; write a new baseline unless the gate failed."""
-        margin = self._settings.gate_margin
+        """Return the verdict, None without a baseline; write a new baseline unless the gate failed."""
         verdict: Verdict | ProductVerdict | None = None
         if self._products:
-            verdict = product_gate.judge(self._products, self._answers, margin)
+            verdict = product_gate.judge(self._products, self._answers, self._margin)
         elif self._labels:
-            verdict = release_gate.judge(self._labels, [one.last for one in self._data.images], margin)
+            verdict = release_gate.judge(self._labels, [one.last for one in self._data.images], self._margin)
         if verdict:
             logger.info("%s", verdict)
-        path = self._settings.write_gate_baseline
-        if path and verdict and verdict.verdict == "failed":
-            logger.error("%s: not written, because the gate failed", path)
-        elif path:
-            self._write(path)
+        if self._write_to and verdict and verdict.verdict == "failed":
+            logger.error("%s: not written, because the gate failed", self._write_to)
+        elif self._write_to:
+            self._write(self._write_to)
         return verdict
 
     def _write(self, path: Path) -> None:

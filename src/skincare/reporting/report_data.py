@@ -173,6 +173,8 @@ def _probabilities(
     ranked = [one for one in predictions.read_jsonl(log / "test_ranked.jsonl", labels) if one.image_id in predicted]
     if not ranked:
         return {}
+    # Sorted, as `as_arrays` sorts; the file has "1_2" before "1_10".
+    ranked.sort(key=lambda one: one.image_id)
     table, _ = calibration.as_arrays(ranked, labels)
     table = np.exp(calibration.apply_temperature(table, confidence.get("temperature", 1.0)))
     return {

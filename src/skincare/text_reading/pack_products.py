@@ -68,7 +68,7 @@ def load(folder: Path, labels: Labels) -> PackProducts:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         brands, words = (tuple(map(str, found[name])) for name in ("brands", "common_words"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StageError(f"{path}: not the rules of a reader ({error!r}); run `python src/fuse.py` again") from error
     return PackProducts(Reader.load(folder, labels), ProductReader(brands, frozenset(words)))
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from skincare import tables
 from skincare.evaluation import (
@@ -15,6 +15,7 @@ from skincare.evaluation import (
     metrics,
     rescoring,
 )
+from skincare.evaluation.calibration import ERROR_RATES
 from skincare.evaluation.metrics import Scores
 from skincare.files import write_json
 from skincare.inference import predictions
@@ -33,9 +34,6 @@ from skincare.training.model_export import ExportStatistics
 from skincare.training.run_folders import RunFolders
 
 logger = logging.getLogger(__name__)
-
-# Accepted error rates for which confidence.json lists a threshold.
-_TARGET_RISKS: Final = (0.05, 0.1, 0.2, 0.3)
 
 
 def describe_epoch(row: HistoryRow) -> str:
@@ -109,7 +107,7 @@ class RunOutputs:
         ranked = {split: exported.predict(part, split, decoder) for split, part in examples.items()}
         for split, predicted in ranked.items():
             predictions.write_jsonl(self.log / f"{split}_ranked.jsonl", predicted)
-        summary = confidence.summarise(ranked["val"], ranked["test"], _TARGET_RISKS, trainer.spec.data.labels)
+        summary = confidence.summarise(ranked["val"], ranked["test"], ERROR_RATES, trainer.spec.data.labels)
         write_json(self.log / "confidence.json", summary)
         confidence_plot.draw_confidence(summary, self.plots / "confidence.png")
         return ranked
