@@ -75,8 +75,8 @@ _OUNCE_FRACTION: Final = re.compile(
 # What is taken for one quantity in two units: packs round "3.4 fl oz" of 100 ml and "1.7 oz" of 50 ml.
 _SAME: Final = 0.06
 _MAX_CHARACTERS: Final = 500
-# Larger amounts in ml or g are misread, and have no short text.
-_MAX_AMOUNT: Final = 999_999.0
+# Larger amounts in ml or g are misread, and their text would not be parsed again.
+_MAX_AMOUNT: Final = 99_999.0
 
 
 @dataclass(frozen=True)
