@@ -91,7 +91,8 @@ def _on_test(
     if not kept.any():
         return {"test_coverage": 0.0, "test_risk": None, "test_risk_interval": None}
     _, rows = np.unique(np.array(product_ids)[kept], return_inverse=True)
-    n_wrong, n_kept = np.bincount(rows, ~right[kept]), np.bincount(rows).astype(np.float64)
+    n_kept = np.bincount(rows).astype(np.float64)
+    n_wrong = np.bincount(rows, ~right[kept]).astype(np.float64)
     return {
         "test_coverage": float(kept.mean()),
         "test_risk": float(n_wrong.sum() / n_kept.sum()),
