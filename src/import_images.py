@@ -59,7 +59,7 @@ class Config(stage.StageConfig):
     source: tyro.conf.Positional[Path]
     """Folder or table file with the images."""
     table: Path | None = None
-    """Table of the images, if SOURCE has several tables or the table is elsewhere."""
+    """Table of the images, if SOURCE has several tables or the table is elsewhere; may be relative to SOURCE."""
     columns: dict[Role, str] = field(default_factory=dict)
     """Columns of the table that are given instead of detected, such as `category type product sku`."""
     categories: dict[str, str] = field(default_factory=dict)

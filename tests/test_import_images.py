@@ -261,13 +261,15 @@ def test_spreadsheet_formulas_are_not_written_to_the_catalogue(source, layout):
     assert "\n=" not in layout.catalogue.read_text()
 
 
-def test_several_tables_require_a_choice(source, layout):
+def test_several_tables_require_a_choice(source, layout, tmp_path):
     put(source / "x.jpg", pack(1))
     for name in ("a.csv", "b.csv"):
         write_table(source / name, [{"file": "x.jpg", "category": "Mask"}])
     with pytest.raises(StageError, match="--table"):
         run(source, layout)
-    assert run(source, layout, table=source / "b.csv").counts == {"imported": 1, "not_in_table": 1}
+    for i, table in enumerate((source / "b.csv", Path("b.csv"))):
+        found = run(source, Layout(tmp_path / f"named_{i}"), table=table)
+        assert found.counts == {"imported": 1, "not_in_table": 1}, "also relative to the source"
 
 
 # -- grouping

@@ -31,7 +31,7 @@ def open_source(path: Path, table: Path | None, columns: Mapping[Role, str], nam
         raise StageError(f"{path} is neither a folder nor a file; a source is {_FORMS}")
     if not table and (shards := _shards(root)):
         return ShardSource(root, shards, names, columns)
-    tables = [_given_table(table)] if table else _tables(root)
+    tables = [_given_table(table if table.is_file() else root / table)] if table else _tables(root)
     if tables:
         return TableSource(root, tables, names, columns)
     if columns:
