@@ -24,7 +24,7 @@ def mixed_pixels(encoder: PromptEncoder) -> list:
 
 
 def prediction(image_id: str, truth: str, category: str | None, **changes) -> Prediction:
-    """An answer about an image, given as image id, truth and what was read from the answer."""
+    """Return a prediction with the given image id, truth and category."""
     fields = {
         "image_id": image_id,
         "product_id": image_id.rpartition("_")[0],

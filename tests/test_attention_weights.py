@@ -174,6 +174,7 @@ def test_the_attention_implementation_is_restored_after_an_error(family):
     ):
         raise RuntimeError("broken")
     assert text_model.config._attn_implementation == "sdpa"
+    assert attention_weights._NAME not in attention_weights.ALL_ATTENTION_FUNCTIONS.valid_keys()
 
 
 def test_masks_of_all_kinds_give_the_same_weights():

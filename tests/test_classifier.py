@@ -13,7 +13,9 @@ import torch
 import zero_shot
 from skincare.inference import predictions
 from skincare.inference.classifier import Classifier
+from skincare.inference.decoder_output import DecoderOutput
 from skincare.inference.decoders import RankingDecoder
+from skincare.inference.prediction_cache import CachedOutput
 from skincare.labels import skincare_labels
 from skincare.modeling.heads import ClassificationHead
 from skincare.modeling.settings import PixelLimits
@@ -121,6 +123,25 @@ def test_a_cached_prediction_is_used_only_for_equal_inputs(layout, change):
         write_dataset_files(layout, {"test": 1})["test"], "test", model.decoder("rank")
     )
     assert again == first
+
+
+def test_batches_hold_prompts_of_similar_length_and_predictions_are_sorted_by_image(layout, monkeypatch):
+    model = loaded(layout, LIMITS)
+    model._passes.size = 2
+    examples = [
+        dataclasses.replace(one, hint="Text on the pack: " + n * "noor " if n else "")
+        for n, one in zip((3, 0, 9, 3, 9, 0, 5), write_dataset_files(layout, {"test": 7})["test"], strict=True)
+    ]
+    hints, output = [], CachedOutput(DecoderOutput("Oil", 1, is_finished=True), 0.0)
+    monkeypatch.setattr(
+        model,
+        "_batch_outputs",
+        lambda batch, *_: hints.append([x.hint.count("noor") for x in batch]) or [output] * len(batch),
+    )
+    found = model.predict(examples, "test", model.decoder("generate"))
+    assert hints == [[9, 9], [5, 3], [3, 0], [0]]
+    assert [one.image_id for one in found] == sorted(one.image_id for one in examples)
+    assert all(one.hint == next(x.hint for x in examples if x.image_id == one.image_id) for one in found)
 
 
 def test_the_manifest_records_settings_and_data(layout):

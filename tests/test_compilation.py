@@ -14,7 +14,9 @@ from skincare.modeling.pass_functions import PassFunctions
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.paths import TINY_MODEL
-from skincare.training import compilation, gradient_checkpointing
+from skincare.product.schema import Product
+from skincare.prompts import labels_for
+from skincare.training import answer_lengths, compilation, gradient_checkpointing, planning
 from tests.helpers import noise_image
 
 ANSWERS = ["Peel", "Bath Salts"]
@@ -75,6 +77,27 @@ def test_prompts_of_a_run_have_few_lengths(shortest, longest):
     lengths = {-(-n // multiple) for n in range(shortest + 26, longest + 38)}
     assert len(lengths) <= compilation.MOST_LENGTHS
     assert multiple <= max(16, longest / 8)
+
+
+def test_hints_and_structured_answers_count_as_varying_tokens(encoder):
+    labels = labels_for("product", skincare_labels())
+    hint, answer = "Text on the pack: " + 60 * "noor ", Product(category="Peel", details=40 * "mild ").to_json()
+    for of_product, hints, answers in ((False, (), ()), (False, (hint,), ()), (True, (hint,), (answer,))):
+        one = PromptEncoder(encoder.processor, labels) if of_product else encoder
+        lengths = planning.prompt_lengths(one, hints, answers)
+        label = answer_lengths.longest(one, one.labels.names)
+        more = sum(len(one.question_tokens(text)) - len(one.question_tokens("")) for text in hints)
+        more += sum(len(one.answer_tokens(text)) - len(one.answer_tokens(label)) for text in answers)
+        found = planning.n_varying_tokens(one, 128, lengths)
+        assert found == pytest.approx(128 + more, abs=2), "the tokens at both ends of a hint may merge"
+        assert (found == 128) == (not hints)
+
+
+def test_the_graphs_of_all_lengths_are_below_the_recompile_limit(network):
+    with torch._dynamo.config.patch(recompile_limit=8):
+        assert compilation.compile_layers(network, 60, backend="eager")
+        # Frozen and trained layers, and up to three numbers of images in a pass.
+        assert torch._dynamo.config.recompile_limit >= 2 * 3 * compilation.MOST_LENGTHS
 
 
 def test_without_a_compiler_the_run_stays_plain_with_one_warning(network, caplog):

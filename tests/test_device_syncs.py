@@ -6,6 +6,7 @@ import torch
 from skincare.labels import skincare_labels
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
+from skincare.modeling.label_smoothing import LabelSmoothing
 from skincare.modeling.loading import load_model, load_processor
 from skincare.modeling.losses import example_losses
 from skincare.modeling.prompt_encoder import PromptEncoder
@@ -34,7 +35,8 @@ def test_a_training_pass_waits_for_nothing_and_equals_the_cpu(folders, model_typ
         network.add_head(14)
     pixels = [encoder.patches(noise_image(*shape, seed=i)) for i, shape in enumerate(SHAPES)]
     grids, features = [one.grid for one in pixels], network.vision_features(pixels)
-    expected = example_losses(network, encoder, head, grids, features, ANSWERS)
+    smoothing = LabelSmoothing(0.1, encoder) if head == "joint" else None
+    expected = example_losses(network, encoder, head, grids, features, ANSWERS, smoothing=smoothing)
     expected.mean().backward()
     expected_gradients = gradients(network)
 
@@ -42,7 +44,8 @@ def test_a_training_pass_waits_for_nothing_and_equals_the_cpu(folders, model_typ
     to_counting_device(network)
     network._prompt_prefixes.prefixes.clear()
     with counting() as counts:
-        found = example_losses(network, encoder, head, grids, [DeviceTensor(one) for one in features], ANSWERS)
+        on_device = [DeviceTensor(one) for one in features]
+        found = example_losses(network, encoder, head, grids, on_device, ANSWERS, smoothing=smoothing)
         found.mean().backward()
     assert counts == {}
     torch.testing.assert_close(found.value, expected.detach(), rtol=1e-5, atol=1e-6)

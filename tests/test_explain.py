@@ -160,6 +160,20 @@ def test_boxes_are_not_those_of_product_crops(layout):
     assert explain._inside_boxes(layout, [explain.Explained(cropped, "Balm", found)], seed=0) == {}
 
 
+def test_attention_is_compared_with_the_magnitude_of_the_saliency(layout):
+    """Attention on what speaks against the label agrees, too."""
+    rows = predictions.read_jsonl(layout.finetune_log("sample") / "test_ranked.jsonl", skincare_labels())[:2]
+    against = np.array([[0.0, -5.0, 1.0, 0.0, 0.0]])
+    maps = {"gradient": against, "lens": np.zeros((1, 5))}
+    found = Saliency(1.0, maps, {"late": np.array([[0.0, 0.3, 0.1, 0.0, 0.0]]), "rollout": np.ones((1, 5))})
+    summary = explain._attention([explain.Explained(one, "Balm", found) for one in rows], explain.Config())
+    assert summary["agreement"]["late"]["iou"] == 1
+    assert summary["image_share"].keys() == {"late"}
+    assert summary["image_share"]["late"]["share"] == pytest.approx(0.4)
+    assert set(summary["agreement"]) == {"lens", "late", "rollout"}
+    assert summary["n"] == 2
+
+
 def test_missing_run_error_names_the_command(tmp_path):
     with pytest.raises(MissingInputError, match=r"finetune\.py"):
         explain.run(explain.Config(root=tmp_path), Layout(tmp_path))

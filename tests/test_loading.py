@@ -1,6 +1,7 @@
 """An error of loading names what is missing and its remedy; nothing unsafe or incomplete is loaded."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -83,11 +84,42 @@ def test_an_unsupported_architecture_is_refused_with_the_supported_ones(copy, mo
         load(copy)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", ""])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "", pytest.param("[" * 100_000, id="nested")])
 def test_a_configuration_without_a_model_type_is_an_error(copy, content):
     (copy / "config.json").write_text(content)
     with pytest.raises(StageError, match="its configuration cannot be loaded"):
         loading.load_config(copy)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("text_config", "hidden_size", "wide"), ("text_config", "num_hidden_layers", -1),
+        ("text_config", "num_attention_heads", None), ("vision_config", "depth", 1.5),
+        ("vision_config", "patch_size", {}), ("text_config", "rope_parameters", 0), ("", "dtype", "float17"),
+        ("", "text_config", []), ("", "auto_map", 3),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("load", [loading.load_processor, loading.load_config])
+def test_a_value_that_no_configuration_has_is_an_error_with_the_source(copy, part, name, value, load):
+    config = json.loads((copy / "config.json").read_text())
+    (config[part] if part else config)[name] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageError, match=re.escape(str(copy))):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("text_config", "num_key_value_heads", 0), ("vision_config", "spatial_merge_size", 0),
+     ("text_config", "hidden_act", "no_such"), ("text_config", "hidden_size", 10**12)],
+)  # fmt: skip
+def test_sizes_that_no_model_has_are_an_error(copy, part, name, value):
+    config = json.loads((copy / "config.json").read_text())
+    config[part][name] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageError, match="its model cannot be loaded"):
+        loading.load_model(copy, CPU)
 
 
 def test_an_unsupported_model_of_the_hub_is_refused_before_its_weights_are_downloaded(tmp_path, monkeypatch):
@@ -150,10 +182,11 @@ def test_a_float16_checkpoint_is_converted_with_a_warning(copy, caplog, is_in_co
     assert "saved in float16; loaded as bfloat16" in caplog.text
 
 
-def test_a_checkpoint_that_is_quantised_already_is_refused(copy):
+@pytest.mark.parametrize("quantised", [{"quant_method": "awq", "bits": 4}, "awq", ["bitsandbytes"]], ids=str)
+def test_a_checkpoint_that_is_quantised_already_is_refused(copy, quantised):
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "awq", "bits": 4}}))
-    with pytest.raises(StageError, match="quantised already"):
+    (copy / "config.json").write_text(json.dumps({**config, "quantization_config": quantised}))
+    with pytest.raises(StageError, match=r"quantised already|cannot be loaded"):
         loading.load_config(copy)
 
 

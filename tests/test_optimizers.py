@@ -122,7 +122,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest():
     for part in (muon, adamw):
         take_steps(part, expected, 3)
     for name, one in expected.items():
-        torch.testing.assert_close(found[name], one, rtol=1e-6, atol=1e-7), name
+        torch.testing.assert_close(found[name], one, rtol=1e-6, atol=1e-7)
     states = [one for state in optimizer.state.values() for one in state.values() if one.ndim > 0]
     assert sum(one.nbytes for one in states) == optimizers.state_bytes("muon", found)
 
@@ -152,6 +152,20 @@ def test_the_moving_average_is_that_of_torchs_averaged_model():
     for parameter, average in zip(parameters.values(), expected.parameters(), strict=True):
         assert torch.equal(optimizer.state[parameter]["average"], average)
         assert optimizer.state[parameter]["average"].nbytes == weight_average.BYTES_PER_WEIGHT * parameter.numel()
+
+
+def test_a_signal_while_averages_replace_the_weights_leaves_neither_changed():
+    parameters = some_parameters()
+    optimizer = make(parameters, learning_rate=0.1, average_decay=0.9)
+    take_steps(optimizer, parameters, 2)
+    before = [one.detach().clone() for one in parameters.values()]
+    averages = [optimizer.state[one]["average"].clone() for one in parameters.values()]
+    stop = StopRequest()
+    stop._signalled_at = 0.0
+    with pytest.raises(KeyboardInterrupt), weight_average.applied(optimizer, parameters, stop):
+        pytest.fail("evaluated")
+    assert all(map(torch.equal, parameters.values(), before))
+    assert all(map(torch.equal, (optimizer.state[one]["average"] for one in parameters.values()), averages))
 
 
 def test_averages_replace_the_weights_only_within_the_block():

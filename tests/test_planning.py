@@ -1,5 +1,6 @@
 """Plans need no weights; that of the default model also needs no tokenizer, configuration or hub access."""
 
+import dataclasses
 import json
 
 import pytest
@@ -151,6 +152,14 @@ def test_token_counts_apply_only_to_an_unchanged_prompt():
     lengths = planning._known_prompt_lengths(["a", "hint"], skincare_labels())
     # Five bytes of line end and hint, four tokens of Moisturiser, the end token.
     assert (lengths.n_prefix, lengths.n_suffix) == (72, 17 + 5 + 4 + 1)
+
+
+def test_the_longest_label_is_that_of_the_most_tokens(tiny_encoder):
+    names = ("Moisturiser", "Масло", "Oil")
+    encoder = PromptEncoder(tiny_encoder.processor, dataclasses.replace(skincare_labels(), names=names))
+    n_tokens = [len(encoder.answer_tokens(name)) for name in names]
+    assert n_tokens[1] > n_tokens[0]
+    assert planning.prompt_lengths(encoder, []).n_answer == max(n_tokens)
 
 
 def test_the_bound_of_a_structured_answer_is_at_most_what_is_allowed():

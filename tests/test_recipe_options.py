@@ -14,7 +14,7 @@ from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.loading import load_config, load_model
 from skincare.modeling.settings import Trainable
 from skincare.paths import TINY_MODEL, Layout
-from skincare.training import adapters, checkpoints, memory_plan, run_spec, training_run, weight_average
+from skincare.training import adapters, checkpoints, memory_plan, planning, run_spec, training_run, weight_average
 from skincare.training.distributed import ShardedWorld
 from skincare.training.recipes import RECIPES, Adapter, Recipe
 from skincare.training.run_settings import RunSettings
@@ -128,14 +128,14 @@ def test_dora_over_bf16_weights_trains_what_is_exported(tiny_encoder):
     before = {name: one.clone() for name, one in model.named_parameters()}
     adapters.add_lora(model.requires_grad_(False), Adapter(use_dora=True), seed=0)
     adapters.enable_lora_training(model)
-    for name, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, LoraLayer):
             magnitude = module.lora_magnitude_vector["default"]
             norms = magnitude.get_weight_norm(module.get_base_layer().weight, torch.zeros(1), 1.0)
-            torch.testing.assert_close(magnitude.weight / norms, torch.ones_like(norms), rtol=1e-6, atol=0), name
+            torch.testing.assert_close(magnitude.weight / norms, torch.ones_like(norms), rtol=1e-6, atol=0)
     adapters.merge_lora(model, lambda *_: None)
     for name, one in model.named_parameters():
-        torch.testing.assert_close(one.float(), before[name].float(), rtol=1e-6, atol=0), name
+        torch.testing.assert_close(one.float(), before[name].float(), rtol=1e-6, atol=0)
 
 
 def test_rank_stabilised_lora_is_scaled_by_the_root_of_the_rank():
@@ -167,6 +167,15 @@ def test_the_plan_counts_averages_muons_state_and_magnitudes():
     # What peft computes for the row lengths is not kept for the backward pass.
     assert dora.activation_bytes_per_step < dora.dora_bytes
     assert dora.fixed_bytes - lora.fixed_bytes > dora.average_bytes
+
+
+def test_the_plan_of_a_run_counts_the_averages_of_its_recipe():
+    settings, lengths = RunSettings(model=str(TINY_MODEL), max_tokens=36), planning.PromptLengths(60, 20, 5)
+    plain, averaged = (
+        planning.plan_memory(settings, RECIPES[name], load_config(TINY_MODEL), lengths)
+        for name in ("sample", "sample-ema")
+    )
+    assert (plain.average_bytes, averaged.average_bytes) == (0, 4 * averaged.n_trainable)
 
 
 @pytest.mark.parametrize("variation", ["ema", "muon", "dora", "rslora"])

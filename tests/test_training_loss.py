@@ -13,6 +13,7 @@ from skincare.labels import skincare_labels
 from skincare.training import sampling
 from skincare.training.recipes import RECIPES
 from skincare.training.training_loss import TrainingLoss
+from tests.device_syncs import DeviceTensor, counting
 
 HINT = "Reference OCR token: oil"
 TRAIN = [
@@ -76,6 +77,30 @@ def test_the_weighted_recipe_weights_each_example_by_its_category(classifier):
     weights = sampling.category_weights([one.category for one in TRAIN])
     expected = [0.1 * weights["Oil"], 0.2 * weights["Oil"], 0.3 * weights["Oil"], 0.4 * weights["Peel"]]
     assert loss_of("-weighted", classifier)(TRAIN, 0).tolist() == pytest.approx(expected)
+
+
+def test_category_weights_are_copied_to_the_device_without_waiting(classifier):
+    classifier.input_losses = lambda head, inputs, features: DeviceTensor(torch.ones(inputs))
+    loss, weights = loss_of("-weighted", classifier), sampling.category_weights([one.category for one in TRAIN])
+    with counting() as counts:
+        found = loss(TRAIN, 0)
+    assert counts == {}
+    assert found.value.tolist() == pytest.approx([weights[one.category] for one in TRAIN])
+
+
+def test_the_length_of_a_prompt_counts_image_answer_and_the_hint_that_the_epoch_shows(classifier, tiny_encoder):
+    classifier.encoder, classifier.features.n_visual_tokens = tiny_encoder, lambda image: 4
+    loss = loss_of("", classifier)
+    lengths = set()
+    for epoch in range(8):
+        for one in TRAIN:
+            is_kept = sampling.keeps_hint(RECIPES["sample"].hint_dropout, 3, epoch, one.image_id)
+            batch = tiny_encoder.batch(
+                [(1, 4, 4)], [one.answer], hints=[HINT if is_kept else ""], without_prefix=True
+            )  # fmt: skip
+            assert loss.prompt_length(one, epoch) == batch.input_ids.shape[1]
+            lengths.add((one.answer, batch.input_ids.shape[1]))
+    assert len(lengths) == 4
 
 
 @pytest.mark.parametrize("epoch", [0, 5])

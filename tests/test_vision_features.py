@@ -135,6 +135,16 @@ def test_memory_stays_within_its_budget_and_the_results_are_the_same(layout, nam
             assert features._in_memory.n_bytes <= budget
 
 
+def test_filling_memory_alone_ends_where_it_is_full(layout, names, frozen, tiny_encoder, monkeypatch, caplog):
+    n_bytes = VisionFeatures(frozen, tiny_encoder, layout.root).get(names[:1])[1][0].nbytes
+    features, n_computed = VisionFeatures(frozen, tiny_encoder, layout.root, max_bytes=2 * n_bytes), []
+    compute = features._compute
+    monkeypatch.setattr(features, "_compute", lambda images: n_computed.append(len(images)) or compute(images))
+    features.fill(names, batch_size=1)
+    assert n_computed == [1] * 3, "the third does not fit"
+    assert "not all vision features fit into memory" in caplog.text
+
+
 def test_the_least_recently_used_features_make_room():
     cache = FeatureMemory(max_bytes=8)
     for name in "ab":

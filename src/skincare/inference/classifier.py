@@ -250,7 +250,6 @@ class Classifier:
         """Return the examples sorted by the number of tokens of their prompts, the longest first."""
 
         def length(example: Example) -> int:
-            n_hint = len(self.encoder.question_tokens(example.hint)) if example.hint else 0
-            return self.features.n_visual_tokens(example.image) + n_hint
+            return self.encoder.row_length(self.features.n_visual_tokens(example.image), example.hint)
 
         return sorted(examples, key=length, reverse=True)

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import torch
 from huggingface_hub import constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from requests import RequestException
 from requests import head as http_head
 from safetensors import SafetensorError, safe_open
@@ -34,6 +35,12 @@ logger = logging.getLogger(__name__)
 # Files of a checkpoint that are needed; .bin and .pt files can run code when they are unpickled.
 _CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
+# What transformers raises for files that are damaged, or hold values that no model of the family has.
+_UNUSABLE: Final = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError,
+    StrictDataclassError, SafetensorError,
+)  # fmt: skip
+
 
 def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any:
     """Return the checkpoint's processor with our chat template; without limits, with those that it was saved with.
@@ -43,8 +50,8 @@ def load_processor(source: str | Path, limits: PixelLimits | None = None) -> Any
     folder = _folder_of_family(source)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise StageError(f"{source}: its processor cannot be loaded ({_first_line(error)})") from error
+    except _UNUSABLE as error:
+        raise StageError(f"{source}: its processor cannot be loaded ({_in_one_line(error)})") from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token_id"):
         raise StageError(f"{source}: {type(processor).__name__} is not a processor of {_supported()}")
     processor.chat_template = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
@@ -60,12 +67,14 @@ def load_config(source: str | Path, attention: str = "sdpa", *, accepts_quantise
     Raises StageError also for an `attention` that is not available and for a quantised checkpoint, which cannot be
     trained; inference accepts one that bitsandbytes made.
     """
+    folder = _folder_of_family(source)
     try:
-        config = AutoConfig.from_pretrained(_folder_of_family(source), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise StageError(f"{source}: its configuration cannot be loaded ({_first_line(error)})") from error
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except _UNUSABLE as error:
+        raise StageError(f"{source}: its configuration cannot be loaded ({_in_one_line(error)})") from error
     quantised = getattr(config, "quantization_config", None)
-    if quantised and not (accepts_quantised and quantised.get("quant_method") == "bitsandbytes"):
+    method = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+    if quantised and not (accepts_quantised and method == "bitsandbytes"):
         raise StageError(
             f"{source}: its weights are quantised already; name the checkpoint that it was made from (recipes ending "
             "in -qlora4 or -qlora8 quantise that themselves)"
@@ -116,8 +125,8 @@ def load_model(
             # An explicit None would ignore the configuration of a checkpoint that is quantised.
             **({"quantization_config": quantisation} if quantisation else {}),
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise StageError(f"{source}: its model cannot be loaded ({_first_line(error)})") from error
+    except _UNUSABLE as error:
+        raise StageError(f"{source}: its model cannot be loaded ({_in_one_line(error)})") from error
     model, loading = loaded
     if loading["missing_keys"]:
         # transformers would fill them with random numbers and only warn.
@@ -174,7 +183,7 @@ def checkpoint_hashes(source: str | Path) -> dict[str, str]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = _weights_in_files(folder, tuple((name, one.st_size, one.st_mtime_ns) for name, one in states))
     except (OSError, ValueError, SafetensorError) as error:
-        raise StageError(f"{source}: its weights cannot be read ({_first_line(error)})") from error
+        raise StageError(f"{source}: its weights cannot be read ({_in_one_line(error)})") from error
     # The version that saved it does not affect the outputs.
     plain = json.dumps({key: value for key, value in config.items() if key != "transformers_version"}, sort_keys=True)
     return {"weights": weights, "configuration": hashlib.sha256(plain.encode()).hexdigest()[:16]}
@@ -226,7 +235,7 @@ def _check_family(source: str | Path, config_file: Path) -> None:
     """Raise StageError if a config.json names an architecture that is not supported, known to transformers or not."""
     try:
         model_type = json.loads(config_file.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StageError(f"{source}: its configuration cannot be loaded (no model_type in {config_file})") from error
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise StageError(f"{source}: a model of type {model_type}; supported are {_supported()}")
@@ -244,7 +253,7 @@ def _download(name: str) -> Path:
         _check_family(name, Path(hf_hub_download(name, "config.json")))
         return Path(snapshot_download(name, allow_patterns=_CHECKPOINT_FILES))
     except (HfHubHTTPError, OSError) as error:
-        raise _not_found(name, _first_line(error)) from error
+        raise _not_found(name, _in_one_line(error)) from error
 
 
 def _not_found(source: str | Path, why: str) -> MissingInputError:
@@ -260,5 +269,5 @@ def _supported() -> str:
     return ", ".join(f"{one.label} ({name})" for name, one in FAMILIES.items())
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -206,17 +206,27 @@ class PromptEncoder:
         frames, rows, columns = grid
         return frames * rows * columns // self.merge_size**2
 
+    def row_length(self, n_visual_tokens: int, hint: str, answer: str | None = None) -> int:
+        """Return the number of tokens of a prompt from its image on, with its answer if one is given."""
+        n_answer = len(self.answer_tokens(answer)) if answer is not None else 0
+        return n_visual_tokens + len(self._tokens_after_image(hint)) + n_answer
+
     def question_tokens(self, hint: str) -> list[int]:
         """Return the tokens of question and hint, in which text never becomes a special token."""
         return self._tokens(with_hint(self.labels.question, hint), split_special_tokens=True)
 
     def _row(self, grid: Grid, hint: str, answer: str | None) -> Row:
         answer_tokens = self.answer_tokens(answer) if answer is not None else []
-        before, after = self._around_question
-        tail = [*([*before, *self.question_tokens(hint), *after] if hint else self._after), *answer_tokens]
+        tail = [*self._tokens_after_image(hint), *answer_tokens]
         ids = [*self.prompt_prefix, *[self.image_token_id] * self.n_visual_tokens(grid), *tail]
         positions = multimodal_positions(len(self.prompt_prefix), grid, len(tail), self.merge_size)
         return ids, len(answer_tokens), positions
+
+    def _tokens_after_image(self, hint: str) -> list[int]:
+        if not hint:
+            return self._after
+        before, after = self._around_question
+        return [*before, *self.question_tokens(hint), *after]
 
     def _tokens(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
         with self._tokenizer_lock:

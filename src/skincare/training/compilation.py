@@ -24,10 +24,10 @@ _TILE: Final = 16
 _MOST_GRAPHS: Final = 64
 
 
-def compile_layers(network: CachedVLM, max_tokens: int, backend: str = "inductor") -> bool:
+def compile_layers(network: CachedVLM, n_varying_tokens: int, backend: str = "inductor") -> bool:
     """Compile the layers of training passes; return False, after a warning, if the compiler does not work here.
 
-    max_tokens: as in `length_multiple`. Raises StageError with gradient checkpointing.
+    n_varying_tokens: the most tokens by which prompts differ. Raises StageError with gradient checkpointing.
     """
     if network.is_checkpointing:
         raise StageError("--compile does not support gradient checkpointing: add --gradient-checkpointing False")
@@ -40,14 +40,14 @@ def compile_layers(network: CachedVLM, max_tokens: int, backend: str = "inductor
         _compiled(language_layer, backend, dynamic=False),
         # The number of patches of a pass varies freely.
         _compiled(vision_mlp, backend, dynamic=True),
-        length_multiple(max_tokens),
+        length_multiple(n_varying_tokens),
     )
     return True
 
 
-def length_multiple(max_tokens: int) -> int:
-    """Return the multiple to which prompts are padded, if image, hint and structured answer have up to `max_tokens`."""
-    return _TILE * max(1, -(-max_tokens // (_TILE * (MOST_LENGTHS - 2))))
+def length_multiple(n_varying_tokens: int) -> int:
+    """Return the multiple to which prompts are padded, so that they have at most `MOST_LENGTHS` lengths."""
+    return _TILE * max(1, -(-n_varying_tokens // (_TILE * (MOST_LENGTHS - 2))))
 
 
 def why_unavailable(device: torch.device, backend: str) -> str:

@@ -95,6 +95,11 @@ def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str], answers: Sequen
     return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1, len(encoder.answer_tokens(answer)))
 
 
+def n_varying_tokens(encoder: PromptEncoder, max_tokens: int, lengths: PromptLengths) -> int:
+    """Return the most tokens by which prompts can differ: image, hint, and what an answer has more than a label."""
+    return max_tokens + lengths.n_suffix - prompt_lengths(encoder, ()).n_suffix
+
+
 def longest_hint(encoder: PromptEncoder, hints: Sequence[str]) -> str:
     """Return the hint with the most tokens; empty without hints."""
     return max(sorted(set(hints)), key=lambda hint: len(encoder.question_tokens(hint)), default="")

@@ -54,13 +54,12 @@ class TrainingLoss:
         return losses * on_device(torch.tensor([self.weights[one.category] for one in examples]), losses.device)
 
     def prompt_length(self, example: Example, epoch: int) -> int:
-        """Return the number of tokens of an example in an epoch that differ between examples: image, hint, answer.
+        """Return the number of tokens of an example in an epoch, from its image on, answer included.
 
         Those of an augmented image are counted as without augmentation, which may change its shape.
         """
-        encoder, hint = self.classifier.encoder, self._hint(example, epoch)
-        n_text = len(encoder.answer_tokens(example.answer)) + (len(encoder.question_tokens(hint)) if hint else 0)
-        return n_text + self.classifier.features.n_visual_tokens(example.image)
+        n_visual_tokens = self.classifier.features.n_visual_tokens(example.image)
+        return self.classifier.encoder.row_length(n_visual_tokens, self._hint(example, epoch), example.answer)
 
     def _load(self, key: tuple[tuple[Example, ...], int]) -> LoadedExamples:
         """Read the images of examples, augmented for an epoch, and encode the prompts; runs in a background thread."""
