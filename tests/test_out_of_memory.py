@@ -4,6 +4,7 @@ torch's own exception is raised by hand, in the middle of the work.
 """
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -139,12 +140,27 @@ def test_the_frozen_blocks_are_passed_in_smaller_batches(ready, monkeypatch):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture
-def layout(tmp_path, monkeypatch):
-    replace_training_plots(monkeypatch)
-    found = Layout(tmp_path / "root")
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory):
+    """A dataset; each run below it has its own name."""
+    found = Layout(tmp_path_factory.mktemp("root"))
     write_dataset_files(found, SIZES)
-    return found
+    with pytest.MonkeyPatch.context() as patched:
+        replace_training_plots(patched)
+        yield found
+
+
+@pytest.fixture
+def new_layout(tmp_path, layout):
+    """The same dataset without a run and without cached vision features."""
+    return Layout(shutil.copytree(layout.root / "clean_dataset", tmp_path / "clean_dataset").parent)
+
+
+@pytest.fixture(scope="module")
+def two(layout):
+    """Name of a run with passes of two images."""
+    finetune.run(config(layout, run="two", micro_batch_size=2), layout)
+    return "two"
 
 
 def config(layout, **changes):
@@ -170,26 +186,24 @@ def assert_same_result(layout, one, other):
         assert torch.equal(tensor, other_weights[name]), name
 
 
-def test_training_halves_the_pass_and_keeps_the_batch(layout, monkeypatch, caplog):
+def test_training_halves_the_pass_and_keeps_the_batch(layout, two, monkeypatch, caplog):
     with monkeypatch.context() as patched, caplog.at_level("WARNING"):
         # After the backward pass: what it has left in the gradients must not count twice.
         patched.setattr(
             Trainer, "_accumulate_gradients", refusing(Trainer._accumulate_gradients, 2, lambda *all: all[-1])
         )
-        finetune.run(config(layout, run="small"), layout)
+        finetune.run(config(layout, run="halved"), layout)
     assert "out of memory in training: going on with 2 image(s) at a time" in caplog.text
     assert "the batch of an optimizer step remains 8 image(s)" in caplog.text
-    finetune.run(config(layout, run="two", micro_batch_size=2), layout)
-    assert_same_result(layout, "small", "two")
+    assert_same_result(layout, "halved", two)
 
 
-def test_the_preflight_halves_the_pass_and_training_starts_with_it(layout, monkeypatch, caplog):
+def test_the_preflight_halves_the_pass_and_training_starts_with_it(layout, two, monkeypatch, caplog):
     with monkeypatch.context() as patched, caplog.at_level("WARNING"):
         patched.setattr(preflight, "check", refusing(preflight.check, 2, lambda *all: len(all[2])))
-        finetune.run(config(layout, run="small"), layout)
+        finetune.run(config(layout, run="planned"), layout)
     assert "out of memory in the pre-flight: going on with 2 image(s)" in caplog.text
-    finetune.run(config(layout, run="two", micro_batch_size=2), layout)
-    assert_same_result(layout, "small", "two")
+    assert_same_result(layout, "planned", two)
 
 
 @pytest.mark.parametrize(
@@ -197,16 +211,17 @@ def test_the_preflight_halves_the_pass_and_training_starts_with_it(layout, monke
 )
 def test_a_partial_first_optimizer_step_is_undone_and_taken_in_parts(layout, monkeypatch, caplog, recipe):
     """Memory runs out three times, after weights and optimizer states have changed; the run ends with equal results."""
-    finetune.run(config(layout, run="whole", recipe=recipe), layout)
+    whole, torn = f"{recipe}-whole", f"{recipe}-torn"
+    finetune.run(config(layout, run=whole, recipe=recipe), layout)
     kind = {"sample": torch.optim.AdamW, "sample-adafactor": torch.optim.Adafactor}.get(recipe)
     kind = kind or Lion
-    torn = refusing(kind.step, 5, lambda optimizer: sum(len(group["params"]) for group in optimizer.param_groups))
+    refuse = refusing(kind.step, 5, lambda optimizer: sum(len(group["params"]) for group in optimizer.param_groups))
     with monkeypatch.context() as patched, caplog.at_level("WARNING"):
         patched.setattr(preflight, "check", lambda *_: None)
-        patched.setattr(kind, "step", torn)
-        finetune.run(config(layout, run="torn", recipe=recipe), layout)
+        patched.setattr(kind, "step", refuse)
+        finetune.run(config(layout, run=torn, recipe=recipe), layout)
     assert "out of memory in the optimizer's step: going on with 4 tensor(s)" in caplog.text
-    assert_same_result(layout, "whole", "torn")
+    assert_same_result(layout, whole, torn)
 
 
 @pytest.mark.parametrize(
@@ -219,20 +234,20 @@ def test_a_partial_first_optimizer_step_is_undone_and_taken_in_parts(layout, mon
         (decoders.GreedyDecoder, "__call__", "inference with a single image.*--max-tokens"),
     ],
 )
-def test_a_single_image_that_does_not_fit_is_an_error_with_a_remedy(layout, monkeypatch, place, name, says):
+def test_a_single_image_that_does_not_fit_is_an_error_with_a_remedy(new_layout, monkeypatch, place, name, says):
     monkeypatch.setattr(place, name, refusing(lambda *_, **__: None, 0, lambda *_, **__: 1))
     with pytest.raises(StageError, match=f"(?s){says}"):
-        finetune.run(config(layout), layout)
+        finetune.run(config(new_layout), new_layout)
 
 
-def test_optimizer_states_that_do_not_fit_are_an_error_with_other_recipes(layout, monkeypatch):
+def test_optimizer_states_that_do_not_fit_are_an_error_with_other_recipes(new_layout, monkeypatch):
     monkeypatch.setattr(preflight, "check", lambda *_: None)
     monkeypatch.setattr(torch.optim.AdamW, "step", refusing(torch.optim.AdamW.step, 0, lambda *_: 1))
     with pytest.raises(StageError, match=r"optimizer's step with a single tensor.*-adamw8bit.*-lora"):
-        finetune.run(config(layout), layout)
+        finetune.run(config(new_layout), new_layout)
 
 
-def test_a_partial_later_step_is_an_error_that_names_resume(layout, monkeypatch):
+def test_a_partial_later_step_is_an_error_that_names_resume(new_layout, monkeypatch):
     """Between two checkpoints there is no state from which to undo the step."""
     original, n_steps = torch.optim.AdamW.step, []
 
@@ -245,8 +260,7 @@ def test_a_partial_later_step_is_an_error_that_names_resume(layout, monkeypatch)
     monkeypatch.setattr(preflight, "check", lambda *_: None)
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     with pytest.raises(StageError, match="step 1: continue with --resume"):
-        finetune.run(config(layout), layout)
+        finetune.run(config(new_layout), new_layout)
     monkeypatch.undo()
-    replace_training_plots(monkeypatch)
-    finetune.run(config(layout, resume=True), layout)
-    assert layout.finetuned_model("sample").is_dir()
+    finetune.run(config(new_layout, resume=True), new_layout)
+    assert new_layout.finetuned_model("sample").is_dir()

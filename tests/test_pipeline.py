@@ -32,10 +32,10 @@ def run_stage(script, layout, *options, expect=0):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """Run the whole sample once; return its layout and stderr."""
+    """Run the whole sample once, with half of its epochs; return its layout and stderr."""
     layout = Layout(tmp_path_factory.mktemp("newcomer") / "sample_run")
     layout.root.mkdir()
-    return layout, run_stage("run_all", layout, "--sample").stderr
+    return layout, run_stage("run_all", layout, "--sample", "--max-epochs", "8").stderr
 
 
 @pytest.fixture(scope="module")

@@ -33,11 +33,21 @@ UNCHANGED = {"reference-quarter", "sample-full", "tuned-full", "tuned-nodecay", 
 NEED_BITSANDBYTES = {"adamw8bit", "qlora4", "qlora8"}
 
 
-@pytest.fixture
-def layout(tmp_path):
-    found = Layout(tmp_path)
+def layout_in(folder):
+    found = Layout(folder)
     write_dataset_files(found, {"train": 16, "val": 4, "test": 4})
     return found
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return layout_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A dataset whose vision features all runs share."""
+    return layout_in(tmp_path_factory.mktemp("shared"))
 
 
 def test_the_default_recipe_is_the_reference_experiment():
@@ -109,7 +119,7 @@ def trained(layout, monkeypatch, recipe, max_epochs=1, *, released=True):
     monkeypatch.setattr(Trainer, "__init__", remember)
     finetune.run(
         finetune.Config(
-            root=layout.root, model=str(TINY_MODEL), recipe=recipe, run="r", min_tokens=36, max_tokens=36,
+            root=layout.root, model=str(TINY_MODEL), recipe=recipe, run=recipe, min_tokens=36, max_tokens=36,
             max_epochs=max_epochs, micro_batch_size=8,
         ),
         layout,
@@ -122,10 +132,10 @@ def trained(layout, monkeypatch, recipe, max_epochs=1, *, released=True):
 
 
 @pytest.mark.parametrize("variation", [one for one in VARIATIONS if one not in TRAINED_BELOW])
-def test_every_recipe_trains_and_loads(layout, monkeypatch, variation):
+def test_every_recipe_trains_and_loads(shared, monkeypatch, variation):
     if variation in NEED_BITSANDBYTES:
         pytest.importorskip("bitsandbytes")
-    trained(layout, monkeypatch, f"sample-{variation}")
+    trained(shared, monkeypatch, f"sample-{variation}")
 
 
 @pytest.mark.parametrize(
@@ -137,10 +147,10 @@ def test_every_recipe_trains_and_loads(layout, monkeypatch, variation):
         ("all", {"vision", "merger", "language"}),
     ],
 )
-def test_the_trainable_parts_match_the_recipe_name(layout, monkeypatch, variation, expected):
+def test_the_trainable_parts_match_the_recipe_name(shared, monkeypatch, variation, expected):
     from skincare.training.optimizers import part_of
 
-    training = trained(layout, monkeypatch, f"sample-{variation}")
+    training = trained(shared, monkeypatch, f"sample-{variation}")
     assert {part_of(name) for name in training.parameters} == expected
     blocks = {name.split("blocks.")[1].split(".")[0] for name in training.parameters if "blocks." in name}
     assert blocks == {"k2": {"2", "3"}, "all": {"0", "1", "2", "3"}}.get(variation, set())
@@ -157,13 +167,13 @@ def test_only_training_images_are_augmented(layout, monkeypatch):
     assert sum(train) <= 8
 
 
-def test_the_quarter_recipe_takes_a_quarter_of_every_category(layout, monkeypatch):
-    training = trained(layout, monkeypatch, "sample-quarter")
+def test_the_quarter_recipe_takes_a_quarter_of_every_category(shared, monkeypatch):
+    training = trained(shared, monkeypatch, "sample-quarter")
     assert len(training.train) == 14  # of 16 in 14 categories, rounded up
 
 
-def test_learning_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
-    training = trained(layout, monkeypatch, "sample-parts")
+def test_learning_rates_follow_the_schedule_and_the_parts(shared, monkeypatch):
+    training = trained(shared, monkeypatch, "sample-parts")
     scales = {group["scale"] for group in training.optimizer.param_groups}
     assert scales == {0.1, 1.0}
     assert training.learning_rate(0) == training.recipe.learning_rate
@@ -173,20 +183,20 @@ def test_learning_rates_follow_the_schedule_and_the_parts(layout, monkeypatch):
 
 
 @pytest.mark.parametrize("variation", ["lora", "lora-parts"])
-def test_lora_is_merged_into_the_exported_weights(layout, monkeypatch, variation):
+def test_lora_is_merged_into_the_exported_weights(shared, monkeypatch, variation):
     """The exported model has the losses of the trained one, without peft."""
-    training = trained(layout, monkeypatch, f"sample-{variation}")
+    training = trained(shared, monkeypatch, f"sample-{variation}")
     for name, tensor in checkpoints.trained_tensors(training.best_state()):
         copy_full_tensor(tensor, training.parameters[name])
     assert any(".lora_A." in name for name in training.parameters)
     assert (variation == "lora") == all(".lora_" in name for name in training.parameters)
-    exported = load_model(layout.finetuned_model("r"), torch.device("cpu"))
+    exported = load_model(shared.finetuned_model(f"sample-{variation}"), torch.device("cpu"))
     assert not any("lora" in name for name, _ in exported.named_parameters())
     batch = training.classifier.encoder.batch([(1, 12, 12)], ["Oil"])
     classifier, network = training.classifier, CachedVLM(exported.requires_grad_(False))
-    name = layout.relative(next(layout.clean_images.iterdir()))
+    name = shared.relative(next(shared.clean_images.iterdir()))
     _, features = classifier.features.get([name])
-    _, exported_features = VisionFeatures(network, classifier.encoder, layout.root).get([name])
+    _, exported_features = VisionFeatures(network, classifier.encoder, shared.root).get([name])
     with torch.no_grad():
         expected, found = classifier.network(batch, features), network(batch, exported_features)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -227,7 +237,7 @@ def test_quantised_weights_are_trained_over_and_never_changed(layout, monkeypatc
 
     plain = load_model(TINY_MODEL, torch.device("cpu"))
     expected = plain.state_dict()
-    found = load_model(layout.finetuned_model("r"), torch.device("cpu")).state_dict()
+    found = load_model(layout.finetuned_model("few"), torch.device("cpu")).state_dict()
     changed = {name for name in expected if not torch.equal(expected[name], found[name])}
     assert changed
     assert all("_proj" in name and "language_model" in name for name in changed)
@@ -247,12 +257,12 @@ def test_8_bit_optimizer_states_are_stored_in_uint8(layout, monkeypatch):
         assert training.optimizer.state[parameter]["state2"].dtype == torch.uint8
 
 
-def test_a_probe_leaves_the_model_unchanged(layout, monkeypatch):
-    training = trained(layout, monkeypatch, "sample-probe")
+def test_a_probe_leaves_the_model_unchanged(shared, monkeypatch):
+    training = trained(shared, monkeypatch, "sample-probe")
     assert all(name.startswith("classification_head.") for name in training.parameters)
     before = load_model(TINY_MODEL, torch.device("cpu")).state_dict()
-    after = load_model(layout.finetuned_model("r"), torch.device("cpu")).state_dict()
+    after = load_model(shared.finetuned_model("sample-probe"), torch.device("cpu")).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert (layout.finetuned_model("r") / "classification_head.safetensors").is_file()
-    answers = (layout.finetune_log("r") / "test_predictions.jsonl").read_text()
+    assert (shared.finetuned_model("sample-probe") / "classification_head.safetensors").is_file()
+    answers = (shared.finetune_log("sample-probe") / "test_predictions.jsonl").read_text()
     assert '"decoder": "head"' in answers

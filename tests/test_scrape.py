@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -21,7 +22,7 @@ WANTED = ("fine", "moved", "no_script", "unavailable_twice", "gone", "not_found_
           "moved_to_the_start_page", "no_images", "only_broken_images")  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def products():
     """Return one product of each behaviour and some with invalid images."""
     all_products = sample_products(seed=0)
@@ -38,20 +39,42 @@ def products():
     return [one for one in all_products if one.product_id in chosen]
 
 
-@pytest.fixture
-def layout(tmp_path, products):
-    found = Layout(tmp_path)
+def layout_with(products, root):
+    found = Layout(root)
     CATALOGUE.write(found.catalogue, [CatalogueRow(one.name, ORIGIN + one.path, one.category) for one in products])
     return found
+
+
+@pytest.fixture
+def layout(tmp_path, products):
+    return layout_with(products, tmp_path)
 
 
 def run(layout, url, **config):
     return scrape.run(scrape.Config(root=layout.root, shop_url=url, delay_s=0, **config), layout)
 
 
-def test_every_product_and_image_has_the_expected_status(layout, products):
-    with shop.serve(products) as url:
-        summary = run(layout, url)
+@pytest.fixture(scope="module")
+def url(products):
+    with shop.serve(products) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory, products, url):
+    """A finished scrape, only read by the tests, and its summary."""
+    found = layout_with(products, tmp_path_factory.mktemp("scraped"))
+    return found, run(found, url)
+
+
+@pytest.fixture
+def finished(tmp_path, scraped):
+    """A copy of the finished scrape, to be changed by a test."""
+    return Layout(shutil.copytree(scraped[0].root, tmp_path / "finished"))
+
+
+def test_every_product_and_image_has_the_expected_status(scraped, products):
+    layout, summary = scraped
     truth = shop.truth(products)
     saved, failures = IMAGES.read(layout.images_table), FAILURES.read(layout.failures_table)
     status_of = {row.product_id: row.reason for row in failures if not row.image_url}
@@ -67,9 +90,8 @@ def test_every_product_and_image_has_the_expected_status(layout, products):
     assert json.dumps(summary.results)
 
 
-def test_every_row_is_a_jpeg_on_disk_with_its_size(layout, products):
-    with shop.serve(products) as url:
-        run(layout, url)
+def test_every_row_is_a_jpeg_on_disk_with_its_size(scraped):
+    layout, _ = scraped
     rows = IMAGES.read(layout.images_table)
     assert {layout.root / row.file for row in rows} == set(layout.product_images.iterdir())
     for row in rows:
@@ -79,18 +101,15 @@ def test_every_row_is_a_jpeg_on_disk_with_its_size(layout, products):
         assert images.displayed_size(content) == (row.width, row.height)
 
 
-def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(layout, products):
-    with shop.serve(products) as url:
-        run(layout, url)
-        first = layout.images_table.read_bytes(), layout.failures_table.read_bytes()
-        summary = run(layout, url)
+def test_a_second_run_fetches_nothing_and_writes_the_same_bytes(finished, url):
+    first = finished.images_table.read_bytes(), finished.failures_table.read_bytes()
+    summary = run(finished, url)
     assert summary.results["n_requests"] == 0
-    assert (layout.images_table.read_bytes(), layout.failures_table.read_bytes()) == first
+    assert (finished.images_table.read_bytes(), finished.failures_table.read_bytes()) == first
 
 
-def test_the_state_records_every_fetch(layout, products):
-    with shop.serve(products) as url:
-        run(layout, url)
+def test_the_state_records_every_fetch(scraped, products):
+    layout, _ = scraped
     of_behaviour = {one.behaviour: one.product_id for one in products}
     with ScrapeStateReader(layout.scrape_state) as state:
         query = (
@@ -105,10 +124,9 @@ def test_the_state_records_every_fetch(layout, products):
     assert n_unknown == 0
 
 
-def test_retry_failed_fetches_only_failures(layout, products):
-    with shop.serve(products) as url:
-        run(layout, url)
-        n_saved = len(IMAGES.read(layout.images_table))
+def test_retry_failed_fetches_only_failures(finished, products):
+    layout = finished
+    n_saved = len(IMAGES.read(layout.images_table))
     repaired = [dataclasses.replace(one, behaviour="fine") if one.behaviour == "gone" else one for one in products]
     with shop.serve(repaired) as url:
         run(layout, url)
@@ -119,16 +137,14 @@ def test_retry_failed_fetches_only_failures(layout, products):
     assert gone.product_id not in {row.product_id for row in FAILURES.read(layout.failures_table)}
 
 
-def test_a_deleted_image_is_fetched_again(layout, products):
-    with shop.serve(products) as url:
-        run(layout, url)
-        first = layout.images_table.read_bytes()
-        path = layout.root / IMAGES.read(layout.images_table)[0].file
-        content = path.read_bytes()
-        path.unlink()
-        assert run(layout, url).results["n_requests"] >= 1
+def test_a_deleted_image_is_fetched_again(finished, url):
+    first = finished.images_table.read_bytes()
+    path = finished.root / IMAGES.read(finished.images_table)[0].file
+    content = path.read_bytes()
+    path.unlink()
+    assert run(finished, url).results["n_requests"] >= 1
     assert path.read_bytes() == content
-    assert layout.images_table.read_bytes() == first
+    assert finished.images_table.read_bytes() == first
 
 
 def test_limit_bounds_the_products_of_a_run(layout, products):

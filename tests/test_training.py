@@ -46,6 +46,17 @@ def config(layout, **changes):
     return finetune.Config(root=layout.root, **{**settings, **changes})
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, only read by the tests."""
+    found = Layout(tmp_path_factory.mktemp("finished"))
+    write_dataset_files(found, SIZES)
+    with pytest.MonkeyPatch.context() as patched:
+        replace_training_plots(patched)
+        finetune.run(config(found), found)
+    return found
+
+
 def weights(layout, run="r"):
     return load_file(layout.finetuned_model(run) / "model.safetensors")
 
@@ -73,8 +84,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(layout):
     assert history(layout, "c") != history(layout, "a")
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
-def test_a_run_resumed_after_any_step_gives_equal_weights(layout, monkeypatch, n_steps):
+def test_a_run_resumed_after_any_step_gives_equal_weights(layout, monkeypatch):
     finetune.run(config(layout, run="uninterrupted"), layout)
     original, n_taken = Trainer._step, 0
 
@@ -85,12 +95,14 @@ def test_a_run_resumed_after_any_step_gives_equal_weights(layout, monkeypatch, n
         n_taken += 1
         return original(self, examples)
 
-    monkeypatch.setattr(Trainer, "_step", step)
-    with pytest.raises(KeyboardInterrupt):
-        finetune.run(config(layout, run="resumed"), layout)
-    monkeypatch.setattr(Trainer, "_step", original)
-    finetune.run(config(layout, run="resumed", resume=True), layout)
-    assert_same_run(layout, "uninterrupted", "resumed")
+    for n_steps in (1, 2, 3, 5):
+        n_taken, run = 0, f"resumed_{n_steps}"
+        monkeypatch.setattr(Trainer, "_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(config(layout, run=run), layout)
+        monkeypatch.setattr(Trainer, "_step", original)
+        finetune.run(config(layout, run=run, resume=True), layout)
+        assert_same_run(layout, "uninterrupted", run)
 
 
 def test_the_best_epoch_is_exported_not_the_last(layout):
@@ -100,22 +112,20 @@ def test_the_best_epoch_is_exported_not_the_last(layout):
     assert summary.results["best_epoch"] == best.epoch < rows[-1].epoch
 
 
-def test_the_export_loads_with_from_pretrained_and_holds_the_best_weights(layout):
-    finetune.run(config(layout), layout)
-    folder = layout.finetuned_model("r")
+def test_the_export_loads_with_from_pretrained_and_holds_the_best_weights(finished):
+    folder = finished.finetuned_model("r")
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     assert processor.image_processor.size["longest_edge"] == 36 * 784
-    trained = load_file(checkpoints.latest_state(layout.training_state("r"), "best") / "trained.safetensors")
+    trained = load_file(checkpoints.latest_state(finished.training_state("r"), "best") / "trained.safetensors")
     loaded = dict(model.named_parameters())
     for name, tensor in trained.items():
         assert torch.equal(loaded[name], tensor), name
 
 
-def test_only_the_trainable_modules_change(layout):
-    finetune.run(config(layout), layout)
+def test_only_the_trainable_modules_change(finished):
     before = load_model(TINY_MODEL, torch.device("cpu")).state_dict()
-    after = load_model(layout.finetuned_model("r"), torch.device("cpu")).state_dict()
+    after = load_model(finished.finetuned_model("r"), torch.device("cpu")).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     promised = ("model.visual.blocks.3.", "model.visual.merger.", "model.language_model.layers.3.")
     assert changed
@@ -131,20 +141,18 @@ def test_early_stopping_ends_a_run(layout, monkeypatch):
 
 
 def test_an_interrupted_run_is_discarded_only_with_restart(layout, monkeypatch):
-    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
         finetune.run(config(layout), layout)
-    monkeypatch.undo()
     with pytest.raises(StageError, match="--resume"):
         finetune.run(config(layout), layout)
     finetune.run(config(layout, restart=True), layout)
 
 
 def test_a_checkpoint_of_other_data_or_recipe_is_rejected(layout, monkeypatch):
-    monkeypatch.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         finetune.run(config(layout), layout)
-    monkeypatch.undo()
     with pytest.raises(StageError, match="other recipe"):
         finetune.run(config(layout, resume=True, learning_rate=1e-4), layout)
     write_dataset_files(layout, SIZES, first=40)
@@ -197,19 +205,17 @@ def test_a_given_micro_batch_size_overrides_the_saved_one(layout, monkeypatch, c
 
 
 def test_a_damaged_checkpoint_is_reported(layout, monkeypatch):
-    monkeypatch.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(RunOutputs, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         finetune.run(config(layout), layout)
-    monkeypatch.undo()
     state = checkpoints.latest_state(layout.training_state("r"), "last")
     (state / "trained.safetensors").write_bytes(b"damaged")
     with pytest.raises(StageError, match="cannot be read"):
         finetune.run(config(layout, resume=True), layout)
 
 
-def test_only_the_last_and_the_best_checkpoint_are_kept(layout):
-    finetune.run(config(layout), layout)
-    kinds = [path.name.partition("-")[0] for path in layout.training_state("r").iterdir()]
+def test_only_the_last_and_the_best_checkpoint_are_kept(finished):
+    kinds = [path.name.partition("-")[0] for path in finished.training_state("r").iterdir()]
     assert sorted(kinds) == ["best", "last"]
 
 

@@ -84,9 +84,9 @@ def test_a_failing_start_leaves_a_finished_run_unchanged(layout, other_family, w
 
 
 def test_a_failing_start_leaves_an_interrupted_run_resumable(layout, monkeypatch):
-    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert execute(layout) == 130
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert execute(layout) == 130
     before = outputs(layout)
     with pytest.raises(MissingInputError):
         finetune.run(config(layout, model="no/such", restart=True), layout)
@@ -96,9 +96,9 @@ def test_a_failing_start_leaves_an_interrupted_run_resumable(layout, monkeypatch
 def test_overwrite_replaces_a_run_only_when_the_new_one_is_finished(layout, monkeypatch):
     assert execute(layout) == 0
     before = outputs(layout)
-    monkeypatch.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert execute(layout, overwrite=True, seed=1) == 130
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_train_epoch", lambda self, bar: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert execute(layout, overwrite=True, seed=1) == 130
     now = outputs(layout)
     assert {name: now[name] for name in before} == before
     with pytest.raises(StageError, match="--resume"):
