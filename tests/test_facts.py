@@ -2,16 +2,19 @@
 
 import csv
 import dataclasses
+import re
 from collections import Counter
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from product_facts import known_products
 from skincare.catalogue import read_products
 from skincare.labels import skincare_labels
 from skincare.paths import REPOSITORY
-from skincare.product.facts import product_facts, shortened
+from skincare.product.facts import product_facts, shortened, split_ingredients
 from skincare.product.schema import FIELDS
 from skincare.tables import CATALOGUE, CatalogueRow, MetadataRow
 
@@ -66,6 +69,17 @@ def test_every_value_has_a_source_and_nothing_else_has():
 @pytest.mark.parametrize("text", ["", "[", "[1, 2]", "{'a': 1}", "[['x']]", "__import__('os')", "[" * 10_000])
 def test_a_broken_list_of_ingredients_is_none(text):
     assert product_facts("Oil", dataclasses.replace(ROW, clean_ingreds=text)).product.ingredients is None
+
+
+@given(st.text("a1(),;•", max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_a_list_is_split_outside_brackets_only(text):
+    parts = [one.strip(" .*") for one in re.split(r"(?:,(?!\d)|;|•)(?![^()]*\))", text)]
+    assert split_ingredients(text) == (tuple(dict.fromkeys(one for one in parts if one)) or None)
+
+
+def test_a_list_of_separators_takes_linear_time():
+    assert split_ingredients(";" * 200_000) is None
 
 
 def test_long_texts_end_with_a_sentence():

@@ -6,6 +6,7 @@ import pytest
 
 from skincare.errors import StageError
 from skincare.files import write_json
+from skincare.inference.structured_decoder import MAX_ANSWER_TOKENS
 from skincare.reporting import product_views, report_data
 from skincare.tables import HISTORY, PRODUCT_HISTORY, ProductHistoryRow
 from tests.test_report import HOSTILE, Page, layout, summary, written  # noqa: F401 - the fixture
@@ -136,6 +137,7 @@ def test_report_on_structured_answers_names_what_selected_the_epoch(layout):  # 
     PRODUCT_HISTORY.write(log / "history.csv", rows)
     (log / "confidence.json").unlink(missing_ok=True)
     for text in written(layout):
-        for part in ("0.437", "selected on val by the ANLS* of whole answers", "by the category of structured answers",
-                     "at most 768 new tokens", "Structured answers have no probabilities of labels"):  # fmt: skip
+        for part in ("0.437", "selected on val by the ANLS* of whole answers",
+                     "have the right category in their structured answer", f"at most {MAX_ANSWER_TOKENS} new tokens",
+                     "Structured answers have no probabilities of labels"):  # fmt: skip
             assert part in text

@@ -28,6 +28,7 @@ MAX_TEXT_CHARACTERS: Final = 200
 N_INGREDIENTS: Final = 10
 
 _MAX_LIST_CHARACTERS: Final = 20_000
+_LIST_MARKS: Final = re.compile(r"[()]|,(?!\d)|;|•")
 
 
 class Statement(NamedTuple):
@@ -147,8 +148,19 @@ def _catalogue_ingredients(text: str) -> tuple[str, ...] | None:
 def split_ingredients(text: str) -> tuple[str, ...] | None:
     """Return the first ingredients of a list in prose; commas inside brackets and of "1,2-hexanediol" do not split."""
     without_lead = re.sub(r"^\s*(?:full\s+)?(?:ingredients|inci)\s*(?:list)?\s*:\s*", "", text, flags=re.IGNORECASE)
-    parts = re.split(r"(?:,(?!\d)|;|•)(?![^()]*\))", without_lead)
-    return _first_ingredients(parts)
+    return _first_ingredients(_split(without_lead))
+
+
+def _split(text: str) -> list[str]:
+    """Split a list in prose; from its end, so that a separator is inside brackets if a closing one comes next."""
+    parts, end, bracket = [], len(text), ""
+    for mark in reversed(list(_LIST_MARKS.finditer(text))):
+        if mark[0] in "()":
+            bracket = mark[0]
+        elif bracket != ")":
+            parts.append(text[mark.end() : end])
+            end = mark.start()
+    return [text[:end], *reversed(parts)]
 
 
 def _first_ingredients(parts: list[str]) -> tuple[str, ...] | None:
