@@ -266,8 +266,9 @@ def _hints(state: ImportState) -> str:
 
 
 def _summary(config: Config, source: Source, chosen: Grouping, counts: dict[str, int], state: ImportState) -> Summary:
-    n_products = state.one("select count(*) from products")
     figures = import_tables.figures(state)
+    # Without those of which no image could be imported.
+    n_products = sum(products for _, products in figures["images_and_products"].values())
     for detail, n in figures["unknown_categories"].items():
         logger.warning("%d images: %s", n, detail)
     return Summary(

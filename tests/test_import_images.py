@@ -94,6 +94,7 @@ def test_every_file_is_imported_or_has_a_row_with_a_reason(source, layout):
         "Nonsense/what.jpg": "unknown_category", "Serum/notes.txt": "not_an_image", "Serum/cut.jpg": "truncated",
         "loose.jpg": "no_category", "Mask/out.jpg": "outside_source", "Mask/pipe.jpg": "not_a_file",
     }  # fmt: skip
+    assert summary.results["n_products"] == 2, "products without an image are not counted"
     assert {row.product_type for row in CATALOGUE.read(layout.catalogue)} == {"Cleanser", "Bath Salts", "Serum"}
     for row in IMAGES.read(layout.images_table):
         assert hashlib.sha256((layout.root / row.file).read_bytes()).hexdigest() == row.sha256

@@ -111,15 +111,15 @@ def last_training_run(layout: Layout) -> str:
 
     Raises MissingInputError if there is none, StageError for a damaged summary.
     """
-    path, remedy = layout.summary("finetune"), "Run `python src/finetune.py` first, or name a finished run with --run."
+    path = layout.summary("finetune")
     if not path.is_file():
-        raise MissingInputError("finished run", path, remedy)
+        raise MissingInputError("finished run", path, "Run `python src/finetune.py` first.")
     try:
         name = str(json.loads(path.read_text(encoding="utf-8"))["results"]["run"])
         if not name or Path(name).name != name:
             raise ValueError(f"{name[:100]!r} is no name of a run")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StageError(f"{path}: names no finished run ({error!r})\n{remedy}") from error
+        raise StageError(f"{path}: names no finished run ({error!r}); run `python src/finetune.py`") from error
     return name
 
 
