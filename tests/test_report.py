@@ -280,9 +280,17 @@ def test_without_results_the_error_names_the_stages(tmp_path):
 
 
 def test_error_names_a_damaged_file(layout):
-    layout.summary("finetune").write_text("{")
-    with pytest.raises(StageError, match=r"finetune\.json"):
-        report_data.gather(layout)
+    log = layout.finetune_log("sample")
+    objects = [layout.summary("scrape"), layout.summary("finetune"), log / "test_metrics.json"]
+    tables = [layout.zero_shot / "predictions.jsonl", log / "history.csv"]
+    for path in (*objects, *tables, log / "comparison.json"):
+        whole = path.read_bytes()
+        damages = [whole[: len(whole) // 2], b"\xff", b"[" * 100_000]
+        for damage in [*damages, *([b"{}", b"null"] if path in objects else [])]:
+            path.write_bytes(damage)
+            with pytest.raises(StageError, match=re.escape(path.name)):
+                report_data.gather(layout)
+        path.write_bytes(whole)
 
 
 def test_matrix_text_has_the_contrast_of_wcag():

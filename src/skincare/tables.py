@@ -274,7 +274,7 @@ def _part_key(part: str) -> tuple[int, int, str, str]:
 
 CATALOGUE_REMEDY: Final = (
     'The catalogue is the public "Skincare Products Clean Dataset" on Kaggle: put its skincare_products_clean.csv '
-    "there, or run `make sample`, which needs no catalogue."
+    "there, or import photos of your own with `python src/import_images.py FOLDER`, or run `make sample`."
 )
 CATALOGUE: Final = Table(CatalogueRow, CATALOGUE_REMEDY, ("product_url",), is_ours=False)
 IMAGES: Final = Table(ImageRow, "Make it with `python src/scrape.py`.", ("image_id",))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from skincare import images, tables
+from skincare import images, runlog, tables
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import calibration, metrics
 from skincare.evaluation.field_policy import FILE as FIELD_CONFIDENCE
@@ -116,13 +116,13 @@ class ReportData:
 
 def gather(layout: Layout) -> ReportData:
     """Read all files; raises MissingInputError if neither zero_shot.py nor finetune.py was run."""
-    stages = {name: _read_json(layout.summary(name)) for name in STAGES if layout.summary(name).is_file()}
+    stages = {name: _read_summary(layout.summary(name)) for name in STAGES if layout.summary(name).is_file()}
     if not {"zero_shot", "finetune"} & stages.keys():
         remedy = "Run `python src/zero_shot.py` or `python src/finetune.py` first, or `python src/run_all.py`."
         raise MissingInputError("results to report", layout.summary("zero_shot"), remedy)
     labels = labels_of(layout)
     before, first = _answers(stages, "zero_shot", layout.zero_shot / "metrics.json", layout.zero_shot, labels)
-    log = layout.finetune_log(stages["finetune"]["results"]["run"]) if "finetune" in stages else None
+    log = layout.finetune_log(runlog.last_training_run(layout)) if "finetune" in stages else None
     after: Scores | None = None
     second: dict[str, Prediction] = {}
     comparison: Mapping[str, Any] = {}
@@ -157,7 +157,10 @@ def _answers(
     if stage not in stages:
         return None, {}
     answers = {one.image_id: one for one in predictions.read_jsonl(folder / name, labels)}
-    return metrics.scores_from_json(_read_json(scores)), answers
+    try:
+        return metrics.scores_from_json(_read_json(scores)), answers
+    except StageError as error:
+        raise StageError(f"{scores}: {error}") from error
 
 
 def _is_product(found: Mapping[str, Prediction]) -> bool:
@@ -241,14 +244,25 @@ def _product_answers(stages: Mapping[str, Any], layout: Layout) -> dict[str, lis
 def _read_lines(path: Path) -> list[Any]:
     try:
         return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StageError(f"{path}: not readable ({error}); run `python src/score_products.py` again") from error
 
 
-def _read_json(path: Path) -> Any:
+def _read_summary(path: Path) -> dict[str, Any]:
+    found = _read_json(path)
+    if not all(isinstance(found.get(key), dict) for key in ("counts", "results", "config")):
+        raise StageError(f"{path}: not the summary of a stage; run the stage again")
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file; raises MissingInputError, or StageError for anything else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
     except FileNotFoundError:
         raise MissingInputError("results", path, "Run the stage that writes it again.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StageError(f"{path}: not readable ({error}); run the stage that writes it again") from error
+    return found
