@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -238,9 +239,15 @@ def test_the_threshold_of_the_run_is_the_default(tmp_path):
         chosen(None, None, None, 0.1)
     confidence(source, (0.1, 0.8))
     assert chosen(None, None, None, None) == (2.0, 0.8, True), "an exported folder carries its own"
-    (source / run_confidence.FILE).write_text('{"temperature": "warm"}')
-    with pytest.raises(StageError, match="not the confidence"):
-        chosen(None, None, None, None)
+
+
+@pytest.mark.parametrize("temperature", ["warm", 0, -1, math.inf, math.nan, None, []])
+@pytest.mark.parametrize("row", [{"wanted_risk": 0.1, "threshold": 0.5}, {"wanted_risk": "few", "threshold": 0.5}, 3])
+def test_a_malformed_confidence_file_is_an_error_that_names_it(tmp_path, temperature, row):
+    for one in ({"temperature": temperature, "wanted": [row]}, {"temperature": 1.0, "wanted": [row, {}]}):
+        (tmp_path / run_confidence.FILE).write_text(json.dumps(one))
+        with pytest.raises(StageError, match=r"confidence\.json: not the confidence of a run"):
+            run_confidence.choose(Layout(tmp_path / "root"), tmp_path, None, None, None, None)
 
 
 @pytest.mark.parametrize(

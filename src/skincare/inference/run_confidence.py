@@ -6,6 +6,7 @@ temperature that it was chosen with, so it is not used with others.
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def field_policy_of(
 
 
 def _read(layout: Layout, source: Path) -> dict[str, Any]:
-    """Return the contents of confidence.json; empty if there is none. Raises StageError if it is malformed."""
+    """Return temperature and thresholds of confidence.json; empty without one. Raises StageError if it is malformed."""
     for path in (source / FILE, layout.finetune_log(source.name) / FILE):
         if path.parent != source and not _is_run(layout, source):
             continue
@@ -117,12 +118,22 @@ def _read(layout: Layout, source: Path) -> dict[str, Any]:
             continue
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if float(found["temperature"]) > 0 and [one["wanted_risk"] for one in found["wanted"]]:
-                [one["threshold"] for one in found["wanted"]]
-                return dict(found)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            temperature = float(found["temperature"])
+            if not 0 < temperature < math.inf:
+                raise ValueError(f"temperature {temperature}")
+            return {"temperature": temperature, "wanted": [_wanted(one) for one in found["wanted"]]}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StageError(f"{path}: not the confidence of a run ({error}); run `python src/finetune.py`") from error
     return {}
+
+
+def _wanted(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the accepted error rate and the threshold that was chosen for it, None without one."""
+    threshold = values["threshold"]
+    return {
+        "wanted_risk": float(values["wanted_risk"]),
+        "threshold": None if threshold is None else float(threshold),
+    }
 
 
 def _decoder(layout: Layout, source: Path) -> str | None:

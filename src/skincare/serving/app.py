@@ -104,7 +104,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
             answers = await service.predict(request, detail=detail, top=top)
             status = _status(answers)
             found = [plain_answer(one, chosen) for one in answers.predictions]
-            return JSONResponse({**answers.model_dump(mode="json"), "predictions": found}, status)
+            return JSONResponse({"predictions": found, **answers.model_dump(exclude={"predictions"})}, status)
         except ServiceError as error:
             status = error.status
             service.metrics.rejected.labels(error.reason).inc()
