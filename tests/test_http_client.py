@@ -222,9 +222,16 @@ def test_other_names_of_localhost_are_rejected(host: str) -> None:
         pytest.raises(FetchError) as caught,
     ):
         client.get(f"http://{host}:{server.server_address[1]}/x", MAX_BYTES)
-    # The test server does not listen on IPv6.
-    assert caught.value.reason == ("connection_error" if host == "[::1]" else "private_address")
+    assert caught.value.reason == "private_address"
     assert not server.count
+
+
+def test_closed_ports_of_a_private_address_give_the_reason_of_open_ones() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with local_client(allow_private=False) as client, pytest.raises(FetchError, match="private_address"):
+        client.get(f"http://127.0.0.1:{port}/x", MAX_BYTES)
 
 
 def test_a_redirect_to_a_private_address_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,9 +243,9 @@ def test_a_redirect_to_a_private_address_is_rejected(monkeypatch: pytest.MonkeyP
 
 
 def test_the_resolved_address_is_checked_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: the name first resolves to a public address (127.0.0.1 here), then to a private one."""
+    """DNS rebinding: the name resolves to a public address (127.0.0.1 here) until the last connection is made."""
     monkeypatch.setattr(transport, "is_public", lambda address: address == "127.0.0.1")
-    addresses, real = ["127.0.0.1", "127.0.0.1", "127.0.0.2"], socket.getaddrinfo
+    addresses, real = [*["127.0.0.1"] * 5, "127.0.0.2"], socket.getaddrinfo
 
     def resolve(host: str, *rest: object, **options: object) -> object:
         return real(addresses.pop(0) if host == "rebinding.example" else host, *rest, **options)

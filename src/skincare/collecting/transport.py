@@ -1,9 +1,10 @@
 """HTTP connections to untrusted servers: no private addresses, no responses without an end.
 
 requests limits the time to connect and the time between packets. `with ConnectionGuard(...)` adds a limit on the total
-time and refuses private addresses. It checks the address of the connected socket before anything is sent, so neither
-a redirect nor DNS rebinding can reach a private network. Proxies, cookies and netrc are disabled: behind a proxy the
-address could not be checked.
+time and refuses private addresses. A host that resolves to one is refused before a connection, so that open and closed
+ports of a private network look alike. The address of the connected socket is checked before anything is sent, so
+neither a redirect nor DNS rebinding can reach a private network. Proxies, cookies and netrc are disabled: behind a
+proxy the address could not be checked.
 """
 
 import contextlib
@@ -48,6 +49,17 @@ class ConnectionGuard:
     def __exit__(self, _type: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         self._timer.cancel()
         _thread_state.guard = None
+
+    def check_host(self, host: str, port: int) -> None:
+        """Raise PrivateAddressError for a host with an address that is not public."""
+        if self._allow_private:
+            return
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return  # connecting reports it
+        if not all(is_public(str(address[0])) for *_, address in found):
+            raise PrivateAddressError(host)
 
     def check(self, connected: socket.socket) -> None:
         """Close a connection to an address that is not public; raises PrivateAddressError."""
@@ -100,8 +112,11 @@ class _Guarded:
     """Passes each new socket, and each socket with a response, to the thread's ConnectionGuard."""
 
     def _new_conn(self) -> socket.socket:
+        guard: ConnectionGuard | None = getattr(_thread_state, "guard", None)
+        if guard is not None:
+            guard.check_host(self.host, self.port)  # type: ignore[attr-defined]
         connected: socket.socket = super()._new_conn()  # type: ignore[misc]
-        if (guard := getattr(_thread_state, "guard", None)) is not None:
+        if guard is not None:
             guard.check(connected)
         return connected
 
