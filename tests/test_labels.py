@@ -1,5 +1,6 @@
 """Labels files: what is read, what the reader of mistakes gets, what a model carries."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -180,9 +181,13 @@ def test_a_mistake_in_the_phrase_table_names_file_and_line(tmp_path: Path, table
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "labels.toml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StageError, match=r"labels\.toml: cannot be read"):
-        read_labels(path)
+    for content in (b"\xff\xfe\x00", b"labels = " + b"[" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(StageError, match=r"labels\.toml: cannot be read"):
+            read_labels(path)
+    (tmp_path / "words.csv").write_bytes(b"label,language,strength,phrases\nMug,en,3,caf\xe9\n")
+    with pytest.raises(StageError, match=r"words\.csv: cannot be read"):
+        read_labels(written(tmp_path, 'phrase_table = "words.csv"\nlabels = ["Mug", "Kettle"]'))
 
 
 def test_many_labels_are_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -241,7 +246,23 @@ def test_a_model_carries_its_labels(tmp_path: Path) -> None:
             check_same_labels(tmp_path, other)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"names": 3}', '{"names": ["a"], "families": [1]}'])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"names": [1, 2]}, {"names": "ab"}, {"names": []}, {"families": []}, {"question": None}, {"n_unnamed": [0]},
+        {"n_unnamed": ["x", 0, 0]}, {"dominant": ["Jug"]}, {"aliases": [["jug", "Jug", "en"]]},
+        {"aliases": [[1, "Mug", "en"]]}, {"pack_phrases": [["Mug", "en", "3", "cup"]]},
+    ],
+)  # fmt: skip
+def test_a_copy_with_fields_of_another_kind_is_an_error(tmp_path: Path, change: dict[str, object]) -> None:
+    read_labels(written(tmp_path, FULL)).write(tmp_path)
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(StageError, match="holds no labels"):
+        labels_of_model(tmp_path, skincare_labels())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"names": 3}', '{"names": ["a"], "families": [1]}', "[" * 100_000])
 def test_a_damaged_copy_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(StageError, match="holds no labels"):

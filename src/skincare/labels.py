@@ -147,7 +147,7 @@ def labels_of_model(folder: Path, otherwise: Labels) -> Labels:
         return otherwise
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        return Labels(
+        found = Labels(
             names=tuple(value["names"]),
             families=tuple((family, tuple(members)) for family, members in value["families"]),
             aliases=tuple(Alias(*one) for one in value["aliases"]),
@@ -160,8 +160,28 @@ def labels_of_model(folder: Path, otherwise: Labels) -> Labels:
             instruction=value["instruction"],
             source=str(path),
         )
-    except (ValueError, TypeError, KeyError) as error:
+        _check_fields(found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StageError(f"{path}: holds no labels ({error}); export the model again") from error
+    return found
+
+
+def _check_fields(labels: Labels) -> None:
+    """Raise ValueError or TypeError for fields that no labels.toml gives; the folder of a model may be anybody's."""
+    words = (word for alias in labels.aliases for word in alias)
+    texts = (*labels.names, *labels.nameless, *words, labels.domain, labels.question, labels.instruction)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a text is of another type")
+    members = [name for _, family in labels.families for name in family]
+    if len(set(labels.names)) < 2 or sorted(members) != sorted(labels.names):
+        raise ValueError("the families do not hold each of two labels or more once")
+    named = {one.label for one in labels.aliases} | {*labels.dominant} | {one.label for one in labels.pack_phrases}
+    if unknown := named - {"", *labels.names}:
+        raise ValueError(f"{sorted(unknown)[0]!r} is no label")
+    if len(labels.n_unnamed) != len(labels.names) or not all(type(n) is int and n >= 0 for n in labels.n_unnamed):
+        raise ValueError("n_unnamed is no list of counts")
+    if not all(type(one.strength) is int and isinstance(one.phrases, str) for one in labels.pack_phrases):
+        raise ValueError("a phrase of packs is of another type")
 
 
 def check_same_labels(folder: Path, labels: Labels) -> None:

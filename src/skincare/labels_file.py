@@ -82,7 +82,7 @@ class _Reader:
         try:
             self.text = path.read_text(encoding="utf-8-sig")
             self.value = tomllib.loads(self.text)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, RecursionError) as error:
             raise StageError(f"{path}: cannot be read ({error})") from error
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"line (\d+)", str(error))
@@ -210,7 +210,10 @@ class _Reader:
         table = self.value["phrase_table"]
         if not isinstance(table, str) or not (path := self.path.parent / table).is_file():
             self._fail(line, f"no such phrase table: {table!r}")
-        return tuple(read_pack_phrases(path, names))
+        try:
+            return tuple(read_pack_phrases(path, names))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise StageError(f"{path}: cannot be read ({error})") from error
 
     def _count(self, entry: Mapping[str, Any], line: int) -> int:
         count = entry.get("n_unnamed", 0)
