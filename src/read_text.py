@@ -8,7 +8,7 @@ Time: about a second of one core per photo, half a second to start; with `--dete
       large print, a drawn pack takes 0.15 s.
 
 Results are cached by the content of the image: a second run reads only new images, and an interrupted run resumes. An
-image on which the OCR engine crashes or times out becomes a row with the reason.
+image on which the OCR engine crashes or times out becomes a row with the reason; a second run reads it again.
 """
 
 import logging
@@ -78,6 +78,8 @@ def run(config: Config, layout: Layout) -> Summary:
         )
     write_pack_text(output, rows)
     counts = _counts(rows)
+    if counts["failed"]:
+        logger.warning("The OCR engine crashed or timed out on %d images: run again to read them", counts["failed"])
     listed = ", ".join(f"{status} {n:,}" for status, n in counts.items())
     return Summary(
         headline=f"read {len(rows):,} images ({n_new:,} new): {listed}; see {output}",
