@@ -27,7 +27,7 @@ from skincare.training import checkpoints, distributed
 from skincare.training.distributed import World
 from skincare.training.stopping import TimeLimitError
 from tests.dataset_helpers import jpeg, write_dataset_files
-from tests.launched_runs import leave_out_slow_parts
+from tests.launched_runs import add_combined_recipe, leave_out_slow_parts
 from tests.test_accumulation import assert_gradients_equal, make_training, of_the_mean
 
 # torch.distributed.run, since accelerate's launcher with --cpu ignores --num_processes and starts a single process.
@@ -37,6 +37,8 @@ FSDP_LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp
 
 EMBEDDED = ("--model", str(TINY_MODEL), "--recipe", "sample", "--max-epochs", "3", "--min-tokens", "36",
             "--max-tokens", "36", "--micro-batch-size", "4")  # fmt: skip
+# DoRA, a head, Muon, label smoothing and the moving average of the weights.
+COMBINED = tuple({"sample": "combined", "3": "1"}.get(word, word) for word in EMBEDDED)
 
 
 @dataclass
@@ -84,6 +86,7 @@ def run_alone(layout, *arguments):
     """Run the stage in this process."""
     with pytest.MonkeyPatch.context() as patch:
         leave_out_slow_parts(patch)
+        add_combined_recipe(patch)
         config = tyro.cli(finetune.Config, args=["--root", str(layout.root), *arguments])
         return finetune.run(config, layout)
 
@@ -123,10 +126,12 @@ def launched(tmp_path_factory):
     alone = new_dataset(tmp_path_factory.mktemp("alone"))
     processes = Processes.start(LAUNCHER, layout, {
         "gradients": [str(layout.root / "gradients.safetensors"), "5"],
+        "combined": [*COMBINED, "--run", "combined"],
         "two": [*EMBEDDED, "--run", "two"],
         "interrupted": [*EMBEDDED, "--run", "interrupted"],
     })  # fmt: skip
     run_alone(alone, *EMBEDDED, "--run", "one")
+    run_alone(alone, *COMBINED, "--run", "combined")
     processes.wait_for("interrupted", "epoch 1: ")
     processes.process.terminate()
     processes.wait()
@@ -156,6 +161,21 @@ def test_two_processes_train_like_one(launched):
     assert json.loads(layout.summary("finetune").read_text())["results"]["run"] == "two"
     answers = (layout.finetune_log("two") / "val_predictions.jsonl").read_text().splitlines()
     assert len(answers) == 5, "all answers are gathered"
+
+
+@pytest.mark.slow
+def test_two_processes_train_all_options_of_a_recipe_like_one(launched):
+    processes, alone = launched
+    layout = processes.layout
+    assert processes.exit_codes("combined") == ["0", "0"], processes.log("combined")
+    assert_alike((alone, "combined"), (layout, "combined"))
+    states = [
+        load_file(checkpoints.latest_state(place.training_state("combined"), "last") / "optimizer.safetensors")
+        for place in (alone, layout)
+    ]
+    assert states[0].keys() == states[1].keys()
+    for name in (one for one in states[0] if one.endswith("|average")):
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
