@@ -156,8 +156,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     logger.info("%-20s %10s %8s %14s %17s", "method", "images/s", "ratio", "GFLOP/image", "operations allow")
     for name, predict in inference.methods().items():
-        timed_images = images[: config.n_reference] if name.startswith("reference") else images
-        measured = _measured(predict, timed_images, config.batch_size, device)
+        is_single = name.startswith("reference")
+        timed_images = images[: config.n_reference] if is_single else images
+        measured = _measured(predict, timed_images, 1 if is_single else config.batch_size, device)
         rows.append({"method": name, "n_images": len(timed_images), **measured})
         rows[-1]["ratio"] = rows[-1]["images_per_second"] / rows[0]["images_per_second"]
         rows[-1]["operations_allow"] = rows[0]["gflop_per_image"] / rows[-1]["gflop_per_image"]

@@ -36,7 +36,7 @@ def run(out, *options, **environment):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("TEST_GPU_CHECK"), reason="takes two minutes: TEST_GPU_CHECK=1 runs it")
+@pytest.mark.skipif(not os.environ.get("TEST_GPU_CHECK"), reason="takes minutes: TEST_GPU_CHECK=1 runs it")
 def test_every_step_runs_on_a_cpu_and_its_result_is_in_the_tables(tmp_path):
     found = run(tmp_path, "--tiny")
     log = (tmp_path / "run.log").read_text()
