@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -10,14 +11,20 @@ from transformers import AutoModelForImageTextToText, pipeline
 import explain
 import export
 import finetune
+import predict
 from skincare import stage
 from skincare.dataset.chat import read_dataset
 from skincare.inference import predictions, structured_decoder
 from skincare.inference.classifier import Classifier
+from skincare.inference.image_predictor import PredictorSettings
 from skincare.labels import skincare_labels
 from skincare.paths import Layout
 from skincare.product.json_answers import parse_product
+from skincare.serving.predictor import LocalPredictorLoader
+from skincare.serving.worker import Job
 from skincare.training import run_spec, training_run
+from tests.dataset_helpers import write_dataset_files
+from tests.family_models import MODEL_TYPES
 from tests.launched_runs import leave_out_slow_parts
 from tests.structured_examples import LABELS, write_structured_dataset
 from tests.test_exported_model import dialogue
@@ -91,6 +98,33 @@ def test_a_quantised_export_keeps_the_vision_tower(trained, quantize, dtype):
     before = AutoModelForImageTextToText.from_pretrained(layout.finetuned_model("r")).model.visual.state_dict()
     for name, tensor in model.model.visual.state_dict().items():
         torch.testing.assert_close(tensor, before[name].bfloat16(), rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("decoder", ["generate", "rank"])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_predict_and_serve_answer_as_the_classifier(folders, tmp_path, model_type, decoder):
+    layout = Layout(tmp_path)
+    write_dataset_files(layout, {"train": 1, "val": 1, "test": 3})
+    examples, folder = read_dataset(layout, "test"), str(folders[model_type])
+    classifier = Classifier.load(folder, skincare_labels(), layout.root)
+    expected = {
+        str(layout.root / one.file): one for one in classifier.predict(examples, "test", classifier.decoder(decoder))
+    }
+    options = {"by": "model", "model": folder, "decoder": decoder}
+    out = tmp_path / "answers.jsonl"
+    predict.run(predict.Config(root=layout.root, images=tuple(expected), out=out, **options), layout)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    served = LocalPredictorLoader(PredictorSettings(**options), layout, 10**8)().predict(
+        [Job((layout.root / file).read_bytes(), file) for file in expected]
+    )
+    for row, answer, (file, one) in zip(rows, served, expected.items(), strict=True):
+        assert row["file"] == answer.file == file
+        assert row["answer"] == answer.answer == one.text
+        assert row["category"] == answer.category == (one.category or row["category"])
+        if decoder == "rank":
+            probability = max(map(math.exp, one.log_probabilities))
+            assert row["probability"] == pytest.approx(probability, abs=1e-3)
+            assert answer.probability == pytest.approx(probability, abs=1e-3)
 
 
 @pytest.mark.slow
