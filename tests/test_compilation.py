@@ -1,11 +1,14 @@
 """Compiled layers give the step of plain ones, for few shapes; without a compiler the run stays plain."""
 
+import os
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
 from skincare.errors import StageError
 from skincare.labels import skincare_labels
+from skincare.modeling import language_layers
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
 from skincare.modeling.loading import load_processor
@@ -21,6 +24,10 @@ from tests.helpers import noise_image
 
 ANSWERS = ["Peel", "Bath Salts"]
 SHAPES = ((140, 168), (168, 168))
+COMPILER = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.environ.get("TEST_COMPILERS"), reason="takes a minute: TEST_COMPILERS=1 runs it"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +55,19 @@ def step(network, encoder, grids, features):
     return losses.detach(), {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
 
 
-def test_compiled_layers_give_the_plain_step_with_a_graph_per_length_and_kind(network, encoder):
+@pytest.mark.parametrize("has_lower_right_kernel", [False, True], ids=["cpu_mask", "cuda_mask"])
+@pytest.mark.parametrize(
+    "backend", ["eager", *(pytest.param(one, marks=COMPILER) for one in ("aot_eager", "inductor"))]
+)
+def test_compiled_layers_give_the_plain_step_with_a_graph_per_length_and_kind(
+    network, encoder, monkeypatch, backend, has_lower_right_kernel
+):
+    monkeypatch.setattr(language_layers, "has_lower_right_kernel", lambda device: has_lower_right_kernel)
     pixels = [[encoder.patches(noise_image(*shape, seed=i)) for i in range(2)] for shape in SHAPES]
     inputs = [([one.grid for one in pair], network.vision_features(pair)) for pair in pixels]
     steps = [step(network, encoder, *one) for one in inputs]
     counters.clear()
-    assert compilation.compile_layers(network, 60, backend="eager")
+    assert compilation.compile_layers(network, 60, backend=backend)
     lengths, padded_lengths = set(), set()
     for one, (losses, gradients) in zip(inputs, steps, strict=True):
         found_losses, found_gradients = step(network, encoder, *one)
