@@ -171,12 +171,17 @@ def test_a_quantised_export_loads_in_transformers_and_predicts(layout, quantise,
     assert record["evaluation"]["comparison"]["n"] == 4
     assert record["evaluation"]["export"]["weight_bytes"] < record["evaluation"]["run"]["weight_bytes"] / 2
     # A model of random weights would agree with the run on one label in fourteen.
-    example = read_dataset(layout, "val")[:1]
+    examples = read_dataset(layout, "val")
     scores = []
     for source in (layout.finetuned_model("r"), folder):
         classifier = Classifier.load(source, LABELS, layout.root)
-        scores.append(classifier.predict(example, "val", classifier.decoder("rank"))[0].log_probabilities)
+        scores.append(classifier.predict(examples[:1], "val", classifier.decoder("rank"))[0].log_probabilities)
     assert torch.corrcoef(torch.tensor(scores))[0, 1] > 0.9
+    expected = {one.image_id: one.text for one in classifier.predict(examples, "val", classifier.decoder("generate"))}
+    found = pipeline("image-text-to-text", model=str(folder), batch_size=7)(
+        text=[dialogue(layout, one) for one in examples], return_full_text=False
+    )
+    assert {one.image_id: row[0]["generated_text"] for one, row in zip(examples, found, strict=True)} == expected
 
 
 def test_dropped_layers_are_recorded_for_each_number_of_them(layout):
