@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Test files side by side, one thread each: more threads than cores slow each other down many times over.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Test files side by side, one thread each: more threads than cores slow each other down many times over. One process
+# more than cores, 4 at most: some tests wait for a server or a process.
+N_TEST_PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(N_TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help reader sample sample-product test test-fast check lint types format mutation clean
 

@@ -11,7 +11,10 @@ from skincare.labels import skincare_labels
 from tests.browser import opened_browser
 
 # Side by side, the files that take longest come first: nobody waits for a long one at the end.
-LONG_FILES = ("test_pipeline", "test_distributed", "test_real_data", "test_compare_recipes", "test_pages")
+LONG_FILES = (
+    "test_pipeline", "test_distributed", "test_recipes", "test_training", "test_real_data", "test_out_of_memory",
+    "test_training_interrupt", "test_family_stages", "test_training_recovery", "test_shards", "test_export",
+)  # fmt: skip
 
 # A shell starts background jobs, such as a test run, with SIGINT ignored, which the stages under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
