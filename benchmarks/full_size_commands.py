@@ -237,25 +237,30 @@ def size_of(folder: Path) -> dict[str, Any]:
     return {"safetensors_bytes": sum(path.stat().st_size for path in folder.rglob("*.safetensors"))}
 
 
+def record(config: Config, name: str, row: dict[str, Any]) -> None:
+    """Write a row to the results; they are read again, since another folder's commands may have written to them."""
+    found = json.loads(config.out.read_text()) if config.out.is_file() else {}
+    shapes: dict[str, dict[str, Any]] = found.get("shapes", {})
+    rows = shapes.setdefault(f"{config.n_layers} layers, {config.n_vision_blocks} vision blocks", {})
+    rows[name] = row | {"load": os.getloadavg()[0], "git_commit": git_commit()}
+    logger.info("%s: %s", name, rows[name])
+    settings = {"images": _N_IMAGES, "threads": torch.get_num_threads()}
+    write_json(config.out, {"device": device_name(default_device()), **settings, "shapes": shapes, **environment()})
+
+
 def main() -> None:
     """Write dataset and checkpoints if they are missing, and run the commands."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = tyro.cli(Config, description=__doc__)
     config.folder.mkdir(parents=True, exist_ok=True)
     layout = Layout(config.folder.resolve())
-    found = json.loads(config.out.read_text()) if config.out.is_file() else {}
-    shapes: dict[str, dict[str, Any]] = found.get("shapes", {})
-    rows = shapes.setdefault(f"{config.n_layers} layers, {config.n_vision_blocks} vision blocks", {})
     if not (layout.finetuned_model(_RUN) / "config.json").is_file():
         build_dataset(config, layout)
         # In its own process, which returns the memory of the weights.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            rows["checkpoint"] = pool.submit(write_checkpoints, config, layout).result()
+            record(config, "checkpoint", pool.submit(write_checkpoints, config, layout).result())
     for name in config.commands:
-        rows[name] = measure(name, layout) | {"load": os.getloadavg()[0], "git_commit": git_commit()}
-        logger.info("%s: %s", name, rows[name])
-        settings = {"images": _N_IMAGES, "threads": torch.get_num_threads()}
-        write_json(config.out, {"device": device_name(default_device()), **settings, "shapes": shapes, **environment()})
+        record(config, name, measure(name, layout))
 
 
 if __name__ == "__main__":

@@ -205,15 +205,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config, device = tyro.cli(Config, description=__doc__), default_device()
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"structured_decoding_{device.type}.json"
-    found = json.loads(out.read_text()) if out.is_file() else {}
-    parts = {name: found[name] for name in PARTS if name in found}
     for part in config.parts:
         work = {"steps": steps, "answers": answers, "positions": positions, "halving": halving}[part]
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             result = pool.submit(work, config).result()
         conditions = {"threads": torch.get_num_threads(), "load": os.getloadavg()[0], "git_commit": git_commit()}
-        parts[part] = result | conditions
-        logger.info("%s: %s", part, json.dumps(parts[part], indent=2))
+        logger.info("%s: %s", part, json.dumps(result, indent=2))
+        # Read only now: another process may have measured another part.
+        found = json.loads(out.read_text()) if out.is_file() else {}
+        parts = {name: found[name] for name in PARTS if name in found} | {part: result | conditions}
         write_json(out, {**parts, "device": device_name(device), **environment()})
 
 

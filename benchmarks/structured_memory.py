@@ -186,14 +186,13 @@ def main() -> None:
     config, device = tyro.cli(Config, description=__doc__), default_device()
     encoder = PromptEncoder(processor(config.vocabulary), labels_for("product", skincare_labels()))
     out = config.out or REPOSITORY / "benchmarks" / "results" / f"structured_memory_{device.type}.json"
-    rows = read_rows(out)
     logger.info("| recipe | layers | checkpointing | answer | images | planned MiB | measured MiB | ratio | seconds |")
     for name in config.recipes:
         for row in rows_of(config, encoder, name, device):
             logger.info("%s", describe(row))
             setting = tuple(row[key] for key in _SETTING)
-            rows[setting] = row | {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
-            rows[setting]["git_commit"] = git_commit()
+            conditions = {"threads": torch.get_num_threads(), "load": os.getloadavg()[0], "git_commit": git_commit()}
+            rows = read_rows(out) | {setting: row | conditions}
             ordered = [rows[key] for key in sorted(rows)]
             write_json(out, {"device": device_name(device), "rows": ordered, **environment()})
         gc.collect()

@@ -120,3 +120,21 @@ def field_cell(scores):
     """Return a field's F1 with its interval, in percent."""
     low, high = (round(100 * scores[key]) for key in ("f1_low", "f1_high"))
     return f"{round(100 * scores['f1'])} % ({low} to {high} %)"
+
+
+def test_the_memory_table_of_structured_answers_is_that_of_the_results():
+    file = REPOSITORY / "benchmarks" / "results" / "structured_memory_cpu.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    text = (REPOSITORY / "docs" / "products.md").read_text(encoding="utf-8")
+    table = text.split("<!-- structured-memory -->")[1].split("<!-- /structured-memory -->")[0]
+    measured = [memory_cells(row) for row in rows if "total_mib" in row]
+    assert table.strip().splitlines()[2:] == [f"| {' | '.join(cells)} |" for cells in measured]
+
+
+def memory_cells(row):
+    """Return planned and measured memory of a pass as cells of the table."""
+    return (
+        row["recipe"], f"{row['n_layers']} + {row['n_vision_blocks']}", row["checkpointing"], str(row["answer_tokens"]),
+        str(row["images"]), f"{row['planned_mib']:,.0f}", f"{row['total_mib']:,.0f}",
+        f"{row['planned_to_measured']:.2f}",
+    )  # fmt: skip
