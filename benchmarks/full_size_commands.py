@@ -156,7 +156,7 @@ def measure(name: str, layout: Layout) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_gib": usage.ru_maxrss / 2**20,
-        "last_line": (lines[-1] if lines else "").replace(f"{layout.root}/", ""),
+        "last_line": (lines[-1] if lines else "").replace(f"{layout.root}/", "").replace(str(layout.root), "FOLDER"),
         **(results_of(name, layout) if is_done else {}),
     }
 

@@ -7,7 +7,8 @@ parts `answers`, `positions` and `halving` have the width of Qwen2-VL-2B with tw
                of the processor time of all threads, which other work on the machine does not change
     answers    validity of answers from random logits, in left-padded batches; what the longest allowed answers give; no
                token beyond the tokenizer and no special token is chosen, even where its logit is the highest
-    positions  log-probabilities of a longest answer against a plain forward pass of transformers over the whole text
+    positions  log-probabilities of a longest answer against a plain forward pass of transformers over the whole text,
+               with the logits of 4,096 tokens
     halving    a batch that does not fit into a limit of live tensors: the answers against those without a limit
 
 Out: benchmarks/results/structured_decoding_<device>.json; each part has the commit that it was measured at.
@@ -46,6 +47,8 @@ from skincare.runlog import environment, git_commit
 logger = logging.getLogger("structured_decoding")
 
 _MIB: Final = 2**20
+# Of the part `positions`: the first tokens of the vocabulary.
+_N_LOGITS: Final = 4096
 PARTS: Final = ("steps", "answers", "positions", "halving")
 
 
@@ -153,15 +156,19 @@ def summary(outputs: Sequence[DecoderOutput]) -> dict[str, Any]:
 def positions(config: Config) -> dict[str, Any]:
     """Return the largest difference of log-probabilities between a longest answer and a plain forward pass."""
     decoding = Decoding(config.vocabulary, 2, 1, torch.float32)
+    # Positions do not depend on the number of logits, which take most of the time. The end token is not among these.
+    output = decoding.network.model.lm_head
+    output.weight = torch.nn.Parameter(output.weight[:_N_LOGITS].clone(), requires_grad=False)
     grids, features = images = decoding.images(2)
-    with decoding.logits(lambda one: one.index_fill(-1, torch.tensor(decoding.encoder.end_token_id), -1e4)):
-        batch = decoding.encoder.inference_batch(grids)
-        generated = decoding.network.generate(decoding.encoder, batch, features, 768, with_log_probabilities=True)
-        differences = [_difference(decoding, i, grids[i], generated[i]) for i in range(len(grids))]
+    batch = decoding.encoder.inference_batch(grids)
+    generated = decoding.network.generate(decoding.encoder, batch, features, 768, with_log_probabilities=True)
     return {
         "tokens": [len(one.tokens) for one in generated],
-        "largest_difference": differences,
+        "different_tokens": [len(set(one.tokens)) for one in generated],
+        "prompt_tokens": len(batch.prompt_prefix) + batch.input_ids.shape[1],
+        "largest_difference": [_difference(decoding, i, grids[i], one) for i, one in enumerate(generated)],
         "images": len(images[0]),
+        "n_logits": _N_LOGITS,
     }
 
 
