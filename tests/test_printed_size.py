@@ -54,5 +54,17 @@ def test_lines_together(texts, size):
     assert size_of(*texts) == size
 
 
+def test_the_most_frequent_size_wins_over_the_largest_print():
+    assert size_of(("30 ml", 0.6), ("75 ml", 1), ("30ML", 0.4)) == "30 ml"
+
+
+def test_a_quantity_wins_over_a_count_before_it():
+    assert size_of("12 pads", "50 g") == "50 g"
+
+
+def test_a_digit_is_added_only_where_the_other_unit_confirms_it():
+    assert size_of("3 ml / 2 fl oz") == "3 ml"
+
+
 def test_hostile_lines_end_in_time():
     assert size_of("9" * 100_000, "1 x " * 50_000, "o" * 10_000) is None

@@ -3,6 +3,7 @@
 import random
 import string
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,47 @@ def test_the_line_printed_like_a_brand(texts, brand):
 )
 def test_claims_ingredients_and_numbers_are_no_brand(texts):
     assert brand_of(*texts) == ""
+
+
+def six_lines(at, first="Zorbimax", other="Qwixel", **changes):
+    """A pack of six lines of equal print: a brand-like word at the top, another one in line `at` (from 0)."""
+    texts = [first, "Toner", "Lotion", "Mask", "Serum", "Face Cream"]
+    texts[at] = other
+    return [(changes.get(f"text{i}", text), changes.get(f"size{i}", 1)) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "brand"),
+    [
+        (six_lines(2, first="Zorbim", other="Qwixelor"), "Zorbim"),  # the upper one
+        ([*six_lines(3)[1:], ("Zorbim", 1)], "Zorbim"),  # one of the two lowest
+        (six_lines(2, text4="Qwixel Serum"), "Qwixel"),  # repeated
+        (six_lines(2, other="Qwixel®"), "Qwixel"),  # a trade mark
+        (six_lines(2, text3="Paris"), "Qwixel"),  # a word of companies below
+        (six_lines(2, size2=0.5, text4="www.qwixel.com"), "Qwixel"),  # a domain
+        (six_lines(2, other="Dr. Qwix"), "Dr. Qwix"),  # a doctor
+        (six_lines(2, size0=0.5), "Qwixel"),  # larger print
+        ([("Face Cream", 1), ("Pure Zorbima", 1), *six_lines(2)[2:]], "Qwixel"),  # no usual word
+        ([("Zorbim", 1), ("Face Cream", 1), ("Zorbimax", 0.6)], "Zorbimax"),  # the whole of a word that is cut off
+        ([("NEW", 1), ("ZORBI", 1), ("Face Cream", 1)], "ZORBI"),  # no claim before it
+        ([*six_lines(4, first="Mask", other="Toner"), ("Zorbi", 0.3), ("Mask", 1), ("Serum", 1)], ""),  # too few signs
+        (["Zorbi, Qwix", "Toner"], ""),
+        (["Zorbi Serum"], ""),
+        (["DƯỠNG ZORBI"], ""),
+    ],
+)
+def test_each_sign_decides_between_two_lines(texts, brand):
+    assert brand_of(*texts) == brand
+
+
+def test_the_better_read_of_two_lines_counts():
+    lines = pack_lines(*["Toner"] * 10, "zorbimax", "QWIXEL", *["Toner"] * 8)
+    read_badly = [replace(line, confidence=0.93) if line.text == "zorbimax" else line for line in lines]
+    assert [unknown_brand(found)[0] for found in (lines, read_badly)] == ["zorbimax", "QWIXEL"]
+
+
+def test_a_line_below_the_confidence_of_its_script_is_no_brand():
+    assert [brand_of("Zorbima", "Toner", confidence=confidence) for confidence in (0.91, 0.93)] == ["", "Zorbima"]
 
 
 def test_badly_read_lines_are_no_brand():
