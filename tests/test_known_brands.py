@@ -71,7 +71,30 @@ def test_a_sign_next_to_an_unknown_brand_does_not_make_it_a_misread_known_one():
 
 
 def test_the_larger_of_two_brands_wins():
-    assert brand_of(("Huxley", 3), ("Babor", 1)) == "Huxley"
+    assert brand_of(("Babor", 1), ("Huxley", 3)) == "Huxley"
+
+
+def test_the_longer_of_two_brands_wins_over_the_upper_one():
+    assert brand_of("Babor", "Toner", "Paula's Choice") == "Paula's Choice"
+
+
+def test_a_brand_at_the_start_of_a_line_wins_over_one_inside():
+    assert brand_of("with Babor oil", "Toner", "Lotion", "Mask", "Huxley grape oil") == "Huxley"
+
+
+def test_first_letters_may_be_cut_off():
+    assert brand_of("ULA'S CHOICE", "Toner") == "Paula's Choice"
+
+
+def test_one_badly_read_line_of_two_is_enough_for_a_misread_letter():
+    first, second = pack_lines("Hud", "ley")
+    assert BRANDS.find([replace(first, confidence=0.9), second]).brand == "Huxley"
+
+
+def test_a_word_of_packs_is_no_misread_brand():
+    brands = KnownBrands(["Hydras"])
+    assert brands.find(pack_lines("hydra", confidence=0.9)) is None
+    assert brands.find(pack_lines("hydrus", confidence=0.9)).brand == "Hydras"
 
 
 def test_the_list_of_brands_is_sorted_and_without_repetitions():

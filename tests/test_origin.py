@@ -13,6 +13,7 @@ from skincare.product.origin import stated_manufacturer, stated_origin
         ("Made in the USA", "United States"),
         ("Made inItaly", "Italy"), ("Сделано в России", "Russia"), ("Hecho en México", "Mexico"), ("日本製", "Japan"),
         ("Product of Japan.", "Japan"), ("MADE IN P.R.C.", "China"), ("Prodotto in Italia", "Italy"),
+        ("Handmade in England", "United Kingdom"), ("nomade in Japan", ""),
         ("Made with Madagascan centella", ""), ("made with love from Madagascar", ""), ("Made in small batches", ""),
         ("Made in Indianapolis", ""), ("PARIS FRANCE", ""), ("", ""),
     ],
@@ -31,6 +32,8 @@ def test_origin(text, country):
         ("Distributed by Acme", ""),
         ("Made by hand", ""),
         ("Manufactured by", ""),
+        ("Manufactured by: A1", ""),
+        ("Manufactured by " + "Acme " * 30, ("Acme " * 12).strip()),
     ],
 )
 def test_manufacturer(text, name):

@@ -105,6 +105,9 @@ def test_common_words_of_a_catalogue_are_no_brand():
 
 def test_unusual_words():
     assert unusual_words("Zorbiderm Moisturising Lotion 50 ml") == ["zorbiderm"]
+    # Compounds, words that are cut off, and a misread letter.
+    assert unusual_words("allskintypes Reinigungsgel MOISTURIS BRIGHTENINQ") == []
+    assert unusual_words("zorbigel BRIGHTERINQ") == ["zorbigel", "brighterinq"]
     assert unusual_words("MOISTUR1SINC purifiying creme") == ["moistur1sinc"]
 
 

@@ -14,7 +14,7 @@ from typing import Final
 # English names, and regular expressions of the spellings on packs, without accents.
 _TABLE: Final = Path(__file__).with_name("countries.csv")
 _MADE: Final = (
-    r"(?:made|produced|manufactured|crafted|bottled)\s*in|product\s+of|fabriqu[ee]+s?\s+en|produit\s+en|conditionne\s+en|"
+    r"(?:(?:hand)?made|produced|manufactured|crafted|bottled)\s*in|product\s+of|fabriqu[ee]+s?\s+en|produit\s+en|conditionne\s+en|"
     r"hergestellt\s+in|produziert\s+in|hecho\s+en|fabricado\s+(?:en|em|no)|elaborado\s+en|producto\s+de|feito\s+(?:em|no)|"
     r"prodotto\s+in|fatto\s+in|gemaakt\s+in|geproduceerd\s+in|wyprodukowano\s+w[eo]?|vyrobeno\s+v|tillverkad\s+i|"
     r"сделано\s+в|произведено\s+в|изготовлено\s+в|страна\s+(?:происхождения|изготовитель)\s*:?|country\s+of\s+origin\s*:?|origin\s*:|"
