@@ -61,6 +61,7 @@ def test_brands_of_the_real_catalogue(real_data):
 def test_the_well_known_brand_of_a_name():
     assert well_known_brand_of("NARS Cosmetics Aqua Gel") == "Nars"
     assert well_known_brand_of("The Body Shop Shea Butter") == "The Body Shop"
+    assert well_known_brand_of("4U2 Skin Serum") == "4U2 Skin", "the longest one"
     assert well_known_brand_of("Fresh Orange Shower Gel") == "Fresh"
     assert well_known_brand_of("Fresh Orange Shower Gel", {"fresh"}) == ""
     assert [well_known_brand_of(name) for name in ("", "Narsilion Gel", "50ml")] == ["", "", ""]

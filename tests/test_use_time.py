@@ -20,6 +20,7 @@ from skincare.product.use_time import use_time_in_directions, use_time_in_name
         ("Medik8 Day and Night Eye Serum", "morning and night"),
         ("Retinol AM & PM", "morning and night"),
         ("Take The Day Off Cleansing Balm", None),
+        ("Take The Day Off Balm", None),
         ("7 Day Scrub Cream", None),
         ("Midnight Recovery Oil", None),
         ("SPF 50 Fluid", None),
@@ -57,6 +58,7 @@ def test_of_a_name(name, expected):
         ("Use each morning under make-up", "morning"),
         ("Apply at night. Do not use in the morning.", "night"),
         ("Smooth over clean skin.", None),
+        ("Rich in evening primrose oil.", None),
         ("I am sure", None),
     ],
 )
