@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from skincare.errors import MissingInputError, StageError
-from skincare.evaluation import field_calibrators, field_policy, product_fusion
+from skincare.evaluation import field_calibrators, field_policy, intervals, product_fusion
 from skincare.evaluation.field_policy import Calibrator, FieldPolicy
 from skincare.evaluation.product_fusion import FieldAnswer, FieldFusion
 from skincare.evaluation.product_metrics import ScoredProduct
@@ -71,6 +71,54 @@ def test_the_threshold_has_the_highest_f1_on_val():
     best = field_calibrators.best_f1_threshold(confidences, right, 5)
     assert f1(best) == max(f1(level) for level in confidences)
     assert field_calibrators.best_f1_threshold(confidences, ~right & (confidences > 1), 5) is None
+
+
+def test_calibrators_and_thresholds_are_those_of_val():
+    """On test the confident values are wrong, which changes neither."""
+    val = answers(200, lambda i: "30 ml" if i >= 20 else "9 ml", lambda i: 0.9 if i >= 20 else 0.3)
+    test = [
+        dataclasses.replace(one, product_id=str(i // 10))
+        for i, one in enumerate(answers(100, lambda i: "9 ml" if i < 10 else "30 ml", lambda _: 0.9))
+    ]
+    found = field_calibrators.summarise(val, test)["fields"]["size"]
+    alone = field_calibrators.summarise(val, ())["fields"]["size"]
+    for key in ("slope", "offset", "n_val"):
+        assert found[key] == alone[key]
+    rows = list(zip(found["wanted"], alone["wanted"], strict=True))
+    assert [one["threshold"] for one, _ in rows] == [other["threshold"] for _, other in rows]
+    row = next(one for one, _ in rows if one["wanted_risk"] == 0.1)
+    assert (row["test_coverage"], row["test_risk"]) == (1.0, 0.1)
+    # Ten of 100 values are wrong, but all of one product of ten.
+    assert row["test_risk_interval"][1] > 0.3 > intervals.wilson_interval(10, 100)[1]
+    assert found["ece"] != pytest.approx(found["ece_before"])
+    assert (alone["ece"], alone["n_test"]) == (None, 0)
+
+
+def test_invented_values_are_wrong_values():
+    one = ScoredProduct("1_1", "1", Product(), Product(size="9 ml"), "valid", frozenset(["size"]), {"size": 0.9})
+    confidences, right = field_calibrators.values_of("size", [one])
+    assert (confidences.tolist(), right.tolist()) == ([0.9], [False])
+
+
+def test_an_error_rate_without_thresholds_is_refused():
+    wanted = [{"wanted_risk": 0.1, "threshold": None}, {"wanted_risk": 0.2, "threshold": 0.6}]
+    fields = {"size": {"slope": 1.0, "offset": 0.0, "wanted": wanted}}
+    assert field_policy.policy(fields, None, 0.1, 0.1).thresholds == {"size": math.inf}
+    assert field_policy.policy(fields, None, None, 0.1).thresholds == {"size": 0.6}, "the next larger rate"
+    assert field_policy.policy(fields, None, None, 0.2).thresholds == {"size": 0.6}
+    assert field_policy.policy(fields, None, None, 0.3).thresholds == {}
+    with pytest.raises(StageError, match=r"--max-error 0\.15; there are thresholds for 0\.1, 0\.2"):
+        field_policy.policy(fields, None, 0.15, 0.1)
+
+
+def test_a_threshold_is_the_least_confidence_that_is_kept():
+    policy = FieldPolicy(thresholds={"size": 0.5, "brand": 0.6})
+    kept = policy.kept(Product(size="9 ml", brand="Noor"), {})
+    assert (kept.size, kept.brand) == ("9 ml", None), "a value without a confidence has 0.5"
+    alone = FieldAnswer(Product(size="9 ml"), {"size": 0.5})
+    fusion = dict.fromkeys(FIELDS, FieldFusion(threshold=product_fusion.fuse_value(
+        "size", FieldFusion(), alone, FieldAnswer(None)).confidence))  # fmt: skip
+    assert product_fusion.fuse(fusion, alone, FieldAnswer(None)).product.size == "9 ml"
 
 
 def test_the_right_system_is_followed_and_unreliable_values_are_null():

@@ -4,10 +4,11 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from skincare.errors import MissingInputError, StageError
-from skincare.evaluation import product_gate, product_metrics, release_gate
+from skincare.evaluation import intervals, product_gate, product_metrics, release_gate
 from skincare.evaluation.product_metrics import ScoredProduct
 from skincare.labels import skincare_labels
 from skincare.product.schema import Product
@@ -48,6 +49,52 @@ def test_verdict_is_that_of_the_worst_criterion(n_sizes, margin, verdict):
         assert value == pytest.approx(scores["size"].f1)
     assert by_name["F1 of brand"].verdict == "passed"
     assert f"gate {verdict}" in str(found)
+
+
+def criteria_of(first, second, margin=0.0):
+    return {one.name: one for one in product_gate.judge(baseline(first), second, margin).criteria}
+
+
+def test_the_intervals_cover_all_criteria_together(monkeypatch):
+    levels, real = [], intervals.percentile_interval
+    monkeypatch.setattr(intervals, "percentile_interval", lambda *args: levels.append(args[2]) or real(*args))
+    criteria_of(answers(40), answers(38))
+    assert levels == [pytest.approx(1 - 0.05 / 5)] * 5
+    narrow, wide = (real(np.linspace(-1, 1, 999), 30, level) for level in (0.95, 0.99))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_more_images_of_the_same_products_are_no_more_evidence():
+    def more(found):
+        return [dataclasses.replace(one, image_id=f"{one.image_id}{copy}") for one in found for copy in "abc"]
+
+    once, thrice = (criteria_of(change(answers(40)), change(answers(37)))["F1 of size"] for change in (list, more))
+    assert (thrice.difference_low, thrice.difference_high) == pytest.approx((once.difference_low, once.difference_high))
+    assert (once.n, thrice.n) == (60, 180)
+    assert once.difference < 0
+
+
+def test_values_for_products_that_have_none_lower_the_f1():
+    without = Product(brand="Noor", category="Oil")
+    first = [
+        dataclasses.replace(one, truth=without, absent=frozenset(["size"])) if i >= 40 else one
+        for i, one in enumerate(answers(40))
+    ]
+    inventing = [dataclasses.replace(one, predicted=TRUTH) for one in first]
+    found = criteria_of(first, inventing)["F1 of size"]
+    assert (found.baseline, found.candidate, found.verdict) == (1.0, 0.8, "failed")
+
+
+def test_a_field_of_one_product_decides_nothing():
+    rare = [dataclasses.replace(one, truth=TRUTH.model_copy(update={"origin": "France"})) if i < 2 else one
+            for i, one in enumerate(answers(40))]  # fmt: skip
+    found = criteria_of(rare, rare)["F1 of origin"]
+    assert (found.difference_low, found.difference_high, found.verdict) == (-1, 1, "inconclusive")
+
+
+def test_repaired_answers_are_json():
+    repaired = [dataclasses.replace(one, status="repaired") for one in answers(40)]
+    assert criteria_of(answers(40), repaired)["valid JSON"].candidate == 1
 
 
 def test_answers_that_are_no_json_fail():
