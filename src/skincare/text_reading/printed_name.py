@@ -10,7 +10,7 @@ from skincare.text_reading.line_groups import extent
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.pack_vocabulary import category_words
 from skincare.text_reading.phrases import tokenise
-from skincare.text_reading.printed_size import repaired
+from skincare.text_reading.size_repair import repair_size
 
 _MAX_CHARACTERS: Final = 120
 _MIN_CONFIDENCE: Final = 0.75
@@ -61,7 +61,7 @@ def is_wordlike(text: str) -> bool:
     """Return whether a line consists of words: three consecutive letters, mostly letters, and no size."""
     n_letters = sum(character.isalpha() for character in text)
     is_letters = n_letters >= 0.6 * len(text.replace(" ", ""))
-    return is_letters and bool(re.search(r"[^\W\d_]{3}", text)) and not parse_size(repaired(text))
+    return is_letters and bool(re.search(r"[^\W\d_]{3}", text)) and not parse_size(repair_size(text))
 
 
 def _anchor(lines: Sequence[TextLine]) -> TextLine | None:

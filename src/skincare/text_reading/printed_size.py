@@ -1,10 +1,9 @@
 """Reads the size printed on a pack from lines with OCR errors: lines in, `Size` out.
 
-e 5Oml 1.7 FL.0Z.   -> 50 ml      letters for digits, the estimated sign, spaces lost
-3 ml / 1.014 fl oz  -> 30 ml      a lost digit, by the quantity in the other unit
+Lines are repaired first (`skincare.text_reading.size_repair`). A lost digit is found by the quantity in the other unit:
+"3 ml / 1.014 fl oz" -> 30 ml.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,29 +12,8 @@ from skincare.product.sizes import Size, parse_size, quantities
 from skincare.text_reading.line_groups import LineGroups
 from skincare.text_reading.misreadings import edit_distance
 from skincare.text_reading.pack_text import TextLine
+from skincare.text_reading.size_repair import repair_size
 
-# The estimated sign of EU directive 76/211/EEC next to a quantity, which OCR reads as an e.
-_SIGN: Final = "[eE℮ⓔ€©@]"
-_UNIT_AFTER_DIGIT: Final = r"(?=\s?(?:ml|cl|g|gm|gr|kg|oz|fl|l)\b)"
-_REPAIRS: Final = tuple(
-    (re.compile(pattern, re.IGNORECASE), replacement)
-    for pattern, replacement in (
-        (rf"(?<=\d)(\s?(?:ml|cl|l|g|kg))\s?{_SIGN}(?![a-z])", r"\1 "),
-        (rf"(?<![a-z]){_SIGN}(?=\d)", " "),
-        # Units: "mI", "m1", "rnl", "m l"; "5Og" reads as "5Oq"; мл in similar Latin letters.
-        (r"(?<=[\do])\s?(?:m[i1|!]|rn[l1i|]|m\sl|mji|mjl|mj|m/i)(?![a-z\d])", " ml"),
-        (r"(?<=\d)\s?q\b", " g"),
-        (r"(?<=\d)\s?f[li1|]?[.,]?\s?(?:us\s?)?[o0][z2]\b", " fl oz"),
-        (r"(?<=\d)\s?[0][z]\b", " oz"),
-        (r"(?<=oz)\.?\s?liq\b", " "),
-        # Digits: "l00 ml", "5O ml", "S0 ml".
-        (r"(?<![a-z\d.,])[il|](?=[\do]{1,3}\s?(?:ml|g\b|oz))", "1"),
-        (r"(?<![a-z\d.,])s(?=[0o]{1,2}\s?(?:ml|g\b))", "5"),
-        (r"(?<=\d)[o](?=[\do.,])", "0"),
-        (rf"(?<=\d)[o]{_UNIT_AFTER_DIGIT}", "0"),
-        (r"(?<=\d)[il|](?=\d{0,2}\s?(?:ml|g\b))", "1"),
-    )
-)
 # A quantity in the largest print wins over one that a sample or a gift states; those of one pack are this alike.
 _ALIKE: Final = 0.06
 _ALIKE_UNITS: Final = 0.25
@@ -71,7 +49,7 @@ def _printed(lines: Sequence[TextLine]) -> Iterator[_Printed]:
         # A number and its unit may be two lines.
         if len(group) > 2 or (len(group) == 2 and not group[0].text.strip(" eE℮").isdecimal()):
             continue
-        text = repaired(" ".join(line.text for line in group))
+        text = repair_size(" ".join(line.text for line in group))
         height = min(line.height for line in group)
         size = parse_size(text)
         if size and size.unit == "pieces":
@@ -82,13 +60,6 @@ def _printed(lines: Sequence[TextLine]) -> Iterator[_Printed]:
                 for one in quantities(text)
                 if _PLAUSIBLE[0] <= one.size.total <= _PLAUSIBLE[1]
             )
-
-
-def repaired(text: str) -> str:
-    """Return a line with the misreadings of sizes mended; other text may change, too."""
-    for pattern, replacement in _REPAIRS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def _is_alike(one: Size, other: Size) -> bool:

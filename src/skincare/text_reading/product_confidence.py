@@ -10,7 +10,7 @@ from skincare.product.normalisation import normalised
 from skincare.product.schema import FIELDS, Product
 from skincare.product.sizes import parse_size
 from skincare.text_reading.pack_text import TextLine
-from skincare.text_reading.printed_size import repaired
+from skincare.text_reading.size_repair import repair_size
 
 # The category is the reader's, with a probability of its own; a time of use is a conclusion from several words.
 _PRINTED = tuple(name for name in FIELDS if name not in ("category", "forNightOrMorning"))
@@ -34,7 +34,7 @@ def line_confidences(product: Product, lines: Sequence[TextLine]) -> dict[str, f
 def _prints(name: str, value: Any, line: str) -> bool:
     """Return whether a line prints a value or a part of it."""
     if name == "size":
-        truth, printed = parse_size(value), parse_size(repaired(line))
+        truth, printed = parse_size(value), parse_size(repair_size(line))
         return truth is not None and printed is not None and truth.equals(printed, 0.0)
     if isinstance(value, tuple):
         return any(_prints("", one, line) for one in value)
