@@ -11,6 +11,7 @@ French or Vietnamese.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from skincare.labels import HEAD_FIRST, Labels
 from skincare.text_reading.ocr_repair import OcrRepair, Token
-from skincare.text_reading.phrases import GAP, NUMBER, Phrase, tokenise
+from skincare.text_reading.phrases import GAP, NUMBER, Phrase, phrases_of, tokenise
 
 _WEIGHTS: Final = {0: 0.0, 1: 0.6, 2: 2.0, 3: 4.0}
 _MAX_LINE_BREAKS: Final = 2  # a phrase may continue in the next two lines
@@ -54,12 +55,13 @@ _INGREDIENT_REACH: Final = 3  # words between "with" and the ingredient, at most
 
 @dataclass(frozen=True)
 class Evidence:
-    """One matched phrase: its label, text, weight and line number."""
+    """One matched phrase: its label, text, weight, line number and language."""
 
     label: str
     text: str
     weight: float
     line: int
+    language: str
 
 
 class Match(NamedTuple):
@@ -106,7 +108,7 @@ class EvidenceFinder:
             weight *= _context_factor(tokens, start)
             if not _is_head(matches, place, tokens):
                 weight *= _NON_HEAD_FACTOR
-            found.append(Evidence(phrase.label or "", phrase.text, weight, tokens[start].line))
+            found.append(Evidence(phrase.label or "", phrase.text, weight, tokens[start].line, phrase.language))
         return found
 
     def _matches(self, tokens: Sequence[Token]) -> list[Match]:
@@ -144,6 +146,12 @@ class EvidenceFinder:
             if skipped.line != tokens[start].line or skipped.text in self._not_skipped or after == len(tokens):
                 break
             yield from self._ends(tokens, start, after, node[GAP], fit)
+
+
+@lru_cache(maxsize=4)
+def finder_of(labels: Labels) -> EvidenceFinder:
+    """Return the finder of the labels' phrases; building it takes a few tenths of a second."""
+    return EvidenceFinder(phrases_of(labels))
 
 
 def scores(evidence: Sequence[Evidence], labels: Labels) -> npt.NDArray[np.float64]:

@@ -24,9 +24,8 @@ from skincare.errors import StageError
 from skincare.files import write_bytes, write_json
 from skincare.labels import Labels
 from skincare.text_reading import text_classifier
-from skincare.text_reading.evidence import Evidence, EvidenceFinder, scores
+from skincare.text_reading.evidence import Evidence, finder_of, scores
 from skincare.text_reading.pack_text import TextLine
-from skincare.text_reading.phrases import phrases_of
 from skincare.text_reading.text_classifier import TextClassifier
 from skincare.text_reading.unsupported_script import unsupported_script
 
@@ -74,7 +73,7 @@ class Reader:
         self.labels = labels
         self.classifier = classifier
         self.threshold = threshold
-        self._finder = EvidenceFinder(phrases_of(labels))
+        self._finder = finder_of(labels)
         counts = 1 + np.array(labels.n_unnamed, dtype=np.float64)
         self._prior = _PRIOR * np.log(counts / counts.sum())
 
