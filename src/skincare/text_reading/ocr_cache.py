@@ -14,13 +14,13 @@ from typing import Final, Self
 from skincare import colours, images
 from skincare.cleaning import quality
 from skincare.code_version import code_version
-from skincare.text_reading import line_boxes, pack_text, rapid_ocr, reading_order, scripts, tesseract_ocr
+from skincare.text_reading import line_boxes, pack_text, rapid_ocr, reading_order, scripts, second_pass, tesseract_ocr
 from skincare.text_reading.pack_text import PackText
 
 logger = logging.getLogger(__name__)
 
 _MODULES: Final = (
-    colours, images, quality, line_boxes, pack_text, rapid_ocr, reading_order, scripts, tesseract_ocr,
+    colours, images, quality, line_boxes, pack_text, rapid_ocr, reading_order, scripts, second_pass, tesseract_ocr,
 )  # fmt: skip
 _LIBRARIES: Final = ("pillow", "simplejpeg", "opencv-python-headless", "numpy")
 _TABLE: Final = """

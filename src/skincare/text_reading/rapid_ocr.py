@@ -3,8 +3,9 @@
 Time and memory of the detector grow with its input, so it receives only the content on a plain background, reduced to
 `DETECTION_PX` pixels. Those of recognition grow with the width of a line, so each line is cropped from the original
 image and recognised alone, without padding; vertical lines and lines of low confidence are tried in both directions.
-rapidocr's own driver takes 1.7 times the time and 1.6 times the memory, see benchmarks/ocr_speed.py. The processing
-between the models is that of PP-OCR (differentiable binarisation, CTC); tests compare it with rapidocr.
+rapidocr's own driver takes 1.7 times the time and 1.6 times the memory, see benchmarks/ocr_speed.py. An image with
+little text is searched again, with its content enlarged (`skincare.text_reading.second_pass`). The processing between
+the models is that of PP-OCR (differentiable binarisation, CTC); tests compare it with rapidocr.
 """
 
 import functools
@@ -21,10 +22,11 @@ import numpy.typing as npt
 
 from skincare.errors import MissingInputError
 from skincare.images import Pixels
-from skincare.text_reading import line_boxes
+from skincare.text_reading import line_boxes, second_pass
 from skincare.text_reading.line_boxes import Corners
 from skincare.text_reading.pack_text import TextLine
 from skincare.text_reading.reading_order import in_reading_order
+from skincare.text_reading.second_pass import FoundLine
 
 _LIBRARIES: Final = ("rapidocr", "onnxruntime")
 _REMEDY: Final = "Install it with `python -m pip install -r requirements.txt` (or `make reader`)."
@@ -53,9 +55,6 @@ _LOW_CONFIDENCE: Final = 0.8
 # Only the largest lines of an infographic are read, which bounds the time per image.
 _MAX_LINES: Final = 300
 
-FoundLine = tuple[str, float, Corners]
-"""Text (may be empty), confidence, and the box clockwise from the top left of the text."""
-
 
 class RapidOcrEngine:
     """Reads Latin, Greek, Chinese and Japanese script, on the GPU where onnxruntime has its CUDA provider."""
@@ -82,20 +81,28 @@ class RapidOcrEngine:
         # The models were trained on BGR.
         pixels = np.ascontiguousarray(image[:, :, ::-1])
         found = [self.read_line(pixels, corners) for corners in self.detect(pixels)]
+        if second_pass.is_sparse(found, MIN_CONFIDENCE):
+            again = [self.read_line(pixels, corners) for corners in self.detect(pixels, is_enlarged=True)]
+            found = second_pass.merged(found, again, MIN_CONFIDENCE)[:_MAX_LINES]
         if not _is_upside_down(found):
             return found
         # Most lines are upside down, so the others are tried in both directions, too.
         return [self.read_line(pixels, corners, is_uncertain=True) for _, _, corners in found]
 
-    def detect(self, pixels: Pixels) -> list[Corners]:
-        """Return the boxes of the text lines in an image (H, W, 3) BGR, the largest first."""
+    def detect(self, pixels: Pixels, *, is_enlarged: bool = False) -> list[Corners]:
+        """Return the boxes of the text lines in an image (H, W, 3) BGR, the largest first.
+
+        is_enlarged: enlarge the content as far as the detector's size allows; none if it has nearly that size already.
+        """
         left, top, right, bottom = line_boxes.content(pixels)
         content = pixels[top:bottom, left:right]
         height, width = content.shape[:2]
-        scale = min(
-            max(1.0, min(_MAX_ENLARGEMENT, _SHORT_SIDE_PX / min(pixels.shape[:2]))),
-            math.sqrt(self._detection_px / (width * height)),
-        )
+        largest = min(_MAX_ENLARGEMENT, math.sqrt(self._detection_px / (width * height)))
+        scale = min(max(1.0, _SHORT_SIDE_PX / min(pixels.shape[:2])), largest)
+        if is_enlarged:
+            if largest < second_pass.MIN_ENLARGEMENT * scale:
+                return []
+            scale = largest
         longest = self._detection_px // _GRID_PX
         size = tuple(_on_grid(min(side * scale, longest)) for side in (width, height))
         small = cv2.resize(content, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
