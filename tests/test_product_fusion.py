@@ -149,6 +149,24 @@ def test_the_right_system_is_followed_and_unreliable_values_are_null():
         product_fusion.fit(model, reader[1:])
 
 
+def test_each_system_has_its_own_calibrator():
+    found = FieldFusion(model=Calibrator(1.0, 2.0), reader=Calibrator(1.0, -2.0))
+    value, nothing = FieldAnswer(Product(size="5 g")), FieldAnswer(None)
+    by_model, by_reader = (
+        product_fusion.fuse_value("size", found, *pair) for pair in ((value, nothing), (nothing, value))
+    )
+    assert by_model.confidence == pytest.approx(1 - by_reader.confidence) == pytest.approx(0.88, abs=0.01)
+
+
+def test_each_case_is_calibrated_by_its_own_values():
+    # Where both agree both are wrong; where they differ the model is right.
+    model = answers(200, lambda i: "99 ml" if i % 2 else "30 ml", lambda _: 0.8)
+    reader = answers(200, lambda i: "99 ml" if i % 2 else "5 ml", lambda _: 0.7)
+    fitted = product_fusion.fit(model, reader)["size"]
+    assert fitted.agreed(0.5) < 0.2
+    assert fitted.disagreed(0.5) > 0.8
+
+
 def test_values_that_agree_are_more_probable():
     one = FieldAnswer(Product(size="100 ml"), {"size": 0.6})
     other = FieldAnswer(Product(size="3.4 fl oz"), {"size": 0.7})
