@@ -5,7 +5,7 @@ Each checkpoint is written as `export.py` writes it and answers the images of va
 greedily; label probabilities are those of the loader.
 
 In: a finished sample run (`python src/run_all.py --sample`); needs `pip install bitsandbytes`.
-Out: benchmarks/results/quantised_answers.json. The committed results are of the embedded model in place of a run's.
+Out: benchmarks/results/quantised_answers.json.
 Command: python benchmarks/quantised_answers.py --root sample_run
 Time: two minutes on two cores.
 """
