@@ -151,7 +151,7 @@ def measure(name: str, layout: Layout) -> dict[str, Any]:
     if not is_done:
         logger.warning("%s ended with %d: %s", name, code, "\n".join(lines[-5:]))
     return {
-        "command": COMMANDS[name].replace("{model}", "MODEL").replace("{base}", "MODEL").replace("{image}", "IMAGE"),
+        "command": COMMANDS[name].format(base="MODEL", model="MODEL", image="IMAGE", exports="EXPORTS"),
         "exit_code": code,
         "seconds": round(seconds, 1),
         "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
