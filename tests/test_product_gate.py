@@ -83,6 +83,12 @@ def test_values_for_products_that_have_none_lower_the_f1():
     inventing = [dataclasses.replace(one, predicted=TRUTH) for one in first]
     found = criteria_of(first, inventing)["F1 of size"]
     assert (found.baseline, found.candidate, found.verdict) == (1.0, 0.8, "failed")
+    # Wrong and omitted values weigh as in the scores of a system.
+    mixed = [
+        dataclasses.replace(one, predicted=Product(size=("9 ml", None, "30 ml")[i % 3])) for i, one in enumerate(first)
+    ]
+    expected = next(one.f1 for one in product_metrics.score(mixed, n_resamples=2).fields if one.field == "size")
+    assert criteria_of(first, mixed)["F1 of size"].candidate == pytest.approx(expected)
 
 
 def test_a_field_of_one_product_decides_nothing():
