@@ -17,6 +17,15 @@ def test_one_item_at_most_is_loaded_ahead():
     assert loaded == [1]
 
 
+def test_every_started_item_is_loaded_in_the_background():
+    in_background = []
+    prefetcher = Prefetcher(lambda _: in_background.append(threading.current_thread().name.startswith("prefetch")))
+    for key in range(3):
+        prefetcher.start(key)
+        prefetcher.take(key)
+    assert in_background == [True] * 3
+
+
 def test_an_item_is_loaded_while_the_caller_works():
     released = threading.Event()
     prefetcher = Prefetcher(lambda key: released.wait(5) and key)
