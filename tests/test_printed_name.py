@@ -23,6 +23,7 @@ from tests.pack_lines import pack_lines
          "Acme FULL NIGHT Booster Serum 10% Ceramide B5 Complex"),
         (["Night Cream", "30 ml", "Eye Cream"], "Acme Night Cream"),
         (["Night Cream", "Night Cream", "NIGHT CREAM"], "Acme Night Cream"),
+        (["Dr. Hauschka Rose Day Cream", "Rich cream. Made for you"], "Acme Dr. Hauschka Rose Day Cream"),
         (["12345", "50%", "30 ml"], ""),
         ([], ""),
     ],

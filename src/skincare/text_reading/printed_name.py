@@ -35,7 +35,7 @@ _CLAIM: Final = re.compile(
     r"vegan|cruelty|usda|enriched|clinically|gift from|with pure|sans|ohne|sin|senza)\b|"
     # The second part of a sentence, and whole sentences.
     r"^\W*(?:for|pour|für|to|with|and|mit|avec|innovative|clinical|0\s?%)\b|"
-    r"\w\.\s+[A-Z]|[a-zA-Z]{3}\.$|^[a-z]+(?:\s+[a-z]+){4}",
+    r"(?-i:[a-z]{3}\.\s+[A-Z])|[a-zA-Z]{3}\.$|^[a-z]+(?:\s+[a-z]+){4}",
     re.IGNORECASE,
 )
 
