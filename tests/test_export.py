@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import stat
 
@@ -14,6 +15,7 @@ from skincare import stage
 from skincare.dataset.chat import read_dataset
 from skincare.errors import MissingInputError, StageError
 from skincare.evaluation import fusion, product_fusion
+from skincare.evaluation.product_metrics import ScoredProduct, compare_documents
 from skincare.exporting import checkpoints, evaluation, export_job, hub, source_run
 from skincare.exporting.labels_toml import write_labels
 from skincare.files import write_json
@@ -21,7 +23,7 @@ from skincare.inference.classifier import Classifier
 from skincare.labels import labels_of_model, read_labels, skincare_labels
 from skincare.modeling.loading import load_model, load_processor
 from skincare.paths import TINY_MODEL, Layout
-from skincare.product.schema import FIELDS
+from skincare.product.schema import FIELDS, Product
 from skincare.prompts import labels_for
 from skincare.runs.content import sha256_of
 from skincare.text_reading import pack_products
@@ -351,6 +353,25 @@ def test_a_loss_beyond_the_interval_is_stated_plainly():
     assert evaluation.describe(found).startswith("LOWER ACCURACY than the training run: -20.0 (")
     assert evaluation.compare(*evaluations(12)[::-1])["verdict"] == "better"
     assert evaluation.compare(*evaluations(1))["verdict"] == "no significant difference"
+
+
+def test_structured_answers_are_compared_by_the_whole_answer():
+    """The categories stay right; the sizes of 20 products are lost."""
+    truth = Product(category="Toner", size="50 ml")
+    of_run, of_export = (
+        [ScoredProduct(f"{i}_1", str(i), truth, Product(category="Toner") if i < n_lost else truth, "valid")
+         for i in range(60)]
+        for n_lost in (0, 20)
+    )  # fmt: skip
+    before, after = evaluations(0)
+    found = evaluation.compare(before, after, compare_documents(of_run, of_export))
+    assert (found["difference"], found["verdict"]) == (0.0, "worse")
+    assert re.match(
+        r"LOWER SCORE than the training run: -1\d\.\d \(.*ANLS\* of whole answers", evaluation.describe(found)
+    )
+    assert evaluation.compare(before, after, compare_documents(of_export, of_run))["verdict"] == "better"
+    equal = evaluation.compare(before, after, compare_documents(of_run, of_run))
+    assert evaluation.describe(equal).startswith("no significant change: +0.0")
 
 
 def test_a_part_of_val_consists_of_whole_products(layout):

@@ -10,7 +10,7 @@ import torch
 from skincare.dataset.chat import Example
 from skincare.errors import StageError
 from skincare.evaluation import calibration, comparison
-from skincare.evaluation.comparison import Comparison
+from skincare.evaluation.product_metrics import PairedField
 from skincare.inference.classifier import Classifier
 from skincare.inference.predictions import Prediction
 from skincare.labels import Labels
@@ -85,28 +85,35 @@ def weight_bytes(model: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def compare(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Return the paired comparison of two checkpoints on val, with the verdict and the number of changed answers."""
+def compare(before: Evaluation, after: Evaluation, documents: PairedField | None = None) -> dict[str, Any]:
+    """Return the paired comparison of two checkpoints on val, with the verdict and the number of changed answers.
+
+    documents: of structured answers, the difference of their ANLS*, which then decides instead of the category.
+    """
     found = comparison.compare(before.predictions, after.predictions)
     texts = {one.image_id: one.text for one in before.predictions}
+    interval = (documents.low, documents.high) if documents else (found.difference_low, found.difference_high)
     return {
         **asdict(found),
         "n_other_answers": sum(one.text != texts[one.image_id] for one in after.predictions),
-        "verdict": verdict(found),
+        "documents": documents and asdict(documents),
+        "verdict": verdict(*interval),
     }
 
 
-def verdict(found: Comparison) -> Verdict:
-    """Return whether the 95 % interval of the difference excludes zero, and on which side."""
-    if found.difference_high < 0:
+def verdict(low: float, high: float) -> Verdict:
+    """Return whether the 95 % interval of a difference excludes zero, and on which side."""
+    if high < 0:
         return "worse"
-    return "better" if found.difference_low > 0 else "no significant difference"
+    return "better" if low > 0 else "no significant difference"
 
 
 def describe(found: dict[str, Any] | None) -> str:
     """Return the comparison in one sentence; None: val was not evaluated."""
     if not found:
         return "not evaluated: nothing is known about the accuracy of these weights"
+    if found["documents"]:
+        return _describe_documents(found)
     points = "{:+.1f} ({:+.1f} to {:+.1f}) points".format(
         *(100 * found[key] for key in ("difference", "difference_low", "difference_high"))
     )
@@ -120,6 +127,19 @@ def describe(found: dict[str, Any] | None) -> str:
         f"no significant change of accuracy: {measured}, {found['n_other_answers']} answers differ; "
         f"a val of this size shows changes from {detectable:.1f} points on (80 % power)"
     )
+
+
+def _describe_documents(found: dict[str, Any]) -> str:
+    """Return the comparison of structured answers in one sentence."""
+    points = "{:+.1f} ({:+.1f} to {:+.1f}) points".format(
+        *(100 * found["documents"][key] for key in ("difference", "low", "high"))
+    )
+    scored = f"{points} of the ANLS* of whole answers on {found['n']} val images of {found['n_products']} products"
+    if found["verdict"] == "worse":
+        return f"LOWER SCORE than the training run: {scored}; the interval excludes zero"
+    if found["verdict"] == "better":
+        return f"higher score than the training run: {scored}"
+    return f"no significant change: {scored}, {found['n_other_answers']} answers differ"
 
 
 def thresholds(evaluation: Evaluation, labels: Labels) -> dict[str, Any]:

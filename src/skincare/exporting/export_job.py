@@ -11,6 +11,7 @@ from skincare.dataset.chat import Example
 from skincare.dataset.image_files import ImageFiles
 from skincare.errors import StageError
 from skincare.evaluation import field_calibrators, field_policy
+from skincare.evaluation.product_metrics import compare_documents
 from skincare.exporting import card, checkpoints, evaluation
 from skincare.exporting.checkpoints import Quantisation, WeightDtype
 from skincare.exporting.evaluation import Evaluation
@@ -92,12 +93,16 @@ class ExportJob:
             self.run, folder, self.options.dtype, self.options.quantisation, dropped
         )
         after = self._evaluate(folder, "export") if self.val else None
-        compared = evaluation.compare(before, after) if before and after else None
-        if after and after.ranked:
+        documents = None
+        if before and after and target_of(self.run.labels) == "product":
+            of_run, of_export = (
+                scored_predictions(self.val, one.predictions, self._absent) for one in (before, after)
+            )  # fmt: skip
+            documents = compare_documents(of_run, of_export)
+            write_json(folder / field_policy.FILE, field_calibrators.summarise(of_export, ()))
+        elif after:
             write_json(folder / "confidence.json", evaluation.thresholds(after, self.run.labels))
-        elif after and target_of(self.run.labels) == "product":
-            on_val = scored_predictions(self.val, after.predictions, self._absent)
-            write_json(folder / field_policy.FILE, field_calibrators.summarise(on_val, ()))
+        compared = evaluation.compare(before, after, documents) if before and after else None
         report = logger.warning if compared and compared["verdict"] == "worse" else logger.info
         report("%s: %s", name, evaluation.describe(compared))
         record = {
