@@ -175,13 +175,14 @@ def test_the_readme_commands_from_model_to_service_work(layout, tmp_path):
     block = README.split("## From a trained model to a service\n\n")[1].split("\n\n")[0]
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     (finetune, export, install, serve, curl, drift) = commands
-    assert finetune == ["python", "src/finetune.py"]
+    assert finetune == ["python", "src/finetune.py", "--run", "first"]
     assert layout.finetuned_model("sample").is_dir()
     assert install[-1] == "requirements-serve.txt"
-    run_stage("export", layout, *export[2:], "--no-evaluate")
+    # The sample's run has another name than that of the README, so the folder of its export is given.
+    model = layout.root / serve[serve.index("--model") + 1]
+    run_stage("export", layout, *export[2:], "--no-evaluate", "--output", str(model))
     photo = next(layout.clean_images.glob("*.jpg"))
     answers = tmp_path / serve[-1]
-    model = layout.root / serve[serve.index("--model") + 1]
     # The fusion that the export carries would read each photo's text first, a second per photo.
     with started(layout.root, "--model", str(model), "--by", "model", "--answers", str(answers)) as (_, url, _):
         places = {"images=@photo.jpg": f"images=@{photo}", "http://127.0.0.1:8000/predict": f"{url}/predict"}
