@@ -114,9 +114,7 @@ def describe(found: dict[str, Any] | None) -> str:
         return "not evaluated: nothing is known about the accuracy of these weights"
     if found["documents"]:
         return _describe_documents(found)
-    points = "{:+.1f} ({:+.1f} to {:+.1f}) points".format(
-        *(100 * found[key] for key in ("difference", "difference_low", "difference_high"))
-    )
+    points = _points(found["difference"], found["difference_low"], found["difference_high"])
     measured = f"{points} on {found['n']} val images of {found['n_products']} products"
     if found["verdict"] == "worse":
         return f"LOWER ACCURACY than the training run: {measured}; the interval excludes zero"
@@ -129,11 +127,14 @@ def describe(found: dict[str, Any] | None) -> str:
     )
 
 
+def _points(difference: float, low: float, high: float) -> str:
+    """Return a difference of shares with its interval, in points."""
+    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) points"
+
+
 def _describe_documents(found: dict[str, Any]) -> str:
     """Return the comparison of structured answers in one sentence."""
-    points = "{:+.1f} ({:+.1f} to {:+.1f}) points".format(
-        *(100 * found["documents"][key] for key in ("difference", "low", "high"))
-    )
+    points = _points(*(found["documents"][key] for key in ("difference", "low", "high")))
     scored = f"{points} of the ANLS* of whole answers on {found['n']} val images of {found['n_products']} products"
     if found["verdict"] == "worse":
         return f"LOWER SCORE than the training run: {scored}; the interval excludes zero"

@@ -100,7 +100,7 @@ class ExportJob:
             )  # fmt: skip
             documents = compare_documents(of_run, of_export)
             write_json(folder / field_policy.FILE, field_calibrators.summarise(of_export, ()))
-        elif after:
+        elif after and after.ranked:
             write_json(folder / "confidence.json", evaluation.thresholds(after, self.run.labels))
         compared = evaluation.compare(before, after, documents) if before and after else None
         report = logger.warning if compared and compared["verdict"] == "worse" else logger.info
