@@ -134,20 +134,12 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _check(config: Config) -> None:
-    """Raise StageError for hint options that contradict each other."""
+    """Raise StageError for options that contradict each other."""
     if config.hint_bytes < 1:
         raise StageError("--hint-bytes must be at least 1; --hint none switches hints off")
     if config.hint_with_name and config.hint != "metadata":
         raise StageError("--hint-with-name needs --hint metadata")
-    _check_fields(config)
-
-
-def _check_fields(config: Config) -> None:
-    """Raise StageError for fields that do not exist, or without the category, by which the split is stratified."""
-    if unknown := [one for one in config.fields if one not in FIELDS]:
-        raise StageError(f"--fields {', '.join(unknown)}: the fields are {', '.join(FIELDS)}")
-    if "category" not in config.fields:
-        raise StageError("--fields must contain category: the metrics of training and the splits need it")
+    store.check_fields(config.fields)
     if config.target == "category" and config.fields != FIELDS:
         raise StageError("--fields needs --target product")
 

@@ -137,7 +137,7 @@ def _write_files(
     n_bytes = 0
     bar = tqdm(contents, total=len(examples), desc="export_dataset", unit="image", disable=None)
     for (split, one), content in zip(examples, bar, strict=True):
-        name = form.image_path(split, one)
+        name = form.image_path(split, one, labels)
         storage.write(name, content)
         written.add(name)
         n_bytes += len(content)

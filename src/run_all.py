@@ -22,6 +22,7 @@ import tyro
 from skincare import runlog, stage
 from skincare.errors import StageError
 from skincare.paths import REPOSITORY, TINY_MODEL, Layout
+from skincare.product import store
 from skincare.prompts import Target
 from skincare.runlog import Summary
 from skincare.sample.shop import serve, stock
@@ -67,6 +68,8 @@ class Config(stage.StageConfig):
     """Use the embedded shop and tiny model; the root is sample_run/ or sample_product/ unless --root is given."""
     target: Target = "category"
     """What the model answers with: the category, or the product as JSON."""
+    fields: tuple[str, ...] | None = None
+    """Fields of the product that are answered, as of build_dataset.py; all if left out, three with --sample."""
     model: str | None = None
     """Model of the Hugging Face hub, or a local folder; the stages' default if left out, the embedded with --sample."""
     recipe: str = "reference"
@@ -95,6 +98,10 @@ def run(config: Config, layout: Layout) -> Summary:
     """Run the stages one after another, each in its own process."""
     if config.sample and config.labels:
         raise StageError("--sample sells skincare products, which other --labels do not name: leave one of the two out")
+    if config.fields is not None:
+        store.check_fields(config.fields)
+        if config.target != "product":
+            raise StageError("--fields needs --target product")
     stages = stages_of(config)
     if config.plan:
         for name in stages:
@@ -133,7 +140,8 @@ def stage_options(name: StageName, config: Config, layout: Layout, shop_url: str
     recipe = "sample" if config.sample else config.recipe
     # 36 tokens: the image size that the tiny model was trained with.
     pixels = ["--min-tokens", "36", "--max-tokens", "36"] if config.sample else []
-    dataset = ["--target", "product", *(["--fields", *_SAMPLE_FIELDS] if config.sample else [])]
+    fields = config.fields or (_SAMPLE_FIELDS if config.sample else ())
+    dataset = ["--target", "product", *(["--fields", *fields] if fields else [])]
     # Longer answers: the epochs of the recipe would take more than the sample's five minutes.
     max_epochs = config.max_epochs or (8 if config.sample and is_product else None)
     options: dict[StageName, list[str]] = {

@@ -1,6 +1,7 @@
 """Temperature and thresholds are chosen on val; all metrics are of test."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,16 @@ def test_summary_chooses_on_val_and_measures_on_test():
     low, high = wanted["test_risk_interval"]
     assert low <= wanted["test_risk"] <= high
     json.dumps(found, allow_nan=False)
+
+
+def test_the_interval_of_a_risk_is_over_products():
+    """Ten images of each product say as much as one of each."""
+    val, test = ranked(400, 1), ranked(60, 2)
+    copies = [replace(one, image_id=f"{one.product_id}_{n}") for one in test for n in range(1, 11)]
+    once, often = (confidence.summarise(val, part, (0.3,), skincare_labels()) for part in (test, copies))
+    assert once["wanted"] == often["wanted"]
+    assert once["wanted"][0]["test_risk_interval"] is not None
+    assert once["hierarchy"]["policies"] == often["hierarchy"]["policies"]
 
 
 def test_choices_do_not_depend_on_test():

@@ -13,7 +13,7 @@ import export_dataset
 from skincare import images
 from skincare.dataset import chat
 from skincare.dataset.chat import Example
-from skincare.dataset.file_exports import FILE_FORMS, category_folder
+from skincare.dataset.file_exports import FILE_FORMS, category_folders
 from skincare.errors import StageError
 from skincare.images import decode
 from skincare.labels import skincare_labels
@@ -154,13 +154,22 @@ def test_datasets_reads_an_imagefolder_with_its_categories(layout, tmp_path, dat
     assert (folder / "categories.txt").read_text().splitlines() == list(skincare_labels().names)
 
 
-@pytest.mark.parametrize("name", ["../up", "/etc", "a\\b", ".", "..", "a/../../b"])
+@pytest.mark.parametrize("name", ["../up", "/etc", "a\\b", ".", "..", "a/../../b", "\U0001f9f4" * 80])
 def test_category_folders_are_inside_the_imagefolder(name):
-    folder = category_folder(name)
+    folder = category_folders((name,))[name]
+    assert len(folder.encode()) < 255
     assert folder
     assert "/" not in folder
     assert "\\" not in folder
     assert folder not in (".", "..")
+
+
+def test_every_category_has_its_own_folder_also_without_case():
+    names = ("a-b", "a/b", "A\\B", "a-b (2)", ".hidden", "hidden")
+    folders = category_folders(names)
+    assert tuple(folders) == names
+    assert folders["a-b"] == "a-b"
+    assert len({folder.casefold() for folder in folders.values()}) == len(names)
 
 
 # -- images

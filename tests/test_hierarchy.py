@@ -38,7 +38,7 @@ def test_most_likely_family_may_lack_the_most_likely_category():
     """Oil is likeliest alone, but Cleanser and Toner together are likelier than all oils."""
     table = np.stack([row(Oil=0.35, Cleanser=0.3, Toner=0.3)])
     truths = np.array([CATEGORIES.index("Toner")])
-    found = hierarchy.summarise((table, truths), (table, truths), (0.5,), skincare_labels())
+    found = hierarchy.summarise((table, truths), (table, truths), (0.5,), skincare_labels(), ["1"])
     assert (found["accuracy"], found["family_of_category"], found["family_accuracy"]) == (0, 0, 1)
 
 
@@ -73,7 +73,8 @@ def test_back_off_keeps_its_risk_and_covers_more():
 def test_shares_add_up_and_risk_is_of_covered_images():
     rng = np.random.default_rng(3)
     val, test = of_products(150, rng), of_products(100, rng)
-    for one in hierarchy.summarise(val, test, (0.2, 0.3), skincare_labels())["policies"]:
+    products = [str(i // 3) for i in range(len(test[1]))]
+    for one in hierarchy.summarise(val, test, (0.2, 0.3), skincare_labels(), products)["policies"]:
         assert one["share_category"] + one["share_family"] + one["share_unanswered"] == pytest.approx(1)
         wrong = one["share_category"] * (1 - (one["accuracy_category"] or 0))
         wrong += one["share_family"] * (1 - (one["accuracy_family"] or 0))
@@ -94,6 +95,6 @@ def test_family_threshold_is_chosen_on_images_without_a_category():
 def test_risk_counts_wrong_categories_and_wrong_families():
     table = np.stack([row(Serum=0.9), row(Serum=0.9), row(Cleanser=0.45, Toner=0.45), row(Serum=0.3, Oil=0.3)])
     truths = np.array([CATEGORIES.index(name) for name in ("Serum", "Oil", "Mask", "Serum")])
-    found = hierarchy._judged(hierarchy.Policy(0.8, 0.8), table, truths, skincare_labels())
+    found = hierarchy._judged(hierarchy.Policy(0.8, 0.8), table, truths, skincare_labels(), list("1234"))
     assert found["risk"] == pytest.approx(2 / 3)
     assert (found["accuracy_category"], found["accuracy_family"]) == (0.5, 0.0)

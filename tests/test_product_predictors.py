@@ -91,6 +91,22 @@ def test_the_fusion_takes_each_field_from_the_system_that_knows_it(tmp_path):
         FusedProductPredictor(classifier(tmp_path), packs)
 
 
+@pytest.mark.parametrize(("named", "label"), [("Moisturizer", "Moisturiser"), ("Lipstick", None)])
+def test_a_generated_category_is_a_label_or_none(tmp_path, named, label):
+    """Free text may hold any category; a value that is no label has no family and no place in a table."""
+    product_fusion.write(tmp_path, dict.fromkeys(FIELDS, FieldFusion(threshold=0.0)), ocr="fake")
+    reader = pack_products.PackProducts(Reader(skincare_labels()), ProductReader(()))
+    reader.save(tmp_path / fusion.READER_FOLDER)
+    model = classifier(tmp_path, Product(brand="Noor", category=named).to_json())
+    image = images()[1]
+    alone = ModelPredictor(model, gives_product=True).predict([image])[0].to_json()
+    fused = FusedProductPredictor(model, SimpleNamespace(name="fake")).predict([image])[0].to_json()
+    for one in (alone, fused):
+        assert (one["product"]["brand"], one["product"]["category"], one["category"]) == ("Noor", label, label)
+        assert ("category" in one["confidences"]) == (label is not None)
+        assert (one["probability"] is not None) == (label is not None)
+
+
 def test_the_thresholds_are_those_of_the_run_and_its_decoder(tmp_path):
     layout = Layout(tmp_path)
     folder = layout.finetuned_model("r")

@@ -26,6 +26,11 @@ def test_notice_names_the_embedded_model_and_rendered_images_only_where_they_are
         assert "says nothing about" in text
         assert ("embedded tiny model on rendered products" in text) == is_sample
         assert ("rendered products, on other images" in text) != is_sample
+        assert "every stage works" in text
+    layout.summary("finetune").unlink()
+    for text in written(layout):
+        assert "every stage works" not in text
+        assert "says nothing about" in text
 
 
 def test_both_formats_show_an_import_with_its_refused_files(layout):  # noqa: F811

@@ -1,5 +1,7 @@
 """The options that run_all.py gives to the stages."""
 
+from dataclasses import replace
+
 import pytest
 
 import run_all
@@ -72,6 +74,16 @@ def test_the_product_sample_extends_the_model_before_it_is_used(layout):
     assert model in run_all.stage_options("zero_shot", config, layout, "")
     assert model in run_all.stage_options("finetune", config, layout, "")
     assert run_all.stage_options("build_dataset", config, layout, "")[:3] == ["--target", "product", "--fields"]
+
+
+def test_the_fields_of_structured_answers_are_passed_on_and_checked_before_any_stage(layout):
+    config = run_all.Config(root=layout.root, target="product", fields=("category", "brand"))
+    expected = ["--target", "product", "--fields", "category", "brand"]
+    assert run_all.stage_options("build_dataset", config, layout, "") == expected
+    assert run_all.stage_options("build_dataset", replace(config, sample=True), layout, "") == expected
+    for changes in ({"fields": ("category", "price")}, {"fields": ("brand",)}, {"fields": ()}, {"target": "category"}):
+        with pytest.raises(StageError, match="--fields"):
+            run_all.run(replace(config, **changes, plan=True), layout)
 
 
 def test_real_products_are_trained_without_the_embedded_model():

@@ -12,6 +12,7 @@ image, question with its hint; the answer is that of the dataset.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from skincare.dataset.chat import Example
@@ -21,38 +22,56 @@ from skincare.prompts import with_hint
 FileFormat = Literal["trl", "llamafactory", "ms-swift", "imagefolder"]
 # The tag that LLaMA-Factory and ms-swift replace by the image.
 _PLACEHOLDER: Final = "<image>"
+# File systems allow 255, of which a number takes some.
+_MAX_FOLDER_BYTES: Final = 200
 
 
 @dataclass(frozen=True)
 class FileForm:
     """The layout of an export format.
 
-    image_path: of an example of a split, below the export. annotations: the files that name the images, by name.
+    image_path: of an example of a split, with the dataset's labels, below the export. annotations: the files that name the images, by name.
     """
 
-    image_path: Callable[[str, Example], str]
+    image_path: Callable[[str, Example, Labels], str]
     annotations: Callable[[Mapping[str, Sequence[Example]], Labels], dict[str, str]]
 
 
-def _flat_path(_split: str, one: Example) -> str:
+def _flat_path(_split: str, one: Example, _labels: Labels) -> str:
     return f"images/{_file_name(one)}"
 
 
-def _split_path(split: str, one: Example) -> str:
+def _split_path(split: str, one: Example, _labels: Labels) -> str:
     return f"{split}/{_file_name(one)}"
 
 
-def _category_path(split: str, one: Example) -> str:
-    return f"{split}/{category_folder(one.category)}/{_file_name(one)}"
+def _category_path(split: str, one: Example, labels: Labels) -> str:
+    return f"{split}/{category_folders(labels.names)[one.category]}/{_file_name(one)}"
 
 
 def _file_name(one: Example) -> str:
     return one.image.rpartition("/")[2]
 
 
-def category_folder(category: str) -> str:
-    """Return the folder of a category: its name without path separators."""
-    return category.replace("/", "-").replace("\\", "-").lstrip(".") or "-"
+@lru_cache
+def category_folders(names: tuple[str, ...]) -> dict[str, str]:
+    """Return category -> folder: its name without path separators, with a number where an earlier one has that folder.
+
+    Names that differ in case only count as equal, since file systems of Windows and macOS ignore it.
+    """
+    folders: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        plain = _folder_name(name)
+        numbered = (plain, *(f"{plain} ({n})" for n in range(2, len(names) + 2)))
+        folders[name] = next(one for one in numbered if one.casefold() not in taken)
+        taken.add(folders[name].casefold())
+    return folders
+
+
+def _folder_name(name: str) -> str:
+    plain = name.replace("/", "-").replace("\\", "-").lstrip(".") or "-"
+    return plain.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore")
 
 
 def _trl(parts: Mapping[str, Sequence[Example]], labels: Labels) -> dict[str, str]:
@@ -109,13 +128,13 @@ def _ms_swift(parts: Mapping[str, Sequence[Example]], labels: Labels) -> dict[st
 
 def _imagefolder(_parts: Mapping[str, Sequence[Example]], labels: Labels) -> dict[str, str]:
     """Return the list of all categories: a split that lacks one has no folder of it."""
-    return {"categories.txt": "".join(f"{category_folder(name)}\n" for name in labels.names)}
+    return {"categories.txt": "".join(f"{folder}\n" for folder in category_folders(labels.names).values())}
 
 
 def _conversation(one: Example, labels: Labels) -> dict[str, Any]:
     return {
         "messages": _prompt(one, labels, _PLACEHOLDER) + _completion(one),
-        "images": [_flat_path("", one)],
+        "images": [_flat_path("", one, labels)],
     }
 
 

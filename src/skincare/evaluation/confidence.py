@@ -35,10 +35,12 @@ def summarise(
     ece, brier: after temperature scaling, *_before without it. aurc: area under `risk_coverage`; it lies between
     aurc_optimal (every correct prediction has a higher confidence than every wrong one) and aurc_random (confidence
     carries no information). wanted: for each wanted risk the threshold, its coverage, risk and bound on val (null where
-    no threshold qualifies), coverage and risk on test, and the 95 % interval of that risk for independent images.
+    no threshold qualifies), coverage and risk on test, and the 95 % interval of that risk over products.
     hierarchy: see `skincare.evaluation.hierarchy`.
     """
     (val_table, val_truths), (table, truths) = as_arrays(val, labels), as_arrays(test, labels)
+    # In the order of `as_arrays`.
+    product_ids = [one.product_id for one in sorted(test, key=lambda one: one.image_id)]
     temperature = fit_temperature(val_table, val_truths)
     val_table, scaled = apply_temperature(val_table, temperature), apply_temperature(table, temperature)
     points = risk_coverage(scaled, truths)
@@ -58,17 +60,21 @@ def summarise(
         "aurc_random": 1 - float(right.mean()),
         "reliability": [asdict(one) for one in reliability(scaled, truths)],
         "risk_coverage": [asdict(one) for one in points],
-        "wanted": [_judged(risk, threshold_for_risk(*chosen, risk), *top1(scaled, truths)) for risk in wanted_risks],
-        "hierarchy": hierarchy.summarise((val_table, val_truths), (scaled, truths), wanted_risks, labels),
+        "wanted": [
+            _judged(risk, threshold_for_risk(*chosen, risk), *top1(scaled, truths), product_ids)
+            for risk in wanted_risks
+        ],
+        "hierarchy": hierarchy.summarise((val_table, val_truths), (scaled, truths), wanted_risks, labels, product_ids),
     }
 
 
 def _judged(
-    wanted_risk: float, chosen: ChosenThreshold | None, confidence: LogProbabilities, right: Mask
-) -> dict[str, Any]:
+    wanted_risk: float, chosen: ChosenThreshold | None, confidence: LogProbabilities, right: Mask,
+    product_ids: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
     """Return coverage and risk of a threshold on val and on test."""
     answered = confidence >= chosen.threshold if chosen else np.zeros(len(right), dtype=bool)
-    n, n_wrong = int(answered.sum()), int((~right[answered]).sum())
+    wrong, answered_ids = ~right[answered], np.asarray(product_ids)[answered].tolist()
     return {
         "wanted_risk": wanted_risk,
         "threshold": chosen.threshold if chosen else None,
@@ -76,6 +82,6 @@ def _judged(
         "val_risk": chosen.risk if chosen else None,
         "val_bound": chosen.bound if chosen else None,
         "test_coverage": float(answered.mean()),
-        "test_risk": n_wrong / n if n else None,
-        "test_risk_interval": intervals.wilson_interval(n_wrong, n) if n else None,
+        "test_risk": float(wrong.mean()) if len(wrong) else None,
+        "test_risk_interval": intervals.image_share_interval(wrong, answered_ids),
     }

@@ -17,6 +17,7 @@ from skincare.inference import run_confidence
 from skincare.inference.image_predictions import OUTCOMES
 from skincare.inference.predictions import read_jsonl
 from skincare.inference.product_answers import answer_of_text
+from skincare.inference.structured_answers import with_label
 from skincare.labels import labels_of, labels_of_model
 from skincare.paths import Layout
 from skincare.product.schema import Product
@@ -73,17 +74,19 @@ def _read_structured_val(path: Path, model: Path, layout: Layout, n_images: int)
     Categories below the run's threshold are left out, their calibrated confidences are not; an answer abstains if no
     field is kept.
     """
-    found = sorted(read_jsonl(path, labels_of_model(model, labels_of(layout))), key=lambda one: one.image_id)
+    known = labels_of_model(model, labels_of(layout))
+    found = sorted(read_jsonl(path, known), key=lambda one: one.image_id)
     if not found:
         raise MissingInputError("structured answers on val", path, "Train again with `python src/finetune.py`.")
     policy = run_confidence.field_policy_of(layout, model, None, None, None)
     labels, confidence, n_abstained = [], [], 0
     for one in found:
         answer = answer_of_text(one.text, one.field_log_probabilities)
-        calibrated = policy.calibrated(answer.parsed.product, answer.confidences)
+        product = with_label(answer.parsed.product or Product(), known)
+        calibrated = policy.calibrated(product, answer.confidences)
         if "category" in calibrated:
             confidence.append(calibrated["category"])
-        kept = policy.kept(answer.parsed.product or Product(), calibrated)
+        kept = policy.kept(product, calibrated)
         if one.category and kept.category:
             labels.append(one.category)
         n_abstained += kept == Product()

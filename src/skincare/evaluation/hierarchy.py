@@ -76,12 +76,14 @@ def summarise(
     test: tuple[LogProbabilities, ClassIndices],
     wanted_risks: Sequence[float],
     labels: Labels,
+    product_ids: Sequence[str],
 ) -> dict[str, Any]:
     """Return the metrics of back-off on test, with thresholds chosen on val.
 
     accuracy, family_accuracy: of the most likely category and of the most likely family; family_of_category: accuracy
     of the most likely category's family; policies: per target risk the thresholds (null: none qualifies on val), the
-    shares of images with a predicted category, a predicted family and neither, and the accuracies.
+    shares of images with a predicted category, a predicted family and neither, and the accuracies; risk_interval: of the risk over products, 95 %.
+    product_ids: of the images of test.
     """
     table, truths = test
     return {
@@ -89,25 +91,28 @@ def summarise(
         "family_accuracy": float(top1(family_table(table, labels), families_of(truths, labels))[1].mean()),
         "family_of_category": float((families_of(table.argmax(axis=1), labels) == families_of(truths, labels)).mean()),
         "policies": [
-            {"wanted_risk": risk, **_judged(choose(*val, risk, labels), table, truths, labels)} for risk in wanted_risks
+            {"wanted_risk": risk, **_judged(choose(*val, risk, labels), table, truths, labels, product_ids)}
+            for risk in wanted_risks
         ],
     }
 
 
-def _judged(policy: Policy, table: LogProbabilities, truths: ClassIndices, labels: Labels) -> dict[str, Any]:
+def _judged(
+    policy: Policy, table: LogProbabilities, truths: ClassIndices, labels: Labels, product_ids: Sequence[str]
+) -> dict[str, Any]:  # fmt: skip
     predicts_category, predicts_family = apply(policy, table, labels)
     right = top1(table, truths)[1]
     family_right = top1(family_table(table, labels), families_of(truths, labels))[1]
-    n_answered = int((predicts_category | predicts_family).sum())
-    n_wrong = int((predicts_category & ~right).sum() + (predicts_family & ~family_right).sum())
+    answered = predicts_category | predicts_family
+    wrong = ((predicts_category & ~right) | (predicts_family & ~family_right))[answered]
     return {
         "category_threshold": policy.category_threshold,
         "family_threshold": policy.family_threshold,
         "share_category": float(predicts_category.mean()),
         "share_family": float(predicts_family.mean()),
-        "share_unanswered": 1 - n_answered / len(truths),
+        "share_unanswered": float(1 - answered.mean()),
         "accuracy_category": float(right[predicts_category].mean()) if predicts_category.any() else None,
         "accuracy_family": float(family_right[predicts_family].mean()) if predicts_family.any() else None,
-        "risk": n_wrong / n_answered if n_answered else None,
-        "risk_interval": intervals.wilson_interval(n_wrong, n_answered) if n_answered else None,
+        "risk": float(wrong.mean()) if len(wrong) else None,
+        "risk_interval": intervals.image_share_interval(wrong, np.asarray(product_ids)[answered].tolist()),
     }

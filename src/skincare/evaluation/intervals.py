@@ -20,6 +20,8 @@ _Z_95: Final = 1.959964
 _Z_POWER_80: Final = 0.841621
 # Smaller differences are rounding errors.
 _ROUNDING: Final = 1e-9
+# Of an interval that is a number among many, such as that of one threshold.
+_N_RESAMPLES: Final = 2000
 
 
 def draw_products(n_products: int, seed: int, n_resamples: int) -> Floats:
@@ -56,6 +58,18 @@ def share_interval(hits: Floats, among: Floats, draws: Floats) -> Interval | Non
     n_drawn = draws @ among
     drawn = np.divide(draws @ hits, n_drawn, out=np.full(len(draws), np.nan), where=n_drawn > 0)
     return interval_of_draws(float(hits.sum() / among.sum()), drawn, n_products)
+
+
+def image_share_interval(hits: npt.NDArray[np.bool_], product_ids: Sequence[str]) -> Interval | None:
+    """Return the 95 % interval, over products, of the share of images that are hits; None without images.
+
+    hits: (n,); product_ids: of the n images.
+    """
+    if not len(hits):
+        return None
+    _, rows = np.unique(np.asarray(product_ids), return_inverse=True)
+    n_images, n_hits = np.bincount(rows).astype(np.float64), np.bincount(rows, hits)
+    return share_interval(n_hits, n_images, draw_products(len(n_images), 0, _N_RESAMPLES))
 
 
 def interval_of_draws(value: float, drawn: Floats, n_products: int) -> Interval:

@@ -12,6 +12,7 @@ from skincare.inference.image_predictions import ImagePrediction, with_ranking
 from skincare.inference.model_predictor import ModelPredictor
 from skincare.inference.product_answers import answer_of_text
 from skincare.inference.run_confidence import DEFAULT_MAX_ERROR
+from skincare.inference.structured_answers import with_label
 from skincare.labels import UNKNOWN, labels_of_model
 from skincare.text_reading import pack_products
 from skincare.text_reading.extraction import PackReader
@@ -47,8 +48,9 @@ class FusedProductPredictor(BaseFusedPredictor):
     def _fuse(self, file: str, pack: PackText, output: DecoderOutput) -> ImagePrediction:
         read = self._products.read(pack, abstains=False)
         of_model = answer_of_text(output.text, dict(output.field_log_probabilities))
+        generated = of_model.parsed.product and with_label(of_model.parsed.product, self.labels)
         fused = product_fusion.fuse(
-            self._fusion, FieldAnswer(of_model.parsed.product, of_model.confidences),
+            self._fusion, FieldAnswer(generated, of_model.confidences),
             FieldAnswer(read.product, read.confidences),
         )  # fmt: skip
         assert fused.product is not None

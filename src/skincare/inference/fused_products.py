@@ -15,6 +15,8 @@ from skincare.evaluation.product_metrics import ScoredProduct
 from skincare.files import write_json, write_text
 from skincare.inference import split_products
 from skincare.inference.product_answers import holds_structured_answers, read_answers
+from skincare.inference.structured_answers import with_label
+from skincare.labels import Labels
 from skincare.paths import Layout
 from skincare.product import store
 from skincare.product.facts import ProductFacts
@@ -35,8 +37,11 @@ def fuse_run(
     log, folder = layout.finetune_log(run), layout.finetuned_model(run)
     facts = store.read_products(layout.product_facts)
     val, test = (_systems(log, split, parts[split], packs, texts, facts) for split in ("val", "test"))
-    fitted = product_fusion.fit(val["model"], val["reader"])
-    fused = [fuse_scored(fitted, *pair) for pair in zip(test["model"], test["reader"], strict=True)]
+    labels = packs.reader.labels
+    fitted = product_fusion.fit(_labelled(val["model"], labels), val["reader"])
+    fused = [
+        fuse_scored(fitted, *pair) for pair in zip(_labelled(test["model"], labels), test["reader"], strict=True)
+    ]
     write_answers(log / "test_fused.jsonl", "test", fused)
     packs.save(folder / fusion.READER_FOLDER)
     engines = "; ".join(sorted({one.engine for one in texts.values()}))
@@ -66,6 +71,11 @@ def _systems(
         "reader": split_products.answers(packs, examples, texts, abstains=False),
     }
     return {kind: split_products.scored_products(examples, facts, found) for kind, found in answers.items()}
+
+
+def _labelled(answers: Sequence[ScoredProduct], labels: Labels) -> list[ScoredProduct]:
+    """Return a model's answers with labels as categories, as `FusedProductPredictor` fuses them."""
+    return [replace(one, predicted=one.predicted and with_label(one.predicted, labels)) for one in answers]
 
 
 def fuse_scored(fitted: Mapping[str, FieldFusion], model: ScoredProduct, reader: ScoredProduct) -> ScoredProduct:

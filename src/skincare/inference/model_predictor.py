@@ -27,7 +27,7 @@ from skincare.inference.image_predictions import (
     with_ranking,
 )
 from skincare.inference.product_answers import answer_of_text
-from skincare.inference.structured_answers import parse_answer
+from skincare.inference.structured_answers import parse_answer, with_label
 from skincare.labels import UNKNOWN
 from skincare.modeling.settings import DecoderName
 from skincare.prompts import target_of
@@ -138,8 +138,9 @@ class ModelPredictor:
         answer = answer_of_text(output.text, dict(output.field_log_probabilities))
         if answer.parsed.product is None:
             return replace(row, product={})
-        calibrated = self._policy.calibrated(answer.parsed.product, answer.confidences)
-        product = self._policy.kept(answer.parsed.product, calibrated)
+        found = with_label(answer.parsed.product, self.labels)
+        calibrated = self._policy.calibrated(found, answer.confidences)
+        product = self._policy.kept(found, calibrated)
         row = replace(
             row, product=product.model_dump(mode="json"), confidences=calibrated, probability=calibrated.get("category")
         )  # fmt: skip

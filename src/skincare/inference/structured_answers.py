@@ -7,6 +7,7 @@ fields.
 from skincare.inference.answer_parser import Answer, parser_of
 from skincare.labels import Labels
 from skincare.product.json_answers import parse_product
+from skincare.product.schema import Product
 from skincare.prompts import Target
 
 
@@ -20,3 +21,13 @@ def parse_answer(text: str, labels: Labels, target: Target, *, is_finished: bool
     if parsed.status == "empty":
         return Answer(None, "empty", ())
     return Answer(None, "truncated" if not is_finished else "offlist", ())
+
+
+def with_label(product: Product, labels: Labels) -> Product:
+    """Return a product whose category is the label that its text names, or null if it names none.
+
+    Text that is generated without a constraint may name any category: "Moisturizer" -> "Moisturiser", "Lipstick" -> null.
+    """
+    if product.category is None or product.category in labels.names:
+        return product
+    return product.model_copy(update={"category": parser_of(labels).parse(product.category).category})

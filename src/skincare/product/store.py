@@ -70,6 +70,14 @@ def read_absent_fields(path: Path) -> dict[str, frozenset[str]]:
     return {one: frozenset(facts.absent) for one, facts in read_products(path).items()} if path.is_file() else {}
 
 
+def check_fields(fields: Sequence[str]) -> None:
+    """Raise StageError for fields that do not exist, or without the category, by which the split is stratified."""
+    if unknown := [one for one in fields if one not in FIELDS]:
+        raise StageError(f"--fields {', '.join(unknown)}: the fields are {', '.join(FIELDS)}")
+    if "category" not in fields:
+        raise StageError("--fields must contain category: the metrics of training and the splits need it")
+
+
 def structured_answers(path: Path, categories: Mapping[str, str], fields: Sequence[str] = FIELDS) -> dict[str, str]:
     """Return product id -> answer as JSON for products given with their categories; other fields than these are null.
 

@@ -68,9 +68,11 @@ def notice(data: ReportData) -> Notice | None:
             if data.is_sample_shop
             else "This run used the embedded tiny model, which was trained on rendered products, on other images."
         )
+        # Other stages than these two may have run; without training the report holds nothing of most of them.
+        shown = "every stage works" if "finetune" in data.stages else "prediction and evaluation work"
         return Notice(
             claim,
-            "It shows that every stage works. It says nothing about how well Qwen2-VL-2B recognises real products, and "
+            f"It shows that {shown}. It says nothing about how well Qwen2-VL-2B recognises real products, and "
             "its numbers cannot be compared with the published ones.",
         )
     if data.is_sample_shop:
