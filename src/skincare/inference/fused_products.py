@@ -39,9 +39,7 @@ def fuse_run(
     val, test = (_systems(log, split, parts[split], packs, texts, facts) for split in ("val", "test"))
     labels = packs.reader.labels
     fitted = product_fusion.fit(_labelled(val["model"], labels), val["reader"])
-    fused = [
-        fuse_scored(fitted, *pair) for pair in zip(_labelled(test["model"], labels), test["reader"], strict=True)
-    ]
+    fused = [fuse_scored(fitted, *pair) for pair in zip(_labelled(test["model"], labels), test["reader"], strict=True)]
     write_answers(log / "test_fused.jsonl", "test", fused)
     packs.save(folder / fusion.READER_FOLDER)
     engines = "; ".join(sorted({one.engine for one in texts.values()}))

@@ -26,7 +26,7 @@ def parse_answer(text: str, labels: Labels, target: Target, *, is_finished: bool
 def with_label(product: Product, labels: Labels) -> Product:
     """Return a product whose category is the label that its text names, or null if it names none.
 
-    Text that is generated without a constraint may name any category: "Moisturizer" -> "Moisturiser", "Lipstick" -> null.
+    Text generated without a constraint may name any category: "Moisturizer" -> "Moisturiser", "Lipstick" -> null.
     """
     if product.category is None or product.category in labels.names:
         return product
