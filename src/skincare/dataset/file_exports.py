@@ -30,7 +30,8 @@ _MAX_FOLDER_BYTES: Final = 200
 class FileForm:
     """The layout of an export format.
 
-    image_path: of an example of a split, with the dataset's labels, below the export. annotations: the files that name the images, by name.
+    image_path: of an example of a split of a dataset with these labels, below the export. annotations: the files that
+    name the images, by name.
     """
 
     image_path: Callable[[str, Example, Labels], str]

@@ -82,8 +82,8 @@ def summarise(
 
     accuracy, family_accuracy: of the most likely category and of the most likely family; family_of_category: accuracy
     of the most likely category's family; policies: per target risk the thresholds (null: none qualifies on val), the
-    shares of images with a predicted category, a predicted family and neither, and the accuracies; risk_interval: of the risk over products, 95 %.
-    product_ids: of the images of test.
+    shares of images with a predicted category, a predicted family and neither, and the accuracies; risk_interval:
+    the 95 % interval of the risk over products. product_ids: of the images of test.
     """
     table, truths = test
     return {
