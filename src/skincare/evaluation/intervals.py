@@ -68,7 +68,7 @@ def image_share_interval(hits: npt.NDArray[np.bool_], product_ids: Sequence[str]
     if not len(hits):
         return None
     _, rows = np.unique(np.asarray(product_ids), return_inverse=True)
-    n_images, n_hits = np.bincount(rows).astype(np.float64), np.bincount(rows, hits)
+    n_images, n_hits = (np.bincount(rows, values).astype(np.float64) for values in (np.ones(len(hits)), hits))
     return share_interval(n_hits, n_images, draw_products(len(n_images), 0, _N_RESAMPLES))
 
 
