@@ -1,5 +1,6 @@
 """Compiled layers give the step of plain ones, for few shapes; without a compiler the run stays plain."""
 
+import dataclasses
 import os
 
 import pytest
@@ -11,15 +12,17 @@ from skincare.labels import skincare_labels
 from skincare.modeling import language_layers
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
-from skincare.modeling.loading import load_processor
-from skincare.modeling.losses import example_losses
+from skincare.modeling.loading import load_config, load_processor
+from skincare.modeling.losses import example_losses, loss_inputs
 from skincare.modeling.pass_functions import PassFunctions
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.paths import TINY_MODEL
 from skincare.product.schema import Product
 from skincare.prompts import labels_for
-from skincare.training import answer_lengths, compilation, gradient_checkpointing, planning
+from skincare.training import answer_lengths, compilation, gradient_checkpointing, memory_plan, planning
+from skincare.training.recipes import RECIPES
+from skincare.training.run_settings import RunSettings
 from tests.helpers import noise_image
 
 ANSWERS = ["Peel", "Bath Salts"]
@@ -102,9 +105,28 @@ def test_hints_and_structured_answers_count_as_varying_tokens(encoder):
         label = answer_lengths.longest(one, one.labels.names)
         more = sum(len(one.question_tokens(text)) - len(one.question_tokens("")) for text in hints)
         more += sum(len(one.answer_tokens(text)) - len(one.answer_tokens(label)) for text in answers)
-        found = planning.n_varying_tokens(one, 128, lengths)
-        assert found == pytest.approx(128 + more, abs=2), "the tokens at both ends of a hint may merge"
-        assert (found == 128) == (not hints)
+        assert lengths.n_varying == pytest.approx(more, abs=2), "the tokens at both ends of a hint may merge"
+        assert (lengths.n_varying == 0) == (not hints)
+
+
+@pytest.mark.parametrize("trainable", [Trainable(), Trainable(everything=True)], ids=["cached_prefix", "whole"])
+def test_the_memory_plan_counts_the_padded_length(tiny_model, encoder, monkeypatch, trainable):
+    """The longest prompt, with the padding of the run and behind the cached prefix where there is one."""
+    measured = []
+    monkeypatch.setattr(memory_plan, "_measure", lambda *sizes: measured.append(sizes[3:5]) or (1, 2, 1, 1))
+    hint, recipe = "Text on the pack: mild", dataclasses.replace(RECIPES["sample"], trainable=trainable)
+    lengths = planning.prompt_lengths(encoder, [hint])
+    for is_compiled in (False, True):
+        settings = RunSettings(model=str(TINY_MODEL), min_tokens=20, max_tokens=60, compile=is_compiled)
+        planning.plan_memory(settings, recipe, load_config(TINY_MODEL), lengths)
+    freeze(tiny_model, trainable)
+    network = CachedVLM(tiny_model).train()
+    grid = (1, encoder.merge_size, 60 * encoder.merge_size)
+    for multiple, found in zip((1, compilation.length_multiple(60 + lengths.n_varying)), measured, strict=True):
+        network.functions = PassFunctions(length_multiple=multiple)
+        batch = loss_inputs(network, encoder, "none", [grid], ["Moisturiser"], [hint]).batch
+        assert found == (len(batch.prompt_prefix) + batch.input_ids.shape[1], len(batch.prompt_prefix))
+    assert measured[0] != measured[1]
 
 
 def test_the_graphs_of_all_lengths_are_below_the_recompile_limit(network):

@@ -207,8 +207,8 @@ def test_dropout_removes_hints_in_training_but_not_in_validation(trained):
     train, val = ([one.hint for one in chat.read_dataset(layout, split)] for split in ("train", "val"))
     assert (True, tuple(sorted(val))) in prompts  # the loss
     assert (False, tuple(sorted(val))) in prompts  # the predictions
-    # Training hints occur in the memory plan and the pre-flight's check and pass, not in the steps of the two epochs.
-    assert sum(bool(set(hinted) & set(train) - {""}) for _, hinted in prompts) == 3
+    # Training hints occur in the pre-flight's check and pass, not in the steps of the two epochs.
+    assert sum(bool(set(hinted) & set(train) - {""}) for _, hinted in prompts) == 2
     assert sum(has_answer and hinted == ("",) * 4 for has_answer, hinted in prompts) == 2
 
 

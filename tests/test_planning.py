@@ -151,7 +151,7 @@ def test_token_counts_apply_only_to_an_unchanged_prompt():
     assert qwen_tokens.count_tokens("Crème") == 6
     lengths = planning._known_prompt_lengths(["a", "hint"], skincare_labels())
     # Five bytes of line end and hint, four tokens of Moisturiser, the end token.
-    assert (lengths.n_prefix, lengths.n_suffix) == (72, 17 + 5 + 4 + 1)
+    assert (lengths.n_prefix, lengths.n_suffix, lengths.n_varying) == (72, 17 + 5 + 4 + 1, 5)
 
 
 def test_the_longest_label_is_that_of_the_most_tokens(tiny_encoder):
@@ -166,8 +166,9 @@ def test_the_bound_of_a_structured_answer_is_at_most_what_is_allowed():
     """A text of more bytes than tokens are allowed may still have fewer tokens; with more, training is refused."""
     labels = labels_for("product", skincare_labels())
     answers = [Product(category="Peel", details="ж" * n).to_json() for n in (40, 600)]
-    found = [planning._known_prompt_lengths([], labels, answers[:n]).n_answer for n in (1, 2)]
-    assert found == [len(answers[0].encode()) + 1, MAX_ANSWER_TOKENS]
+    found = [planning._known_prompt_lengths([], labels, answers[:n]) for n in (1, 2)]
+    assert [one.n_answer for one in found] == [len(answers[0].encode()) + 1, MAX_ANSWER_TOKENS]
+    assert [one.n_varying for one in found] == [one.n_answer - (4 + 1) for one in found], "more than Moisturiser"
 
 
 def test_known_lengths_agree_with_an_encoder_of_the_same_counts(tiny_encoder, monkeypatch):

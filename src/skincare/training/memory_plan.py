@@ -76,13 +76,14 @@ class MemoryPlan:
 def plan(
     config: Any, trainable: Trainable, n_tokens: int, grid: Grid, batch_size: int, capacity_bytes: int,
     optimizer: OptimizerName = "adamw", n_shards: int = 1, adapter: Adapter | None = None, n_prefix: int = 0,
-    *, n_answer: int = 0, has_average: bool = False, with_alternatives: bool = True,
+    *, n_answer: int = 0, length_multiple: int = 1, has_average: bool = False, with_alternatives: bool = True,
 ) -> MemoryPlan:  # fmt: skip
     """Plan for a model of this `config`, prompts of `n_tokens` and images of `grid`.
 
     The first `n_prefix` tokens are the same for all images and are cached where training allows it. The last `n_answer`
-    tokens are the answer, whose logits are stored. Each of `n_shards` processes stores its shard, and gathers the whole
-    model in the checkpoint's dtype to evaluate.
+    tokens are the answer, whose logits are stored. Prompts are padded to a multiple of `length_multiple`, after the
+    cached tokens. Each of `n_shards` processes stores its shard, and gathers the whole model in the checkpoint's dtype
+    to evaluate.
 
     The largest micro-batch up to `batch_size` that fits without checkpointing is chosen; checkpointing only if not even
     one image fits without it.
@@ -93,7 +94,8 @@ def plan(
     parameters = freeze(model, trainable) | adapters.enable_lora_training(model)
     n_trainable = count(parameters.values())
     n_cached = n_prefix if n_shards == 1 and CachedVLM(model).caches_prompt_prefix else 0
-    one, two, checkpointed, recomputed = _measure(model, trainable, adapter, n_tokens, n_cached, grid)
+    n_padded = n_cached + -(-(n_tokens - n_cached) // length_multiple) * length_multiple
+    one, two, checkpointed, recomputed = _measure(model, trainable, adapter, n_padded, n_cached, grid)
     logits = _LOGIT_BYTES * n_answer * model.config.text_config.vocab_size
     per_image, checkpointed = two - one + logits, checkpointed + logits
     sizes = {
@@ -122,7 +124,8 @@ def plan(
         return found
     fixed_settings = {
         "n_tokens": n_tokens, "grid": grid, "batch_size": 1, "capacity_bytes": capacity_bytes, "n_shards": n_shards,
-        "n_prefix": n_prefix, "n_answer": n_answer, "has_average": has_average, "with_alternatives": False,
+        "n_prefix": n_prefix, "n_answer": n_answer, "length_multiple": length_multiple, "has_average": has_average,
+        "with_alternatives": False,
     }  # fmt: skip
     others = _alternatives(config, fixed_settings, trainable, adapter, optimizer)
     return replace(found, alternatives=dict(others))

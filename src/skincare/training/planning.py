@@ -20,6 +20,7 @@ from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.paths import TINY_MODEL, Layout
 from skincare.runlog import Summary
 from skincare.training import answer_lengths, memory_plan
+from skincare.training.compilation import length_multiple
 from skincare.training.memory_plan import MemoryPlan
 from skincare.training.recipes import Recipe
 from skincare.training.run_settings import RunSettings
@@ -32,12 +33,14 @@ logger = logging.getLogger(__name__)
 class PromptLengths:
     """Token counts of the longest prompt: before its image, and after it with question, hint, answer and end token.
 
-    n_answer: those of the longest answer with its end token, which are part of `n_suffix`.
+    n_answer: those of the longest answer with its end token, which are part of `n_suffix`; n_varying: the part of
+    `n_suffix` by which prompts can differ, which is the hint and what an answer has more than a label.
     """
 
     n_prefix: int
     n_suffix: int
     n_answer: int = 0
+    n_varying: int = 0
 
 
 def plan_run(spec: RunSpec, layout: Layout) -> Summary:
@@ -77,27 +80,22 @@ def plan_memory(
     merge_size = config.vision_config.spatial_merge_size
     grid = (1, merge_size, settings.max_tokens * merge_size)
     n_tokens = lengths.n_prefix + settings.max_tokens + lengths.n_suffix
+    multiple = length_multiple(settings.max_tokens + lengths.n_varying) if settings.compile else 1
     capacity = settings.vram_gb * memory_plan.GIB if settings.vram_gb else memory_capacity(default_device())
     return memory_plan.plan(
         config, recipe.trainable, n_tokens, grid, recipe.effective_batch_size, int(capacity),
         recipe.optimizer, n_shards, recipe.adapter, lengths.n_prefix, n_answer=lengths.n_answer,
-        has_average=recipe.average_decay > 0,
+        length_multiple=multiple, has_average=recipe.average_decay > 0,
     )  # fmt: skip
 
 
 def prompt_lengths(encoder: PromptEncoder, hints: Sequence[str], answers: Sequence[str] = ()) -> PromptLengths:
     """Return the token counts of the prompt with the longest hint and the longest answer; by default, label."""
-    one_token_grid = (1, encoder.merge_size, encoder.merge_size)
     hint = longest_hint(encoder, hints)
-    answer = answer_lengths.longest(encoder, answers or encoder.labels.names)
-    batch = encoder.batch([one_token_grid], [answer], hints=[hint])
-    n_prefix = len(encoder.prompt_prefix)
-    return PromptLengths(n_prefix, batch.input_ids.shape[1] - n_prefix - 1, len(encoder.answer_tokens(answer)))
-
-
-def n_varying_tokens(encoder: PromptEncoder, max_tokens: int, lengths: PromptLengths) -> int:
-    """Return the most tokens by which prompts can differ: image, hint, and what an answer has more than a label."""
-    return max_tokens + lengths.n_suffix - prompt_lengths(encoder, ()).n_suffix
+    label = answer_lengths.longest(encoder, encoder.labels.names)
+    answer = answer_lengths.longest(encoder, answers) if answers else label
+    n_suffix, n_plain = encoder.row_length(0, hint, answer), encoder.row_length(0, "", label)
+    return PromptLengths(len(encoder.prompt_prefix), n_suffix, len(encoder.answer_tokens(answer)), n_suffix - n_plain)
 
 
 def longest_hint(encoder: PromptEncoder, hints: Sequence[str]) -> str:
@@ -121,11 +119,12 @@ def _known_prompt_lengths(hints: Sequence[str], labels: Labels, answers: Sequenc
     encoder = PromptEncoder(load_processor(TINY_MODEL), labels)
     before, _, after = encoder.prompt_text.partition(encoder.processor.image_token)
     n_hint = max((len(f"\n{hint}".encode()) for hint in hints), default=0)
-    n_answer = max(map(qwen_tokens.count_tokens, answers or [max(labels.names, key=len)])) + 1
-    if answers:
-        n_answer = min(n_answer, max_new_tokens(labels))  # a longer one is an error before the first step
+    n_label = qwen_tokens.count_tokens(max(labels.names, key=len)) + 1
+    n_answer = n_label
+    if answers:  # a longer one than is allowed is an error before the first step
+        n_answer = min(max(map(qwen_tokens.count_tokens, answers)) + 1, max_new_tokens(labels))
     n_suffix = qwen_tokens.count_tokens(after) + n_hint + n_answer
-    return PromptLengths(qwen_tokens.count_tokens(before), n_suffix, n_answer)
+    return PromptLengths(qwen_tokens.count_tokens(before), n_suffix, n_answer, n_hint + n_answer - n_label)
 
 
 def _plan_checkpoints(recipe: Recipe, plan: MemoryPlan, *, is_fp32: bool) -> dict[str, int]:

@@ -86,7 +86,7 @@ def prepare(
     parameters = dict(world.shard(network, parameters))
     folders = TrainerFolders(state_folder, layout.finetune_log(name))
     if settings.compile:
-        compile_layers(network, planning.n_varying_tokens(encoder, settings.max_tokens, lengths))
+        compile_layers(network, settings.max_tokens + lengths.n_varying)
     trainer = Trainer(classifier, parameters, spec, execution, folders, identity, world, stop)
     # What is too long fails before training.
     trainer.check(answer_lengths.longest_first(encoder, data.train))
