@@ -19,18 +19,18 @@ Stop the run at any time: the same command continues it and fetches nothing twic
 import dataclasses
 import ipaddress
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from skincare import reference_experiment, runlog, stage, urls
-from skincare.catalogue import Problem, read_products
+from skincare.catalogue import Catalogue, Problem, read_products
 from skincare.collecting import listing, scrape_refresh, scrape_tables, scrape_work
 from skincare.collecting.collector import Collector, UrlMapping
 from skincare.collecting.host_pools import FailureMonitor, HostPools
@@ -45,6 +45,9 @@ from skincare.runlog import Summary, counts_text
 from skincare.tables import FAILURES, IMAGES, METADATA
 
 logger = logging.getLogger(__name__)
+
+# Problems of the catalogue that the log names one by one; those without a product are all in scrape_failures.csv.
+_MAX_LOGGED: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +90,12 @@ def run(config: Config, layout: Layout) -> Summary:
 
 
 def _run(config: Config, layout: Layout) -> Summary:
-    catalogue = read_products(_catalogue_path(config, layout), labels_of(layout))
-    for problem in catalogue.problems:
-        logger.warning("catalogue row %d: %s: %s", problem.row, problem.reason, problem.detail)
+    path = _catalogue_path(config, layout)
+    catalogue = read_products(path, labels_of(layout))
+    _log_problems(catalogue)
+    if not catalogue.products:
+        # An earlier run's tables would lose all their rows.
+        raise StageError(f"{path}: none of {catalogue.n_rows:,} rows is a usable product; nothing was changed")
     sources = sorted({one.source or config.source or DEFAULT_SOURCE for one in catalogue.products})
     _check_contact(config, sources)
     n_rows, problems, rejected = catalogue.n_rows, catalogue.problems, catalogue.rejected
@@ -110,6 +116,14 @@ def _run(config: Config, layout: Layout) -> Summary:
             )
         summary = _summary(state, problems, n_rows, n_requests, is_refresh=config.refresh)
         return _compared(summary) if sources == [DEFAULT_SOURCE] else summary
+
+
+def _log_problems(catalogue: Catalogue) -> None:
+    for problem in catalogue.problems[:_MAX_LOGGED]:
+        logger.warning("catalogue row %d: %s: %s", problem.row, problem.reason, problem.detail)
+    if len(catalogue.problems) > _MAX_LOGGED:
+        counts = Counter(one.reason for one in catalogue.problems)
+        logger.warning("... and more, of %d problems: %s", counts.total(), counts_text(counts))
 
 
 def _check(config: Config) -> None:

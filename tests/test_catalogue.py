@@ -79,7 +79,7 @@ def test_first_row_wins_and_contradictions_are_reported(tmp_path: Path) -> None:
 
 
 def test_names_lose_line_breaks_and_no_break_spaces(tmp_path: Path) -> None:
-    (product,) = read(tmp_path, ("\nErno\xa0Laszlo  Cream\n", f"{SHOP}/a/1.html", "Moisturiser")).products
+    (product,) = read(tmp_path, ("\nErno\xa0Laszlo \0 Cream\n", f"{SHOP}/a/1.html", "Moisturiser")).products
     assert product.name == "Erno Laszlo Cream"
 
 
@@ -91,7 +91,9 @@ def test_absent_catalogue_names_its_source(tmp_path: Path) -> None:
 def test_missing_columns_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.csv"
     path.write_text("name,link\na,b\n", encoding="utf-8")
-    with pytest.raises(StageError, match="product_name, product_url, product_type missing"):
+    with pytest.raises(
+        StageError, match="no column product_name, product_url, product_type; the first line is 'name,link'"
+    ):
         read_products(path, skincare_labels())
 
 

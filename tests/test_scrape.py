@@ -159,6 +159,21 @@ def test_a_missing_catalogue_names_its_source(tmp_path):
     assert "make sample" in str(error.value)
 
 
+def test_a_catalogue_without_a_usable_product_keeps_the_tables_of_an_earlier_run(tmp_path, monkeypatch, caplog):
+    layout = Layout(tmp_path)
+    layout.catalogue.parent.mkdir()
+    layout.catalogue.write_text("product_name,product_url,product_type\n" + "a,junk,Serum\n" * 5)
+    layout.images_table.write_text("of an earlier run")
+    monkeypatch.setattr(scrape, "_MAX_LOGGED", 2)
+    with pytest.raises(StageError, match="none of 5 rows is a usable product"):
+        scrape.run(scrape.Config(root=tmp_path), layout)
+    assert layout.images_table.read_text() == "of an earlier run"
+    assert [one.getMessage() for one in caplog.records if "catalogue row" in one.getMessage()] == [
+        f"catalogue row {row}: bad_url: no web address: 'junk'" for row in (1, 2)
+    ]
+    assert "... and more, of 5 problems: bad_url 5" in caplog.text
+
+
 @pytest.mark.parametrize(
     "config",
     [{"workers": 0}, {"delay_s": -1}, {"contact": "line\nbreak"}, {"shop_url": "no url"}, {"shop_url": "ftp://x"}],

@@ -17,6 +17,7 @@ from skincare.tables import (
     FAILURES,
     HISTORY,
     REJECTED,
+    STATED_FACTS,
     CatalogueRow,
     FailureRow,
     HistoryRow,
@@ -93,11 +94,22 @@ def test_a_missing_column_file_or_bad_cell_names_the_remedy(tmp_path):
         FAILURES.read(tmp_path / "f.csv")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'"open quote\n'])
-def test_a_malformed_file_is_an_error(tmp_path, content):
+HEADER = b"product_id,field,value,source\n"
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (HEADER.decode().encode("utf-16"), r"r\.csv: not UTF-8 text .*UTF-8"),
+    (HEADER + "1,name,Crème,b\n".encode("latin-1"), r"r\.csv: not UTF-8 text"),
+    (HEADER + b'1,name,a,b\n"open quote\n', r"r\.csv, line 3: cannot be read"),
+    (HEADER + b"1,name," + b"x" * 200_000 + b",b\n", r"r\.csv, line 2: cannot be read .*field limit"),
+    (b"product_id,field,value,source,field\n1,name,a,b,size\n", r"r\.csv: more than one column field"),
+    (b"", r"r\.csv: no column product_id, field, value, source; the first line is ''"),
+    (HEADER.replace(b",", b";"), r"the first line is 'product_id;field;value;source'"),
+])  # fmt: skip
+def test_a_malformed_file_is_an_error_with_its_place(tmp_path, content, message):
     (tmp_path / "r.csv").write_bytes(content)
-    with pytest.raises(StageError, match=r"r\.csv"):
-        REJECTED.read(tmp_path / "r.csv")
+    with pytest.raises(StageError, match=message):
+        STATED_FACTS.read(tmp_path / "r.csv")
 
 
 def test_natural_order():

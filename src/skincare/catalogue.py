@@ -30,7 +30,7 @@ class Product:
     source: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One row of the catalogue, numbered from 1 below the header, that is invalid or contradicts an earlier row."""
 
@@ -77,7 +77,7 @@ def _product(number: int, row: CatalogueRow, labels: Labels) -> Product | Proble
     try:
         url = urls.canonical_url(row.product_url)
     except ValueError as error:
-        return Problem(number, row.product_url, "bad_url", str(error))
+        return Problem(number, row.product_url[: urls.MAX_URL], "bad_url", str(error))
     try:
         product_id = _stated_id(row) or urls.product_id(url)
     except ValueError as error:
@@ -86,7 +86,7 @@ def _product(number: int, row: CatalogueRow, labels: Labels) -> Product | Proble
     if category not in labels.names:
         return Problem(number, url, "unknown_category", repr(category[:100]))
     variation = parse_qs(urlsplit(row.product_url).query).get("variation", [""])[0]
-    name = " ".join(row.product_name.split())
+    name = " ".join(row.product_name.replace("\0", " ").split())
     return Product(product_id, url, urls.product_slug(url, product_id), name, category, variation, row.source.strip())
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, get_args
 
 # Characters that spreadsheets interpret as the start of a formula, or as blanks before one.
@@ -30,6 +30,24 @@ def csv_line(cells: Sequence[str]) -> str:
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL)
     writer.writerow(cells)
     return buffer.getvalue()
+
+
+class NumberedLines:
+    """The lines of a CSV file and the number of the last one that was read."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.number = 0
+        self._lines = iter(lines)
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the lines, which can be read once."""
+        return self
+
+    def __next__(self) -> str:
+        """Return the next line."""
+        line = next(self._lines)
+        self.number += 1
+        return line
 
 
 def to_cell(value: object) -> str:

@@ -8,6 +8,7 @@ people may add their own. A text that a spreadsheet would take for a formula is 
 import csv
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar, get_type_hints
 
 from skincare.errors import MissingInputError, StageError
 from skincare.files import replacing
-from skincare.table_cells import csv_line, for_spreadsheet, from_cell, from_spreadsheet, to_cell
+from skincare.table_cells import NumberedLines, csv_line, for_spreadsheet, from_cell, from_spreadsheet, to_cell
 
 Row = TypeVar("Row")
 
@@ -211,9 +212,11 @@ class Table(Generic[Row]):
             raise MissingInputError(f"{what} table", path, self.remedy)
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                yield from self._parse(path, file)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise StageError(f"{path}: not a readable CSV file ({error})\n{self.remedy}") from error
+                yield from self._parse(path, lines := NumberedLines(file))
+        except UnicodeDecodeError as error:
+            raise StageError(f"{path}: not UTF-8 text ({error}); save it as CSV in UTF-8\n{self.remedy}") from error
+        except csv.Error as error:
+            raise StageError(f"{path}, line {lines.number}: cannot be read as CSV ({error})\n{self.remedy}") from error
 
     def write(self, path: Path, rows: Iterable[Row], *, is_sorted: bool = False) -> None:
         """Replace `path` by `rows`, sorted; with `is_sorted` they are streamed, which needs no memory for all rows."""
@@ -242,11 +245,14 @@ class Table(Generic[Row]):
         reader = csv.DictReader(lines, strict=True)
         hints = get_type_hints(self.row_type)
         fields = dataclasses.fields(self.row_type)  # type: ignore[arg-type]
-        present = set(reader.fieldnames or ())
-        absent = [f.name for f in fields if f.name not in present and f.default is dataclasses.MISSING]
+        header = Counter(reader.fieldnames or ())
+        absent = [f.name for f in fields if f.name not in header and f.default is dataclasses.MISSING]
         if absent:
-            raise StageError(f"{path}: column(s) {', '.join(absent)} missing\n{self.remedy}")
-        used = {f.name: hints[f.name] for f in fields if f.name in present}
+            first = ",".join(header)[:200]
+            raise StageError(f"{path}: no column {', '.join(absent)}; the first line is {first!r}\n{self.remedy}")
+        used = {f.name: hints[f.name] for f in fields if f.name in header}
+        if repeated := [name for name in used if header[name] > 1]:
+            raise StageError(f"{path}: more than one column {', '.join(repeated)}\n{self.remedy}")
         for cells in reader:
             try:
                 row = self.row_type(**{name: self._from_cell(cells[name], kind) for name, kind in used.items()})

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_MAX_URL: Final = 2048
+MAX_URL: Final = 2048
 # With id, number and extension a name stays below the 255 bytes that file systems allow.
 _MAX_NAME: Final = 120
 _MAX_ID: Final = 20
@@ -26,7 +26,7 @@ def canonical_url(url: str, *, keep_query: bool = False) -> str:
     Raises ValueError for another scheme, a missing or invalid host, an invalid port, or credentials in the URL.
     """
     parts = urlsplit(url.strip())
-    if len(url) > _MAX_URL or "@" in parts.netloc:
+    if len(url) > MAX_URL or "@" in parts.netloc:
         raise ValueError(f"no usable web address: {url[:100]!r}")
     query = f"?{_quoted(parts.query)}" if keep_query and parts.query else ""
     return f"{origin(url)}{_quoted(parts.path) or '/'}{query}"
