@@ -122,7 +122,7 @@ def _log_problems(catalogue: Catalogue) -> None:
     for problem in catalogue.problems[:_MAX_LOGGED]:
         logger.warning("catalogue row %d: %s: %s", problem.row, problem.reason, problem.detail)
     if len(catalogue.problems) > _MAX_LOGGED:
-        counts = Counter(one.reason for one in catalogue.problems)
+        counts = Counter[str](one.reason for one in catalogue.problems)
         logger.warning("... and more, of %d problems: %s", counts.total(), counts_text(counts))
 
 
