@@ -130,9 +130,21 @@ def test_the_modules_that_the_check_requires_are_those_that_its_steps_import():
     assert found == {name for one in lists for name in one.split()}
 
 
-def test_tables_of_an_empty_folder_say_what_is_missing(tmp_path, load):
+def test_tables_say_what_is_missing_or_was_cut_off(tmp_path, load):
+    (tmp_path / "finetune_speed.json").write_text('{"cap_gb": 16, "rows": [{"vari')
     text = "\n".join(load("table").lines(tmp_path))
-    assert all(f"No {name}.json" in text for name in STEPS[1:])
+    assert all(f"No complete {name}.json" in text for name in STEPS[1:])
+
+
+def test_only_results_of_an_earlier_check_are_removed(tmp_path, monkeypatch):
+    """In a folder that is given relative to the caller's."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in ("mine.json", "profile.json"):
+        (folder / name).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    run("out", "--tiny", PYTHON=interpreter(tmp_path), BUDGET_S="0")
+    assert {path.name for path in folder.iterdir()} == {"mine.json", "steps.jsonl"}
 
 
 def test_trace_shares_count_overlaps_once_and_ignore_annotations(load):

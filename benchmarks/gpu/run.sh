@@ -12,6 +12,7 @@
 # or 2 without a GPU or a module.
 # Needs Python 3.11 or newer ($PYTHON, .venv's, or python3) with the modules below.
 set -uo pipefail
+case "${OUT:-}" in "" | /*) ;; *) OUT=$PWD/$OUT ;; esac
 cd "$(dirname "$0")/../.."
 
 # What the steps import (tests/test_gpu_check.py compares this with the code). Without the optional ones, the tests of
@@ -31,7 +32,8 @@ esac
 python=${PYTHON:-python3}
 [ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ] && python=.venv/bin/python
 out=${OUT:-benchmarks/results/gpu${tiny:+_tiny}}
-mkdir -p "$out" && rm -f "$out"/*.json "$out"/steps.jsonl "$out"/run.log
+mkdir -p "$out" || exit 2
+rm -f "$out"/{environment,finetune_speed,profile,tests,evaluation_speed,profile_compiled}.json "$out"/{steps.jsonl,run.log}
 export HF_HUB_OFFLINE=1 WANDB_MODE=disabled TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 n_failed=0
 # A busy CPU is slower than any GPU.
@@ -97,7 +99,7 @@ absent=$(missing "${optional[@]}")
 [ -z "$absent" ] || echo "without the optional $absent"
 
 step environment 30 "$python" benchmarks/gpu/environment.py "$out"
-step finetune_speed 165 "$python" benchmarks/finetune_speed.py "${training[@]}" --largest-batch \
+step finetune_speed 190 "$python" benchmarks/finetune_speed.py "${training[@]}" --largest-batch \
   --variants ours_cached,reference,trainer,ours,sft_trainer --out "$out/finetune_speed.json"
 step profile 90 "$python" benchmarks/gpu/profile_steps.py "$out" "${profiling[@]}"
 step tests 120 "$python" benchmarks/gpu/checks.py "$out"

@@ -34,13 +34,16 @@ def lines(folder: Path) -> Iterator[str]:
         yield ""
     for name, show in _TABLES.items():
         content = _read(folder, name)
-        yield from show(content) if content else [f"No {name}.json: see run.log and steps.jsonl."]
+        yield from show(content) if content else [f"No complete {name}.json: see run.log and steps.jsonl."]
         yield ""
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """Return the results of a step; empty if it wrote none, or was stopped while it wrote."""
+    try:
+        return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
 
 
 def _tests(content: Row) -> Iterator[str]:
