@@ -1,6 +1,7 @@
 """Checkpoints are complete before they have their name, and the older one is removed only then."""
 
 import errno
+import json
 import os
 import resource
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from skincare.errors import StageError
 from skincare.training import checkpoints
@@ -53,6 +55,35 @@ def test_a_checkpoint_of_another_run_is_rejected(tmp_path, run):
     save(tmp_path, run, 1)
     with pytest.raises(StageError, match="other seed 0, now 1"):
         checkpoints.load_state(checkpoints.latest_state(tmp_path, "last"), *run, {"seed": 1})
+
+
+def with_values(saved, **values):
+    return json.dumps(saved | {"progress": saved["progress"] | values})
+
+
+@pytest.mark.parametrize("damage", [
+    lambda saved: "[]", lambda saved: "[" * 100_000, lambda saved: '{"identity": {}}',
+    lambda saved: json.dumps(saved | {"progress": []}), lambda saved: with_values(saved, step=[1]),
+    lambda saved: with_values(saved, history=3), lambda saved: with_values(saved, of_another_version=1),
+])  # fmt: skip
+def test_a_damaged_progress_is_an_error_that_says_what_to_do(tmp_path, run, damage):
+    save(tmp_path, run, 1)
+    path = checkpoints.latest_state(tmp_path, "last") / "progress.json"
+    path.write_text(damage(json.loads(path.read_text())))
+    with pytest.raises(StageError, match=r"cannot be read .*--restart"):
+        checkpoints.load_state(path.parent, *run, {"seed": 0})
+
+
+@pytest.mark.parametrize("tensors", [{}, {"a.weight": torch.ones(2)}, {"a.weight": torch.ones(3), "b": torch.ones(1)}])
+@pytest.mark.parametrize("file", ["trained", "optimizer"])
+def test_tensors_of_another_run_are_an_error(tmp_path, run, tensors, file):
+    save(tmp_path, run, 1)
+    state = checkpoints.latest_state(tmp_path, "last")
+    save_file(tensors, state / f"{file}.safetensors")
+    if (file, len(tensors)) in (("optimizer", 0), ("trained", 2)):
+        return  # an optimizer without states; tensors that are not used
+    with pytest.raises(StageError, match="cannot be read"):
+        checkpoints.load_state(state, *run, {"seed": 0})
 
 
 @pytest.mark.parametrize("interrupted", ["save_file", "write_json", "rename"])

@@ -1,5 +1,6 @@
 """An error of loading names what is missing and its remedy; nothing unsafe or incomplete is loaded."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -89,6 +90,14 @@ def test_a_configuration_without_a_model_type_is_an_error(copy, content):
     (copy / "config.json").write_text(content)
     with pytest.raises(StageError, match="its configuration cannot be loaded"):
         loading.load_config(copy)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", "[" * 100_000, '{"a": ' * 900 + "1" + "}" * 900], ids=len)
+def test_hashes_of_a_damaged_configuration_are_an_error_or_a_hash(copy, content):
+    (copy / "config.json").write_text(content)
+    # Both are right: the depth that json takes depends on the version of Python.
+    with contextlib.suppress(StageError):
+        assert len(loading.checkpoint_hashes(copy)["configuration"]) == 16
 
 
 @pytest.mark.parametrize(

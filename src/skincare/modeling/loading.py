@@ -38,7 +38,7 @@ _CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 # What transformers raises for files that are damaged, or hold values that no model of the family has.
 _UNUSABLE: Final = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError,
-    StrictDataclassError, SafetensorError,
+    MemoryError, StrictDataclassError, SafetensorError,
 )  # fmt: skip
 
 
@@ -181,11 +181,14 @@ def checkpoint_hashes(source: str | Path) -> dict[str, str]:
     states = [(file.name, file.stat()) for file in sorted(folder.glob("*.safetensors"))]
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("config.json is no object")
         weights = _weights_in_files(folder, tuple((name, one.st_size, one.st_mtime_ns) for name, one in states))
-    except (OSError, ValueError, SafetensorError) as error:
+        # The version that saved it does not affect the outputs.
+        settings = {key: value for key, value in config.items() if key != "transformers_version"}
+        plain = json.dumps(settings, sort_keys=True)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise StageError(f"{source}: its weights cannot be read ({_in_one_line(error)})") from error
-    # The version that saved it does not affect the outputs.
-    plain = json.dumps({key: value for key, value in config.items() if key != "transformers_version"}, sort_keys=True)
     return {"weights": weights, "configuration": hashlib.sha256(plain.encode()).hexdigest()[:16]}
 
 

@@ -9,11 +9,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -50,6 +51,9 @@ class Progress:
     def best_criterion(self) -> float:
         """Return what selected the best epoch; below any score before the first evaluation."""
         return self.best_accuracy if self.best_document_anls is None else self.best_document_anls
+
+
+_PROGRESS: Final = TypeAdapter(Progress)
 
 
 def save_state(
@@ -125,24 +129,40 @@ def load_state(
     saved = _read_progress(folder)
     _check_identity(folder, saved["identity"], identity)
     try:
+        progress = _parse_progress(saved["progress"])
         trained = load_file(folder / "trained.safetensors")
         tensors = load_file(folder / "optimizer.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise StageError(f"{folder}: the checkpoint cannot be read ({error})") from error
-    for name, parameter in parameters.items():
-        copy_full_tensor(trained[name], parameter)
-    _restore_optimizer(parameters, optimizer, tensors)
-    progress = Progress(**saved["progress"])
-    progress.best_loss = float("inf") if progress.best_loss is None else progress.best_loss
+        for name, parameter in parameters.items():
+            copy_full_tensor(trained[name], parameter)
+        _restore_optimizer(parameters, optimizer, tensors)
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+        raise _not_readable(folder, error) from error
     return progress
 
 
 def _read_progress(folder: Path) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{folder}: the checkpoint cannot be read ({error})") from error
+        if not (isinstance(saved["progress"], dict) and isinstance(saved["identity"], dict)):
+            raise ValueError("progress and identity are no objects")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _not_readable(folder, error) from error
     return saved
+
+
+def _parse_progress(values: Mapping[str, Any]) -> Progress:
+    """Return the progress that `save_state` wrote; raises ValueError for another."""
+    if unknown := values.keys() - {one.name for one in fields(Progress)}:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    best_loss = values.get("best_loss")
+    return _PROGRESS.validate_python({**values, "best_loss": float("inf") if best_loss is None else best_loss})
+
+
+def _not_readable(folder: Path, error: Exception) -> StageError:
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return StageError(
+        f"{folder}: the checkpoint cannot be read ({why}). Restore it from a backup, or discard it with --restart."
+    )
 
 
 def _check_identity(folder: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
