@@ -9,6 +9,7 @@ import torch
 
 from skincare.inference.decoders import max_new_tokens
 from skincare.labels import skincare_labels
+from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.settings import Trainable
 from skincare.paths import REPOSITORY
 from skincare.training import optimizers
@@ -129,3 +130,23 @@ def test_adapters_have_the_learning_rate_that_is_stated(name):
     assert RECIPES[name].learning_rate == RECIPES["tuned"].learning_rate == 1e-5
     assert not RECIPES[name].rate_by_part
     assert re.search(r"`tuned-lora`, `tuned-dora` and `tuned-rslora` have the learning rate of `tuned`, 1e-5;", TEXT)
+
+
+def test_the_trained_weights_of_the_planned_recipes_are_those_of_the_published_shape():
+    """By arithmetic; tests/test_planning.py counts the parts of the reference on the built model."""
+    text = FAMILIES["qwen2_vl"].published.config["text_config"]
+    width, inner = text["hidden_size"], text["intermediate_size"]
+    of_keys = width * text["num_key_value_heads"] // text["num_attention_heads"]
+    shapes = [(width, width)] * 2 + [(width, of_keys)] * 2 + [(width, inner)] * 2 + [(inner, width)]
+    n_layers, block, merger, layer = text["num_hidden_layers"], 19_677_440, 34_087_936, 46_797_824
+    by_rank = n_layers * sum(rows + columns for columns, rows in shapes)
+    lora, parts = RECIPES["tuned-lora"].adapter.rank * by_rank, block + merger + layer
+    expected = {
+        "reference": parts, "tuned, tuned-head": parts, "tuned-muon": parts, "tuned-ema": parts,
+        "best": lora + block + merger, "tuned-lora": lora, "tuned-dora": lora + n_layers * sum(n for _, n in shapes),
+        "tuned-rslora (rank 64)": RECIPES["tuned-rslora"].adapter.rank * by_rank,
+        "tuned-k4": 4 * block + merger + 4 * layer,
+    }  # fmt: skip
+    table = rows("Planned memory")
+    assert {name: table[name][0] for name in expected} == {name: f"{n:,}" for name, n in expected.items()}
+    assert table.keys() - expected.keys() == {"Recipe", "---"}
