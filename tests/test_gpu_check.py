@@ -93,6 +93,22 @@ def test_missing_modules_are_named_before_the_first_step(tmp_path):
     assert "environment" not in found.stdout
 
 
+def test_tests_that_cannot_be_imported_stop_no_other_and_are_recorded(tmp_path, monkeypatch, load):
+    checks = load("checks")
+    tests = tmp_path / "tests" / "gpu"
+    tests.mkdir(parents=True)
+    (tests / "test_broken.py").write_text("import no_such_module")
+    (tests / "test_fine.py").write_text("import pytest\n\n@pytest.mark.gpu\ndef test_fine():\n    pass\n")
+    monkeypatch.setattr(checks, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["checks.py", str(tmp_path)])
+    assert checks.main() == 1
+    found = json.loads((tmp_path / "tests.json").read_text())["tests"]
+    assert [(one["name"].rpartition("/")[2], one["outcome"]) for one in found] == [
+        ("test_broken.py", "failed"), ("test_fine.py::test_fine", "passed"),
+    ]  # fmt: skip
+    assert "no_such_module" in found[0]["reason"]
+
+
 def source_of(name):
     """The file of a module of this repository."""
     paths = (place / Path(*name.split(".")) for place in PLACES)

@@ -24,6 +24,10 @@ class Recorder:
         self.out = out
         self.tests: dict[str, dict[str, Any]] = {}
 
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self._record(report.nodeid, {"outcome": "failed", "seconds": 0.0, "reason": _last_line(report)})
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._record(nodeid, {"outcome": "not finished", "seconds": 0.0, "reason": ""})
 
@@ -35,7 +39,7 @@ class Recorder:
         if report.skipped:
             row["reason"] = report.longrepr[2].removeprefix("Skipped: ")
         elif report.failed:
-            row["reason"] = str(report.longreprtext.strip().splitlines()[-1])[:300]
+            row["reason"] = _last_line(report)
         self._record(report.nodeid, row)
 
     def _record(self, nodeid: str, row: dict[str, Any]) -> None:
@@ -43,9 +47,16 @@ class Recorder:
         write_json(self.out, {"tests": [{"name": name, **one} for name, one in self.tests.items()]})
 
 
+def _last_line(report: Any) -> str:
+    lines = report.longreprtext.strip().splitlines() or ["no reason was reported"]
+    return str(lines[-1])[:300]
+
+
 def main() -> int:
     """Run the tests; return pytest's exit code."""
-    command = [str(REPOSITORY / "tests" / "gpu"), f"--rootdir={REPOSITORY}", "-m", "gpu", "-p", "no:cacheprovider"]
+    # A file that cannot be imported with the machine's libraries stops no other.
+    options = ["-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors", f"--rootdir={REPOSITORY}"]
+    command = [str(REPOSITORY / "tests" / "gpu"), *options]
     return int(pytest.main(command, plugins=[Recorder(Path(sys.argv[1]) / "tests.json")]))
 
 
