@@ -10,14 +10,15 @@ from skincare.inference.decoders import make_decoder
 from skincare.labels import skincare_labels
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.freezing import freeze
-from skincare.modeling.loading import load_model
+from skincare.modeling.loading import load_model, load_processor
 from skincare.modeling.losses import example_losses
-from skincare.modeling.prompt_encoder import IGNORED
-from skincare.modeling.settings import Trainable
+from skincare.modeling.prompt_encoder import IGNORED, PromptEncoder
+from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.staging import to_device
 from skincare.modeling.vision_features import VisionFeatures
 from skincare.paths import TINY_MODEL
 from skincare.training.compilation import compile_layers
+from tests.family_models import MODEL_TYPES
 from tests.helpers import mixed_pixels, noise_image
 
 CATEGORIES = skincare_labels().names
@@ -64,9 +65,9 @@ def gradients(parameters):
     return {name: parameter.grad.double().cpu() for name, parameter in parameters.items()}
 
 
-def assert_close(found, expected, dtype):
+def assert_close(found, expected, dtype, factor=1):
     """Compare losses, the total gradient norm and each module's gradients, given as (losses, gradients)."""
-    of_loss, of_gradient = TOLERANCES[dtype]
+    of_loss, of_gradient = (factor * one for one in TOLERANCES[dtype])
     torch.testing.assert_close(found[0], expected[0], rtol=of_loss, atol=of_loss)
     assert found[1].keys() == expected[1].keys()
     norms = [torch.stack([one.norm() for one in grads.values()]).norm() for _, grads in (found, expected)]
@@ -118,6 +119,22 @@ def test_images_of_several_shapes_have_equal_gradients_in_one_pass_and_several(d
         found.append((torch.cat(losses), gradients(parameters)))
         model.zero_grad()
     assert_close(found[1], found[0], torch.float32)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_step_of_every_family_equals_that_on_the_cpu(device, folders, model_type):
+    """Window attention, DeepStack and their orders of patches, on two devices; the CPU's step is tested elsewhere."""
+    encoder = PromptEncoder(load_processor(folders[model_type], PixelLimits(20, 60)), skincare_labels())
+    pixels, found = mixed_pixels(encoder), []
+    for place in (device, torch.device("cpu")):
+        model = load_model(folders[model_type], place)
+        parameters = freeze(model, Trainable())
+        network = CachedVLM(model).train()
+        grids, features = [one.grid for one in pixels], network.vision_features(pixels)
+        losses = example_losses(network, encoder, "none", grids, features, ANSWERS)
+        losses.mean().backward()
+        found.append((losses.detach().cpu(), gradients(parameters)))
+    assert_close(*found, torch.float32, factor=10)
 
 
 def test_label_ranking_equals_the_plain_full_sequence_score(device, tiny_encoder):
