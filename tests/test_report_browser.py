@@ -141,6 +141,16 @@ def test_a_hostile_answer_stays_text(page):
 def test_it_fits_a_phone(page):
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    with_long_name = """() => {
+      const widths = [...document.querySelectorAll("main p, main li, h1, h2, h3, figcaption, header p")].map((one) => {
+        const name = one.appendChild(document.createTextNode("models/finetuned_" + "x".repeat(200)));
+        const width = document.documentElement.scrollWidth;
+        name.remove();
+        return width;
+      });
+      return Math.max(...widths);
+    }"""
+    assert page.evaluate(with_long_name) <= 390
 
 
 def test_print_leaves_out_what_paper_cannot_do(page):
