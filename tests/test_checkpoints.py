@@ -42,6 +42,34 @@ def test_a_checkpoint_restores_weights_and_optimizer_state(tmp_path, run):
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
+def test_a_checkpoint_from_before_the_first_step_leaves_no_state_of_later_ones(tmp_path, run):
+    parameters = {"a.weight": torch.nn.Parameter(torch.ones(3))}
+    save(tmp_path, (parameters, torch.optim.AdamW(parameters.values())), 0)
+    checkpoints.load_state(checkpoints.latest_state(tmp_path, "last"), *run, {"seed": 0})
+    assert not run[1].state
+
+
+def test_states_keep_dtype_and_device_and_may_share_memory(tmp_path, run):
+    """8-bit optimizers share a lookup table between two states; moments may have more bits than their weights."""
+    state, table = run[1].state[run[0]["a.weight"]], torch.arange(4.0)
+    state |= {"exp_avg": torch.full((3,), 1 + 2**-20), "map1": table, "map2": table}
+    save(tmp_path, run, 1)
+    for device, dtype in (("cpu", torch.bfloat16), ("meta", torch.float32)):
+        parameters = {"a.weight": torch.nn.Parameter(torch.zeros(3, dtype=dtype, device=device))}
+        optimizer = torch.optim.AdamW(parameters.values())
+        checkpoints.load_state(checkpoints.latest_state(tmp_path, "last"), parameters, optimizer, {"seed": 0})
+        found = optimizer.state[parameters["a.weight"]]
+        assert found["step"].device.type == "cpu"
+        assert found["map1"].device.type == found["exp_avg"].device.type == device
+        if device == "cpu":
+            assert all(torch.equal(found[key], one) for key, one in state.items())
+
+
+def test_only_the_writer_writes(tmp_path, run):
+    checkpoints.save_state(tmp_path, "last", *run, Progress(), {}, is_writer=False)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_the_newest_checkpoint_is_loaded_and_older_ones_are_removed(tmp_path, run):
     for step in (9, 10):
         save(tmp_path, run, step)

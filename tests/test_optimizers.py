@@ -30,6 +30,16 @@ def test_parts_have_their_own_learning_rates(tiny_model):
         assert rates[id(parameter)] == pytest.approx(expected), name
 
 
+def test_every_parameter_belongs_to_one_part():
+    layer = "model.language_model.layers.0.mlp.up_proj"
+    parts = {
+        f"{layer}.lora_A.default.weight": "lora", f"{layer}.base_layer.weight": "language",
+        "model.visual.blocks.1.mlp.fc1.weight": "vision", "model.visual.merger.mlp.0.weight": "merger",
+        "classification_head.linear.weight": "head", "lm_head.weight": "language",
+    }  # fmt: skip
+    assert {name: optimizers.part_of(name) for name in parts} == parts
+
+
 def test_norms_and_biases_decay_only_with_decays_everything(tiny_model):
     parameters = freeze(tiny_model, Trainable())
     for decays_everything in (True, False):
@@ -125,6 +135,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest():
         torch.testing.assert_close(found[name], one, rtol=1e-6, atol=1e-7)
     states = [one for state in optimizer.state.values() for one in state.values() if one.ndim > 0]
     assert sum(one.nbytes for one in states) == optimizers.state_bytes("muon", found)
+    assert not optimizers.is_hidden_matrix("model.visual.blocks.1.filters.weight", torch.zeros(2, 2, 2))
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])

@@ -16,6 +16,7 @@ from skincare.modeling.loading import checkpoint_hashes, load_processor
 from skincare.modeling.prompt_encoder import PromptEncoder
 from skincare.modeling.settings import PixelLimits
 from skincare.paths import TINY_MODEL
+from skincare.prompts import labels_for
 from skincare.training import run_identity
 from skincare.training.recipes import RECIPES
 from skincare.training.run_settings import RunSettings
@@ -40,9 +41,13 @@ EXAMPLES = [
 ]
 
 
-def identity(files, encoder=None, model=TINY_MODEL, recipe=RECIPES["sample"], seed=0, train=EXAMPLES):
-    encoder = encoder or PromptEncoder(load_processor(model, PixelLimits(36, 36)), skincare_labels())
-    data = SplitDataset(train, EXAMPLES, (), files, encoder.labels)
+def make_encoder(labels=None, max_tokens=36, model=TINY_MODEL):
+    return PromptEncoder(load_processor(model, PixelLimits(36, max_tokens)), labels or skincare_labels())
+
+
+def identity(files, encoder=None, model=TINY_MODEL, recipe=RECIPES["sample"], seed=0, train=EXAMPLES, val=EXAMPLES):
+    encoder = encoder or make_encoder(model=model)
+    data = SplitDataset(train, val, (), files, encoder.labels)
     return run_identity.compute(RunSpec(RunSettings(model=str(model)), "", recipe, seed, data), encoder)
 
 
@@ -71,15 +76,47 @@ def test_differences_are_listed_with_short_values(files):
 
 
 def test_template_prompt_and_labels_are_part_of_the_identity(files):
-    processor = load_processor(TINY_MODEL, PixelLimits(36, 36))
+    processor = make_encoder().processor
     one = identity(files, PromptEncoder(processor, skincare_labels()))
     processor.chat_template = processor.chat_template.replace("assistant", "helper")
     assert run_identity.differences(one, identity(files, PromptEncoder(processor, skincare_labels()))) == [
         "template", "prompt (text, tokens)"
     ]  # fmt: skip
-    encoder = PromptEncoder(load_processor(TINY_MODEL, PixelLimits(36, 36)), skincare_labels())
+    encoder = make_encoder()
     encoder.answer_tokens = lambda name: [1, 2]
     assert run_identity.differences(one, identity(files, encoder))[0].startswith("labels (Moisturiser [44, ")
+
+
+def changed_example(**changes):
+    return [dataclasses.replace(EXAMPLES[0], **changes), *EXAMPLES[1:]]
+
+
+OTHER_LABELS = dataclasses.replace(skincare_labels(), aliases=skincare_labels().aliases[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"val": EXAMPLES[:2]}, ["data (val)"]),
+        ({"train": changed_example(hint="a hint")}, ["data (train)"]),
+        ({"train": changed_example(product='{"category":"Peel"}')}, ["data (train)"]),
+        ({"max_tokens": 49}, ["processor (size)"]),
+        ({"labels": OTHER_LABELS}, ["labels_file"]),
+        ({"labels": labels_for("product", skincare_labels())},
+         ["prompt (text, tokens, hinted)", "labels_file", "criterion (not recorded)"]),
+    ],
+    ids=["val", "hint", "answer", "limits", "labels", "target"],
+)  # fmt: skip
+def test_what_a_run_learns_from_changes_its_identity(files, change, expected):
+    settings = {name: value for name, value in change.items() if name in ("labels", "max_tokens")}
+    data = {name: value for name, value in change.items() if name not in settings}
+    assert run_identity.differences(identity(files), identity(files, make_encoder(**settings), **data)) == expected
+
+
+def test_the_form_of_hints_changes_the_identity(files, monkeypatch):
+    before = identity(files)
+    monkeypatch.setattr(run_identity, "with_hint", lambda question, hint: f"{question} ({hint})")
+    assert run_identity.differences(before, identity(files))[0].startswith("prompt (hinted")
 
 
 def test_images_are_identified_by_content(files):
