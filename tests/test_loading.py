@@ -106,7 +106,8 @@ def test_hashes_of_a_damaged_configuration_are_an_error_or_a_hash(copy, content)
         ("text_config", "hidden_size", "wide"), ("text_config", "num_hidden_layers", -1),
         ("text_config", "num_attention_heads", None), ("vision_config", "depth", 1.5),
         ("vision_config", "patch_size", {}), ("text_config", "rope_parameters", 0), ("", "dtype", "float17"),
-        ("", "text_config", []), ("", "auto_map", 3),
+        ("", "text_config", []), ("", "auto_map", 3), ("text_config", "num_hidden_layers", 10**10),
+        ("vision_config", "depth", 10**10), ("vision_config", "depth", float("inf")),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("load", [loading.load_processor, loading.load_config])
@@ -121,7 +122,8 @@ def test_a_value_that_no_configuration_has_is_an_error_with_the_source(copy, par
 @pytest.mark.parametrize(
     ("part", "name", "value"),
     [("text_config", "num_key_value_heads", 0), ("vision_config", "spatial_merge_size", 0),
-     ("text_config", "hidden_act", "no_such"), ("text_config", "hidden_size", 10**12)],
+     ("text_config", "hidden_act", "no_such"), ("text_config", "vocab_size", 0),
+     ("text_config", "hidden_size", 10**12)],
 )  # fmt: skip
 def test_sizes_that_no_model_has_are_an_error(copy, part, name, value):
     config = json.loads((copy / "config.json").read_text())

@@ -35,10 +35,12 @@ logger = logging.getLogger(__name__)
 # Files of a checkpoint that are needed; .bin and .pt files can run code when they are unpickled.
 _CHECKPOINT_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
+# More than ten times those of any published model.
+_MAX_LAYERS: Final = 2000
 # What transformers raises for files that are damaged, or hold values that no model of the family has.
 _UNUSABLE: Final = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError,
-    MemoryError, StrictDataclassError, SafetensorError,
+    AssertionError, MemoryError, StrictDataclassError, SafetensorError,
 )  # fmt: skip
 
 
@@ -237,11 +239,18 @@ def _folder_of_family(source: str | Path) -> Path:
 def _check_family(source: str | Path, config_file: Path) -> None:
     """Raise StageError if a config.json names an architecture that is not supported, known to transformers or not."""
     try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8"))["model_type"]
+        values = json.loads(config_file.read_text(encoding="utf-8"))
+        model_type = values["model_type"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StageError(f"{source}: its configuration cannot be loaded (no model_type in {config_file})") from error
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise StageError(f"{source}: a model of type {model_type}; supported are {_supported()}")
+    for part in (values, values.get("text_config"), values.get("vision_config")):
+        for name in ("num_hidden_layers", "depth"):
+            number = part.get(name) if isinstance(part, dict) else None
+            # transformers would list them one by one until the memory is full.
+            if isinstance(number, int | float) and number > _MAX_LAYERS:
+                raise StageError(f"{source}: its configuration cannot be loaded ({name} is {number})")
 
 
 def _download(name: str) -> Path:
