@@ -1,6 +1,7 @@
 """Recipes are compared on the same split, stored results are reused, interrupted runs are resumed."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -118,6 +119,22 @@ def test_every_setting_is_part_of_the_identity_of_a_compared_run():
     assert settings - learned == set(recipe_comparison._EXECUTION_SETTINGS)
 
 
+def test_a_result_holds_for_its_settings_decoder_and_identity_only(layout, trained, monkeypatch):
+    settings = config(layout, recipes="sample", seeds="0")
+    compare_recipes.run(settings, layout)
+    compare_recipes.run(dataclasses.replace(settings, micro_batch_size=4), layout)
+    assert len(trained) == 2
+    (path, *_), known = sorted(layout.comparison_results.glob("*.json")), len(trained)
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "identity": {**stored["identity"], "seed": 9}}))
+    for micro_batch_size in (8, 4):
+        compare_recipes.run(dataclasses.replace(settings, micro_batch_size=micro_batch_size), layout)
+    assert len(trained) == known + 1, "the result with another identity under its name"
+    monkeypatch.setattr(recipe_comparison.decoders, "VERSION", "another")
+    compare_recipes.run(settings, layout)
+    assert len(trained) == known + 2
+
+
 def test_an_interrupted_comparison_does_not_block_other_settings(layout, monkeypatch, caplog):
     caplog.set_level("INFO")
     settings = config(layout, recipes="sample", seeds="0", max_epochs=2)
@@ -162,17 +179,19 @@ def test_means_and_standard_deviations_are_over_seeds():
 
 def test_differences_are_paired_by_seed_and_have_t_intervals():
     row = ComparisonRow("a", 0, 0.5, 0.4, 0.3, 0.5, 0.35, 2, 3, 10, 5.0, 100)
-    values = {"a": (0.5, 0.7, 0.6), "b": (0.6, 0.8, 0.72), "c": (0.4, 0.8)}
+    values = {"a": (0.5, 0.7, 0.6), "b": (0.6, 0.8, 0.72), "c": (0.4, 0.8), "d": (0.4, 0.6, 0.48)}
     rows = [
         dataclasses.replace(row, recipe=name, seed=seed, val_accuracy=value)
         for name, accuracies in values.items()
         for seed, value in enumerate(accuracies)
     ]
-    b, c = recipe_comparison.differences(rows)
+    # A seed that only one of the recipes has forms no pair.
+    b, c, d = recipe_comparison.differences([*rows, dataclasses.replace(row, recipe="c", seed=7)])
     expected = scipy.stats.ttest_rel(values["b"], values["a"]).confidence_interval(0.95)
     assert (b["val_low"], b["val_high"]) == pytest.approx((expected.low, expected.high))
     assert (b["recipe"], b["minus"], b["n_seeds"], b["is_decided"]) == ("b", "a", 3, True)
     assert (c["n_seeds"], c["val_difference"], c["is_decided"]) == (2, pytest.approx(0.0), False)
+    assert (d["val_difference"] < 0, d["is_decided"]) == (True, True)
     assert (b["test_difference"], b["test_low"]) == (0, None), "equal differences show no spread"
     first, second = recipe_comparison.describe_differences([b, c])
     assert first.endswith(": decided")

@@ -21,10 +21,8 @@ from tests.helpers import noise_image
 GRID = (1, 12, 12)
 
 
-def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150, adapter=None, n_prefix=0):  # noqa: B008
-    return memory_plan.plan(
-        load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity, adapter=adapter, n_prefix=n_prefix
-    )
+def planned(capacity=16 * GIB, batch_size=8, trainable=Trainable(), n_tokens=150, **options):  # noqa: B008
+    return memory_plan.plan(load_config(TINY_MODEL), trainable, n_tokens, GRID, batch_size, capacity, **options)
 
 
 def test_parameter_counts_match_the_loaded_model(tiny_model):
@@ -128,6 +126,16 @@ def test_a_cached_prompt_prefix_saves_memory_only_where_it_is_used():
     assert cached.activation_bytes_per_image < 0.8 * whole.activation_bytes_per_image
     everything = [planned(trainable=Trainable(everything=True), n_prefix=n) for n in (0, 60)]
     assert everything[0] == everything[1]
+
+
+def test_each_process_stores_its_shard_and_gathers_the_model():
+    whole, shard = planned(), planned(n_shards=2, n_prefix=60, has_average=True)
+    halves = ("weight_bytes", "gradient_bytes", "optimizer_bytes")
+    assert [getattr(shard, name) for name in halves] == [getattr(whole, name) // 2 for name in halves]
+    assert (whole.average_bytes, shard.average_bytes) == (0, 4 * whole.n_trainable // 2)
+    assert (whole.gathered_bytes, shard.gathered_bytes) == (0, 2 * whole.n_parameters)
+    assert (whole.cast_bytes, shard.cast_bytes) == (2 * whole.n_trainable, 0)
+    assert shard.activation_bytes_per_image == whole.activation_bytes_per_image, "no process caches the prefix"
 
 
 def test_more_trained_layers_store_more_activations():
