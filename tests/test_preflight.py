@@ -57,6 +57,34 @@ def test_an_image_that_is_missing_from_the_prompt_is_caught(ready):
         preflight.check_prompt(encoder, batch)
 
 
+def test_an_image_token_too_few_is_caught(ready):
+    batch, _ = batch_of(ready)
+    encoder = ready[0].encoder
+    batch.input_ids[0, (batch.input_ids[0] == encoder.image_token_id).nonzero()[0]] = encoder.pad_token_id
+    with pytest.raises(StageError, match=r"\d+ image tokens for an image of"):
+        preflight.check_prompt(encoder, batch)
+
+
+def test_a_prompt_longer_than_the_context_is_caught_with_its_prefix(ready):
+    classifier, _, examples = ready
+    grids, _ = classifier.features.get([one.image for one in examples])
+    batch = classifier.encoder.batch(grids, [one.category for one in examples], without_prefix=True)
+    model, n_tokens = classifier.network.model, len(batch.prompt_prefix) + batch.input_ids.shape[1]
+    model.config.text_config.max_position_embeddings = n_tokens
+    preflight.check_length(model, batch)
+    model.config.text_config.max_position_embeddings = n_tokens - 1
+    with pytest.raises(StageError, match=f"A prompt of {n_tokens} tokens"):
+        preflight.check_length(model, batch)
+
+
+def test_features_that_hold_a_graph_are_caught(ready, monkeypatch):
+    classifier, parameters, examples = ready
+    grids, features = classifier.features.get([one.image for one in examples])
+    monkeypatch.setattr(classifier.features, "get", lambda _: (grids, [one.requires_grad_() for one in features]))
+    with pytest.raises(StageError, match="frozen prefix"):
+        preflight.check(classifier, parameters, examples, 2e-3, 1.0)
+
+
 @pytest.mark.parametrize("shift", ["all masked", "one more"])
 def test_wrong_labels_are_caught(ready, shift):
     batch, _ = batch_of(ready)
@@ -89,6 +117,21 @@ def test_a_zero_gradient_of_a_module_is_caught(ready):
         classifier.network.model.model.visual.merger.mlp[-1].weight.zero_()
     with pytest.raises(StageError, match="norm"):
         preflight.check(classifier, parameters, examples, 2e-3, 1.0)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 0.0])
+def test_a_gradient_of_no_use_is_caught_by_module(value):
+    """The norm is that of the whole merger, and of a block or layer: one of their tensors may have a zero gradient."""
+    modules = {"model.visual.merger": ("mlp.0", "mlp.2"), "model.visual.blocks.3": ("norm1", "attn.qkv")}
+    module = torch.nn.Module()
+    for path, names in modules.items():
+        parameters = {f"{path}.{name}.weight": torch.nn.Parameter(torch.ones(2)) for name in names}
+        first, second = parameters.values()
+        first.grad, second.grad = torch.ones(2), torch.zeros(2)
+        preflight.check_gradients(module, parameters)
+        first.grad = torch.tensor([0.0, value])
+        with pytest.raises(StageError, match=rf"^{path}: its gradient has norm"):
+            preflight.check_gradients(module, parameters)
 
 
 def test_a_step_too_small_for_the_dtype_is_caught(ready):
