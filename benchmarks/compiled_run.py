@@ -6,7 +6,7 @@ layers add in another order, and training amplifies the difference from step to 
 In: a finished sample run (`python src/run_all.py --sample`). Its own trained model stays; the two runs are replaced.
 Out: benchmarks/results/compiled_run.json: the loss of every step, and what was selected.
 Command: python benchmarks/compiled_run.py --root sample_run
-Time: three minutes on two CPU cores, of which the compiler takes one to two. Needs a C++ compiler.
+Time: three minutes of one CPU core, of which the compiler takes one to two. Needs a C++ compiler.
 """
 
 import json
@@ -38,7 +38,7 @@ class Config:
 
     root: Path = REPOSITORY / "sample_run"
     """Root of a finished sample run."""
-    max_epochs: int = 4
+    max_epochs: int = 2
     """Epochs of each run."""
     out: Path = REPOSITORY / "benchmarks" / "results" / "compiled_run.json"
     """Output file."""
@@ -72,7 +72,7 @@ def train(config: Config, name: str, *, is_compiled: bool) -> dict[str, Any]:
         "best_epoch": results["best_epoch"],
         "val_accuracies": [row.val_accuracy for row in history],
         "val_losses": [row.val_loss for row in history],
-        "step_losses": list(RecordingSteps.losses),
+        "step_losses": [round(loss, 7) for loss in RecordingSteps.losses],
     }
 
 
