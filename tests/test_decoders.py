@@ -36,7 +36,7 @@ def plain_scores(network, encoder, grid, features, names=CATEGORIES):
     for name in names:
         batch = encoder.batch([grid], [name])
         with torch.no_grad():
-            logits = network.model.lm_head(network._hidden_states(batch, [features]))[0]
+            logits = network.model.lm_head(network.hidden_states(batch, network.visual_tokens([grid], [features])))[0]
         labels = batch.labels[0]
         places = (labels != IGNORED).nonzero()[:, 0]
         log_probabilities = functional.log_softmax(logits.float(), dim=-1)

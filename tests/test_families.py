@@ -17,7 +17,7 @@ from skincare.modeling import loading, vision_tower
 from skincare.modeling.cached_vlm import CachedVLM
 from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.freezing import freeze
-from skincare.modeling.prompt_encoder import PromptEncoder
+from skincare.modeling.prompt_encoder import IGNORED, PromptEncoder
 from skincare.modeling.settings import PixelLimits, Trainable
 from skincare.modeling.token_trie import build_trie
 from skincare.modeling.vision_features import features_key
@@ -157,6 +157,29 @@ def test_constrained_decoding_takes_the_best_allowed_token(family):
         with torch.no_grad():
             logits = plain_logits(model, batch, [one], encoder.image_token_id)[0, first - 1 + n]
         assert token == max(allowed, key=lambda other: logits[other].item())
+
+
+def test_the_last_layer_computes_only_the_outputs_that_are_needed(family, monkeypatch):
+    model, encoder, pixels = family
+    freeze(model, Trainable())
+    network, last = CachedVLM(model), model.model.language_model.layers[-1]
+    widths = []
+    last.mlp.register_forward_pre_hook(lambda _module, inputs: widths.append(inputs[0].shape[1]))
+    grids, features = [one.grid for one in pixels], network.vision_features(pixels)
+    batch = encoder.batch(grids, ANSWERS, without_prefix=True)
+    network(batch, features)
+    first = [row.nonzero()[0].item() for row in batch.labels != IGNORED]
+    # From the token before the first answer on; the cached prompt prefix needs no output at all.
+    assert widths == [batch.labels.shape[1] - min(first) + 1]
+    assert widths[0] < batch.labels.shape[1] / 2
+    widths.clear()
+    prompts, trie = encoder.inference_batch(grids), build_trie(encoder, ("Peel", "Mask"))
+    scores = network.score_labels(prompts, features, trie)
+    network.generate(encoder, prompts, features, 1)
+    # Ranking ends with a pass over all tokens of the labels.
+    assert widths == [1, len(trie.tokens), 1]
+    monkeypatch.setattr(CachedVLM, "_can_split_layers", False)
+    torch.testing.assert_close(network.score_labels(prompts, features, trie), scores)
 
 
 def test_checkpointed_gradients_equal_the_plain_pass(family):

@@ -40,6 +40,8 @@ def stored_bytes(network, encoder, n_images, *, without_prefix=False):
     pixels = [encoder.patches(noise_image(168, 168, seed)) for seed in range(n_images)]
     features = network.vision_features(pixels)
     batch = encoder.batch([one.grid for one in pixels], ["Moisturiser"] * n_images, without_prefix=without_prefix)
+    # As many outputs as a batch can need whose rows are padded: the plan counts all.
+    batch = dataclasses.replace(batch, n_outputs=batch.input_ids.shape[1])
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.model.parameters()}
     stored = {}
 

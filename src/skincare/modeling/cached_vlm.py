@@ -1,8 +1,9 @@
 """A model for prompts of one image, with caches: vision features and a batch of prompts in, scores of labels out.
 
 The passes give the model's own results and skip what a short answer does not need: the vision tower starts after its
-frozen blocks (`skincare.modeling.vision_tower`), the prompt prefix is cached (`skincare.modeling.prompt_prefix`), and
-the language head is applied only at the positions that predict the answer.
+frozen blocks (`skincare.modeling.vision_tower`), the prompt prefix is cached (`skincare.modeling.prompt_prefix`), the
+last language layer returns only the last tokens, and the language head is applied where a token of the answer is
+predicted.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,12 +72,16 @@ class CachedVLM(nn.Module):
 
     @property
     def caches_prompt_prefix(self) -> bool:
-        """Return whether a training pass can use the cached prompt prefix.
+        """Return whether a training pass can use the cached prompt prefix."""
+        return self._prompt_prefixes.n_frozen_layers > 0 and self._can_split_layers
+
+    @property
+    def _can_split_layers(self) -> bool:
+        """Return whether a pass can give layers cached keys and values and call their parts.
 
         Gradient checkpointing discards the layers' caches, and sharded layers exist only during a pass of the module.
         """
-        is_sharded = isinstance(self, FSDPModule)
-        return self._prompt_prefixes.n_frozen_layers > 0 and not self.is_checkpointing and not is_sharded
+        return not self.is_checkpointing and not isinstance(self, FSDPModule)
 
     @property
     def is_checkpointing(self) -> bool:
@@ -125,9 +130,9 @@ class CachedVLM(nn.Module):
         """Return the (B,) losses of `forward` and the head's (B, n_labels) scores from before the answer."""
         assert self.head is not None
         hidden = self._hidden_states(batch, features)
-        before_answer = (batch.labels[:, 1:] != IGNORED).int().argmax(dim=1)
+        first = (batch.labels[:, -hidden.shape[1] :] != IGNORED).int().argmax(dim=1)
         rows = torch.arange(len(hidden), device=hidden.device)
-        return self._answer_losses(batch, hidden, smoothed), self.head(hidden[rows, before_answer])
+        return self._answer_losses(batch, hidden, smoothed), self.head(hidden[rows, first - 1])
 
     def head_scores(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the head's (B, n_labels) scores of a left-padded batch without answers."""
@@ -135,13 +140,14 @@ class CachedVLM(nn.Module):
         return self.head(self._hidden_states(batch, features)[:, -1])
 
     def _answer_losses(self, batch: Batch, hidden: torch.Tensor, smoothed: SmoothedTargets | None) -> torch.Tensor:
-        places = batch.answer_positions
+        places, n_tokens = batch.answer_positions, batch.labels.shape[1]
+        rows = places // n_tokens
+        # A token is predicted at the position before it; the hidden states are those of the last tokens of each row.
+        before = places - 1 - (rows + 1) * (n_tokens - hidden.shape[1])
         with self.autocast():
-            # A token is predicted at the position before it.
-            logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, places - 1))
+            logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, before))
         targets = batch.labels.flatten().index_select(0, places)
         token_losses = (smoothed or SmoothedTargets(0.0)).token_losses(logits.float(), targets)
-        rows = places // hidden.shape[1]
         sums = torch.zeros(len(batch.grids), device=token_losses.device).index_add(0, rows, token_losses)
         return sums / (batch.labels != IGNORED).sum(dim=1)
 
@@ -164,7 +170,7 @@ class CachedVLM(nn.Module):
         scores: list[torch.Tensor] = []
         rows = constraint.start(len(batch.grids)) if constraint else None
         with self.autocast():
-            hidden, cache = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
+            hidden, cache = self._language_model(batch, self._prompt_inputs(batch, features), 1, use_cache=True)
             while True:
                 logits = self.model.lm_head(hidden[:, -1])
                 if next_tokens is not None:
@@ -212,7 +218,7 @@ class CachedVLM(nn.Module):
         tokens = trie_tokens.expand(len(batch.grids), -1)
         positions = batch.position_ids[0, :, -1:] + 1 + depths
         with self.autocast():
-            hidden, cache = self._language_model(batch, self._prompt_inputs(batch, features), use_cache=True)
+            hidden, cache = self._language_model(batch, self._prompt_inputs(batch, features), 1, use_cache=True)
             nodes = self.model.get_input_embeddings()(tokens)
             mask = tree_mask(nodes, cache, batch.padding_mask, trie.attention_mask())
             of_nodes = self._text_model.norm(
@@ -229,12 +235,13 @@ class CachedVLM(nn.Module):
     def hidden_states(self, batch: Batch, visual: torch.Tensor) -> torch.Tensor:
         """Return the (B, T, width) output of the language model for the given result of `visual_tokens`."""
         with self.autocast():
-            return self._language_model(batch, visual, use_cache=False)[0]
+            return self._language_model(batch, visual, None, use_cache=False)[0]
 
     def _hidden_states(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the (B, T, width) output of the language model."""
+        """Return the (B, n_outputs, width) output of the language model for the last tokens."""
         with self.autocast():
-            return self._language_model(batch, self._prompt_inputs(batch, features), use_cache=False)[0]
+            visual = self._prompt_inputs(batch, features)
+            return self._language_model(batch, visual, batch.n_outputs, use_cache=False)[0]
 
     def _prompt_inputs(self, batch: Batch, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the embeddings of the batch's images, as `visual_tokens`."""
@@ -245,8 +252,10 @@ class CachedVLM(nn.Module):
             self.functions.vision_mlp if self.training else vision_mlp,
         )  # fmt: skip
 
-    def _language_model(self, batch: Batch, visual: torch.Tensor, *, use_cache: bool) -> tuple[torch.Tensor, Any]:
-        """Return the (B, T, width) output of the language model, and its keys and values.
+    def _language_model(
+        self, batch: Batch, visual: torch.Tensor, n_outputs: int | None, *, use_cache: bool
+    ) -> tuple[torch.Tensor, Any]:
+        """Return the (B, n_outputs or T, width) output of the language model, and its keys and values.
 
         `visual`: the embeddings of the images, which replace those of the image tokens; DeepStack levels are added to
         the output of the first layers.
@@ -264,6 +273,7 @@ class CachedVLM(nn.Module):
         hidden = run_layers(
             text, hidden, batch.position_ids, mask, cache, deepstack=DeepStack(levels, places),
             function=self.functions.language_layer if self.training and not use_cache else None,
+            n_outputs=n_outputs if self._can_split_layers else None,
         )  # fmt: skip
         return text.norm(hidden), cache
 

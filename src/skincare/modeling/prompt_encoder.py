@@ -50,8 +50,9 @@ class Batch:
     input_ids, attention_mask: (B, T) int64; position_ids: (3, B, T) int64 (frame, row, column of multimodal RoPE);
     labels: (B, T) int64, IGNORED outside the answers; image_positions, answer_positions: int64, the places of all
     image tokens and of all answer tokens in the flattened (B * T) tokens, in order; grids: one per image;
-    is_left_padded: whether a row has padding before its first token; prompt_prefix: tokens before every row that are
-    no part of the rows, because their keys and values are cached.
+    is_left_padded: whether a row has padding before its first token; n_outputs: how many of the last T tokens include
+    all that predict an answer's tokens, or the next token; prompt_prefix: tokens before every row that are no part of
+    the rows, because their keys and values are cached.
     """
 
     input_ids: torch.Tensor
@@ -62,6 +63,7 @@ class Batch:
     answer_positions: torch.Tensor
     grids: tuple[Grid, ...]
     is_left_padded: bool
+    n_outputs: int
     prompt_prefix: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
@@ -177,11 +179,13 @@ class PromptEncoder:
         attention_mask = torch.zeros(shape, dtype=torch.int64)
         labels = torch.full(shape, IGNORED)
         position_ids = torch.zeros((3, *shape), dtype=torch.int64)
+        n_outputs = 1
         for i, (ids, n_answer, positions) in enumerate(rows):
             place = slice(length - len(ids), length) if padding_side == "left" else slice(0, len(ids))
             input_ids[i, place] = torch.tensor(ids)
             attention_mask[i, place] = 1
             position_ids[:, i, place] = positions
+            n_outputs = max(n_outputs, length - place.stop + n_answer + 1)
             if n_answer:
                 labels[i, place][-n_answer:] = torch.tensor(ids[-n_answer:])
         return Batch(
@@ -190,6 +194,7 @@ class PromptEncoder:
             answer_positions=(labels != IGNORED).flatten().nonzero()[:, 0],
             grids=tuple(grids),
             is_left_padded=bool((attention_mask[:, 0] == 0).any()),
+            n_outputs=n_outputs,
         )  # fmt: skip
 
     @property

@@ -54,7 +54,7 @@ class PromptPrefixCache:
         cache = DynamicCache()
         for i, (keys, values) in enumerate(prefix.keys_values):
             cache.update(keys, values, i)
-        self._compute(prefix.hidden, slice(n_frozen, None), cache)
+        self._compute(prefix.hidden, slice(n_frozen, None), cache, n_outputs=0)
         return DynamicCache([tuple(one.expand(n_rows, -1, -1, -1) for one in layer) for layer in _keys_values(cache)])
 
     def _compute_frozen(self, tokens: Sequence[int], n_frozen: int) -> PromptPrefix:
@@ -67,11 +67,13 @@ class PromptPrefixCache:
             hidden = self._compute(words, slice(n_frozen), cache)
         return PromptPrefix(_keys_values(cache), hidden)
 
-    def _compute(self, hidden: torch.Tensor, layers: slice, cache: DynamicCache) -> torch.Tensor:
+    def _compute(
+        self, hidden: torch.Tensor, layers: slice, cache: DynamicCache, n_outputs: int | None = None
+    ) -> torch.Tensor:
         """Pass (1, T, width) hidden states through some layers, which append their keys and values to the cache."""
         positions = torch.arange(hidden.shape[1], device=hidden.device).expand(3, 1, -1)
         mask = causal_mask(self._text_model, hidden, None, None)
-        return run_layers(self._text_model, hidden, positions, mask, cache, layers)
+        return run_layers(self._text_model, hidden, positions, mask, cache, layers, n_outputs=n_outputs)
 
 
 def _keys_values(cache: Any) -> KeysValues:

@@ -2,8 +2,9 @@
 
 The model is built on the meta device (shapes without storage), forward passes are run through it, and autograd's hooks
 report the tensors stored for the backward pass, so that the numbers follow the code and not a formula. The meta device
-ignores autocast: activations of trained parts count in fp32, up to 1.6 times their size in a real bf16 pass, so that
-the plan errs on the safe side.
+ignores autocast: activations of trained parts count in fp32, up to 1.6 times their size in a real bf16 pass, and the
+last language layer counts for all tokens, of which a pass computes only those of the answers and what pads them. So the
+plan errs on the safe side.
 """
 
 import copy
