@@ -85,11 +85,13 @@ def test_features_that_hold_a_graph_are_caught(ready, monkeypatch):
         preflight.check(classifier, parameters, examples, 2e-3, 1.0)
 
 
-@pytest.mark.parametrize("shift", ["all masked", "one more"])
+@pytest.mark.parametrize("shift", ["all masked", "one more", "no end"])
 def test_wrong_labels_are_caught(ready, shift):
     batch, _ = batch_of(ready)
     if shift == "all masked":
         batch.labels[:] = IGNORED
+    elif shift == "no end":
+        batch.labels[batch.labels == ready[0].encoder.end_token_id] = IGNORED
     else:
         first = int((batch.labels[0] != IGNORED).nonzero()[0])
         batch.labels[0, first - 1] = batch.input_ids[0, first - 1]
