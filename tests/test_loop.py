@@ -163,6 +163,21 @@ def test_the_history_has_the_means_and_the_learning_rate_of_the_epochs_steps(tra
     assert (progress.step_in_epoch, progress.loss_sum, progress.grad_norm_sum, progress.epoch_seconds) == (0, 0, 0, 0)
 
 
+def test_an_epoch_takes_every_image_once_and_knows_those_of_the_next_step(trainer, monkeypatch):
+    taken = []
+
+    def step(examples):
+        taken.append((examples, trainer.upcoming))
+        trainer.progress.step_in_epoch += 1
+
+    monkeypatch.setattr(trainer, "_step", step)
+    trainer._train_epoch(SimpleNamespace(update=lambda: None, set_postfix=lambda **_: None))
+    (first, after_first), (second, after_second) = taken
+    assert (len(first), len(second)) == (8, 2)
+    assert sorted(one.image_id for one in (*first, *second)) == [one.image_id for one in trainer.train]
+    assert (after_first, after_second) == (second, [])
+
+
 def test_a_checkpoint_is_written_every_so_many_steps(trainer, monkeypatch):
     steps = []
     monkeypatch.setattr(trainer, "execution", loop.ExecutionSettings(save_every_steps=2))

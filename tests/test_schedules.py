@@ -1,9 +1,12 @@
 """The stateless schedules match torch's schedulers."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from skincare.training import schedules
+from skincare.training.recipes import RECIPES
 
 
 def torch_rates(make, n_steps, peak=3e-4):
@@ -54,3 +57,13 @@ def test_shortest_decays_have_a_defined_rate(schedule):
     assert schedule(10, 10, 11, 0.1) == 1.0
     assert schedule(11, 10, 12, 0.1) == pytest.approx(0.1)
     assert schedule(50, 10, 12, 0.1) == pytest.approx(0.1)
+
+
+def test_a_recipe_counts_its_warm_up_in_shares_of_all_steps_and_its_restarts_in_epochs():
+    recipe = dataclasses.replace(RECIPES["tuned"], learning_rate=0.1, warmup_share=0.25, max_epochs=4)
+    rates = [recipe.rate(step, 8) for step in range(32)]
+    assert rates.index(max(rates)) == 8
+    assert rates[0] == pytest.approx(0.1 / 9)
+    restarts = dataclasses.replace(RECIPES["reference"], restart_period_epochs=2, restart_multiplier=1)
+    rates = [restarts.rate(step, 8) for step in range(32)]
+    assert [step for step, rate in enumerate(rates) if rate == max(rates)] == [0, 16]
