@@ -22,7 +22,7 @@ from typing import ClassVar, Final, NoReturn, TypeVar
 
 import tyro
 
-from skincare import cache_folder, runlog
+from skincare import cache_folder, leftovers, runlog
 from skincare.errors import StageError
 from skincare.paths import REPOSITORY, Layout
 from skincare.runlog import Summary
@@ -106,6 +106,7 @@ def execute(stage: str, config: ConfigT, layout: Layout, run: Callable[[ConfigT,
         summary = run(config, layout)
         if runlog.is_writer():
             cache_folder.trim(layout, config.cache_gb * 1e9)
+            leftovers.remove(layout)
         if leaves_summary:
             runlog.write_summary(stage, layout, config, summary, started)
             _record(stage, layout, config, summary, started)
