@@ -18,6 +18,10 @@ def test_the_answer_is_kept_up_to_its_category(text, expected):
     assert with_category(text, "Mask") == expected
 
 
+def test_a_label_is_written_as_answers_write_it():
+    assert with_category('{"category":"Balm"}', 'Кре"м') == '{"category":"Кре\\"м"}'
+
+
 @pytest.mark.parametrize("text", ["", "Mask", '{"brand":null}', '{"brand":null,"category":"Ba', "{'category': 'Balm'}"])
 def test_an_answer_without_a_category_has_none(text):
     assert with_category(text, "Mask") is None

@@ -18,6 +18,7 @@ from skincare.product.schema import FIELDS, Product
         ('{"brand":"Noor","size":"50 m', {"brand": 'Noor"'}),
         ('{"brand":"a","brand":"bc"}', {"brand": 'bc"'}),
         ('{"brand":{"size":"x"},"size":1}', {"brand": '{"size":"x"}', "size": "1"}),
+        ('{"brand":"a";"size":"b"}', {"brand": 'a"'}),
         ("{'brand':'Noor'}", {}),
         ('{"brand"', {}),
         ('{"brand":', {}),
@@ -49,9 +50,10 @@ def test_tokens_that_end_inside_a_letter_never_go_backwards(tiny_encoder):
     assert ends[-1] == len(text)
     found = field_log_probabilities(text, ends, [-float(i) for i in range(len(tokens))], ("brand", "size"))
     assert found["size"] < found["brand"] < 0
+    assert token_ends([0, 1, 2], lambda tokens: ["ab\ufffd", "ab", "abcd"][len(tokens) - 1]) == [3, 3, 4]
 
 
-@pytest.mark.parametrize("bad", [[], {"a": "b"}, {"a": 1}, {"a": True}, {1: -1.0}, {"a": math.nan}, None])
+@pytest.mark.parametrize("bad", [[], {"a": "b"}, {"a": 1}, {"a": True}, {"a": False}, {1: -1.0}, {"a": math.nan}, None])
 def test_other_values_of_a_file_are_refused(bad):
     with pytest.raises(ValueError, match="field_log_probabilities"):
         checked(bad)

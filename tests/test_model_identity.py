@@ -1,6 +1,7 @@
 """Every field of the prediction cache's key: whatever changes an output changes the identity."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +42,10 @@ def changed_prompt(network, encoder):
     encoder.prompt_text += " "
 
 
+def changed_labels(network, encoder):
+    encoder.labels = dataclasses.replace(encoder.labels, aliases=encoder.labels.aliases[1:])
+
+
 @pytest.fixture(scope="module")
 def processor():
     return load_processor(TINY_MODEL)
@@ -56,6 +61,7 @@ def processor():
         (changed_precision, {"dtype"}),
         (changed_device, {"device"}),
         (changed_prompt, {"prompt_hash"}),
+        (changed_labels, {"labels"}),
     ],
 )
 def test_the_identity_changes_with(processor, change, fields):
