@@ -29,4 +29,7 @@ def test_what_a_killed_run_left_is_removed_after_a_day(tmp_path, monkeypatch):
     assert leftovers.remove(layout) == 2
     assert not of_table.exists()
     assert not of_model.exists()
+    (table.parent / f".{'1' * 32}.part").symlink_to(tmp_path)
+    os.utime(table.parent / f".{'1' * 32}.part", (0, 0), follow_symlinks=False)
+    assert leftovers.remove(layout) == 0, "a link to a folder is not followed, and no error"
     assert (table.read_text(), mine.read_text()) == ("new", "of the user")

@@ -7,6 +7,8 @@ import logging
 import re
 import shutil
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from skincare.paths import Layout
@@ -21,7 +23,7 @@ _MIN_AGE_S: Final = 24 * 3600
 def remove(layout: Layout) -> int:
     """Remove the leftovers that are older than a day from the folders of tables, results and models; return how many.
 
-    An old leftover that cannot be removed is left.
+    What cannot be removed stays: another process may have renamed it, or it may belong to another user.
     """
     # Any name: all files of a kind are in one folder.
     files = (
@@ -31,13 +33,12 @@ def remove(layout: Layout) -> int:
     )  # fmt: skip
     folders = sorted({file.parent for file in files})
     latest = time.time() - _MIN_AGE_S
-    found = [one for folder in folders for one in folder.glob(".*.part") if _NAME.fullmatch(one.name)]
-    old = [one for one in found if one.lstat().st_mtime < latest]
-    for one in old:
-        if one.is_dir():
-            shutil.rmtree(one, ignore_errors=True)
-        else:
-            one.unlink(missing_ok=True)
-    if old:
-        logger.info("removed %d temporary files or folders of killed runs, such as %s", len(old), old[0])
-    return len(old)
+    removed: list[Path] = []
+    for one in (found for folder in folders for found in folder.glob(".*.part") if _NAME.fullmatch(found.name)):
+        with suppress(OSError):
+            if one.lstat().st_mtime < latest:
+                shutil.rmtree(one) if one.is_dir() else one.unlink()
+                removed.append(one)
+    if removed:
+        logger.info("removed %d temporary files or folders of killed runs, such as %s", len(removed), removed[0])
+    return len(removed)
