@@ -44,13 +44,18 @@ def test_an_answer_that_would_be_cut_off_stops_training_and_is_named(layout):
         finetune.run(config(layout), layout)
 
 
-def test_the_limit_is_that_of_generation_and_of_the_models_context(layout, encoder):
+def test_the_limit_is_that_of_generation_and_of_the_models_context(layout, encoder, monkeypatch):
     one = chat.read_dataset(layout, "train")[0]
     n_answer = len(encoder.answer_tokens(one.product))
     n_prompt = encoder.batch([(1, 2, 72)]).input_ids.shape[1]
     answer_lengths.check_fit(encoder, [one], 36, n_prompt + n_answer)
     with pytest.raises(StageError, match=one.image_id):
         answer_lengths.check_fit(encoder, [one], 36, n_prompt + n_answer - 1)
+    monkeypatch.setattr(answer_lengths, "max_new_tokens", lambda _: n_answer)
+    answer_lengths.check_fit(encoder, [one], 36, 10**6)
+    monkeypatch.setattr(answer_lengths, "max_new_tokens", lambda _: n_answer - 1)
+    with pytest.raises(StageError, match=f"more than {n_answer - 1} tokens"):
+        answer_lengths.check_fit(encoder, [one], 36, 10**6)
 
 
 def test_the_longest_answers_come_first(layout, encoder):
