@@ -1,5 +1,7 @@
 """Block influence is that of the plain model's hidden states; transformers loads a model with dropped layers."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn import functional
@@ -17,13 +19,14 @@ from tests.family_models import MODEL_TYPES, write_family_model
 @torch.no_grad()
 def test_block_influence_equals_that_of_the_plain_forward_pass(tmp_path):
     examples = write_dataset_files(Layout(tmp_path), {"val": 3})["val"]
+    examples[0] = dataclasses.replace(examples[0], hint="Reference OCR token: oil")  # the other prompt is padded
     classifier = Classifier.load(TINY_MODEL, skincare_labels(), tmp_path)
     found = block_influences(classifier, examples, batch_size=2)
     encoder, model = classifier.encoder, classifier.network.model
     sums, n_tokens = torch.zeros(4, dtype=torch.float64), 0
     for one in examples:
         patches = encoder.patches(images.decode((tmp_path / one.image).read_bytes()))
-        ids = encoder.batch([patches.grid]).input_ids
+        ids = encoder.batch([patches.grid], hints=[one.hint]).input_ids
         hidden = model(
             input_ids=ids, pixel_values=patches.patches, image_grid_thw=torch.tensor([patches.grid]),
             mm_token_type_ids=(ids == encoder.image_token_id).int(), output_hidden_states=True,
