@@ -100,7 +100,11 @@ def state_name(kind: str, progress: Progress) -> str:
 def _not_saved(folder: Path, kind: str, n_bytes: int, error: Exception) -> StageError:
     """Return the error of a checkpoint that could not be written, with what was kept and how to continue."""
     newest = latest_state(folder, kind)
-    kept = f"{newest.name} is kept: make space and continue with --resume" if newest else "No earlier one exists"
+    kept = (
+        f"{newest.name} is kept: make space and continue with --resume"
+        if newest
+        else "No earlier one exists: make space and start again with --restart"
+    )
     free = f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free" if folder.is_dir() else "the folder is missing"
     return StageError(
         f"{folder}: the checkpoint of {n_bytes / 1e6:,.1f} MB cannot be written ({error}); {free}. {kept}."
@@ -133,9 +137,11 @@ def load_state(
         trained = load_file(folder / "trained.safetensors")
         tensors = load_file(folder / "optimizer.safetensors")
         for name, parameter in parameters.items():
+            if trained[name].shape != parameter.shape:
+                raise ValueError(f"{name} is {tuple(trained[name].shape)}, not {tuple(parameter.shape)}")
             copy_full_tensor(trained[name], parameter)
         _restore_optimizer(parameters, optimizer, tensors)
-    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, SafetensorError) as error:
         raise _not_readable(folder, error) from error
     return progress
 
