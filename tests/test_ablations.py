@@ -52,6 +52,7 @@ def test_label_order_changes_only_the_list_in_the_prompt(layout):
     assert (
         other == model.encoder.prompt_text.replace(", ".join(CATEGORIES), ", ".join(order)) != model.encoder.prompt_text
     )
+    assert model.identity, "kept before the other orders are made"
     same, different = model.with_label_order(CATEGORIES), model.with_label_order(order)
     assert same.identity == model.identity != different.identity
 

@@ -58,9 +58,10 @@ def test_a_truncated_file_is_computed_again(layout, names, frozen, tiny_encoder)
     entries = sorted(layout.vision_cache.rglob("*.safetensors"))
     assert len(entries) == len(names)
     content = entries[0].read_bytes()
-    entries[0].write_bytes(content[:100])
-    VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache).fill(names)
-    assert entries[0].read_bytes() == content
+    for use in (VisionFeatures.fill, VisionFeatures.get):
+        entries[0].write_bytes(content[:100])
+        use(VisionFeatures(frozen, tiny_encoder, layout.root, layout.vision_cache), names)
+        assert entries[0].read_bytes() == content
 
 
 def test_an_image_that_was_replaced_has_new_features(layout, names, frozen, tiny_encoder):
