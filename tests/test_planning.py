@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from skincare.paths import TINY_MODEL, Layout
 from skincare.product.schema import Product
 from skincare.prompts import labels_for
 from skincare.training import activation_memory, planning
+from skincare.training.recipes import RECIPES
 from tests.dataset_helpers import write_dataset_files
 
 GIB = 2**30
@@ -176,3 +178,30 @@ def test_known_lengths_agree_with_an_encoder_of_the_same_counts(tiny_encoder, mo
     count = lambda text: len(tiny_encoder.tokenizer.encode(text, add_special_tokens=False))  # noqa: E731
     monkeypatch.setattr(qwen_tokens, "count_tokens", count)
     assert planning._known_prompt_lengths([], skincare_labels()) == planning.prompt_lengths(tiny_encoder, [])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "is_fp32", "n_images", "n_in_bf16"),
+    [
+        ("reference", False, 13, 18), ("reference", True, 10, 10), ("reference-k2", True, 13, 13),
+        ("reference-light", False, 8, 13), ("reference-all", False, 5, 10),
+    ],
+)  # fmt: skip
+def test_the_image_cache_holds_what_training_and_the_exported_model_compute(recipe, is_fp32, n_images, n_in_bf16):
+    """With 5 training, 3 validation and 2 test images; a model that is exported in fp32 has features of its own."""
+    data = SimpleNamespace(train=range(5), val=range(3), test=range(2))
+    spec = SimpleNamespace(data=data, recipe=RECIPES[recipe], settings=SimpleNamespace(cache_images=True))
+    found = planning._plan_cache(spec, 100, is_fp32=is_fp32)
+    assert found == {"n_cached_images": n_images, "cache_bytes": 100 * n_in_bf16}
+    spec.settings.cache_images = False
+    assert planning._plan_cache(spec, 100, is_fp32=is_fp32) == {"n_cached_images": 0, "cache_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "is_fp32", "model_bytes"),
+    [("reference", False, 2020), ("reference", True, 4000), ("reference-lora", False, 4000)],
+)
+def test_disk_space_is_that_of_three_checkpoints_and_the_trained_model(recipe, is_fp32, model_bytes):
+    plan = SimpleNamespace(n_parameters=1000, n_trainable=10, optimizer_bytes=80)
+    found = planning._plan_checkpoints(RECIPES[recipe], plan, is_fp32=is_fp32)
+    assert found == {"checkpoint_bytes": 3 * (40 + 80), "model_bytes": model_bytes}
