@@ -122,6 +122,21 @@ def test_merging_keeps_the_loss_and_peft_loads_the_saved_adapter(tmp_path, tiny_
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
 
 
+def test_matrices_depend_on_the_seed_only_and_every_projection_is_merged():
+    state, first = torch.get_rng_state(), []
+    for seed in (0, 0, 1):
+        model = load_model(TINY_MODEL, CPU)
+        adapters.add_lora(model, Adapter(), seed)
+        first.append(next(one for name, one in model.named_parameters() if ".lora_A." in name))
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], first[2])
+    assert torch.equal(state, torch.get_rng_state())
+    merged = []
+    adapters.merge_lora(adapted(Adapter()), lambda *pair: merged.append(pair))
+    assert len(merged) == 7 * model.config.text_config.num_hidden_layers
+    assert not any(torch.equal(before, after) for before, after in merged)
+
+
 def test_dora_over_bf16_weights_trains_what_is_exported(tiny_encoder):
     """The initial magnitudes change no row by more than fp32 rounding, in training and merged."""
     model = load_model(TINY_MODEL, CPU).to(torch.bfloat16)

@@ -113,7 +113,8 @@ def merge_lora(model: Any, on_merge: Callable[[torch.Tensor, torch.Tensor], None
     """
     for name, module in [pair for pair in model.named_modules() if isinstance(pair[1], LoraLayer)]:
         base: Any = module.get_base_layer()
-        before, base.weight.data = base.weight.data, base.weight.data.float()
+        # A copy of fp32 weights too: merging changes them in place.
+        before, base.weight.data = base.weight.data, base.weight.data.to(torch.float32, copy=True)
         module.merge()
         on_merge(before, base.weight.data)
         parent, _, attribute = name.rpartition(".")
