@@ -137,12 +137,23 @@ def test_matrices_depend_on_the_seed_only_and_every_projection_is_merged():
     assert not any(torch.equal(before, after) for before, after in merged)
 
 
+def test_a_fully_trained_module_is_saved_without_matrices(tmp_path):
+    model, path = adapted(Adapter()), "model.language_model.layers.3"
+    matrices = adapters.enable_lora_training(model)
+    adapters.merge_lora(model, lambda *_: None)
+    adapters.save_adapter(tmp_path, Adapter(), matrices, {path: model.get_submodule(path)}, "base")
+    names = load_file(tmp_path / "adapter_model.safetensors")
+    assert any(path in name for name in names)
+    assert not any(path in name and "lora_" in name for name in names)
+    assert any("layers.2." in name and "lora_A" in name for name in names)
+
+
 def test_dora_over_bf16_weights_trains_what_is_exported(tiny_encoder):
     """The initial magnitudes change no row by more than fp32 rounding, in training and merged."""
     model = load_model(TINY_MODEL, CPU).to(torch.bfloat16)
     before = {name: one.clone() for name, one in model.named_parameters()}
     adapters.add_lora(model.requires_grad_(False), Adapter(use_dora=True), seed=0)
-    adapters.enable_lora_training(model)
+    assert {one.dtype for one in adapters.enable_lora_training(model).values()} == {torch.float32}
     for module in model.modules():
         if isinstance(module, LoraLayer):
             magnitude = module.lora_magnitude_vector["default"]
