@@ -4,13 +4,10 @@ The models are tiny and random: what holds is that the passes are equal, not tha
 """
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
-from transformers import AutoConfig
 
 from skincare.errors import StageError
 from skincare.inference import saliency
@@ -302,24 +299,3 @@ def test_a_processor_of_another_family_is_refused(folders, encoders):
     model = loading.load_model(folders["qwen3_vl"], torch.device("cpu"))
     with pytest.raises(StageError, match="the processor is not this model's"):
         CachedVLM(model).vision_features([encoders["qwen2_vl"].patches(noise_image(100, 100))])
-
-
-def test_the_vision_width_is_that_of_the_blocks_and_not_of_the_language_model():
-    widths = {}
-    for name, family in FAMILIES.items():
-        config = AutoConfig.for_model(name, **family.published.config)
-        widths[name] = family.vision_width(config.vision_config)
-    assert widths == {"qwen2_vl": 1280, "qwen2_5_vl": 1280, "qwen3_vl": 1024}
-
-
-def test_trained_positions_and_deepstack_mergers_end_the_frozen_part():
-    linear = [nn.Linear(2, 2).requires_grad_(False) for _ in range(10)]
-    patch_embed, pos_embed, first, second, *blocks = linear
-    visual = SimpleNamespace(
-        config=SimpleNamespace(model_type="qwen3_vl_vision"), patch_embed=patch_embed, pos_embed=pos_embed,
-        blocks=blocks, deepstack_visual_indexes=[1, 3], deepstack_merger_list=[first, second],
-    )  # fmt: skip
-    assert vision_tower.count_frozen_blocks(visual) == 6
-    for module, n_frozen in ((blocks[4], 4), (second, 3), (first, 1), (pos_embed, -1)):
-        module.requires_grad_(True)
-        assert vision_tower.count_frozen_blocks(visual) == n_frozen

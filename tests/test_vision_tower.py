@@ -1,7 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
+from transformers import AutoConfig
 
 from skincare.modeling import vision_tower
+from skincare.modeling.families.registry import FAMILIES
 from skincare.modeling.freezing import freeze
 from skincare.modeling.settings import Trainable
 from tests.helpers import mixed_pixels
@@ -56,3 +61,24 @@ def test_features_of_frozen_blocks_have_no_graph(tiny_model, plain):
         tiny_model.model.visual, [one.patches for one in pixels], [one.grid for one in pixels], 3
     )
     assert not any(one.requires_grad for one in features)
+
+
+def test_the_vision_width_is_that_of_the_blocks_and_not_of_the_language_model():
+    widths = {}
+    for name, family in FAMILIES.items():
+        config = AutoConfig.for_model(name, **family.published.config)
+        widths[name] = family.vision_width(config.vision_config)
+    assert widths == {"qwen2_vl": 1280, "qwen2_5_vl": 1280, "qwen3_vl": 1024}
+
+
+def test_trained_positions_and_deepstack_mergers_end_the_frozen_part():
+    linear = [nn.Linear(2, 2).requires_grad_(False) for _ in range(10)]
+    patch_embed, pos_embed, first, second, *blocks = linear
+    visual = SimpleNamespace(
+        config=SimpleNamespace(model_type="qwen3_vl_vision"), patch_embed=patch_embed, pos_embed=pos_embed,
+        blocks=blocks, deepstack_visual_indexes=[1, 3], deepstack_merger_list=[first, second],
+    )  # fmt: skip
+    assert vision_tower.count_frozen_blocks(visual) == 6
+    for module, n_frozen in ((blocks[4], 4), (second, 3), (first, 1), (pos_embed, -1)):
+        module.requires_grad_(True)
+        assert vision_tower.count_frozen_blocks(visual) == n_frozen
