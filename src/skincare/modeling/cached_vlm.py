@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from skincare.errors import StageError
 from skincare.modeling import vision_tower
+from skincare.modeling.fused_norms import fuse_frozen_norms
 from skincare.modeling.generation import Generated, generated_rows, keep_only, until_end
 from skincare.modeling.heads import ClassificationHead, load_head
 from skincare.modeling.json_constraint import JsonConstraint
@@ -35,12 +36,13 @@ from skincare.modeling.token_trie import TokenTrie
 class CachedVLM(nn.Module):
     """A model of any supported family, such as Qwen2-VL, with the passes that training and inference use.
 
-    The number of frozen vision blocks is read from `requires_grad` here: freeze first. `n_uncached_blocks` at the end
-    of the tower are left out of the cached part even where they are frozen.
+    Which vision blocks and norms are frozen is read from `requires_grad` here: freeze first. `n_uncached_blocks` at the
+    end of the tower are left out of the cached part even where they are frozen.
     """
 
     def __init__(self, model: Any, n_uncached_blocks: int = 0) -> None:
         super().__init__()
+        fuse_frozen_norms(model)
         self.model = model
         self.head: ClassificationHead | None = None
         self.n_cached_blocks = min(
