@@ -12,7 +12,8 @@ recomputation): their ratio is the speed-up that operations alone allow.
     no_hooks          no gradients for frozen towers           |  variant above
     no_checkpointing  no recomputation                         |
     answer_logits     logits of the answer only               /
-    trainer           Hugging Face Trainer, the three modules trainable, its default for checkpointing (off)
+    trainer           Hugging Face Trainer, the three modules trainable, its default for checkpointing (off); on CUDA
+                      with pinned memory and processes that load batches ahead
     sft_trainer       TRL SFTTrainer, the same, its default for checkpointing (on)
     ours              frozen prefix without a graph, images of one size in one call, cached prompt prefix
     ours_cached       and vision features from the cache, as finetune.py runs
@@ -97,8 +98,10 @@ def measure(config: Config, variant: str) -> dict[str, Any]:
         setting = variants.Setting(Path(name), names, device, _torch_dtype(config, device), config.n_steps, config.tiny)
         seconds, n_flop = _run(variant, setting)
     median = statistics.median(seconds)
+    is_trainer = variant in ("trainer", "sft_trainer")
     return {
         "variant": variant,
+        **({"loading_processes": variants.n_loading_processes(device)} if is_trainer else {}),
         "batch_size": config.batch_size,
         "step_seconds": [round(value, 3) for value in seconds],
         "images_per_second": config.batch_size / median,
