@@ -3,6 +3,7 @@
 The models are tiny and random: what holds is that the passes are equal, not that any answer is right.
 """
 
+import dataclasses
 import json
 
 import pytest
@@ -180,6 +181,23 @@ def test_the_last_layer_computes_only_the_outputs_that_are_needed(family, monkey
     assert widths == [1, len(trie.tokens), 1]
     monkeypatch.setattr(CachedVLM, "_can_split_layers", False)
     torch.testing.assert_close(network.score_labels(prompts, features, trie), scores)
+
+
+@pytest.mark.parametrize("n_layers", [2, 3])
+def test_deepstack_after_the_last_layer_equals_the_plain_pass(folders, encoders, n_layers):
+    """With as many layers as DeepStack levels, the last layer's output is needed at the visual tokens too."""
+    model, encoder = loading.load_model(folders["qwen3_vl"], torch.device("cpu")), encoders["qwen3_vl"]
+    language_model = model.model.language_model
+    language_model.layers = language_model.layers[:n_layers]
+    freeze(model, Trainable())
+    pixels = [encoder.patches(noise_image(168, 168))]
+    batch = encoder.batch([one.grid for one in pixels], ["Peel"])
+    batch = dataclasses.replace(batch, n_outputs=batch.labels.shape[1] - 1)
+    network, seen = CachedVLM(model), []
+    language_model.norm.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    network(batch, network.vision_features(pixels))
+    plain_logits(model, batch, pixels, encoder.image_token_id)
+    torch.testing.assert_close(seen[0], seen[1][:, -batch.n_outputs :], rtol=1e-5, atol=1e-5)
 
 
 def test_checkpointed_gradients_equal_the_plain_pass(family):
